@@ -1,0 +1,49 @@
+// Runs one of the project's TypeScript programs: `node scripts/run.mjs FILE.ts [ARG ...]`.
+// Node 20 does not strip types, so the file is bundled by esbuild (npm packages stay outside) into build/scripts/
+// and imported. Installs the npm dependencies first when they are missing or older than package-lock.json, so that
+// every command of the README works straight after a clone.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (major !== 20 || minor < 19) {
+  console.error(`mote needs Node.js >= 20.19 and < 21; this is ${process.version} (${process.execPath})`);
+  process.exit(1);
+}
+
+const stamp = join(root, "node_modules", ".mote-lock");
+const lock = readFileSync(join(root, "package-lock.json"), "utf8");
+if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lock) {
+  console.error("installing npm dependencies (npm ci)");
+  const done = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, stdio: ["ignore", 2, 2] });
+  if (done.status !== 0) {
+    console.error("npm ci failed: see above; is the npm registry reachable?");
+    process.exit(1);
+  }
+  writeFileSync(stamp, lock);
+}
+
+const [file, ...args] = process.argv.slice(2);
+if (!file) {
+  console.error("usage: node scripts/run.mjs FILE.ts [ARG ...]");
+  process.exit(2);
+}
+const { build } = await import("esbuild");
+const outfile = join(root, "build", "scripts", `${relative(root, resolve(file)).replaceAll("/", "__").replace(/\.ts$/, "")}.mjs`);
+mkdirSync(dirname(outfile), { recursive: true });
+await build({
+  entryPoints: [resolve(file)],
+  outfile,
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  target: "node20",
+  packages: "external",
+  sourcemap: "inline",
+  logLevel: "error",
+});
+process.argv = [process.argv[0], outfile, ...args];
+await import(pathToFileURL(outfile).href);

@@ -1,0 +1,12 @@
+// Who a request comes from (upstream: user.Info).
+
+export interface UserInfo {
+  readonly name: string;
+  readonly uid?: string;
+  readonly groups: readonly string[];
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
+}
+
+export const anonymous: UserInfo = { name: "system:anonymous", groups: ["system:unauthenticated"] };
+/** The identity of parts inside the server process; member of system:masters. */
+export const loopback: UserInfo = { name: "system:apiserver", groups: ["system:masters", "system:authenticated"] };

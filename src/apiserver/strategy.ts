@@ -1,0 +1,45 @@
+// What one kind adds to the generic registry: the seam between the machinery (endpoints/, registry/) and the kinds
+// (registry/strategies/, one module per kind, collected in registry/strategies/index table). Upstream counterpart: the
+// rest.RESTCreateStrategy / RESTUpdateStrategy families in pkg/registry. Everything is optional: a kind without a
+// strategy gets metadata handling, defaults (model/defaults) and validation (model/validation) from the shared tables.
+import type { Clock, Random } from "#base/clock.ts";
+import type { ApiObject } from "#model/object.ts";
+import type { FieldError } from "#model/status.ts";
+import type { UserInfo } from "./authn/user.ts";
+
+/** What a strategy may look at. Reads go to the same store the write will go to. */
+export interface StrategyContext {
+  readonly user: UserInfo;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly dryRun: boolean;
+  /** Reads another object (storage version, shared: do not change), or undefined. */
+  get<T extends ApiObject>(resource: string, namespace: string, name: string): Promise<T | undefined>;
+  list<T extends ApiObject>(resource: string, namespace?: string): Promise<readonly T[]>;
+  /** Warnings to send in the Warning header. */
+  warn(message: string): void;
+}
+
+export interface Strategy<T extends ApiObject = ApiObject> {
+  /** Drops what a client may not set (status, generation) and fills what the server decides. `object` is ours to change. */
+  prepareForCreate?(object: T, context: StrategyContext): void | Promise<void>;
+  /** The same on update through the main resource; `old` must not be changed. */
+  prepareForUpdate?(object: T, old: T, context: StrategyContext): void | Promise<void>;
+  /** Beyond model/validation: what needs context (admission-like checks, allocations that may be refused). */
+  validate?(object: T, context: StrategyContext): readonly FieldError[] | Promise<readonly FieldError[]>;
+  validateUpdate?(object: T, old: T, context: StrategyContext): readonly FieldError[] | Promise<readonly FieldError[]>;
+  /** Spec fields whose change does not raise metadata.generation; default: any change outside metadata and status does. */
+  readonly hasGeneration?: boolean;
+  /** PUT to a missing name creates it (leases, endpoints, config maps … as upstream's AllowCreateOnUpdate). */
+  readonly allowCreateOnUpdate?: boolean;
+  /** PUT without resourceVersion is refused (AllowUnconditionalUpdate false). */
+  readonly requireResourceVersion?: boolean;
+  /** Grace in seconds that a delete gets when the client names none; return 0 to delete at once. Pods use it. */
+  gracePeriodSeconds?(object: T, asked: number | undefined): number;
+  /** Runs after the write is durable (release or repair allocations); must tolerate being run twice. */
+  afterDelete?(object: T): void | Promise<void>;
+  /** Called when a write failed after prepare: gives back what prepare allocated. */
+  rollback?(object: T): void;
+  /** Extra fields a fieldSelector may name, beside metadata.name and metadata.namespace. */
+  selectableFields?(object: T): Readonly<Record<string, string>>;
+}

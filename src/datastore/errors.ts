@@ -1,0 +1,25 @@
+// Everything a Backend rejects with, by code. The API server and the etcd face each map these in one table.
+import { AppError } from "#base/errors.ts";
+
+export type DatastoreErrorCode =
+  | "DATASTORE_COMPACTED"
+  | "DATASTORE_FUTURE_REVISION"
+  | "DATASTORE_CLOSED"
+  | "DATASTORE_FULL"
+  | "DATASTORE_TOO_LARGE"
+  | "DATASTORE_FLUSH_FAILED"
+  | "DATASTORE_WATCH_SLOW"
+  | "DATASTORE_LEASE_NOT_FOUND"
+  | "DATASTORE_LOCKED"
+  | "DATASTORE_FORMAT"
+  | "DATASTORE_CORRUPT"
+  | "DATASTORE_BAD_REQUEST";
+
+export function datastoreError(
+  code: DatastoreErrorCode,
+  message: string,
+  details: Readonly<Record<string, unknown>> = {},
+  cause?: unknown,
+): AppError {
+  return new AppError(code, message, details, cause === undefined ? undefined : { cause });
+}

@@ -1,0 +1,81 @@
+// A clock that moves only when told to, so that hours pass in milliseconds and runs repeat exactly.
+import type { Clock } from "#base/clock.ts";
+
+interface Timer {
+  readonly atMs: number;
+  readonly order: number;
+  readonly fire: () => void;
+}
+
+export class FakeClock implements Clock {
+  #nowMs: number;
+  #monotonicMs = 0;
+  #order = 0;
+  #timers: Timer[] = [];
+
+  constructor(startMs = Date.UTC(2026, 0, 1)) {
+    this.#nowMs = startMs;
+  }
+  now(): number {
+    return this.#nowMs;
+  }
+  monotonicMs(): number {
+    return this.#monotonicMs;
+  }
+  after(ms: number, callback: () => void): () => void {
+    const timer: Timer = { atMs: this.#monotonicMs + Math.max(0, ms), order: this.#order++, fire: callback };
+    this.#timers.push(timer);
+    return () => {
+      this.#timers = this.#timers.filter((t) => t !== timer);
+    };
+  }
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      const cancel = this.after(ms, () => {
+        signal?.removeEventListener("abort", onAbort);
+        resolve();
+      });
+      const onAbort = () => {
+        cancel();
+        reject(signal?.reason);
+      };
+      signal?.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+  /** Wall clock only: what a battery-less board or NTP does. */
+  jump(ms: number): void {
+    this.#nowMs += ms;
+  }
+  /** Pending timers, for tests that assert that nothing was left behind. */
+  get pending(): number {
+    return this.#timers.length;
+  }
+  /** Lets `ms` pass, firing timers in order and letting promises settle after each. */
+  async advance(ms: number): Promise<void> {
+    const endMs = this.#monotonicMs + ms;
+    for (;;) {
+      await settle();
+      let next: Timer | undefined;
+      for (const t of this.#timers) {
+        if (t.atMs <= endMs && (!next || t.atMs < next.atMs || (t.atMs === next.atMs && t.order < next.order))) next = t;
+      }
+      if (!next) break;
+      this.#timers = this.#timers.filter((t) => t !== next);
+      this.#nowMs += next.atMs - this.#monotonicMs;
+      this.#monotonicMs = next.atMs;
+      next.fire();
+    }
+    this.#nowMs += endMs - this.#monotonicMs;
+    this.#monotonicMs = endMs;
+    await settle();
+  }
+}
+
+/** Lets everything that only waits for other promises or immediates run. */
+export async function settle(turns = 20): Promise<void> {
+  for (let i = 0; i < turns; i++) await new Promise<void>((resolve) => setImmediate(resolve));
+}
