@@ -1,0 +1,320 @@
+// The cluster's keys and certificates on disk: made at the first start, re-issued when they near their end, when their
+// names change or when their authority changed. File names and subjects are k3s's (server/tls); lifetimes are made for
+// devices whose clock is wrong: everything is valid since 1970, and ends are counted from a date that is never before
+// this software was written. Upstream counterpart: k3s's generated certificates and kubeadm's certs phase.
+import { createPublicKey, X509Certificate } from "node:crypto";
+import { join } from "node:path";
+import type { Clock, Random } from "#base/clock.ts";
+import { AppError, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { type CertificateRequest, generateKey, type Issuer, issueCertificate, splitPem } from "./pki/certificate.ts";
+
+export interface PkiOptions {
+  /** Where the files live, e.g. /var/lib/mote/server/tls. */
+  readonly folder: string;
+  readonly nodeName: string;
+  /** Addresses of this machine, for the serving certificates. */
+  readonly nodeIps: readonly string[];
+  /** Further names or addresses clients may use (`--tls-san`). */
+  readonly extraNames?: readonly string[];
+  /** Default 10.43.0.1. */
+  readonly serviceIps?: readonly string[];
+  /** Default cluster.local. */
+  readonly clusterDomain?: string;
+}
+
+export interface KeyPair {
+  /** PEM: the certificate, for leaves followed by its authority. */
+  readonly certificate: string;
+  /** PEM. */
+  readonly key: string;
+}
+
+export interface Pki {
+  readonly clientCa: KeyPair;
+  readonly serverCa: KeyPair;
+  readonly requestHeaderCa: KeyPair;
+  /** Serves the API port. */
+  readonly servingApiserver: KeyPair;
+  /** Serves the node API. */
+  readonly servingKubelet: KeyPair;
+  readonly clientAdmin: KeyPair;
+  /** The API server towards kubelets. */
+  readonly clientApiserver: KeyPair;
+  readonly clientKubelet: KeyPair;
+  readonly clientProxy: KeyPair;
+  readonly clientScheduler: KeyPair;
+  readonly clientController: KeyPair;
+  /** The API server towards extension servers. */
+  readonly clientAuthProxy: KeyPair;
+  readonly serviceAccount: {
+    /** PEM of the signing key. */
+    readonly privateKey: string;
+    /** PEM of every key that tokens may be signed with, current first. */
+    readonly publicKeys: readonly string[];
+  };
+}
+
+export interface PkiDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+/** Loads what is there, makes what is missing or due, and returns all of it. Running it again changes nothing. */
+export async function ensurePki(options: PkiOptions, dependencies: PkiDependencies): Promise<Pki> {
+  await makeFolder(options.folder, 0o700);
+  const store = new PairStore(options.folder, dependencies);
+  const clientCa = await store.authority("client-ca", "mote-client-ca");
+  const serverCa = await store.authority("server-ca", "mote-server-ca");
+  const requestHeaderCa = await store.authority("request-header-ca", "mote-request-header-ca");
+  const names = servingNames(options);
+  const client = (file: string, commonName: string, organizations: readonly string[] = []) =>
+    store.leaf(file, clientCa, { commonName, organizations, usage: "client" });
+  return {
+    clientCa,
+    serverCa,
+    requestHeaderCa,
+    servingApiserver: await store.leaf("serving-kube-apiserver", serverCa, {
+      commonName: "kube-apiserver",
+      usage: "server",
+      ...names.apiserver,
+    }),
+    servingKubelet: await store.leaf("serving-kubelet", serverCa, {
+      commonName: options.nodeName,
+      usage: "server",
+      ...names.kubelet,
+    }),
+    clientAdmin: await client("client-admin", "system:admin", ["system:masters"]),
+    clientApiserver: await client("client-kube-apiserver", "system:apiserver", ["system:masters"]),
+    clientKubelet: await client("client-kubelet", `system:node:${options.nodeName}`, ["system:nodes"]),
+    clientProxy: await client("client-kube-proxy", "system:kube-proxy"),
+    clientScheduler: await client("client-scheduler", "system:kube-scheduler"),
+    clientController: await client("client-controller", "system:kube-controller-manager"),
+    clientAuthProxy: await store.leaf("client-auth-proxy", requestHeaderCa, {
+      commonName: "system:auth-proxy",
+      usage: "client",
+    }),
+    serviceAccount: await store.signingKey("service.key"),
+  };
+}
+
+export interface KubeconfigOptions {
+  /** e.g. https://127.0.0.1:6443 */
+  readonly server: string;
+  /** PEM of the authority that the server's certificate is checked with. */
+  readonly serverCa: string;
+  readonly client: KeyPair;
+}
+
+/** A kubeconfig with everything embedded; cluster, user and context are named `default`, as k3s names them. */
+export function kubeconfig(options: KubeconfigOptions): string {
+  const base64 = (text: string) => Buffer.from(text, "utf8").toString("base64");
+  return [
+    "apiVersion: v1",
+    "kind: Config",
+    "clusters:",
+    "- name: default",
+    "  cluster:",
+    `    certificate-authority-data: ${base64(options.serverCa)}`,
+    `    server: ${options.server}`,
+    "contexts:",
+    "- name: default",
+    "  context:",
+    "    cluster: default",
+    "    user: default",
+    "current-context: default",
+    "preferences: {}",
+    "users:",
+    "- name: default",
+    "  user:",
+    `    client-certificate-data: ${base64(options.client.certificate)}`,
+    `    client-key-data: ${base64(options.client.key)}`,
+    "",
+  ].join("\n");
+}
+
+const dayMs = 24 * 60 * 60 * 1000;
+/** A board without a battery boots in 1970; whatever it makes then must still be valid when its clock is right. */
+const neverBeforeMs = Date.UTC(2026, 10, 1);
+const notBeforeMs = 0;
+/** Long enough to outlive the device: an authority that ends takes every node with it. */
+const authorityDays = 30 * 365;
+const leafDays = 365;
+/** k3s's margin: a device that is switched on once a quarter still renews in time. */
+const renewDays = 120;
+
+type LeafRequest = Omit<CertificateRequest, "notBeforeMs" | "notAfterMs">;
+
+/** Pairs of NAME.crt and NAME.key in one folder. */
+class PairStore {
+  readonly #folder: string;
+  readonly #dependencies: PkiDependencies;
+  readonly #nowMs: number;
+
+  constructor(folder: string, dependencies: PkiDependencies) {
+    this.#folder = folder;
+    this.#dependencies = dependencies;
+    this.#nowMs = Math.max(dependencies.clock.now(), neverBeforeMs);
+  }
+
+  /** A user may have put the files there before the first start; they are never replaced. */
+  async authority(file: string, commonName: string): Promise<KeyPair> {
+    const found = await this.#read(file);
+    if (found.certificate !== undefined && found.key !== undefined) {
+      const pair = { certificate: found.certificate, key: found.key };
+      const problem = mismatch(pair);
+      if (problem !== undefined) {
+        throw new AppError("PKI_AUTHORITY", `${join(this.#folder, file)}.crt: ${problem}`, { file });
+      }
+      return pair;
+    }
+    if (found.certificate !== undefined) {
+      // Making a new one would lock out every node that trusts the old one.
+      throw new AppError("PKI_AUTHORITY", `${join(this.#folder, file)}.key is missing`, { file });
+    }
+    // A key without certificate is a first start that lost power between the two.
+    const key = found.key ?? generateKey();
+    const certificate = issueCertificate(
+      {
+        commonName: `${commonName}@${Math.floor(this.#nowMs / 1000)}`,
+        usage: "authority",
+        notBeforeMs,
+        notAfterMs: this.#nowMs + authorityDays * dayMs,
+      },
+      key,
+      undefined,
+      this.#dependencies.random,
+    );
+    return await this.#write(file, { certificate, key });
+  }
+
+  async leaf(file: string, issuer: Issuer, request: LeafRequest): Promise<KeyPair> {
+    const found = await this.#read(file);
+    const due = found.certificate === undefined ? "missing" : this.#reasonToRenew(found.certificate, issuer, request);
+    if (due === undefined && found.certificate !== undefined && found.key !== undefined) {
+      const pair = { certificate: found.certificate, key: found.key };
+      if (mismatch(pair) === undefined) return pair;
+    }
+    const key = generateKey();
+    const [authority = ""] = splitPem(issuer.certificate);
+    // Never longer than the authority, or the chain would end before the leaf says so.
+    const notAfterMs = Math.min(
+      this.#nowMs + leafDays * dayMs,
+      Date.parse(new X509Certificate(issuer.certificate).validTo),
+    );
+    const certificate = issueCertificate(
+      { ...request, notBeforeMs, notAfterMs },
+      key,
+      { certificate: authority, key: issuer.key },
+      this.#dependencies.random,
+    );
+    this.#dependencies.log.info("certificate issued", { file, reason: due ?? "key does not fit" });
+    return await this.#write(file, { certificate: certificate + issuer.certificate, key });
+  }
+
+  async signingKey(file: string): Promise<Pki["serviceAccount"]> {
+    const path = join(this.#folder, file);
+    let text = (await readFileIfExists(path))?.toString("utf8");
+    if (text === undefined) {
+      text = generateKey();
+      await writeFileDurable(path, text, 0o600);
+    }
+    const keys = text.match(/-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+-----END [A-Z ]*PRIVATE KEY-----/g) ?? [];
+    const [privateKey] = keys;
+    if (privateKey === undefined) throw new AppError("PKI_SIGNING_KEY", `${path} holds no private key`, { file });
+    const publicKeys = keys.map((key) => createPublicKey(key).export({ type: "spki", format: "pem" }).toString());
+    return { privateKey, publicKeys };
+  }
+
+  async #read(file: string): Promise<{ certificate: string | undefined; key: string | undefined }> {
+    const text = async (extension: string) =>
+      (await readFileIfExists(join(this.#folder, `${file}.${extension}`)))?.toString("utf8");
+    return { certificate: await text("crt"), key: await text("key") };
+  }
+
+  async #write(file: string, pair: KeyPair): Promise<KeyPair> {
+    // A crash between the two leaves a leaf's key that does not fit (it is re-issued) or an authority's key alone (it gets
+    // its certificate at the next start).
+    await writeFileDurable(join(this.#folder, `${file}.key`), pair.key, 0o600);
+    await writeFileDurable(join(this.#folder, `${file}.crt`), pair.certificate, 0o600);
+    return pair;
+  }
+
+  #reasonToRenew(bundle: string, issuer: Issuer, request: LeafRequest): string | undefined {
+    let leaf: X509Certificate;
+    try {
+      leaf = new X509Certificate(bundle);
+    } catch (error) {
+      return `unreadable: ${messageOf(error)}`;
+    }
+    const authority = new X509Certificate(issuer.certificate);
+    if (!leaf.checkIssued(authority) || !leaf.verify(authority.publicKey)) return "authority changed";
+    if (Date.parse(leaf.validTo) - this.#nowMs < renewDays * dayMs) return "near its end";
+    const subject = [...(request.organizations ?? []).map((name) => `O=${name}`), `CN=${request.commonName}`].join(
+      "\n",
+    );
+    if (leaf.subject !== subject) return "subject changed";
+    const wanted = [
+      ...(request.dnsNames ?? []).map((name) => `DNS:${name}`),
+      ...(request.ips ?? []).map((ip) => `IP Address:${canonicalIp(ip)}`),
+    ].join(", ");
+    return (leaf.subjectAltName ?? "") === wanted ? undefined : "names changed";
+  }
+}
+
+/** Why certificate and key are no pair. */
+function mismatch(pair: KeyPair): string | undefined {
+  try {
+    const wanted = createPublicKey(pair.key).export({ type: "spki", format: "der" });
+    const has = new X509Certificate(pair.certificate).publicKey.export({ type: "spki", format: "der" });
+    return wanted.equals(has) ? undefined : "the key does not belong to the certificate";
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+function servingNames(options: PkiOptions) {
+  const domain = options.clusterDomain ?? "cluster.local";
+  const isIp = (name: string) => name.includes(":") || /^[0-9.]+$/.test(name);
+  const extra = options.extraNames ?? [];
+  const short = options.nodeName.split(".")[0] ?? options.nodeName;
+  const unique = (names: readonly string[]) => [...new Set(names)];
+  return {
+    apiserver: {
+      dnsNames: unique([
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        `kubernetes.default.svc.${domain}`,
+        "localhost",
+        options.nodeName,
+        short,
+        ...extra.filter((name) => !isIp(name)),
+      ]),
+      ips: unique([
+        "127.0.0.1",
+        "::1",
+        ...(options.serviceIps ?? ["10.43.0.1"]),
+        ...options.nodeIps,
+        ...extra.filter(isIp),
+      ]),
+    },
+    kubelet: {
+      dnsNames: unique([options.nodeName, "localhost"]),
+      ips: unique(["127.0.0.1", "::1", ...options.nodeIps]),
+    },
+  };
+}
+
+/** How node:crypto prints an address: IPv6 as eight upper-case groups without leading zeros. */
+function canonicalIp(ip: string): string {
+  if (!ip.includes(":")) return ip;
+  const [head = "", tail] = ip.split("::");
+  const groups = (text: string): string[] => (text === "" ? [] : text.split(":"));
+  const left = groups(head);
+  const right = tail === undefined ? [] : groups(tail);
+  const all = [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right];
+  return all.map((group) => Number.parseInt(group, 16).toString(16).toUpperCase()).join(":");
+}

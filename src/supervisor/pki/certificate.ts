@@ -1,0 +1,161 @@
+// X.509 v3 certificates with ECDSA P-256 (RFC 5280): self-signed authorities and leaves. The DER is built here, keys and
+// signatures come from node:crypto. Keys are SEC 1 PEM ("EC PRIVATE KEY"), as k3s writes them.
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+  X509Certificate,
+} from "node:crypto";
+import { assert } from "#base/assert.ts";
+import type { Random } from "#base/clock.ts";
+import * as der from "./der.ts";
+
+export interface CertificateRequest {
+  readonly commonName: string;
+  readonly organizations?: readonly string[];
+  readonly usage: "authority" | "client" | "server" | "server+client";
+  readonly dnsNames?: readonly string[];
+  readonly ips?: readonly string[];
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+export interface Issuer {
+  /** PEM; the first certificate in it signs. */
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** A new P-256 key as PEM. */
+export function generateKey(): string {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  return privateKey.export({ type: "sec1", format: "pem" }).toString();
+}
+
+/** The certificate's PEM; without `issuer` it is signed by its own key. */
+export function issueCertificate(
+  request: CertificateRequest,
+  key: string,
+  issuer: Issuer | undefined,
+  random: Random,
+): string {
+  const publicKey = createPublicKey(key);
+  const signingKey = createPrivateKey(issuer?.key ?? key);
+  const subject = nameOf(request.commonName, request.organizations ?? []);
+  const ownKeyId = keyId(publicKey);
+  const from = issuer ? identityOf(issuer.certificate) : { subject, keyId: ownKeyId };
+  const serial = random.bytes(16);
+  serial[0] = (serial[0]! & 0x7f) | 0x40; // positive and always 16 bytes
+  const body = der.sequence(
+    der.explicit(0, der.integer(Uint8Array.of(2))),
+    der.integer(serial),
+    ecdsaWithSha256(),
+    from.subject,
+    der.sequence(der.time(request.notBeforeMs), der.time(request.notAfterMs)),
+    subject,
+    publicKey.export({ type: "spki", format: "der" }),
+    der.explicit(3, der.sequence(...extensionsOf(request, ownKeyId, from.keyId))),
+  );
+  const signature = sign("sha256", body, { key: signingKey, dsaEncoding: "der" });
+  return pem("CERTIFICATE", der.sequence(body, ecdsaWithSha256(), der.bitString(signature)));
+}
+
+/** The single certificates of a PEM bundle, in order. */
+export function splitPem(bundle: string): string[] {
+  const blocks: string[] = [];
+  let start = bundle.indexOf(beginCertificate);
+  while (start >= 0) {
+    const end = bundle.indexOf(endCertificate, start);
+    if (end < 0) break;
+    blocks.push(`${bundle.slice(start, end + endCertificate.length)}\n`);
+    start = bundle.indexOf(beginCertificate, end);
+  }
+  return blocks;
+}
+
+const beginCertificate = "-----BEGIN CERTIFICATE-----";
+const endCertificate = "-----END CERTIFICATE-----";
+
+const ecdsaWithSha256 = () => der.sequence(der.objectIdentifier("1.2.840.10045.4.3.2"));
+
+function nameOf(commonName: string, organizations: readonly string[]): Uint8Array {
+  const attribute = (id: string, value: string) =>
+    der.setOf(der.sequence(der.objectIdentifier(id), der.utf8String(value)));
+  return der.sequence(
+    ...organizations.map((organization) => attribute("2.5.4.10", organization)),
+    attribute("2.5.4.3", commonName),
+  );
+}
+
+function keyId(key: KeyObject): Uint8Array {
+  return createHash("sha1")
+    .update(key.export({ type: "spki", format: "der" }))
+    .digest();
+}
+
+/** The raw subject and subject key identifier of an authority that somebody else may have made. */
+function identityOf(certificate: string): { subject: Uint8Array; keyId: Uint8Array } {
+  const x509 = new X509Certificate(certificate);
+  const [outer] = der.elements(x509.raw);
+  const [body] = der.elements(outer?.value ?? new Uint8Array());
+  const fields = [...der.elements(body?.value ?? new Uint8Array())];
+  // version [0] (absent in v1), serial, algorithm, issuer, validity, subject, key, …, extensions [3]
+  const first = fields[0]?.tag === 0xa0 ? 1 : 0;
+  const subject = fields[first + 4]?.whole;
+  assert(subject, "certificate without subject");
+  const [list] = der.elements(fields.find((field) => field.tag === 0xa3)?.value ?? new Uint8Array());
+  const wanted = Buffer.from(der.objectIdentifier("2.5.29.14"));
+  for (const extension of der.elements(list?.value ?? new Uint8Array())) {
+    const parts = [...der.elements(extension.value)];
+    if (!parts[0] || !wanted.equals(parts[0].whole)) continue;
+    const [id] = der.elements(parts.at(-1)?.value ?? new Uint8Array());
+    if (id) return { subject, keyId: id.value };
+  }
+  return { subject, keyId: keyId(x509.publicKey) };
+}
+
+function extensionsOf(request: CertificateRequest, ownKeyId: Uint8Array, issuerKeyId: Uint8Array): Uint8Array[] {
+  const extension = (id: string, critical: boolean, value: Uint8Array) =>
+    der.sequence(der.objectIdentifier(id), ...(critical ? [der.boolean(true)] : []), der.octetString(value));
+  const isAuthority = request.usage === "authority";
+  // digitalSignature | keyEncipherment, and keyCertSign for authorities: bits 0, 2 and 5 from the left.
+  const keyUsage = isAuthority ? der.bitString(Uint8Array.of(0xa4), 2) : der.bitString(Uint8Array.of(0xa0), 5);
+  const out = [
+    extension("2.5.29.15", true, keyUsage),
+    extension("2.5.29.19", true, isAuthority ? der.sequence(der.boolean(true)) : der.sequence()),
+    extension("2.5.29.14", false, der.octetString(ownKeyId)),
+    extension("2.5.29.35", false, der.sequence(der.implicit(0, issuerKeyId))),
+  ];
+  const purposes: Uint8Array[] = [];
+  if (request.usage.startsWith("server")) purposes.push(der.objectIdentifier("1.3.6.1.5.5.7.3.1"));
+  if (request.usage.endsWith("client")) purposes.push(der.objectIdentifier("1.3.6.1.5.5.7.3.2"));
+  if (purposes.length > 0) out.push(extension("2.5.29.37", false, der.sequence(...purposes)));
+  const names = [
+    ...(request.dnsNames ?? []).map((name) => der.implicit(2, Buffer.from(name, "latin1"))),
+    ...(request.ips ?? []).map((ip) => der.implicit(7, ipBytes(ip))),
+  ];
+  if (names.length > 0) out.push(extension("2.5.29.17", false, der.sequence(...names)));
+  return out;
+}
+
+/** 4 or 16 bytes of an address in text form. */
+export function ipBytes(ip: string): Uint8Array {
+  if (!ip.includes(":")) return Uint8Array.from(ip.split(".").map(Number));
+  const [head = "", tail] = ip.split("::");
+  const groups = (text: string): string[] => (text === "" ? [] : text.split(":"));
+  const left = groups(head);
+  const right = tail === undefined ? [] : groups(tail);
+  const all = [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right];
+  return Uint8Array.from(all.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 0xff]));
+}
+
+function pem(label: string, bytes: Uint8Array): string {
+  const lines =
+    Buffer.from(bytes)
+      .toString("base64")
+      .match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
+}

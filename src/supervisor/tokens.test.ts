@@ -1,0 +1,65 @@
+import { createHash, X509Certificate } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { generateKey, issueCertificate } from "./pki/certificate.ts";
+import { caHash, ensureTokens, formatToken, parseToken } from "./tokens.ts";
+
+const hash = "a".repeat(64);
+const random = seededRandom(1);
+const authority = (commonName: string, issuer?: { certificate: string; key: string }) => {
+  const key = generateKey();
+  const request = { commonName, usage: "authority", notBeforeMs: 0, notAfterMs: Date.UTC(2040, 0, 1) } as const;
+  return { key, certificate: issueCertificate(request, key, issuer, random) };
+};
+
+describe("parseToken", () => {
+  test.each([
+    [`K10${hash}::server:secret`, { caHash: hash, user: "server", password: "secret", bootstrap: false }],
+    [`K10${hash}::node:a:b\n`, { caHash: hash, user: "node", password: "a:b", bootstrap: false }],
+    ["K10::server:x", { caHash: "", user: "server", password: "x", bootstrap: false }],
+    [
+      `K10${hash}::abcdef.0123456789abcdef`,
+      { caHash: hash, user: "", password: "abcdef.0123456789abcdef", bootstrap: true },
+    ],
+    ["plain", { caHash: "", user: "", password: "plain", bootstrap: false }],
+    ["abcdef.0123456789abcdef", { caHash: "", user: "", password: "abcdef.0123456789abcdef", bootstrap: true }],
+  ])("%s", (text, token) => expect(parseToken(text)).toEqual(token));
+
+  test.each(["", "K10abc", "K10zz::server:x", `K10${hash}::`])("refuses %j", (text) => {
+    expect(() => parseToken(text)).toThrow(expect.objectContaining({ code: "TOKEN_FORMAT" }));
+  });
+});
+
+test("the hash of one authority is that of its PEM text, of a chain that of the root's DER", () => {
+  const root = authority("root");
+  const middle = authority("middle", root);
+  const sha256 = (data: string | Uint8Array) => createHash("sha256").update(data).digest("hex");
+  expect(caHash(root.certificate)).toBe(sha256(root.certificate));
+  expect(caHash(middle.certificate + root.certificate)).toBe(sha256(new X509Certificate(root.certificate).raw));
+  const stranger = authority("stranger");
+  const broken = middle.certificate + stranger.certificate;
+  expect(caHash(broken)).toBe(sha256(broken));
+});
+
+describe("ensureTokens", () => {
+  let folder = "";
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "mote-tokens-"));
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  test("keeps the password over starts and refuses another", async () => {
+    const serverCa = authority("ca").certificate;
+    const first = await ensureTokens({ folder, serverCa }, { random });
+    expect(first.password).toMatch(/^[0-9a-f]{32}$/);
+    expect(first.token).toBe(formatToken(serverCa, "server", first.password));
+    expect(readFileSync(join(folder, "node-token"), "utf8")).toBe(`${first.token}\n`);
+    expect(await ensureTokens({ folder, serverCa, wanted: first.password }, { random })).toEqual(first);
+    await expect(ensureTokens({ folder, serverCa, wanted: "other" }, { random })).rejects.toMatchObject({
+      code: "TOKEN_CHANGED",
+    });
+  });
+});
