@@ -36,3 +36,21 @@ export const hostPackages: readonly { readonly program: string; readonly package
   { program: "/usr/sbin/ip", package: "iproute2", why: "bridges and routes" },
   { program: "/usr/sbin/conntrack", package: "conntrack", why: "forgets connections to ended pods" },
 ];
+
+/** A package of the suite, unpacked beside the host's own: exact version and hash per architecture. */
+export interface Pin {
+  readonly name: string;
+  readonly version: string;
+  readonly arch: Architecture["debian"];
+  readonly sha256: string;
+}
+
+const pins = (name: string, version: string, hashes: Readonly<Record<Architecture["debian"], string>>): readonly Pin[] =>
+  architectures.map(({ debian }) => ({ name, version, arch: debian, sha256: hashes[debian] }));
+
+/** kubectl for hosts without one, and for the tests. */
+export const kubectlPins = pins("kubernetes-client", "1.32.3+ds-2", {
+  amd64: "44b247a2a65e466f658882c1046dcbdd72c8622bb7cb4d631635301d5eb97da6",
+  arm64: "b9b40b719fa35bd604e5f8249aa6e56665430b64f6dbdc45fdcae5f814bb1270",
+  armhf: "a32e4ca928e3cdeddfcab07bd29edf5bfa2c0feae1b3f0494a4356b5df5442c4",
+});

@@ -17,10 +17,13 @@ if (major !== 20 || minor < 19) {
 const stamp = join(root, "node_modules", ".mote-lock");
 const lock = readFileSync(join(root, "package-lock.json"), "utf8");
 if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lock) {
-  console.error("installing npm dependencies (npm ci)");
-  const done = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, stdio: ["ignore", 2, 2] });
+  console.error("installing npm dependencies");
+  // Not `npm ci`: it refuses a lock file without the packages of platforms that a partial registry mirror does not
+  // hold. Exact pins and --no-save keep the result the same.
+  const options = ["--no-save", "--no-audit", "--no-fund", "--loglevel=error"];
+  const done = spawnSync("npm", ["install", ...options], { cwd: root, stdio: ["ignore", 2, 2] });
   if (done.status !== 0) {
-    console.error("npm ci failed: see above; is the npm registry reachable?");
+    console.error("npm install failed: see above; is the npm registry reachable?");
     process.exit(1);
   }
   writeFileSync(stamp, lock);

@@ -1,0 +1,101 @@
+// `npm test`: the whole gate in stages, each with its time. `--only NAME` runs the stages whose name contains NAME,
+// `--skip NAME` leaves some out (and says so). Ends with one line that counts what passed, failed and was skipped.
+import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { buildStages } from "#scripts/build/build.ts";
+import { checkStages } from "#scripts/check/check.ts";
+import { installHostPackages } from "#scripts/dev/host.ts";
+import { run } from "#scripts/run-command.ts";
+import { main, seconds, type Stage, UserError } from "#scripts/stages.ts";
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+const isRoot = process.getuid?.() === 0;
+
+/** Runs vitest over one part and adds its numbers; failures are shown, and counted rather than thrown. */
+async function vitest(args: readonly string[]): Promise<string> {
+  const report = `build/test/${args.join("_").replaceAll(/[^\w]+/g, "_")}.json`;
+  const code = await new Promise<number>((resolve, reject) => {
+    const child = spawn("npx", ["vitest", "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args], {
+      stdio: "inherit",
+    });
+    child.on("error", reject);
+    child.on("close", (status) => resolve(status ?? 1));
+  });
+  const result = JSON.parse(readFileSync(report, "utf8")) as Record<string, number>;
+  counts.passed += result["numPassedTests"] ?? 0;
+  counts.skipped += (result["numPendingTests"] ?? 0) + (result["numTodoTests"] ?? 0);
+  const failed = Math.max(result["numFailedTests"] ?? 0, code === 0 ? 0 : 1);
+  counts.failed += failed;
+  if ((result["numTotalTests"] ?? 0) === 0) throw new UserError("vitest ran no test");
+  return `${result["numPassedTests"]} passed, ${failed} failed`;
+}
+
+const stages: readonly Stage[] = [
+  {
+    name: "packages",
+    run: async () => (isRoot ? installHostPackages() : "not root: real pods and networks will be skipped"),
+  },
+  ...buildStages.map((s) => ({ ...s, name: `build: ${s.name}` })),
+  ...checkStages.map((s) => ({
+    name: `check: ${s.name}`,
+    run: async () => {
+      const said = await s.run();
+      counts.passed++;
+      return said ?? undefined;
+    },
+  })),
+  {
+    name: "check: generated files are current",
+    run: async () => {
+      await run("node", ["scripts/run.mjs", "scripts/gen/gen.ts", "--check"]);
+      counts.passed++;
+    },
+  },
+  { name: "unit", run: () => vitest([]) },
+  {
+    name: "e2e: a real cluster",
+    run: async () => {
+      if (!isRoot) {
+        counts.skipped++;
+        return "skipped: needs root";
+      }
+      return vitest(["--config", "test/e2e/vitest.config.ts"]);
+    },
+  },
+];
+
+await main(async () => {
+  const { values } = parseArgs({ options: { only: { type: "string" }, skip: { type: "string", multiple: true } } });
+  const startedMs = performance.now();
+  const times: string[] = [];
+  for (const stage of stages) {
+    if (values.only && !stage.name.includes(values.only)) continue;
+    if (values.skip?.some((s) => stage.name.includes(s))) {
+      console.log(`--- ${stage.name}: left out by --skip`);
+      counts.skipped++;
+      continue;
+    }
+    console.log(`--- ${stage.name}`);
+    const stageMs = performance.now();
+    let said: string | undefined;
+    try {
+      said = (await stage.run()) ?? undefined;
+    } catch (error) {
+      counts.failed++;
+      said = `FAILED: ${(error as Error).message}`;
+      console.error(said);
+    }
+    times.push(`${seconds(performance.now() - stageMs).padStart(12)}  ${stage.name}${said ? `  (${said.split("\n")[0]})` : ""}`);
+    // Without a build nothing after it means anything.
+    if (counts.failed > 0 && stage.name.startsWith("build")) break;
+  }
+  console.log(`\n${times.join("\n")}\n${seconds(performance.now() - startedMs).padStart(12)}  in all\n`);
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  if (counts.failed > 0 || counts.passed === 0) process.exitCode = 1;
+});
