@@ -29,7 +29,16 @@ export function clusterFromArgs(args: readonly string[]): Cluster {
   const port = Number(values.port ?? 6443);
   const kubeconfig = values.kubeconfig ?? "/etc/mote/kubeconfig.yaml";
   const serverArgs = [
-    ...["--data-dir", dataDir, "--run-dir", runDir, "--https-listen-port", String(port), "--write-kubeconfig", kubeconfig],
+    ...[
+      "--data-dir",
+      dataDir,
+      "--run-dir",
+      runDir,
+      "--https-listen-port",
+      String(port),
+      "--write-kubeconfig",
+      kubeconfig,
+    ],
     ...positionals,
   ];
   return {

@@ -19,7 +19,8 @@ await main(async () => {
         if (pid === undefined) return "was not running";
         process.kill(pid, "SIGTERM");
         for (const startedMs = performance.now(); runningPid(cluster) !== undefined; await sleep(50)) {
-          if (performance.now() - startedMs > stopTimeoutMs) throw new UserError(`mote (pid ${pid}) did not end within 30 s`);
+          if (performance.now() - startedMs > stopTimeoutMs)
+            throw new UserError(`mote (pid ${pid}) did not end within 30 s`);
         }
         rmSync(cluster.pidFile, { force: true });
         return undefined;

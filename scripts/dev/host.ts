@@ -9,13 +9,17 @@ const minimumFreeBytes = 1024 ** 3;
 
 export function requireRoot(): void {
   if (process.getuid?.() !== 0) {
-    throw new UserError("a node needs root for containers and networks: run `sudo npm run up` (API only, unprivileged: build/dist/mote server --disable-agent)");
+    throw new UserError(
+      "a node needs root for containers and networks: run `sudo npm run up` (API only, unprivileged: build/dist/mote server --disable-agent)",
+    );
   }
 }
 
 export function requireArchitecture(): void {
   if (!architectures.some((a) => a.node === process.arch)) {
-    throw new UserError(`this machine is ${process.arch}; mote runs on ${architectures.map((a) => a.debian).join(", ")}`);
+    throw new UserError(
+      `this machine is ${process.arch}; mote runs on ${architectures.map((a) => a.debian).join(", ")}`,
+    );
   }
 }
 

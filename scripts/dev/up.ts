@@ -58,7 +58,10 @@ async function start(cluster: Cluster): Promise<string> {
   mkdirSync(cluster.runDir, { recursive: true, mode: 0o755 });
   mkdirSync(cluster.dataDir, { recursive: true, mode: 0o755 });
   const log = openSync(cluster.logFile, "a", 0o640);
-  const child = spawn("build/dist/mote", ["server", ...cluster.serverArgs], { detached: true, stdio: ["ignore", log, log] });
+  const child = spawn("build/dist/mote", ["server", ...cluster.serverArgs], {
+    detached: true,
+    stdio: ["ignore", log, log],
+  });
   closeSync(log);
   const failure = new Promise<never>((_, reject) => {
     child.once("error", reject);
@@ -84,10 +87,14 @@ async function start(cluster: Cluster): Promise<string> {
 function answersReadyz(cluster: Cluster): Promise<boolean> {
   return new Promise((resolve) => {
     // The certificate is not checked: this only asks whether somebody answers yet.
-    const request = get(`https://127.0.0.1:${cluster.port}/readyz`, { rejectUnauthorized: false, timeout: 2000 }, (answer) => {
-      answer.resume();
-      resolve(answer.statusCode === 200);
-    });
+    const request = get(
+      `https://127.0.0.1:${cluster.port}/readyz`,
+      { rejectUnauthorized: false, timeout: 2000 },
+      (answer) => {
+        answer.resume();
+        resolve(answer.statusCode === 200);
+      },
+    );
     request.on("timeout", () => request.destroy());
     request.on("error", () => resolve(false));
   });
@@ -95,7 +102,14 @@ function answersReadyz(cluster: Cluster): Promise<boolean> {
 
 async function waitReady(cluster: Cluster, kubectl: string): Promise<string | undefined> {
   const startedMs = performance.now();
-  const args = ["--kubeconfig", cluster.kubeconfig, "get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"];
+  const args = [
+    "--kubeconfig",
+    cluster.kubeconfig,
+    "get",
+    "nodes",
+    "-o",
+    "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+  ];
   for (;;) {
     const result = await run(kubectl, args, { ok: [0, 1] });
     if (result.code === 0 && /^True( True)*$/.test(result.output.trim())) return undefined;

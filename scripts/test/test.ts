@@ -7,7 +7,7 @@ import { buildStages } from "#scripts/build/build.ts";
 import { checkStages } from "#scripts/check/check.ts";
 import { installHostPackages } from "#scripts/dev/host.ts";
 import { run } from "#scripts/run-command.ts";
-import { main, seconds, type Stage, UserError } from "#scripts/stages.ts";
+import { main, type Stage, seconds, UserError } from "#scripts/stages.ts";
 
 interface Counts {
   passed: number;
@@ -21,9 +21,13 @@ const isRoot = process.getuid?.() === 0;
 async function vitest(args: readonly string[]): Promise<string> {
   const report = `build/test/${args.join("_").replaceAll(/[^\w]+/g, "_")}.json`;
   const code = await new Promise<number>((resolve, reject) => {
-    const child = spawn("npx", ["vitest", "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args], {
-      stdio: "inherit",
-    });
+    const child = spawn(
+      "npx",
+      ["vitest", "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
+      {
+        stdio: "inherit",
+      },
+    );
     child.on("error", reject);
     child.on("close", (status) => resolve(status ?? 1));
   });
@@ -91,7 +95,9 @@ await main(async () => {
       said = `FAILED: ${(error as Error).message}`;
       console.error(said);
     }
-    times.push(`${seconds(performance.now() - stageMs).padStart(12)}  ${stage.name}${said ? `  (${said.split("\n")[0]})` : ""}`);
+    times.push(
+      `${seconds(performance.now() - stageMs).padStart(12)}  ${stage.name}${said ? `  (${said.split("\n")[0]})` : ""}`,
+    );
     // Without a build nothing after it means anything.
     if (counts.failed > 0 && stage.name.startsWith("build")) break;
   }

@@ -31,12 +31,22 @@ export class Metrics {
 
   counter(name: string, help: string): Counter {
     const family = this.#family(name, help, "counter", []);
-    return { add: (value = 1, labels) => bump(family, labels, (s) => void (s[0] = (s[0] ?? 0) + value)) };
+    return {
+      add: (value = 1, labels) =>
+        bump(family, labels, (s) => {
+          s[0] = (s[0] ?? 0) + value;
+        }),
+    };
   }
 
   gauge(name: string, help: string): Gauge {
     const family = this.#family(name, help, "gauge", []);
-    return { set: (value, labels) => bump(family, labels, (s) => void (s[0] = value)) };
+    return {
+      set: (value, labels) =>
+        bump(family, labels, (s) => {
+          s[0] = value;
+        }),
+    };
   }
 
   /** A gauge that is read when asked for. */
@@ -81,7 +91,13 @@ export class Metrics {
     return out;
   }
 
-  #family(name: string, help: string, type: Family["type"], buckets: readonly number[], collect?: () => number): Family {
+  #family(
+    name: string,
+    help: string,
+    type: Family["type"],
+    buckets: readonly number[],
+    collect?: () => number,
+  ): Family {
     const old = this.#families.get(name);
     if (old) {
       assert(old.type === type, `metric ${name} declared twice with different types`);
@@ -94,7 +110,11 @@ export class Metrics {
 }
 
 function bump(family: Family, labels: Labels | undefined, change: (series: number[]) => void): void {
-  const key = labels ? Object.entries(labels).map(([k, v]) => `${k}=${JSON.stringify(v)}`).join(",") : "";
+  const key = labels
+    ? Object.entries(labels)
+        .map(([k, v]) => `${k}=${JSON.stringify(v)}`)
+        .join(",")
+    : "";
   let series = family.series.get(key);
   if (!series) {
     if (family.series.size >= maxSeries) return;

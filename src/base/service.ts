@@ -1,7 +1,8 @@
 // One lifecycle for everything that runs: a signal in, an awaited end out. There is no start/stop pair and no status
 // flag; whoever starts a service awaits its `run`.
-import { AppError, messageOf } from "./errors.ts";
+
 import type { Clock } from "./clock.ts";
+import { AppError, messageOf } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
 export interface Service {
@@ -63,7 +64,10 @@ export async function runAll(
       );
       running.push(entry);
       await Promise.race([isReady, stopping]);
-      options.log.debug("service ready", { service: service.name, ms: Math.round(options.clock.monotonicMs() - startedAt) });
+      options.log.debug("service ready", {
+        service: service.name,
+        ms: Math.round(options.clock.monotonicMs() - startedAt),
+      });
     }
     if (!signal.aborted && failures.length === 0) {
       ready();
@@ -78,7 +82,10 @@ export async function runAll(
         () => {
           if (!entry.ended) {
             failures.push(
-              new AppError("SERVICE_STOP_TIMEOUT", `${entry.service.name} did not end within ${options.stopTimeoutMs} ms`),
+              new AppError(
+                "SERVICE_STOP_TIMEOUT",
+                `${entry.service.name} did not end within ${options.stopTimeoutMs} ms`,
+              ),
             );
           }
         },

@@ -1,0 +1,156 @@
+// Reads flags, environment and configuration files once, and turns them into one frozen ServerConfig with every path
+// derived. Nothing else reads the environment.
+import { messageOf } from "#base/errors.ts";
+import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
+import { listFolder, readFileIfExists } from "#platform/files.ts";
+import { defaultAddress, hostName } from "#platform/host.ts";
+import { parseYaml } from "#wire/yaml.ts";
+
+export interface ServerConfig {
+  readonly debug: boolean;
+  readonly dataDir: string;
+  readonly serverDir: string;
+  readonly agentDir: string;
+  readonly runDir: string;
+  readonly bindAddress: string;
+  readonly port: number;
+  readonly advertiseAddress: string;
+  readonly tlsSans: readonly string[];
+  readonly token: string | undefined;
+  readonly clusterCidr: string;
+  readonly serviceCidr: string;
+  /** First address of the service range: the `kubernetes` service. */
+  readonly apiServiceIp: string;
+  readonly nodePorts: { readonly first: number; readonly last: number };
+  readonly clusterDns: string;
+  readonly clusterDomain: string;
+  readonly datastoreEndpoint: string;
+  readonly kubeconfigPath: string;
+  readonly kubeconfigMode: number;
+  readonly disabled: ReadonlySet<string>;
+  readonly disableAgent: boolean;
+  readonly nodeName: string;
+  readonly nodeIp: string;
+  readonly nodeLabels: readonly string[];
+  readonly nodeTaints: readonly string[];
+  readonly resolvConf: string | undefined;
+  readonly warnings: readonly string[];
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Parses `args` with the configuration files that --config names (a missing main file is no error). */
+export async function readFlags(
+  flags: readonly Flag[],
+  args: readonly string[],
+  env: Environment,
+): Promise<{ values: FlagValues; positionals: readonly string[]; warnings: readonly string[] }> {
+  // The first pass only finds --config; mistakes are reported by the second.
+  const first = parseFlags(flags, { args, env });
+  const path = String(first.values["config"]);
+  const names = [path];
+  for (const entry of await listFolder(`${path}.d`)) {
+    if (entry.isFile() && /\.ya?ml$/.test(entry.name)) names.push(`${path}.d/${entry.name}`);
+  }
+  names.splice(1, names.length, ...names.slice(1).sort());
+  const files: { path: string; values: Record<string, unknown> }[] = [];
+  for (const name of names) {
+    const bytes = await readFileIfExists(name);
+    if (!bytes) continue;
+    let values: unknown;
+    try {
+      values = parseYaml(bytes.toString("utf8"));
+    } catch (error) {
+      throw usageError(`${name}: not readable as YAML: ${messageOf(error)}`);
+    }
+    if (values === null || values === undefined) continue;
+    if (typeof values !== "object" || Array.isArray(values)) {
+      throw usageError(`${name}: a map of flag names to values is expected`);
+    }
+    files.push({ path: name, values: values as Record<string, unknown> });
+  }
+  return parseFlags(flags, { args, env, files });
+}
+
+export function serverConfig(values: FlagValues, warnings: readonly string[]): ServerConfig {
+  const text = (name: string) => values[name] as string | undefined;
+  const list = (name: string) => (values[name] as readonly string[] | undefined) ?? [];
+  const dataDir = text("data-dir")!;
+  const serviceCidr = text("service-cidr")!;
+  const serviceBase = cidrBase("service-cidr", serviceCidr);
+  cidrBase("cluster-cidr", text("cluster-cidr")!);
+  const nodeName = (text("node-name") ?? hostName()).toLowerCase();
+  if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(nodeName) || nodeName.length > 253) {
+    throw usageError(`node-name: "${nodeName}" is not allowed; use lower case letters, digits, '-' and '.'`);
+  }
+  const ports = /^(\d+)-(\d+)$/.exec(text("service-node-port-range")!);
+  const first = Number(ports?.[1]);
+  const last = Number(ports?.[2]);
+  if (!ports || first < 1 || last > 65535 || first > last) {
+    throw usageError(
+      `service-node-port-range: "${text("service-node-port-range")}" is not allowed; use FIRST-LAST within 1-65535`,
+    );
+  }
+  const mode = text("write-kubeconfig-mode")!;
+  if (!/^0?[0-7]{3}$/.test(mode))
+    throw usageError(`write-kubeconfig-mode: "${mode}" is not allowed; use octal such as 0600`);
+  const nodeIp = text("node-ip") ?? defaultAddress();
+  if (!isIpv4(nodeIp)) throw usageError(`node-ip: "${nodeIp}" is not allowed; use an IPv4 address`);
+  for (const label of list("node-label")) {
+    if (!/^[^=]+=[^=]*$/.test(label)) throw usageError(`node-label: "${label}" is not allowed; use KEY=VALUE`);
+  }
+  for (const taint of list("node-taint")) {
+    if (!/^[^=:]+(=[^:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$/.test(taint)) {
+      throw usageError(`node-taint: "${taint}" is not allowed; use KEY[=VALUE]:NoSchedule|PreferNoSchedule|NoExecute`);
+    }
+  }
+  const endpoint = text("datastore-endpoint") ?? `sqlite://${dataDir}/server/db/state.db`;
+  if (!/^(sqlite:\/\/\/.+|memory:\/\/)$/.test(endpoint)) {
+    throw usageError(`datastore-endpoint: "${endpoint}" is not allowed; use sqlite:///FILE or memory://`);
+  }
+  return Object.freeze({
+    debug: values["debug"] === true,
+    dataDir,
+    serverDir: `${dataDir}/server`,
+    agentDir: `${dataDir}/agent`,
+    runDir: text("run-dir")!,
+    bindAddress: text("bind-address")!,
+    port: values["https-listen-port"] as number,
+    advertiseAddress: text("advertise-address") ?? nodeIp,
+    tlsSans: list("tls-san"),
+    token: text("token"),
+    clusterCidr: text("cluster-cidr")!,
+    serviceCidr,
+    apiServiceIp: addToAddress(serviceBase, 1),
+    nodePorts: { first, last },
+    clusterDns: text("cluster-dns") ?? addToAddress(serviceBase, 10),
+    clusterDomain: text("cluster-domain")!,
+    datastoreEndpoint: endpoint,
+    kubeconfigPath: text("write-kubeconfig") ?? "/etc/mote/kubeconfig.yaml",
+    kubeconfigMode: Number.parseInt(mode, 8),
+    disabled: new Set(list("disable")),
+    disableAgent: values["disable-agent"] === true,
+    nodeName,
+    nodeIp,
+    nodeLabels: list("node-label"),
+    nodeTaints: list("node-taint"),
+    resolvConf: text("resolv-conf"),
+    warnings,
+  });
+}
+
+const isIpv4 = (text: string): boolean =>
+  /^\d{1,3}(\.\d{1,3}){3}$/.test(text) && text.split(".").every((part) => Number(part) <= 255);
+
+function cidrBase(flag: string, cidr: string): string {
+  const [address, bits] = cidr.split("/");
+  if (!address || !isIpv4(address) || !/^\d+$/.test(bits ?? "") || Number(bits) < 8 || Number(bits) > 28) {
+    throw usageError(`${flag}: "${cidr}" is not allowed; use an IPv4 range from /8 to /28 such as 10.43.0.0/16`);
+  }
+  return address;
+}
+
+function addToAddress(address: string, n: number): string {
+  const value = address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0) + n;
+  return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
+}
