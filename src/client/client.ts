@@ -42,9 +42,14 @@ export class Client {
     return this.#object({ method: "GET", path: pathOf(resource, namespace, name) });
   }
 
-  async list<T extends ApiObject>(resource: ResourceInfo<T>, options: ListOptions = {}): Promise<ApiList<T>> {
+  async list<T extends ApiObject>(
+    resource: ResourceInfo<T>,
+    options: ListOptions = {},
+    signal?: AbortSignal,
+  ): Promise<ApiList<T>> {
     const { namespace, ...query } = options;
-    const body = await this.transport.request({ method: "GET", path: pathOf(resource, namespace), query: stringify(query) });
+    const request: ApiRequest = { method: "GET", path: pathOf(resource, namespace), query: stringify(query) };
+    const body = await this.transport.request(request, signal);
     return body as unknown as ApiList<T>;
   }
 

@@ -1,0 +1,176 @@
+import { describe, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import type { ApiObject } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
+import { FakeTransport, unreachableServer } from "#test/harness/fake-transport.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { Client } from "./client.ts";
+import { InformerFactory } from "./informer.ts";
+
+type Thing = ApiObject & { data?: Record<string, string> };
+const things = {
+  group: "",
+  version: "v1",
+  kind: "ConfigMap",
+  plural: "configmaps",
+  namespaced: true,
+} as ResourceInfo<Thing>;
+const thing = (name: string, data: Record<string, string> = {}): Thing => ({
+  metadata: { name, namespace: "ns" },
+  data,
+});
+
+async function start() {
+  const transport = new FakeTransport();
+  const client = new Client(transport);
+  const clock = new FakeClock();
+  const factory = new InformerFactory({ verify: true }, { client, clock, random: seededRandom(1), log: silentLogger });
+  const informer = factory.informer(things);
+  const seen: string[] = [];
+  informer.addHandler({
+    add: (o) => seen.push(`add ${o.metadata.name}`),
+    update: (o, old) => seen.push(`update ${o.metadata.name} ${old.data?.["v"]}->${o.data?.["v"]}`),
+    delete: (o) => seen.push(`delete ${o.metadata.name}`),
+  });
+  const stop = new AbortController();
+  let isReady = false;
+  const run = () =>
+    factory.run(stop.signal, () => {
+      isReady = true;
+    });
+  return { transport, client, clock, factory, informer, seen, stop, run, isReady: () => isReady };
+}
+
+describe("informer", () => {
+  test("lists, then follows", async () => {
+    const t = await start();
+    await t.client.create(things, thing("a", { v: "1" }));
+    const done = t.run();
+    await settle();
+    expect([t.informer.hasSynced, t.isReady()]).toEqual([true, true]);
+    await t.client.create(things, thing("b"));
+    await t.client.patch(things, { name: "a", namespace: "ns" }, { data: { v: "2" } });
+    await t.client.delete(things, { name: "b", namespace: "ns" });
+    await settle();
+    expect(t.seen).toEqual(["add a", "add b", "update a 1->2", "delete b"]);
+    expect(t.informer.list("ns").map((o) => o.metadata.name)).toEqual(["a"]);
+    expect(t.informer.list("other")).toEqual([]);
+    t.stop.abort();
+    await done;
+    expect(t.clock.pending).toBe(0);
+  });
+
+  test("resumes a broken watch from where it was, without listing again", async () => {
+    const t = await start();
+    const done = t.run();
+    await settle();
+    t.transport.disconnect();
+    await t.client.create(things, thing("a"));
+    await t.clock.advance(5000);
+    expect(t.seen).toEqual(["add a"]);
+    expect(t.transport.log.filter((l) => l.startsWith("GET"))).toHaveLength(1);
+    t.stop.abort();
+    await done;
+  });
+
+  test("lists again after compaction and reports only the difference", async () => {
+    const t = await start();
+    for (const name of ["kept", "gone", "changed"]) await t.client.create(things, thing(name, { v: "1" }));
+    const done = t.run();
+    await settle();
+    t.seen.length = 0;
+    t.transport.fail = () => unreachableServer();
+    t.transport.disconnect();
+    await settle();
+    t.transport.fail = () => undefined;
+    await t.client.delete(things, { name: "gone", namespace: "ns" });
+    await t.client.patch(things, { name: "changed", namespace: "ns" }, { data: { v: "2" } });
+    await t.client.create(things, thing("new"));
+    t.transport.compact();
+    await t.client.create(things, thing("newer"));
+    await t.clock.advance(10_000);
+    expect(t.seen.sort()).toEqual(["add new", "add newer", "delete gone", "update changed 1->2"]);
+    t.stop.abort();
+    await done;
+  });
+
+  test("an object replaced by another of the same name is a delete and an add", async () => {
+    const t = await start();
+    await t.client.create(things, thing("a"));
+    const done = t.run();
+    await settle();
+    t.transport.fail = () => unreachableServer();
+    t.transport.disconnect();
+    await settle();
+    t.transport.fail = () => undefined;
+    await t.client.delete(things, { name: "a", namespace: "ns" });
+    await t.client.create(things, thing("a"));
+    t.transport.compact();
+    await t.client.create(things, thing("b"));
+    await t.clock.advance(10_000);
+    expect(t.seen).toEqual(["add a", "delete a", "add a", "add b"]);
+    t.stop.abort();
+    await done;
+  });
+
+  test("keeps trying a server that is not there, with growing pauses", async () => {
+    const t = await start();
+    t.transport.fail = () => unreachableServer();
+    const done = t.run();
+    await t.clock.advance(100_000);
+    const attempts = t.transport.log.length;
+    expect(attempts).toBeGreaterThan(4);
+    expect(attempts).toBeLessThan(12);
+    t.transport.fail = () => undefined;
+    await t.clock.advance(60_000);
+    expect(t.isReady()).toBe(true);
+    t.stop.abort();
+    await done;
+  });
+
+  test("indexes follow the objects", async () => {
+    const t = await start();
+    t.informer.addIndex("v", (o) => (o.data?.["v"] ? [o.data["v"]] : []));
+    const done = t.run();
+    await t.client.create(things, thing("a", { v: "1" }));
+    await t.client.create(things, thing("b", { v: "1" }));
+    await settle();
+    const names = (v: string) => t.informer.byIndex("v", v).map((o) => o.metadata.name);
+    expect(names("1")).toEqual(["a", "b"]);
+    await t.client.patch(things, { name: "a", namespace: "ns" }, { data: { v: "2" } });
+    await t.client.delete(things, { name: "b", namespace: "ns" });
+    await settle();
+    expect([names("1"), names("2")]).toEqual([[], ["a"]]);
+    t.stop.abort();
+    await done;
+  });
+
+  test("verify makes a change of a shared object throw", async () => {
+    const t = await start();
+    await t.client.create(things, thing("a", { v: "1" }));
+    const done = t.run();
+    await settle();
+    const object = t.informer.get("ns/a")!;
+    expect(() => {
+      object.data!["v"] = "2";
+    }).toThrow(TypeError);
+    t.stop.abort();
+    await done;
+  });
+
+  test("the factory shares informers, and keeps metadata only where nobody wants more", async () => {
+    const t = await start();
+    expect(t.factory.informer(things)).toBe(t.informer);
+    expect(t.factory.informer(things, { metadataOnly: true })).toBe(t.informer);
+    const other = { ...things, plural: "secrets" } as ResourceInfo<Thing>;
+    const light = t.factory.informer(other, { metadataOnly: true });
+    await t.client.create(other, thing("a", { v: "1" }));
+    const done = t.run();
+    await settle();
+    expect(light.get("ns/a")?.data).toBeUndefined();
+    expect(light.get("ns/a")?.metadata.uid).toBeDefined();
+    t.stop.abort();
+    await done;
+  });
+});

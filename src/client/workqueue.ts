@@ -1,0 +1,139 @@
+// The queue between informers and a controller. Its promises, as upstream's client-go workqueue:
+// a key is queued once however often it is added; a key is never worked on twice at a time; a key added while it is
+// worked on is worked on again afterwards; order is first come, first served; failing keys come back after growing pauses.
+//
+//   add ──► waiting ──► active ──► done            addAfter ──► delayed (one timer per key, the earliest wins) ──► add
+//              ▲           │ added meanwhile       retry    ──► addAfter(5 ms · 2^failures, at most 1000 s)
+//              └───────────┘
+//
+// Bounded by the number of objects: there is at most one entry and one timer per key.
+import type { Clock } from "#base/clock.ts";
+import type { Metrics } from "#base/metrics.ts";
+
+export interface WorkQueueOptions {
+  readonly name: string;
+  /** Pause after the first failure; default 5 ms. */
+  readonly minRetryMs?: number;
+  /** Longest pause between attempts; default 1000 s. */
+  readonly maxRetryMs?: number;
+}
+
+export class WorkQueue<K extends string = string> {
+  readonly #clock: Clock;
+  readonly #minRetryMs: number;
+  readonly #maxRetryMs: number;
+  /** Insertion order is work order. */
+  readonly #waiting = new Set<K>();
+  readonly #active = new Set<K>();
+  /** Added while active. */
+  readonly #again = new Set<K>();
+  readonly #delayed = new Map<K, { readonly atMs: number; readonly cancel: () => void }>();
+  readonly #failures = new Map<K, number>();
+  #wake: () => void = () => {};
+
+  constructor(options: WorkQueueOptions, deps: { readonly clock: Clock; readonly metrics?: Metrics }) {
+    this.#clock = deps.clock;
+    this.#minRetryMs = options.minRetryMs ?? 5;
+    this.#maxRetryMs = options.maxRetryMs ?? 1_000_000;
+    const name = options.name.replace(/\W/g, "_");
+    deps.metrics?.gaugeOf(`mote_client_workqueue_${name}_depth`, "Keys waiting for a controller.", () => this.length);
+  }
+
+  /** Keys that wait, not counting delayed and active ones. */
+  get length(): number {
+    return this.#waiting.size + this.#again.size;
+  }
+  /** Nothing waits and nothing is being worked on; delayed keys do not count. */
+  get idle(): boolean {
+    return this.length === 0 && this.#active.size === 0;
+  }
+
+  add(key: K): void {
+    if (this.#active.has(key)) this.#again.add(key);
+    else if (!this.#waiting.has(key)) {
+      this.#waiting.add(key);
+      this.#wake();
+    }
+  }
+
+  /** Adds after `ms`; of several pending delays of one key the earliest counts. */
+  addAfter(key: K, ms: number): void {
+    if (ms <= 0) {
+      this.add(key);
+      return;
+    }
+    const atMs = this.#clock.monotonicMs() + ms;
+    const old = this.#delayed.get(key);
+    if (old && old.atMs <= atMs) return;
+    old?.cancel();
+    const cancel = this.#clock.after(ms, () => {
+      this.#delayed.delete(key);
+      this.add(key);
+    });
+    this.#delayed.set(key, { atMs, cancel });
+  }
+
+  /** Adds after a pause that doubles with each call until `forget`. */
+  retry(key: K): void {
+    const failures = this.#failures.get(key) ?? 0;
+    this.#failures.set(key, failures + 1);
+    this.addAfter(key, Math.min(this.#maxRetryMs, this.#minRetryMs * 2 ** Math.min(failures, 40)));
+  }
+
+  forget(key: K): void {
+    this.#failures.delete(key);
+  }
+
+  failures(key: K): number {
+    return this.#failures.get(key) ?? 0;
+  }
+
+  /**
+   * Works until `signal` aborts, then waits for what is active. `work` must not reject for ordinary failures: it calls
+   * `retry` itself (controllers/runtime does); a rejection ends the queue.
+   */
+  async run(
+    options: { readonly workers: number },
+    work: (key: K) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const tasks = new Set<Promise<void>>();
+    let failure: { readonly error: unknown } | undefined;
+    const one = async (key: K): Promise<void> => {
+      try {
+        await work(key);
+      } catch (error) {
+        failure ??= { error };
+      } finally {
+        this.#active.delete(key);
+        if (this.#again.delete(key)) this.#waiting.add(key);
+        this.#wake();
+      }
+    };
+    const onAbort = () => this.#wake();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      while (!signal.aborted && !failure) {
+        while (this.#active.size < options.workers) {
+          const next = this.#waiting.values().next();
+          if (next.done) break;
+          this.#waiting.delete(next.value);
+          this.#active.add(next.value);
+          const task = one(next.value).then(() => void tasks.delete(task));
+          tasks.add(task);
+        }
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+          if (signal.aborted || failure || (this.#waiting.size > 0 && this.#active.size < options.workers)) resolve();
+        });
+      }
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      for (const { cancel } of this.#delayed.values()) cancel();
+      this.#delayed.clear();
+      await Promise.all(tasks);
+      this.#wake = () => {};
+    }
+    if (failure) throw failure.error;
+  }
+}

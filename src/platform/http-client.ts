@@ -1,0 +1,118 @@
+// HTTP and HTTPS requests over kept-alive HTTP/1.1 connections: the door through which the client machinery, probes and
+// whatever else speaks HTTP leaves the process. Bodies stream; whoever reads one bounds it (readBody does). There are no
+// redirects, no proxies and no retries: those are decisions of the caller.
+import * as http from "node:http";
+import * as https from "node:https";
+import { AppError, messageOf } from "#base/errors.ts";
+
+export interface HttpClientOptions {
+  /** Scheme, host and port, e.g. https://127.0.0.1:6443; a path is kept as prefix. */
+  readonly baseUrl: string;
+  /** PEM. */
+  readonly ca?: string | Uint8Array;
+  readonly cert?: string | Uint8Array;
+  readonly key?: string | Uint8Array;
+  /** Name to ask for and check in the certificate where it differs from the host. */
+  readonly serverName?: string;
+  readonly insecureSkipTlsVerify?: boolean;
+  /** Idle connections kept; default 4. Connections in use are not limited: each watch holds one. */
+  readonly maxIdleSockets?: number;
+}
+
+export interface HttpRequest {
+  readonly method: string;
+  /** Path with query. */
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string | Uint8Array;
+  /** The connection may be silent for so long, connecting included; HTTP_TIMEOUT after it. */
+  readonly idleTimeoutMs: number;
+}
+
+export interface HttpResponse {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** Must be read to its end or left by `break`/`destroy`, else the connection stays taken. */
+  readonly body: AsyncIterable<Uint8Array>;
+  destroy(): void;
+}
+
+export interface HttpClient {
+  /** Resolves with any status once the headers are there; rejects with HTTP_FAILED, HTTP_TIMEOUT or the signal's reason. */
+  send(request: HttpRequest, signal?: AbortSignal): Promise<HttpResponse>;
+  /** Ends idle and running connections. */
+  close(): void;
+}
+
+export function createHttpClient(options: HttpClientOptions): HttpClient {
+  const base = new URL(options.baseUrl);
+  const secure = base.protocol === "https:";
+  const prefix = base.pathname.replace(/\/$/, "");
+  const pool = { keepAlive: true, keepAliveMsecs: 30_000, maxFreeSockets: options.maxIdleSockets ?? 4 };
+  const agent = secure
+    ? new https.Agent({
+        ...pool,
+        ...(options.ca === undefined ? {} : { ca: Buffer.from(options.ca) }),
+        ...(options.cert === undefined ? {} : { cert: Buffer.from(options.cert) }),
+        ...(options.key === undefined ? {} : { key: Buffer.from(options.key) }),
+        ...(options.serverName === undefined ? {} : { servername: options.serverName }),
+        rejectUnauthorized: options.insecureSkipTlsVerify !== true,
+        minVersion: "TLSv1.2",
+      })
+    : new http.Agent(pool);
+
+  const send = (request: HttpRequest, signal?: AbortSignal): Promise<HttpResponse> =>
+    new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      const what = `${request.method} ${base.origin}${prefix}${request.path.split("?")[0]}`;
+      const outgoing = (secure ? https : http).request({
+        agent,
+        host: base.hostname.replace(/^\[|\]$/g, ""),
+        port: base.port || (secure ? 443 : 80),
+        method: request.method,
+        path: prefix + request.path,
+        headers: {
+          ...request.headers,
+          ...(request.body === undefined ? {} : { "content-length": String(Buffer.byteLength(request.body)) }),
+        },
+        timeout: request.idleTimeoutMs,
+      });
+      const onAbort = () => outgoing.destroy(signal?.reason as Error);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      outgoing.on("close", () => signal?.removeEventListener("abort", onAbort));
+      outgoing.on("timeout", () =>
+        outgoing.destroy(new AppError("HTTP_TIMEOUT", `${what}: silent for ${request.idleTimeoutMs} ms`)),
+      );
+      outgoing.on("error", (cause) => {
+        if (signal?.aborted) reject(signal.reason);
+        else if (cause instanceof AppError) reject(cause);
+        else reject(new AppError("HTTP_FAILED", `${what}: ${messageOf(cause)}`, {}, { cause }));
+      });
+      outgoing.on("response", (incoming) => {
+        resolve({
+          status: incoming.statusCode ?? 0,
+          headers: incoming.headers,
+          body: incoming,
+          destroy: () => incoming.destroy(),
+        });
+      });
+      outgoing.end(request.body);
+    });
+
+  return { send, close: () => agent.destroy() };
+}
+
+/** The whole body; HTTP_TOO_LARGE beyond `maxBytes`. */
+export async function readBody(response: HttpResponse, maxBytes: number): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const part of response.body) {
+    sizeBytes += part.length;
+    if (sizeBytes > maxBytes) throw new AppError("HTTP_TOO_LARGE", `response is larger than ${maxBytes} bytes`);
+    parts.push(part);
+  }
+  return parts.length === 1 ? Buffer.from(parts[0]!) : Buffer.concat(parts);
+}
