@@ -1,0 +1,89 @@
+// Client certificates: common name is the user, organisations are the groups. A certificate counts when the client
+// authority signed it, it is valid now and it is meant for clients. Upstream counterpart: authentication/request/x509.
+import { createHash, X509Certificate } from "node:crypto";
+import type { Clock } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { unauthorized } from "#model/status.ts";
+import type { Authenticator } from "./authenticator.ts";
+import type { UserInfo } from "./user.ts";
+
+export interface X509AuthenticatorOptions {
+  /** PEM of the client authority or authorities. */
+  readonly clientCa: string;
+}
+
+/** Verified certificates remembered; a cluster has fewer clients, and one entry is below 1 KiB. */
+const maxRemembered = 1000;
+
+interface Verified {
+  readonly user: UserInfo;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+export function createX509Authenticator(
+  options: X509AuthenticatorOptions,
+  dependencies: { readonly clock: Clock; readonly log: Logger },
+): Authenticator {
+  const authorities = (options.clientCa.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).map(
+    (pem) => new X509Certificate(pem),
+  );
+  const remembered = new Map<string, Verified>();
+
+  const verify = (der: Uint8Array): Verified => {
+    const fingerprint = createHash("sha256").update(der).digest("hex");
+    const known = remembered.get(fingerprint);
+    if (known) return known;
+    const certificate = new X509Certificate(der);
+    const isSigned = authorities.some((ca) => certificate.checkIssued(ca) && certificate.verify(ca.publicKey));
+    if (!isSigned) throw new Error("certificate signed by unknown authority");
+    // Absent extended usage allows everything; 2.5.29.37.0 is "any".
+    const usages: readonly string[] | undefined = certificate.keyUsage;
+    if (usages && !usages.includes(clientAuth) && !usages.includes(anyUsage)) {
+      throw new Error("certificate specifies an incompatible key usage");
+    }
+    const subject = certificate.toLegacyObject().subject as unknown as Record<string, string | string[] | undefined>;
+    const name = listOf(subject["CN"]).at(-1) ?? "";
+    if (name === "") throw new Error("certificate without common name");
+    const entry: Verified = {
+      user: {
+        name,
+        groups: [...listOf(subject["O"]), "system:authenticated"],
+        extra: { "authentication.kubernetes.io/credential-id": [`X509SHA256=${fingerprint}`] },
+      },
+      notBeforeMs: Date.parse(certificate.validFrom),
+      notAfterMs: Date.parse(certificate.validTo),
+    };
+    if (remembered.size >= maxRemembered) {
+      const [oldest] = remembered.keys();
+      if (oldest !== undefined) remembered.delete(oldest);
+    }
+    remembered.set(fingerprint, entry);
+    return entry;
+  };
+
+  return {
+    async authenticate(credentials) {
+      if (!credentials.clientCertificate) return undefined;
+      try {
+        const verified = verify(credentials.clientCertificate);
+        const nowMs = dependencies.clock.now();
+        if (nowMs < verified.notBeforeMs) throw new Error("certificate is not yet valid");
+        if (nowMs > verified.notAfterMs) throw new Error("certificate has expired");
+        return verified.user;
+      } catch (error) {
+        dependencies.log.debug("client certificate refused", { error: messageOf(error) });
+        throw unauthorized();
+      }
+    },
+  };
+}
+
+const clientAuth = "1.3.6.1.5.5.7.3.2";
+const anyUsage = "2.5.29.37.0";
+
+function listOf(value: string | string[] | undefined): string[] {
+  if (value === undefined) return [];
+  return Array.isArray(value) ? value : [value];
+}
