@@ -1,0 +1,178 @@
+// gRPC calls over clear-text HTTP/2, to a unix socket (containerd) or a TCP address (gRPC probes). One session, opened
+// on first use and again after it broke; a call in flight when it breaks fails with UNAVAILABLE. Every unary call has a
+// deadline; messages are bounded. Counterpart: google.golang.org/grpc clients.
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from "node:http2";
+import * as net from "node:net";
+import { encodeFrame, encodeTimeout, FrameReader, GrpcError, statusOf } from "#wire/grpc.ts";
+
+export interface GrpcClientOptions {
+  readonly target: { readonly socketPath: string } | { readonly host: string; readonly port: number };
+  /** Extra request headers, e.g. `containerd-namespace`. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly connectTimeoutMs?: number;
+  /** Bound of one received message; containerd's own is 16 MiB. */
+  readonly maxMessageBytes?: number;
+}
+
+export interface CallOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface GrpcClient {
+  unary(path: string, message: Uint8Array, options: CallOptions): Promise<Uint8Array>;
+  /** Messages of a server-streaming call. Breaking out of the loop cancels it. Slow readers stop the server. */
+  serverStream(path: string, message: Uint8Array, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  close(): void;
+}
+
+export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
+  const maxBytes = options.maxMessageBytes ?? 16 * 1024 * 1024;
+  let session: ClientHttp2Session | undefined;
+  let opening: Promise<ClientHttp2Session> | undefined;
+
+  function open(): Promise<ClientHttp2Session> {
+    if (session && !session.closed && !session.destroyed) return Promise.resolve(session);
+    opening ??= connectSession(options).then(
+      (fresh) => {
+        opening = undefined;
+        session = fresh;
+        // Without a call in flight an open session must not keep the process alive.
+        fresh.on("close", () => {
+          if (session === fresh) session = undefined;
+        });
+        return fresh;
+      },
+      (error: unknown) => {
+        opening = undefined;
+        throw error;
+      },
+    );
+    return opening;
+  }
+
+  async function start(path: string, message: Uint8Array, timeoutMs: number | undefined): Promise<ClientHttp2Stream> {
+    const live = await open();
+    const stream = live.request({
+      ":method": "POST",
+      ":path": path,
+      "content-type": "application/grpc",
+      te: "trailers",
+      ...(timeoutMs === undefined ? {} : { "grpc-timeout": encodeTimeout(timeoutMs) }),
+      ...options.headers,
+    });
+    stream.end(encodeFrame(message));
+    return stream;
+  }
+
+  return {
+    async unary(path, message, call) {
+      call.signal?.throwIfAborted();
+      const stream = await start(path, message, call.timeoutMs);
+      return new Promise<Uint8Array>((resolve, reject) => {
+        const reader = new FrameReader(maxBytes);
+        let answer: Uint8Array | undefined;
+        let status: GrpcError | undefined = new GrpcError("UNAVAILABLE", "the connection ended before the call did");
+        let failure: unknown;
+        const cancel = (error: unknown) => {
+          failure ??= error;
+          stream.close(8);
+        };
+        const onAbort = () => cancel(call.signal?.reason);
+        call.signal?.addEventListener("abort", onAbort, { once: true });
+        // The server has the deadline too; ours is later, for a server that does not answer at all.
+        const timer = setTimeout(
+          () => cancel(new GrpcError("DEADLINE_EXCEEDED", "context deadline exceeded")),
+          call.timeoutMs + 500,
+        );
+        stream.on("response", (headers: IncomingHttpHeaders) => {
+          if (headers["grpc-status"] !== undefined || Number(headers[":status"]) !== 200) status = statusOf(headers);
+        });
+        stream.on("trailers", (headers: IncomingHttpHeaders) => {
+          status = statusOf(headers);
+        });
+        stream.on("data", (chunk: Uint8Array) => {
+          try {
+            for (const frame of reader.push(chunk)) answer = frame;
+          } catch (error) {
+            cancel(error);
+          }
+        });
+        stream.on("error", (cause) => {
+          failure ??= new GrpcError("UNAVAILABLE", cause.message, { cause });
+        });
+        stream.on("close", () => {
+          clearTimeout(timer);
+          call.signal?.removeEventListener("abort", onAbort);
+          if (failure !== undefined) reject(failure as Error);
+          else if (status) reject(status);
+          else if (answer === undefined) reject(new GrpcError("INTERNAL", "the server sent no message"));
+          else resolve(answer);
+        });
+      });
+    },
+
+    async *serverStream(path, message, signal) {
+      signal.throwIfAborted();
+      const stream = await start(path, message, undefined);
+      const reader = new FrameReader(maxBytes);
+      let status: GrpcError | undefined = new GrpcError("UNAVAILABLE", "the connection ended before the call did");
+      const onAbort = () => stream.close(8);
+      signal.addEventListener("abort", onAbort, { once: true });
+      stream.on("response", (headers: IncomingHttpHeaders) => {
+        if (headers["grpc-status"] !== undefined || Number(headers[":status"]) !== 200) status = statusOf(headers);
+      });
+      stream.on("trailers", (headers: IncomingHttpHeaders) => {
+        status = statusOf(headers);
+      });
+      try {
+        for await (const chunk of stream) {
+          for (const frame of reader.push(chunk as Uint8Array)) yield frame;
+        }
+      } catch (cause) {
+        signal.throwIfAborted();
+        throw cause instanceof GrpcError
+          ? cause
+          : new GrpcError("UNAVAILABLE", cause instanceof Error ? cause.message : String(cause), { cause });
+      } finally {
+        signal.removeEventListener("abort", onAbort);
+        stream.close(8);
+      }
+      signal.throwIfAborted();
+      if (status) throw status;
+    },
+
+    close() {
+      session?.destroy();
+      session = undefined;
+    },
+  };
+}
+
+/** Connects first and starts HTTP/2 only on a live socket, so that a missing server is one clear error. */
+function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session> {
+  const { target } = options;
+  const where = "socketPath" in target ? target.socketPath : `${target.host}:${target.port}`;
+  return new Promise((resolve, reject) => {
+    const socket = "socketPath" in target ? net.connect(target.socketPath) : net.connect(target.port, target.host);
+    const timer = setTimeout(
+      () => socket.destroy(new Error("connection timed out")),
+      options.connectTimeoutMs ?? 5_000,
+    );
+    const onError = (cause: Error) => {
+      clearTimeout(timer);
+      reject(new GrpcError("UNAVAILABLE", `cannot connect to ${where}: ${cause.message}`, { cause }));
+    };
+    socket.once("error", onError);
+    socket.once("connect", () => {
+      clearTimeout(timer);
+      const session = connect("http://localhost", {
+        createConnection: () => socket,
+        settings: { enablePush: false, initialWindowSize: 1 << 20 },
+      });
+      session.once("error", () => session.destroy());
+      socket.off("error", onError);
+      resolve(session);
+    });
+  });
+}
