@@ -45,8 +45,11 @@ export interface Pin {
   readonly sha256: string;
 }
 
-const pins = (name: string, version: string, hashes: Readonly<Record<Architecture["debian"], string>>): readonly Pin[] =>
-  architectures.map(({ debian }) => ({ name, version, arch: debian, sha256: hashes[debian] }));
+const pins = (
+  name: string,
+  version: string,
+  hashes: Readonly<Record<Architecture["debian"], string>>,
+): readonly Pin[] => architectures.map(({ debian }) => ({ name, version, arch: debian, sha256: hashes[debian] }));
 
 /** kubectl for hosts without one, and for the tests. */
 export const kubectlPins = pins("kubernetes-client", "1.32.3+ds-2", {

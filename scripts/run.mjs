@@ -35,7 +35,12 @@ if (!file) {
   process.exit(2);
 }
 const { build } = await import("esbuild");
-const outfile = join(root, "build", "scripts", `${relative(root, resolve(file)).replaceAll("/", "__").replace(/\.ts$/, "")}.mjs`);
+const outfile = join(
+  root,
+  "build",
+  "scripts",
+  `${relative(root, resolve(file)).replaceAll("/", "__").replace(/\.ts$/, "")}.mjs`,
+);
 mkdirSync(dirname(outfile), { recursive: true });
 await build({
   entryPoints: [resolve(file)],

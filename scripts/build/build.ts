@@ -33,9 +33,19 @@ function unlessCurrent(name: string, output: string, sources: readonly string[],
 
 export const buildStages: readonly Stage[] = [
   unlessCurrent("WASM modules", "engine.wasm", ["assembly", "scripts/build/wasm.ts", "package-lock.json"], buildWasm),
-  unlessCurrent("OpenAPI documents", "openapi/index.json", ["src/model/gen", "src/model/openapi.ts", "src/model/resources.ts", "scripts/build/openapi.ts"], buildOpenapi),
+  unlessCurrent(
+    "OpenAPI documents",
+    "openapi/index.json",
+    ["src/model/gen", "src/model/openapi.ts", "src/model/resources.ts", "scripts/build/openapi.ts"],
+    buildOpenapi,
+  ),
   unlessCurrent("images", "images/pause.tar", ["scripts/build/images.ts", "build.config.ts"], buildImages),
-  unlessCurrent("bundle", "mote.mjs", ["src", "build.config.ts", "package-lock.json", "scripts/build/bundle.ts"], buildBundle),
+  unlessCurrent(
+    "bundle",
+    "mote.mjs",
+    ["src", "build.config.ts", "package-lock.json", "scripts/build/bundle.ts"],
+    buildBundle,
+  ),
 ];
 
 if (process.argv[1]?.includes("scripts__build__build")) {

@@ -8,12 +8,16 @@ import { checkTidy } from "./tidy.ts";
 const root = process.cwd();
 
 function fail(problems: readonly string[]): void {
-  if (problems.length > 0) throw new UserError(`${problems.length} problem(s):\n  ${problems.slice(0, 40).join("\n  ")}`);
+  if (problems.length > 0)
+    throw new UserError(`${problems.length} problem(s):\n  ${problems.slice(0, 40).join("\n  ")}`);
 }
 
 export const checkStages: readonly Stage[] = [
   { name: "types (tsc)", run: async () => void (await run("npx", ["tsc", "-p", "."], { output: "keep" })) },
-  { name: "format and lint (biome)", run: async () => void (await run("npx", ["biome", "ci", "--error-on-warnings", "."])) },
+  {
+    name: "format and lint (biome)",
+    run: async () => void (await run("npx", ["biome", "ci", "--error-on-warnings", "."])),
+  },
   {
     name: "promises (oxlint, type-aware)",
     run: async () => void (await run("npx", ["oxlint", "--type-aware", "--quiet", "src", "scripts", "test"])),

@@ -27,10 +27,9 @@ test("lets the allowed directions pass", () => {
 });
 
 test("sees every form of import", () => {
-  expect(importsOf('import {\n  a,\n  b,\n} from "./x.ts";\nimport "./y.ts";\nawait import("./z.ts");\nexport * from "./w.ts";')).toEqual([
-    "./x.ts",
-    "./y.ts",
-    "./z.ts",
-    "./w.ts",
-  ]);
+  expect(
+    importsOf(
+      'import {\n  a,\n  b,\n} from "./x.ts";\nimport "./y.ts";\nawait import("./z.ts");\nexport * from "./w.ts";',
+    ),
+  ).toEqual(["./x.ts", "./y.ts", "./z.ts", "./w.ts"]);
 });

@@ -25,7 +25,8 @@ const ranks: Readonly<Record<string, number>> = {
 const openFolders = new Set(["base", "wire", "model", "platform"]);
 /** All other state goes through the API, as in Kubernetes. */
 const datastoreUsers = new Set(["apiserver", "supervisor", "entry"]);
-const machineModules = /^node:(fs|fs\/promises|net|tls|http|https|http2|child_process|dgram|timers|timers\/promises|os|worker_threads|dns|readline)$/;
+const machineModules =
+  /^node:(fs|fs\/promises|net|tls|http|https|http2|child_process|dgram|timers|timers\/promises|os|worker_threads|dns|readline)$/;
 const pureModules = /^node:(crypto|fs|net|os|process|perf_hooks)/;
 
 export function checkLayers(files: readonly SourceFile[]): { problems: string[]; importCount: number } {
@@ -76,7 +77,8 @@ export function checkLayers(files: readonly SourceFile[]): { problems: string[];
       if (otherRank === undefined) say(`src/${other} is in no layer`);
       else if (otherRank >= rank && !isTest) say(`${folder} may not import ${other} (same or higher layer)`);
       if (!openFolders.has(other) && segments.length > 3 && !isTest) say(`deeper than src/${other}/ is private`);
-      if (other === "datastore" && !datastoreUsers.has(folder) && !isTest) say("only apiserver, supervisor and entry use the datastore");
+      if (other === "datastore" && !datastoreUsers.has(folder) && !isTest)
+        say("only apiserver, supervisor and entry use the datastore");
     }
   }
   return { problems, importCount };
@@ -89,7 +91,8 @@ function isPure(path: string): boolean {
 /** Specifiers of static, side-effect and dynamic imports and re-exports. */
 export function importsOf(text: string): string[] {
   const found: string[] = [];
-  const pattern = /(?:^|[\s;])(?:import|export)\s[^;"'`]*?from\s*["']([^"']+)["']|(?:^|[\s;])import\s*["']([^"']+)["']|import\(\s*["']([^"']+)["']\s*\)/g;
+  const pattern =
+    /(?:^|[\s;])(?:import|export)\s[^;"'`]*?from\s*["']([^"']+)["']|(?:^|[\s;])import\s*["']([^"']+)["']|import\(\s*["']([^"']+)["']\s*\)/g;
   for (const match of text.matchAll(pattern)) found.push((match[1] ?? match[2] ?? match[3])!);
   return found;
 }

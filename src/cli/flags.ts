@@ -119,7 +119,9 @@ function mergeFiles(files: NonNullable<FlagSources["files"]>): Map<string, { tex
       const items = Array.isArray(value) ? value : [value];
       const texts = items.map((item) => {
         if (item === null || typeof item === "object") {
-          throw usageError(`${path}: key "${rawKey}": a scalar or a list of scalars is allowed, got ${JSON.stringify(item)}`);
+          throw usageError(
+            `${path}: key "${rawKey}": a scalar or a list of scalars is allowed, got ${JSON.stringify(item)}`,
+          );
         }
         return String(item);
       });
@@ -185,7 +187,9 @@ function distance(a: string, b: string): number {
 
 /** The flags as a help text that fits 100 columns. */
 export function helpText(flags: readonly Flag[]): string {
-  const left = flags.map((f) => `  ${f.short ? `-${f.short}, ` : "    "}--${f.name}${f.kind === "boolean" ? "" : " value"}`);
+  const left = flags.map(
+    (f) => `  ${f.short ? `-${f.short}, ` : "    "}--${f.name}${f.kind === "boolean" ? "" : " value"}`,
+  );
   const width = Math.min(38, Math.max(...left.map((l) => l.length)) + 2);
   return flags
     .map((flag, i) => {

@@ -113,3 +113,18 @@ export function spawnDetached(
   child.unref();
   return child;
 }
+
+/** Runs a program in the foreground with this process's terminal; its exit code. */
+export function passThrough(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: "inherit", env: { ...process.env, ...env } });
+    child.on("error", (cause) => {
+      reject(new AppError("COMMAND_START", `cannot start ${program}: ${cause.message}`, { program }, { cause }));
+    });
+    child.on("close", (code) => resolve(code ?? 1));
+  });
+}

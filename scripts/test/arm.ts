@@ -1,0 +1,55 @@
+// `npm run test:arm`: engine, datastore and codecs under Debian's Node.js for arm64 and armhf through qemu-user-static,
+// so that 32-bit surprises come now. Nothing is installed but the emulator: Node and its libraries are unpacked.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { build } from "esbuild";
+import { type Architecture, architectures } from "#build.config.ts";
+import { buildStages } from "#scripts/build/build.ts";
+import { run } from "#scripts/run-command.ts";
+import { main, runStages, type Stage, seconds, UserError } from "#scripts/stages.ts";
+import { armRoot } from "./arm-root.ts";
+
+const bundle = "build/dist/self-test.mjs";
+
+function emulated(architecture: Architecture & { debian: "arm64" | "armhf" }): Stage {
+  return {
+    name: `self-test on ${architecture.debian}`,
+    run: async () => {
+      const emulator = `/usr/bin/${architecture.qemuUser}`;
+      if (!existsSync(emulator)) {
+        if (process.getuid?.() !== 0) throw new UserError(`${emulator} is missing: apt-get install qemu-user-static`);
+        await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "qemu-user-static"]);
+      }
+      const root = await armRoot(architecture.debian);
+      const result = await run(emulator, ["-L", root, join(root, "usr/bin/node"), bundle], { timeoutMs: 15 * 60_000 });
+      return result.output.trim().split("\n").at(-1);
+    },
+  };
+}
+
+await main(async () => {
+  const { values } = parseArgs({ options: { arch: { type: "string" } } });
+  const wanted = architectures.filter((a) => a.debian !== "amd64" && (!values.arch || a.debian === values.arch));
+  if (wanted.length === 0) throw new UserError(`--arch ${values.arch}: one of arm64, armhf`);
+  const totalMs = await runStages([
+    ...buildStages,
+    {
+      name: "self-test bundle",
+      run: async () => {
+        await build({
+          entryPoints: ["test/arm/self-test.ts"],
+          outfile: bundle,
+          bundle: true,
+          platform: "node",
+          format: "esm",
+          target: "node20",
+          logLevel: "error",
+          banner: { js: 'import{createRequire as __cr}from"node:module";const require=__cr(import.meta.url);' },
+        });
+      },
+    },
+    ...wanted.map(emulated),
+  ]);
+  console.log(`${wanted.length} passed, 0 failed in ${seconds(totalMs)}`);
+});

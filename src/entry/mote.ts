@@ -1,0 +1,101 @@
+// The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
+import { hasCode, messageOf } from "#base/errors.ts";
+import { moteCommit, moteVersion } from "#base/version.ts";
+import { type Flag, helpText, usageError } from "#cli/flags.ts";
+import { serverFlags } from "#cli/server-flags.ts";
+import { passThrough } from "#platform/processes.ts";
+import { readFlags, serverConfig } from "./config.ts";
+import { killAll } from "./killall.ts";
+import { runServer } from "./server.ts";
+
+interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly flags: readonly Flag[];
+  /** Resolves with the exit code. */
+  run(args: readonly string[]): Promise<number>;
+}
+
+const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((flag) => names.includes(flag.name));
+
+const commands: readonly Command[] = [
+  {
+    name: "server",
+    summary: "run the API server, scheduler, controllers, datastore and node agent",
+    flags: serverFlags,
+    run: async (args) => runServer(await configFor(serverFlags, args)),
+  },
+  {
+    name: "killall",
+    summary: "stop every pod and containerd of this data folder and remove mote's networks (mote server must have ended)",
+    flags: flagsNamed("config", "data-dir", "run-dir", "debug"),
+    run: async (args) => killAll(await configFor(serverFlags, args)),
+  },
+  {
+    name: "kubectl",
+    summary: "run kubectl against this server",
+    flags: [],
+    run: (args) => {
+      const kubeconfig = process.env["KUBECONFIG"] ?? "/etc/mote/kubeconfig.yaml";
+      return passThrough("kubectl", args, { KUBECONFIG: kubeconfig });
+    },
+  },
+  {
+    name: "ctr",
+    summary: "run containerd's ctr against this node's containerd",
+    flags: [],
+    run: (args) => {
+      const runDir = process.env["MOTE_RUN_DIR"] ?? "/run/mote";
+      return passThrough("ctr", ["--address", `${runDir}/containerd/containerd.sock`, "--namespace", "k8s.io", ...args], {});
+    },
+  },
+  {
+    name: "version",
+    summary: "print the version",
+    flags: [],
+    run: async () => {
+      console.log(`mote version ${moteVersion} (${moteCommit})\nnode version ${process.version}`);
+      return 0;
+    },
+  },
+];
+
+async function configFor(flags: readonly Flag[], args: readonly string[]) {
+  const { values, positionals, warnings } = await readFlags(flags, args, process.env);
+  if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
+  return serverConfig(values, warnings);
+}
+
+function usage(): string {
+  const lines = commands.map((c) => `  mote ${c.name.padEnd(10)} ${c.summary}`);
+  return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const [name, ...args] = argv;
+  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+    console.log(usage());
+    return name === undefined ? 1 : 0;
+  }
+  if (name === "--version" || name === "-v") return main(["version"]);
+  const command = commands.find((c) => c.name === name);
+  if (!command) {
+    console.error(`error: unknown command "${name}"; one of ${commands.map((c) => c.name).join(", ")}`);
+    return 1;
+  }
+  if (command.flags.length > 0 && (args.includes("--help") || args.includes("-h"))) {
+    console.log(`mote ${command.name}: ${command.summary}\n\n${helpText(command.flags)}`);
+    return 0;
+  }
+  try {
+    return await command.run(args);
+  } catch (error) {
+    if (hasCode(error, "CLI_USAGE") || hasCode(error, "STARTUP") || hasCode(error, "COMMAND_START")) {
+      console.error(`error: ${messageOf(error)}`);
+    } else console.error(error);
+    return 1;
+  }
+}
+
+// Open handles of a stopped part must not keep the process: every service has ended by now.
+process.exit(await main(process.argv.slice(2)));
