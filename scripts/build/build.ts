@@ -2,11 +2,14 @@
 // sources is left alone.
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { architectures } from "#build.config.ts";
 import { main, runStages, type Stage, seconds } from "#scripts/stages.ts";
 import { buildBundle, distFolder } from "./bundle.ts";
 import { buildImages } from "./images.ts";
 import { buildOpenapi } from "./openapi.ts";
 import { buildWasm } from "./wasm.ts";
+
+const hostArchitecture = architectures.find((a) => a.node === process.arch) ?? architectures[0]!;
 
 /** True when `output` exists and nothing under `sources` is newer. */
 export function isCurrent(output: string, sources: readonly string[]): boolean {
@@ -20,7 +23,7 @@ export function isCurrent(output: string, sources: readonly string[]): boolean {
   return sources.every((source) => newest(source) <= builtMs);
 }
 
-function unlessCurrent(name: string, output: string, sources: readonly string[], make: () => Promise<unknown>): Stage {
+function unlessCurrent(name: string, output: string, sources: readonly string[], make: () => unknown): Stage {
   return {
     name,
     run: async () => {
@@ -32,14 +35,21 @@ function unlessCurrent(name: string, output: string, sources: readonly string[],
 }
 
 export const buildStages: readonly Stage[] = [
-  unlessCurrent("WASM modules", "engine.wasm", ["assembly", "scripts/build/wasm.ts", "package-lock.json"], buildWasm),
+  unlessCurrent("WASM modules", "engine.wasm", ["assembly", "scripts/build/wasm.ts", "package-lock.json"], () =>
+    buildWasm(),
+  ),
   unlessCurrent(
     "OpenAPI documents",
     "openapi/index.json",
     ["src/model/gen", "src/model/openapi.ts", "src/model/resources.ts", "scripts/build/openapi.ts"],
     buildOpenapi,
   ),
-  unlessCurrent("images", "images/pause.tar", ["scripts/build/images.ts", "build.config.ts"], buildImages),
+  unlessCurrent(
+    "images",
+    `images/pause-${hostArchitecture.oci}.tar`,
+    ["scripts/build/images.ts", "build.config.ts"],
+    buildImages,
+  ),
   unlessCurrent(
     "bundle",
     "mote.mjs",

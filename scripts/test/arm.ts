@@ -12,7 +12,9 @@ import { armRoot } from "./arm-root.ts";
 
 const bundle = "build/dist/self-test.mjs";
 
-function emulated(architecture: Architecture & { debian: "arm64" | "armhf" }): Stage {
+type ArmArchitecture = Architecture & { readonly debian: "arm64" | "armhf" };
+
+function emulated(architecture: ArmArchitecture): Stage {
   return {
     name: `self-test on ${architecture.debian}`,
     run: async () => {
@@ -30,7 +32,9 @@ function emulated(architecture: Architecture & { debian: "arm64" | "armhf" }): S
 
 await main(async () => {
   const { values } = parseArgs({ options: { arch: { type: "string" } } });
-  const wanted = architectures.filter((a) => a.debian !== "amd64" && (!values.arch || a.debian === values.arch));
+  const wanted = architectures.filter(
+    (a): a is ArmArchitecture => a.debian !== "amd64" && (!values.arch || a.debian === values.arch),
+  );
   if (wanted.length === 0) throw new UserError(`--arch ${values.arch}: one of arm64, armhf`);
   const totalMs = await runStages([
     ...buildStages,

@@ -1,0 +1,16 @@
+// `npm run bench -- NAME`: runs a bench of this folder. Every bench prints a table and, as its last line, one JSON object
+// {"bench":NAME,"figures":{…}}.
+import { main, UserError } from "#scripts/stages.ts";
+import { footprint } from "./footprint.ts";
+
+const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
+  footprint,
+};
+
+await main(async () => {
+  const [name, ...args] = process.argv.slice(2);
+  const bench = name === undefined ? undefined : benches[name];
+  if (!name || !bench) throw new UserError(`usage: npm run bench -- NAME, one of ${Object.keys(benches).join(", ")}`);
+  const figures = await bench(args);
+  console.log(JSON.stringify({ bench: name, figures }));
+});
