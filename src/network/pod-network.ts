@@ -1,0 +1,112 @@
+// The pod network of one node: a CNI configuration for Debian's bridge, host-local and portmap plugins. containerd picks
+// the file up when it appears. Masquerade is the service proxy's, addresses live in /run: they mean nothing after a boot,
+// and flash is spared. Upstream counterpart: flannel's CNI configuration in k3s.
+import type { Logger } from "#base/log.ts";
+import type { Service as Lifecycle } from "#base/service.ts";
+import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { type Commands, runChecked } from "#platform/processes.ts";
+
+export interface PodNetworkOptions {
+  /** This node's pods, e.g. 10.42.0.0/24. */
+  readonly podCidr: string;
+  readonly mtu: number;
+  /** Where containerd looks for configurations. */
+  readonly cniConfDir: string;
+  /** Default "mote0". */
+  readonly bridge?: string;
+  /** Default /run/mote/cni. */
+  readonly ipamDir?: string;
+}
+
+export interface PodNetworkDeps {
+  readonly commands: Commands;
+  readonly log: Logger;
+}
+
+const networkName = "mote";
+const fileName = "10-mote.conflist";
+const defaultBridge = "mote0";
+const defaultIpamDir = "/run/mote/cni";
+
+/** Writes the configuration, is ready, and leaves it there: pods keep running when mote ends. */
+export function createPodNetwork(options: PodNetworkOptions, deps: PodNetworkDeps): Lifecycle {
+  return {
+    name: "pod-network",
+    async run(signal, ready) {
+      const path = `${options.cniConfDir}/${fileName}`;
+      const text = `${JSON.stringify(cniConfig(options), undefined, 2)}\n`;
+      await makeFolder(options.cniConfDir);
+      const old = await readFileIfExists(path);
+      if (old?.toString("utf8") !== text) {
+        await writeFileDurable(path, text);
+        deps.log.info("pod network configured", { podCidr: options.podCidr, mtu: options.mtu, file: path });
+      }
+      ready();
+      await new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+    },
+  };
+}
+
+/** What goes into the file. */
+export function cniConfig(options: PodNetworkOptions): Readonly<Record<string, unknown>> {
+  return {
+    cniVersion: "1.0.0",
+    name: networkName,
+    plugins: [
+      {
+        type: "bridge",
+        bridge: options.bridge ?? defaultBridge,
+        isGateway: true,
+        isDefaultGateway: true,
+        forceAddress: true,
+        ipMasq: false,
+        // A pod that reaches itself through a service gets its packet back over the port it came from.
+        hairpinMode: true,
+        mtu: options.mtu,
+        ipam: {
+          type: "host-local",
+          ranges: [[{ subnet: options.podCidr }]],
+          dataDir: options.ipamDir ?? defaultIpamDir,
+        },
+      },
+      { type: "portmap", capabilities: { portMappings: true }, snat: true },
+    ],
+  };
+}
+
+/** Takes down bridge, pod namespaces still attached to it, leases and configuration. For when no pod runs any more. */
+export async function removePodNetwork(
+  options: Omit<PodNetworkOptions, "podCidr" | "mtu">,
+  deps: PodNetworkDeps,
+): Promise<void> {
+  const { commands } = deps;
+  const bridge = options.bridge ?? defaultBridge;
+  const shown = await commands.run("ip", ["-j", "link", "show", "master", bridge]);
+  const ports = shown.code === 0 && shown.stdout.trim() !== "" ? (JSON.parse(shown.stdout) as Port[]) : [];
+  const ids = new Set(ports.map((port) => port.link_netnsid));
+  for (const { name, id } of await namespaces(commands)) {
+    if (id !== undefined && ids.has(id)) await runChecked(commands, "ip", ["netns", "delete", name]);
+  }
+  for (const { ifname } of ports) await commands.run("ip", ["link", "delete", ifname ?? ""]);
+  if ((await commands.run("ip", ["link", "show", bridge])).code === 0) {
+    await runChecked(commands, "ip", ["link", "delete", bridge]);
+  }
+  await runChecked(commands, "rm", ["-rf", `${options.ipamDir ?? defaultIpamDir}/${networkName}`]);
+  const path = `${options.cniConfDir}/${fileName}`;
+  if (await exists(path)) await runChecked(commands, "rm", ["-f", path]);
+}
+
+interface Port {
+  readonly ifname?: string;
+  readonly link_netnsid?: number;
+}
+
+async function namespaces(commands: Commands): Promise<{ name: string; id?: number }[]> {
+  const shown = await commands.run("ip", ["-j", "netns", "list"]);
+  return shown.code === 0 && shown.stdout.trim() !== ""
+    ? (JSON.parse(shown.stdout) as { name: string; id?: number }[])
+    : [];
+}

@@ -1,0 +1,222 @@
+// The nftables table that forwards services, from service ports. Pure.
+//
+//   prerouting, output (nat)                           filter: input, forward, output
+//     cluster IP . proto . port  ─► svc-ID               service without endpoints ─► refuse (tcp reset / icmp)
+//     external IP . proto . port ─► ext-ID               cluster IP, port unknown  ─► refuse
+//     local address: proto . node port ─► ext-ID
+//   ext-ID: Local policy? ─► loc-ID or drop; else masquerade mark ─► svc-ID
+//   svc-ID, loc-ID: known client ─► its ep-ID/…; else one at random
+//   ep-ID/IP/PORT: hairpin mark, remember client, dnat
+//
+//   postrouting: marked ─► masquerade; from pods to outside the cluster ─► masquerade
+//
+// Upstream counterpart: pkg/proxy/nftables/proxier.go.
+import type { Chain, Collection, Ruleset } from "./ruleset.ts";
+import type { Endpoint, ServicePort } from "./service-port.ts";
+
+export interface ProxyPlanOptions {
+  readonly table: string;
+  readonly clusterCidr: string;
+  /** False where bridged packets pass nftables unseen: then answers between pods on one bridge are kept on the path by masquerade. */
+  readonly hasBridgeNetfilter: boolean;
+}
+
+/** The bit kube-proxy uses for the same purpose. */
+const masqueradeBit = "0x4000";
+/** Clients remembered per endpoint; beyond it new ones go unremembered. */
+const affinityMax = 65_535;
+
+const serviceKey = "type ipv4_addr . inet_proto . inet_service : verdict;";
+const nodePortKey = "type inet_proto . inet_service : verdict;";
+
+export function planProxy(ports: readonly ServicePort[], options: ProxyPlanOptions): Ruleset {
+  const chains = new Map<string, Chain>();
+  const collections = new Map<string, Collection>();
+  const serviceIps = new Map<string, string>();
+  const nodePorts = new Map<string, string>();
+  const refusedServices = new Map<string, string>();
+  const refusedNodePorts = new Map<string, string>();
+  const clusterIps = new Map<string, string>();
+  addBaseChains(chains, options);
+
+  for (const port of ports) {
+    const all = port.endpoints;
+    const local = all.filter((e) => e.isLocal);
+    const internal = port.isInternalLocal ? local : all;
+    const hasExternal = port.nodePort !== undefined || port.externalIps.length > 0 || port.loadBalancerIps.length > 0;
+    const at = (ip: string): string => `${ip} . ${port.protocol} . ${port.port}`;
+    clusterIps.set(port.clusterIp, "");
+
+    if (all.length > 0 && (hasExternal || !port.isInternalLocal)) addBalancer(chains, `svc-${port.id}`, port, all);
+    if (local.length > 0 && ((hasExternal && port.isExternalLocal) || port.isInternalLocal)) {
+      addBalancer(chains, `loc-${port.id}`, port, local);
+    }
+    for (const endpoint of all) addEndpoint(chains, collections, port, endpoint);
+
+    if (internal.length > 0)
+      serviceIps.set(at(port.clusterIp), `goto ${port.isInternalLocal ? "loc" : "svc"}-${port.id}`);
+    // Endpoints elsewhere but none here: the client should try again, not give up.
+    else refusedServices.set(at(port.clusterIp), all.length > 0 ? "drop" : "goto refuse");
+
+    if (!hasExternal) continue;
+    if (all.length === 0) {
+      for (const ip of [...port.externalIps, ...port.loadBalancerIps]) refusedServices.set(at(ip), "goto refuse");
+      if (port.nodePort) refusedNodePorts.set(`${port.protocol} . ${port.nodePort}`, "goto refuse");
+      continue;
+    }
+    chains.set(`ext-${port.id}`, { hook: undefined, rules: externalRules(port, local.length > 0, options) });
+    for (const ip of port.externalIps) serviceIps.set(at(ip), `goto ext-${port.id}`);
+    if (port.nodePort) nodePorts.set(`${port.protocol} . ${port.nodePort}`, `goto ext-${port.id}`);
+    if (port.loadBalancerIps.length > 0 && port.sourceRanges.length > 0) {
+      const rules = [`ip saddr { ${merged(port.sourceRanges)} } goto ext-${port.id}`, "drop"];
+      chains.set(`fw-${port.id}`, { hook: undefined, rules });
+    }
+    for (const ip of port.loadBalancerIps) {
+      serviceIps.set(at(ip), `goto ${port.sourceRanges.length > 0 ? "fw" : "ext"}-${port.id}`);
+    }
+  }
+
+  collections.set("service-ips", { kind: "map", declaration: serviceKey, elements: serviceIps });
+  collections.set("node-ports", { kind: "map", declaration: nodePortKey, elements: nodePorts });
+  collections.set("refused-services", { kind: "map", declaration: serviceKey, elements: refusedServices });
+  collections.set("refused-node-ports", { kind: "map", declaration: nodePortKey, elements: refusedNodePorts });
+  collections.set("cluster-ips", { kind: "set", declaration: "type ipv4_addr;", elements: clusterIps });
+  return { table: options.table, chains, collections };
+}
+
+function addBaseChains(chains: Map<string, Chain>, { clusterCidr, hasBridgeNetfilter }: ProxyPlanOptions): void {
+  const base = (name: string, hook: string, ...rules: string[]) =>
+    chains.set(name, { hook: `${hook} policy accept;`, rules });
+  const plain = (name: string, ...rules: string[]) => chains.set(name, { hook: undefined, rules });
+
+  plain("mark-for-masquerade", `meta mark set meta mark or ${masqueradeBit}`);
+  plain("refuse", "meta l4proto tcp reject with tcp reset", "reject with icmp type port-unreachable");
+  plain(
+    "services",
+    `ip daddr @cluster-ips ip saddr != ${clusterCidr} jump mark-for-masquerade`,
+    "ip daddr . meta l4proto . th dport vmap @service-ips",
+    "fib daddr type local meta l4proto . th dport vmap @node-ports",
+  );
+  plain(
+    "refusals",
+    "ip daddr . meta l4proto . th dport vmap @refused-services",
+    "fib daddr type local meta l4proto . th dport vmap @refused-node-ports",
+    // Whatever still goes to a cluster address here was not translated: there is no such port.
+    "ip daddr @cluster-ips goto refuse",
+  );
+  // Node ports on 127.0.0.1 need route_localnet, which would open 127.0.0.0/8 to the network; this closes it again.
+  base("guard", "type filter hook prerouting priority -300;", 'iifname != "lo" ip daddr 127.0.0.0/8 drop');
+  base("prerouting", "type nat hook prerouting priority -100;", "jump services");
+  base("output", "type nat hook output priority -100;", "jump services");
+  base("filter-input", "type filter hook input priority 0;", "ct state new jump refusals");
+  base("filter-forward", "type filter hook forward priority 0;", "ct state new jump refusals");
+  base("filter-output", "type filter hook output priority 0;", "ct state new jump refusals");
+  base(
+    "postrouting",
+    "type nat hook postrouting priority 100;",
+    `meta mark & ${masqueradeBit} == ${masqueradeBit} meta mark set meta mark xor ${masqueradeBit} masquerade fully-random`,
+    `ip saddr ${clusterCidr} ip daddr != { ${clusterCidr}, 224.0.0.0/4 } masquerade fully-random`,
+    ...(hasBridgeNetfilter ? [] : [`ct status dnat ip saddr ${clusterCidr} ip daddr ${clusterCidr} masquerade`]),
+  );
+}
+
+function externalRules(port: ServicePort, hasLocal: boolean, { clusterCidr }: ProxyPlanOptions): string[] {
+  if (!port.isExternalLocal) return ["jump mark-for-masquerade", `goto svc-${port.id}`];
+  return [
+    // From inside the cluster the external address is a short cut for the service: any endpoint will do.
+    `ip saddr ${clusterCidr} goto svc-${port.id}`,
+    "fib saddr type local jump mark-for-masquerade",
+    `fib saddr type local goto svc-${port.id}`,
+    hasLocal ? `goto loc-${port.id}` : "drop",
+  ];
+}
+
+function addBalancer(
+  chains: Map<string, Chain>,
+  name: string,
+  port: ServicePort,
+  endpoints: readonly Endpoint[],
+): void {
+  const rules: string[] = [];
+  if (port.affinitySeconds !== undefined) {
+    for (const e of endpoints) rules.push(`ip saddr @${affinityName(port, e)} goto ${endpointName(port, e)}`);
+  }
+  const targets = endpoints.map((e, i) => `${i} : goto ${endpointName(port, e)}`);
+  if (endpoints.length === 1) rules.push(`goto ${endpointName(port, endpoints[0]!)}`);
+  else rules.push(`numgen random mod ${endpoints.length} vmap { ${targets.join(", ")} }`);
+  chains.set(name, { hook: undefined, rules });
+}
+
+function addEndpoint(
+  chains: Map<string, Chain>,
+  collections: Map<string, Collection>,
+  port: ServicePort,
+  endpoint: Endpoint,
+): void {
+  const rules = [`ip saddr ${endpoint.ip} jump mark-for-masquerade`];
+  if (port.affinitySeconds !== undefined) {
+    const name = affinityName(port, endpoint);
+    const declaration = `type ipv4_addr; flags dynamic,timeout; timeout ${port.affinitySeconds}s; size ${affinityMax};`;
+    collections.set(name, { kind: "set", declaration, elements: new Map() });
+    rules.push(`update @${name} { ip saddr }`);
+  }
+  rules.push(`meta l4proto ${port.protocol} dnat to ${endpoint.ip}:${endpoint.port}`);
+  chains.set(endpointName(port, endpoint), { hook: undefined, rules });
+}
+
+const endpointName = (port: ServicePort, e: Endpoint): string => `ep-${port.id}/${e.ip}/${e.port}`;
+/** The timeout is part of the name because a set cannot change it. */
+const affinityName = (port: ServicePort, e: Endpoint): string =>
+  `aff-${port.id}/${e.ip}/${e.port}/${port.affinitySeconds}`;
+
+/** nft refuses overlapping ranges in one set: keeps those that no other covers. */
+function merged(ranges: readonly string[]): string {
+  const parsed = [...new Set(ranges)].map((text) => {
+    const [ip = "", bits = "32"] = text.split("/");
+    const size = 2 ** (32 - Number(bits));
+    const address = ip.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+    const start = address - (address % size);
+    return { text: `${dotted(start)}/${bits}`, start, end: start + size };
+  });
+  const kept = parsed.filter(
+    (a, i) =>
+      !parsed.some((b, j) => b.start <= a.start && a.end <= b.end && (b.end - b.start > a.end - a.start || j < i)),
+  );
+  return kept.map((r) => r.text).join(", ");
+}
+
+const dotted = (value: number): string => [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
+
+/** UDP flows that must be forgotten: their endpoint has gone, or the service had none when they began. */
+export interface StaleFlow {
+  readonly protocol: "udp";
+  readonly originalIp?: string;
+  readonly originalPort?: number;
+  readonly endpointIp?: string;
+}
+
+/** Entries the kernel would keep sending to where nobody listens: UDP has no end that would clear them. */
+export function staleFlows(before: readonly ServicePort[], after: readonly ServicePort[]): StaleFlow[] {
+  const now = new Map(after.map((port) => [port.id, port]));
+  const was = new Map(before.map((port) => [port.id, port]));
+  const out: StaleFlow[] = [];
+  for (const old of before) {
+    if (old.protocol !== "udp") continue;
+    const kept = new Set(now.get(old.id)?.endpoints.map((e) => `${e.ip}:${e.port}`));
+    for (const { ip, port } of old.endpoints) if (!kept.has(`${ip}:${port}`)) out.push(...flowsOf(old, ip));
+  }
+  for (const port of after) {
+    if (port.protocol !== "udp" || port.endpoints.length === 0) continue;
+    if ((was.get(port.id)?.endpoints.length ?? 0) === 0) out.push(...flowsOf(port, undefined));
+  }
+  return out;
+}
+
+function flowsOf(port: ServicePort, endpointIp: string | undefined): StaleFlow[] {
+  const rest = endpointIp === undefined ? {} : { endpointIp };
+  const ips = [port.clusterIp, ...port.externalIps, ...port.loadBalancerIps];
+  return [
+    ...ips.map((originalIp) => ({ protocol: "udp" as const, originalIp, originalPort: port.port, ...rest })),
+    ...(port.nodePort ? [{ protocol: "udp" as const, originalPort: port.nodePort, ...rest }] : []),
+  ];
+}

@@ -1,0 +1,194 @@
+// Service addresses on this node: watches Services and EndpointSlices and keeps one nftables table in step. Changes are
+// gathered for a moment and written as one transaction; a failed one is followed by a full rewrite. The table stays when
+// mote ends, as the pods do; `removeServiceProxy` takes it away.
+// Upstream counterpart: kube-proxy in nftables mode.
+import type { Clock } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Service as Lifecycle } from "#base/service.ts";
+import type { InformerFactory } from "#client/informer.ts";
+import { endpointSlices, services } from "#model/resources.ts";
+import type { Commands } from "#platform/processes.ts";
+import type { Sysctl } from "#platform/sysctl.ts";
+import { applyScript, deleteFlows, isChainIntact, prepareKernel, removeTable } from "./proxy/apply.ts";
+import { planProxy, staleFlows } from "./proxy/plan.ts";
+import { type Ruleset, transition } from "./proxy/ruleset.ts";
+import { type ServicePort, servicePortsOf } from "./proxy/service-port.ts";
+
+export interface ServiceProxyOptions {
+  readonly nodeName: string;
+  /** Pods of all nodes. */
+  readonly clusterCidr: string;
+  /** Cluster addresses that are served on this node by mote itself, e.g. 10.43.0.10 for DNS. */
+  readonly localServiceIps: readonly string[];
+  /** Default "mote". */
+  readonly table?: string;
+}
+
+export interface ServiceProxyDeps {
+  readonly informers: InformerFactory;
+  readonly commands: Commands;
+  readonly sysctl: Sysctl;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics?: Metrics;
+}
+
+const defaultTable = "mote";
+/** A rollout changes many slices in a row: one transaction for all. */
+const gatherMs = 50;
+/** How often to look whether the table is still there. Reads the kernel only. */
+const checkMs = 30_000;
+const retryMinMs = 500;
+const retryMaxMs = 30_000;
+/** conntrack runs one process per flow; after a mass change the rest ages out by itself. */
+const maxFlowDeletions = 64;
+
+export function createServiceProxy(options: ServiceProxyOptions, deps: ServiceProxyDeps): Lifecycle {
+  return {
+    name: "service-proxy",
+    run: (signal, ready) => new ServiceProxy(options, deps).run(signal, ready),
+  };
+}
+
+/** Removes every rule the proxy made; fine where there are none. */
+export const removeServiceProxy = (commands: Commands, table = defaultTable): Promise<void> =>
+  removeTable(commands, table);
+
+class ServiceProxy {
+  readonly #options: ServiceProxyOptions;
+  readonly #deps: ServiceProxyDeps;
+  readonly #table: string;
+  readonly #localServiceIps: ReadonlySet<string>;
+  readonly #seconds;
+  #applied: Ruleset | undefined;
+  #appliedPorts: readonly ServicePort[] = [];
+  #hasBridgeNetfilter = false;
+  #isDirty = true;
+  #wake: () => void = () => {};
+
+  constructor(options: ServiceProxyOptions, deps: ServiceProxyDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#table = options.table ?? defaultTable;
+    this.#localServiceIps = new Set(options.localServiceIps);
+    this.#seconds = deps.metrics?.histogram(
+      "kubeproxy_sync_proxy_rules_duration_seconds",
+      "Time to bring the rules in step.",
+      [0.005, 0.02, 0.1, 0.5, 2, 10],
+    );
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const { clock, commands, informers, log, sysctl } = this.#deps;
+    const serviceInformer = informers.informer(services);
+    const sliceInformer = informers.informer(endpointSlices);
+    const mark = () => {
+      this.#isDirty = true;
+      this.#wake();
+    };
+    const marking = { add: mark, update: mark, delete: mark };
+    const removers: (() => void)[] = [];
+    const onAbort = () => this.#wake();
+    signal.addEventListener("abort", onAbort, { once: true });
+    let retryMs = retryMinMs;
+    let isReady = false;
+    try {
+      this.#hasBridgeNetfilter = (await prepareKernel(commands, sysctl)).hasBridgeNetfilter;
+      if (!this.#hasBridgeNetfilter) log.warn("br_netfilter is missing: service traffic between pods is masqueraded");
+      await Promise.all([serviceInformer.whenSynced(signal), sliceInformer.whenSynced(signal)]);
+      removers.push(serviceInformer.addHandler(marking), sliceInformer.addHandler(marking));
+      while (!signal.aborted) {
+        try {
+          if (this.#isDirty) await this.#sync();
+          retryMs = retryMinMs;
+          if (!isReady) {
+            isReady = true;
+            ready();
+          }
+        } catch (error) {
+          if (signal.aborted) break;
+          log.error("service rules could not be written", { error: messageOf(error) });
+          this.#forget();
+          await clock.sleep(retryMs, signal);
+          retryMs = Math.min(retryMs * 2, retryMaxMs);
+          continue;
+        }
+        if (!(await this.#changed(signal))) await this.#check();
+        else await clock.sleep(gatherMs, signal);
+      }
+    } catch (error) {
+      if (!isAbort(error, signal)) throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      for (const remove of removers) remove();
+    }
+  }
+
+  async #sync(): Promise<void> {
+    const { clock, commands, informers, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    this.#isDirty = false;
+    const ports = servicePortsOf(informers.informer(services).list(), informers.informer(endpointSlices).list(), {
+      nodeName: this.#options.nodeName,
+      localServiceIps: this.#localServiceIps,
+    });
+    const next = planProxy(ports, {
+      table: this.#table,
+      clusterCidr: this.#options.clusterCidr,
+      hasBridgeNetfilter: this.#hasBridgeNetfilter,
+    });
+    const script = transition(this.#applied, next);
+    await applyScript(commands, script);
+    const flows = staleFlows(this.#appliedPorts, ports).slice(0, maxFlowDeletions);
+    this.#applied = next;
+    this.#appliedPorts = ports;
+    try {
+      for (const flow of flows) await deleteFlows(commands, flow);
+    } catch (error) {
+      // The rules are right; old UDP flows fade within their timeout.
+      log.warn("old flows could not be removed", { error: messageOf(error) });
+    }
+    if (script !== "") {
+      const ms = clock.monotonicMs() - startedMs;
+      this.#seconds?.observe(ms / 1000);
+      log.debug("service rules written", { ports: ports.length, bytes: script.length, ms: Math.round(ms) });
+    }
+  }
+
+  /** True when something changed, false when it is time to look after the table. */
+  async #changed(signal: AbortSignal): Promise<boolean> {
+    if (this.#isDirty) return true;
+    const cancel = { timer: () => {} };
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      cancel.timer = this.#deps.clock.after(checkMs, resolve);
+      if (signal.aborted) resolve();
+    });
+    cancel.timer();
+    this.#wake = () => {};
+    return this.#isDirty || signal.aborted;
+  }
+
+  async #check(): Promise<void> {
+    const { commands, log } = this.#deps;
+    for (const chain of ["services", "prerouting", "output", "postrouting"]) {
+      const expected = this.#applied?.chains.get(chain)?.rules.length ?? 0;
+      try {
+        if (await isChainIntact(commands, this.#table, chain, expected)) continue;
+        log.warn("service rules were changed from outside, writing them again", { table: this.#table, chain });
+      } catch (error) {
+        log.warn("service rules could not be read, writing them again", { error: messageOf(error) });
+      }
+      this.#forget();
+      return;
+    }
+  }
+
+  /** What the kernel holds is unknown: the next sync replaces the table. */
+  #forget(): void {
+    this.#applied = undefined;
+    this.#isDirty = true;
+  }
+}

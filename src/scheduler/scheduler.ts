@@ -1,0 +1,314 @@
+// The scheduling loop: informers fill cache and queue, pods are decided one at a time, bindings are written while the
+// next pod is decided. It never writes pods but for the PodScheduled condition, and never binds a pod that is being
+// deleted or belongs to another scheduler. Upstream counterpart: pkg/scheduler/schedule_one.go, eventhandlers.go.
+import { type Clock, type Random, rfc3339 } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Service } from "#base/service.ts";
+import type { Client } from "#client/client.ts";
+import type { EventSink } from "#client/events.ts";
+import type { InformerFactory } from "#client/informer.ts";
+import type { Binding, Node, Pod } from "#model/gen/core-v1.ts";
+import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { namespaces, nodes, pods } from "#model/resources.ts";
+import { isConflict, isNotFound } from "#model/status.ts";
+import { SchedulerCache } from "./cache.ts";
+import { defaultPlugins } from "./plugins/default-plugins.ts";
+import type { Plugin } from "./plugins/framework.ts";
+import { noNodes, SchedulingQueue } from "./queue.ts";
+import { schedule } from "./schedule.ts";
+import { occupiesNode } from "./snapshot.ts";
+
+export const defaultSchedulerName = "default-scheduler";
+
+export interface SchedulerDeps {
+  readonly client: Client;
+  readonly informers: InformerFactory;
+  /** Records as component "default-scheduler" (`recorder.as("default-scheduler")`). */
+  readonly events: EventSink;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics?: Metrics;
+  /** Default: defaultPlugins. */
+  readonly plugins?: readonly Plugin[];
+}
+
+/** A bound pod that the informer does not show within this time was lost on the way. */
+const assumeTtlMs = 30_000;
+const expiryCheckMs = 10_000;
+/** Bindings written at once; more would only queue in the API server. */
+const maxBindings = 16;
+
+export function createScheduler(deps: SchedulerDeps): Service {
+  return {
+    name: "scheduler",
+    async run(signal, ready) {
+      const scheduler = new Scheduler(deps);
+      await scheduler.run(signal, ready);
+    },
+  };
+}
+
+class Scheduler {
+  readonly #deps: SchedulerDeps;
+  readonly #plugins: readonly Plugin[];
+  readonly #cache: SchedulerCache;
+  readonly #queue: SchedulingQueue;
+  readonly #bindings = new Set<Promise<void>>();
+  readonly #attempts;
+  readonly #attemptSeconds;
+
+  constructor(deps: SchedulerDeps) {
+    this.#deps = deps;
+    this.#plugins = deps.plugins ?? defaultPlugins;
+    this.#cache = new SchedulerCache({ assumeTtlMs }, deps);
+    this.#queue = new SchedulingQueue(this.#plugins, deps);
+    this.#attempts = deps.metrics?.counter(
+      "scheduler_schedule_attempts_total",
+      "Attempts to schedule pods, by result.",
+    );
+    this.#attemptSeconds = deps.metrics?.histogram(
+      "scheduler_scheduling_attempt_duration_seconds",
+      "Time from taking a pod off the queue to its binding.",
+      [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10],
+    );
+    deps.metrics?.gaugeOf("scheduler_pending_pods", "Pods without a node.", () => {
+      const { active, backoff, parked, inFlight } = this.#queue.sizes;
+      return active + backoff + parked + inFlight;
+    });
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const { informers } = this.#deps;
+    const podInformer = informers.informer(pods);
+    const nodeInformer = informers.informer(nodes);
+    const namespaceInformer = informers.informer(namespaces);
+    const synced = [podInformer, nodeInformer, namespaceInformer].map((informer) => informer.whenSynced(signal));
+    // Handlers only once everything is there: the first decision must know all that runs.
+    try {
+      await Promise.all(synced);
+    } catch (error) {
+      if (signal.aborted) return;
+      throw error;
+    }
+    const removers = [
+      namespaceInformer.addHandler({
+        add: (namespace) => this.#onNamespace(nameOf(namespace), namespace.metadata.labels ?? {}),
+        update: (namespace, old) => {
+          const { labels } = namespace.metadata;
+          if (!sameJson(labels, old.metadata.labels)) this.#onNamespace(nameOf(namespace), labels ?? {});
+        },
+        delete: (namespace) => this.#onNamespace(nameOf(namespace), undefined),
+      }),
+      nodeInformer.addHandler({
+        add: (node) => this.#onNode(node, undefined),
+        update: (node, old) => this.#onNode(node, old),
+        delete: (node) => this.#cache.removeNode(nameOf(node)),
+      }),
+      podInformer.addHandler({
+        add: (pod) => this.#onPod(pod, undefined),
+        update: (pod, old) => this.#onPod(pod, old),
+        delete: (pod) => this.#onPodGone(pod),
+      }),
+    ];
+    const expiring = this.#expireForever(signal);
+    ready();
+    try {
+      for (;;) {
+        const pod = await this.#queue.pop(signal);
+        this.#scheduleOne(pod, signal);
+        while (this.#bindings.size >= maxBindings) await Promise.race(this.#bindings);
+      }
+    } catch (error) {
+      if (!isAbort(error, signal)) throw error;
+    } finally {
+      for (const remove of removers) remove();
+      await Promise.all(this.#bindings);
+      await expiring;
+    }
+  }
+
+  #onNamespace(name: string, labels: Readonly<Record<string, string>> | undefined): void {
+    this.#cache.setNamespace(name, labels);
+    this.#queue.moved("namespaceChanged");
+  }
+
+  #onNode(node: Node, old: Node | undefined): void {
+    this.#cache.setNode(node);
+    if (!old) {
+      this.#queue.moved("nodeAdded");
+      return;
+    }
+    if (!sameJson(node.spec, old.spec)) this.#queue.moved("nodeTaintsChanged");
+    if (!sameJson(node.metadata.labels, old.metadata.labels)) this.#queue.moved("nodeLabelsChanged");
+    if (!sameJson(node.status?.allocatable, old.status?.allocatable)) this.#queue.moved("nodeAllocatableChanged");
+  }
+
+  #onPod(pod: Pod, old: Pod | undefined): void {
+    const key = keyOf(pod);
+    this.#cache.setPod(pod);
+    if (occupiesNode(pod)) {
+      this.#queue.remove(key);
+      if (!old || !occupiesNode(old)) this.#queue.moved("assignedPodAdded");
+      else if (!sameJson(pod.metadata.labels, old.metadata.labels) || !sameJson(pod.spec, old.spec)) {
+        this.#queue.moved("assignedPodChanged");
+      }
+      return;
+    }
+    if (old && occupiesNode(old)) this.#queue.moved("assignedPodRemoved");
+    if (!isOurs(pod) || this.#cache.isAssumed(key)) {
+      if (!isOurs(pod)) this.#queue.remove(key);
+      return;
+    }
+    const isRelevant = !old || !sameJson(pod.spec, old.spec) || !sameJson(pod.metadata.labels, old.metadata.labels);
+    this.#queue.put(pod, { isRelevant });
+  }
+
+  #onPodGone(pod: Pod): void {
+    const key = keyOf(pod);
+    this.#queue.remove(key);
+    this.#cache.removePod(key);
+    if (pod.spec.nodeName) this.#queue.moved("assignedPodRemoved");
+  }
+
+  /** Decides in this turn of the event loop, so that the shared snapshot cannot change underneath. */
+  #scheduleOne(popped: Pod, signal: AbortSignal): void {
+    const { clock, informers, random, events } = this.#deps;
+    const key = keyOf(popped);
+    const pod = informers.informer(pods).get(key);
+    if (!pod || uidOf(pod) !== uidOf(popped) || !isOurs(pod) || pod.spec.nodeName) {
+      this.#queue.done(key);
+      return;
+    }
+    const startedMs = clock.monotonicMs();
+    const finish = (result: string): void => {
+      this.#attempts?.add(1, { result, profile: defaultSchedulerName });
+      this.#attemptSeconds?.observe((clock.monotonicMs() - startedMs) / 1000);
+    };
+    let work: Promise<void>;
+    try {
+      const decision = schedule(pod, this.#cache.snapshot(), {
+        plugins: this.#plugins,
+        pick: (count) => Math.floor(random.float() * count),
+      });
+      if (decision.kind === "bind") {
+        if (!this.#cache.assume(pod, decision.node)) {
+          this.#queue.done(key);
+          return;
+        }
+        work = this.#bind(pod, decision.node, finish);
+      } else {
+        const { message, plugins } = decision;
+        this.#queue.failed(key, plugins.size === 0 ? new Set([noNodes]) : plugins);
+        events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
+        finish("unschedulable");
+        work = this.#setCondition(pod, "Unschedulable", message);
+      }
+    } catch (error) {
+      // A pod whose spec no plugin can read (a quantity written by an older version) must not stop the others.
+      work = this.#onError(pod, error, finish);
+    }
+    const task = work
+      .catch((error: unknown) => {
+        if (!signal.aborted) this.#deps.log.warn("scheduling failed", { pod: key, error: messageOf(error) });
+      })
+      .then(() => void this.#bindings.delete(task));
+    this.#bindings.add(task);
+  }
+
+  async #bind(pod: Pod, node: string, finish: (result: string) => void): Promise<void> {
+    const key = keyOf(pod);
+    const { client, events } = this.#deps;
+    const binding: Binding = {
+      apiVersion: "v1",
+      kind: "Binding",
+      metadata: { name: nameOf(pod), namespace: namespaceOf(pod), uid: uidOf(pod) },
+      target: { kind: "Node", name: node },
+    };
+    try {
+      await client.create(pods, binding, { name: nameOf(pod), subresource: "binding" });
+    } catch (error) {
+      this.#cache.forget(key);
+      this.#queue.moved("assignedPodRemoved");
+      // Gone, or given a node by somebody else: the informer tells the rest.
+      if (isNotFound(error) || isConflict(error)) this.#queue.done(key);
+      await this.#onError(pod, error, finish);
+      return;
+    }
+    this.#queue.done(key);
+    this.#cache.finishBinding(key);
+    const message = `Successfully assigned ${key} to ${node}`;
+    events.record({ resource: pods, object: pod, type: "Normal", reason: "Scheduled", message });
+    finish("scheduled");
+  }
+
+  async #onError(pod: Pod, error: unknown, finish: (result: string) => void): Promise<void> {
+    const message = messageOf(error);
+    this.#deps.log.warn("pod could not be scheduled", { pod: keyOf(pod), error: message });
+    this.#queue.failed(keyOf(pod), new Set());
+    finish("error");
+    if (isNotFound(error)) return;
+    this.#deps.events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
+    await this.#setCondition(pod, "SchedulerError", message);
+  }
+
+  async #setCondition(pod: Pod, reason: string, message: string): Promise<void> {
+    const { client, clock } = this.#deps;
+    const old = pod.status?.conditions?.find((c) => c.type === "PodScheduled");
+    if (old?.status === "False" && old.reason === reason && old.message === message) return;
+    const condition = {
+      type: "PodScheduled",
+      status: "False",
+      reason,
+      message,
+      lastProbeTime: null,
+      lastTransitionTime: old?.status === "False" ? old.lastTransitionTime : rfc3339(clock.now()),
+    };
+    try {
+      await client.patch(
+        pods,
+        { name: nameOf(pod), namespace: namespaceOf(pod) },
+        { metadata: { uid: uidOf(pod) }, status: { conditions: [condition] } },
+        { type: "application/strategic-merge-patch+json", subresource: "status" },
+      );
+    } catch (error) {
+      // Deleted or replaced in the meantime: nobody needs the condition.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
+  }
+
+  async #expireForever(signal: AbortSignal): Promise<void> {
+    const { clock, informers, log } = this.#deps;
+    while (!signal.aborted) {
+      try {
+        await clock.sleep(expiryCheckMs, signal);
+      } catch (error) {
+        if (isAbort(error, signal)) return;
+        throw error;
+      }
+      for (const key of this.#cache.expire()) {
+        log.warn("binding was never seen", { pod: key });
+        const pod = informers.informer(pods).get(key);
+        if (pod) this.#onPod(pod, undefined);
+      }
+    }
+  }
+}
+
+/** Waits for a node from this scheduler, and nothing holds it back. */
+function isOurs(pod: Pod): boolean {
+  const phase = pod.status?.phase;
+  return (
+    !pod.spec.nodeName &&
+    !isDeleting(pod) &&
+    phase !== "Succeeded" &&
+    phase !== "Failed" &&
+    (pod.spec.schedulerName ?? defaultSchedulerName) === defaultSchedulerName &&
+    (pod.spec.schedulingGates ?? []).length === 0
+  );
+}
+
+/** For small parts of objects that came through the same decoder: key order is the same where nothing changed. */
+const sameJson = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b);
