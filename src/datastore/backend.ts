@@ -63,7 +63,13 @@ export interface Compare {
 export type StorageClass = "durable" | "heartbeat" | "event";
 
 export type Op =
-  | { readonly type: "put"; readonly key: Key; readonly value: Uint8Array; readonly lease?: number; readonly class?: StorageClass }
+  | {
+      readonly type: "put";
+      readonly key: Key;
+      readonly value: Uint8Array;
+      readonly lease?: number;
+      readonly class?: StorageClass;
+    }
   | { readonly type: "delete"; readonly key: Key; readonly end?: Key | undefined; readonly prevKv?: boolean }
   | { readonly type: "range"; readonly range: RangeOptions };
 

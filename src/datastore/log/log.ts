@@ -1,0 +1,64 @@
+// Contract of the durable log below the engine: an append-only list of records ordered by (revision, sub), from which
+// the engine is rebuilt at start. `append` is the only thing a write waits for.
+import type { StoredRecord } from "../engine/engine.ts";
+
+/** flags: tombstoneFlag of the engine; all records of a log have loggedFlag when they are read back. */
+export type LogRecord = StoredRecord;
+
+export interface LogLease {
+  readonly id: number;
+  readonly ttlSeconds: number;
+}
+
+/** Applied as a whole or not at all. */
+export interface LogBatch {
+  readonly records: readonly LogRecord[];
+  readonly leases: readonly LogLease[];
+  readonly revokedLeases: readonly number[];
+  /** Revisions up to here may be handed out to writes that live in memory only. */
+  readonly reserve: number | undefined;
+  /** History up to here is being dropped. */
+  readonly compacted: number | undefined;
+  readonly dropped: readonly { readonly revision: number; readonly sub: number }[];
+}
+
+export interface LogState {
+  readonly compacted: number;
+  readonly reserved: number;
+  readonly leases: readonly LogLease[];
+  /** Newest revision among the records. */
+  readonly newest: number;
+}
+
+export interface DatastoreLog {
+  /** Once, first: hands every record to `visit` in order. Damaged records are left out and logged by name. */
+  load(visit: (record: LogRecord) => void): Promise<LogState>;
+  /**
+   * Resolves when the batch is on the medium. Rejects with DATASTORE_FULL (nothing was written, the log goes on) or
+   * DATASTORE_FLUSH_FAILED (unknown; only `recover` may be called next). One call at a time.
+   */
+  append(batch: LogBatch): Promise<void>;
+  /** Reopens after a failed flush and drops all records above `revision`; rejects while that is not possible. */
+  recover(revision: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export const emptyBatch: LogBatch = {
+  records: [],
+  leases: [],
+  revokedLeases: [],
+  reserve: undefined,
+  compacted: undefined,
+  dropped: [],
+};
+
+export function isEmpty(batch: LogBatch): boolean {
+  return (
+    batch.records.length === 0 &&
+    batch.leases.length === 0 &&
+    batch.revokedLeases.length === 0 &&
+    batch.reserve === undefined &&
+    batch.compacted === undefined &&
+    batch.dropped.length === 0
+  );
+}

@@ -1,0 +1,284 @@
+// SQLite's virtual file system over the BlockFiles door. It counts what is written and flushed, hands out the files
+// by name so that the log can flush the WAL itself, and keeps the error behind SQLite's terse code.
+//
+// What SQLite's own unix VFS does and must be done here too: a short read is zero-filled and said; a file of no length
+// does not exist; the folder is flushed after a file was created.
+// Locks do nothing: one connection (locking_mode=EXCLUSIVE) of one process (platform/process-lock) uses the file.
+import { randomFillSync } from "node:crypto";
+import { hasCode } from "#base/errors.ts";
+import type { BlockFile, BlockFiles } from "#platform/block-file.ts";
+import type { Signature, SqliteModule } from "./sqlite-module.ts";
+
+// Result codes and flags of sqlite3.h.
+const ok = 0;
+const notFound = 12;
+const full = 13;
+const ioError = 10;
+const ioShortRead = ioError | (2 << 8);
+const ioDeleteNoEnt = ioError | (23 << 8);
+const openCreate = 4;
+const openDeleteOnClose = 8;
+const accessExists = 0;
+/** SQLITE_IOCAP_POWERSAFE_OVERWRITE, as unix answers; without it every commit is padded to a sector. */
+const characteristics = 0x1000;
+const sectorBytes = 4096;
+const maxPathBytes = 1024;
+
+export interface VfsCounters {
+  /** Bytes handed to the file system. */
+  written: number;
+  /** Flushes of files and folders. */
+  flushes: number;
+}
+
+export interface Vfs {
+  readonly name: string;
+  readonly counters: VfsCounters;
+  /** Bytes written to the file of that path since it was opened. */
+  writtenTo(path: string): number;
+  /** The open file of that path. */
+  fileOf(path: string): BlockFile | undefined;
+  /** Why the last call failed, if one did since it was asked last. */
+  takeError(): unknown;
+  /** Closes what SQLite has left open: after a failure it is not asked again. */
+  closeAll(): void;
+}
+
+interface OpenFile {
+  readonly path: string;
+  readonly file: BlockFile;
+  readonly deleteOnClose: boolean;
+  /** The folder has yet to be flushed for this new file. */
+  created: boolean;
+  written: number;
+}
+
+type Method = readonly [signature: Signature, callback: (...args: never[]) => number];
+
+/** Registers the VFS as the default one; once per module. */
+export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string): Vfs {
+  const open = new Map<number, OpenFile>();
+  const counters: VfsCounters = { written: 0, flushes: 0 };
+  let lastError: unknown;
+
+  // No method may throw into C: every one is wrapped so.
+  const guard =
+    (fallback: number, body: (...args: never[]) => number) =>
+    (...args: never[]): number => {
+      try {
+        return body(...args);
+      } catch (error) {
+        lastError = error;
+        return hasCode(error, "ENOSPC") || hasCode(error, "EDQUOT") ? full : fallback;
+      }
+    };
+  const entry = (id: number): OpenFile => {
+    const found = open.get(id);
+    if (!found) throw new Error("SQLite used a file that is not open");
+    return found;
+  };
+
+  const fileMethods: readonly (Method | undefined)[] = [
+    // xClose
+    [
+      "ii",
+      guard(ioError, (id: number) => {
+        const { file, path, deleteOnClose } = entry(id);
+        open.delete(id);
+        file.close();
+        if (deleteOnClose) files.remove(path);
+        return ok;
+      }),
+    ],
+    // xRead
+    [
+      "iiiij",
+      guard(ioError, (id: number, into: number, length: number, position: bigint) => {
+        const target = sqlite.bytes().subarray(into, into + length);
+        const n = entry(id).file.read(target, Number(position));
+        if (n === length) return ok;
+        target.fill(0, n);
+        return ioShortRead;
+      }),
+    ],
+    // xWrite
+    [
+      "iiiij",
+      guard(ioError, (id: number, from: number, length: number, position: bigint) => {
+        const target = entry(id);
+        target.file.write(sqlite.bytes().subarray(from, from + length), Number(position));
+        target.written += length;
+        counters.written += length;
+        return ok;
+      }),
+    ],
+    // xTruncate
+    [
+      "iij",
+      guard(ioError, (id: number, size: bigint) => {
+        entry(id).file.truncate(Number(size));
+        return ok;
+      }),
+    ],
+    // xSync
+    [
+      "iii",
+      guard(ioError, (id: number) => {
+        const target = entry(id);
+        target.file.sync();
+        counters.flushes++;
+        if (target.created) {
+          files.syncFolderOf(target.path);
+          counters.flushes++;
+          target.created = false;
+        }
+        return ok;
+      }),
+    ],
+    // xFileSize
+    [
+      "iii",
+      guard(ioError, (id: number, out: number) => {
+        sqlite.view().setBigInt64(out, BigInt(entry(id).file.size()), true);
+        return ok;
+      }),
+    ],
+    // xLock, xUnlock
+    ["iii", () => ok],
+    ["iii", () => ok],
+    // xCheckReservedLock
+    [
+      "iii",
+      (_id: number, out: number) => {
+        sqlite.view().setInt32(out, 0, true);
+        return ok;
+      },
+    ],
+    // xFileControl
+    ["iiii", () => notFound],
+    // xSectorSize, xDeviceCharacteristics
+    ["ii", () => sectorBytes],
+    ["ii", () => characteristics],
+  ];
+  const fileTable = struct(sqlite, [1], fileMethods);
+
+  const vfsMethods: readonly (Method | undefined)[] = [
+    // xOpen
+    [
+      "iiiiii",
+      guard(ioError, (_vfs: number, nameAt: number, id: number, flags: number, outFlags: number) => {
+        // On failure SQLite must not call xClose, which it does when the methods pointer is set.
+        sqlite.view().setUint32(id, 0, true);
+        if (nameAt === 0) throw new Error("SQLite asked for a temporary file; temp_store must be memory");
+        const path = sqlite.stringAt(nameAt);
+        const create = (flags & openCreate) !== 0;
+        const created = create && !files.exists(path);
+        const file = files.open(path, { create });
+        open.set(id, { path, file, deleteOnClose: (flags & openDeleteOnClose) !== 0, created, written: 0 });
+        sqlite.view().setUint32(id, fileTable, true);
+        if (outFlags !== 0) sqlite.view().setInt32(outFlags, flags, true);
+        return ok;
+      }),
+    ],
+    // xDelete
+    [
+      "iiii",
+      guard(ioError, (_vfs: number, nameAt: number, syncFolder: number) => {
+        const path = sqlite.stringAt(nameAt);
+        try {
+          files.remove(path);
+        } catch (error) {
+          if (hasCode(error, "ENOENT")) return ioDeleteNoEnt;
+          throw error;
+        }
+        if (syncFolder !== 0) {
+          files.syncFolderOf(path);
+          counters.flushes++;
+        }
+        return ok;
+      }),
+    ],
+    // xAccess
+    [
+      "iiiii",
+      guard(ioError, (_vfs: number, nameAt: number, flags: number, out: number) => {
+        const yes = flags === accessExists ? files.exists(sqlite.stringAt(nameAt)) : true;
+        sqlite.view().setInt32(out, yes ? 1 : 0, true);
+        return ok;
+      }),
+    ],
+    // xFullPathname
+    [
+      "iiiii",
+      guard(ioError, (_vfs: number, nameAt: number, size: number, out: number) => {
+        const path = Buffer.from(`${sqlite.stringAt(nameAt)}\0`, "utf8");
+        if (path.length > size) return ioError;
+        sqlite.bytes().set(path, out);
+        return ok;
+      }),
+    ],
+    // xDlOpen, xDlError, xDlSym, xDlClose: extensions cannot be loaded
+    undefined,
+    undefined,
+    undefined,
+    undefined,
+    // xRandomness
+    [
+      "iiii",
+      (_vfs: number, length: number, out: number) => {
+        randomFillSync(sqlite.bytes(), out, length);
+        return length;
+      },
+    ],
+    // xSleep: only the busy handler sleeps, and with one connection nothing is ever busy.
+    ["iii", (_vfs: number, microseconds: number) => microseconds],
+    // xCurrentTime: the log has no dates.
+    [
+      "iii",
+      (_vfs: number, out: number) => {
+        sqlite.view().setFloat64(out, 2440587.5, true);
+        return ok;
+      },
+    ],
+    // xGetLastError
+    ["iiii", () => ok],
+  ];
+  const nameAt = sqlite.allocString(name);
+  // szOsFile 4: the methods pointer is all that SQLite keeps for us; the rest is in `open`.
+  const vfs = struct(sqlite, [1, 4, maxPathBytes, 0, nameAt, 0], vfsMethods);
+  const registered = sqlite.exports["sqlite3_vfs_register"](vfs, 1) as number;
+  if (registered !== ok) throw new Error(`sqlite3_vfs_register answered ${registered}`);
+
+  const byPath = (path: string): OpenFile | undefined => {
+    for (const candidate of open.values()) if (candidate.path === path) return candidate;
+    return undefined;
+  };
+  return {
+    name,
+    counters,
+    fileOf: (path) => byPath(path)?.file,
+    writtenTo: (path) => byPath(path)?.written ?? 0,
+    takeError() {
+      const error = lastError;
+      lastError = undefined;
+      return error;
+    },
+    closeAll() {
+      for (const { file } of open.values()) file.close();
+      open.clear();
+    },
+  };
+}
+
+/** A C struct of 32-bit words: numbers, then function pointers. */
+function struct(sqlite: SqliteModule, words: readonly number[], methods: readonly (Method | undefined)[]): number {
+  const pointers = methods.map((method) => (method ? sqlite.pointerTo(method[1], method[0]) : 0));
+  const all = [...words, ...pointers];
+  const address = sqlite.exports["sqlite3_malloc"](all.length * 4) >>> 0;
+  if (address === 0) throw new Error("SQLite is out of memory");
+  const view = sqlite.view();
+  all.forEach((word, i) => {
+    view.setUint32(address + i * 4, word, true);
+  });
+  return address;
+}

@@ -1,0 +1,109 @@
+// Endpoint -> Backend. The table of schemes is all there is to extend for another home of the store.
+import { dirname } from "node:path";
+import { type AppError, hasCode } from "#base/errors.ts";
+import { readAsset } from "#platform/assets.ts";
+import { systemBlockFiles } from "#platform/block-file.ts";
+import { makeFolder } from "#platform/files.ts";
+import { acquireProcessLock, type ProcessLock } from "#platform/process-lock.ts";
+import { systemRandom } from "#platform/random.ts";
+import { Engine } from "./engine/engine.ts";
+import { datastoreError } from "./errors.ts";
+import { createMemoryLog } from "./log/memory/memory-log.ts";
+import { openSqliteLog } from "./log/sqlite/sqlite-log.ts";
+import { type Datastore, openStore, type StoreDeps } from "./store.ts";
+
+export interface DatastoreOptions {
+  /** `sqlite:///absolute/path/state.db` or `memory://`. */
+  readonly endpoint: string;
+  /** Ceiling of the index and its values; default 1 GiB, 256 MiB where addresses have 32 bits. */
+  readonly maximumMemoryBytes?: number;
+}
+
+type Opener = (rest: string, options: DatastoreOptions, deps: StoreDeps) => Promise<Datastore>;
+
+const schemes: Readonly<Record<string, Opener>> = { sqlite: openSqlite, memory: openMemory };
+
+/** Opens the store, loading what it holds; creates it where there is none. Rejects with DATASTORE_LOCKED, _FORMAT, _BAD_REQUEST. */
+export async function openDatastore(options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+  const [, scheme = "", rest = ""] = /^([a-z]+):\/\/(.*)$/.exec(options.endpoint) ?? [];
+  const open = Object.hasOwn(schemes, scheme) ? schemes[scheme] : undefined;
+  if (!open) {
+    const allowed = Object.keys(schemes)
+      .map((name) => `${name}://`)
+      .join(", ");
+    throw datastoreError(
+      "DATASTORE_BAD_REQUEST",
+      `datastore endpoint "${options.endpoint}" must begin with one of ${allowed}`,
+    );
+  }
+  return open(rest, options, deps);
+}
+
+async function openMemory(_rest: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+  return openStore(createEngine(options), createMemoryLog(), deps);
+}
+
+async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+  if (!path.startsWith("/")) {
+    throw datastoreError("DATASTORE_BAD_REQUEST", `datastore endpoint "${options.endpoint}" needs an absolute path`);
+  }
+  await makeFolder(dirname(path), 0o700);
+  const lock = await lockFor(path);
+  try {
+    const log = openSqliteLog({ path, files: systemBlockFiles, wasm: readAsset("sqlite3.wasm") }, deps);
+    try {
+      const store = await openStore(createEngine(options), log, deps);
+      return releasing(store, lock);
+    } catch (error) {
+      await log.close();
+      throw error;
+    }
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function lockFor(path: string): Promise<ProcessLock> {
+  try {
+    return await acquireProcessLock(path);
+  } catch (error) {
+    if (!hasCode(error, "PROCESS_LOCKED")) throw error;
+    throw datastoreError("DATASTORE_LOCKED", (error as AppError).message, (error as AppError).details, error);
+  }
+}
+
+/** Gives the lock back after the store has let go of its files. */
+function releasing(store: Datastore, lock: ProcessLock): Datastore {
+  let closed: Promise<void> | undefined;
+  const close = async () => {
+    try {
+      await store.close();
+    } finally {
+      await lock.release();
+    }
+  };
+  return {
+    commit: (txn) => store.commit(txn),
+    range: (range) => store.range(range),
+    watch: (watch, sink) => store.watch(watch, sink),
+    compact: (revision) => store.compact(revision),
+    revision: () => store.revision(),
+    compactedRevision: () => store.compactedRevision(),
+    grantLease: (ttlSeconds, id) => store.grantLease(ttlSeconds, id),
+    keepAlive: (id) => store.keepAlive(id),
+    revokeLease: (id) => store.revokeLease(id),
+    accounts: () => store.accounts(),
+    verify: () => store.verify(),
+    close: () => (closed ??= close()),
+  };
+}
+
+function createEngine(options: DatastoreOptions): Engine {
+  const small = process.arch === "arm" || process.arch === "ia32";
+  return new Engine({
+    wasm: readAsset("engine.wasm"),
+    maximumBytes: options.maximumMemoryBytes ?? (small ? 256 : 1024) * 1024 * 1024,
+    hashSeed: Buffer.from(systemRandom.bytes(4)).readUInt32LE(),
+  });
+}

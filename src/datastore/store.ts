@@ -1,0 +1,747 @@
+// Backend over the engine and a log. A transaction is evaluated and put into the engine the moment it arrives, at the
+// next revision; it becomes visible, is acknowledged and reaches watchers when the log has it. Transactions that
+// arrive while the log is busy share its next append (group commit without linger: a lone one goes at once).
+//
+//   commit() -> engine at head+1 -> pending ... append(group) ... durable = last of group -> watchers, promises
+//                                              \ failed: engine.rollback(durable), all pending reject
+//
+// head: newest revision given out. durable: newest revision that readers see. compacted <= durable <= head.
+// Upstream counterpart: etcd server/storage/mvcc and lease.
+import { assert } from "#base/assert.ts";
+import type { Clock } from "#base/clock.ts";
+import { hasCode, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import { nextTurn } from "#platform/turns.ts";
+import {
+  revision as asRevision,
+  type Backend,
+  type Compare,
+  type Key,
+  type KeyValue,
+  type Lease,
+  maxKeyBytes,
+  maxTxnOps,
+  maxValueBytes,
+  type Op,
+  type OpResult,
+  type RangeOptions,
+  type RangeResult,
+  type Revision,
+  type Txn,
+  type TxnResult,
+  type Watch,
+  type WatchEvent,
+  type WatchOptions,
+  type WatchSink,
+} from "./backend.ts";
+import { type Engine, loggedFlag, tombstoneFlag } from "./engine/engine.ts";
+import { LeaseTable } from "./engine/leases.ts";
+import { WatchHub } from "./engine/watch-hub.ts";
+import { datastoreError } from "./errors.ts";
+import { type DatastoreLog, emptyBatch, isEmpty, type LogBatch, type LogLease, type LogRecord } from "./log/log.ts";
+
+/** Revisions set aside at a time for writes that live in memory only: one flush per so many of them at most. */
+const reserveBlock = 10_000;
+/** A group is bounded so that one append stays short; the rest goes with the next. */
+const maxGroupTxns = 1024;
+const maxGroupBytes = 8 * 1024 * 1024;
+/** Writes that may wait: beyond it the disk is not keeping up and more memory would not help. */
+const maxPendingBytes = 64 * 1024 * 1024;
+/** The log numbers the changes of one revision with 16 bits. */
+const maxChanges = 65_535;
+/** Keys per slice of a compaction: well below a millisecond. */
+const compactSliceKeys = 500;
+const recoverMinMs = 100;
+const recoverMaxMs = 10_000;
+
+export interface StoreDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics?: Metrics | undefined;
+}
+
+export interface StoreAccounts {
+  readonly keys: number;
+  readonly records: number;
+  readonly heldBytes: number;
+  readonly historyBytes: number;
+}
+
+/** A Backend with what the process itself may ask of it. */
+export interface Datastore extends Backend {
+  accounts(): StoreAccounts;
+  /** Throws when an invariant of the index is broken. For tests and for `mote snapshot verify`. */
+  verify(): void;
+}
+
+interface Pending {
+  /** Head after this transaction. */
+  readonly revision: number;
+  readonly events: readonly WatchEvent[];
+  readonly records: readonly LogRecord[];
+  readonly leases: readonly LogLease[];
+  readonly revokedLeases: readonly number[];
+  readonly bytes: number;
+  readonly settle: { resolve: () => void; reject: (error: Error) => void };
+}
+
+interface Applied {
+  readonly results: OpResult[];
+  readonly events: WatchEvent[];
+  readonly records: LogRecord[];
+  readonly leases: LogLease[];
+  bytes: number;
+}
+
+type State = "open" | "recovering" | "closing" | "closed";
+
+/** Loads the log into the (empty) engine and answers a store that owns both. */
+export async function openStore(engine: Engine, log: DatastoreLog, deps: StoreDeps): Promise<Datastore> {
+  const startedAt = deps.clock.monotonicMs();
+  const state = await log.load((record) => {
+    if (!engine.hasRoom(record.value.length))
+      throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
+    engine.load(record);
+  });
+  const head = Math.max(state.newest, state.reserved, state.compacted, 1);
+  deps.log.info("datastore loaded", {
+    keys: engine.keyCount,
+    revision: head,
+    ms: Math.round(deps.clock.monotonicMs() - startedAt),
+  });
+  return new Store(engine, log, deps, { ...state, head });
+}
+
+class Store implements Datastore {
+  readonly #engine: Engine;
+  readonly #log: DatastoreLog;
+  readonly #deps: StoreDeps;
+  readonly #watches: WatchHub;
+  readonly #leases: LeaseTable;
+  #state: State = "open";
+  #head: number;
+  #durable: number;
+  #compacted: number;
+  /** The compacted revision that the log knows. */
+  #loggedCompacted: number;
+  #reserved: number;
+  #pending: Pending[] = [];
+  #pendingBytes = 0;
+  #draining: Promise<void> | undefined;
+  /** Rows the log is to drop with one of its next appends. */
+  #dropped: { revision: number; sub: number }[] = [];
+  #compacting: Promise<void> = Promise.resolve();
+  #recovering: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+  readonly #ended = new AbortController();
+
+  constructor(
+    engine: Engine,
+    log: DatastoreLog,
+    deps: StoreDeps,
+    state: { head: number; compacted: number; reserved: number; leases: readonly LogLease[] },
+  ) {
+    this.#engine = engine;
+    this.#log = log;
+    this.#deps = deps;
+    this.#head = state.head;
+    this.#durable = state.head;
+    this.#compacted = state.compacted;
+    this.#loggedCompacted = state.compacted;
+    this.#reserved = state.reserved;
+    this.#watches = new WatchHub({
+      engine,
+      log: deps.log,
+      state: { durable: () => this.#durable, compacted: () => this.#compacted },
+    });
+    this.#leases = new LeaseTable(deps.clock, (id) => this.#expire(id));
+    for (const lease of state.leases) this.#leases.add(lease.id, lease.ttlSeconds, true);
+    this.#collectLeaseKeys();
+    const { metrics } = deps;
+    metrics?.gaugeOf("mote_datastore_keys", "Keys in the datastore.", () => engine.keyCount);
+    metrics?.gaugeOf("mote_datastore_held_bytes", "Bytes of keys, values and index in memory.", () => engine.heldBytes);
+    metrics?.gaugeOf(
+      "mote_datastore_history_bytes",
+      "Bytes of superseded revisions in memory.",
+      () => engine.historyBytes,
+    );
+    metrics?.gaugeOf("mote_datastore_memory_bytes", "Size of the engine's linear memory.", () => engine.memoryBytes);
+    metrics?.gaugeOf("mote_datastore_revision", "Newest durable revision.", () => this.#durable);
+  }
+
+  commit(txn: Txn): Promise<TxnResult> {
+    try {
+      return this.#commit(txn);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  range(options: RangeOptions): Promise<RangeResult> {
+    try {
+      this.#mustBeReadable();
+      checkRange(options);
+      return Promise.resolve(this.#range(options, this.#durable, this.#durable));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  watch(options: WatchOptions, sink: WatchSink): Watch {
+    this.#mustBeReadable();
+    checkRange(options);
+    return this.#watches.add(options, sink);
+  }
+
+  compact(revision: Revision): Promise<void> {
+    try {
+      this.#mustBeReadable();
+      if (revision > this.#durable) throw futureRevision(revision, this.#durable);
+      if (revision <= this.#compacted) throw compactedRevision(revision, this.#compacted);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    // From now on nobody reads below it, whatever is still there.
+    this.#compacted = revision;
+    // A compaction that is asked for meanwhile follows; only one works on the engine.
+    this.#compacting = this.#compacting.then(() => this.#compactSlices(revision));
+    return this.#compacting;
+  }
+
+  revision(): Revision {
+    return asRevision(this.#durable);
+  }
+
+  compactedRevision(): Revision {
+    return asRevision(this.#compacted);
+  }
+
+  grantLease(ttlSeconds: number, id = 0): Promise<Lease> {
+    try {
+      this.#mustBeWritable();
+      if (!(ttlSeconds > 0 && ttlSeconds <= 9_000_000_000)) {
+        throw datastoreError("DATASTORE_BAD_REQUEST", "a lease lives between 1 and 9000000000 seconds", { ttlSeconds });
+      }
+      if (id !== 0 && this.#leases.has(id))
+        throw datastoreError("DATASTORE_BAD_REQUEST", "lease already exists", { id });
+      const granted = id !== 0 ? id : this.#leases.freeId(this.#head);
+      this.#leases.add(granted, Math.ceil(ttlSeconds), false);
+      return Promise.resolve(this.#leases.describe(granted));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  keepAlive(id: number): Promise<Lease> {
+    try {
+      this.#mustBeWritable();
+      return Promise.resolve(this.#leases.renew(id));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  revokeLease(id: number): Promise<void> {
+    try {
+      this.#mustBeWritable();
+      this.#leases.describe(id);
+      return this.#revoke(id);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  accounts(): StoreAccounts {
+    const { keyCount, recordCount, heldBytes, historyBytes } = this.#engine;
+    return { keys: keyCount, records: recordCount, heldBytes, historyBytes };
+  }
+
+  verify(): void {
+    this.#engine.verify();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const wasOpen = this.#state === "open";
+    this.#state = "closing";
+    this.#ended.abort(closedError());
+    this.#leases.clear();
+    await this.#compacting.catch(() => {});
+    await this.#draining;
+    await this.#recovering;
+    if (wasOpen) await this.#saveMemory();
+    this.#state = "closed";
+    this.#watches.endAll(closedError());
+    await this.#log.close();
+  }
+
+  /** At an orderly end what lives in memory only is written too, and the unused rest of the reserved revisions given back. */
+  async #saveMemory(): Promise<void> {
+    const records: LogRecord[] = [];
+    for (const kv of this.#engine.range("\0", "\0", this.#durable, 0, true)) {
+      const { records: latest } = this.#engine.history(kv.key, `${kv.key}\0`, kv.modRevision, kv.modRevision, 1);
+      const record = latest[0];
+      if (!record || record.logged) continue;
+      records.push({
+        key: kv.key,
+        value: record.kv.value,
+        revision: kv.modRevision,
+        sub: record.sub,
+        create: kv.createRevision,
+        version: kv.version,
+        // Leases of such keys are in memory only as well, so the key would never expire.
+        lease: this.#leases.isLogged(kv.lease) ? kv.lease : 0,
+        flags: 0,
+      });
+    }
+    if (records.length === 0 && this.#reserved <= this.#durable) return;
+    try {
+      await this.#log.append({ ...emptyBatch, records, reserve: this.#durable });
+    } catch (error) {
+      this.#deps.log.warn("heartbeats and events could not be saved at the end", { error: messageOf(error) });
+    }
+  }
+
+  #mustBeReadable(): void {
+    if (this.#state === "closing" || this.#state === "closed") throw closedError();
+  }
+
+  #mustBeWritable(): void {
+    this.#mustBeReadable();
+    if (this.#state === "recovering") {
+      throw datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
+    }
+  }
+
+  #commit(txn: Txn): Promise<TxnResult> {
+    this.#mustBeWritable();
+    checkTxn(txn);
+    const succeeded = txn.compares.every((compare) => this.#holds(compare));
+    const ops = succeeded ? txn.success : (txn.failure ?? []);
+    const applied = this.#apply(ops, true);
+    const result: TxnResult = { succeeded, revision: asRevision(this.#head), results: applied.results };
+    // What was read may hold writes that are not durable yet: the answer waits for them.
+    if (applied.events.length === 0 && this.#pending.length === 0 && !this.#draining) return Promise.resolve(result);
+    return this.#enqueue(applied, []).then(() => result);
+  }
+
+  /** Applies ops at head + 1; undoes all of it when one cannot be applied. */
+  #apply(ops: readonly Op[], checkRoom: boolean): Applied {
+    const before = this.#head;
+    const at = before + 1;
+    const applied: Applied = { results: [], events: [], records: [], leases: [], bytes: 0 };
+    if (checkRoom) this.#checkRoom(ops);
+    for (const op of ops)
+      if (op.type === "put" && op.lease && !this.#leases.has(op.lease)) throw leaseNotFound(op.lease);
+    try {
+      for (const op of ops) {
+        if (op.type === "put") applied.results.push(this.#put(op, at, applied));
+        else if (op.type === "delete") applied.results.push(this.#delete(op, at, applied));
+        else
+          applied.results.push({
+            type: "range",
+            result: this.#range(op.range, Infinity, applied.events.length > 0 ? at : before),
+          });
+      }
+    } catch (error) {
+      if (applied.events.length > 0) this.#engine.rollback(before);
+      throw error;
+    }
+    if (applied.events.length === 0) return applied;
+    this.#head = at;
+    for (const event of applied.events) {
+      if (event.prevKv && event.prevKv.lease !== 0) this.#leases.detach(event.prevKv.lease, event.kv.key);
+      if (event.type === "put" && event.kv.lease !== 0) this.#leases.attach(event.kv.lease, event.kv.key);
+    }
+    return applied;
+  }
+
+  #checkRoom(ops: readonly Op[]): void {
+    let bytes = 0;
+    for (const op of ops) if (op.type === "put") bytes += op.key.length + op.value.length + 256;
+    if (bytes === 0) return;
+    if (!this.#engine.hasRoom(bytes)) throw datastoreError("DATASTORE_FULL", "the datastore's memory is full");
+    if (this.#pendingBytes + bytes > maxPendingBytes) {
+      throw datastoreError("DATASTORE_FULL", "too many writes wait for the disk");
+    }
+  }
+
+  #put(op: Extract<Op, { type: "put" }>, at: number, applied: Applied): OpResult {
+    const lease = op.lease ?? 0;
+    const logged = (op.class ?? "durable") === "durable";
+    const previous = this.#engine.get(op.key, Infinity);
+    const sub = applied.events.length;
+    this.#engine.put(op.key, op.value, at, sub, lease, logged);
+    const kv: KeyValue = {
+      key: op.key,
+      value: op.value,
+      createRevision: previous ? previous.createRevision : asRevision(at),
+      modRevision: asRevision(at),
+      version: (previous?.version ?? 0) + 1,
+      lease,
+    };
+    applied.events.push({ type: "put", kv, prevKv: previous });
+    applied.bytes += op.key.length + op.value.length;
+    if (logged) {
+      if (lease !== 0 && this.#leases.markLogged(lease)) applied.leases.push(this.#leases.describe(lease));
+      applied.records.push(toRecord(kv, sub, loggedFlag));
+    }
+    return { type: "put", prevKv: previous };
+  }
+
+  #delete(op: Extract<Op, { type: "delete" }>, at: number, applied: Applied): OpResult {
+    const found =
+      op.end === undefined
+        ? [this.#engine.get(op.key, Infinity)].filter((kv) => kv !== undefined)
+        : this.#engine.range(op.key, op.end, Infinity, 0, false);
+    if (applied.events.length + found.length > maxChanges) {
+      throw datastoreError("DATASTORE_TOO_LARGE", `a transaction changes at most ${maxChanges} keys`);
+    }
+    for (const previous of found) this.#deleteKey(previous, at, applied);
+    return { type: "delete", deleted: found.length, prevKvs: op.prevKv ? found : [] };
+  }
+
+  #deleteKey(previous: KeyValue, at: number, applied: Applied): void {
+    const sub = applied.events.length;
+    const logged = this.#engine.remove(previous.key, at, sub);
+    const kv: KeyValue = {
+      key: previous.key,
+      value: new Uint8Array(0),
+      createRevision: asRevision(0),
+      modRevision: asRevision(at),
+      version: 0,
+      lease: 0,
+    };
+    applied.events.push({ type: "delete", kv, prevKv: previous });
+    applied.bytes += previous.key.length;
+    if (logged) applied.records.push(toRecord(kv, sub, loggedFlag | tombstoneFlag));
+  }
+
+  #holds(compare: Compare): boolean {
+    const kv = this.#engine.get(compare.key, Infinity);
+    const actual = kv ? compareTargets[compare.target](kv) : 0;
+    return compareOps[compare.op](actual, compare.value);
+  }
+
+  #range(options: RangeOptions, newest: number, current: number): RangeResult {
+    const asked = options.revision ?? 0;
+    if (asked > current) throw futureRevision(asked, current);
+    if (asked !== 0 && asked < this.#compacted) throw compactedRevision(asked, this.#compacted);
+    const at = asked === 0 ? newest : asked;
+    const revision = asRevision(current);
+    const limit = options.limit ?? 0;
+    const end = options.end ?? `${options.key}\0`;
+    if (options.countOnly) return { kvs: [], count: this.#engine.count(options.key, end, at), more: false, revision };
+    if (options.end === undefined && !options.keysOnly) {
+      const kv = this.#engine.get(options.key, at);
+      return { kvs: kv ? [kv] : [], count: kv ? 1 : 0, more: false, revision };
+    }
+    const kvs = this.#engine.range(options.key, end, at, limit, options.keysOnly ?? false);
+    const count = kvs.length + (limit > 0 && kvs.length === limit ? this.#engine.rangeRest() : 0);
+    return { kvs, count, more: count > kvs.length, revision };
+  }
+
+  #enqueue(applied: Applied, revokedLeases: readonly number[]): Promise<void> {
+    assert(this.#state !== "recovering" && this.#state !== "closed", "nothing is written to a closed log");
+    return new Promise((resolve, reject) => {
+      this.#pending.push({
+        revision: this.#head,
+        events: applied.events,
+        records: applied.records,
+        leases: applied.leases,
+        revokedLeases,
+        bytes: applied.bytes,
+        settle: { resolve, reject },
+      });
+      this.#pendingBytes += applied.bytes;
+      this.#startDraining();
+    });
+  }
+
+  #startDraining(): void {
+    if (this.#draining || this.#state === "recovering") return;
+    // A microtask later: what is committed in the same breath shares the flush.
+    this.#draining = Promise.resolve()
+      .then(() => this.#drain())
+      .finally(() => {
+        this.#draining = undefined;
+        // Something that came between the last look and now.
+        if (this.#pending.length > 0) this.#startDraining();
+      });
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#pending.length > 0) {
+      const group = this.#takeGroup();
+      const batch = this.#batchOf(group);
+      if (!isEmpty(batch)) {
+        try {
+          await this.#log.append(batch);
+        } catch (error) {
+          this.#failed(group, error as Error);
+          return;
+        }
+        this.#settled(batch);
+      }
+      this.#publish(group);
+    }
+  }
+
+  #takeGroup(): Pending[] {
+    let count = 0;
+    let bytes = 0;
+    while (count < this.#pending.length && count < maxGroupTxns && (count === 0 || bytes < maxGroupBytes)) {
+      bytes += this.#pending[count++]!.bytes;
+    }
+    return this.#pending.splice(0, count);
+  }
+
+  #batchOf(group: readonly Pending[]): LogBatch {
+    const last = group[group.length - 1]!.revision;
+    const records = group.flatMap((p) => p.records);
+    const memoryOnly = group.some((p) => p.events.length > p.records.length);
+    // Reserve when a write in memory would pass the mark; or, at no cost, along with what is flushed anyway.
+    const short = memoryOnly ? last > this.#reserved : false;
+    const dropped = this.#dropped.splice(0);
+    const soon = records.length > 0 && this.#reserved > 0 && last + reserveBlock / 2 > this.#reserved;
+    return {
+      records,
+      leases: group.flatMap((p) => p.leases),
+      revokedLeases: group.flatMap((p) => p.revokedLeases),
+      reserve: short || soon ? last + reserveBlock : undefined,
+      compacted: dropped.length > 0 && this.#compacted > this.#loggedCompacted ? this.#compacted : undefined,
+      dropped,
+    };
+  }
+
+  #settled(batch: LogBatch): void {
+    if (batch.reserve !== undefined) this.#reserved = batch.reserve;
+    if (batch.compacted !== undefined) this.#loggedCompacted = batch.compacted;
+  }
+
+  #publish(group: readonly Pending[]): void {
+    this.#durable = Math.max(this.#durable, group[group.length - 1]!.revision);
+    for (const p of group) this.#pendingBytes -= p.bytes;
+    this.#watches.publish(group);
+    for (const p of group) p.settle.resolve();
+  }
+
+  /** Takes back everything that is not durable, and mends the log where it needs it. */
+  #failed(group: readonly Pending[], error: Error): void {
+    const all = [...group, ...this.#pending];
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#engine.rollback(this.#durable);
+    this.#collectLeaseKeys();
+    // The numbers are not used again: a reader of the disk may have seen them.
+    const known = hasCode(error, "DATASTORE_FULL");
+    this.#deps.log.error("datastore write failed", { error: error.message, waiting: all.length });
+    if (!known && this.#state === "open") {
+      this.#state = "recovering";
+      this.#recovering = this.#recover();
+    }
+    for (const p of all) {
+      for (const lease of p.leases) this.#leases.unmarkLogged(lease.id);
+      p.settle.reject(error);
+    }
+  }
+
+  async #recover(): Promise<void> {
+    let pauseMs = recoverMinMs;
+    while (this.#state === "recovering") {
+      try {
+        await this.#log.recover(this.#durable);
+        if (this.#state === "recovering") this.#state = "open";
+        this.#deps.log.info("datastore recovered", { revision: this.#durable });
+        return;
+      } catch (error) {
+        this.#deps.log.error("datastore cannot recover yet", { error: messageOf(error) });
+        await this.#deps.clock.sleep(pauseMs, this.#ended.signal).catch(() => {});
+        pauseMs = Math.min(pauseMs * 2, recoverMaxMs);
+      }
+    }
+  }
+
+  async #compactSlices(revision: number): Promise<void> {
+    if (this.#state !== "open") throw closedError();
+    this.#engine.compactOpen(revision);
+    let more = true;
+    while (more) {
+      const dropped: { revision: number; sub: number }[] = [];
+      more = this.#engine.compactNext(compactSliceKeys, dropped);
+      if (dropped.length > 0) {
+        this.#dropped.push(...dropped);
+        // A transaction without changes: its group takes the rows along and waits for the log.
+        await this.#enqueue(nothingApplied(), []);
+      } else if (more) {
+        await nextTurn();
+      }
+      if (this.#state !== "open") throw closedError();
+    }
+  }
+
+  #expire(id: number): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    this.#revoke(id).catch((error: unknown) => {
+      this.#deps.log.warn("keys of an expired lease could not be deleted yet", { lease: id, error: messageOf(error) });
+    });
+  }
+
+  async #revoke(id: number): Promise<void> {
+    const logged = this.#leases.isLogged(id);
+    const ttlSeconds = this.#leases.describe(id).ttlSeconds;
+    try {
+      this.#mustBeWritable();
+      const ops = this.#leases.keysOf(id).map((key): Op => ({ type: "delete", key }));
+      if (ops.length > maxChanges) throw datastoreError("DATASTORE_TOO_LARGE", "lease has too many keys");
+      this.#leases.remove(id);
+      const applied = this.#apply(ops, false);
+      await this.#enqueue(applied, logged ? [id] : []);
+    } catch (error) {
+      // Still owed: it comes back with one second to live, and its keys with it.
+      if (this.#state === "open" || this.#state === "recovering") this.#leases.retry(id, ttlSeconds, logged);
+      throw error;
+    }
+  }
+
+  /** Attaches every key to its lease, from what the engine has. */
+  #collectLeaseKeys(): void {
+    this.#leases.clearKeys();
+    for (const kv of this.#engine.range("\0", "\0", Infinity, 0, true)) {
+      if (kv.lease !== 0) this.#leases.attach(kv.lease, kv.key);
+    }
+  }
+}
+
+const compareTargets: Readonly<Record<Compare["target"], (kv: KeyValue) => number>> = {
+  mod: (kv) => kv.modRevision,
+  create: (kv) => kv.createRevision,
+  version: (kv) => kv.version,
+  lease: (kv) => kv.lease,
+};
+
+const compareOps: Readonly<Record<Compare["op"], (a: number, b: number) => boolean>> = {
+  "=": (a, b) => a === b,
+  "!=": (a, b) => a !== b,
+  "<": (a, b) => a < b,
+  ">": (a, b) => a > b,
+};
+
+function nothingApplied(): Applied {
+  return { results: [], events: [], records: [], leases: [], bytes: 0 };
+}
+
+function toRecord(kv: KeyValue, sub: number, flags: number): LogRecord {
+  return {
+    key: kv.key,
+    value: kv.value,
+    revision: kv.modRevision,
+    sub,
+    create: kv.createRevision,
+    version: kv.version,
+    lease: kv.lease,
+    flags,
+  };
+}
+
+function checkTxn(txn: Txn): void {
+  const { compares, success, failure = [] } = txn;
+  if (compares.length > maxTxnOps || success.length > maxTxnOps || failure.length > maxTxnOps) {
+    throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
+  }
+  for (const compare of compares) checkKey(compare.key);
+  checkOps(success);
+  checkOps(failure);
+}
+
+function checkOps(ops: readonly Op[]): void {
+  const put = new Set<Key>();
+  for (const op of ops) {
+    if (op.type === "range") {
+      checkRange(op.range);
+      continue;
+    }
+    checkKey(op.key);
+    if (op.type === "delete") {
+      if (op.end !== undefined) checkEnd(op.end);
+      continue;
+    }
+    if (op.value.length > maxValueBytes) {
+      throw datastoreError(
+        "DATASTORE_TOO_LARGE",
+        `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
+      );
+    }
+    if (put.has(op.key)) throw duplicateKey(op.key);
+    put.add(op.key);
+  }
+  if (put.size === 0) return;
+  for (const op of ops) {
+    if (op.type !== "delete") continue;
+    for (const key of put) if (inRange(key, op.key, op.end)) throw duplicateKey(key);
+  }
+}
+
+function inRange(key: Key, start: Key, end: Key | undefined): boolean {
+  if (end === undefined) return key === start;
+  return key >= start && (end === "\0" || key < end);
+}
+
+function checkRange(range: { readonly key: Key; readonly end?: Key | undefined }): void {
+  checkKey(range.key);
+  if (range.end !== undefined) checkEnd(range.end);
+}
+
+function checkKey(key: Key): void {
+  if (key.length === 0 || key.length > maxKeyBytes) {
+    throw datastoreError("DATASTORE_BAD_REQUEST", `a key has 1 to ${maxKeyBytes} bytes, not ${key.length}`);
+  }
+  checkBytes(key);
+}
+
+function checkEnd(end: Key): void {
+  if (end.length === 0 || end.length > maxKeyBytes + 1) {
+    throw datastoreError(
+      "DATASTORE_BAD_REQUEST",
+      `an end of range has 1 to ${maxKeyBytes + 1} bytes, not ${end.length}`,
+    );
+  }
+  checkBytes(end);
+}
+
+function checkBytes(key: Key): void {
+  for (let i = 0; i < key.length; i++) {
+    if (key.charCodeAt(i) > 0xff) throw datastoreError("DATASTORE_BAD_REQUEST", "a key is a string of bytes");
+  }
+}
+
+function closedError(): Error {
+  return datastoreError("DATASTORE_CLOSED", "the datastore is closed");
+}
+
+function futureRevision(asked: number, current: number): Error {
+  return datastoreError("DATASTORE_FUTURE_REVISION", `revision ${asked} is not yet reached; current is ${current}`, {
+    asked,
+    current,
+  });
+}
+
+function compactedRevision(asked: number, compacted: number): Error {
+  return datastoreError("DATASTORE_COMPACTED", `revision ${asked} has been compacted; oldest is ${compacted}`, {
+    asked,
+    compacted,
+  });
+}
+
+function leaseNotFound(id: number): Error {
+  return datastoreError("DATASTORE_LEASE_NOT_FOUND", `lease ${id} not found`, { id });
+}
+
+function duplicateKey(key: Key): Error {
+  return datastoreError("DATASTORE_BAD_REQUEST", "a transaction changes a key twice", { key });
+}
