@@ -1,0 +1,115 @@
+// One HTTP/1.1 request on a connection of its own, that may turn into another protocol: how the API server reaches
+// nodes and the node agent reaches containerd's stream server. No redirects, no retries, no keep-alive.
+import * as http from "node:http";
+import * as https from "node:https";
+import type { Duplex } from "node:stream";
+import { AppError, messageOf } from "#base/errors.ts";
+
+export interface UpgradeTls {
+  /** PEM of the authorities that may have signed the other side's certificate. */
+  readonly ca: string;
+  readonly cert?: string;
+  readonly key?: string;
+  /** Name to check in the certificate where it differs from the host. */
+  readonly serverName?: string;
+}
+
+export interface UpgradeTarget {
+  readonly host: string;
+  readonly port: number;
+  readonly tls?: UpgradeTls;
+}
+
+export interface UpgradeRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  /** A list becomes one header line per value. */
+  readonly headers: Readonly<Record<string, string | readonly string[]>>;
+  readonly body?: Uint8Array;
+  /** From the start until the head of the answer is there. */
+  readonly timeoutMs: number;
+}
+
+export type UpgradeHeaders = Readonly<Record<string, string | string[] | undefined>>;
+
+export interface PlainAnswer {
+  readonly status: number;
+  readonly headers: UpgradeHeaders;
+  /** Breaking out of the loop closes the connection. */
+  readonly body: AsyncIterable<Uint8Array>;
+}
+
+export interface UpgradedAnswer {
+  readonly status: 101;
+  readonly headers: UpgradeHeaders;
+  readonly socket: Duplex;
+  /** Bytes of the new protocol that came with the head. */
+  readonly head: Uint8Array;
+}
+
+export const isUpgraded = (answer: PlainAnswer | UpgradedAnswer): answer is UpgradedAnswer =>
+  answer.status === 101 && "socket" in answer;
+
+/** Rejects with UPGRADE_FAILED, UPGRADE_TIMEOUT or the signal's reason. After the head the signal still cuts the body. */
+export function openUpgrade(
+  to: UpgradeTarget,
+  request: UpgradeRequest,
+  signal: AbortSignal,
+): Promise<PlainAnswer | UpgradedAnswer> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const what = `${request.method} ${to.host}:${to.port}`;
+    const common = {
+      host: to.host,
+      port: to.port,
+      method: request.method,
+      path: request.target,
+      headers: {
+        ...(request.headers as Record<string, string | string[]>),
+        ...(request.body === undefined ? {} : { "content-length": String(request.body.length) }),
+      },
+    };
+    const outgoing = to.tls
+      ? https.request({
+          ...common,
+          agent: new https.Agent({ keepAlive: false, maxCachedSessions: 0 }),
+          ca: to.tls.ca,
+          minVersion: "TLSv1.2",
+          ...(to.tls.cert === undefined ? {} : { cert: to.tls.cert }),
+          ...(to.tls.key === undefined ? {} : { key: to.tls.key }),
+          ...(to.tls.serverName === undefined ? {} : { servername: to.tls.serverName }),
+        })
+      : http.request({ ...common, agent: new http.Agent({ keepAlive: false }) });
+    const timer = setTimeout(
+      () => outgoing.destroy(new AppError("UPGRADE_TIMEOUT", `${what}: no answer within ${request.timeoutMs} ms`)),
+      request.timeoutMs,
+    );
+    const onAbort = () => outgoing.destroy(signal.reason instanceof Error ? signal.reason : new Error("aborted"));
+    signal.addEventListener("abort", onAbort, { once: true });
+    const settled = () => clearTimeout(timer);
+    outgoing.on("close", () => {
+      settled();
+      signal.removeEventListener("abort", onAbort);
+    });
+    outgoing.on("error", (cause) => {
+      settled();
+      if (signal.aborted) reject(signal.reason);
+      else if (cause instanceof AppError) reject(cause);
+      else reject(new AppError("UPGRADE_FAILED", `${what}: ${messageOf(cause)}`, {}, { cause }));
+    });
+    outgoing.on("response", (incoming) => {
+      settled();
+      resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body: incoming });
+    });
+    outgoing.on("upgrade", (incoming: http.IncomingMessage, socket: Duplex, head: Buffer) => {
+      settled();
+      signal.removeEventListener("abort", onAbort);
+      resolve({ status: 101, headers: incoming.headers, socket, head });
+    });
+    outgoing.end(request.body);
+  });
+}

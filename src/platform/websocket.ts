@@ -1,0 +1,129 @@
+// The server side of WebSocket on a connection that the HTTPS door handed over, reduced to binary messages with
+// back-pressure. Frames, masking and pings are the work of the `ws` package. Client side: none yet.
+import { Duplex } from "node:stream";
+import { WebSocket, WebSocketServer } from "ws";
+import type { ServerUpgrade } from "./https-server.ts";
+
+export interface WebSocketHandlers {
+  message(data: Uint8Array): void;
+  /** The connection is over, in whatever way. Called once. */
+  close(): void;
+  /** What was sent has gone out: more is welcome. */
+  drain?(): void;
+}
+
+export interface WebSocketPeer {
+  /** The subprotocol that was agreed on. */
+  readonly protocol: string;
+  /** False: enough is on its way; wait for `drain`. */
+  send(data: Uint8Array): boolean;
+  pause(): void;
+  resume(): void;
+  close(code: number, reason?: string): void;
+  destroy(): void;
+}
+
+/** Sent but not yet taken by the kernel; above it senders are asked to wait. */
+const highWaterBytes = 256 * 1024;
+/** kubectl sends 32 KiB pieces; other clients may send more at once. */
+const maxMessageBytes = 16 * 1024 * 1024;
+/** Silence of proxies and NATs between is shorter than this; upstream pings as often. */
+const pingEveryMs = 5_000;
+/** How long a peer may take to answer our close. */
+const closeTimeoutMs = 5_000;
+
+/** Answers the upgrade with `protocol` ("" for none). `handle` is called with the open connection. */
+export function acceptWebSocket(
+  upgrade: ServerUpgrade,
+  protocol: string,
+  handle: (peer: WebSocketPeer) => WebSocketHandlers,
+): void {
+  const server = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: maxMessageBytes,
+    clientTracking: false,
+    handleProtocols: () => (protocol === "" ? false : protocol),
+  });
+  server.handleUpgrade(upgrade.message, upgrade.socket, Buffer.from(upgrade.head), (socket) => {
+    let waiting = false;
+    const handlers = handle({
+      protocol,
+      send(data) {
+        if (socket.readyState !== WebSocket.OPEN) return true;
+        socket.send(data, { binary: true }, () => {
+          if (!waiting || socket.bufferedAmount > highWaterBytes / 2) return;
+          waiting = false;
+          handlers.drain?.();
+        });
+        waiting ||= socket.bufferedAmount > highWaterBytes;
+        return !waiting;
+      },
+      pause: () => socket.pause(),
+      resume: () => socket.resume(),
+      close(code, reason) {
+        socket.resume();
+        socket.close(code, reason);
+        const timer = setTimeout(() => socket.terminate(), closeTimeoutMs);
+        socket.once("close", () => clearTimeout(timer));
+      },
+      destroy: () => socket.terminate(),
+    });
+    const pings = setInterval(() => {
+      if (socket.readyState === WebSocket.OPEN) socket.ping();
+    }, pingEveryMs);
+    socket.on("message", (data: Buffer | ArrayBuffer | Buffer[]) => {
+      handlers.message(
+        Array.isArray(data) ? Buffer.concat(data) : data instanceof ArrayBuffer ? new Uint8Array(data) : data,
+      );
+    });
+    // The close event follows; it carries the consequence.
+    socket.on("error", () => {});
+    socket.on("close", () => {
+      clearInterval(pings);
+      handlers.close();
+    });
+  });
+}
+
+/** A WebSocket whose binary messages are slices of one byte stream, as that stream. */
+export function acceptWebSocketStream(upgrade: ServerUpgrade, protocol: string): Promise<Duplex> {
+  return new Promise((resolve) => {
+    acceptWebSocket(upgrade, protocol, (peer) => {
+      let wakeWriter: (() => void) | undefined;
+      const stream = new Duplex({
+        read: () => peer.resume(),
+        write(chunk: Buffer, _encoding, done) {
+          if (peer.send(chunk)) done();
+          else wakeWriter = done;
+        },
+        final(done) {
+          peer.close(1000);
+          done();
+        },
+        destroy(error, done) {
+          if (error) peer.destroy();
+          else peer.close(1000);
+          done(error);
+        },
+      });
+      resolve(stream);
+      return {
+        message(data) {
+          if (!stream.push(data)) peer.pause();
+        },
+        drain() {
+          const wake = wakeWriter;
+          wakeWriter = undefined;
+          wake?.();
+        },
+        close() {
+          wakeWriter?.();
+          wakeWriter = undefined;
+          if (!stream.readableEnded) stream.push(null);
+          stream.destroy();
+        },
+      };
+    });
+  });
+}
