@@ -26,7 +26,10 @@ export function printWire(name: string, sources: readonly string[], options: { t
   const resolve = (type: string, scope: string): string => {
     if (scalarTypes[type]) return type;
     if (type.endsWith("google.protobuf.Any")) return "Any";
-    const local = type.split(".").filter((part) => /^[A-Z]/.test(part)).join(".");
+    const local = type
+      .split(".")
+      .filter((part) => /^[A-Z]/.test(part))
+      .join(".");
     for (let prefix = scope; ; prefix = prefix.includes(".") ? prefix.slice(0, prefix.lastIndexOf(".")) : "") {
       const full = prefix === "" ? local : `${prefix}.${local}`;
       if (enums.has(full) || messages.has(full)) return full;
