@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { parseYaml, parseYamlDocuments, stringifyYaml } from "./yaml.ts";
+
+test("scalars read as Go's YAML 1.1 does", () => {
+  const text = "a: yes\nb: 0777\nc: 1_000\nd: 2024-01-01\ne: 0x1F\nf: 9007199254740993\ng: 'no'\nh: ~\n1: x\ntrue: w\n";
+  expect(parseYaml(text)).toEqual({
+    a: true,
+    b: 511,
+    c: 1000,
+    d: "2024-01-01",
+    e: 31,
+    f: 9007199254740993n,
+    g: "no",
+    h: null,
+    "1": "x",
+    true: "w",
+  });
+});
+
+test("merge keys, anchors and several documents", () => {
+  const text = "base: &b {x: 1}\nuse:\n  <<: *b\n  z: 2\n---\n---\nsecond: 1\n";
+  expect(parseYamlDocuments(text)).toEqual([{ base: { x: 1 }, use: { x: 1, z: 2 } }, { second: 1 }]);
+});
+
+test("syntax errors, duplicate keys and alias bombs are refused", () => {
+  const bomb = ["a: &a [x,x,x,x,x,x,x,x,x]"];
+  for (const [from, to] of ["ab", "bc", "cd", "de", "ef"]) bomb.push(`${to}: &${to} [${`*${from},`.repeat(9)}]`);
+  for (const text of ["a: [", "a: 1\na: 2", "a: 1\n---\nb: 2", bomb.join("\n"), "? {a: 1}\n: x"])
+    expect(() => parseYaml(text)).toThrowError(expect.objectContaining({ code: "YAML_SYNTAX" }));
+});
+
+test("prints like kubectl and quotes what 1.1 would read otherwise", () => {
+  expect(stringifyYaml({ list: [{ a: "yes", b: 1 }], text: "0777", date: "2024-01-01", multi: "x\ny\n" })).toBe(
+    'list:\n- a: "yes"\n  b: 1\ntext: "0777"\ndate: 2024-01-01\nmulti: |\n  x\n  y\n',
+  );
+});
+
+test("__proto__ is an ordinary key", () => {
+  expect(Object.keys(parseYaml("__proto__: {a: 1}") as object)).toEqual(["__proto__"]);
+});

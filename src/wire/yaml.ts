@@ -1,0 +1,68 @@
+// YAML as Kubernetes' Go side reads and prints it: version 1.1 booleans and octals, dates left as strings, keys always
+// strings, duplicate keys refused, aliases bounded. Printing matches kubectl: two spaces, lists not indented.
+import { Buffer } from "node:buffer";
+import { type DocumentOptions, type ParseOptions, parseAllDocuments, type SchemaOptions, stringify } from "yaml";
+import { AppError, messageOf } from "#base/errors.ts";
+import { setMember } from "./protobuf.ts";
+
+const settings = {
+  version: "1.1",
+  schema: "yaml-1.1",
+  merge: true,
+  uniqueKeys: true,
+  intAsBigInt: true,
+  customTags: (tags) => tags.filter((tag) => !/timestamp/.test(typeof tag === "string" ? tag : tag.tag)),
+} satisfies ParseOptions & DocumentOptions & SchemaOptions;
+
+/** More aliased nodes than any manifest has: a few lines of YAML must not unfold into gigabytes. */
+const maxAliasCount = 1000;
+
+/** One document; rejects with YAML_SYNTAX. Whole numbers beyond 2^53 come out as bigint. */
+export function parseYaml(text: string): unknown {
+  const documents = parseYamlDocuments(text);
+  if (documents.length > 1) throw new AppError("YAML_SYNTAX", "expected one YAML document");
+  return documents[0] ?? null;
+}
+
+/** All documents of a stream; empty ones are left out. */
+export function parseYamlDocuments(text: string): unknown[] {
+  const result: unknown[] = [];
+  for (const document of parseAllDocuments(text, settings)) {
+    if (!("errors" in document)) continue;
+    const error = document.errors[0];
+    if (error) throw new AppError("YAML_SYNTAX", error.message.split("\n")[0]!.replace(/:$/, ""));
+    try {
+      const value = plain(document.toJS({ maxAliasCount, mapAsMap: true }));
+      if (value !== null && value !== undefined) result.push(value);
+    } catch (cause) {
+      throw new AppError("YAML_SYNTAX", messageOf(cause), {}, { cause });
+    }
+  }
+  return result;
+}
+
+export function stringifyYaml(value: unknown): string {
+  return stringify(value, { ...settings, indent: 2, indentSeq: false, lineWidth: 0, aliasDuplicateObjects: false });
+}
+
+/** Maps to objects with string keys, bigints to numbers where nothing is lost. */
+function plain(value: unknown): unknown {
+  if (typeof value === "bigint") {
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : value;
+  }
+  if (Array.isArray(value)) return value.map(plain);
+  if (value instanceof Map) {
+    const object: Record<string, unknown> = {};
+    for (const [key, member] of value) setMember(object, keyText(key), plain(member));
+    return object;
+  }
+  if (value instanceof Set) return plain(new Map([...value].map((key) => [key, null])));
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
+  return value;
+}
+
+function keyText(key: unknown): string {
+  if (typeof key === "object" && key !== null) throw new AppError("YAML_SYNTAX", "map keys must be strings");
+  return String(key);
+}
