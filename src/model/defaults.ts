@@ -1,0 +1,46 @@
+// What the API fills in where a client says nothing, one function per kind over shared parts in defaults/. Runs on create
+// and update before admission and validation, and changes the object it is given. Upstream counterpart: the
+// SetDefaults_* families in pkg/apis/*/v1/defaults.go of 1.32.
+import * as cluster from "./defaults/cluster.ts";
+import { defaultPod, defaultPodTemplate } from "./defaults/pod.ts";
+import { defaultService } from "./defaults/service.ts";
+import * as workloads from "./defaults/workloads.ts";
+import type { ApiObject } from "./object.ts";
+import type { ResourceInfo } from "./resource-info.ts";
+
+/** Fills defaults in place; running it twice changes nothing more. */
+export function applyDefaults(info: Pick<ResourceInfo, "group" | "kind">, object: ApiObject): void {
+  // The table's functions take their own kinds; decoding has made sure that the object is one.
+  const apply = defaulters[`${info.group}/${info.kind}`] as ((object: ApiObject) => void) | undefined;
+  apply?.(object);
+}
+
+const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>> = {
+  "/Endpoints": cluster.defaultEndpoints,
+  "/LimitRange": cluster.defaultLimitRange,
+  "/Namespace": cluster.defaultNamespace,
+  "/Node": cluster.defaultNode,
+  "/PersistentVolume": cluster.defaultPersistentVolume,
+  "/PersistentVolumeClaim": cluster.defaultPersistentVolumeClaim,
+  "/Pod": defaultPod,
+  "/PodTemplate": (object: { template?: Parameters<typeof defaultPodTemplate>[0] }) =>
+    defaultPodTemplate(object.template),
+  "/ReplicationController": workloads.defaultReplicationController,
+  "/Secret": cluster.defaultSecret,
+  "/Service": defaultService,
+  "apps/DaemonSet": workloads.defaultDaemonSet,
+  "apps/Deployment": workloads.defaultDeployment,
+  "apps/ReplicaSet": workloads.defaultReplicaSet,
+  "apps/StatefulSet": workloads.defaultStatefulSet,
+  "autoscaling/HorizontalPodAutoscaler": workloads.defaultHorizontalPodAutoscaler,
+  "batch/CronJob": workloads.defaultCronJob,
+  "batch/Job": workloads.defaultJob,
+  "discovery.k8s.io/EndpointSlice": cluster.defaultEndpointSlice,
+  "networking.k8s.io/IngressClass": cluster.defaultIngressClass,
+  "networking.k8s.io/NetworkPolicy": cluster.defaultNetworkPolicy,
+  "rbac.authorization.k8s.io/ClusterRoleBinding": cluster.defaultRoleBinding,
+  "rbac.authorization.k8s.io/RoleBinding": cluster.defaultRoleBinding,
+  "scheduling.k8s.io/PriorityClass": cluster.defaultPriorityClass,
+  "storage.k8s.io/CSIDriver": cluster.defaultCsiDriver,
+  "storage.k8s.io/StorageClass": cluster.defaultStorageClass,
+};
