@@ -1,0 +1,31 @@
+// The admission plugins of this server, in upstream's order of application. Not there yet, and therefore not
+// advertised: LimitRanger, ResourceQuota, PodSecurity, webhooks and admission policies.
+import type { Random } from "#base/clock.ts";
+import type { RbacAuthorizer } from "../authz/rbac.ts";
+import { createDefaultStorageClass } from "./default-storage-class.ts";
+import { createDefaultTolerationSeconds } from "./default-toleration-seconds.ts";
+import { createNamespaceLifecycle } from "./namespace-lifecycle.ts";
+import { createNodeRestriction } from "./node-restriction.ts";
+import type { AdmissionPlugin } from "./plugin.ts";
+import { createPriority } from "./priority.ts";
+import { createRbacEscalation } from "./rbac-escalation.ts";
+import { createServiceAccount } from "./service-account.ts";
+
+export interface AdmissionDependencies {
+  readonly random: Random;
+  /** For escalation checks; without it roles and bindings may be written by whoever is authorised to. */
+  readonly rbac?: RbacAuthorizer;
+}
+
+/** Existence of namespaces is part of NamespaceLifecycle, as upstream's NamespaceExists is off by default. */
+export function createAdmissionPlugins(dependencies: AdmissionDependencies): readonly AdmissionPlugin[] {
+  return [
+    createNamespaceLifecycle(),
+    createServiceAccount(dependencies),
+    createNodeRestriction(),
+    createPriority(),
+    createDefaultTolerationSeconds(),
+    createDefaultStorageClass(),
+    ...(dependencies.rbac ? [createRbacEscalation({ rbac: dependencies.rbac })] : []),
+  ];
+}

@@ -1,0 +1,74 @@
+// The table of strategies: what each kind adds to the generic registry. Kinds that are not listed get shared handling
+// only. Upstream counterpart: the strategy.go files below pkg/registry.
+import type { Clock, Random } from "#base/clock.ts";
+import type { Strategy } from "../strategy.ts";
+import { certificateSigningRequests } from "./strategies/certificate-signing-requests.ts";
+import { coreEvents } from "./strategies/events.ts";
+import { jobs } from "./strategies/jobs.ts";
+import { namespaces } from "./strategies/namespaces.ts";
+import { plain, withStatus } from "./strategies/plain.ts";
+import { createPodStrategy } from "./strategies/pods.ts";
+import { clusterRoles, roleBindings, roles } from "./strategies/rbac.ts";
+import { secrets } from "./strategies/secrets.ts";
+import { createServiceStrategy, type ServiceStrategyOptions } from "./strategies/services.ts";
+
+export interface StrategyDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Default 10.43.0.0/16 and 30000-32767. */
+  readonly services?: ServiceStrategyOptions;
+}
+
+/** By qualified resource, e.g. `pods` or `deployments.apps`. */
+export function createStrategies(dependencies: StrategyDependencies): ReadonlyMap<string, Strategy> {
+  const table: Record<string, Strategy> = {
+    configmaps: plain({}),
+    endpoints: plain({ allowCreateOnUpdate: true }),
+    events: coreEvents,
+    limitranges: plain({ allowCreateOnUpdate: true }),
+    namespaces,
+    nodes: plain({ keepsStatusOnUpdate: true, selectable: { "spec.unschedulable": false } }),
+    persistentvolumeclaims: withStatus({ initial: { phase: "Pending" } }),
+    persistentvolumes: withStatus({ initial: { phase: "Pending" } }),
+    pods: createPodStrategy(),
+    podtemplates: plain({}),
+    replicationcontrollers: withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
+    resourcequotas: withStatus({}),
+    secrets,
+    serviceaccounts: plain({}),
+    services: createServiceStrategy(dependencies.services ?? {}, dependencies),
+
+    "controllerrevisions.apps": plain({}),
+    "daemonsets.apps": withStatus({ hasGeneration: true }),
+    "deployments.apps": withStatus({ hasGeneration: true }),
+    "replicasets.apps": withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
+    "statefulsets.apps": withStatus({ hasGeneration: true }),
+
+    "cronjobs.batch": withStatus({ hasGeneration: true }),
+    "jobs.batch": jobs,
+
+    "certificatesigningrequests.certificates.k8s.io": certificateSigningRequests,
+    "endpointslices.discovery.k8s.io": plain({ hasGeneration: true }),
+    "events.events.k8s.io": coreEvents,
+    "horizontalpodautoscalers.autoscaling": withStatus({}),
+    "ingresses.networking.k8s.io": withStatus({ hasGeneration: true }),
+    "ingressclasses.networking.k8s.io": plain({ hasGeneration: true }),
+    "leases.coordination.k8s.io": plain({ allowCreateOnUpdate: true, requireResourceVersion: true }),
+    "networkpolicies.networking.k8s.io": plain({ hasGeneration: true }),
+    "poddisruptionbudgets.policy": withStatus({ hasGeneration: true, requireResourceVersion: true }),
+    "priorityclasses.scheduling.k8s.io": plain({ hasGeneration: true }),
+    "runtimeclasses.node.k8s.io": plain({ requireResourceVersion: true }),
+
+    "clusterroles.rbac.authorization.k8s.io": clusterRoles,
+    "clusterrolebindings.rbac.authorization.k8s.io": roleBindings,
+    "roles.rbac.authorization.k8s.io": roles,
+    "rolebindings.rbac.authorization.k8s.io": roleBindings,
+
+    "csidrivers.storage.k8s.io": plain({ hasGeneration: true, requireResourceVersion: true }),
+    "csinodes.storage.k8s.io": plain({ requireResourceVersion: true }),
+    "csistoragecapacities.storage.k8s.io": plain({ requireResourceVersion: true }),
+    "storageclasses.storage.k8s.io": plain({}),
+    "volumeattachments.storage.k8s.io": withStatus({ requireResourceVersion: true }),
+  };
+  return new Map(Object.entries(table));
+}

@@ -1,0 +1,109 @@
+// Numbers handed out once: offsets of cluster IPs, node ports. The set in memory is only a hint made from the stored
+// objects; on every clash it is made again from them, so that what leaked (a crash, a changed type) comes back by
+// itself. Upstream counterpart: registry/core/service/{ipallocator,portallocator} with their repair loops.
+import type { Random } from "#base/clock.ts";
+
+export interface AllocatorOptions {
+  /** First and last number, both included. */
+  readonly first: number;
+  readonly last: number;
+  /** Up to this many numbers at the start are left to clients that ask by number, while others are free. */
+  readonly reservedAtStart: number;
+}
+
+export interface AllocatorDependencies {
+  readonly random: Random;
+  /** What the stored objects hold. */
+  used(): Promise<Iterable<number>>;
+}
+
+export class Allocator {
+  readonly #options: AllocatorOptions;
+  readonly #dependencies: AllocatorDependencies;
+  /** Undefined until first asked; at most last - first + 1 entries. */
+  #used: Set<number> | undefined;
+  /** Handed out and not yet seen in the store: their writes may be under way, so a repair must not give them away. */
+  readonly #pending = new Set<number>();
+
+  constructor(options: AllocatorOptions, dependencies: AllocatorDependencies) {
+    this.#options = options;
+    this.#dependencies = dependencies;
+  }
+
+  contains(number: number): boolean {
+    return number >= this.#options.first && number <= this.#options.last;
+  }
+
+  /** Takes just this one; false when somebody has it. */
+  async take(number: number): Promise<boolean> {
+    let used = this.#used ?? (await this.#load());
+    if (used.has(number)) used = await this.#load();
+    if (used.has(number)) return false;
+    this.#mark(used, number);
+    return true;
+  }
+
+  /** Any free one; undefined when all are taken. */
+  async next(): Promise<number | undefined> {
+    const { first, last, reservedAtStart } = this.#options;
+    for (const reload of [false, true]) {
+      const used = reload || !this.#used ? await this.#load() : this.#used;
+      const number = this.#pick(used, first + reservedAtStart, last) ?? this.#pick(used, first, last);
+      if (number === undefined) continue;
+      this.#mark(used, number);
+      return number;
+    }
+    return undefined;
+  }
+
+  release(number: number): void {
+    this.#pending.delete(number);
+    this.#used?.delete(number);
+  }
+
+  #mark(used: Set<number>, number: number): void {
+    used.add(number);
+    this.#pending.add(number);
+  }
+
+  /** A random start, then upwards and around: every number is looked at once at most. */
+  #pick(used: ReadonlySet<number>, first: number, last: number): number | undefined {
+    const size = last - first + 1;
+    const start = Math.floor(this.#dependencies.random.float() * size);
+    for (let i = 0; i < size; i++) {
+      const number = first + ((start + i) % size);
+      if (!used.has(number)) return number;
+    }
+    return undefined;
+  }
+
+  async #load(): Promise<Set<number>> {
+    const used = new Set(await this.#dependencies.used());
+    for (const number of this.#pending) {
+      if (used.has(number)) this.#pending.delete(number);
+      else used.add(number);
+    }
+    this.#used = used;
+    return used;
+  }
+}
+
+/** `10.43.0.0/16` as the numbers of its first and last address. */
+export function parseIpv4Range(cidr: string): { first: number; last: number } {
+  const [address = "", bits = "32"] = cidr.split("/");
+  const size = 2 ** (32 - Number(bits));
+  const first = Math.floor(ipv4ToNumber(address) / size) * size;
+  return { first, last: first + size - 1 };
+}
+
+/** NaN when it is no dotted quad. */
+export function ipv4ToNumber(address: string): number {
+  const parts = address.split(".");
+  if (parts.length !== 4 || !parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255))
+    return NaN;
+  return parts.reduce((sum, part) => sum * 256 + Number(part), 0);
+}
+
+export function numberToIpv4(number: number): string {
+  return [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join(".");
+}
