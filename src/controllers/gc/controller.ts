@@ -1,0 +1,190 @@
+// Garbage collection: what has owners goes when the last of them has gone. The graph is not kept apart: informers of all
+// resources (metadata only, where nobody else in the process wants more) with an index by owner are the graph, and a
+// table from uid to informer finds its nodes.
+//
+//   change of an object ──► mark its uid        deletion of an object ──► mark its dependents and its owners
+//                                  │
+//                                  ▼
+//   owners all gone: delete │ some gone: unlink those │ deleting with "orphan": free dependents │ "foregroundDeletion":
+//                                                        delete dependents first, then let go
+//
+// An owner that no informer shows is looked up in the API before it is believed absent, since informers of different
+// resources are not in step. Upstream counterpart: pkg/controller/garbagecollector.
+import type { Service } from "#base/service.ts";
+import type { Informer } from "#client/informer.ts";
+import type { OwnerReference } from "#model/gen/meta-v1.ts";
+import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
+import { allResources, events, resourceOfKind } from "#model/resources.ts";
+import { isNotFound } from "#model/status.ts";
+import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { foregroundFinalizer, isBlocking, isWaiting, type OwnerState, orphanFinalizer, planObject } from "./plan.ts";
+
+const name = "garbage-collector-controller";
+const ownerIndex = "owner";
+/** Uids that the API said are gone; saves the question for each of many dependents. Upstream keeps 500. */
+const maxAbsent = 500;
+
+interface Node {
+  readonly informer: Informer<ApiObject>;
+  readonly key: string;
+}
+
+export function createGarbageCollector(deps: ControllerDeps): Service {
+  const { client } = deps;
+  const recorder = deps.events.as(name);
+  const nodes = new Map<string, Node>();
+  const absent = new Set<string>();
+  const informers = collectable().map((resource) => deps.informers.informer(resource, { metadataOnly: true }));
+  for (const informer of informers) {
+    informer.addIndex(ownerIndex, (object) => object.metadata.ownerReferences?.map((r) => r.uid) ?? []);
+    const note = (object: ApiObject) => nodes.set(uidOf(object), { informer, key: keyOf(object) });
+    informer.addHandler({ add: note, update: note, delete: (object) => nodes.delete(uidOf(object)) });
+  }
+
+  const find = (uid: string): ApiObject | undefined => {
+    const node = nodes.get(uid);
+    const object = node?.informer.get(node.key);
+    return object && uidOf(object) === uid ? object : undefined;
+  };
+  const dependentsOf = (uid: string): ApiObject[] => informers.flatMap((i) => i.byIndex(ownerIndex, uid));
+
+  async function stateOf(reference: OwnerReference, namespace: string): Promise<OwnerState> {
+    const known = find(reference.uid);
+    if (known) {
+      // A namespaced owner owns only in its own namespace; elsewhere the reference points at nothing.
+      const isReachable = namespaceOf(known) === "" || namespaceOf(known) === namespace;
+      return !isReachable ? "absent" : isWaiting(known) ? "waiting" : "solid";
+    }
+    if (absent.has(reference.uid)) return "absent";
+    const slash = reference.apiVersion.indexOf("/");
+    const group = slash < 0 ? "" : reference.apiVersion.slice(0, slash);
+    const resource = resourceOfKind(group, reference.apiVersion.slice(slash + 1), reference.kind);
+    // Nothing can be said about kinds that this server does not serve: keeping is the safe side.
+    if (!resource) return "solid";
+    try {
+      const owner = await client.get(resource, reference.name, resource.namespaced ? namespace : undefined);
+      if (uidOf(owner) === reference.uid) return isWaiting(owner) ? "waiting" : "solid";
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    if (absent.size >= maxAbsent) absent.delete(absent.values().next().value!);
+    absent.add(reference.uid);
+    return "absent";
+  }
+
+  const target = (object: ApiObject) => ({ name: nameOf(object), namespace: namespaceOf(object) || undefined });
+
+  async function unlink(resource: ResourceInfo, object: ApiObject, uids: readonly string[]): Promise<void> {
+    const ownerReferences = object.metadata.ownerReferences?.filter((r) => !uids.includes(r.uid)) ?? [];
+    const { uid, resourceVersion } = object.metadata;
+    await client.patch(resource, target(object), { metadata: { uid, resourceVersion, ownerReferences } });
+  }
+
+  async function dropFinalizer(resource: ResourceInfo, object: ApiObject, finalizer: string): Promise<void> {
+    const finalizers = object.metadata.finalizers?.filter((f) => f !== finalizer) ?? [];
+    const { uid, resourceVersion } = object.metadata;
+    await client.patch(resource, target(object), { metadata: { uid, resourceVersion, finalizers } });
+  }
+
+  function checkNamespaces(object: ApiObject, resource: ResourceInfo): void {
+    for (const reference of object.metadata.ownerReferences ?? []) {
+      const owner = find(reference.uid);
+      if (!owner || namespaceOf(owner) === "" || namespaceOf(owner) === namespaceOf(object)) continue;
+      const { apiVersion, kind, name: ownerName, uid } = reference;
+      const inside = namespaceOf(object) === "" ? "cluster-scoped" : `namespace "${namespaceOf(object)}"`;
+      const message = `ownerRef [${apiVersion}/${kind}, namespace: ${namespaceOf(object)}, name: ${ownerName}, uid: ${uid}] does not exist in ${inside}`;
+      recorder.record({ resource, object, type: "Warning", reason: "OwnerRefInvalidNamespace", message });
+    }
+  }
+
+  let mark: (uid: string) => void = () => {};
+
+  async function process(uid: string): Promise<void> {
+    const object = find(uid);
+    const informer = nodes.get(uid)?.informer;
+    if (!object || !informer) return;
+    const { resource } = informer;
+    const references = object.metadata.ownerReferences ?? [];
+    const owners = [];
+    if (!isDeleting(object)) {
+      for (const reference of references) {
+        owners.push({ reference, state: await stateOf(reference, namespaceOf(object)) });
+      }
+    }
+    const dependents = dependentsOf(uid);
+    const action = planObject(object, owners, dependents.length > 0);
+    if (action.do === "nothing") return;
+    if (action.do === "unlink") await unlink(resource, object, action.uids);
+    else if (action.do === "delete") {
+      checkNamespaces(object, resource);
+      const preconditions = { uid, resourceVersion: object.metadata.resourceVersion ?? "" };
+      await client.delete(resource, target(object), { propagationPolicy: action.policy, preconditions });
+    } else if (action.do === "orphan-dependents") {
+      for (const dependent of dependents) {
+        const kind = nodes.get(uidOf(dependent))?.informer.resource;
+        if (kind) await tolerateGone(unlink(kind, dependent, [uid]));
+      }
+      await dropFinalizer(resource, object, orphanFinalizer);
+    } else {
+      const blocking = dependents.filter((d) => isBlocking(d, uid));
+      if (blocking.length === 0) await dropFinalizer(resource, object, foregroundFinalizer);
+      // Those that do not block go too, at their own pace.
+      for (const dependent of dependents) if (!isDeleting(dependent)) mark(uidOf(dependent));
+    }
+  }
+
+  const triggers = informers.map((informer) => {
+    const trigger = on(informer, function* (object, how) {
+      if (how === "delete") {
+        for (const dependent of dependentsOf(uidOf(object))) yield uidOf(dependent);
+        for (const reference of object.metadata.ownerReferences ?? []) yield reference.uid;
+        return;
+      }
+      if (object.metadata.ownerReferences?.length || isDeleting(object)) yield uidOf(object);
+    });
+    return {
+      ...trigger,
+      connect(add: (key: string) => void) {
+        mark = add;
+        trigger.connect(add);
+      },
+    };
+  });
+  return createController(
+    {
+      name,
+      workers: 8,
+      triggers,
+      async sync(uid) {
+        try {
+          await process(uid);
+        } catch (error) {
+          // Gone is what was wanted.
+          if (!isNotFound(error)) throw error;
+        }
+      },
+    },
+    deps,
+  );
+}
+
+async function tolerateGone(step: Promise<void>): Promise<void> {
+  try {
+    await step;
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+  }
+}
+
+/** Resources whose objects can be listed, watched and deleted; one version of each; not events, which expire. */
+function collectable(): ResourceInfo[] {
+  const needed = ["list", "watch", "delete"] as const;
+  return allResources.filter(
+    (resource) =>
+      needed.every((verb) => resource.verbs.includes(verb)) &&
+      resource.storageGroup === resource.group &&
+      resource.storageVersion === groupVersion(resource) &&
+      !(resource.group === events.group && resource.plural === events.plural),
+  );
+}

@@ -1,0 +1,213 @@
+// Watches over nodes: one that neither renews its lease nor posts its status for 50 seconds is not known to be ready;
+// its conditions say so, it is tainted, its pods are marked not ready, and those that do not tolerate it are evicted
+// (eviction.ts). Silence is measured from when a change was last seen here, on the monotonic clock, so that neither a
+// wrong wall clock nor our own restart makes a node look dead.
+// Upstream counterpart: pkg/controller/nodelifecycle/node_lifecycle_controller.go.
+import { rfc3339 } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Service } from "#base/service.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { nameOf, namespaceOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { leases, nodes, pods } from "#model/resources.ts";
+import { isConflict, isNotFound } from "#model/status.ts";
+import type { ControllerDeps } from "../runtime/controller.ts";
+import { withPodCondition } from "../runtime/pods.ts";
+import { nodeCondition, planTaints, silentConditions, zoneState } from "./plan.ts";
+
+/** kube-controller-manager 1.32: --node-monitor-period, --node-monitor-grace-period, --node-startup-grace-period. */
+const periodMs = 5_000;
+const graceMs = 50_000;
+const startupGraceMs = 60_000;
+/** --node-eviction-rate 0.1: one node in ten seconds. */
+const evictionPauseMs = 10_000;
+export const podsByNodeIndex = "node";
+
+interface Probe {
+  seen: string;
+  atMs: number;
+}
+
+export function createNodeLifecycleController(deps: ControllerDeps): Service {
+  const { client, clock, log } = deps;
+  const nodeStore = deps.informers.informer(nodes);
+  const leaseStore = deps.informers.informer(leases, { namespace: "kube-node-lease" });
+  const podStore = deps.informers.informer(pods);
+  podStore.addIndex(podsByNodeIndex, (pod) => (pod.spec.nodeName ? [pod.spec.nodeName] : []));
+  const events = deps.events.as("node-controller");
+  const probes = new Map<string, Probe>();
+  const evicting = new Set<string>();
+  let mayEvictAtMs = 0;
+
+  const say = (
+    resource: ResourceInfo,
+    object: Node | Pod,
+    type: "Normal" | "Warning",
+    reason: string,
+    message: string,
+  ) => events.record({ resource, object, type, reason, message });
+
+  /** Remembers when the node last gave a sign of life; how long ago that is. */
+  function silenceMs(node: Node): number {
+    const nowMs = clock.monotonicMs();
+    const lease = leaseStore.get(`kube-node-lease/${nameOf(node)}`);
+    const seen = `${lease?.spec?.renewTime ?? ""} ${nodeCondition(node, "Ready")?.lastHeartbeatTime ?? ""} ${node.metadata.uid}`;
+    const probe = probes.get(nameOf(node));
+    if (!probe || probe.seen !== seen) {
+      probes.set(nameOf(node), { seen, atMs: nowMs });
+      return 0;
+    }
+    return nowMs - probe.atMs;
+  }
+
+  async function markPods(node: Node): Promise<void> {
+    for (const pod of podStore.byIndex(podsByNodeIndex, nameOf(node))) {
+      const ready = pod.status?.conditions?.find((c) => c.type === "Ready");
+      if (ready?.status !== "True") continue;
+      const conditions = pod.status!.conditions!.map((c) =>
+        c === ready ? { ...c, status: "False", lastTransitionTime: rfc3339(clock.now()) } : c,
+      );
+      try {
+        await client.updateStatus(pods, { ...pod, status: { ...pod.status, conditions } });
+        say(pods as ResourceInfo, pod, "Warning", "NodeNotReady", "Node is not ready");
+      } catch (error) {
+        // The next round looks again at what is still marked ready.
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+      }
+    }
+  }
+
+  async function checkNode(seen: Node): Promise<Node> {
+    const hasSpoken = nodeCondition(seen, "Ready") !== undefined;
+    if (silenceMs(seen) <= (hasSpoken ? graceMs : startupGraceMs)) return seen;
+    const conditions = silentConditions(seen, rfc3339(clock.now()));
+    if (conditions === seen.status?.conditions) return seen;
+    const was = nodeCondition(seen, "Ready")?.status;
+    const node = await client.updateStatus(nodes, { ...seen, status: { ...seen.status, conditions: [...conditions] } });
+    if (was === "True") {
+      const message = `Node ${nameOf(node)} status is now: NodeNotReady`;
+      say(nodes as ResourceInfo, node, "Normal", "NodeNotReady", message);
+    }
+    return node;
+  }
+
+  /** Whether this node may be emptied: one node at a time, and none while most of the zone is down. */
+  function mayEvict(node: Node, state: ReturnType<typeof zoneState>): boolean {
+    const name = nameOf(node);
+    if (nodeCondition(node, "Ready")?.status === "True" || state === "full") {
+      evicting.delete(name);
+      return false;
+    }
+    if (evicting.has(name)) return true;
+    if (state === "partial" || clock.monotonicMs() < mayEvictAtMs) return false;
+    mayEvictAtMs = clock.monotonicMs() + evictionPauseMs;
+    evicting.add(name);
+    return true;
+  }
+
+  async function round(): Promise<void> {
+    const all = nodeStore.list();
+    for (const name of [...probes.keys()]) {
+      if (nodeStore.get(name)) continue;
+      probes.delete(name);
+      evicting.delete(name);
+    }
+    const checked: Node[] = [];
+    for (const node of all) {
+      try {
+        checked.push(await checkNode(node));
+      } catch (error) {
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+        checked.push(node);
+      }
+    }
+    const isReady = (node: Node) => nodeCondition(node, "Ready")?.status === "True";
+    const state = zoneState(checked.filter((node) => !isReady(node)).length, checked.length);
+    for (const node of checked) {
+      try {
+        await settleNode(node, state);
+      } catch (error) {
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+      }
+    }
+  }
+
+  async function settleNode(node: Node, state: ReturnType<typeof zoneState>): Promise<void> {
+    const taints = planTaints(node, mayEvict(node, state), rfc3339(clock.now()));
+    if (taints !== node.spec.taints && taints.length + (node.spec.taints?.length ?? 0) > 0) {
+      const { resourceVersion } = node.metadata;
+      const patch = { metadata: { resourceVersion }, spec: { taints: taints.length > 0 ? taints : null } };
+      await client.patch(nodes, { name: nameOf(node) }, patch);
+    }
+    if (nodeCondition(node, "Ready") && nodeCondition(node, "Ready")?.status !== "True") await markPods(node);
+  }
+
+  return {
+    name: "node-lifecycle-controller",
+    async run(signal, ready) {
+      try {
+        for (const informer of [nodeStore, leaseStore, podStore]) await informer.whenSynced(signal);
+        ready();
+        // Changes of nodes wake the loop early, so that taints follow conditions within moments.
+        let wake = () => {};
+        const unsubscribe = nodeStore.addHandler({ add: () => wake(), update: () => wake() });
+        try {
+          while (!signal.aborted) {
+            try {
+              await round();
+            } catch (error) {
+              if (isAbort(error, signal)) break;
+              log.debug("node round failed", { error: messageOf(error) });
+            }
+            await pause(clock, periodMs, signal, (fn) => {
+              wake = fn;
+            });
+          }
+        } finally {
+          unsubscribe();
+        }
+      } catch (error) {
+        if (!isAbort(error, signal)) throw error;
+      }
+    },
+  };
+}
+
+/** Waits for `ms`, a wake-up or the end, whichever is first. */
+async function pause(
+  clock: ControllerDeps["clock"],
+  ms: number,
+  signal: AbortSignal,
+  expose: (wake: () => void) => void,
+): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      cancel();
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const cancel = clock.after(ms, end);
+    signal.addEventListener("abort", end, { once: true });
+    expose(end);
+    if (signal.aborted) end();
+  });
+  expose(() => {});
+}
+
+/** Sets DisruptionTarget on a pod that is about to be removed by the control plane. */
+export async function markDisrupted(
+  deps: ControllerDeps,
+  pod: Pod,
+  why: { readonly reason: string; readonly message: string; readonly phase?: "Failed" },
+): Promise<Pod> {
+  const input = { type: "DisruptionTarget", status: "True", reason: why.reason, message: why.message };
+  const old = pod.status?.conditions ?? [];
+  const conditions = withPodCondition(old, input, rfc3339(deps.clock.now()));
+  const isOver = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
+  const phase = why.phase && !isOver ? why.phase : pod.status?.phase;
+  if (conditions === old && phase === pod.status?.phase) return pod;
+  const status = { ...pod.status, conditions: [...conditions], ...(phase ? { phase } : {}) };
+  return deps.client.updateStatus(pods, { ...pod, status });
+}
+
+export const podTarget = (pod: Pod) => ({ name: nameOf(pod), namespace: namespaceOf(pod) });

@@ -1,0 +1,96 @@
+// What the node lifecycle controller makes of a node that is silent, and of taints and tolerations. Pure.
+// Upstream counterpart: pkg/controller/{nodelifecycle,tainteviction}.
+import type { Node, NodeCondition, Pod, Taint } from "#model/gen/core-v1.ts";
+
+export const notReadyTaint = "node.kubernetes.io/not-ready";
+export const unreachableTaint = "node.kubernetes.io/unreachable";
+
+export const nodeCondition = (node: Node, type: string): NodeCondition | undefined =>
+  node.status?.conditions?.find((c) => c.type === type);
+
+/** Condition type, its bad status, and the NoSchedule taint that stands for it. */
+const conditionTaints: readonly (readonly [type: string, status: string, taint: string])[] = [
+  ["Ready", "False", notReadyTaint],
+  ["Ready", "Unknown", unreachableTaint],
+  ["MemoryPressure", "True", "node.kubernetes.io/memory-pressure"],
+  ["DiskPressure", "True", "node.kubernetes.io/disk-pressure"],
+  ["PIDPressure", "True", "node.kubernetes.io/pid-pressure"],
+  ["NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"],
+];
+const unschedulableTaint = "node.kubernetes.io/unschedulable";
+const watchedConditions = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] as const;
+
+/** Conditions of a node that has been silent for too long: what it said last is no longer known to hold. */
+export function silentConditions(node: Node, now: string): readonly NodeCondition[] {
+  const old = node.status?.conditions ?? [];
+  const replaced = watchedConditions.map((type): NodeCondition => {
+    const before = old.find((c) => c.type === type);
+    if (!before) {
+      const reason = "NodeStatusNeverUpdated";
+      const lastHeartbeatTime = node.metadata.creationTimestamp ?? now;
+      const message = "Kubelet never posted node status.";
+      return { type, status: "Unknown", reason, message, lastHeartbeatTime, lastTransitionTime: now };
+    }
+    if (before.status === "Unknown") return before;
+    const reason = "NodeStatusUnknown";
+    const message = "Kubelet stopped posting node status.";
+    return { ...before, status: "Unknown", reason, message, lastTransitionTime: now };
+  });
+  if (replaced.every((c) => old.includes(c))) return old;
+  return [...old.filter((c) => !replaced.some((r) => r.type === c.type)), ...replaced];
+}
+
+/**
+ * The node's taints as its conditions ask for; the same list when nothing changes. `isEvicting`: whether a node that is
+ * not ready may lose its pods, which is withheld while too much of the cluster is not ready.
+ */
+export function planTaints(node: Node, isEvicting: boolean, now: string): readonly Taint[] {
+  const old = node.spec.taints ?? [];
+  const wanted = new Set<string>();
+  for (const [type, status, key] of conditionTaints) {
+    if (nodeCondition(node, type)?.status === status) wanted.add(`${key}:NoSchedule`);
+  }
+  if (node.spec.unschedulable) wanted.add(`${unschedulableTaint}:NoSchedule`);
+  const ready = nodeCondition(node, "Ready")?.status;
+  if (isEvicting && ready === "False") wanted.add(`${notReadyTaint}:NoExecute`);
+  if (isEvicting && ready === "Unknown") wanted.add(`${unreachableTaint}:NoExecute`);
+  const managed = new Set([...conditionTaints.map(([, , key]) => key), unschedulableTaint]);
+  const isOurs = (t: Taint) =>
+    managed.has(t.key) && (t.effect === "NoSchedule" || t.key === notReadyTaint || t.key === unreachableTaint);
+  const kept = old.filter((t) => !isOurs(t) || wanted.has(`${t.key}:${t.effect}`));
+  const added = [...wanted].filter((id) => !kept.some((t) => `${t.key}:${t.effect}` === id));
+  if (added.length === 0 && kept.length === old.length) return old;
+  return [
+    ...kept,
+    ...added.map((id): Taint => {
+      const at = id.lastIndexOf(":");
+      return { key: id.slice(0, at), effect: id.slice(at + 1), timeAdded: now };
+    }),
+  ];
+}
+
+/** How the zone is doing decides whether silent nodes lose their pods. */
+export type ZoneState = "normal" | "partial" | "full";
+/** Upstream: more than 55 % and at least three nodes not ready is a partial disruption; then small zones evict nothing. */
+export function zoneState(notReadyCount: number, count: number): ZoneState {
+  if (count > 0 && notReadyCount === count) return "full";
+  return notReadyCount > 2 && notReadyCount / count >= 0.55 ? "partial" : "normal";
+}
+
+/** Milliseconds that `pod` may stay on a node with these taints: 0 none, Infinity for ever. */
+export function stayMs(pod: Pod, taints: readonly Taint[]): number {
+  let shortest = Number.POSITIVE_INFINITY;
+  for (const taint of taints) {
+    if (taint.effect !== "NoExecute") continue;
+    const tolerations = (pod.spec.tolerations ?? []).filter((t) => {
+      if (t.effect && t.effect !== taint.effect) return false;
+      if (t.key && t.key !== taint.key) return false;
+      return (t.operator ?? "Equal") === "Exists" || (t.key !== undefined && (t.value ?? "") === (taint.value ?? ""));
+    });
+    if (tolerations.length === 0) return 0;
+    for (const t of tolerations) {
+      if (t.tolerationSeconds !== undefined) shortest = Math.min(shortest, Math.max(0, t.tolerationSeconds) * 1000);
+    }
+  }
+  return shortest;
+}

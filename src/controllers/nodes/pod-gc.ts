@@ -1,0 +1,90 @@
+// Removes pods that nothing else will: those bound to nodes that no longer exist, those that were deleted before they
+// were scheduled, and the oldest of too many finished ones. Upstream counterpart: pkg/controller/podgc.
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Service } from "#base/service.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { isDeleting, uidOf } from "#model/object.ts";
+import { nodes, pods } from "#model/resources.ts";
+import { isConflict, isNotFound } from "#model/status.ts";
+import type { ControllerDeps } from "../runtime/controller.ts";
+import { isPodFinished } from "../runtime/pods.ts";
+import { markDisrupted, podTarget } from "./lifecycle.ts";
+
+const periodMs = 20_000;
+/** A node that is gone may come back under its name while it reboots: upstream's quarantine. */
+const quarantineMs = 40_000;
+/** kube-controller-manager's --terminated-pod-gc-threshold. */
+const finishedThreshold = 12_500;
+
+export function createPodGcController(deps: ControllerDeps): Service {
+  const { client, clock, log } = deps;
+  const nodeStore = deps.informers.informer(nodes);
+  const podStore = deps.informers.informer(pods);
+  const missingSince = new Map<string, number>();
+
+  async function remove(pod: Pod, why?: { readonly reason: string; readonly message: string }): Promise<void> {
+    try {
+      if (why) await markDisrupted(deps, pod, { ...why, phase: "Failed" });
+      await client.delete(pods, podTarget(pod), { gracePeriodSeconds: 0, preconditions: { uid: uidOf(pod) } });
+    } catch (error) {
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
+  }
+
+  /** Names of nodes that pods are bound to and that have been missing for long enough. */
+  async function lostNodes(all: readonly Pod[]): Promise<ReadonlySet<string>> {
+    const lost = new Set<string>();
+    const named = new Set(all.flatMap((pod) => (pod.spec.nodeName ? [pod.spec.nodeName] : [])));
+    for (const name of [...missingSince.keys()]) if (!named.has(name) || nodeStore.get(name)) missingSince.delete(name);
+    for (const name of named) {
+      if (nodeStore.get(name)) continue;
+      const since = missingSince.get(name) ?? clock.monotonicMs();
+      missingSince.set(name, since);
+      if (clock.monotonicMs() - since < quarantineMs) continue;
+      try {
+        await client.get(nodes, name);
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+        lost.add(name);
+      }
+    }
+    return lost;
+  }
+
+  async function round(): Promise<void> {
+    const all = podStore.list();
+    const finished = all.filter((pod) => isPodFinished(pod) && !isDeleting(pod));
+    if (finished.length > finishedThreshold) {
+      finished.sort((a, b) => ((a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? -1 : 1));
+      for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod);
+    }
+    const lost = await lostNodes(all);
+    for (const pod of all) {
+      const node = pod.spec.nodeName;
+      if (node && lost.has(node)) {
+        await remove(pod, { reason: "DeletionByPodGC", message: "PodGC: node no longer exists" });
+      } else if (!node && isDeleting(pod)) await remove(pod);
+    }
+  }
+
+  return {
+    name: "pod-garbage-collector-controller",
+    async run(signal, ready) {
+      try {
+        for (const informer of [nodeStore, podStore]) await informer.whenSynced(signal);
+        ready();
+        while (!signal.aborted) {
+          await clock.sleep(periodMs, signal);
+          try {
+            await round();
+          } catch (error) {
+            // The next round starts from what is there then.
+            if (!isAbort(error, signal)) log.debug("pod collection failed", { error: messageOf(error) });
+          }
+        }
+      } catch (error) {
+        if (!isAbort(error, signal)) throw error;
+      }
+    },
+  };
+}

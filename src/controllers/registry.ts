@@ -1,0 +1,44 @@
+// The list of all controllers. Each is one Service; entry/ runs them after the informers. They meet nothing but the API:
+// no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
+import type { Service } from "#base/service.ts";
+import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import { createGarbageCollector } from "./gc/controller.ts";
+import { createNamespaceController } from "./namespaces/controller.ts";
+import { createTaintEvictionController } from "./nodes/eviction.ts";
+import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
+import { createPodGcController } from "./nodes/pod-gc.ts";
+import type { ControllerDeps } from "./runtime/controller.ts";
+import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createDeploymentController } from "./workloads/deployment/controller.ts";
+import { createJobController, createTtlAfterFinishedController } from "./workloads/job/controller.ts";
+import {
+  createReplicaSetController,
+  createReplicationControllerController,
+} from "./workloads/replicaset/controller.ts";
+
+/** `events` must be run by whoever made it (it is a Service), as must `informers`. */
+export interface ControllersDeps extends ControllerDeps {
+  /** PEM of the CA that signed the API server's certificate, for kube-root-ca.crt. */
+  readonly rootCa: string;
+}
+
+/** In the order in which they become useful: accounts before pods, makers of pods before watchers of nodes. */
+export function createControllers(deps: ControllersDeps): Service[] {
+  return [
+    createServiceAccountController(deps),
+    createRootCaController(deps, { rootCa: deps.rootCa }),
+    createDeploymentController(deps),
+    createReplicaSetController(deps),
+    createReplicationControllerController(deps),
+    createJobController(deps),
+    createTtlAfterFinishedController(deps),
+    createEndpointsController(deps),
+    createEndpointSliceController(deps),
+    createNodeLifecycleController(deps),
+    createTaintEvictionController(deps),
+    createPodGcController(deps),
+    createNamespaceController(deps),
+    // Last: it watches everything, metadata only where no other controller has asked for more.
+    createGarbageCollector(deps),
+  ];
+}

@@ -1,0 +1,109 @@
+// The shape of every control loop here: informers mark keys, a queue hands out each key once, `sync` brings the world
+// one step closer to what the object under that key asks for. A controller is its sync function plus the table of which
+// change marks which keys; everything else is in this file.
+//
+// `sync` reads the informers' stores, never changes what it finds there, and throws on any failure: the key comes back
+// after a growing pause. It must be right when called at any time, twice, or after missing any number of changes.
+// Upstream counterpart: the sample-controller's Run / processNextWorkItem / syncHandler.
+import type { Clock, Random } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Service } from "#base/service.ts";
+import type { Client } from "#client/client.ts";
+import type { EventRecorder } from "#client/events.ts";
+import type { Informer, InformerFactory } from "#client/informer.ts";
+import { WorkQueue } from "#client/workqueue.ts";
+import { type ApiObject, keyOf } from "#model/object.ts";
+import { isApiError, isConflict } from "#model/status.ts";
+
+/** What all controllers are given. */
+export interface ControllerDeps {
+  readonly client: Client;
+  readonly informers: InformerFactory;
+  readonly events: EventRecorder;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+export interface Trigger {
+  readonly informer: Informer<never>;
+  readonly connect: (mark: (key: string) => void) => void;
+}
+
+/** Changes of `informer`'s objects mark the keys that `keys` names; by default the object's own. */
+export function on<T extends ApiObject>(
+  informer: Informer<T>,
+  keys: (object: T, how: "add" | "update" | "delete") => Iterable<string | undefined> = (object) => [keyOf(object)],
+): Trigger {
+  return {
+    informer: informer as unknown as Informer<never>,
+    connect(mark) {
+      const markAll = (object: T, how: "add" | "update" | "delete") => {
+        for (const key of keys(object, how)) if (key !== undefined) mark(key);
+      };
+      informer.addHandler({
+        add: (object) => markAll(object, "add"),
+        // The old object counts too: what no longer belongs somewhere must be missed there.
+        update: (object, old) => {
+          markAll(old, "update");
+          markAll(object, "update");
+        },
+        delete: (object) => markAll(object, "delete"),
+      });
+    },
+  };
+}
+
+export interface ControllerSpec {
+  /** As upstream names it in events and metrics, e.g. deployment-controller. */
+  readonly name: string;
+  /** Keys in work at a time. They share one event loop: more only hides waiting for writes. */
+  readonly workers: number;
+  readonly triggers: readonly Trigger[];
+  /** `again(ms)` asks to look at this key once more after a while, whatever happens meanwhile. */
+  sync(key: string, again: (ms: number) => void, signal: AbortSignal): Promise<void>;
+}
+
+/** The service that runs `spec`; ready when its informers have synced. */
+export function createController(spec: ControllerSpec, deps: ControllerDeps): Service {
+  const queue = new WorkQueue({ name: spec.name }, deps);
+  const log = deps.log.child({ controller: spec.name });
+  for (const trigger of spec.triggers) trigger.connect((key) => queue.add(key));
+  const failures = deps.metrics.counter("mote_controllers_sync_failures_total", "Syncs of a key that failed.");
+
+  const work = async (key: string, signal: AbortSignal): Promise<void> => {
+    try {
+      await spec.sync(key, (ms) => queue.addAfter(key, ms), signal);
+      queue.forget(key);
+    } catch (error) {
+      if (isAbort(error, signal)) return;
+      queue.retry(key);
+      failures.add(1, { controller: spec.name });
+      // Losing a race is how optimistic concurrency works; a key that keeps failing is worth a look.
+      const isWorthALook = !isConflict(error) && queue.failures(key) === 8;
+      log[isWorthALook ? "warn" : "debug"]("sync failed", { key, error: messageOf(error) });
+    }
+  };
+
+  return {
+    name: spec.name,
+    async run(signal, ready) {
+      try {
+        for (const trigger of spec.triggers) await trigger.informer.whenSynced(signal);
+      } catch (error) {
+        if (isAbort(error, signal)) return;
+        throw error;
+      }
+      ready();
+      await queue.run({ workers: spec.workers }, (key) => work(key, signal), signal);
+    },
+  };
+}
+
+/** Writing into a namespace that is going away: nothing to report, the namespace controller finishes the job. */
+export const isNamespaceTerminating = (error: unknown): boolean =>
+  isApiError(error, "Forbidden") &&
+  (error.status.details?.causes ?? []).some((cause) => cause.reason === "NamespaceTerminating");

@@ -1,0 +1,195 @@
+// Endpoints and EndpointSlices of services that select pods: two controllers over the same stores, since readers of the
+// old object should not wait for writers of the new ones, and the other way round. The layout is in plan.ts.
+// Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: mirroring of hand-made Endpoints, topology hints.
+import { rfc3339 } from "#base/clock.ts";
+import type { Service as RunningService } from "#base/service.ts";
+import type { Endpoints, Pod, Service } from "#model/gen/core-v1.ts";
+import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
+import { isDeleting, keyOf, nameOf, namespaceOf, splitKey } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { endpointSlices, endpoints, nodes, pods, services } from "#model/resources.ts";
+import { isNotFound } from "#model/status.ts";
+import {
+  type ControllerDeps,
+  createController,
+  isNamespaceTerminating,
+  on,
+  type Trigger,
+} from "../runtime/controller.ts";
+import { Expectations } from "../runtime/expectations.ts";
+import { controllerReference } from "../runtime/owners.ts";
+import {
+  desiredGroups,
+  desiredSubsets,
+  endpointsLabels,
+  isManaged,
+  isSameEndpoints,
+  lastChangeAnnotation,
+  managedBy,
+  managedByLabel,
+  planSlices,
+  type SliceContent,
+  serviceNameLabel,
+  sliceLabels,
+} from "./plan.ts";
+
+const sliceIndex = "service";
+
+const isSelected = (service: Service, pod: Pod): boolean =>
+  isManaged(service) && Object.entries(service.spec.selector ?? {}).every(([k, v]) => pod.metadata.labels?.[k] === v);
+
+/** What both controllers look at: a service, and the pods that it selects or has ceased to select. */
+function triggersOf(deps: ControllerDeps): Trigger[] {
+  const serviceStore = deps.informers.informer(services);
+  return [
+    on(serviceStore),
+    on(deps.informers.informer(pods), function* (pod) {
+      for (const service of serviceStore.list(namespaceOf(pod))) if (isSelected(service, pod)) yield keyOf(service);
+    }),
+  ];
+}
+
+function selectedPods(deps: ControllerDeps, service: Service): Pod[] {
+  return deps.informers
+    .informer(pods)
+    .list(namespaceOf(service))
+    .filter((pod) => isSelected(service, pod));
+}
+
+export function createEndpointSliceController(deps: ControllerDeps): RunningService {
+  const { client, clock } = deps;
+  const serviceStore = deps.informers.informer(services);
+  const nodeStore = deps.informers.informer(nodes);
+  const sliceStore = deps.informers.informer(endpointSlices);
+  const events = deps.events.as("endpoint-slice-controller");
+  const expectations = new Expectations(clock);
+  const serviceKeyOf = (slice: EndpointSlice): string | undefined => {
+    const { [serviceNameLabel]: service, [managedByLabel]: manager } = slice.metadata.labels ?? {};
+    return service && manager === managedBy ? `${namespaceOf(slice)}/${service}` : undefined;
+  };
+  sliceStore.addIndex(sliceIndex, (slice) => [serviceKeyOf(slice) ?? ""]);
+  sliceStore.addHandler({
+    add(slice) {
+      const key = serviceKeyOf(slice);
+      if (key) expectations.creationSeen(key);
+    },
+  });
+
+  async function sync(key: string): Promise<void> {
+    const service = serviceStore.get(key);
+    if (!service || isDeleting(service)) {
+      // Slices go with their owner, by garbage collection.
+      expectations.forget(key);
+      return;
+    }
+    if (!isManaged(service)) return;
+    // Slices just created that the store does not show would be made once more; their arrival marks the key again.
+    if (!expectations.satisfied(key)) return;
+    const zoneOf = (node: string) => nodeStore.get(node)?.metadata.labels?.["topology.kubernetes.io/zone"];
+    const existing = sliceStore.byIndex(sliceIndex, key).filter((slice) => !isDeleting(slice));
+    const labels = sliceLabels(service);
+    const plan = planSlices(existing, desiredGroups(service, selectedPods(deps, service), zoneOf), labels);
+    const annotations = { [lastChangeAnnotation]: rfc3339(clock.now()) };
+    try {
+      for (const content of plan.create) {
+        expectations.expectCreations(key, 1);
+        try {
+          await client.create(endpointSlices, sliceOf(service, content, labels, annotations));
+        } catch (error) {
+          expectations.creationSeen(key);
+          throw error;
+        }
+      }
+      for (const slice of plan.update) {
+        const metadata = { ...slice.metadata, annotations: { ...slice.metadata.annotations, ...annotations } };
+        await client.update(endpointSlices, { ...slice, metadata });
+      }
+      for (const slice of plan.remove) await removeIfThere(slice);
+    } catch (error) {
+      if (isNamespaceTerminating(error)) return;
+      const message = `Error updating Endpoint Slices for Service ${key}: ${error instanceof Error ? error.message : error}`;
+      const reason = "FailedToUpdateEndpointSlices";
+      events.record({ resource: services as ResourceInfo, object: service, type: "Warning", reason, message });
+      throw error;
+    }
+  }
+
+  async function removeIfThere(slice: EndpointSlice): Promise<void> {
+    try {
+      await client.delete(endpointSlices, { name: nameOf(slice), namespace: namespaceOf(slice) });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+  }
+
+  const slicesOf = on(sliceStore, (slice) => [serviceKeyOf(slice)]);
+  const triggers = [...triggersOf(deps), slicesOf, on(nodeStore, () => [])];
+  return createController({ name: "endpoint-slice-controller", workers: 5, triggers, sync }, deps);
+}
+
+function sliceOf(
+  service: Service,
+  content: SliceContent,
+  labels: Readonly<Record<string, string>>,
+  annotations: Readonly<Record<string, string>>,
+): EndpointSlice {
+  return {
+    apiVersion: "discovery.k8s.io/v1",
+    kind: "EndpointSlice",
+    metadata: {
+      generateName: `${nameOf(service)}-`,
+      namespace: namespaceOf(service),
+      labels: { ...labels },
+      annotations: { ...annotations },
+      ownerReferences: [controllerReference(services as ResourceInfo, service)],
+    },
+    ...content,
+  };
+}
+
+export function createEndpointsController(deps: ControllerDeps): RunningService {
+  const { client, clock } = deps;
+  const serviceStore = deps.informers.informer(services);
+  const endpointsStore = deps.informers.informer(endpoints);
+
+  async function sync(key: string): Promise<void> {
+    const service = serviceStore.get(key);
+    const { namespace, name } = splitKey(key);
+    if (!service) {
+      // Endpoints have no owner reference: whoever deletes the service relies on this.
+      try {
+        await client.delete(endpoints, { name, namespace });
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+      return;
+    }
+    if (!isManaged(service)) return;
+    const { subsets, isTruncated } = desiredSubsets(service, selectedPods(deps, service));
+    const old = endpointsStore.get(key);
+    const { ["endpoints.kubernetes.io/over-capacity"]: _, ...kept } = old?.metadata.annotations ?? {};
+    const next: Endpoints = {
+      apiVersion: "v1",
+      kind: "Endpoints",
+      metadata: {
+        ...(old?.metadata ?? { name, namespace }),
+        labels: { ...endpointsLabels(service) },
+        annotations: {
+          ...kept,
+          ...(isTruncated ? { "endpoints.kubernetes.io/over-capacity": "truncated" } : {}),
+          [lastChangeAnnotation]: rfc3339(clock.now()),
+        },
+      },
+      ...(subsets.length > 0 ? { subsets } : {}),
+    };
+    try {
+      if (!old) await client.create(endpoints, next);
+      else if (!isSameEndpoints(old, next)) await client.update(endpoints, next);
+    } catch (error) {
+      if (!isNamespaceTerminating(error)) throw error;
+    }
+  }
+
+  const triggers = [...triggersOf(deps), on(endpointsStore)];
+  return createController({ name: "endpoint-controller", workers: 5, triggers, sync }, deps);
+}

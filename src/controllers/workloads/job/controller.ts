@@ -1,0 +1,461 @@
+// Jobs: run pods until enough have succeeded, or too many have failed. No pod is counted twice or missed: every pod
+// carries a finalizer until its uid stands in the status, and its uid stands there until the finalizer is gone.
+//
+//   pod ends ──► uid into status.uncountedTerminatedPods ──► finalizer off the pod ──► counted, uid out of the status
+//
+// A job that is decided (SuccessCriteriaMet, FailureTarget) becomes Complete or Failed once all is counted and no pod
+// is terminating. Upstream counterpart: pkg/controller/job (1.32). Not here: backoffLimitPerIndex, podFailurePolicy,
+// successPolicy; jobs with spec.managedBy of another controller are left alone.
+import { rfc3339 } from "#base/clock.ts";
+import type { Service } from "#base/service.ts";
+import type { Job, JobCondition, JobStatus } from "#model/gen/batch-v1.ts";
+import type { Container, Pod } from "#model/gen/core-v1.ts";
+import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, splitKey, uidOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { jobs, pods } from "#model/resources.ts";
+import { isApiError, isNotFound } from "#model/status.ts";
+import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
+import { isEqual } from "../../runtime/equal.ts";
+import { Expectations } from "../../runtime/expectations.ts";
+import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
+import { isPodActive, isPodFinished, isPodReady } from "../../runtime/pods.ts";
+import { matcherOf } from "../../runtime/selector.ts";
+import {
+  completionIndexKey,
+  completionIndexOf,
+  conditionOf,
+  countEnded,
+  deadlineInMs,
+  decidedOutcome,
+  failurePauseMs,
+  formatIndexes,
+  hasFailed,
+  hasSucceeded,
+  isFinished,
+  isIndexed,
+  isTracked,
+  maxUncounted,
+  type Outcome,
+  parseIndexes,
+  planFailure,
+  planPods,
+  planSuccess,
+  trackingFinalizer,
+} from "./plan.ts";
+
+const name = "job-controller";
+
+/** Failures of a job's pods since the last success, for the pause before the next pod. */
+interface FailureRecord {
+  inARow: number;
+  lastAtMs: number;
+}
+
+export function createJobController(deps: ControllerDeps): Service {
+  const { client, clock } = deps;
+  const jobStore = deps.informers.informer(jobs);
+  const podStore = deps.informers.informer(pods);
+  const events = deps.events.as(name);
+  const podControl = createPodControl(client, events, jobs as ResourceInfo);
+  const expectations = new Expectations(clock);
+  const failures = new Map<string, FailureRecord>();
+  /** Finalizers taken off whose pods the store still shows with them. */
+  const untracked = new Map<string, Set<string>>();
+  indexByController(podStore);
+
+  const jobKeyOf = (pod: Pod) => controllerKey(pod, "Job");
+  const seeDeletion = (pod: Pod) => {
+    const key = jobKeyOf(pod);
+    if (key) expectations.deletionSeen(key, uidOf(pod));
+  };
+  podStore.addHandler({
+    add(pod) {
+      const key = jobKeyOf(pod);
+      if (isDeleting(pod)) seeDeletion(pod);
+      else if (key) expectations.creationSeen(key);
+    },
+    update(pod) {
+      if (isDeleting(pod)) seeDeletion(pod);
+      const key = jobKeyOf(pod);
+      if (key && !isTracked(pod)) untracked.get(key)?.delete(uidOf(pod));
+    },
+    delete(pod) {
+      seeDeletion(pod);
+      const key = jobKeyOf(pod);
+      if (key) untracked.get(key)?.delete(uidOf(pod));
+    },
+  });
+
+  const say = (job: Job, type: "Normal" | "Warning", reason: string, message: string) =>
+    events.record({ resource: jobs as ResourceInfo, object: job, type, reason, message });
+
+  async function deletePods(key: string, job: Job, doomed: readonly Pod[]): Promise<void> {
+    expectations.expectDeletions(key, doomed.map(uidOf));
+    const results = await Promise.allSettled(doomed.map((pod) => podControl.delete(pod, job)));
+    results.forEach((result, i) => {
+      if (result.status === "rejected") expectations.deletionSeen(key, uidOf(doomed[i]!));
+    });
+    const failed = results.find((r) => r.status === "rejected");
+    if (failed) throw failed.reason;
+  }
+
+  async function createPods(key: string, job: Job, count: number, indexes: readonly number[]): Promise<void> {
+    expectations.expectCreations(key, count);
+    const { done, error } = await slowStart(count, (i) => podControl.create(podOf(job, indexes[i]), job));
+    for (let i = done; i < count; i++) expectations.creationSeen(key);
+    if (error !== undefined && !isNamespaceTerminating(error)) throw error;
+  }
+
+  async function removeFinalizer(key: string, pod: Pod): Promise<void> {
+    const gone = untracked.get(key) ?? new Set();
+    untracked.set(key, gone);
+    gone.add(uidOf(pod));
+    const metadata = {
+      uid: uidOf(pod),
+      resourceVersion: pod.metadata.resourceVersion,
+      finalizers: pod.metadata.finalizers?.filter((f) => f !== trackingFinalizer) ?? [],
+    };
+    try {
+      await client.patch(pods, { name: nameOf(pod), namespace: namespaceOf(pod) }, { metadata });
+    } catch (error) {
+      gone.delete(uidOf(pod));
+      if (!isNotFound(error)) throw error;
+    }
+  }
+
+  function noteFailures(key: string, newFailed: readonly Pod[], newSucceeded: readonly Pod[]): FailureRecord {
+    const record = failures.get(key) ?? { inARow: 0, lastAtMs: 0 };
+    const endOf = (pod: Pod): number => {
+      const ends = (pod.status?.containerStatuses ?? []).map((s) => Date.parse(s.state?.terminated?.finishedAt ?? ""));
+      return Math.max(0, ...ends.filter((ms) => !Number.isNaN(ms))) || clock.now();
+    };
+    const lastSuccessMs = Math.max(0, ...newSucceeded.map(endOf));
+    if (newSucceeded.length > 0) record.inARow = 0;
+    for (const pod of newFailed) {
+      if (endOf(pod) <= lastSuccessMs) continue;
+      record.inARow++;
+      record.lastAtMs = Math.max(record.lastAtMs, endOf(pod));
+    }
+    failures.set(key, record);
+    return record;
+  }
+
+  /** The last part of a sync: counts what has ended, in the order that survives a crash at any point. */
+  async function track(
+    key: string,
+    job: Job,
+    owned: readonly Pod[],
+    status: JobStatus,
+    outcome: Outcome | undefined,
+    terminatingCount: number,
+  ): Promise<void> {
+    const removed = untracked.get(key) ?? new Set<string>();
+    const held = new Set(owned.filter((pod) => isTracked(pod) && !removed.has(uidOf(pod))).map(uidOf));
+    let next = countUnheld(job, status, held);
+    const doneWith: Pod[] = [];
+    const succeeded = new Set(next.uncountedTerminatedPods?.succeeded ?? []);
+    const failed = new Set(next.uncountedTerminatedPods?.failed ?? []);
+    const indexes = new Set(parseIndexes(next.completedIndexes, job.spec.completions ?? 0));
+    for (const pod of owned) {
+      const uid = uidOf(pod);
+      if (!held.has(uid)) continue;
+      const isOver = hasSucceeded(pod) || hasFailed(pod);
+      if (!isOver && !isDeleting(job)) continue;
+      doneWith.push(pod);
+      if (hasSucceeded(pod) && !failed.has(uid)) {
+        const index = completionIndexOf(pod);
+        if (!isIndexed(job)) succeeded.add(uid);
+        else if (index !== undefined && index < (job.spec.completions ?? 0)) indexes.add(index);
+      } else if (isOver) failed.add(uid);
+      if (succeeded.size + failed.size >= maxUncounted) break;
+    }
+    const now = rfc3339(clock.now());
+    next = withUncounted(next, [...succeeded], [...failed]);
+    if (isIndexed(job)) {
+      const sorted = [...indexes].sort((a, b) => a - b);
+      const { completedIndexes: _, succeeded: __, ...rest } = next;
+      next = {
+        ...rest,
+        ...(sorted.length > 0 ? { completedIndexes: formatIndexes(sorted), succeeded: sorted.length } : {}),
+      };
+    }
+    if (outcome && !conditionOf({ ...job, status: next }, outcome.type)) {
+      next = { ...next, conditions: [...(next.conditions ?? []), makeCondition(outcome.type, outcome, now)] };
+    }
+    let current = job;
+    const write = async (wanted: JobStatus): Promise<void> => {
+      if (!isEqual(wanted, current.status)) current = await client.updateStatus(jobs, { ...current, status: wanted });
+    };
+    if (doneWith.length > 0) {
+      await write(next);
+      const results = await Promise.allSettled(doneWith.map((pod) => removeFinalizer(key, pod)));
+      doneWith.forEach((pod, i) => {
+        if (results[i]!.status === "fulfilled") held.delete(uidOf(pod));
+      });
+      next = countUnheld(job, next, held);
+      const broken = results.find((r) => r.status === "rejected");
+      if (broken) {
+        await write(next);
+        throw broken.reason;
+      }
+    }
+    const isCounted = (next.uncountedTerminatedPods?.succeeded?.length ?? 0) === 0 && held.size === 0;
+    const isAllCounted = isCounted && (next.uncountedTerminatedPods?.failed?.length ?? 0) === 0;
+    if (outcome && isAllCounted && terminatingCount === 0) {
+      const type = outcome.type === "SuccessCriteriaMet" ? "Complete" : "Failed";
+      next = {
+        ...next,
+        conditions: [...(next.conditions ?? []), makeCondition(type, outcome, now)],
+        ...(type === "Complete" ? { completionTime: now } : {}),
+      };
+      await write(next);
+      if (type === "Complete") say(job, "Normal", "Completed", "Job completed");
+      else say(job, "Warning", outcome.reason, outcome.message);
+      return;
+    }
+    await write(next);
+  }
+
+  async function sync(key: string, again: (ms: number) => void): Promise<void> {
+    const job = jobStore.get(key);
+    if (!job) {
+      expectations.forget(key);
+      failures.delete(key);
+      untracked.delete(key);
+      await freeOrphans(key);
+      return;
+    }
+    if (job.spec.managedBy !== undefined && job.spec.managedBy !== "kubernetes.io/job-controller") return;
+    const isCertain = expectations.satisfied(key);
+    const owned = await claim(client, {
+      owner: job,
+      ownerResource: jobs,
+      dependents: podStore,
+      dependentResource: pods,
+      matches: matcherOf(job.spec.selector),
+      finalizer: trackingFinalizer,
+    });
+    if (isFinished(job)) {
+      for (const pod of owned) if (isTracked(pod)) await removeFinalizer(key, pod);
+      return;
+    }
+    const nowMs = clock.now();
+    const now = rfc3339(nowMs);
+    const removed = untracked.get(key) ?? new Set<string>();
+    const countable = owned.filter((pod) => !removed.has(uidOf(pod)));
+    const counts = countEnded(job, countable);
+    const pause = noteFailures(key, freshOnly(job, counts.newFailed), counts.newSucceeded);
+    let active = owned.filter(isPodActive);
+    let terminating = owned.filter((pod) => isDeleting(pod) && !isPodFinished(pod)).length;
+    let status: JobStatus = { ...job.status, uncountedTerminatedPods: job.status?.uncountedTerminatedPods ?? {} };
+    if (status.startTime === undefined && !job.spec.suspend) status = { ...status, startTime: now };
+    const leftMs = deadlineInMs({ ...job, status }, nowMs);
+    if (leftMs !== undefined && leftMs > 0) again(leftMs);
+
+    let outcome = decidedOutcome(job) ?? planFailure(job, owned, counts, nowMs);
+    let failure: unknown;
+    const endPods = async (doomed: readonly Pod[]) => {
+      try {
+        await deletePods(key, job, doomed);
+        active = active.filter((pod) => !doomed.includes(pod));
+        terminating += doomed.length;
+      } catch (error) {
+        failure = error;
+      }
+    };
+    if (outcome) await endPods(active);
+    else {
+      let isManaged = false;
+      if (isCertain && !isDeleting(job)) {
+        isManaged = true;
+        const plan = planPods(job, countable, counts.succeeded, nowMs);
+        const waitMs = pause.lastAtMs + failurePauseMs(pause.inARow) - nowMs;
+        if (plan.remove.length > 0) await endPods(plan.remove);
+        else if (plan.create > 0 && waitMs > 0) again(waitMs);
+        else if (plan.create > 0) {
+          try {
+            await createPods(key, job, plan.create, plan.indexes);
+          } catch (error) {
+            failure = error;
+          }
+        }
+        // What was just created is not in `active` yet, but certainly the job is not over.
+        if (plan.create === 0) outcome = planSuccess(job, counts.succeeded, active.length);
+      }
+      if (isManaged && !outcome) status = noteSuspension(job, status, now);
+    }
+    const ready = active.filter(isPodReady).length;
+    const { active: _, ...rest } = status;
+    status = { ...rest, ...(active.length > 0 ? { active: active.length } : {}), ready, terminating };
+    await track(key, job, owned, status, outcome, terminating);
+    if (failure) throw failure;
+  }
+
+  /** The Suspended condition, and the events when it changes. */
+  function noteSuspension(job: Job, status: JobStatus, now: string): JobStatus {
+    const old = status.conditions?.find((c) => c.type === "Suspended");
+    const isSuspended = old?.status === "True";
+    if (job.spec.suspend === true && !isSuspended) {
+      const condition = makeCondition("Suspended", { reason: "JobSuspended", message: "Job suspended" }, now);
+      say(job, "Normal", "Suspended", "Job suspended");
+      return { ...status, conditions: [...(status.conditions ?? []).filter((c) => c !== old), condition] };
+    }
+    if (job.spec.suspend !== true && isSuspended) {
+      const condition = makeCondition("Suspended", { reason: "JobResumed", message: "Job resumed" }, now);
+      say(job, "Normal", "Resumed", "Job resumed");
+      const others = (status.conditions ?? []).filter((c) => c !== old);
+      return { ...status, startTime: now, conditions: [...others, { ...condition, status: "False" }] };
+    }
+    return status;
+  }
+
+  /** Pods of a job that is gone must not be kept by a finalizer that nobody will take off. */
+  async function freeOrphans(key: string): Promise<void> {
+    for (const pod of podStore.list(splitKey(key).namespace)) {
+      if (isTracked(pod) && jobKeyOf(pod) === key) await removeFinalizer(key, pod);
+    }
+    untracked.delete(key);
+  }
+
+  return createController(
+    {
+      name,
+      workers: 5,
+      triggers: [
+        on(jobStore),
+        on(podStore, function* (pod) {
+          if (controllerOf(pod)) {
+            yield jobKeyOf(pod);
+            return;
+          }
+          if (!isTracked(pod) && isDeleting(pod)) return;
+          for (const job of jobStore.list(namespaceOf(pod))) {
+            if (matcherOf(job.spec.selector)(pod.metadata.labels ?? {})) yield keyOf(job);
+          }
+        }),
+      ],
+      sync,
+    },
+    deps,
+  );
+}
+
+/** Failed pods that no earlier sync has paused for: those whose uid the status does not show yet. */
+function freshOnly(job: Job, newFailed: readonly Pod[]): readonly Pod[] {
+  const noted = new Set(job.status?.uncountedTerminatedPods?.failed ?? []);
+  return newFailed.filter((pod) => !noted.has(uidOf(pod)));
+}
+
+/** Counts noted pods whose finalizer is gone. `held`: uids that still carry it. */
+function countUnheld(job: Job, status: JobStatus, held: ReadonlySet<string>): JobStatus {
+  const succeeded = status.uncountedTerminatedPods?.succeeded ?? [];
+  const failed = status.uncountedTerminatedPods?.failed ?? [];
+  const plus = (count: number | undefined, uids: readonly string[]) =>
+    (count ?? 0) + uids.filter((uid) => !held.has(uid)).length;
+  const counted = {
+    succeeded: isIndexed(job) ? (status.succeeded ?? 0) : plus(status.succeeded, succeeded),
+    failed: plus(status.failed, failed),
+  };
+  const { succeeded: _, failed: __, ...rest } = status;
+  return withUncounted(
+    {
+      ...rest,
+      ...(counted.succeeded > 0 ? { succeeded: counted.succeeded } : {}),
+      ...(counted.failed > 0 ? { failed: counted.failed } : {}),
+    },
+    succeeded.filter((uid) => held.has(uid)),
+    failed.filter((uid) => held.has(uid)),
+  );
+}
+
+function withUncounted(status: JobStatus, succeeded: readonly string[], failed: readonly string[]): JobStatus {
+  return {
+    ...status,
+    uncountedTerminatedPods: {
+      ...(succeeded.length > 0 ? { succeeded: [...succeeded] } : {}),
+      ...(failed.length > 0 ? { failed: [...failed] } : {}),
+    },
+  };
+}
+
+function makeCondition(
+  type: string,
+  why: { readonly reason: string; readonly message: string },
+  now: string,
+): JobCondition {
+  return {
+    type,
+    status: "True",
+    lastProbeTime: now,
+    lastTransitionTime: now,
+    reason: why.reason,
+    message: why.message,
+  };
+}
+
+/** A pod of the job; with an index it gets it as annotation, label, host name and environment variable. */
+function podOf(job: Job, index: number | undefined): Pod {
+  const indexed = index !== undefined;
+  const pod = podFromTemplate(job.spec.template, {
+    namespace: namespaceOf(job),
+    generateName: indexed ? `${nameOf(job)}-${index}-` : `${nameOf(job)}-`,
+    reference: controllerReference(jobs as ResourceInfo, job),
+  });
+  pod.metadata.finalizers = [...(pod.metadata.finalizers ?? []), trackingFinalizer];
+  if (!indexed) return pod;
+  pod.metadata.annotations = { ...pod.metadata.annotations, [completionIndexKey]: String(index) };
+  pod.metadata.labels = { ...pod.metadata.labels, [completionIndexKey]: String(index) };
+  const variable = {
+    name: "JOB_COMPLETION_INDEX",
+    valueFrom: { fieldRef: { fieldPath: `metadata.labels['${completionIndexKey}']` } },
+  };
+  const withIndex = (container: Container): Container =>
+    container.env?.some((e) => e.name === variable.name)
+      ? container
+      : { ...container, env: [...(container.env ?? []), variable] };
+  pod.spec = {
+    ...pod.spec,
+    hostname: `${nameOf(job)}-${index}`,
+    containers: pod.spec.containers.map(withIndex),
+    ...(pod.spec.initContainers ? { initContainers: pod.spec.initContainers.map(withIndex) } : {}),
+  };
+  return pod;
+}
+
+/** Deletes finished jobs when their time to live is over. Upstream counterpart: pkg/controller/ttlafterfinished. */
+export function createTtlAfterFinishedController(deps: ControllerDeps): Service {
+  const jobStore = deps.informers.informer(jobs);
+  const endOf = (job: Job): number => {
+    const last = conditionOf(job, "Complete") ?? conditionOf(job, "Failed");
+    return Date.parse(last?.lastTransitionTime ?? "");
+  };
+  return createController(
+    {
+      name: "ttl-after-finished-controller",
+      workers: 1,
+      triggers: [on(jobStore)],
+      async sync(key, again) {
+        const seen = jobStore.get(key);
+        const ttl = seen?.spec.ttlSecondsAfterFinished;
+        if (!seen || ttl === undefined || isDeleting(seen) || !isFinished(seen)) return;
+        const leftMs = endOf(seen) + ttl * 1000 - deps.clock.now();
+        if (leftMs > 0) {
+          again(leftMs);
+          return;
+        }
+        const target = { name: nameOf(seen), namespace: namespaceOf(seen) };
+        try {
+          // The store may be behind a change of the ttl: what is deleted is decided by the object as it is now.
+          const fresh = await deps.client.get(jobs, target.name, target.namespace);
+          if (uidOf(fresh) !== uidOf(seen) || fresh.spec.ttlSecondsAfterFinished !== ttl) return;
+          const preconditions = { uid: uidOf(fresh), resourceVersion: fresh.metadata.resourceVersion ?? "" };
+          await deps.client.delete(jobs, target, { propagationPolicy: "Foreground", preconditions });
+        } catch (error) {
+          if (!isNotFound(error) && !isApiError(error, "Conflict")) throw error;
+        }
+      },
+    },
+    deps,
+  );
+}
