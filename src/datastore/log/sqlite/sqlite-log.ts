@@ -29,10 +29,10 @@ const subFactor = 65536;
 
 const frameBytes = 4096 + 24;
 /** A checkpoint this small takes a few milliseconds; it runs when nothing was written for `idleMs`. */
-const checkpointFrames = 256;
+const defaultCheckpointFrames = 256;
 const idleMs = 500;
 /** The WAL's bound (8 MiB): from here on a checkpoint does not wait for an idle moment. */
-const maxFrames = 2048;
+const defaultMaxFrames = 2048;
 /** The log is never read at run time, so SQLite needs few pages in memory. */
 const cacheKib = 2048;
 const memoryBytes = 64 * 1024 * 1024;
@@ -51,8 +51,11 @@ const schema: readonly string[] = [
 export interface SqliteLogOptions {
   readonly path: string;
   readonly files: BlockFiles;
-  /** sqlite3.wasm */
-  readonly wasm: Uint8Array<ArrayBuffer>;
+  /** sqlite3.wasm, compiled; reused when the log has to be opened again. */
+  readonly module: WebAssembly.Module;
+  /** WAL frames from which an idle moment is used for a checkpoint, and from which none is waited for. */
+  readonly checkpointFrames?: number;
+  readonly maxFrames?: number;
   /** Test only, the positive control of the crash tests: acknowledge before the flush. */
   readonly unsafeAcknowledgeEarly?: boolean;
 }
@@ -212,7 +215,7 @@ class SqliteLog implements DatastoreLog {
 
   #instantiate(): SqliteModule {
     return instantiateSqlite({
-      wasm: this.#options.wasm,
+      module: this.#options.module,
       maximumBytes: memoryBytes,
       now: () => this.#deps.clock.now(),
     });
@@ -400,6 +403,7 @@ class SqliteLog implements DatastoreLog {
     const c = this.#open;
     if (!c) return;
     const frames = (c.vfs.writtenTo(this.#walPath) - this.#foldedAt) / frameBytes;
+    const { checkpointFrames = defaultCheckpointFrames, maxFrames = defaultMaxFrames } = this.#options;
     if (frames >= maxFrames) this.#tryCheckpoint();
     else if (frames >= checkpointFrames) {
       this.#cancelCheckpoint = this.#deps.clock.after(idleMs, () => {

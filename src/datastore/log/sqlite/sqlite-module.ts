@@ -28,7 +28,8 @@ export interface SqliteModule {
 }
 
 export interface SqliteModuleOptions {
-  readonly wasm: Uint8Array<ArrayBuffer>;
+  /** sqlite3.wasm, compiled. */
+  readonly module: WebAssembly.Module;
   readonly maximumBytes: number;
   /** Milliseconds since 1970, for SQLite's own date functions only. */
   readonly now: () => number;
@@ -76,7 +77,7 @@ export function instantiateSqlite(options: SqliteModuleOptions): SqliteModule {
     },
     environ_get: () => 0,
   };
-  const module = new WebAssembly.Module(options.wasm);
+  const { module } = options;
   const imports: WebAssembly.Imports = {};
   for (const { module: from, name } of WebAssembly.Module.imports(module)) {
     imports[from] ??= {};
