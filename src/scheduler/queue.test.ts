@@ -1,0 +1,130 @@
+import { describe, expect, test } from "vitest";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
+import type { Plugin } from "./plugins/framework.ts";
+import { noNodes, parkedMaxMs, SchedulingQueue } from "./queue.ts";
+
+const plugins: readonly Plugin[] = [
+  { name: "Fit", weight: 0, events: ["assignedPodRemoved"], prepare: () => ({}) },
+  { name: "Taint", weight: 0, events: ["nodeTaintsChanged"], prepare: () => ({}) },
+];
+const pod = (name: string, priority = 0): Pod => ({
+  metadata: { name, uid: name },
+  spec: { containers: [], priority },
+});
+
+function start() {
+  const clock = new FakeClock();
+  const queue = new SchedulingQueue(plugins, { clock });
+  const stop = new AbortController();
+  const popped: string[] = [];
+  /** Takes the next pod, whenever it comes. */
+  const pop = () => queue.pop(stop.signal).then((p) => void popped.push(p.metadata.name ?? ""));
+  const put = (...pods: Pod[]) => {
+    for (const p of pods) queue.put(p, { isRelevant: true });
+  };
+  return { clock, queue, stop, popped, pop, put };
+}
+
+describe("scheduling queue", () => {
+  test("the most important first, then the oldest", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.clock.advance(1);
+    t.put(pod("b"), pod("c", 10));
+    for (let i = 0; i < 3; i++) await t.pop();
+    expect(t.popped).toEqual(["c", "a", "b"]);
+  });
+
+  test("a rejected pod waits for an event that may help it", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.failed("a", new Set(["Fit"]));
+    const next = t.pop();
+    t.queue.moved("nodeTaintsChanged");
+    await t.clock.advance(60_000);
+    expect(t.popped).toEqual(["a"]);
+    t.queue.moved("assignedPodRemoved");
+    await settle();
+    expect(t.popped).toEqual(["a", "a"]);
+    await next;
+    expect(t.clock.pending).toBe(0);
+  });
+
+  test("pauses double up to ten seconds", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    const pauses: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      t.queue.failed("a", new Set());
+      const startedMs = t.clock.monotonicMs();
+      const done = t.pop();
+      while (t.popped.length < i + 2) await t.clock.advance(500);
+      await done;
+      pauses.push(t.clock.monotonicMs() - startedMs);
+    }
+    expect(pauses).toEqual([1000, 2000, 4000, 8000, 10_000, 10_000]);
+  });
+
+  test("an event during the attempt is not lost", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.moved("assignedPodRemoved");
+    t.queue.failed("a", new Set(["Fit"]));
+    const next = t.pop();
+    await t.clock.advance(1000);
+    expect(t.popped).toEqual(["a", "a"]);
+    await next;
+  });
+
+  test("without nodes, the first node helps", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.failed("a", new Set([noNodes]));
+    const next = t.pop();
+    t.queue.moved("assignedPodRemoved");
+    await t.clock.advance(5000);
+    expect(t.popped).toEqual(["a"]);
+    t.queue.moved("nodeAdded");
+    await settle();
+    expect(t.popped).toEqual(["a", "a"]);
+    await next;
+  });
+
+  test("a change of the pod helps, and a parked pod comes back by itself", async () => {
+    const t = start();
+    t.put(pod("a"), pod("b"));
+    await t.pop();
+    await t.pop();
+    t.queue.failed("a", new Set(["Fit"]));
+    t.queue.failed("b", new Set(["Fit"]));
+    await t.clock.advance(2000);
+    const first = t.pop();
+    t.queue.put(pod("a"), { isRelevant: false });
+    await settle();
+    expect(t.popped).toEqual(["a", "b"]);
+    t.queue.put(pod("a"), { isRelevant: true });
+    await first;
+    const second = t.pop();
+    await t.clock.advance(parkedMaxMs);
+    await second;
+    expect(t.popped).toEqual(["a", "b", "a", "b"]);
+  });
+
+  test("a pod that was removed in flight does not come back, and waiting ends with the signal", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.remove("a");
+    t.queue.failed("a", new Set());
+    const next = t.queue.pop(t.stop.signal);
+    await t.clock.advance(parkedMaxMs * 2);
+    t.stop.abort(new Error("stop"));
+    await expect(next).rejects.toThrow("stop");
+    expect(t.clock.pending).toBe(0);
+  });
+});
