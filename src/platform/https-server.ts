@@ -40,6 +40,8 @@ export interface ServerRequest {
 export interface ServerResponse {
   readonly headSent: boolean;
   head(status: number, headers: ResponseHeaders): void;
+  /** Sends the head before there is a body, so that a watcher knows that it watches. */
+  flushHead(): void;
   /** False: enough is buffered; wait for `drained` before more. */
   write(chunk: Uint8Array | string): boolean;
   /** Bytes accepted by `write` that the client has not taken yet. */
@@ -255,6 +257,9 @@ class NodeResponse implements ServerResponse {
       if (value !== undefined) out[name] = typeof value === "object" ? [...value] : value;
     }
     this.#response.writeHead(status, out);
+  }
+  flushHead(): void {
+    if (!this.signal.aborted) (this.#response as unknown as { flushHeaders(): void }).flushHeaders();
   }
   write(chunk: Uint8Array | string): boolean {
     if (this.signal.aborted) return true;

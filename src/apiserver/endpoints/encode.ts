@@ -1,0 +1,212 @@
+// Answers as bytes: stored objects spliced where the client wants the stored version in JSON, decoded and rendered
+// otherwise; tables, metadata-only objects, YAML, protobuf; and watch events, each encoded once per representation and
+// shared by all watchers of a change. Upstream counterpart: endpoints/handlers/response.go and the codecs.
+import type { Clock } from "#base/clock.ts";
+import type { UnknownObject } from "#model/object.ts";
+import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
+import { notAcceptable, type Status } from "#model/status.ts";
+import type { Column } from "../printers/columns.ts";
+import { type Item, listHead, spliceList, spliceObject } from "../registry/codec.ts";
+import { fromStorage, isStorageVersion } from "../registry/convert.ts";
+import type { FeedEvent } from "../watch/feed.ts";
+import type { Representation } from "./negotiation.ts";
+import type { IncludeObject, ListMetadata, View } from "./result.ts";
+
+export interface EncodeDeps {
+  readonly clock: Clock;
+  readonly columnsFor: (info: ResourceInfo) => readonly Column[];
+  readonly stringifyYaml: (value: unknown) => string;
+  /** The Kubernetes envelope with the message inside; undefined for kinds without a message. */
+  readonly encodeProtobuf: (object: UnknownObject) => Uint8Array | undefined;
+}
+
+const utf8 = new TextEncoder();
+
+export class Encoder {
+  readonly #deps: EncodeDeps;
+  constructor(deps: EncodeDeps) {
+    this.#deps = deps;
+  }
+
+  /** The object in the asked version; shared. */
+  decoded(view: View, item: Item): UnknownObject {
+    return fromStorage(view.info, view.storage.decode(item));
+  }
+
+  item(view: View, item: Item, as: Representation, include: IncludeObject): Uint8Array {
+    if (as.format === "json" && as.shape === "object" && !as.pretty && isStorageVersion(view.info)) {
+      return spliceObject(item, view.storage.layout);
+    }
+    const object = this.decoded(view, item);
+    if (as.shape === "object") return this.object(object, as);
+    if (as.shape === "metadata") return this.object(metadataOnly(object, as), as);
+    const revision = object.metadata.resourceVersion ?? "";
+    return this.object(this.#table(view, [object], as, include, { resourceVersion: revision }, true), as);
+  }
+
+  list(
+    view: View,
+    items: readonly Item[],
+    metadata: ListMetadata,
+    as: Representation,
+    include: IncludeObject,
+  ): Uint8Array {
+    if (as.format === "json" && as.shape === "object" && !as.pretty && isStorageVersion(view.info)) {
+      return spliceList(listHead(view.info, metadata), items, view.storage.layout);
+    }
+    const objects = items.map((item) => this.decoded(view, item));
+    if (as.shape === "table") return this.object(this.#table(view, objects, as, include, metadata, true), as);
+    if (as.shape === "metadata") {
+      return this.object(
+        {
+          kind: "PartialObjectMetadataList",
+          apiVersion: `meta.k8s.io/${as.metaVersion}`,
+          metadata: metadata as UnknownObject["metadata"],
+          items: objects.map((object) => metadataOnly(object, as)),
+        },
+        as,
+      );
+    }
+    return this.object(
+      {
+        kind: `${view.info.kind}List`,
+        apiVersion: groupVersion(view.info),
+        metadata: metadata as UnknownObject["metadata"],
+        items: objects.map(({ apiVersion: _apiVersion, kind: _kind, ...rest }) => rest),
+      },
+      as,
+    );
+  }
+
+  /** Any object that is not stored. */
+  object(object: UnknownObject, as: Representation): Uint8Array {
+    switch (as.format) {
+      case "json":
+        return utf8.encode(as.pretty ? `${JSON.stringify(object, undefined, 2)}\n` : JSON.stringify(object));
+      case "yaml":
+        return utf8.encode(this.#deps.stringifyYaml(object));
+      case "protobuf": {
+        const bytes = this.#deps.encodeProtobuf(object);
+        if (!bytes)
+          throw notAcceptable("only the following media types are accepted: application/json, application/yaml");
+        return bytes;
+      }
+    }
+  }
+
+  /** A line of a watch stream, or a length-delimited frame. `columns`: a table's first event says what they are. */
+  event(view: View, event: FeedEvent, as: Representation, include: IncludeObject, columns: boolean): Uint8Array {
+    const { change } = event;
+    if (!change || (as.shape === "table" && columns))
+      return this.#frame(event.type, this.#eventObject(view, event.item, as, include, columns), as);
+    const key = `${event.type} ${groupVersion(view.info)} ${as.format} ${as.shape} ${as.metaVersion} ${as.shape === "table" ? include : ""}`;
+    let bytes = change.encodings.get(key);
+    if (!bytes) {
+      bytes = this.#frame(event.type, this.#eventObject(view, event.item, as, include, false), as);
+      change.encodings.set(key, bytes);
+    }
+    return bytes;
+  }
+
+  bookmark(view: View, revision: number, initialEnd: boolean, as: Representation): Uint8Array {
+    const metadata = {
+      resourceVersion: String(revision),
+      ...(initialEnd ? { annotations: { "k8s.io/initial-events-end": "true" } } : {}),
+    };
+    const plain: UnknownObject = { kind: view.info.kind, apiVersion: groupVersion(view.info), metadata };
+    const object =
+      as.shape === "metadata"
+        ? metadataOnly(plain, as)
+        : as.shape === "table"
+          ? { kind: "Table", apiVersion: `meta.k8s.io/${as.metaVersion}`, metadata, rows: [] }
+          : plain;
+    return this.#frame("BOOKMARK", this.object(object as UnknownObject, { ...as, pretty: false }), as);
+  }
+
+  error(status: Status, as: Representation): Uint8Array {
+    return this.#frame("ERROR", this.object(status as unknown as UnknownObject, { ...as, pretty: false }), as);
+  }
+
+  #eventObject(view: View, item: Item, as: Representation, include: IncludeObject, columns: boolean): Uint8Array {
+    const compact = { ...as, pretty: false };
+    if (as.shape !== "table") return this.item(view, item, compact, include);
+    const object = this.decoded(view, item);
+    const metadata = { resourceVersion: object.metadata.resourceVersion ?? "" };
+    return this.object(this.#table(view, [object], as, include, metadata, columns), compact);
+  }
+
+  #frame(type: string, object: Uint8Array, as: Representation): Uint8Array {
+    return as.format === "protobuf" ? protobufFrame(type, object) : jsonLine(type, object);
+  }
+
+  #table(
+    view: View,
+    objects: readonly UnknownObject[],
+    as: Representation,
+    include: IncludeObject,
+    metadata: ListMetadata,
+    withColumns: boolean,
+  ): UnknownObject {
+    const columns = this.#deps.columnsFor(view.info);
+    const nowMs = this.#deps.clock.now();
+    return {
+      kind: "Table",
+      apiVersion: `meta.k8s.io/${as.metaVersion}`,
+      metadata: metadata as UnknownObject["metadata"],
+      columnDefinitions: withColumns
+        ? columns.map(({ name, type, format, description, priority }) => ({
+            name,
+            type,
+            format: format ?? "",
+            description,
+            priority,
+          }))
+        : [],
+      rows: objects.map((object) => ({
+        cells: columns.map((column) => column.value(object, nowMs)),
+        ...(include === "None"
+          ? { object: null }
+          : { object: include === "Object" ? object : metadataOnly(object, as) }),
+      })),
+    };
+  }
+}
+
+const metadataOnly = (object: UnknownObject, as: Representation): UnknownObject => ({
+  kind: "PartialObjectMetadata",
+  apiVersion: `meta.k8s.io/${as.metaVersion}`,
+  metadata: object.metadata,
+});
+
+function jsonLine(type: string, object: Uint8Array): Uint8Array {
+  const head = `{"type":"${type}","object":`;
+  const out = Buffer.allocUnsafe(head.length + object.length + 2);
+  out.write(head, 0, "latin1");
+  out.set(object, head.length);
+  out.write("}\n", head.length + object.length, "latin1");
+  return out;
+}
+
+/** Four bytes of length, then a metav1.WatchEvent: type in field 1, the object's envelope in field 1 of field 2. */
+function protobufFrame(type: string, object: Uint8Array): Uint8Array {
+  const inner = [0x0a, ...varint(object.length)];
+  const innerSize = inner.length + object.length;
+  const head = [0x0a, type.length, ...Buffer.from(type, "latin1"), 0x12, ...varint(innerSize), ...inner];
+  const size = head.length + object.length;
+  const out = Buffer.allocUnsafe(4 + size);
+  out.writeUInt32BE(size, 0);
+  out.set(head, 4);
+  out.set(object, 4 + head.length);
+  return out;
+}
+
+function varint(value: number): number[] {
+  const out: number[] = [];
+  let rest = value;
+  while (rest > 0x7f) {
+    out.push((rest & 0x7f) | 0x80);
+    rest >>>= 7;
+  }
+  out.push(rest);
+  return out;
+}

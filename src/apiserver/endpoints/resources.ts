@@ -1,0 +1,477 @@
+// The verbs on resources: from a parsed request to an answer, through decoding, defaults, the registry and selections.
+// Upstream counterpart: endpoints/handlers (create.go, get.go, update.go, patch.go, delete.go).
+import type { Random } from "#base/clock.ts";
+import type { Backend } from "#datastore/backend.ts";
+import type { UnknownObject } from "#model/object.ts";
+import type { ResourceInfo, Verb } from "#model/resource-info.ts";
+import {
+  ApiError,
+  badRequest,
+  type FieldError,
+  fieldForbidden,
+  fieldNotSupported,
+  invalid,
+  methodNotAllowed,
+  notFound,
+} from "#model/status.ts";
+import { applyPatch, parsePatch, patchKind } from "../patch/dispatch.ts";
+import type { Item } from "../registry/codec.ts";
+import { fromStorage, toStorage } from "../registry/convert.ts";
+import { type DeleteOptions, validateDeleteOptions } from "../registry/deletion.ts";
+import { tooLargeRevision } from "../registry/errors.ts";
+import { collectionPrefix } from "../registry/keys.ts";
+import type { Registry, Resource, WriteContext } from "../registry/registry.ts";
+import type { Bodies } from "./bodies.ts";
+import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
+import { isTrue, type RequestInfo } from "./request-info.ts";
+import type { HandlerRequest, Result, View } from "./result.ts";
+import { parseSelection, type Selection } from "./selection.ts";
+import { type PlainSubresource, plainSubresources } from "./subresources.ts";
+
+/** A resource in one version. */
+export interface ServedResource {
+  readonly info: ResourceInfo;
+  readonly resource: Resource;
+}
+
+export interface ResourceEndpointDeps {
+  readonly backend: Backend;
+  readonly random: Random;
+  readonly registry: Registry;
+  readonly bodies: Bodies;
+}
+
+/** Upstream's --min-request-timeout: watches without timeoutSeconds end after one to two times this. */
+const minWatchMs = 30 * 60_000;
+/** Objects looked at in one go when a limited list has a selector. */
+const selectorPage = 500;
+/** Objects a deletecollection deletes before it looks at the list again. */
+const deleteSlice = 100;
+
+export class ResourceEndpoints {
+  readonly #deps: ResourceEndpointDeps;
+  constructor(deps: ResourceEndpointDeps) {
+    this.#deps = deps;
+  }
+
+  async handle(served: ServedResource, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+    const { resource } = served;
+    const view: View = { info: served.info, storage: resource.storage };
+    if (info.subresource !== "") {
+      const subresource = plainSubresources[info.subresource];
+      if (!subresource) throw methodNotAllowed(notAllowed);
+      return this.#subresource(served, view, subresource, info, request);
+    }
+    if (!served.info.verbs.includes(info.verb as Verb)) throw methodNotAllowed(notAllowed);
+    switch (info.verb) {
+      case "get":
+        return { type: "item", status: 200, view, item: await this.#get(resource, info, request) };
+      case "list":
+        return this.#list(served, view, info, request);
+      case "watch":
+        return this.#watch(served, view, info, request);
+      case "create":
+        return this.#create(served, view, info, request);
+      case "update":
+        return this.#update(served, view, info, request);
+      case "patch":
+        return this.#patch(served, view, undefined, info, request);
+      case "delete":
+        return this.#delete(served, view, info, request);
+      case "deletecollection":
+        return this.#deleteCollection(served, view, info, request);
+      default:
+        throw methodNotAllowed(notAllowed);
+    }
+  }
+
+  async #get(resource: Resource, info: RequestInfo, request: HandlerRequest): Promise<Item> {
+    const asked = parseRevision(request.query.get("resourceVersion"));
+    const current = this.#deps.backend.revision();
+    if (asked > current) throw tooLargeRevision(asked, current);
+    return this.#deps.registry.get(resource, info.namespace, info.name);
+  }
+
+  async #list(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+    const { query } = request;
+    checkListOptions(query, false);
+    const selection = parseSelection(served, query);
+    const limit = parseLimit(query.get("limit"));
+    const token = query.get("continue") ?? "";
+    const page = await this.#page(served, info.namespace, selection, limit, token, query);
+    return {
+      type: "list",
+      view,
+      items: page.items,
+      metadata: {
+        resourceVersion: String(page.revision),
+        ...(page.next === undefined ? {} : { continue: page.next }),
+        ...(page.next === undefined || selection.matches ? {} : { remainingItemCount: page.remaining }),
+      },
+    };
+  }
+
+  async #page(
+    served: ServedResource,
+    namespace: string,
+    selection: Selection,
+    limit: number,
+    token: string,
+    query: URLSearchParams,
+  ): Promise<{ items: readonly Item[]; revision: number; next: string | undefined; remaining: number }> {
+    const { storage } = served.resource;
+    const { backend } = this.#deps;
+    let revision = 0;
+    let after: string | undefined;
+    const prefix = collectionPrefix(storage.info, namespace);
+    const asked = parseRevision(query.get("resourceVersion"));
+    if (token !== "") {
+      if (asked > 0) throw badRequest("specifying resource version is not allowed when using continue");
+      const decoded = decodeContinue(token);
+      revision = decoded.revision;
+      after = prefix + decoded.after;
+    } else {
+      const match = query.get("resourceVersionMatch") ?? "";
+      const current = backend.revision();
+      if (asked > current) throw tooLargeRevision(asked, current);
+      if (asked > 0 && (match === "Exact" || (match === "" && limit > 0))) revision = asked;
+    }
+    // One object by name needs no scan.
+    if (
+      selection.name !== undefined &&
+      (namespace !== "" || !storage.info.namespaced) &&
+      revision === 0 &&
+      after === undefined
+    ) {
+      const item = await storage.get(namespace, selection.name);
+      const items = item && (!selection.matches || selection.matches(storage.decode(item))) ? [item] : [];
+      return { items, revision: backend.revision(), next: undefined, remaining: 0 };
+    }
+    const items: Item[] = [];
+    for (;;) {
+      let page: Awaited<ReturnType<typeof storage.list>>;
+      try {
+        const size = limit === 0 ? 0 : selection.matches ? Math.max(limit, selectorPage) : limit;
+        page = await storage.list(namespace, { limit: size, revision, ...(after === undefined ? {} : { after }) });
+      } catch (error) {
+        throw token === "" ? error : expiredContinue(error, after!.slice(prefix.length));
+      }
+      revision = page.revision;
+      for (let i = 0; i < page.items.length; i++) {
+        const item = page.items[i]!;
+        after = item.key;
+        if (!selection.matches || selection.matches(storage.decode(item))) items.push(item);
+        if (limit > 0 && items.length === limit) {
+          const remaining = page.items.length - i - 1 + page.remaining;
+          const next = remaining > 0 ? encodeContinue({ revision, after: after.slice(prefix.length) }) : undefined;
+          return { items, revision, next, remaining };
+        }
+      }
+      if (page.remaining <= 0 || page.items.length === 0) return { items, revision, next: undefined, remaining: 0 };
+    }
+  }
+
+  #watch(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Result {
+    const { query } = request;
+    checkListOptions(query, true);
+    const selection = parseSelection(served, query);
+    const asked = query.get("resourceVersion") ?? "";
+    const after = parseRevision(asked);
+    const sendInitial = query.get("sendInitialEvents");
+    // Without sendInitialEvents: no revision means "begin with what there is".
+    const initial = sendInitial === null ? after === 0 : isTrue(sendInitial);
+    const seconds = Number(query.get("timeoutSeconds") ?? "0");
+    const timeoutMs = seconds > 0 ? seconds * 1000 : minWatchMs * (1 + this.#deps.random.float());
+    return {
+      type: "watch",
+      view,
+      plan: {
+        storage: served.resource.storage,
+        namespace: info.namespace,
+        name: selection.name,
+        matches: selection.matches,
+        after: initial ? undefined : after === 0 ? this.#deps.backend.revision() : after,
+        markInitialEnd: sendInitial !== null && isTrue(sendInitial) && isTrue(query.get("allowWatchBookmarks")),
+        bookmarks: isTrue(query.get("allowWatchBookmarks")),
+        timeoutMs,
+      },
+    };
+  }
+
+  async #create(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+    const { resource } = served;
+    if (info.name !== "") throw methodNotAllowed(notAllowed);
+    const object = await this.#deps.bodies.read(request, served.info);
+    const stored = toStorage(served.info, object);
+    const item = await this.#deps.registry.create(resource, info.namespace, stored, writeContext(request));
+    return { type: "item", status: 201, view, item };
+  }
+
+  async #update(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+    const { resource } = served;
+    const object = await this.#deps.bodies.read(request, served.info);
+    matchName(object, info.name);
+    const { item, created } = await this.#deps.registry.update(
+      resource,
+      info.namespace,
+      info.name,
+      { subresource: "", mayCreate: true, change: () => cloneForWrite(toStorage(served.info, object)) },
+      writeContext(request),
+    );
+    return { type: "item", status: created ? 201 : 200, view, item };
+  }
+
+  async #patch(
+    served: ServedResource,
+    view: View,
+    subresource: PlainSubresource | undefined,
+    info: RequestInfo,
+    request: HandlerRequest,
+  ): Promise<Result> {
+    const { resource } = served;
+    const bodyInfo = subresource?.shape ?? served.info;
+    const kind = patchKind(request.header("content-type"), bodyInfo);
+    const patch = parsePatch(kind, await request.body());
+    const { item } = await this.#deps.registry.update(
+      resource,
+      info.namespace,
+      info.name,
+      {
+        subresource: info.subresource,
+        retries: 5,
+        change: (current) => {
+          if (!current) throw notFound(resource.about, info.name);
+          const versioned = fromStorage(served.info, current);
+          const shown = subresource ? subresource.show(versioned) : versioned;
+          const patched = applyPatch(kind, bodyInfo, shown, patch);
+          const object = this.#deps.bodies.redecode(request, bodyInfo, patched);
+          matchName(object, info.name);
+          return toStorage(served.info, subresource ? subresource.merge(versioned, object) : object);
+        },
+      },
+      writeContext(request),
+    );
+    return this.#shown(view, subresource, item);
+  }
+
+  async #delete(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+    const { resource } = served;
+    const options = await this.#deleteOptions(request);
+    const write = writeContext(request, options);
+    const { removed, item } = await this.#deps.registry.delete(resource, info.namespace, info.name, options, write);
+    if (
+      removed &&
+      !returnsDeleted.has(
+        resource.about.group === "" ? resource.about.resource : `${resource.about.resource}.${resource.about.group}`,
+      )
+    ) {
+      return { type: "object", status: 200, object: successStatus(resource, item) };
+    }
+    const waits = !removed && options.orphanDependents === false;
+    return { type: "item", status: waits ? 202 : 200, view, item };
+  }
+
+  async #deleteCollection(
+    served: ServedResource,
+    view: View,
+    info: RequestInfo,
+    request: HandlerRequest,
+  ): Promise<Result> {
+    const { resource } = served;
+    const options = await this.#deleteOptions(request);
+    checkListOptions(request.query, false);
+    const selection = parseSelection(served, request.query);
+    const write = writeContext(request, options);
+    const deleted: Item[] = [];
+    let token = "";
+    let revision = 0;
+    do {
+      const page = await this.#page(served, info.namespace, selection, deleteSlice, token, new URLSearchParams());
+      revision = page.revision;
+      for (const item of page.items) {
+        const name = item.key.slice(item.key.lastIndexOf("/") + 1);
+        const namespace = resource.storage.decode(item).metadata.namespace ?? "";
+        try {
+          deleted.push((await this.#deps.registry.delete(resource, namespace, name, options, write)).item);
+        } catch (error) {
+          // Somebody else deleted it: that is what was asked for.
+          if (!(error instanceof ApiError) || error.code !== 404) throw error;
+        }
+      }
+      token = page.next ?? "";
+    } while (token !== "");
+    return { type: "list", view, items: deleted, metadata: { resourceVersion: String(revision) } };
+  }
+
+  async #subresource(
+    served: ServedResource,
+    view: View,
+    subresource: PlainSubresource,
+    info: RequestInfo,
+    request: HandlerRequest,
+  ): Promise<Result> {
+    const { resource } = served;
+    const declared = served.info.subresources[info.subresource];
+    if (!declared?.verbs.includes(info.verb as Verb)) throw methodNotAllowed(notAllowed);
+    switch (info.verb) {
+      case "get":
+        return this.#shown(view, subresource, await this.#get(resource, info, request));
+      case "patch":
+        return this.#patch(served, view, subresource, info, request);
+      case "update": {
+        const object = await this.#deps.bodies.read(request, subresource.shape ?? served.info);
+        matchName(object, info.name);
+        const { item } = await this.#deps.registry.update(
+          resource,
+          info.namespace,
+          info.name,
+          {
+            subresource: info.subresource,
+            change: (current) => {
+              if (!current) throw notFound(resource.about, info.name);
+              const versioned = fromStorage(served.info, current);
+              return toStorage(served.info, cloneForWrite(subresource.merge(versioned, object)));
+            },
+          },
+          writeContext(request),
+        );
+        return this.#shown(view, subresource, item);
+      }
+      default:
+        throw methodNotAllowed(notAllowed);
+    }
+  }
+
+  #shown(view: View, subresource: PlainSubresource | undefined, item: Item): Result {
+    if (!subresource?.shape) return { type: "item", status: 200, view, item };
+    const object = subresource.show(fromStorage(view.info, view.storage.decode(item)));
+    return { type: "object", status: 200, object };
+  }
+
+  async #deleteOptions(request: HandlerRequest): Promise<DeleteOptions> {
+    const { query } = request;
+    let options = (await this.#deps.bodies.deleteOptions(request)) as DeleteOptions;
+    if (Object.keys(options).length === 0) {
+      const grace = query.get("gracePeriodSeconds");
+      if (grace !== null && !/^-?\d+$/.test(grace))
+        throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(grace)}: invalid syntax`);
+      const policy = query.get("propagationPolicy");
+      const orphan = query.get("orphanDependents");
+      options = {
+        ...(grace === null ? {} : { gracePeriodSeconds: Number(grace) }),
+        ...(policy === null ? {} : { propagationPolicy: policy }),
+        ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
+      };
+    }
+    const dryRun = query.getAll("dryRun");
+    if (dryRun.length > 0 && options.dryRun === undefined) options = { ...options, dryRun };
+    validateDeleteOptions(options);
+    return options;
+  }
+}
+
+const notAllowed = "the server does not allow this method on the requested resource";
+
+/** Kinds whose DELETE answers with the object instead of a Status. */
+const returnsDeleted = new Set([
+  "pods",
+  "services",
+  "serviceaccounts",
+  "persistentvolumes",
+  "persistentvolumeclaims",
+  "podtemplates",
+  "resourcequotas",
+  "storageclasses.storage.k8s.io",
+  "volumeattachments.storage.k8s.io",
+  "csinodes.storage.k8s.io",
+  "csidrivers.storage.k8s.io",
+  "csistoragecapacities.storage.k8s.io",
+]);
+
+function successStatus(resource: Resource, item: Item): UnknownObject {
+  const { metadata } = resource.storage.decode(item);
+  const { group, resource: plural } = resource.about;
+  return {
+    kind: "Status",
+    apiVersion: "v1",
+    metadata: {},
+    status: "Success",
+    details: { name: metadata.name, ...(group === "" ? {} : { group }), kind: plural, uid: metadata.uid },
+  };
+}
+
+export function writeContext(request: HandlerRequest, options?: DeleteOptions): WriteContext {
+  const dryRun = options?.dryRun ?? request.query.getAll("dryRun").filter((value) => value !== "");
+  for (const value of dryRun) {
+    if (value !== "All") {
+      throw invalid("meta.k8s.io", "CreateOptions", "", [fieldNotSupported("dryRun", dryRun, ["All"])]);
+    }
+  }
+  return { user: request.user, dryRun: dryRun.length > 0, warn: (message) => request.warn(message) };
+}
+
+function matchName(object: UnknownObject, name: string): void {
+  const given = object.metadata.name ?? "";
+  if (given === "") {
+    throw badRequest(
+      `the name of the object ( based on URL) was undeterminable: name must be provided`.replace("(", `(${name}`),
+    );
+  }
+  if (given !== name)
+    throw badRequest(`the name of the object (${given}) does not match the name on the URL (${name})`);
+}
+
+/** A body may be used again after a conflict; the registry changes what it is given. */
+const cloneForWrite = (object: UnknownObject): UnknownObject => structuredClone(object);
+
+export function parseRevision(value: string | null): number {
+  if (value === null || value === "") return 0;
+  const number = Number(value);
+  if (!/^\d{1,19}$/.test(value))
+    throw badRequest(`invalid resource version: strconv.ParseUint: parsing ${JSON.stringify(value)}: invalid syntax`);
+  return number;
+}
+
+function parseLimit(value: string | null): number {
+  if (value === null || value === "") return 0;
+  if (!/^-?\d{1,18}$/.test(value))
+    throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
+  return Math.max(0, Number(value));
+}
+
+function checkListOptions(query: URLSearchParams, watch: boolean): void {
+  const errors: FieldError[] = [];
+  const match = query.get("resourceVersionMatch") ?? "";
+  const version = query.get("resourceVersion") ?? "";
+  const sendInitial = query.get("sendInitialEvents");
+  const forbiddenMatch = (why: string) => errors.push(fieldForbidden("resourceVersionMatch", why));
+  if (watch) {
+    if (sendInitial !== null && match === "")
+      forbiddenMatch("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    else if (match !== "" && match !== "NotOlderThan") {
+      forbiddenMatch("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if (sendInitial === null && match !== "")
+      forbiddenMatch("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    if ((query.get("continue") ?? "") !== "" && sendInitial !== null) {
+      errors.push(
+        fieldForbidden("sendInitialEvents", "sendInitialEvents is forbidden for watch when continue is provided"),
+      );
+    }
+  } else {
+    if (sendInitial !== null)
+      errors.push(fieldForbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    if (match !== "") {
+      if (version === "") forbiddenMatch("resourceVersionMatch is forbidden unless resourceVersion is provided");
+      if ((query.get("continue") ?? "") !== "")
+        forbiddenMatch("resourceVersionMatch is forbidden when continue is provided");
+      if (match !== "Exact" && match !== "NotOlderThan") {
+        errors.push(fieldNotSupported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]));
+      }
+      if (match === "Exact" && version === "0") {
+        forbiddenMatch('resourceVersionMatch "exact" is forbidden for resourceVersion "0"');
+      }
+    }
+  }
+  if (errors.length > 0) throw invalid("meta.k8s.io", "ListOptions", "", errors);
+}

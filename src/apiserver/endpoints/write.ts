@@ -1,0 +1,222 @@
+// The HTTP face of answers: status, headers, body, watch streams. A watcher that does not read is cut off once it owes
+// `maxOwedBytes`, so that one stuck client costs bounded memory; it comes back with the revision it has.
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
+import type { UnknownObject } from "#model/object.ts";
+import type { ApiError } from "#model/status.ts";
+import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
+import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
+import type { Encoder } from "./encode.ts";
+import { contentTypes, isPretty, negotiate, type Representation } from "./negotiation.ts";
+import type { IncludeObject, Result } from "./result.ts";
+
+export interface WriteDeps {
+  readonly encoder: Encoder;
+  readonly feed: FeedDeps;
+  /** Whether a kind has a protobuf message. */
+  readonly hasProtobuf: (apiVersion: string, kind: string) => boolean;
+}
+
+export interface Exchange {
+  readonly request: ServerRequest;
+  readonly query: URLSearchParams;
+  readonly response: ServerResponse;
+  readonly auditId: string;
+  readonly warnings: readonly string[];
+}
+
+const maxOwedBytes = 8 * 1024 * 1024;
+/** Upstream's threshold; smaller answers are not worth the time. */
+const gzipThresholdBytes = 128 * 1024;
+const gzipAsync = promisify(gzip);
+
+type Encodable = Exclude<Result, { type: "connect" }>;
+
+/** The representation an answer will have; refused before anything is done (406). */
+export function representationOf(
+  exchange: Exchange,
+  offer: { protobuf: boolean; transforms: boolean },
+): Representation {
+  const { request, query } = exchange;
+  return negotiate(one(request.headers["accept"]), offer, isPretty(query, one(request.headers["user-agent"])));
+}
+
+export async function writeResult(deps: WriteDeps, exchange: Exchange, result: Encodable): Promise<void> {
+  const { encoder } = deps;
+  const { response } = exchange;
+  const include = includeOf(exchange.query);
+  switch (result.type) {
+    case "raw":
+      response.head(result.status, {
+        ...commonHeaders(exchange),
+        "content-type": result.contentType,
+        ...(result.status === 304 ? {} : { "content-length": byteLength(result.body) }),
+        ...result.headers,
+      });
+      response.end(exchange.request.method === "HEAD" || result.status === 304 ? undefined : result.body);
+      return;
+    case "object": {
+      const { apiVersion = "", kind = "" } = result.object;
+      const as = representationOf(exchange, { protobuf: deps.hasProtobuf(apiVersion, kind), transforms: true });
+      const plain: Representation = { ...as, shape: "object" };
+      await writeBody(exchange, result.status, encoder.object(result.object, plain), contentTypes[as.format]);
+      return;
+    }
+    case "item":
+    case "list": {
+      const { info } = result.view;
+      const as = representationOf(exchange, {
+        protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
+        transforms: true,
+      });
+      const body =
+        result.type === "item"
+          ? encoder.item(result.view, result.item, as, include)
+          : encoder.list(result.view, result.items, result.metadata, as, include);
+      await writeBody(exchange, result.type === "item" ? result.status : 200, body, contentTypes[as.format]);
+      return;
+    }
+    case "watch":
+      await writeWatch(deps, exchange, result, include);
+      return;
+  }
+}
+
+/** A Status; falls back to JSON for clients that accept nothing else we have. */
+export async function writeError(deps: WriteDeps, exchange: Exchange, error: ApiError): Promise<void> {
+  const { response } = exchange;
+  if (response.headSent) {
+    response.destroy();
+    return;
+  }
+  const status = error.status as unknown as UnknownObject;
+  let as: Representation = { format: "json", shape: "object", metaVersion: "v1", pretty: false };
+  if (error.code !== 406) {
+    const accept = one(exchange.request.headers["accept"]) ?? "";
+    if (accept.includes("protobuf") && !accept.includes("json")) as = { ...as, format: "protobuf" };
+    else if (accept.trim() === "application/yaml") as = { ...as, format: "yaml" };
+  }
+  const retry = error.status.details?.retryAfterSeconds;
+  await writeBody(exchange, error.code, deps.encoder.object(status, as), contentTypes[as.format], {
+    ...(retry === undefined ? {} : { "retry-after": retry }),
+    ...(error.code === 401 ? { "www-authenticate": 'Bearer realm="kubernetes"' } : {}),
+  });
+}
+
+async function writeBody(
+  exchange: Exchange,
+  status: number,
+  body: Uint8Array,
+  contentType: string,
+  extra: Record<string, string | number> = {},
+): Promise<void> {
+  const { request, response } = exchange;
+  let bytes = body;
+  const headers: Record<string, string | number | readonly string[]> = {
+    ...commonHeaders(exchange),
+    "content-type": contentType,
+    ...extra,
+  };
+  if (
+    bytes.length > gzipThresholdBytes &&
+    status === 200 &&
+    /\bgzip\b/.test(one(request.headers["accept-encoding"]) ?? "")
+  ) {
+    bytes = await gzipAsync(bytes, { level: 1 });
+    headers["content-encoding"] = "gzip";
+    headers["vary"] = "Accept-Encoding";
+  }
+  headers["content-length"] = bytes.length;
+  response.head(status, headers);
+  response.end(request.method === "HEAD" ? undefined : bytes);
+}
+
+async function writeWatch(
+  deps: WriteDeps,
+  exchange: Exchange,
+  result: Extract<Result, { type: "watch" }>,
+  include: IncludeObject,
+): Promise<void> {
+  const { encoder } = deps;
+  const { request, response } = exchange;
+  const { view, plan } = result;
+  const { info } = view;
+  const as = representationOf(exchange, {
+    protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
+    transforms: true,
+  });
+  const stream: Representation = as.format === "yaml" ? { ...as, format: "json" } : as;
+  response.head(200, {
+    ...commonHeaders(exchange),
+    "content-type":
+      stream.format === "protobuf" ? "application/vnd.kubernetes.protobuf;stream=watch" : "application/json",
+    ...(request.http2 ? {} : { "transfer-encoding": "chunked" }),
+  });
+  response.flushHead();
+  let needsColumns = stream.shape === "table";
+  const write = (chunks: Uint8Array[]) => {
+    response.write(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+  };
+  const encode = (events: Parameters<FeedSink["events"]>[0]): Uint8Array[] =>
+    events.map((event) => {
+      const bytes = encoder.event(view, event, stream, include, needsColumns);
+      needsColumns = false;
+      return bytes;
+    });
+  const over = new AbortController();
+  const stop = () => over.abort();
+  request.signal.addEventListener("abort", stop, { once: true });
+  if (request.signal.aborted) stop();
+  const cut = () => {
+    response.destroy();
+    stop();
+  };
+  const sink: FeedSink = {
+    async initial(events) {
+      write(encode(events));
+      await response.drained();
+    },
+    events(events) {
+      try {
+        write(encode(events));
+      } catch {
+        // An object that cannot be shown in this representation: the client sees a cut stream and lists again.
+        cut();
+        return;
+      }
+      if (response.pendingBytes > maxOwedBytes) cut();
+    },
+    bookmark: (revision, initialEnd) => write([encoder.bookmark(view, revision, initialEnd, stream)]),
+    error(status) {
+      write([encoder.error(status, stream)]);
+      response.end();
+    },
+    end: () => response.end(),
+  };
+  try {
+    await runFeed(plan, deps.feed, sink, over.signal);
+  } finally {
+    request.signal.removeEventListener("abort", stop);
+  }
+}
+
+function commonHeaders(exchange: Exchange): Record<string, string | readonly string[]> {
+  const warnings = exchange.warnings.map((warning) => `299 - ${JSON.stringify(warning)}`);
+  return {
+    "audit-id": exchange.auditId,
+    "cache-control": "no-cache, private",
+    ...(warnings.length > 0 ? { warning: warnings } : {}),
+  };
+}
+
+function includeOf(query: URLSearchParams): IncludeObject {
+  const value = query.get("includeObject");
+  return value === "None" || value === "Object" ? value : "Metadata";
+}
+
+const byteLength = (body: Uint8Array | string): number =>
+  typeof body === "string" ? Buffer.byteLength(body) : body.length;
+
+/** A header that may come several times, as one. */
+export const one = (value: string | string[] | undefined): string | undefined =>
+  Array.isArray(value) ? value.join(", ") : value;

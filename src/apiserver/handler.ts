@@ -1,0 +1,230 @@
+// One request that is authenticated, from its path to its answer: authorisation, then routing to discovery, system
+// paths, reviews, verbs on resources or streams. HTTP and the transport inside the process meet here.
+// Upstream counterpart: the handler chain behind authentication, and the API installer's routes.
+import type { Backend } from "#datastore/backend.ts";
+import type { UnknownObject } from "#model/object.ts";
+import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
+import { allResources } from "#model/resources.ts";
+import { ApiError, forbidden, methodNotAllowed } from "#model/status.ts";
+import { validateObject, validateObjectUpdate } from "#model/validate.ts";
+import type { UserInfo } from "./authn/user.ts";
+import type { Attributes } from "./authz/authorizer.ts";
+import { actionOf } from "./endpoints/actions.ts";
+import { createBodies } from "./endpoints/bodies.ts";
+import { createDiscovery } from "./endpoints/discovery.ts";
+import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
+import { ResourceEndpoints, type ServedResource } from "./endpoints/resources.ts";
+import { type HandlerRequest, noSuchPath, type Result } from "./endpoints/result.ts";
+import { handleReview, reviews } from "./endpoints/reviews.ts";
+import { answerSystem, type HealthCheck } from "./endpoints/system.ts";
+import { createOpenApi } from "./openapi/serve.ts";
+import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import { DecodeCache } from "./registry/codec.ts";
+import { Registry, type Resource } from "./registry/registry.ts";
+import { ResourceStorage } from "./registry/storage.ts";
+import { storageClass } from "./registry/storage-class.ts";
+import { versionInfo } from "./version.ts";
+
+export interface Handler {
+  /** Rejects with ApiError, or with what toApiError understands. */
+  handle(request: HandlerRequest): Promise<Result>;
+  /** By qualified resource. */
+  readonly resources: ReadonlyMap<string, Resource>;
+  readonly registry: Registry;
+}
+
+/** Everybody may know that the server lives and which version it is. */
+const openPaths = new Set(["healthz", "livez", "readyz", "version"]);
+export const isOpenPath = (path: string): boolean => openPaths.has(path.split("/")[1] ?? "");
+
+/** Streams by parent. */
+const streams: Readonly<Record<string, ReadonlySet<string>>> = {
+  pods: new Set(["log", "exec", "attach", "portforward", "proxy"]),
+  nodes: new Set(["proxy"]),
+  services: new Set(["proxy"]),
+};
+
+export function isStream(info: RequestInfo): boolean {
+  return (
+    info.isResource &&
+    info.group === "" &&
+    Object.hasOwn(streams, info.resource) &&
+    streams[info.resource]!.has(info.subresource)
+  );
+}
+
+/** Requests that may last: no deadline, and not counted as in flight. */
+export const isLongRunning = (info: RequestInfo): boolean => info.verb === "watch" || isStream(info);
+
+export function createHandler(
+  options: ApiServerOptions,
+  deps: ApiServerDeps,
+  checks: readonly HealthCheck[],
+  serverAddress: string,
+): Handler {
+  const cache = new DecodeCache(options.freezeShared ?? false);
+  const resources = createResources(deps, deps.backend, cache);
+  const registry = new Registry({
+    clock: deps.clock,
+    random: deps.random,
+    admission: deps.admission,
+    resources,
+    validateObject,
+    validateObjectUpdate,
+  });
+  const bodies = createBodies();
+  const endpoints = new ResourceEndpoints({ backend: deps.backend, random: deps.random, registry, bodies });
+  const discovery = createDiscovery(allResources, serverAddress);
+  const openapi = createOpenApi(deps.openapi);
+  const served = new Map<string, ServedResource | ResourceInfo>();
+  for (const info of allResources) {
+    const resource = resources.get(storedName(info));
+    served.set(`${info.group}/${info.version}/${info.plural}`, resource ? { info, resource } : info);
+  }
+  const groupVersions = new Set(allResources.map((info) => `${info.group}/${info.version}`));
+  const paths = [
+    ...discovery.paths,
+    "/.well-known/openid-configuration",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+    ...checks.flatMap((check) => [`/livez/${check.name}`, `/readyz/${check.name}`]),
+  ].sort();
+
+  const handleResource = async (info: RequestInfo, request: HandlerRequest): Promise<Result> => {
+    if (!groupVersions.has(`${info.group}/${info.version}`)) return noSuchPath();
+    const found = served.get(`${info.group}/${info.version}/${info.resource}`);
+    if (!found) return noSuchPath();
+    const row = "resource" in found ? found.info : found;
+    if (!fitsScope(row, info)) return noSuchPath();
+    if (isStream(info)) {
+      if (!deps.connector) return noSuchPath();
+      return { type: "connect", connector: deps.connector, info };
+    }
+    const action = actionOf(info);
+    if (action) {
+      return action({ clock: deps.clock, registry, bodies, resources, tokenIssuer: deps.tokenIssuer }, info, request);
+    }
+    if ("resource" in found) {
+      if (info.subresource !== "" && !Object.hasOwn(row.subresources, info.subresource)) return noSuchPath();
+      return endpoints.handle(found, info, request);
+    }
+    const review = Object.hasOwn(reviews, qualifiedResource(row)) ? reviews[qualifiedResource(row)] : undefined;
+    if (review) {
+      if (info.verb !== "create")
+        throw methodNotAllowed("the server does not allow this method on the requested resource");
+      const { authorizer, reviewToken, rulesFor } = deps;
+      return handleReview({ bodies, authorizer, reviewToken, rulesFor }, review, row, info, request);
+    }
+    if (info.verb === "list") {
+      const list = { kind: `${row.kind}List`, apiVersion: row.version, metadata: {}, items: [] };
+      return { type: "object", status: 200, object: list as unknown as UnknownObject };
+    }
+    return noSuchPath();
+  };
+
+  return {
+    resources,
+    registry,
+    async handle(request) {
+      const info = parseRequest(request.method, request.path, request.query);
+      if (!info) return noSuchPath();
+      await authorize(deps, request.user, info);
+      if (info.isResource) return handleResource(info, request);
+      const known = discovery.answer(request, info.path) ?? openapi.answer(request, info.path);
+      const answer =
+        known ??
+        (await answerSystem(
+          {
+            metrics: deps.metrics,
+            version: versionInfo(),
+            checks,
+            tokenIssuer: deps.tokenIssuer,
+            jwksUri: options.jwksUri ?? `https://${serverAddress}/openid/v1/jwks`,
+            paths: () => paths,
+          },
+          request,
+          info.path,
+        ));
+      if (!answer) return noSuchPath();
+      if (request.method !== "GET" && request.method !== "HEAD") {
+        throw methodNotAllowed("the server does not allow this method on the requested resource");
+      }
+      return answer;
+    },
+  };
+}
+
+/** One per folder of the datastore, by the qualified name in the storage group. */
+function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCache): ReadonlyMap<string, Resource> {
+  const out = new Map<string, Resource>();
+  for (const info of allResources) {
+    const isStored = info.verbs.includes("get") && info.verbs.includes("create");
+    const isHome = info.group === info.storageGroup && storedIn(info) === info.version;
+    if (!isStored || !isHome) continue;
+    const name = qualifiedResource(info);
+    out.set(name, {
+      info,
+      about: { group: info.group, resource: info.plural },
+      storage: new ResourceStorage(info, { backend, cache, classOf: storageClass }),
+      strategy: deps.strategies.get(name) ?? {},
+    });
+  }
+  return out;
+}
+
+const storedIn = (info: ResourceInfo): string => info.storageVersion.slice(info.storageVersion.indexOf("/") + 1);
+const storedName = (info: ResourceInfo): string => qualifiedResource({ group: info.storageGroup, plural: info.plural });
+
+/** A namespaced path never reaches a cluster object, and an object in a namespace is never named without it. */
+function fitsScope(row: ResourceInfo, info: RequestInfo): boolean {
+  if (!row.namespaced) {
+    // /namespaces/x is the object itself.
+    return info.namespace === "" || (row.plural === "namespaces" && row.group === "" && info.namespace === info.name);
+  }
+  if (info.namespace !== "") return true;
+  return info.subresource === "" && (info.verb === "list" || info.verb === "watch" || info.verb === "create");
+}
+
+export function attributesOf(user: UserInfo, info: RequestInfo): Attributes {
+  return {
+    user,
+    verb: info.verb,
+    resourceRequest: info.isResource,
+    group: info.group,
+    version: info.version,
+    resource: info.resource,
+    subresource: info.subresource,
+    namespace: info.namespace,
+    name: info.name,
+    path: info.isResource ? "" : info.path,
+  };
+}
+
+async function authorize(deps: ApiServerDeps, user: UserInfo, info: RequestInfo): Promise<void> {
+  if (user.groups.includes("system:masters")) return;
+  if (!info.isResource && isOpenPath(info.path) && (info.verb === "get" || info.verb === "head")) return;
+  const { verdict, reason } = await deps.authorizer.authorize(attributesOf(user, info));
+  if (verdict !== "allow") throw refusal(user, info, reason);
+}
+
+function refusal(user: UserInfo, info: RequestInfo, reason: string): ApiError {
+  const who = `User ${JSON.stringify(user.name)}`;
+  const because = reason === "" ? "" : `: ${reason}`;
+  if (!info.isResource) {
+    const message = `forbidden: ${who} cannot ${info.verb} path ${JSON.stringify(info.path)}${because}`;
+    return new ApiError(403, "Forbidden", message, {});
+  }
+  const resource = info.subresource === "" ? info.resource : `${info.resource}/${info.subresource}`;
+  const where = info.namespace === "" ? "at the cluster scope" : `in the namespace ${JSON.stringify(info.namespace)}`;
+  return forbidden(
+    { group: info.group, resource: info.resource },
+    info.name,
+    `${who} cannot ${info.verb} resource ${JSON.stringify(resource)} in API group ${JSON.stringify(info.group)} ${where}${because}`,
+  );
+}

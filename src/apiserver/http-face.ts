@@ -1,0 +1,320 @@
+// HTTP in front of the handler: who asks (authentication, impersonation), bounds (bodies, requests in flight, time),
+// and the answer in the representation the client wants. Whatever goes wrong becomes a Status; nothing is thrown out.
+// Upstream counterpart: the filters of DefaultBuildHandlerChain.
+import { randomUUID } from "node:crypto";
+import { messageOf } from "#base/errors.ts";
+import type { Counter, Gauge, Histogram } from "#base/metrics.ts";
+import { type ApiError, badRequest, requestTooLarge, timeout, tooManyRequests, unauthorized } from "#model/status.ts";
+import type { HttpsHandlers, ServerRequest, ServerResponse, ServerUpgrade } from "#platform/https-server.ts";
+import { anonymous, type UserInfo } from "./authn/user.ts";
+import type { ConnectRequest } from "./endpoints/connect.ts";
+import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
+import type { HandlerRequest } from "./endpoints/result.ts";
+import { type Exchange, one, type WriteDeps, writeError, writeResult } from "./endpoints/write.ts";
+import { type Handler, isLongRunning, isOpenPath } from "./handler.ts";
+import { impersonate } from "./impersonation.ts";
+import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import { toApiError } from "./registry/errors.ts";
+
+/** Upstream's limit of a request body. */
+const maxBodyBytes = 3 * 1024 * 1024;
+/** A warning is text for people; more would not be read. */
+const maxWarnings = 32;
+const methods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+
+export function createHttpFace(
+  options: ApiServerOptions,
+  deps: ApiServerDeps,
+  handler: Handler,
+  write: WriteDeps,
+): HttpsHandlers {
+  const meters = createMeters(deps);
+  const inFlight = { read: 0, write: 0 };
+  const limits = { read: options.maxReadsInFlight ?? 400, write: options.maxWritesInFlight ?? 200 };
+  const timeoutMs = options.requestTimeoutMs ?? 60_000;
+
+  const answer = async (request: ServerRequest, exchange: Exchange & { warnings: string[] }, path: string) => {
+    const info = parseRequest(request.method, path, exchange.query);
+    const user = await authenticate(deps, request, info);
+    const result = await handler.handle(handlerRequest(request, exchange, path, user));
+    return { result, user };
+  };
+
+  const serve = async (request: ServerRequest, response: ServerResponse): Promise<void> => {
+    const startedAt = deps.clock.monotonicMs();
+    const exchange = newExchange(request, response);
+    const path = pathOf(request.target);
+    let info: RequestInfo | undefined;
+    let code = 200;
+    try {
+      if (!methods.has(request.method)) throw badRequest(`method ${request.method} is not known`);
+      info = parseRequest(request.method, path, exchange.query);
+      const longRunning = info !== undefined && isLongRunning(info);
+      const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
+      const work = async () => {
+        const { result, user } = await answer(request, exchange, path);
+        if (result.type === "connect") {
+          await result.connector.handle(connectRequest(request, exchange.query, result.info, user), response);
+          return;
+        }
+        code = result.type === "watch" || result.type === "list" ? 200 : result.status;
+        await writeResult(write, exchange, result);
+      };
+      if (longRunning) {
+        meters.longRunning.add(1);
+        try {
+          await work();
+        } finally {
+          meters.longRunning.add(-1);
+        }
+      } else {
+        if (inFlight[kind] >= limits[kind]) throw tooManyRequests("Too many requests, please try again later.", 1);
+        inFlight[kind]++;
+        try {
+          await withDeadline(deps, timeoutMs, work);
+        } finally {
+          inFlight[kind]--;
+        }
+      }
+    } catch (thrown) {
+      code = await fail(deps, write, exchange, thrown);
+    }
+    meters.done(info, request.method, code, deps.clock.monotonicMs() - startedAt);
+  };
+
+  return {
+    request: serve,
+    async upgrade(upgrade) {
+      const { request } = upgrade;
+      const exchange = newExchange(request, refusing(upgrade));
+      try {
+        const { result, user } = await answer(request, exchange, pathOf(request.target));
+        if (result.type !== "connect") throw badRequest("this path cannot be upgraded");
+        await result.connector.upgrade(connectRequest(request, exchange.query, result.info, user), upgrade);
+      } catch (thrown) {
+        await fail(deps, write, exchange, thrown);
+      }
+    },
+  };
+}
+
+/** Writes the Status, or cuts an answer that has begun. The code, for the metrics. */
+async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: Exchange, thrown: unknown): Promise<number> {
+  // The client has gone: there is nobody to tell.
+  if (exchange.request.signal.aborted) return 499;
+  const error = toApiError(thrown);
+  if (error.code >= 500 && error.reason === "InternalError") {
+    deps.log.error("request failed", {
+      method: exchange.request.method,
+      path: pathOf(exchange.request.target),
+      error: thrown instanceof Error ? (thrown.stack ?? thrown.message) : messageOf(thrown),
+    });
+  }
+  try {
+    await writeError(write, exchange, error);
+  } catch (again) {
+    deps.log.error("cannot write the answer", { error: messageOf(again) });
+    exchange.response.destroy();
+  }
+  return error.code;
+}
+
+function newExchange(request: ServerRequest, response: ServerResponse): Exchange & { warnings: string[] } {
+  const mark = request.target.indexOf("?");
+  return {
+    request,
+    response,
+    query: new URLSearchParams(mark < 0 ? "" : request.target.slice(mark + 1)),
+    auditId: auditIdOf(request),
+    warnings: [],
+  };
+}
+
+const auditIdOf = (request: ServerRequest): string => {
+  const given = one(request.headers["audit-id"]);
+  return given !== undefined && /^[\w-]{1,64}$/.test(given) ? given : randomUUID();
+};
+
+function pathOf(target: string): string {
+  const mark = target.indexOf("?");
+  const path = mark < 0 ? target : target.slice(0, mark);
+  // A proxy may send the absolute form.
+  return path.startsWith("/") ? path : path.replace(/^https?:\/\/[^/]*/, "") || "/";
+}
+
+async function authenticate(
+  deps: ApiServerDeps,
+  request: ServerRequest,
+  info: RequestInfo | undefined,
+): Promise<UserInfo> {
+  const { clientCertificate } = request;
+  const header = one(request.headers["authorization"]) ?? "";
+  const bearer = /^Bearer +(\S+) *$/i.exec(header)?.[1] ?? webSocketToken(request);
+  let user: UserInfo | undefined;
+  if (clientCertificate !== undefined || bearer !== undefined) {
+    for (const authenticator of deps.authenticators) {
+      user = await authenticator.authenticate({ clientCertificate, bearerToken: bearer });
+      if (user) break;
+    }
+    // A certificate nobody knows is as good as none; a token nobody knows is a mistake.
+    if (!user && bearer !== undefined) throw unauthorized();
+  }
+  if (!user) {
+    // Anonymous is for health and version alone.
+    if (!info || info.isResource || !isOpenPath(info.path)) throw unauthorized();
+    return anonymous;
+  }
+  if (!user.groups.includes("system:authenticated"))
+    user = { ...user, groups: [...user.groups, "system:authenticated"] };
+  return impersonate(user, request.headers, deps.authorizer);
+}
+
+/** Browsers cannot set headers on a WebSocket: the token comes as a subprotocol. */
+function webSocketToken(request: ServerRequest): string | undefined {
+  const protocols = one(request.headers["sec-websocket-protocol"]);
+  const match = protocols && /(?:^|, *)base64url\.bearer\.authorization\.k8s\.io\.([\w-]+)(?:,|$)/.exec(protocols);
+  return match ? Buffer.from(match[1]!, "base64url").toString("utf8") : undefined;
+}
+
+function handlerRequest(
+  request: ServerRequest,
+  exchange: Exchange & { warnings: string[] },
+  path: string,
+  user: UserInfo,
+): HandlerRequest {
+  return {
+    method: request.method,
+    path,
+    query: exchange.query,
+    header: (name) => one(request.headers[name]),
+    user,
+    signal: request.signal,
+    body: () => readBody(request),
+    warn(message) {
+      if (exchange.warnings.length < maxWarnings && !exchange.warnings.includes(message))
+        exchange.warnings.push(message);
+    },
+  };
+}
+
+async function readBody(request: ServerRequest): Promise<Uint8Array> {
+  const announced = Number(one(request.headers["content-length"]) ?? "0");
+  if (announced > maxBodyBytes) throw tooLarge();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of request.body) {
+    size += chunk.length;
+    if (size > maxBodyBytes) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+}
+
+const tooLarge = (): ApiError => requestTooLarge(`Request entity too large: limit is ${maxBodyBytes}`);
+
+function connectRequest(
+  request: ServerRequest,
+  query: URLSearchParams,
+  info: RequestInfo,
+  user: UserInfo,
+): ConnectRequest {
+  return {
+    method: request.method,
+    resource: info.resource,
+    subresource: info.subresource,
+    namespace: info.namespace,
+    name: info.name,
+    rest: info.rest,
+    query,
+    headers: request.headers,
+    user,
+    body: request.body,
+    signal: request.signal,
+  };
+}
+
+/** Rejects with 504 when `work` takes too long; what it still does goes on and its answer is dropped. */
+async function withDeadline(deps: ApiServerDeps, ms: number, work: () => Promise<void>): Promise<void> {
+  let cancel = () => {};
+  const late = new Promise<never>((_resolve, reject) => {
+    cancel = deps.clock.after(ms, () => reject(timeout("request did not complete within the allotted timeout")));
+  });
+  try {
+    await Promise.race([work(), late]);
+  } finally {
+    cancel();
+  }
+}
+
+/** The response face of an upgrade that is refused: an ordinary HTTP/1.1 answer on the socket, then the end. */
+function refusing(upgrade: ServerUpgrade): ServerResponse {
+  const { socket } = upgrade;
+  let headSent = false;
+  return {
+    get headSent() {
+      return headSent;
+    },
+    head(status, headers) {
+      headSent = true;
+      let text = `HTTP/1.1 ${status} ${reasons[status] ?? "Error"}\r\n`;
+      for (const [name, value] of Object.entries(headers)) {
+        for (const each of typeof value === "object" ? value : value === undefined ? [] : [value])
+          text += `${name}: ${each}\r\n`;
+      }
+      socket.write(`${text}connection: close\r\n\r\n`);
+    },
+    flushHead() {},
+    write: (chunk) => socket.write(chunk),
+    get pendingBytes() {
+      return socket.writableLength;
+    },
+    async drained() {},
+    end(chunk) {
+      if (chunk === undefined) socket.end();
+      else socket.end(chunk);
+    },
+    destroy: () => void socket.destroy(),
+  };
+}
+
+const reasons: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  500: "Internal Server Error",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+};
+
+interface Meters {
+  readonly longRunning: { add(change: number): void };
+  done(info: RequestInfo | undefined, method: string, code: number, ms: number): void;
+}
+
+function createMeters(deps: ApiServerDeps): Meters {
+  const total: Counter = deps.metrics.counter("apiserver_request_total", "Requests by verb, resource and code.");
+  const seconds: Histogram = deps.metrics.histogram(
+    "apiserver_request_duration_seconds",
+    "Time to answer, by verb.",
+    [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+  );
+  const running: Gauge = deps.metrics.gauge("apiserver_longrunning_requests", "Watches and streams that are open.");
+  let open = 0;
+  return {
+    longRunning: {
+      add(change) {
+        open += change;
+        running.set(open);
+      },
+    },
+    done(info, method, code, ms) {
+      const verb = info?.isResource ? info.verb.toUpperCase() : method;
+      const resource = info?.isResource && code !== 404 ? info.resource : "";
+      const group = info?.isResource && code !== 404 ? info.group : "";
+      total.add(1, { verb, group, resource, code: String(code) });
+      if (!info || !isLongRunning(info)) seconds.observe(ms / 1000, { verb });
+    },
+  };
+}

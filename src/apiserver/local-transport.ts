@@ -1,0 +1,185 @@
+// The API for parts of the same process: the same chain behind authentication, without HTTP and without encoding.
+// Objects are decoded once and shared by everybody who watches or reads them: they must not be changed.
+import { assert } from "#base/assert.ts";
+import { AppError } from "#base/errors.ts";
+import type { ApiRequest, ClientWatchEvent, Transport } from "#client/transport.ts";
+import type { ApiObject, UnknownObject } from "#model/object.ts";
+import { groupVersion } from "#model/resource-info.ts";
+import { ApiError, internalError, type Status } from "#model/status.ts";
+import type { UserInfo } from "./authn/user.ts";
+import type { HandlerRequest, Result, View } from "./endpoints/result.ts";
+import type { Handler } from "./handler.ts";
+import type { Item } from "./registry/codec.ts";
+import { fromStorage } from "./registry/convert.ts";
+import { toApiError } from "./registry/errors.ts";
+import { type FeedDeps, type FeedEvent, runFeed } from "./watch/feed.ts";
+
+export interface LocalTransportDeps {
+  readonly handler: Handler;
+  readonly feed: FeedDeps;
+}
+
+/** Events a reader inside the process may owe before its watch is ended; informers then resume from their last. */
+const maxQueuedEvents = 20_000;
+const never = new AbortController().signal;
+
+export function createLocalTransport(deps: LocalTransportDeps, user: UserInfo): Transport {
+  const run = async (request: ApiRequest, signal: AbortSignal): Promise<Result> => {
+    try {
+      return await deps.handler.handle(handlerRequest(request, user, signal));
+    } catch (error) {
+      throw toApiError(error);
+    }
+  };
+  return {
+    async request(request, signal = never) {
+      signal.throwIfAborted();
+      return decoded(await run(request, signal));
+    },
+    watch: (request, signal) => watch(deps, run, request, signal),
+  };
+}
+
+function handlerRequest(request: ApiRequest, user: UserInfo, signal: AbortSignal): HandlerRequest {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(request.query ?? {})) if (value !== undefined) query.set(key, value);
+  const headers: Readonly<Record<string, string | undefined>> = {
+    "content-type": request.contentType,
+    accept: request.accept,
+  };
+  return {
+    method: request.method,
+    path: request.path,
+    query,
+    header: (name) => headers[name],
+    user,
+    signal,
+    async body() {
+      if (request.body === undefined) return new Uint8Array();
+      return new TextEncoder().encode(JSON.stringify(request.body));
+    },
+    warn() {},
+  };
+}
+
+function decoded(result: Result): UnknownObject {
+  switch (result.type) {
+    case "item":
+      return show(result.view, result.item);
+    case "list":
+      return {
+        kind: `${result.view.info.kind}List`,
+        apiVersion: groupVersion(result.view.info),
+        metadata: result.metadata as UnknownObject["metadata"],
+        items: result.items.map((item) => show(result.view, item)),
+      };
+    case "object": {
+      const { status, code } = result.object as unknown as Status;
+      if (result.object.kind === "Status" && status === "Failure")
+        throw ApiError.from({ ...(result.object as unknown as Status), code: code ?? 500 });
+      return result.object;
+    }
+    case "raw": {
+      const text = typeof result.body === "string" ? result.body : new TextDecoder().decode(result.body);
+      if (result.status >= 400)
+        throw new ApiError(result.status, result.status === 404 ? "NotFound" : "", text.trim(), {});
+      if (!result.contentType.startsWith("application/json"))
+        throw internalError(`the answer is ${result.contentType} and no object`);
+      return JSON.parse(text) as UnknownObject;
+    }
+    case "watch":
+    case "connect":
+      throw internalError("a stream is not an object");
+  }
+}
+
+const show = (view: View, item: Item): UnknownObject => fromStorage(view.info, view.storage.decode(item));
+
+async function* watch(
+  deps: LocalTransportDeps,
+  run: (request: ApiRequest, signal: AbortSignal) => Promise<Result>,
+  request: ApiRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ClientWatchEvent> {
+  if (signal.aborted) return;
+  const result = await run({ ...request, query: { ...request.query, watch: "true" } }, signal);
+  if (result.type !== "watch") {
+    decoded(result);
+    throw internalError("not a watch");
+  }
+  const { view } = result;
+  const stop = new AbortController();
+  const onAbort = () => stop.abort(new AppError("APISERVER_WATCH_STOP", "the watch was closed"));
+  signal.addEventListener("abort", onAbort, { once: true });
+  let queue: ClientWatchEvent[] = [];
+  let over = false;
+  let wake = () => {};
+  let drained = () => {};
+  const push = (event: ClientWatchEvent) => {
+    queue.push(event);
+    if (queue.length > maxQueuedEvents) {
+      queue = [];
+      over = true;
+      onAbort();
+    }
+    wake();
+  };
+  const shown = (event: FeedEvent): ClientWatchEvent => ({ type: event.type, object: show(view, event.item) });
+  const feed = runFeed(
+    result.plan,
+    deps.feed,
+    {
+      async initial(events) {
+        for (const event of events) push(shown(event));
+        // The next slice is decoded when this one has been taken.
+        await new Promise<void>((resolve) => {
+          drained = resolve;
+          if (queue.length === 0 || stop.signal.aborted) resolve();
+        });
+      },
+      events(events) {
+        for (const event of events) push(shown(event));
+      },
+      bookmark(revision, initialEnd) {
+        const metadata = {
+          resourceVersion: String(revision),
+          ...(initialEnd ? { annotations: { "k8s.io/initial-events-end": "true" } } : {}),
+        };
+        const object: ApiObject = { kind: view.info.kind, apiVersion: groupVersion(view.info), metadata };
+        push({ type: "BOOKMARK", object });
+      },
+      error: (status) => push({ type: "ERROR", object: status }),
+      end() {},
+    },
+    stop.signal,
+  ).then(() => {
+    over = true;
+    wake();
+  });
+  stop.signal.addEventListener("abort", () => {
+    drained();
+    wake();
+  });
+  try {
+    for (;;) {
+      const batch = queue;
+      queue = [];
+      for (const event of batch) {
+        if (signal.aborted) return;
+        yield event;
+      }
+      drained();
+      if (queue.length > 0) continue;
+      if (over || signal.aborted) return;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        if (queue.length > 0 || over || signal.aborted) resolve();
+      });
+    }
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    onAbort();
+    await feed;
+    assert(stop.signal.aborted, "a watch ended without being stopped");
+  }
+}

@@ -1,0 +1,79 @@
+// PATCH: which kind of patch a body is, and its application to the current object in the asked version. What comes out
+// is bytes again, so that it passes the same strict decoding as a PUT. Upstream counterpart: endpoints/handlers/patch.go.
+
+import { messageOf } from "#base/errors.ts";
+import type { UnknownObject } from "#model/object.ts";
+import { applyJsonPatch } from "#model/patch/json-patch.ts";
+import { applyMergePatch } from "#model/patch/merge-patch.ts";
+import { applyStrategicMerge } from "#model/patch/strategic-merge.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { ApiError, badRequest, requestTooLarge, unsupportedMediaType } from "#model/status.ts";
+
+export type PatchKind = "json" | "merge" | "strategic";
+
+const kinds: Readonly<Record<string, PatchKind>> = {
+  "application/json-patch+json": "json",
+  "application/merge-patch+json": "merge",
+  "application/strategic-merge-patch+json": "strategic",
+};
+/** Upstream's limit. */
+const maxOperations = 10_000;
+
+export function patchKind(contentType: string | undefined, info: ResourceInfo): PatchKind {
+  const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
+  if (type === "application/apply-patch+yaml" || type === "application/apply-patch+cbor") {
+    throw unsupportedMediaType("server-side apply is not served yet; use kubectl apply without --server-side");
+  }
+  const kind = kinds[type];
+  if (!kind || (kind === "strategic" && info.type === "")) {
+    const accepted = Object.keys(kinds).filter((name) => kinds[name] !== "strategic" || info.type !== "");
+    throw unsupportedMediaType(
+      `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`,
+    );
+  }
+  return kind;
+}
+
+/** The patch body as JSON. */
+export function parsePatch(kind: PatchKind, body: Uint8Array): unknown {
+  let patch: unknown;
+  try {
+    patch = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+  } catch (error) {
+    throw badRequest(`error decoding patch: ${messageOf(error)}`);
+  }
+  if (kind === "json") {
+    if (!Array.isArray(patch))
+      throw badRequest("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch");
+    if (patch.length > maxOperations) {
+      throw requestTooLarge(`The allowed maximum operations in a JSON patch is ${maxOperations}, got ${patch.length}`);
+    }
+  } else if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
+    throw badRequest("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}");
+  }
+  return patch;
+}
+
+/** `current` is shared and stays as it is. */
+export function applyPatch(kind: PatchKind, info: ResourceInfo, current: UnknownObject, patch: unknown): UnknownObject {
+  const base = structuredClone(current);
+  try {
+    switch (kind) {
+      case "json":
+        return applyJsonPatch(base, patch as never) as UnknownObject;
+      case "merge":
+        return applyMergePatch(base, patch as never) as UnknownObject;
+      case "strategic":
+        return applyStrategicMerge(info.type, base, patch as never) as UnknownObject;
+    }
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    // As upstream: a patch that does not fit the object is the client's mistake, 422.
+    throw new ApiError(
+      422,
+      "Invalid",
+      `the server rejected our request due to an error in our request: ${messageOf(error)}`,
+      {},
+    );
+  }
+}

@@ -1,0 +1,120 @@
+// One resource in the datastore: reads and guarded writes of single keys, as items. No policy: that is registry.ts.
+// Upstream counterpart: storage.Interface over etcd3.
+
+import { hasCode } from "#base/errors.ts";
+import {
+  revision as asRevision,
+  type Backend,
+  prefixRange,
+  type Revision,
+  type StorageClass,
+} from "#datastore/backend.ts";
+import type { UnknownObject } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { type DecodeCache, encodeStored, type Item, type Layout, layoutOf } from "./codec.ts";
+import { tooLargeRevision } from "./errors.ts";
+import { collectionPrefix, objectKey } from "./keys.ts";
+
+export interface StorageDeps {
+  readonly backend: Backend;
+  readonly cache: DecodeCache;
+  readonly classOf: (resource: string, namespace: string, name: string) => StorageClass;
+}
+
+export interface ItemPage {
+  readonly items: readonly Item[];
+  /** Objects behind the page, selectors aside. */
+  readonly remaining: number;
+  /** The revision the page shows. */
+  readonly revision: number;
+}
+
+export class ResourceStorage {
+  readonly info: ResourceInfo;
+  readonly layout: Layout;
+  readonly #deps: StorageDeps;
+  readonly #qualified: string;
+
+  constructor(info: ResourceInfo, deps: StorageDeps) {
+    this.info = info;
+    this.layout = layoutOf(info);
+    this.#deps = deps;
+    this.#qualified = info.storageGroup === "" ? info.plural : `${info.plural}.${info.storageGroup}`;
+  }
+
+  decode(item: Item): UnknownObject {
+    return this.#deps.cache.get(item);
+  }
+
+  async get(namespace: string, name: string): Promise<Item | undefined> {
+    const { kvs } = await this.#deps.backend.range({ key: objectKey(this.info, namespace, name) });
+    return kvs[0];
+  }
+
+  /** Objects in key order. `after`: the last key of the page before. `revision` 0: now. */
+  async list(
+    namespace: string,
+    options: { readonly limit?: number; readonly after?: string; readonly revision?: number } = {},
+  ): Promise<ItemPage> {
+    const range = prefixRange(collectionPrefix(this.info, namespace));
+    const wanted = options.revision ?? 0;
+    try {
+      const result = await this.#deps.backend.range({
+        // "\0" appended: the first key that is greater.
+        key: options.after === undefined ? range.key : `${options.after}\0`,
+        end: range.end,
+        revision: asRevision(wanted),
+        limit: options.limit ?? 0,
+      });
+      return {
+        items: result.kvs,
+        remaining: result.count - result.kvs.length,
+        revision: wanted === 0 ? result.revision : wanted,
+      };
+    } catch (error) {
+      if (hasCode(error, "DATASTORE_FUTURE_REVISION")) throw tooLargeRevision(wanted, this.#deps.backend.revision());
+      throw error;
+    }
+  }
+
+  /** Undefined when the key is taken. `object` becomes shared. */
+  create(namespace: string, name: string, object: UnknownObject): Promise<Item | undefined> {
+    return this.#put(objectKey(this.info, namespace, name), namespace, name, object, 0);
+  }
+
+  /** Undefined when the object changed since `old`. `object` becomes shared. */
+  update(old: Item, object: UnknownObject): Promise<Item | undefined> {
+    const { namespace = "", name = "" } = object.metadata;
+    return this.#put(old.key, namespace, name, object, old.modRevision);
+  }
+
+  /** False when the object changed since `old`. */
+  async remove(old: Item): Promise<boolean> {
+    const result = await this.#deps.backend.commit({
+      compares: [{ key: old.key, target: "mod", op: "=", value: old.modRevision }],
+      success: [{ type: "delete", key: old.key }],
+    });
+    return result.succeeded;
+  }
+
+  async #put(
+    key: string,
+    namespace: string,
+    name: string,
+    object: UnknownObject,
+    modRevision: number,
+  ): Promise<Item | undefined> {
+    const value = encodeStored(this.info, object);
+    const result = await this.#deps.backend.commit({
+      compares: [{ key, target: "mod", op: "=", value: modRevision }],
+      success: [{ type: "put", key, value, class: this.#deps.classOf(this.#qualified, namespace, name) }],
+    });
+    if (!result.succeeded) return undefined;
+    const item: Item = { key, value, modRevision: result.revision };
+    object.metadata.resourceVersion = String(result.revision);
+    this.#deps.cache.put(item, object);
+    return item;
+  }
+}
+
+export type { Revision };

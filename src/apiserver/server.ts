@@ -1,0 +1,114 @@
+// The API server: the generic registry over a Backend, served on one TLS port and to parts of the same process. Nobody
+// else reads or writes API objects in the datastore. Upstream counterpart: kube-apiserver.
+import type { Service } from "#base/service.ts";
+import type { Transport } from "#client/transport.ts";
+import type { WatchEvent } from "#datastore/backend.ts";
+import type { ApiObject } from "#model/object.ts";
+import { notFound } from "#model/status.ts";
+import { type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
+import type { UserInfo } from "./authn/user.ts";
+import { Encoder } from "./endpoints/encode.ts";
+import { encodeProtobuf, hasProtobuf, stringifyYaml } from "./endpoints/formats.ts";
+import type { HealthCheck } from "./endpoints/system.ts";
+import { createHandler, type Handler } from "./handler.ts";
+import { createHttpFace } from "./http-face.ts";
+import { createLocalTransport } from "./local-transport.ts";
+import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import type { FeedDeps, WatchedChange } from "./watch/feed.ts";
+
+export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+
+export interface ApiServer {
+  /** Listens while it runs; without `tls` it only marks when transports inside the process are to end. */
+  readonly service: Service;
+  /** The API inside the process, as `user`. Works before and without `service`. */
+  transport(user: UserInfo): Transport;
+  /** Reads the store directly: for authenticators and authorisers, which stand in front of the chain. Shared. */
+  read(resource: string, namespace: string, name: string): Promise<ApiObject | undefined>;
+  readonly handle: Handler["handle"];
+  /** The port listened on; 0 before. */
+  readonly port: number;
+  /** For connections from now on. */
+  setTls(tls: TlsMaterial): void;
+}
+
+/** How long open requests and watches may take to end when the server stops. */
+const closeGraceMs = 2000;
+/** A datastore that takes longer to answer is not ready. */
+const checkTimeoutMs = 5000;
+
+export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps): ApiServer {
+  let stopping = false;
+  const checks: HealthCheck[] = [
+    { name: "ping", check() {} },
+    { name: "log", check() {} },
+    { name: "etcd", check: () => datastoreAnswers(deps) },
+    ...(deps.checks ?? []),
+    {
+      name: "shutdown",
+      readyOnly: true,
+      check() {
+        if (stopping) throw new Error("process is shutting down");
+      },
+    },
+  ];
+  const serverAddress = options.serverAddress ?? `127.0.0.1:${options.port ?? 6443}`;
+  const handler = createHandler(options, deps, checks, serverAddress);
+  const feed: FeedDeps = {
+    backend: deps.backend,
+    clock: deps.clock,
+    changes: new WeakMap<WatchEvent, WatchedChange>(),
+  };
+  const encoder = new Encoder({ clock: deps.clock, columnsFor: deps.columnsFor, stringifyYaml, encodeProtobuf });
+  const face = createHttpFace(options, deps, handler, { encoder, feed, hasProtobuf });
+  let listening: HttpsServer | undefined;
+  let tls = options.tls;
+  return {
+    handle: handler.handle,
+    transport: (user) => createLocalTransport({ handler, feed }, user),
+    async read(resource, namespace, name) {
+      const found = handler.resources.get(resource);
+      if (!found) throw notFound({ group: "", resource }, name);
+      const item = await found.storage.get(namespace, name);
+      return item && found.storage.decode(item);
+    },
+    get port() {
+      return listening?.port ?? 0;
+    },
+    setTls(next) {
+      tls = next;
+      listening?.setTls(next);
+    },
+    service: {
+      name: "apiserver",
+      async run(signal, ready) {
+        stopping = false;
+        if (tls) {
+          const { host = "0.0.0.0", port = 6443 } = options;
+          listening = await openHttpsServer({ host, port, tls, log: deps.log }, face);
+          deps.log.info("API server listens", { host, port: listening.port });
+        }
+        ready();
+        await new Promise<void>((resolve) => {
+          if (signal.aborted) resolve();
+          else signal.addEventListener("abort", () => resolve(), { once: true });
+        });
+        stopping = true;
+        await listening?.close(closeGraceMs);
+        listening = undefined;
+      },
+    },
+  };
+}
+
+async function datastoreAnswers(deps: ApiServerDeps): Promise<void> {
+  let cancel = () => {};
+  const late = new Promise<never>((_resolve, reject) => {
+    cancel = deps.clock.after(checkTimeoutMs, () => reject(new Error("the datastore does not answer")));
+  });
+  try {
+    await Promise.race([deps.backend.range({ key: "/registry/health" }), late]);
+  } finally {
+    cancel();
+  }
+}

@@ -1,0 +1,211 @@
+// One watch on one collection: what the client has not seen yet, then what happens, in the client's terms. A change
+// that makes an object enter or leave the selection is ADDED or DELETED for this client. Every change is looked into
+// once, however many watch: see WatchedChange. Upstream counterpart: the cacher's watchers and the etcd3 watcher.
+import type { Clock } from "#base/clock.ts";
+import { hasCode } from "#base/errors.ts";
+import {
+  revision as asRevision,
+  type Backend,
+  prefixRange,
+  type Revision,
+  type WatchEvent,
+} from "#datastore/backend.ts";
+import type { UnknownObject } from "#model/object.ts";
+import { type ApiError, expired, type Status } from "#model/status.ts";
+import type { Item } from "../registry/codec.ts";
+import { toApiError } from "../registry/errors.ts";
+import { collectionPrefix } from "../registry/keys.ts";
+import type { ResourceStorage } from "../registry/storage.ts";
+
+export type ChangeType = "ADDED" | "MODIFIED" | "DELETED";
+
+export interface FeedEvent {
+  readonly type: ChangeType;
+  readonly item: Item;
+  /** What encodings are cached by; shared by all watchers of the change. Absent for initial events. */
+  readonly change: WatchedChange | undefined;
+}
+
+/** A change and what was made of it: encodings by representation and type. */
+export class WatchedChange {
+  readonly now: Item | undefined;
+  /** The state before, at the revision of the change; undefined for a creation or where history is gone. */
+  readonly before: Item | undefined;
+  readonly created: boolean;
+  readonly encodings = new Map<string, Uint8Array>();
+
+  constructor(event: WatchEvent) {
+    const { kv, prevKv } = event;
+    this.created = event.type === "put" && kv.version === 1;
+    this.now = event.type === "put" ? kv : undefined;
+    this.before = prevKv && { key: kv.key, value: prevKv.value, modRevision: kv.modRevision, gone: true };
+  }
+}
+
+export interface FeedPlan {
+  readonly storage: ResourceStorage;
+  readonly namespace: string;
+  /** Of metadata.name=x, so that only one key is watched. */
+  readonly name: string | undefined;
+  /** Undefined: everything matches. */
+  readonly matches: ((object: UnknownObject) => boolean) | undefined;
+  /** Deliver what is after this revision; undefined: begin with what there is. */
+  readonly after: number | undefined;
+  /** The initial state ends with an annotated bookmark (sendInitialEvents). */
+  readonly markInitialEnd: boolean;
+  readonly bookmarks: boolean;
+  readonly timeoutMs: number;
+}
+
+/** Takes a feed. Nothing may throw. After `error` or `end` nothing comes. */
+export interface FeedSink {
+  /** Resolves when more may come: for the initial state only, which may be large. */
+  initial(events: readonly FeedEvent[]): Promise<void>;
+  events(events: readonly FeedEvent[]): void;
+  bookmark(revision: number, initialEnd: boolean): void;
+  error(status: Status): void;
+  end(): void;
+}
+
+export interface FeedDeps {
+  readonly backend: Backend;
+  readonly clock: Clock;
+  /** One per server. */
+  readonly changes: WeakMap<WatchEvent, WatchedChange>;
+}
+
+/** As upstream: about once a minute. */
+const bookmarkMs = 60_000;
+/** Initial events handed over at a time. */
+const initialSlice = 500;
+
+/** Runs until the sink has been told the end or `signal` aborts. Never rejects. */
+export async function runFeed(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, signal: AbortSignal): Promise<void> {
+  try {
+    let after = plan.after;
+    if (after === undefined) {
+      after = await sendInitial(plan, sink, signal);
+      if (signal.aborted) return;
+      if (plan.markInitialEnd) sink.bookmark(after, true);
+    }
+    await follow(plan, deps, sink, after, signal);
+  } catch (error) {
+    if (!signal.aborted) sink.error(toApiError(error).status);
+  }
+}
+
+async function sendInitial(plan: FeedPlan, sink: FeedSink, signal: AbortSignal): Promise<number> {
+  const { storage, matches } = plan;
+  const page = await storage.list(plan.namespace);
+  const events: FeedEvent[] = [];
+  for (const item of page.items) {
+    if (plan.name !== undefined && !item.key.endsWith(`/${plan.name}`)) continue;
+    if (!matches || matches(storage.decode(item))) events.push({ type: "ADDED", item, change: undefined });
+  }
+  for (let at = 0; at < events.length && !signal.aborted; at += initialSlice) {
+    await sink.initial(events.slice(at, at + initialSlice));
+  }
+  return page.revision;
+}
+
+function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    let stopTimers = () => {};
+    let over = false;
+    const finish = () => {
+      over = true;
+      stopTimers();
+      signal.removeEventListener("abort", onAbort);
+      watch?.cancel();
+      resolve();
+    };
+    const onAbort = () => {
+      if (!over) finish();
+    };
+    const fail = (error: ApiError) => {
+      sink.error(error.status);
+      finish();
+    };
+    let watch: ReturnType<Backend["watch"]> | undefined;
+    // Exactly one object: its key; else the folder.
+    const folder = collectionPrefix(plan.storage.info, plan.namespace);
+    const single = plan.name !== undefined && (!plan.storage.info.namespaced || plan.namespace !== "");
+    const range = single ? { key: folder + plan.name } : prefixRange(folder);
+    watch = deps.backend.watch(
+      { ...range, startRevision: asRevision(after + 1) },
+      {
+        onEvents(events) {
+          if (over) return;
+          const out: FeedEvent[] = [];
+          for (const event of events) {
+            let change = deps.changes.get(event);
+            if (!change) {
+              change = new WatchedChange(event);
+              deps.changes.set(event, change);
+            }
+            const seen = select(plan, change);
+            if (seen === "lost") {
+              if (out.length > 0) sink.events(out);
+              fail(expired("the state before a deletion is no longer known; list again"));
+              return;
+            }
+            if (seen) out.push(seen);
+          }
+          if (out.length > 0) sink.events(out);
+        },
+        onEnd(error) {
+          if (over) return;
+          if (error && hasCode(error, "DATASTORE_COMPACTED")) {
+            fail(expired(`too old resource version: ${after} (${deps.backend.compactedRevision()})`));
+          } else {
+            // A slow or a closed watch: the client comes back with the last revision it has.
+            sink.end();
+            finish();
+          }
+        },
+      },
+    );
+    if (over) {
+      watch.cancel();
+      return;
+    }
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) {
+      onAbort();
+      return;
+    }
+    const bookmark = () => {
+      const progress = watch?.progress ?? (0 as Revision);
+      if (progress > 0) sink.bookmark(Math.max(progress, after), false);
+    };
+    let cancelBookmark = () => {};
+    const scheduleBookmark = () => {
+      cancelBookmark = deps.clock.after(bookmarkMs, () => {
+        bookmark();
+        if (!over) scheduleBookmark();
+      });
+    };
+    if (plan.bookmarks) scheduleBookmark();
+    const cancelTimeout = deps.clock.after(plan.timeoutMs, () => {
+      if (plan.bookmarks) bookmark();
+      sink.end();
+      finish();
+    });
+    stopTimers = () => {
+      cancelBookmark();
+      cancelTimeout();
+    };
+  });
+}
+
+/** What this client sees of a change; undefined: nothing; "lost": it should see a deletion whose object is gone. */
+function select(plan: FeedPlan, change: WatchedChange): FeedEvent | "lost" | undefined {
+  const { now, before } = change;
+  if (plan.name !== undefined && !(now ?? before)?.key.endsWith(`/${plan.name}`)) return undefined;
+  const { matches, storage } = plan;
+  const nowMatches = now !== undefined && (!matches || matches(storage.decode(now)));
+  const beforeMatches = change.created ? false : before ? !matches || matches(storage.decode(before)) : true;
+  if (nowMatches) return { type: beforeMatches ? "MODIFIED" : "ADDED", item: now, change };
+  if (!beforeMatches) return undefined;
+  return before ? { type: "DELETED", item: before, change } : "lost";
+}
