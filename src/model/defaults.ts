@@ -9,11 +9,17 @@ import type { ApiObject } from "./object.ts";
 import type { ResourceInfo } from "./resource-info.ts";
 
 /** Fills defaults in place; running it twice changes nothing more. */
-export function applyDefaults(info: Pick<ResourceInfo, "group" | "kind">, object: ApiObject): void {
+export function applyDefaults(info: Pick<ResourceInfo, "group" | "version" | "kind">, object: ApiObject): void {
   // The table's functions take their own kinds; decoding has made sure that the object is one.
-  const apply = defaulters[`${info.group}/${info.kind}`] as ((object: ApiObject) => void) | undefined;
+  const table = versioned[`${info.group}/${info.version}/${info.kind}`] ?? defaulters[`${info.group}/${info.kind}`];
+  const apply = table as ((object: ApiObject) => void) | undefined;
   apply?.(object);
 }
+
+/** Where versions of one kind differ. */
+const versioned: Readonly<Record<string, ((object: never) => void) | undefined>> = {
+  "autoscaling/v1/HorizontalPodAutoscaler": workloads.defaultHorizontalPodAutoscalerV1,
+};
 
 const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>> = {
   "/Endpoints": cluster.defaultEndpoints,

@@ -144,3 +144,7 @@ export function defaultHorizontalPodAutoscaler({ spec }: Autoscaler): void {
     ...spec.behavior.scaleDown,
   };
 }
+
+export function defaultHorizontalPodAutoscalerV1({ spec }: ApiObject & { spec?: { minReplicas?: number } }): void {
+  if (spec) fill(spec, { minReplicas: 1 });
+}

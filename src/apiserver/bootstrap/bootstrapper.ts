@@ -1,0 +1,158 @@
+// Makes, at every start, what a cluster cannot do without: the system namespaces, default roles and bindings, the two
+// system priority classes, the `kubernetes` service with its endpoints, and the authorities that extension servers trust.
+// Works through the API like any client, so it may be run again at any time; then it is ready and waits for the end.
+// Upstream counterpart: kube-apiserver's post-start hooks and the controlplane controllers.
+import type { Clock } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Service as Process } from "#base/service.ts";
+import type { Client } from "#client/client.ts";
+import type { ApiObject } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import * as resources from "#model/resources.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
+import { rbacPolicy } from "./rbac-policy.ts";
+import { reconcileBinding, reconcileRole, type Step } from "./reconcile.ts";
+import { authenticationConfig, kubernetesService, priorityClasses, systemNamespaces } from "./system-objects.ts";
+
+export interface BootstrapOptions {
+  /** Where pods reach this API server; not a loopback address. */
+  readonly advertiseAddress: string;
+  /** Default 6443. */
+  readonly apiPort?: number;
+  /** Default 10.43.0.1. */
+  readonly serviceIp?: string;
+  /** PEM; published in kube-system/extension-apiserver-authentication when given. */
+  readonly clientCa?: string;
+  readonly requestHeaderCa?: string;
+}
+
+export interface BootstrapDependencies {
+  /** With the identity of the server itself. */
+  readonly client: Client;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Pause between attempts while the API is not able to take writes yet. */
+const retryMs = 500;
+
+export function createBootstrapper(options: BootstrapOptions, dependencies: BootstrapDependencies): Process {
+  return {
+    name: "bootstrap",
+    async run(signal, ready) {
+      while (!signal.aborted) {
+        try {
+          await bootstrap(options, dependencies.client);
+          break;
+        } catch (error) {
+          dependencies.log.warn("bootstrap failed, trying again", { error: messageOf(error) });
+          await dependencies.clock.sleep(retryMs, signal).catch((reason: unknown) => {
+            if (!isAbort(reason, signal)) throw reason;
+          });
+        }
+      }
+      if (signal.aborted) return;
+      ready();
+      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+    },
+  };
+}
+
+/** One pass; changes nothing where all is as it should be. */
+export async function bootstrap(options: BootstrapOptions, client: Client): Promise<void> {
+  const ensure = <T extends ApiObject>(resource: ResourceInfo<T>, wanted: T, plan: (found: T) => Step<T>) =>
+    ensureObject(client, resource, wanted, plan);
+  const keep = <T extends ApiObject>(): Step<T> => ({ do: "keep" });
+
+  for (const namespace of systemNamespaces()) await ensure(resources.namespaces, namespace, keep);
+  const policy = rbacPolicy();
+  for (const role of policy.clusterRoles) {
+    await ensure(resources.clusterRoles, role, (found) => reconcileRole(role, found));
+  }
+  for (const binding of policy.clusterRoleBindings) {
+    await ensure(resources.clusterRoleBindings, binding, (found) => reconcileBinding(binding, found));
+  }
+  for (const role of policy.roles) await ensure(resources.roles, role, (found) => reconcileRole(role, found));
+  for (const binding of policy.roleBindings) {
+    await ensure(resources.roleBindings, binding, (found) => reconcileBinding(binding, found));
+  }
+  for (const entry of priorityClasses()) await ensure(resources.priorityClasses, entry, keep);
+
+  const { service, endpoints, slice } = kubernetesService({
+    advertiseAddress: options.advertiseAddress,
+    apiPort: options.apiPort ?? 6443,
+    serviceIp: options.serviceIp ?? "10.43.0.1",
+  });
+  await ensure(resources.services, service, (found) =>
+    covers(found.spec, { ports: service.spec?.ports, type: "ClusterIP" })
+      ? keep()
+      : { do: "update", object: { ...found, spec: { ...found.spec, ...service.spec } } },
+  );
+  await ensure(resources.endpoints, endpoints, (found) =>
+    covers(found.subsets, endpoints.subsets)
+      ? keep()
+      : { do: "update", object: { ...found, subsets: endpoints.subsets ?? [] } },
+  );
+  await ensure(resources.endpointSlices, slice, (found) =>
+    covers([found.endpoints, found.ports], [slice.endpoints, slice.ports])
+      ? keep()
+      : { do: "update", object: { ...found, endpoints: slice.endpoints, ports: slice.ports ?? [] } },
+  );
+  const trust = authenticationConfig(options);
+  if (trust) {
+    await ensure(resources.configMaps, trust, (found) =>
+      covers(found.data, trust.data)
+        ? keep()
+        : { do: "update", object: { ...found, data: { ...found.data, ...trust.data } } },
+    );
+  }
+}
+
+/** Somebody else writing the same object is the only reason to try again; two servers can meet a few times at most. */
+const attempts = 5;
+
+async function ensureObject<T extends ApiObject>(
+  client: Client,
+  resource: ResourceInfo<T>,
+  wanted: T,
+  plan: (found: T) => Step<T>,
+): Promise<void> {
+  const name = wanted.metadata.name ?? "";
+  const { namespace } = wanted.metadata;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const found = await client.get(resource, name, namespace).catch((error: unknown) => {
+        if (isNotFound(error)) return undefined;
+        throw error;
+      });
+      if (!found) {
+        await client.create(resource, wanted);
+        return;
+      }
+      const step = plan(found);
+      if (step.do === "keep") return;
+      if (step.do === "update") {
+        await client.update(resource, step.object);
+        return;
+      }
+      await client.delete(resource, { name, namespace });
+      await client.create(resource, step.object);
+      return;
+    } catch (error) {
+      if (attempt >= attempts || !(isConflict(error) || isAlreadyExists(error))) throw error;
+    }
+  }
+}
+
+/** Does `found` say all that `wanted` says? Lists must have the same length; objects may have more fields. */
+function covers(found: unknown, wanted: unknown): boolean {
+  if (Array.isArray(wanted)) {
+    return Array.isArray(found) && found.length === wanted.length && wanted.every((item, i) => covers(found[i], item));
+  }
+  if (typeof wanted === "object" && wanted !== null) {
+    if (typeof found !== "object" || found === null) return false;
+    return Object.entries(wanted).every(([key, value]) => covers((found as Record<string, unknown>)[key], value));
+  }
+  return found === wanted;
+}
