@@ -89,8 +89,8 @@ test("the bytes of a client's opening, as in the draft", () => {
   stream.reset();
   client.close();
   expect(sent.map((frame) => frame.toString("hex"))).toEqual([
-    // version 3 SYN_STREAM, 39 bytes: stream 1, no parent, priority 0; zlib head, dictionary, one stored block
-    `80030001${"00000023"}${"00000001"}${"00000000"}${"0000"}7820e3c6a7c2${"000e00f1ff"}00000001${"0000000161"}${"0000000162"}`,
+    // version 3 SYN_STREAM, 40 bytes: stream 1, no parent, priority 0; zlib head, dictionary, one stored block, flush
+    `80030001${"00000028"}${"00000001"}${"00000000"}${"0000"}7820e3c6a7c2${"000e00f1ff"}00000001${"0000000161"}${"0000000162"}${"000000ffff"}`,
     `00000001${"00000002"}6869`,
     `00000001${"01000000"}`,
     `80030006${"00000004"}00000001`,

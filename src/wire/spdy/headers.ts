@@ -36,6 +36,8 @@ export class HeaderWriter {
       const size = piece.length;
       out.push(Uint8Array.of(0, size & 255, size >> 8, ~size & 255, (~size >> 8) & 255), piece);
     }
+    // An empty stored block: zlib's sync flush. Go's reader hands out what it has only when it meets one.
+    out.push(Uint8Array.of(0, 0, 0, 0xff, 0xff));
     return concat(out);
   }
 }
