@@ -27,7 +27,8 @@ const commands: readonly Command[] = [
   },
   {
     name: "killall",
-    summary: "stop every pod and containerd of this data folder and remove mote's networks (mote server must have ended)",
+    summary:
+      "stop every pod and containerd of this data folder and remove mote's networks (mote server must have ended)",
     flags: flagsNamed("config", "data-dir", "run-dir", "debug"),
     run: async (args) => killAll(await configFor(serverFlags, args)),
   },
@@ -46,7 +47,11 @@ const commands: readonly Command[] = [
     flags: [],
     run: (args) => {
       const runDir = process.env["MOTE_RUN_DIR"] ?? "/run/mote";
-      return passThrough("ctr", ["--address", `${runDir}/containerd/containerd.sock`, "--namespace", "k8s.io", ...args], {});
+      return passThrough(
+        "ctr",
+        ["--address", `${runDir}/containerd/containerd.sock`, "--namespace", "k8s.io", ...args],
+        {},
+      );
     },
   },
   {

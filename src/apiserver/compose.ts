@@ -1,0 +1,159 @@
+// The API server as `mote server` runs it: certificates and service-account tokens in front, RBAC behind them, the
+// in-tree admission plugins, the strategy and table of every kind, streams to the nodes. What callers choose is in the
+// options; the order of the chain is fixed here once.
+import type { Clock, Random } from "#base/clock.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Service } from "#base/service.ts";
+import type { Client } from "#client/client.ts";
+import type { InformerFactory } from "#client/informer.ts";
+import type { Backend } from "#datastore/backend.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import type { ApiObject } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { clusterRoleBindings, clusterRoles, roleBindings, roles } from "#model/resources.ts";
+import { notFound } from "#model/status.ts";
+import type { TlsMaterial } from "#platform/https-server.ts";
+import { createAdmissionPlugins } from "./admission/plugins.ts";
+import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
+import { createTokenIssuer } from "./authn/token-issuer.ts";
+import { loopback, type UserInfo } from "./authn/user.ts";
+import { createX509Authenticator } from "./authn/x509.ts";
+import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
+import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrapper.ts";
+import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import { createNodeProxy } from "./endpoints/node-proxy.ts";
+import type { HealthCheck } from "./endpoints/system.ts";
+import { openApiAssets } from "./openapi/assets.ts";
+import { columnsFor } from "./printers/tables.ts";
+import { createStrategies } from "./registry/strategies.ts";
+import { type ApiServer, createApiServer } from "./server.ts";
+
+export interface ComposeOptions {
+  readonly host?: string;
+  readonly port?: number;
+  readonly tls: TlsMaterial;
+  readonly serverAddress: string;
+  /** PEM. */
+  readonly clientCa: string;
+  readonly serverCa: string;
+  /** The API server's own client certificate, towards nodes. PEM. */
+  readonly nodeClient: { readonly certificate: string; readonly key: string };
+  readonly serviceAccount: { readonly privateKey: string; readonly publicKeys: readonly string[] };
+  readonly serviceCidr: string;
+  readonly nodePorts: { readonly first: number; readonly last: number };
+}
+
+export interface ComposeDeps {
+  readonly backend: Backend;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly checks?: readonly HealthCheck[];
+}
+
+/** Identities of the parts inside the server process. */
+export const identities = {
+  loopback,
+  scheduler: { name: "system:kube-scheduler", groups: ["system:authenticated"] },
+  node: (name: string): UserInfo => ({ name: `system:node:${name}`, groups: ["system:nodes", "system:authenticated"] }),
+} as const;
+
+export interface ComposedApiServer {
+  readonly server: ApiServer;
+  /** Lets `informers` keep the authoriser's copy of roles and bindings; nobody but system:masters may do anything before. */
+  watchRbac(informers: InformerFactory): void;
+  /** Makes what a cluster cannot do without; /readyz says no before it is ready. `client` must be system:masters. */
+  bootstrapper(bootstrap: BootstrapOptions, client: Client): Service;
+  /** Who presents a client certificate; for the node API. Rejects with ApiError 401. */
+  authenticateCertificate(certificate: Uint8Array | undefined): Promise<UserInfo | undefined>;
+}
+
+export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): ComposedApiServer {
+  const { backend, clock, random, log, metrics } = deps;
+  let isBootstrapped = false;
+  const rbacCache = new RbacCache();
+  const rbac = createRbacAuthorizer({ source: rbacCache });
+  const certificates = createX509Authenticator({ clientCa: options.clientCa }, { clock, log });
+  const tokens = createServiceAccountAuthenticator(
+    { publicKeys: options.serviceAccount.publicKeys },
+    { clock, log, get: (resource, namespace, name) => server.read(resource, namespace, name) },
+  );
+  const read = async <T>(resource: string, namespace: string, name: string): Promise<T> => {
+    const object = await server.read(resource, namespace, name);
+    if (!object) throw notFound({ group: "", resource }, name);
+    return object as unknown as T;
+  };
+  const dialer = createDirectNodeDialer(
+    {
+      serverCaPem: options.serverCa,
+      clientCertificatePem: options.nodeClient.certificate,
+      clientKeyPem: options.nodeClient.key,
+    },
+    { getNode: (name) => read<Node>("nodes", "", name) },
+  );
+  const server: ApiServer = createApiServer(
+    {
+      ...(options.host === undefined ? {} : { host: options.host }),
+      ...(options.port === undefined ? {} : { port: options.port }),
+      tls: options.tls,
+      serverAddress: options.serverAddress,
+    },
+    {
+      ...{ backend, clock, random, log, metrics },
+      authenticators: [certificates, tokens],
+      authorizer: rbac,
+      strategies: createStrategies({
+        clock,
+        random,
+        services: {
+          serviceCidr: options.serviceCidr,
+          nodePorts: [options.nodePorts.first, options.nodePorts.last],
+        },
+      }),
+      admission: createAdmissionPlugins({ random, rbac }),
+      columnsFor,
+      connector: createNodeProxy({ dialer, log, getPod: (namespace, name) => read<Pod>("pods", namespace, name) }),
+      openapi: openApiAssets(),
+      tokenIssuer: createTokenIssuer(options.serviceAccount, { clock, random }),
+      reviewToken: (token, audiences) => tokens.review(token, audiences),
+      rulesFor: (user, namespace) => rbac.rulesFor(user, namespace),
+      checks: [
+        {
+          name: "poststarthook/bootstrap",
+          readyOnly: true,
+          check() {
+            if (!isBootstrapped) throw new Error("not finished");
+          },
+        },
+        ...(deps.checks ?? []),
+      ],
+    },
+  );
+  return {
+    server,
+    watchRbac(informers) {
+      const kinds: readonly ResourceInfo<ApiObject>[] = [roles, clusterRoles, roleBindings, clusterRoleBindings];
+      for (const resource of kinds) {
+        informers.informer(resource).addHandler({
+          add: (object) => rbacCache.upsert(resource.kind, object),
+          update: (object) => rbacCache.upsert(resource.kind, object),
+          delete: (object) => rbacCache.remove(resource.kind, object),
+        });
+      }
+    },
+    bootstrapper(bootstrap, client) {
+      const service = createBootstrapper(bootstrap, { client, clock, log });
+      return {
+        name: service.name,
+        run: (signal, ready) =>
+          service.run(signal, () => {
+            isBootstrapped = true;
+            ready();
+          }),
+      };
+    },
+    authenticateCertificate: (clientCertificate) => certificates.authenticate({ clientCertificate }),
+  };
+}

@@ -1,0 +1,209 @@
+// `mote server`: puts the parts together and names them in start order. Composition only: every decision lives in a part.
+
+import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import type { Clock, Random } from "#base/clock.ts";
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { restarting, runAll, type Service } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
+import { Client } from "#client/client.ts";
+import { EventRecorder } from "#client/events.ts";
+import { InformerFactory } from "#client/informer.ts";
+import { createControllers } from "#controllers/registry.ts";
+import { createCompactor } from "#datastore/compactor.ts";
+import { openDatastore } from "#datastore/open.ts";
+import type { Datastore } from "#datastore/store.ts";
+import { systemClock } from "#platform/clock.ts";
+import { makeFolder, writeFileDurable } from "#platform/files.ts";
+import { systemRandom } from "#platform/random.ts";
+import { stopSignal } from "#platform/signals.ts";
+import { createScheduler } from "#scheduler/scheduler.ts";
+import { ensurePki, kubeconfig, type Pki } from "#supervisor/pki.ts";
+import { ensureTokens } from "#supervisor/tokens.ts";
+import type { ServerConfig } from "./config.ts";
+import { createProcessLog } from "./log.ts";
+import { nodeServices } from "./node.ts";
+
+/** How long a part may take to end before it is named in an error: streams and the store need a moment. */
+const stopTimeoutMs = 10_000;
+/** A failed part comes back after this, growing to the second number: no part ends the process. */
+const restartPause = { minMs: 200, maxMs: 10_000 } as const;
+
+/** What parts of one server share. */
+export interface ServerContext {
+  readonly config: ServerConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly pki: Pki;
+  readonly api: ComposedApiServer;
+  /** Caches and events shared by everything in the process, as system:masters. */
+  readonly client: Client;
+  readonly informers: InformerFactory;
+  readonly events: EventRecorder;
+}
+
+/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
+export async function runServer(config: ServerConfig): Promise<number> {
+  const log = createProcessLog(systemClock, config.debug);
+  for (const warning of config.warnings) log.warn(warning);
+  const signal = stopSignal();
+  const startedMs = systemClock.monotonicMs();
+  log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
+  const metrics = new Metrics();
+  const backend = await prepare(config, log, metrics);
+  try {
+    const context = await createContext(config, log, metrics, backend);
+    const { api } = context;
+    await runAll(services(context, backend), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
+      log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
+    );
+    return 0;
+  } finally {
+    await backend.close();
+    log.info("mote ended");
+  }
+}
+
+function services(context: ServerContext, backend: Datastore): Service[] {
+  const { config, clock, random, log, metrics, pki, api, client, informers, events } = context;
+  const alive = (service: Service) => restarting(service, { clock, log, ...restartPause });
+  const bootstrapper = api.bootstrapper(
+    {
+      advertiseAddress: config.advertiseAddress,
+      apiPort: config.port,
+      serviceIp: config.apiServiceIp,
+      clientCa: pki.clientCa.certificate,
+      requestHeaderCa: pki.requestHeaderCa.certificate,
+    },
+    client,
+  );
+  const enabled = (name: string) => !config.disabled.has(name);
+  api.watchRbac(informers);
+  const loops = [
+    ...(enabled("controllers")
+      ? createControllers({
+          ...{ client, informers, events, clock, random, metrics },
+          log: log.child({ part: "controllers" }),
+          rootCa: pki.serverCa.certificate,
+        })
+      : []),
+    ...(enabled("scheduler")
+      ? [
+          createScheduler({
+            client: new Client(api.server.transport(identities.scheduler)),
+            events: events.as("default-scheduler"),
+            ...{ informers, clock, random, metrics },
+            log: log.child({ part: "scheduler" }),
+          }),
+        ]
+      : []),
+  ];
+  return [
+    // The port opens first, so that health can be asked for; /readyz says no until bootstrap is done.
+    api.server.service,
+    bootstrapper,
+    writeKubeconfig(context),
+    alive(informers),
+    alive(events),
+    ...loops.map(alive),
+    alive(createCompactor({}, { store: backend, clock, log: log.child({ part: "datastore" }) })),
+    ...(config.disableAgent ? [] : nodeServices(context).map(alive)),
+  ];
+}
+
+/** Folders, then the datastore: what fails here is told in one sentence, before anything runs. */
+async function prepare(config: ServerConfig, log: Logger, metrics: Metrics): Promise<Datastore> {
+  try {
+    await makeFolder(config.serverDir, 0o700);
+    await makeFolder(`${config.serverDir}/db`, 0o700);
+    return await openDatastore(
+      { endpoint: config.datastoreEndpoint },
+      { clock: systemClock, log: log.child({ part: "datastore" }), metrics },
+    );
+  } catch (error) {
+    const isPermission = hasCode(error, "EACCES") || hasCode(error, "EPERM");
+    const hint = isPermission ? "; run as root, or name a folder of your own with --data-dir" : "";
+    throw new AppError("STARTUP", `${messageOf(error)}${hint}`, {}, { cause: error });
+  }
+}
+
+async function createContext(
+  config: ServerConfig,
+  log: Logger,
+  metrics: Metrics,
+  backend: Datastore,
+): Promise<ServerContext> {
+  const [clock, random] = [systemClock, systemRandom];
+  const pki = await ensurePki(
+    {
+      folder: `${config.serverDir}/tls`,
+      nodeName: config.nodeName,
+      nodeIps: [...new Set([config.nodeIp, config.advertiseAddress])],
+      extraNames: config.tlsSans,
+      serviceIps: [config.apiServiceIp],
+      clusterDomain: config.clusterDomain,
+    },
+    { clock, random, log },
+  );
+  await ensureTokens(
+    {
+      folder: config.serverDir,
+      serverCa: pki.serverCa.certificate,
+      ...(config.token === undefined ? {} : { wanted: config.token }),
+    },
+    { random },
+  );
+  const api = composeApiServer(
+    {
+      host: config.bindAddress,
+      port: config.port,
+      tls: {
+        certificatePem: pki.servingApiserver.certificate,
+        keyPem: pki.servingApiserver.key,
+        clientCaPem: pki.clientCa.certificate,
+      },
+      serverAddress: `${config.advertiseAddress}:${config.port}`,
+      clientCa: pki.clientCa.certificate,
+      serverCa: pki.serverCa.certificate,
+      nodeClient: pki.clientApiserver,
+      serviceAccount: pki.serviceAccount,
+      serviceCidr: config.serviceCidr,
+      nodePorts: config.nodePorts,
+    },
+    { backend, clock, random, metrics, log: log.child({ part: "apiserver" }) },
+  );
+  const client = new Client(api.server.transport(identities.loopback));
+  const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
+  const events = new EventRecorder(
+    { component: "mote", host: config.nodeName },
+    { client, clock, random, log: log.child({ part: "events" }) },
+  );
+  return { config, clock, random, log, metrics, pki, api, client, informers, events };
+}
+
+/** The admin kubeconfig; written once the port answers, so that its presence means something. */
+function writeKubeconfig(context: ServerContext): Service {
+  const { config, pki, log } = context;
+  return {
+    name: "kubeconfig",
+    async run(signal, ready) {
+      const text = kubeconfig({
+        server: `https://127.0.0.1:${config.port}`,
+        serverCa: pki.serverCa.certificate,
+        client: pki.clientAdmin,
+      });
+      const folder = config.kubeconfigPath.replace(/\/[^/]*$/, "") || "/";
+      await makeFolder(folder);
+      await writeFileDurable(config.kubeconfigPath, text, config.kubeconfigMode);
+      log.info("kubeconfig written", { path: config.kubeconfigPath });
+      ready();
+      await new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        else signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+    },
+  };
+}

@@ -1,0 +1,15 @@
+// SIGTERM and SIGINT as an AbortSignal.
+import { AppError } from "#base/errors.ts";
+
+/** Aborted by the first SIGTERM or SIGINT; a second one ends the process as the default would. */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  const stop = (name: NodeJS.Signals) => {
+    process.off("SIGTERM", stop);
+    process.off("SIGINT", stop);
+    controller.abort(new AppError("STOPPED", `asked to stop by ${name}`));
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+  return controller.signal;
+}
