@@ -6,7 +6,8 @@ import { hasCode } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { systemClock } from "#platform/clock.ts";
-import { type BackendFixture, bytes, describeBackend } from "#test/conformance/backend.ts";
+import { type BackendFixture, describeBackend } from "#test/conformance/backend.ts";
+import { bytes } from "#test/harness/backend-model.ts";
 import type { FakeClock } from "#test/harness/fake-clock.ts";
 import { prefixRange } from "./backend.ts";
 import { openDatastore } from "./open.ts";
@@ -50,20 +51,28 @@ const put = (store: Datastore, key: string, value = "1", storageClass?: "heartbe
   });
 
 function metricOf(metrics: Metrics, name: string): number {
-  const line = metrics.render().split("\n").find((l) => l.startsWith(`${name} `));
+  const line = metrics
+    .render()
+    .split("\n")
+    .find((l) => l.startsWith(`${name} `));
   return Number(line?.split(" ")[1]);
 }
 
 describe("openDatastore", () => {
-  it.each(["", "state.db", "etcd://x", "sqlite://state.db", "__proto__://x"])("refuses the endpoint %j", async (endpoint) => {
-    await expect(openDatastore({ endpoint }, deps)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_BAD_REQUEST"));
-  });
+  it.each(["", "state.db", "etcd://x", "sqlite://state.db", "__proto__://x"])(
+    "refuses the endpoint %j",
+    async (endpoint) => {
+      await expect(openDatastore({ endpoint }, deps)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_BAD_REQUEST"));
+    },
+  );
 
   it("lets one owner at a time have the file, readable by root only", async () => {
     const path = newPath();
     const store = await openDatastore({ endpoint: `sqlite://${path}` }, deps);
     expect(statSync(path).mode & 0o777).toBe(0o600);
-    await expect(openDatastore({ endpoint: `sqlite://${path}` }, deps)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_LOCKED"));
+    await expect(openDatastore({ endpoint: `sqlite://${path}` }, deps)).rejects.toSatisfy((e) =>
+      hasCode(e, "DATASTORE_LOCKED"),
+    );
     await store.close();
     await (await openDatastore({ endpoint: `sqlite://${path}` }, deps)).close();
   });
@@ -75,7 +84,9 @@ describe("openDatastore", () => {
     // application_id stands at byte 68 of the header.
     image.writeUInt32BE(1, 68);
     writeFileSync(path, image);
-    await expect(openDatastore({ endpoint: `sqlite://${path}` }, deps)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_FORMAT"));
+    await expect(openDatastore({ endpoint: `sqlite://${path}` }, deps)).rejects.toSatisfy((e) =>
+      hasCode(e, "DATASTORE_FORMAT"),
+    );
     writeFileSync(path, "this is not a database, and it is long enough to be looked at".repeat(20));
     await expect(openDatastore({ endpoint: `sqlite://${path}` }, deps)).rejects.toThrow(/not a database/);
   });
@@ -122,7 +133,11 @@ describe("openDatastore", () => {
     const value = "x".repeat(100_000);
     let full: unknown;
     let n = 0;
-    while (!full && n < 200) full = await put(store, `/big/${n++}`, value).then(() => undefined, (e: unknown) => e);
+    while (!full && n < 200)
+      full = await put(store, `/big/${n++}`, value).then(
+        () => undefined,
+        (e: unknown) => e,
+      );
     expect(hasCode(full, "DATASTORE_FULL")).toBe(true);
     expect(n).toBeGreaterThan(20);
     await store.commit({ compares: [], success: [{ type: "delete", ...prefixRange("/big/") }] });

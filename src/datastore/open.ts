@@ -50,7 +50,10 @@ async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDe
   await makeFolder(dirname(path), 0o700);
   const lock = await lockFor(path);
   try {
-    const log = openSqliteLog({ path, files: systemBlockFiles, module: new WebAssembly.Module(readAsset("sqlite3.wasm")) }, deps);
+    const log = openSqliteLog(
+      { path, files: systemBlockFiles, module: new WebAssembly.Module(readAsset("sqlite3.wasm")) },
+      deps,
+    );
     try {
       const store = await openStore(createEngine(options), log, deps);
       return releasing(store, lock);

@@ -12,8 +12,8 @@ import {
   type WatchEvent,
   type WatchOptions,
 } from "#datastore/backend.ts";
+import { againstModel, bytes, text } from "#test/harness/backend-model.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
-import { seededRandom } from "#test/harness/seeded-random.ts";
 
 export interface BackendFixture {
   readonly backend: Backend;
@@ -40,7 +40,10 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
     });
 
     const put = async (key: string, value: string, more: Partial<Extract<Op, { type: "put" }>> = {}) => {
-      const result = await backend.commit({ compares: [], success: [{ type: "put", key, value: bytes(value), ...more }] });
+      const result = await backend.commit({
+        compares: [],
+        success: [{ type: "put", key, value: bytes(value), ...more }],
+      });
       return result.revision;
     };
     const remove = (key: string, end?: string) =>
@@ -150,9 +153,21 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         ["an empty key", [{ type: "put", key: "", value: bytes("") }], "DATASTORE_BAD_REQUEST"],
         ["a key that is too long", [{ type: "put", key: "k".repeat(4097), value: bytes("") }], "DATASTORE_BAD_REQUEST"],
         ["a key that is not bytes", [{ type: "put", key: "/ü€", value: bytes("") }], "DATASTORE_BAD_REQUEST"],
-        ["a large value", [{ type: "put", key: "/a", value: new Uint8Array(3 * 1024 * 1024 + 1) }], "DATASTORE_TOO_LARGE"],
-        ["129 operations", Array.from({ length: 129 }, (_, i): Op => ({ type: "delete", key: `/${i}` })), "DATASTORE_TOO_LARGE"],
-        ["a key put twice", ["1", "2"].map((n): Op => ({ type: "put", key: "/a", value: bytes(n) })), "DATASTORE_BAD_REQUEST"],
+        [
+          "a large value",
+          [{ type: "put", key: "/a", value: new Uint8Array(3 * 1024 * 1024 + 1) }],
+          "DATASTORE_TOO_LARGE",
+        ],
+        [
+          "129 operations",
+          Array.from({ length: 129 }, (_, i): Op => ({ type: "delete", key: `/${i}` })),
+          "DATASTORE_TOO_LARGE",
+        ],
+        [
+          "a key put twice",
+          ["1", "2"].map((n): Op => ({ type: "put", key: "/a", value: bytes(n) })),
+          "DATASTORE_BAD_REQUEST",
+        ],
         [
           "a key put and deleted",
           [
@@ -162,7 +177,11 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
           "DATASTORE_BAD_REQUEST",
         ],
         ["an unknown lease", [{ type: "put", key: "/a", value: bytes(""), lease: 77 }], "DATASTORE_LEASE_NOT_FOUND"],
-        ["a future revision", [{ type: "range", range: { key: "/a", revision: revision(1e6) } }], "DATASTORE_FUTURE_REVISION"],
+        [
+          "a future revision",
+          [{ type: "range", range: { key: "/a", revision: revision(1e6) } }],
+          "DATASTORE_FUTURE_REVISION",
+        ],
       ];
       it.each(bad)("refuses %s and changes nothing", async (_name, ops, code) => {
         const before = backend.revision();
@@ -234,13 +253,17 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         expect(await read(prefixRange("/h/"), r1)).toEqual(["/h/a=1"]);
         expect(await read(prefixRange("/h/"), r2)).toEqual(["/h/a=2"]);
         expect(await read(prefixRange("/h/"), r4)).toEqual(["/h/b=1"]);
-        await expect(read({ key: "/h/a" }, revision(r4 + 1))).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_FUTURE_REVISION"));
+        await expect(read({ key: "/h/a" }, revision(r4 + 1))).rejects.toSatisfy((e) =>
+          hasCode(e, "DATASTORE_FUTURE_REVISION"),
+        );
         await backend.compact(r2);
         expect(backend.compactedRevision()).toBe(r2);
         expect(await read(prefixRange("/h/"), r2)).toEqual(["/h/a=2"]);
         await expect(read({ key: "/h/a" }, r1)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_COMPACTED"));
         await expect(backend.compact(r2)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_COMPACTED"));
-        await expect(backend.compact(revision(r4 + 9))).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_FUTURE_REVISION"));
+        await expect(backend.compact(revision(r4 + 9))).rejects.toSatisfy((e) =>
+          hasCode(e, "DATASTORE_FUTURE_REVISION"),
+        );
       });
 
       it("gives values that later writes do not change", async () => {
@@ -261,7 +284,9 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         await remove("/w/a");
         await settle();
         expect(seen.lines()).toEqual(["put /w/a=1", "put /w/a=2 was 1", "delete /w/a was 2"]);
-        expect(seen.events.map((e) => e.kv.modRevision)).toEqual([...seen.events.map((e) => e.kv.modRevision)].sort((a, b) => a - b));
+        expect(seen.events.map((e) => e.kv.modRevision)).toEqual(
+          [...seen.events.map((e) => e.kv.modRevision)].sort((a, b) => a - b),
+        );
         expect(seen.watch.progress).toBe(backend.revision());
         seen.watch.cancel();
         await put("/w/a", "3");
@@ -325,7 +350,8 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         const watchers = ranges.map(([range]) => watchInto(backend, range));
         for (const key of ["/p/a", "/p/a/x", "/p/a/y/z", "/p/ab", "/p/b", "/q"]) await put(key, "1");
         await settle();
-        for (const [i, [, expected]] of ranges.entries()) expect(watchers[i]!.events.map((e) => e.kv.key)).toEqual(expected);
+        for (const [i, [, expected]] of ranges.entries())
+          expect(watchers[i]!.events.map((e) => e.kv.key)).toEqual(expected);
       });
 
       it("survives a sink that throws and one that cancels in the middle", async () => {
@@ -460,88 +486,8 @@ export function watchInto(backend: Backend, options: WatchOptions): Seen {
   };
 }
 
-/** Random operations on the backend and on maps kept for every revision; throws at the first difference. */
-export async function againstModel(backend: Backend, seed: number, rounds: number): Promise<void> {
-  const random = seededRandom(seed);
-  const pick = (n: number) => Math.floor(random.float() * n);
-  const keyOf = () => `/${"abc"[pick(3)]}/${"xyz"[pick(3)]}/${pick(12)}`;
-  const start = backend.revision();
-  let state = new Map<string, { value: string; create: number; mod: number; version: number }>();
-  const past = new Map<number, typeof state>([[start, state]]);
-  const watched: string[] = [];
-  const expected: string[] = [];
-  const watch = backend.watch(prefixRange("/b/"), {
-    onEvents(events) {
-      for (const e of events) watched.push(`${e.kv.modRevision} ${e.type} ${e.kv.key} ${text(e.kv.value)}`);
-    },
-    onEnd() {},
-  });
-  for (let round = 0; round < rounds; round++) {
-    const kind = pick(20);
-    const head = backend.revision();
-    if (kind === 0 && head - start > 20) {
-      const at = revision(head - pick(20));
-      if (at > backend.compactedRevision()) await backend.compact(at);
-    } else if (kind < 6) {
-      const at = Math.max(backend.compactedRevision(), start, head - pick(40));
-      const [low, high] = [keyOf(), keyOf()].sort() as [string, string];
-      const limit = pick(6);
-      const { kvs, count, more } = await backend.range({ key: low, end: high, revision: revision(at), limit });
-      const all = [...past.get(at)!].filter(([k]) => k >= low && k < high).sort(([a], [b]) => (a < b ? -1 : 1));
-      const wanted = limit > 0 ? all.slice(0, limit) : all;
-      same(
-        kvs.map((kv) => [kv.key, text(kv.value), kv.createRevision, kv.modRevision, kv.version]),
-        wanted.map(([k, v]) => [k, v.value, v.create, v.mod, v.version]),
-        `range ${low} ${high} at ${at}`,
-      );
-      same([count, more], [all.length, all.length > wanted.length], "count and more");
-    } else {
-      const next = new Map(state);
-      const ops: Op[] = [];
-      const used = new Set<string>();
-      for (let n = 1 + pick(3); n > 0; n--) {
-        const key = keyOf();
-        if (used.has(key)) continue;
-        used.add(key);
-        if (pick(4) === 0) {
-          ops.push({ type: "delete", key });
-          if (next.delete(key) && key.startsWith("/b/")) expected.push(`${head + 1} delete ${key} `);
-        } else {
-          const value = `${round}-${"v".repeat(pick(300))}`;
-          const old = next.get(key);
-          ops.push({ type: "put", key, value: bytes(value) });
-          next.set(key, { value, create: old?.create ?? head + 1, mod: head + 1, version: (old?.version ?? 0) + 1 });
-          if (key.startsWith("/b/")) expected.push(`${head + 1} put ${key} ${value}`);
-        }
-      }
-      const guard = keyOf();
-      const result = await backend.commit({
-        compares: [{ key: guard, target: "version", op: "=", value: state.get(guard)?.version ?? 0 }],
-        success: ops,
-      });
-      same(result.succeeded, true, "compare");
-      const changed = result.revision !== head;
-      if (changed) {
-        state = next;
-        past.set(result.revision, state);
-      }
-    }
-  }
-  await settle();
-  watch.cancel();
-  same(watched, expected, "events");
-}
-
-function same(actual: unknown, expected: unknown, what: string): void {
-  const [a, b] = [JSON.stringify(actual), JSON.stringify(expected)];
-  if (a !== b) throw new Error(`${what}: got ${a.slice(0, 500)}, expected ${b.slice(0, 500)}`);
-}
-
 /** Waits for what the store does by itself: its own transactions stand in the queue before this one. */
 async function drained(backend: Backend): Promise<void> {
   await backend.commit({ compares: [], success: [{ type: "range", range: { key: "/drained" } }] });
   await settle();
 }
-
-export const bytes = (value: string): Uint8Array => Buffer.from(value, "latin1");
-export const text = (value: Uint8Array): string => Buffer.from(value).toString("latin1");

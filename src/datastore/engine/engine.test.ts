@@ -31,7 +31,11 @@ class Model {
     this.keys.set(key, list);
   }
   rollback(to: number): void {
-    for (const [key, list] of this.keys) this.#replace(key, list.filter((r) => r.mod <= to));
+    for (const [key, list] of this.keys)
+      this.#replace(
+        key,
+        list.filter((r) => r.mod <= to),
+      );
   }
   /** Returns the revisions of dropped logged records. */
   compact(at: number): number[] {
@@ -96,7 +100,9 @@ describe.each(builds)("engine, %s build", (_name, path) => {
           const [low, high] = [keyOf(), pick(5) === 0 ? "\0" : keyOf()];
           const all = model.range(low, high, at);
           const found = engine.range(low, high, at, limit, false);
-          expect(found.map((kv) => [kv.key, Buffer.from(kv.value).toString()])).toEqual(limit ? all.slice(0, limit) : all);
+          expect(found.map((kv) => [kv.key, Buffer.from(kv.value).toString()])).toEqual(
+            limit ? all.slice(0, limit) : all,
+          );
           expect(engine.rangeRest()).toBe(all.length - found.length);
           expect(engine.count(low, high, at)).toBe(all.length);
         } else if (round % 40 === 2) {
@@ -153,7 +159,8 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       const kind = (["exact", "prefix", "listed"] as const)[pick(3)]!;
       const base = `/${part()}/${part()}${pick(9)}`;
       const key = kind === "prefix" ? `${base}/` : base;
-      const end = kind === "prefix" ? `${base}0` : kind === "exact" ? `${base}\0` : pick(4) === 0 ? "\0" : `/${part()}/c9`;
+      const end =
+        kind === "prefix" ? `${base}0` : kind === "exact" ? `${base}\0` : pick(4) === 0 ? "\0" : `/${part()}/c9`;
       if (pick(3) > 0 && !known.has(kind + key + end)) {
         if (!engine.watchAdd(++id, kind, key, end)) throw new Error("too many");
         known.add(kind + key + end);
@@ -167,7 +174,9 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       const probe = `/${part()}/${part()}${pick(9)}${pick(2) ? `/${part()}` : ""}`;
       const found: number[] = [];
       engine.match(probe, (n) => found.push(n));
-      const expected = [...ranges].filter(([, r]) => probe >= r.key && (r.end === "\0" || probe < r.end)).map(([n]) => n);
+      const expected = [...ranges]
+        .filter(([, r]) => probe >= r.key && (r.end === "\0" || probe < r.end))
+        .map(([n]) => n);
       expect(found.sort((a, b) => a - b)).toEqual(expected);
     }
   });
@@ -175,7 +184,8 @@ describe.each(builds)("engine, %s build", (_name, path) => {
   it("lists history in the order it was written and cuts after whole revisions", () => {
     const engine = open(path);
     for (let revision = 1; revision <= 500; revision++) {
-      for (const sub of [0, 1, 2]) engine.put(`/h/${(revision * 7 + sub * 3) % 50}/${sub}`, Buffer.from(`${revision}`), revision, sub, 0, true);
+      for (const sub of [0, 1, 2])
+        engine.put(`/h/${(revision * 7 + sub * 3) % 50}/${sub}`, Buffer.from(`${revision}`), revision, sub, 0, true);
     }
     engine.remove("/h/7/0", 501, 0);
     const seen: string[] = [];
@@ -186,7 +196,8 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       from = through + 1;
     }
     const expected: string[] = [];
-    for (let revision = 1; revision <= 500; revision++) for (const sub of [0, 1, 2]) expected.push(`${revision}.${sub}`);
+    for (let revision = 1; revision <= 500; revision++)
+      for (const sub of [0, 1, 2]) expected.push(`${revision}.${sub}`);
     expect(seen).toEqual([...expected, "501.0 gone"]);
   });
 
@@ -200,7 +211,16 @@ describe.each(builds)("engine, %s build", (_name, path) => {
 
   it("loads records as the log has them", () => {
     const engine = open(path);
-    const record = { key: "/a", value: Buffer.from("x"), revision: 2 ** 52, sub: 65_535, create: 3, version: 9, lease: 2 ** 51, flags: 2 };
+    const record = {
+      key: "/a",
+      value: Buffer.from("x"),
+      revision: 2 ** 52,
+      sub: 65_535,
+      create: 3,
+      version: 9,
+      lease: 2 ** 51,
+      flags: 2,
+    };
     engine.load(record);
     expect(engine.get("/a", Infinity)).toEqual({
       key: "/a",

@@ -165,8 +165,7 @@ class SqliteLog implements DatastoreLog {
     this.#cancelCheckpoint = undefined;
     try {
       this.#write(c, batch);
-      if (this.#options.unsafeAcknowledgeEarly) return;
-      await this.#flushWal(c);
+      if (!this.#options.unsafeAcknowledgeEarly) await this.#flushWal(c);
     } finally {
       this.#busy = false;
       this.#count(c.vfs);
