@@ -91,14 +91,14 @@ export class SchedulerCache {
   }
 
   /** The binding was acknowledged: from now on the assumption may expire. */
-  finishBinding(key: string): void {
-    const entry = this.#entries.get(key);
-    if (entry?.isAssumed) entry.deadlineMs = this.#clock.monotonicMs() + this.#options.assumeTtlMs;
+  finishBinding(pod: Pod): void {
+    const entry = this.#assumption(pod);
+    if (entry) entry.deadlineMs = this.#clock.monotonicMs() + this.#options.assumeTtlMs;
   }
 
   /** The binding failed. */
-  forget(key: string): void {
-    if (this.#entries.get(key)?.isAssumed) this.#drop(key);
+  forget(pod: Pod): void {
+    if (this.#assumption(pod)) this.#drop(keyOf(pod));
   }
 
   isAssumed(key: string): boolean {
@@ -125,6 +125,12 @@ export class SchedulerCache {
     const nodes = [...this.#nodes.values()];
     this.#imageSpread ??= imageSpreadOf(nodes);
     return { nodes, namespaceLabels: this.#namespaceLabels, imageSpread: this.#imageSpread };
+  }
+
+  /** The assumption about this very pod, not about a later one of the same name. */
+  #assumption(pod: Pod): Entry | undefined {
+    const entry = this.#entries.get(keyOf(pod));
+    return entry?.isAssumed && uidOf(entry.pod) === uidOf(pod) ? entry : undefined;
   }
 
   #place(key: string, entry: Entry): void {

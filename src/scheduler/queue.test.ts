@@ -40,7 +40,7 @@ describe("scheduling queue", () => {
     const t = start();
     t.put(pod("a"));
     await t.pop();
-    t.queue.failed("a", new Set(["Fit"]));
+    t.queue.failed(pod("a"), new Set(["Fit"]));
     const next = t.pop();
     t.queue.moved("nodeTaintsChanged");
     await t.clock.advance(60_000);
@@ -58,7 +58,7 @@ describe("scheduling queue", () => {
     await t.pop();
     const pauses: number[] = [];
     for (let i = 0; i < 6; i++) {
-      t.queue.failed("a", new Set());
+      t.queue.failed(pod("a"), new Set());
       const startedMs = t.clock.monotonicMs();
       const done = t.pop();
       while (t.popped.length < i + 2) await t.clock.advance(500);
@@ -73,7 +73,7 @@ describe("scheduling queue", () => {
     t.put(pod("a"));
     await t.pop();
     t.queue.moved("assignedPodRemoved");
-    t.queue.failed("a", new Set(["Fit"]));
+    t.queue.failed(pod("a"), new Set(["Fit"]));
     const next = t.pop();
     await t.clock.advance(1000);
     expect(t.popped).toEqual(["a", "a"]);
@@ -84,7 +84,7 @@ describe("scheduling queue", () => {
     const t = start();
     t.put(pod("a"));
     await t.pop();
-    t.queue.failed("a", new Set([noNodes]));
+    t.queue.failed(pod("a"), new Set([noNodes]));
     const next = t.pop();
     t.queue.moved("assignedPodRemoved");
     await t.clock.advance(5000);
@@ -100,8 +100,8 @@ describe("scheduling queue", () => {
     t.put(pod("a"), pod("b"));
     await t.pop();
     await t.pop();
-    t.queue.failed("a", new Set(["Fit"]));
-    t.queue.failed("b", new Set(["Fit"]));
+    t.queue.failed(pod("a"), new Set(["Fit"]));
+    t.queue.failed(pod("b"), new Set(["Fit"]));
     await t.clock.advance(2000);
     const first = t.pop();
     t.queue.put(pod("a"), { isRelevant: false });
@@ -115,12 +115,27 @@ describe("scheduling queue", () => {
     expect(t.popped).toEqual(["a", "b", "a", "b"]);
   });
 
+  test("the end of an attempt for a pod that was replaced does not touch the new one", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    const replacement: Pod = { metadata: { name: "a", uid: "second" }, spec: { containers: [] } };
+    t.put(replacement);
+    await t.pop();
+    t.queue.done(pod("a"));
+    t.queue.failed(replacement, new Set());
+    const next = t.pop();
+    await t.clock.advance(1000);
+    expect(t.popped).toEqual(["a", "a", "a"]);
+    await next;
+  });
+
   test("a pod that was removed in flight does not come back, and waiting ends with the signal", async () => {
     const t = start();
     t.put(pod("a"));
     await t.pop();
     t.queue.remove("a");
-    t.queue.failed("a", new Set());
+    t.queue.failed(pod("a"), new Set());
     const next = t.queue.pop(t.stop.signal);
     await t.clock.advance(parkedMaxMs * 2);
     t.stop.abort(new Error("stop"));

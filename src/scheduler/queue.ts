@@ -53,8 +53,8 @@ export class SchedulingQueue {
   /** A new pod, or one whose spec or labels changed: a changed pod is worth another try. */
   put(pod: Pod, change: { readonly isRelevant: boolean }): void {
     const key = keyOf(pod);
-    const flying = this.#inFlight.get(key);
-    if (flying && uidOf(flying.pod) === uidOf(pod)) {
+    const flying = this.#flying(pod);
+    if (flying) {
       flying.pod = pod;
       flying.isChanged ||= change.isRelevant;
       return;
@@ -109,13 +109,14 @@ export class SchedulingQueue {
   }
 
   /** Bound, or no longer ours. */
-  done(key: string): void {
-    this.#inFlight.delete(key);
+  done(pod: Pod): void {
+    if (this.#flying(pod)) this.#inFlight.delete(keyOf(pod));
   }
 
   /** No node (with the plugins that said so), or an error (no plugins): which is tried again after a pause. */
-  failed(key: string, rejectedBy: ReadonlySet<string>): void {
-    const flying = this.#inFlight.get(key);
+  failed(pod: Pod, rejectedBy: ReadonlySet<string>): void {
+    const key = keyOf(pod);
+    const flying = this.#flying(pod);
     if (!flying) return;
     this.#inFlight.delete(key);
     const { events, isChanged, ...rest } = flying;
@@ -124,6 +125,12 @@ export class SchedulingQueue {
     if (rejectedBy.size === 0 || isHelped) this.#pause(key, waiting);
     else this.#parked.set(key, waiting);
     this.#wake();
+  }
+
+  /** The attempt for this very pod, not for a later one of the same name. */
+  #flying(pod: Pod) {
+    const flying = this.#inFlight.get(keyOf(pod));
+    return flying && uidOf(flying.pod) === uidOf(pod) ? flying : undefined;
   }
 
   #helps(waiting: Waiting, event: ClusterEvent): boolean {

@@ -53,7 +53,6 @@ function effective(pod: Pod, of: (container: Container) => Amounts): Amounts {
     if (container.restartPolicy === "Always") {
       add(total, amounts);
       add(sidecars, amounts);
-      raise(peak, sidecars);
     } else {
       const during: Amounts = new Map(sidecars);
       add(during, amounts);

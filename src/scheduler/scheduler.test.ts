@@ -17,12 +17,15 @@ import { createScheduler } from "./scheduler.ts";
 /** FakeTransport knows no binding: it becomes the change of the pod that it stands for. */
 class BindingTransport extends FakeTransport {
   readonly bindings: string[] = [];
+  /** Bindings wait for it. */
+  hold: Promise<void> = Promise.resolve();
   override async request(request: ApiRequest): Promise<UnknownObject> {
     if (request.method !== "POST" || !request.path.endsWith("/binding")) return super.request(request);
     const failure = this.fail(request);
     if (failure) throw failure;
     const body = request.body as { target: { name: string } };
     const path = request.path.replace(/\/binding$/, "");
+    await this.hold;
     this.bindings.push(`${path.split("/").at(-1)} -> ${body.target.name}`);
     return super.request({ method: "PATCH", path, body: { spec: { nodeName: body.target.name } } });
   }
@@ -87,6 +90,20 @@ describe("scheduler", () => {
     ]);
   });
 
+  test("counts a pod as soon as it is decided, while the binding is still being written", async () => {
+    const t = await start();
+    await t.client.create(nodes, node("n1"));
+    let release: () => void = () => {};
+    t.transport.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    await t.create(pod("a", "1500m"), pod("b", "1500m"));
+    expect(t.transport.bindings).toEqual([]);
+    release();
+    await t.clock.advance(20_000);
+    expect(t.transport.bindings).toEqual(["a -> n1"]);
+  });
+
   test("tries again when room appears", async () => {
     const t = await start();
     await t.client.create(nodes, node("n1"));
@@ -99,6 +116,8 @@ describe("scheduler", () => {
   test("a node that comes later is used", async () => {
     const t = await start();
     await t.create(pod("a", "1"));
+    // Nothing has changed: no further attempt.
+    await t.clock.advance(60_000);
     expect(t.recorded).toEqual(["Warning FailedScheduling no nodes available to schedule pods"]);
     await t.client.create(nodes, node("n1"));
     await t.clock.advance(2000);

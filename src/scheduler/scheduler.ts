@@ -179,7 +179,7 @@ class Scheduler {
     const key = keyOf(popped);
     const pod = informers.informer(pods).get(key);
     if (!pod || uidOf(pod) !== uidOf(popped) || !isOurs(pod) || pod.spec.nodeName) {
-      this.#queue.done(key);
+      this.#queue.done(popped);
       return;
     }
     const startedMs = clock.monotonicMs();
@@ -195,13 +195,13 @@ class Scheduler {
       });
       if (decision.kind === "bind") {
         if (!this.#cache.assume(pod, decision.node)) {
-          this.#queue.done(key);
+          this.#queue.done(pod);
           return;
         }
         work = this.#bind(pod, decision.node, finish);
       } else {
         const { message, plugins } = decision;
-        this.#queue.failed(key, plugins.size === 0 ? new Set([noNodes]) : plugins);
+        this.#queue.failed(pod, plugins.size === 0 ? new Set([noNodes]) : plugins);
         events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
         finish("unschedulable");
         work = this.#setCondition(pod, "Unschedulable", message);
@@ -230,15 +230,19 @@ class Scheduler {
     try {
       await client.create(pods, binding, { name: nameOf(pod), subresource: "binding" });
     } catch (error) {
-      this.#cache.forget(key);
+      this.#cache.forget(pod);
       this.#queue.moved("assignedPodRemoved");
-      // Gone, or given a node by somebody else: the informer tells the rest.
-      if (isNotFound(error) || isConflict(error)) this.#queue.done(key);
+      // Deleted in the meantime: the informer tells the rest. A conflict is tried again from what the informer then says.
+      if (isNotFound(error)) {
+        this.#queue.done(pod);
+        finish("error");
+        return;
+      }
       await this.#onError(pod, error, finish);
       return;
     }
-    this.#queue.done(key);
-    this.#cache.finishBinding(key);
+    this.#queue.done(pod);
+    this.#cache.finishBinding(pod);
     const message = `Successfully assigned ${key} to ${node}`;
     events.record({ resource: pods, object: pod, type: "Normal", reason: "Scheduled", message });
     finish("scheduled");
@@ -247,9 +251,8 @@ class Scheduler {
   async #onError(pod: Pod, error: unknown, finish: (result: string) => void): Promise<void> {
     const message = messageOf(error);
     this.#deps.log.warn("pod could not be scheduled", { pod: keyOf(pod), error: message });
-    this.#queue.failed(keyOf(pod), new Set());
+    this.#queue.failed(pod, new Set());
     finish("error");
-    if (isNotFound(error)) return;
     this.#deps.events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
     await this.#setCondition(pod, "SchedulerError", message);
   }

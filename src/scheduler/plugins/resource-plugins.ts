@@ -1,6 +1,5 @@
 // Whether a node has room, and how evenly it would be filled. Upstream: NodeResourcesFit with LeastAllocated (cpu and
 // memory weigh the same) and NodeResourcesBalancedAllocation, v1.32.
-import type { Pod } from "#model/gen/core-v1.ts";
 import { type PodRequests, podRequests } from "../resources.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import { maxScore, type Plugin, type Rejection } from "./framework.ts";
@@ -45,16 +44,6 @@ export function lacking({ requests }: PodRequests, node: NodeInfo): Rejection | 
     }
   }
   return reasons.length > 0 ? { reasons, isUnresolvable } : undefined;
-}
-
-/** True if every resource of every pod on the node is covered: the invariant the filter keeps. */
-export function isWithinAllocatable(node: NodeInfo, pods: Iterable<Pod>): boolean {
-  const sums = new Map<string, number>();
-  for (const pod of pods) {
-    for (const [name, amount] of podRequests(pod).requests) sums.set(name, (sums.get(name) ?? 0) + amount);
-  }
-  for (const [name, amount] of sums) if (amount > (node.allocatable.get(name) ?? 0)) return false;
-  return true;
 }
 
 function leastAllocated({ scoring }: PodRequests, node: NodeInfo): number {
