@@ -43,8 +43,11 @@ export function acceptWebSocket(
     perMessageDeflate: false,
     maxPayload: maxMessageBytes,
     clientTracking: false,
-    handleProtocols: () => (protocol === "" ? false : protocol),
   });
+  // The caller has chosen; and ws would refuse names such as SPDY/3.1+portforward.k8s.io, which kubectl sends though a
+  // slash is not allowed in them (RFC 6455, 4.1).
+  delete upgrade.message.headers["sec-websocket-protocol"];
+  if (protocol !== "") server.on("headers", (headers) => headers.push(`Sec-WebSocket-Protocol: ${protocol}`));
   server.handleUpgrade(upgrade.message, upgrade.socket, Buffer.from(upgrade.head), (socket) => {
     let waiting = false;
     const handlers = handle({
