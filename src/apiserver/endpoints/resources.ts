@@ -3,6 +3,7 @@
 import type { Random } from "#base/clock.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
+import { cloneJson } from "#model/patch/json-value.ts";
 import type { ResourceInfo, Verb } from "#model/resource-info.ts";
 import {
   ApiError,
@@ -63,6 +64,7 @@ export class ResourceEndpoints {
       return this.#subresource(served, view, subresource, info, request);
     }
     if (!served.info.verbs.includes(info.verb as Verb)) throw methodNotAllowed(notAllowed);
+    if (info.name === "" && ofOneObject.has(info.verb)) throw methodNotAllowed(notAllowed);
     switch (info.verb) {
       case "get":
         return { type: "item", status: 200, view, item: await this.#get(resource, info, request) };
@@ -246,7 +248,7 @@ export class ResourceEndpoints {
           const patched = applyPatch(kind, bodyInfo, shown, patch);
           const object = this.#deps.bodies.redecode(request, bodyInfo, patched);
           matchName(object, info.name);
-          return toStorage(served.info, subresource ? subresource.merge(versioned, object) : object);
+          return toStorage(served.info, subresource ? cloneForWrite(subresource.merge(versioned, object)) : object);
         },
       },
       writeContext(request),
@@ -370,6 +372,7 @@ export class ResourceEndpoints {
   }
 }
 
+const ofOneObject = new Set(["get", "update", "patch", "delete"]);
 const notAllowed = "the server does not allow this method on the requested resource";
 
 /** Kinds whose DELETE answers with the object instead of a Status. */
@@ -422,7 +425,7 @@ function matchName(object: UnknownObject, name: string): void {
 }
 
 /** A body may be used again after a conflict; the registry changes what it is given. */
-const cloneForWrite = (object: UnknownObject): UnknownObject => structuredClone(object);
+const cloneForWrite = (object: UnknownObject): UnknownObject => cloneJson(object) as UnknownObject;
 
 export function parseRevision(value: string | null): number {
   if (value === null || value === "") return 0;

@@ -7,7 +7,7 @@ import { applyJsonPatch } from "#model/patch/json-patch.ts";
 import { applyMergePatch } from "#model/patch/merge-patch.ts";
 import { applyStrategicMerge } from "#model/patch/strategic-merge.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { ApiError, badRequest, requestTooLarge, unsupportedMediaType } from "#model/status.ts";
+import { ApiError, badRequest, unsupportedMediaType } from "#model/status.ts";
 
 export type PatchKind = "json" | "merge" | "strategic";
 
@@ -16,9 +16,6 @@ const kinds: Readonly<Record<string, PatchKind>> = {
   "application/merge-patch+json": "merge",
   "application/strategic-merge-patch+json": "strategic",
 };
-/** Upstream's limit. */
-const maxOperations = 10_000;
-
 export function patchKind(contentType: string | undefined, info: ResourceInfo): PatchKind {
   const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
   if (type === "application/apply-patch+yaml" || type === "application/apply-patch+cbor") {
@@ -42,29 +39,23 @@ export function parsePatch(kind: PatchKind, body: Uint8Array): unknown {
   } catch (error) {
     throw badRequest(`error decoding patch: ${messageOf(error)}`);
   }
-  if (kind === "json") {
-    if (!Array.isArray(patch))
-      throw badRequest("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch");
-    if (patch.length > maxOperations) {
-      throw requestTooLarge(`The allowed maximum operations in a JSON patch is ${maxOperations}, got ${patch.length}`);
-    }
-  } else if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
+  const isObject = typeof patch === "object" && patch !== null && !Array.isArray(patch);
+  if (kind !== "json" && !isObject) {
     throw badRequest("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}");
   }
   return patch;
 }
 
-/** `current` is shared and stays as it is. */
+/** `current` is shared and stays as it is; the result may share parts with it. */
 export function applyPatch(kind: PatchKind, info: ResourceInfo, current: UnknownObject, patch: unknown): UnknownObject {
-  const base = structuredClone(current);
   try {
     switch (kind) {
       case "json":
-        return applyJsonPatch(base, patch as never) as UnknownObject;
+        return applyJsonPatch(current, patch as never) as UnknownObject;
       case "merge":
-        return applyMergePatch(base, patch as never) as UnknownObject;
+        return applyMergePatch(current, patch) as UnknownObject;
       case "strategic":
-        return applyStrategicMerge(info.type, base, patch as never) as UnknownObject;
+        return applyStrategicMerge(info.type, current, patch) as UnknownObject;
     }
   } catch (error) {
     if (error instanceof ApiError) throw error;

@@ -1,0 +1,368 @@
+import { type ClientHttp2Session, connect } from "node:http2";
+import { request as httpsRequest } from "node:https";
+import { connect as tlsConnect } from "node:tls";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { Client } from "#client/client.ts";
+import type { Backend } from "#datastore/backend.ts";
+import { openDatastore } from "#datastore/open.ts";
+import type { ConfigMap, Namespace, Pod } from "#model/gen/core-v1.ts";
+import * as resources from "#model/resources.ts";
+import { unauthorized } from "#model/status.ts";
+import { systemClock } from "#platform/clock.ts";
+import { systemRandom } from "#platform/random.ts";
+import { loopback } from "./authn/user.ts";
+import { localhostTls } from "./localhost-tls.fixture.ts";
+import { columnsFor } from "./printers/tables.ts";
+import { createStrategies } from "./registry/strategies.ts";
+import { type ApiServer, createApiServer } from "./server.ts";
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: Buffer;
+}
+interface Ask {
+  readonly method?: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string | Buffer;
+  readonly token?: string | null;
+}
+
+let backend: Backend;
+let server: ApiServer;
+let session: ClientHttp2Session;
+let ended: Promise<void>;
+const abort = new AbortController();
+
+beforeAll(async () => {
+  backend = await openDatastore({ endpoint: "memory://" }, { clock: systemClock, log: silentLogger });
+  server = createApiServer(
+    { host: "127.0.0.1", port: 0, tls: localhostTls, freezeShared: true },
+    {
+      backend,
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLogger,
+      metrics: new Metrics(),
+      authenticators: [
+        {
+          async authenticate({ bearerToken }) {
+            if (bearerToken === "admin") return { name: "admin", groups: ["system:masters"] };
+            if (bearerToken === "ann") return { name: "ann", groups: [] };
+            if (bearerToken === "expired") throw unauthorized();
+            return undefined;
+          },
+        },
+      ],
+      authorizer: {
+        authorize: ({ user, verb }) => ({
+          verdict: user.name === "reader" && verb === "get" ? "allow" : "no-opinion",
+          reason: "",
+        }),
+      },
+      strategies: createStrategies({ clock: systemClock, random: systemRandom }),
+      admission: [],
+      columnsFor,
+    },
+  );
+  await new Promise<void>((ready, failed) => {
+    ended = server.service.run(abort.signal, ready);
+    ended.catch(failed);
+  });
+  session = connect(`https://127.0.0.1:${server.port}`, { rejectUnauthorized: false });
+  const client = new Client(server.transport(loopback));
+  await client.create(resources.namespaces, { metadata: { name: "default" } } as Namespace);
+  await client.create(resources.configMaps, {
+    metadata: { name: "one", namespace: "default" },
+    data: { a: "1" },
+  } as ConfigMap);
+  await client.create(resources.pods, {
+    metadata: { name: "web", namespace: "default" },
+    spec: { containers: [{ name: "main", image: "web" }] },
+  } as Pod);
+});
+afterAll(async () => {
+  session.close();
+  abort.abort();
+  await ended;
+  await backend.close();
+});
+
+function headersOf(ask: Ask): Record<string, string> {
+  const token = ask.token === undefined ? "admin" : ask.token;
+  return { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...ask.headers };
+}
+
+function h1(path: string, ask: Ask = {}): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const req = httpsRequest(
+      {
+        host: "127.0.0.1",
+        port: server.port,
+        path,
+        method: ask.method ?? "GET",
+        headers: headersOf(ask),
+        rejectUnauthorized: false,
+      },
+      (res) => {
+        const chunks: Buffer[] = [];
+        res.on("data", (chunk: Buffer) => chunks.push(chunk));
+        res.on("end", () =>
+          resolve({ status: res.statusCode ?? 0, headers: res.headers, body: Buffer.concat(chunks) }),
+        );
+        res.on("error", reject);
+      },
+    );
+    req.on("error", reject);
+    req.end(ask.body);
+  });
+}
+
+function h2(path: string, ask: Ask = {}): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const stream = session.request(
+      { ":method": ask.method ?? "GET", ":path": path, ...headersOf(ask) },
+      { endStream: ask.body === undefined },
+    );
+    const chunks: Buffer[] = [];
+    let headers: Answer["headers"] = {};
+    stream.on("response", (got) => {
+      headers = got as Answer["headers"];
+    });
+    stream.on("data", (chunk: Buffer) => chunks.push(chunk));
+    stream.on("end", () => resolve({ status: Number(headers[":status"]), headers, body: Buffer.concat(chunks) }));
+    stream.on("error", reject);
+    if (ask.body !== undefined) stream.end(ask.body);
+  });
+}
+
+const json = (answer: Answer) => JSON.parse(answer.body.toString()) as Record<string, unknown> & { message?: string };
+const both = [
+  ["HTTP/1.1", h1],
+  ["HTTP/2", h2],
+] as const;
+
+describe.each(both)("over %s", (name, ask) => {
+  test("an object, spliced, with its revision", async () => {
+    const answer = await ask("/api/v1/namespaces/default/configmaps/one");
+    expect(answer.status).toBe(200);
+    expect(answer.headers["content-type"]).toBe("application/json");
+    expect(answer.headers["audit-id"]).toMatch(/^[0-9a-f-]{36}$/);
+    expect(json(answer)).toMatchObject({
+      kind: "ConfigMap",
+      apiVersion: "v1",
+      data: { a: "1" },
+      metadata: { resourceVersion: expect.stringMatching(/^\d+$/) },
+    });
+  });
+
+  test("create, and 201", async () => {
+    const object = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: `made-${name.at(-1)}` } };
+    const answer = await ask("/api/v1/namespaces/default/configmaps", {
+      method: "POST",
+      body: JSON.stringify(object),
+      headers: { "content-type": "application/json" },
+    });
+    expect(answer.status).toBe(201);
+    expect(json(answer)).toMatchObject(object);
+  });
+
+  test("YAML in and out", async () => {
+    const answer = await ask("/api/v1/namespaces/default/configmaps", {
+      method: "POST",
+      body: `apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml-${name.at(-1)}\ndata:\n  a: "1"\n`,
+      headers: { "content-type": "application/yaml", accept: "application/yaml" },
+    });
+    expect(answer.status).toBe(201);
+    expect(answer.headers["content-type"]).toBe("application/yaml");
+    expect(answer.body.toString()).toContain('a: "1"');
+  });
+
+  test("a table", async () => {
+    const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    const table = json(await ask("/api/v1/namespaces/default/pods", { headers: { accept } }));
+    expect(table["kind"]).toBe("Table");
+    expect((table["columnDefinitions"] as { name: string }[]).map((column) => column.name)).toContain("Ready");
+    expect((table["rows"] as { cells: unknown[]; object: { kind: string } }[])[0]).toMatchObject({
+      object: { kind: "PartialObjectMetadata", metadata: { name: "web" } },
+    });
+  });
+
+  test("metadata only", async () => {
+    const accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    const list = json(await ask("/api/v1/namespaces/default/pods", { headers: { accept } }));
+    expect(list["kind"]).toBe("PartialObjectMetadataList");
+    expect((list["items"] as object[])[0]).not.toHaveProperty("spec");
+  });
+
+  test.each([
+    ["no credentials", "/api/v1/pods", { token: null }, 401, "Unauthorized"],
+    ["an unknown token", "/api/v1/pods", { token: "who" }, 401, "Unauthorized"],
+    ["a token that does not hold", "/healthz", { token: "expired" }, 401, "Unauthorized"],
+    [
+      "no permission",
+      "/api/v1/namespaces/default/pods",
+      { token: "ann" },
+      403,
+      'pods is forbidden: User "ann" cannot list resource "pods" in API group "" in the namespace "default"',
+    ],
+    [
+      "no format",
+      "/api/v1/pods",
+      { headers: { accept: "text/html" } },
+      406,
+      "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+    ],
+    [
+      "a body format",
+      "/api/v1/namespaces/default/configmaps",
+      { method: "POST", body: "{}", headers: { "content-type": "text/plain" } },
+      415,
+      /^the body of the request was in an unknown format/,
+    ],
+    [
+      "bad JSON",
+      "/api/v1/namespaces/default/configmaps",
+      { method: "POST", body: "{", headers: { "content-type": "application/json" } },
+      400,
+      /./,
+    ],
+    [
+      "10 MB",
+      "/api/v1/namespaces/default/configmaps",
+      { method: "POST", body: Buffer.alloc(10_000_000, 32), headers: { "content-type": "application/json" } },
+      413,
+      "Request entity too large: limit is 3145728",
+    ],
+    ["a bad selector", "/api/v1/pods?labelSelector=a%3Db%3Dc", {}, 400, /^unable to parse requirement/],
+    ["a bad escape", "/api/v1/namespaces/%zz/pods", {}, 400, /^invalid URL escape/],
+    ["a bad continue token", "/api/v1/pods?limit=1&continue=xx", {}, 400, /^continue key is not valid/],
+    [
+      "impersonation",
+      "/api/v1/pods",
+      { token: "ann", headers: { "impersonate-user": "admin" } },
+      403,
+      /cannot impersonate resource "users"/,
+    ],
+  ] as [string, string, Ask, number, string | RegExp][])(
+    "a Status for %s",
+    async (_what, path, options, code, message) => {
+      const answer = await ask(path, options);
+      expect(answer.status).toBe(code);
+      const status = json(answer);
+      expect(status).toMatchObject({ kind: "Status", apiVersion: "v1", status: "Failure", code });
+      if (typeof message === "string") expect(status.message).toBe(message);
+      else expect(status.message).toMatch(message);
+    },
+  );
+
+  test.each([
+    "/nope",
+    "/api/v2/pods",
+    "/apis/nope/v1/things",
+    "/api/v1/nope",
+    "/api/v1//pods",
+    "/api/v1/namespaces/../pods",
+  ])("404 for %s", async (path) => {
+    expect((await ask(path)).status).toBe(404);
+  });
+
+  test("health is for everybody", async () => {
+    expect((await ask("/healthz", { token: null })).body.toString()).toBe("ok");
+    const verbose = await ask("/readyz?verbose", { token: null });
+    expect(verbose.body.toString()).toBe("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n");
+    expect(json(await ask("/version", { token: null }))).toMatchObject({ major: "1", minor: "32" });
+  });
+
+  test("discovery in three forms", async () => {
+    expect(json(await ask("/api"))).toMatchObject({ kind: "APIVersions", versions: ["v1"] });
+    expect(json(await ask("/apis/apps/v1"))).toMatchObject({ kind: "APIResourceList", groupVersion: "apps/v1" });
+    const accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    const answer = await ask("/apis", { headers: { accept } });
+    expect(answer.headers["content-type"]).toBe("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    const again = await ask("/apis", { headers: { accept, "if-none-match": String(answer.headers["etag"]) } });
+    expect(again.status).toBe(304);
+  });
+
+  test("a large list is compressed when asked", async () => {
+    const client = new Client(server.transport(loopback));
+    const data = { big: "x".repeat(200_000) };
+    await client.create(resources.configMaps, {
+      metadata: { name: `big-${name.at(-1)}`, namespace: "default" },
+      data,
+    } as ConfigMap);
+    const answer = await ask("/api/v1/namespaces/default/configmaps", { headers: { "accept-encoding": "gzip" } });
+    expect(answer.headers["content-encoding"]).toBe("gzip");
+    expect(answer.body.length).toBeLessThan(20_000);
+  });
+
+  test("acting as somebody else", async () => {
+    const headers = { "impersonate-user": "reader", "impersonate-group": "a" };
+    expect((await ask("/api/v1/namespaces/default/pods/web", { token: "ann", headers })).status).toBe(403);
+    const review = await ask("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ spec: { resourceAttributes: { verb: "get", resource: "pods" } } }),
+    });
+    expect(review.status).toBe(201);
+  });
+});
+
+test("a watch sends its head at once and one line per event", async () => {
+  const from = (json(await h2("/api/v1/namespaces/default/secrets"))["metadata"] as { resourceVersion: string })
+    .resourceVersion;
+  const stream = session.request({
+    ":path": `/api/v1/namespaces/default/secrets?watch=true&resourceVersion=${from}&timeoutSeconds=30`,
+    authorization: "Bearer admin",
+  });
+  const status = await new Promise((resolve) => stream.on("response", (headers) => resolve(headers[":status"])));
+  expect(status).toBe(200);
+  const lines: string[] = [];
+  let buffered = "";
+  stream.on("data", (chunk: Buffer) => {
+    buffered += chunk.toString();
+    const parts = buffered.split("\n");
+    buffered = parts.pop()!;
+    lines.push(...parts);
+  });
+  const client = new Client(server.transport(loopback));
+  await client.create(resources.secrets, { metadata: { name: "s", namespace: "default" } });
+  await client.delete(resources.secrets, { name: "s", namespace: "default" });
+  await expect.poll(() => lines.length).toBe(2);
+  const events = lines.map(
+    (line) => JSON.parse(line) as { type: string; object: { metadata: { resourceVersion: string } } },
+  );
+  expect(events.map((event) => event.type)).toEqual(["ADDED", "DELETED"]);
+  expect(Number(events[1]!.object.metadata.resourceVersion)).toBeGreaterThan(
+    Number(events[0]!.object.metadata.resourceVersion),
+  );
+  stream.close();
+});
+
+test("a watch ends at its timeout with a complete answer", async () => {
+  const answer = await h1("/api/v1/namespaces/default/endpoints?watch=true&timeoutSeconds=1");
+  expect(answer.status).toBe(200);
+});
+
+test("an upgrade of what cannot be upgraded is refused on the socket", async () => {
+  const socket = tlsConnect({
+    host: "127.0.0.1",
+    port: server.port,
+    rejectUnauthorized: false,
+    ALPNProtocols: ["http/1.1"],
+  });
+  socket.write(
+    "GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+  );
+  const text = await new Promise<string>((resolve) => {
+    let all = "";
+    socket.on("data", (chunk: Buffer) => {
+      all += chunk.toString();
+    });
+    socket.on("close", () => resolve(all));
+  });
+  expect(text).toMatch(/^HTTP\/1.1 400 Bad Request\r\n/);
+  expect(text).toContain('"kind":"Status"');
+});
