@@ -272,7 +272,8 @@ class Store implements Datastore {
     this.#ended.abort(closedError());
     this.#leases.clear();
     await this.#compacting.catch(() => {});
-    await this.#draining;
+    // One drain may hand over to the next.
+    while (this.#draining) await this.#draining;
     await this.#recovering;
     if (wasOpen) await this.#saveMemory();
     this.#state = "closed";
