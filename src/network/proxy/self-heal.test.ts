@@ -1,0 +1,101 @@
+// The proxy's loop under a simulated clock, with nft replaced by a record of what it was told.
+import { expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Client } from "#client/client.ts";
+import { InformerFactory } from "#client/informer.ts";
+import { services } from "#model/resources.ts";
+import type { Commands } from "#platform/processes.ts";
+import type { Sysctl } from "#platform/sysctl.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
+import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { createServiceProxy } from "../service-proxy.ts";
+
+async function start() {
+  const scripts: string[] = [];
+  const state = { isTableThere: false, failures: 0 };
+  const commands: Commands = {
+    async run(program, args, options) {
+      if (program === "nft" && args[0] === "-f") {
+        if (state.failures > 0) {
+          state.failures--;
+          return { code: 1, stdout: "", stderr: "busy" };
+        }
+        scripts.push(String(options?.input));
+        state.isTableThere = true;
+      }
+      if (program === "nft" && args.includes("list")) {
+        const last = scripts.find((s) => s.startsWith("add table")) ?? "";
+        const count = last.split("\n").filter((l) => l.startsWith(`add rule ip mote ${args.at(-1)} `)).length;
+        const document = { nftables: Array.from({ length: count }, () => ({ rule: {} })) };
+        return state.isTableThere
+          ? { code: 0, stdout: JSON.stringify(document), stderr: "" }
+          : { code: 1, stdout: "", stderr: "No such file or directory" };
+      }
+      return { code: 0, stdout: "", stderr: "" };
+    },
+  };
+  const written: string[] = [];
+  const sysctl: Sysctl = {
+    read: async (name) => (name.endsWith("ip_forward") ? "0" : "1"),
+    write: async (name, value) => void written.push(`${name}=${value}`),
+  };
+  const client = new Client(new FakeTransport());
+  const clock = new FakeClock();
+  const informers = new InformerFactory({}, { client, clock, random: seededRandom(1), log: silentLogger });
+  const stop = new AbortController();
+  let isReady = false;
+  const proxy = createServiceProxy(
+    { nodeName: "n1", clusterCidr: "10.42.0.0/16", localServiceIps: [] },
+    { informers, commands, sysctl, clock, log: silentLogger },
+  );
+  const ready = () => {
+    isReady = true;
+  };
+  const running = [proxy.run(stop.signal, ready), informers.run(stop.signal, () => {})];
+  const finish = async () => {
+    stop.abort();
+    await Promise.all(running);
+    expect(clock.pending).toBe(0);
+  };
+  await settle();
+  return { scripts, state, written, client, clock, finish, isReady: () => isReady };
+}
+
+test("writes once, sets only what differs in the kernel, and is quiet while nothing changes", async () => {
+  const t = await start();
+  expect(t.isReady()).toBe(true);
+  expect(t.written).toEqual(["net.ipv4.ip_forward=1"]);
+  await t.clock.advance(300_000);
+  expect(t.scripts).toHaveLength(1);
+  await t.finish();
+});
+
+test("a table that vanished is written again within half a minute", async () => {
+  const t = await start();
+  t.state.isTableThere = false;
+  await t.clock.advance(30_000);
+  expect(t.scripts).toHaveLength(2);
+  expect(t.scripts[1]).toBe(t.scripts[0]);
+  await t.finish();
+});
+
+test("changes are gathered; a failed transaction is followed by a full one", async () => {
+  const t = await start();
+  const put = (name: string, ip: string) =>
+    t.client.create(services, {
+      metadata: { name, namespace: "default" },
+      spec: { clusterIP: ip, ports: [{ port: 80 }] },
+    });
+  await put("a", "10.43.0.1");
+  await put("b", "10.43.0.2");
+  await t.clock.advance(1000);
+  expect(t.scripts).toHaveLength(2);
+  expect(t.scripts[1]).not.toContain("add table");
+  t.state.failures = 2;
+  await put("c", "10.43.0.3");
+  await t.clock.advance(5000);
+  expect(t.scripts).toHaveLength(3);
+  expect(t.scripts[2]).toMatch(/^add table.*10\.43\.0\.1.*10\.43\.0\.3/s);
+  await t.finish();
+});
