@@ -277,29 +277,38 @@ export class InformerFactory implements Service {
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    // A signal of its own, so that one failing informer ends the others before this rejects.
-    const stop = new AbortController();
-    const onAbort = () => stop.abort(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
+    // A signal per informer, so that none carries the listeners of all.
+    const children = new Set<AbortController>();
     const tasks = new Set<Promise<void>>();
-    let failure: { readonly error: unknown } | undefined;
     const ended = deferred<void>();
-    stop.signal.addEventListener("abort", () => ended.resolve(), { once: true });
+    let failure: { readonly error: unknown } | undefined;
+    const stop = (reason: unknown) => {
+      for (const child of children) child.abort(reason);
+      ended.resolve();
+    };
+    const onAbort = () => stop(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
     this.#start = (informer) => {
-      const task = informer.run(stop.signal).catch((error: unknown) => {
+      const child = new AbortController();
+      children.add(child);
+      const task = informer.run(child.signal).catch((error: unknown) => {
         failure ??= { error };
-        stop.abort(error);
+        stop(error);
       });
       tasks.add(task);
     };
+    const synced = async () => {
+      for (const informer of this.#informers.values()) await informer.whenSynced(signal);
+      ready();
+    };
     try {
       for (const informer of this.#informers.values()) this.#start(informer);
-      const first = [...this.#informers.values()].map((informer) => informer.whenSynced(stop.signal));
-      await Promise.all(first).then(ready, (error: unknown) => {
-        if (!stop.signal.aborted) throw error;
+      if (signal.aborted) onAbort();
+      const first = synced().catch((error: unknown) => {
+        if (!signal.aborted) throw error;
       });
-      if (!stop.signal.aborted) await ended.promise;
+      await Promise.race([ended.promise, first]);
+      await ended.promise;
     } finally {
       this.#start = undefined;
       signal.removeEventListener("abort", onAbort);

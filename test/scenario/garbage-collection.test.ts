@@ -1,0 +1,95 @@
+// Who goes with whom: background, foreground and orphaning deletion of a deployment, and of things with several owners.
+import { afterEach, expect, test } from "vitest";
+import type { ConfigMap } from "#model/gen/core-v1.ts";
+import { configMaps, deployments, pods, replicaSets } from "#model/resources.ts";
+import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
+import { webDeployment } from "./objects.ts";
+
+let cluster: InMemoryCluster | undefined;
+afterEach(async () => {
+  const old = cluster;
+  cluster = undefined;
+  await old?.stop();
+});
+
+async function startWithWeb(): Promise<InMemoryCluster> {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  await c.client.create(deployments, webDeployment({ replicas: 3 }));
+  await c.until(
+    async () => (await c.find(deployments, "web", "default"))?.status?.availableReplicas === 3,
+    "available",
+  );
+  return c;
+}
+const target = { name: "web", namespace: "default" };
+const counts = async (c: InMemoryCluster) => [
+  (await c.list(deployments, "default")).length,
+  (await c.list(replicaSets, "default")).length,
+  (await c.list(pods, "default")).length,
+];
+
+test("background: the deployment goes at once, the rest follows", async () => {
+  const c = await startWithWeb();
+  await c.client.delete(deployments, target, { propagationPolicy: "Background" });
+  expect(await c.find(deployments, "web", "default")).toBeUndefined();
+  await c.until(async () => (await counts(c)).every((n) => n === 0), "all is gone");
+});
+
+test("foreground: the deployment stays until everything below it has gone", async () => {
+  const c = await startWithWeb();
+  const order: string[] = [];
+  for (const resource of [deployments, replicaSets, pods] as const) {
+    c.informers.informer(resource as typeof pods).addHandler({ delete: () => order.push(resource.kind) });
+  }
+  await c.client.delete(deployments, target, { propagationPolicy: "Foreground" });
+  const marked = await c.find(deployments, "web", "default");
+  expect(marked?.metadata.finalizers).toContain("foregroundDeletion");
+  await c.until(async () => (await counts(c)).every((n) => n === 0), "all is gone");
+  await c.advance(10);
+  expect(order).toEqual(["Pod", "Pod", "Pod", "ReplicaSet", "Deployment"]);
+});
+
+test("orphan: the replica set stays, freed of its owner, and is adopted by a new deployment of that name", async () => {
+  const c = await startWithWeb();
+  await c.client.delete(deployments, target, { propagationPolicy: "Orphan" });
+  await c.until(async () => (await c.find(deployments, "web", "default")) === undefined, "deployment is gone");
+  await c.advance(2000);
+  expect(await counts(c)).toEqual([0, 1, 3]);
+  expect((await c.list(replicaSets, "default"))[0]?.metadata.ownerReferences ?? []).toEqual([]);
+  const before = (await c.list(pods, "default")).map((p) => p.metadata.uid).sort();
+  await c.client.create(deployments, webDeployment({ replicas: 3 }));
+  await c.until(async () => (await c.find(deployments, "web", "default"))?.status?.availableReplicas === 3, "adopted");
+  expect(await counts(c)).toEqual([1, 1, 3]);
+  expect((await c.list(pods, "default")).map((p) => p.metadata.uid).sort()).toEqual(before);
+});
+
+test("an object with two owners stays until the second has gone; one whose owner never was goes", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const make = (name: string, owners: readonly ConfigMap[] = []) =>
+    c.client.create(configMaps, {
+      metadata: {
+        name,
+        namespace: "default",
+        ownerReferences: owners.map((o) => ({
+          apiVersion: "v1",
+          kind: "ConfigMap",
+          name: o.metadata.name!,
+          uid: o.metadata.uid!,
+        })),
+      },
+    } as ConfigMap);
+  const a = await make("a");
+  const b = await make("b");
+  await make("both", [a, b]);
+  await make("stray", [{ metadata: { name: "never", uid: "00000000-0000-4000-8000-000000000000" } } as ConfigMap]);
+  await c.until(async () => (await c.find(configMaps, "stray", "default")) === undefined, "stray is gone");
+  await c.client.delete(configMaps, { name: "a", namespace: "default" });
+  await c.until(
+    async () => (await c.find(configMaps, "both", "default"))?.metadata.ownerReferences?.length === 1,
+    "one owner is taken off",
+  );
+  await c.client.delete(configMaps, { name: "b", namespace: "default" });
+  await c.until(async () => (await c.find(configMaps, "both", "default")) === undefined, "gone with the last owner");
+});
