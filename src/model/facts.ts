@@ -144,7 +144,7 @@ function parsePackage(source: string, find: (type: string) => MessageFacts | und
         package: name,
         shortName,
         isKind: flags.includes("k"),
-        structType: valueOf(flags, "st"),
+        structType: flagOf(flags, "st"),
         fields: own,
         get members() {
           members ??= membersOf(own, find);
@@ -175,10 +175,10 @@ function parseField(line: string, packageName: string): FieldFacts {
   const base = repeated || map ? type.slice(2) : type;
   const isMessage = !plainTypes.has(base);
   const list = (key: string) =>
-    valueOf(flags, key)
+    flagOf(flags, key)
       .split(",")
       .filter((part) => part !== "");
-  const fallback = valueOf(flags, "d");
+  const fallback = flagOf(flags, "d");
   return {
     name: name === "-" ? "" : name,
     number: Number(number),
@@ -190,18 +190,18 @@ function parseField(line: string, packageName: string): FieldFacts {
     omitEmpty: flags.includes("o"),
     pointer: flags.includes("p"),
     inline: flags.includes("i"),
-    goType: valueOf(flags, "t"),
+    goType: flagOf(flags, "t"),
     patchStrategies: list("ps"),
-    mergeKey: valueOf(flags, "mk"),
-    listType: valueOf(flags, "lt"),
+    mergeKey: flagOf(flags, "mk"),
+    listType: flagOf(flags, "lt"),
     listMapKeys: list("lk"),
-    mapType: valueOf(flags, "mt"),
-    structType: valueOf(flags, "st"),
+    mapType: flagOf(flags, "mt"),
+    structType: flagOf(flags, "st"),
     default: fallback === "" ? undefined : parseDefault(fallback),
   };
 }
 
-const valueOf = (flags: readonly string[], key: string): string =>
+const flagOf = (flags: readonly string[], key: string): string =>
   flags.find((flag) => flag.startsWith(`${key}=`))?.slice(key.length + 1) ?? "";
 
 /** A few markers refer to Go constants (`ref(...)`); those are left to the defaulting code. */

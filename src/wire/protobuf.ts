@@ -352,7 +352,7 @@ function readMessage(
       } else list.push(readValue(reader, end, wireType, field, undefined, depth));
     } else {
       const value = readValue(reader, end, wireType, field, getMember(into, field.name), depth);
-      if (field.dropZero && (value === undefined || isZero(value))) delete into[field.name];
+      if (value === undefined || (field.dropZero && isZero(value))) delete into[field.name];
       else setMember(into, field.name, value);
     }
   }

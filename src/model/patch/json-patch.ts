@@ -30,7 +30,8 @@ export function applyJsonPatch(document: unknown, operations: readonly JsonPatch
   let result = document;
   let copiedBytes = 0;
   for (const operation of operations) {
-    if (!isObject(operation) || typeof operation.op !== "string") throw refuse("Unexpected kind: unknown");
+    if (typeof operation !== "object" || operation === null || typeof operation.op !== "string")
+      throw refuse("Unexpected kind: unknown");
     const path = pointer(operation.op, operation.path);
     switch (operation.op) {
       case "add":
