@@ -41,13 +41,9 @@ export class SchedulingQueue {
     this.#events = new Map(plugins.map((plugin) => [plugin.name, plugin.events]));
   }
 
-  get sizes(): { active: number; backoff: number; parked: number; inFlight: number } {
-    return {
-      active: this.#active.size,
-      backoff: this.#backoff.size,
-      parked: this.#parked.size,
-      inFlight: this.#inFlight.size,
-    };
+  /** Pods in all places, in flight ones included. */
+  get size(): number {
+    return this.#active.size + this.#backoff.size + this.#parked.size + this.#inFlight.size;
   }
 
   /** A new pod, or one whose spec or labels changed: a changed pod is worth another try. */

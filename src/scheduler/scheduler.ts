@@ -42,11 +42,14 @@ const expiryCheckMs = 10_000;
 const maxBindings = 16;
 
 export function createScheduler(deps: SchedulerDeps): Service {
+  // Each run starts with an empty cache and queue; the gauge reads whichever runs.
+  let current: Scheduler | undefined;
+  deps.metrics?.gaugeOf("scheduler_pending_pods", "Pods without a node.", () => current?.pendingCount ?? 0);
   return {
     name: "scheduler",
     async run(signal, ready) {
-      const scheduler = new Scheduler(deps);
-      await scheduler.run(signal, ready);
+      current = new Scheduler(deps);
+      await current.run(signal, ready);
     },
   };
 }
@@ -74,10 +77,10 @@ class Scheduler {
       "Time from taking a pod off the queue to its binding.",
       [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10],
     );
-    deps.metrics?.gaugeOf("scheduler_pending_pods", "Pods without a node.", () => {
-      const { active, backoff, parked, inFlight } = this.#queue.sizes;
-      return active + backoff + parked + inFlight;
-    });
+  }
+
+  get pendingCount(): number {
+    return this.#queue.size;
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
