@@ -8,7 +8,7 @@ import { notFound } from "#model/status.ts";
 import { type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
 import type { UserInfo } from "./authn/user.ts";
 import { Encoder } from "./endpoints/encode.ts";
-import { encodeProtobuf, hasProtobuf, stringifyYaml } from "./endpoints/formats.ts";
+import { createProtobufFormat } from "./endpoints/formats.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
 import { createHandler, type Handler } from "./handler.ts";
 import { createHttpFace } from "./http-face.ts";
@@ -59,8 +59,9 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     clock: deps.clock,
     changes: new WeakMap<WatchEvent, WatchedChange>(),
   };
-  const encoder = new Encoder({ clock: deps.clock, columnsFor: deps.columnsFor, stringifyYaml, encodeProtobuf });
-  const face = createHttpFace(options, deps, handler, { encoder, feed, hasProtobuf });
+  const protobuf = createProtobufFormat();
+  const encoder = new Encoder({ clock: deps.clock, columnsFor: deps.columnsFor, protobuf });
+  const face = createHttpFace(options, deps, handler, { encoder, feed, hasProtobuf: protobuf.has });
   let listening: HttpsServer | undefined;
   let tls = options.tls;
   return {

@@ -1,13 +1,11 @@
 // Bodies as objects: the format they are in, strictness as the client asked for it, then defaults. Upstream
 // counterpart: the negotiated decoder and field validation of endpoints/handlers.
-import { messageOf } from "#base/errors.ts";
 import { decodeObject } from "#model/decode.ts";
 import { applyDefaults } from "#model/defaults.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { badRequest, fieldNotSupported, invalid } from "#model/status.ts";
-import { parseYaml } from "#wire/yaml.ts";
-import { bodyFormat } from "./negotiation.ts";
+import { fieldNotSupported, invalid } from "#model/status.ts";
+import { bodyFormat, type Format } from "./negotiation.ts";
 import type { HandlerRequest } from "./result.ts";
 
 export interface Bodies {
@@ -23,52 +21,39 @@ type FieldValidation = "Strict" | "Warn" | "Ignore";
 const utf8 = new TextEncoder();
 
 export function createBodies(): Bodies {
-  const decode = (request: HandlerRequest, info: ResourceInfo, bytes: Uint8Array): UnknownObject => {
+  const decode = (
+    request: HandlerRequest,
+    info: ResourceInfo,
+    bytes: Uint8Array,
+    contentType: Format,
+  ): UnknownObject => {
     const fieldValidation = fieldValidationOf(request);
-    const { object, warnings } = decodeObject(bytes, info, { fieldValidation });
+    const { object, warnings } = decodeObject(bytes, info, { contentType, fieldValidation });
     for (const warning of warnings) request.warn(warning);
-    const unknown = object as UnknownObject;
-    unknown.metadata ??= {};
-    applyDefaults(info, unknown);
-    return unknown;
+    object.metadata ??= {};
+    applyDefaults(info, object);
+    return object;
   };
   return {
     async read(request, info) {
       const format = bodyFormat(request.header("content-type"));
       const bytes = await request.body();
-      if (bytes.length === 0) throw badRequest("the request body is empty");
-      return decode(request, info, format === "yaml" ? yamlToJson(bytes) : bytes);
+      return decode(request, info, bytes, format);
     },
-    redecode: (request, info, object) => decode(request, info, utf8.encode(JSON.stringify(object))),
+    redecode: (request, info, object) => decode(request, info, utf8.encode(JSON.stringify(object)), "json"),
     async deleteOptions(request) {
       const bytes = await request.body();
       if (bytes.length === 0) return {};
       const format = bodyFormat(request.header("content-type"));
-      const text = new TextDecoder().decode(format === "yaml" ? yamlToJson(bytes) : bytes);
-      let options: unknown;
-      try {
-        options = JSON.parse(text);
-      } catch (error) {
-        throw badRequest(`couldn't get version/kind; json parse error: ${messageOf(error)}`);
-      }
-      if (typeof options !== "object" || options === null || Array.isArray(options)) {
-        throw badRequest("couldn't get version/kind; json parse error: not an object");
-      }
-      const { kind, apiVersion: _apiVersion, ...rest } = options as { kind?: unknown; apiVersion?: unknown };
-      if (kind !== undefined && kind !== "DeleteOptions")
-        throw badRequest(`decoded object cannot be converted to DeleteOptions`);
-      return rest;
+      const { object } = decodeObject(bytes, deleteOptionsShape, { contentType: format, fieldValidation: "Ignore" });
+      const { kind: _kind, apiVersion: _apiVersion, metadata: _metadata, ...options } = object;
+      return options;
     },
   };
 }
 
-function yamlToJson(bytes: Uint8Array): Uint8Array {
-  try {
-    return utf8.encode(JSON.stringify(parseYaml(new TextDecoder("utf-8", { fatal: true }).decode(bytes))));
-  } catch (error) {
-    throw badRequest(`error converting YAML to JSON: ${messageOf(error)}`);
-  }
-}
+/** Registered in every group: decodeObject takes any apiVersion for it. */
+const deleteOptionsShape = { group: "", version: "v1", kind: "DeleteOptions", type: "meta/v1.DeleteOptions" };
 
 function fieldValidationOf(request: HandlerRequest): FieldValidation {
   const value = request.query.get("fieldValidation") ?? "";

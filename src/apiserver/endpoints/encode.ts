@@ -3,21 +3,22 @@
 // shared by all watchers of a change. Upstream counterpart: endpoints/handlers/response.go and the codecs.
 import type { Clock } from "#base/clock.ts";
 import type { UnknownObject } from "#model/object.ts";
+import { encodeProtobufWatchEvent } from "#model/protobuf.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { notAcceptable, type Status } from "#model/status.ts";
+import { stringifyYaml } from "#wire/yaml.ts";
 import type { Column } from "../printers/columns.ts";
 import { type Item, listHead, spliceList, spliceObject } from "../registry/codec.ts";
 import { fromStorage, isStorageVersion } from "../registry/convert.ts";
 import type { FeedEvent } from "../watch/feed.ts";
+import type { ProtobufFormat } from "./formats.ts";
 import type { Representation } from "./negotiation.ts";
 import type { IncludeObject, ListMetadata, View } from "./result.ts";
 
 export interface EncodeDeps {
   readonly clock: Clock;
   readonly columnsFor: (info: ResourceInfo) => readonly Column[];
-  readonly stringifyYaml: (value: unknown) => string;
-  /** The Kubernetes envelope with the message inside; undefined for kinds without a message. */
-  readonly encodeProtobuf: (object: UnknownObject) => Uint8Array | undefined;
+  readonly protobuf: ProtobufFormat;
 }
 
 const utf8 = new TextEncoder();
@@ -84,9 +85,9 @@ export class Encoder {
       case "json":
         return utf8.encode(as.pretty ? `${JSON.stringify(object, undefined, 2)}\n` : JSON.stringify(object));
       case "yaml":
-        return utf8.encode(this.#deps.stringifyYaml(object));
+        return utf8.encode(stringifyYaml(object));
       case "protobuf": {
-        const bytes = this.#deps.encodeProtobuf(object);
+        const bytes = this.#deps.protobuf.encode(object);
         if (!bytes)
           throw notAcceptable("only the following media types are accepted: application/json, application/yaml");
         return bytes;
@@ -136,7 +137,7 @@ export class Encoder {
   }
 
   #frame(type: string, object: Uint8Array, as: Representation): Uint8Array {
-    return as.format === "protobuf" ? protobufFrame(type, object) : jsonLine(type, object);
+    return as.format === "protobuf" ? encodeProtobufWatchEvent(type, object) : jsonLine(type, object);
   }
 
   #table(
@@ -184,29 +185,5 @@ function jsonLine(type: string, object: Uint8Array): Uint8Array {
   out.write(head, 0, "latin1");
   out.set(object, head.length);
   out.write("}\n", head.length + object.length, "latin1");
-  return out;
-}
-
-/** Four bytes of length, then a metav1.WatchEvent: type in field 1, the object's envelope in field 1 of field 2. */
-function protobufFrame(type: string, object: Uint8Array): Uint8Array {
-  const inner = [0x0a, ...varint(object.length)];
-  const innerSize = inner.length + object.length;
-  const head = [0x0a, type.length, ...Buffer.from(type, "latin1"), 0x12, ...varint(innerSize), ...inner];
-  const size = head.length + object.length;
-  const out = Buffer.allocUnsafe(4 + size);
-  out.writeUInt32BE(size, 0);
-  out.set(head, 4);
-  out.set(object, 4 + head.length);
-  return out;
-}
-
-function varint(value: number): number[] {
-  const out: number[] = [];
-  let rest = value;
-  while (rest > 0x7f) {
-    out.push((rest & 0x7f) | 0x80);
-    rest >>>= 7;
-  }
-  out.push(rest);
   return out;
 }
