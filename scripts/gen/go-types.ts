@@ -67,7 +67,7 @@ export function parseGo(sources: readonly string[]): GoPackage {
         comment = [];
         continue;
       }
-      const struct = /^type (\w+) struct \{/.exec(line);
+      const struct = /^type (\w+) struct ?\{/.exec(line);
       const other = /^type (\w+) (=? ?[^\s{]+)(?: \/\/.*)?$/.exec(line);
       if (struct) {
         const parsed: GoStruct = { name: struct[1]!, fields: [], markers: markersOf([...earlierComment, ...comment]) };

@@ -136,11 +136,13 @@ function joinPackage(
   const enums = new Map<string, readonly string[]>();
   for (const message of proto.messages) {
     if (name === "meta/v1" && skipped.has(message.name)) continue;
-    const struct = source.structs.get(message.name);
     const alias = source.named.get(message.name);
+    const [aliasImport = "", aliasName = ""] = alias?.split(".") ?? [];
+    const struct =
+      source.structs.get(message.name) ?? all.get(source.imports.get(aliasImport) ?? "")?.structs.get(aliasName);
     if (!struct) {
-      // `type ExtraValue []string` is a message with `items`; `type List metav1.List` is a copy.
-      if (alias?.startsWith("[]") || alias === "metav1.List") continue;
+      // `type ExtraValue []string` is a message with `items`; `type MatchCondition v1.MatchCondition` is a copy of a struct.
+      if (alias?.startsWith("[]")) continue;
       throw new Error(`${name}: message ${message.name} has no Go struct`);
     }
     const isKind = struct.fields.some((f) => f.jsonName === "" && f.inline && f.goType.endsWith("TypeMeta"));

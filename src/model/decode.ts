@@ -361,8 +361,11 @@ function zeroElement(field: FieldFacts): unknown {
   if (field.type === "bool") return false;
   if (field.type === "quantity") return "0";
   if (field.type === "strings") return [];
-  return field.type === "raw" ? null : 0;
+  return nullTypes.has(field.type) ? null : 0;
 }
+
+/** Types whose zero value JSON shows as null. */
+const nullTypes: ReadonlySet<string> = new Set(["raw", "time", "microtime"]);
 
 function isEmpty(value: unknown, field: FieldFacts): boolean {
   if (field.repeated || field.type === "strings") return Array.isArray(value) && value.length === 0;

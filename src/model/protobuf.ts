@@ -27,28 +27,28 @@ const magic = Buffer.from([0x6b, 0x38, 0x73, 0x00]);
 const codec = createWireCodec(`Unknown
  typeMeta 1 TypeMeta
  raw 2 bytes
- contentEncoding 3 string
- contentType 4 string
+ contentEncoding 3 string a
+ contentType 4 string a
 TypeMeta
- apiVersion 1 string
- kind 2 string
+ apiVersion 1 string a
+ kind 2 string a
 Time
- seconds 1 int64
- nanos 2 int32
+ seconds 1 int64 a
+ nanos 2 int32 a
 Text
- text 1 string
+ text 1 string a
 Number
- number 1 int64
+ number 1 int64 a
 Bytes
  bytes 1 bytes
 Items
  items 1 []string
 IntOrString
- type 1 int64
- intVal 2 int32
- strVal 3 string
+ type 1 int64 a
+ intVal 2 int32 a
+ strVal 3 string a
 WatchEvent
- type 1 string
+ type 1 string a
  object 2 Raw
 Raw
  raw 1 bytes
@@ -69,7 +69,7 @@ export function decodeProtobuf(
   );
   const apiVersion = unknown.typeMeta?.apiVersion ?? "";
   const kind = unknown.typeMeta?.kind ?? "";
-  const object = { apiVersion, kind, ...messages.decode(type, unknown.raw) };
+  const object = { ...(kind === "" ? {} : { apiVersion, kind }), ...messages.decode(type, unknown.raw) };
   return { apiVersion, kind, object };
 }
 

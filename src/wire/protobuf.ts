@@ -69,7 +69,8 @@ const scalarTypes: ReadonlySet<string> = new Set([
 
 /**
  * A codec for proto3 messages out of a generated table: message names in column 0, below each its fields indented by
- * one space: `name number type [p]`, where type may start with `[]` or `{}` and `p` marks members of a oneof.
+ * one space: `name number type [flag]`, where type may start with `[]` or `{}`; flag `p` marks members of a oneof and `a` fields that
+ * are written even when zero.
  */
 export function createWireCodec(table: string): WireCodec {
   const messages = new Map<string, WireMessage>();
@@ -97,7 +98,7 @@ export function createWireCodec(table: string): WireCodec {
       type: scalar ? (base as WireScalar) : "message",
       repeated,
       map,
-      presence: flag === "p" || !scalar ? "explicit" : "implicit",
+      presence: flag === "a" ? "always" : flag === "p" || !scalar ? "explicit" : "implicit",
       inline: false,
       dropZero: false,
       packed: repeated && scalar && base !== "string" && base !== "bytes",
@@ -169,6 +170,7 @@ function writeMessage(writer: Writer, message: WireMessage, value: Record<string
           writer.string(key);
           const entry = map[key];
           if (entry !== null && entry !== undefined) writeValue(writer, field, 2, entry, depth);
+          else if (field.type === "custom") writeValue(writer, field, 2, undefined, depth);
         });
       }
     } else if (field.repeated) {
@@ -393,7 +395,7 @@ function readMapEntry(
     else reader.skip(tag % 8, end);
   }
   if (value === undefined && field.type === "message") value = {};
-  if (value === undefined && field.type !== "custom") value = zeroOf(field.type);
+  if (value === undefined) value = field.type === "custom" ? null : zeroOf(field.type);
   let map = getMember(into, field.name) as Record<string, unknown> | undefined;
   if (map === undefined) {
     map = {};
