@@ -1,10 +1,32 @@
 // Byte strings in linear memory: order and hash. Nothing here allocates or keeps a pointer.
 
-/** <0, 0, >0 as memcmp over the common part, then by length: the order of etcd's key space. */
+/**
+ * <0, 0, >0 as memcmp over the common part, then by length: the order of etcd's key space. Eight bytes at a time
+ * whatever the alignment: keys share long beginnings, and memory.compare goes byte by byte when alignments differ.
+ */
 export function compareBytes(a: usize, aLength: u32, b: usize, bLength: u32): i32 {
-  const order = memory.compare(a, b, min<u32>(aLength, bLength));
-  if (order != 0) return order;
+  const common = min<u32>(aLength, bLength);
+  let i: u32 = 0;
+  for (; i + 8 <= common; i += 8) {
+    const x = load<u64>(a + i);
+    const y = load<u64>(b + i);
+    if (x == y) continue;
+    // Little endian: the lowest differing byte is the first.
+    const shift = ctz<u64>(x ^ y) & ~7;
+    return i32((x >> shift) & 0xff) - i32((y >> shift) & 0xff);
+  }
+  for (; i < common; i++) {
+    const order = i32(load<u8>(a + i)) - i32(load<u8>(b + i));
+    if (order != 0) return order;
+  }
   return aLength < bLength ? -1 : i32(aLength > bLength);
+}
+
+export function equalBytes(a: usize, b: usize, length: u32): bool {
+  let i: u32 = 0;
+  for (; i + 8 <= length; i += 8) if (load<u64>(a + i) != load<u64>(b + i)) return false;
+  for (; i < length; i++) if (load<u8>(a + i) != load<u8>(b + i)) return false;
+  return true;
 }
 
 /** MurmurHash3, 32 bit. The seed keeps clients from choosing names that all collide. */

@@ -5,7 +5,7 @@
 // Calls pass numbers only; bytes go through IN and OUT (areas.ts). Nothing managed is ever created, so no collector
 // runs; asserts stay on in release, a failed one ends the module's use (the host rebuilds from the log).
 // Exports below are the whole surface; src/datastore/engine/engine.ts is the only caller.
-import { compareBytes, hashBytes } from "../base/bytes";
+import { compareBytes, equalBytes, hashBytes } from "../base/bytes";
 import { newTable, slotOf, Table, tableAdd, tableBytes, tableRemove } from "../base/table";
 import { IN, ITEMS, KEY_AREA, OUT, writeItem } from "./areas";
 import { firstAt, Node, nodeBytes, orderCheck, orderInit, orderInsert, orderRemove, seek, seekIndex, seekLeaf } from "./order";
@@ -334,7 +334,7 @@ function findKey(bytes: usize, length: u32): usize {
   let entry = slotOf(keys, i);
   while (entry != 0) {
     const key = changetype<Key>(entry);
-    if (key.hash == hash && key.length == length && memory.compare(keyData(key), bytes, length) == 0) return entry;
+    if (key.hash == hash && key.length == length && equalBytes(keyData(key), bytes, length)) return entry;
     entry = slotOf(keys, ++i);
   }
   return 0;

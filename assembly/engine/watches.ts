@@ -2,7 +2,7 @@
 // '/', so those are found by one hash lookup per '/' of the key; anything else stands in a list that is walked.
 //
 //   Watched { hash, id, kind, length, endLength } + start bytes + end bytes (LISTED only)
-import { compareBytes, hashBytes } from "../base/bytes";
+import { compareBytes, equalBytes, hashBytes } from "../base/bytes";
 import { newTable, slotOf, Table, tableAdd, tableBytes, tableRemove } from "../base/table";
 import { OUT, OUT_BYTES } from "./areas";
 
@@ -109,7 +109,7 @@ function find(kind: u32, start: usize, length: u32): usize {
   let entry = slotOf(hashed, i);
   while (entry != 0) {
     const w = changetype<Watched>(entry);
-    if (w.hash == hash && w.kind == kind && w.length == length && memory.compare(startOf(w), start, length) == 0) return entry;
+    if (w.hash == hash && w.kind == kind && w.length == length && equalBytes(startOf(w), start, length)) return entry;
     entry = slotOf(hashed, ++i);
   }
   return 0;

@@ -283,23 +283,12 @@ class Store implements Datastore {
 
   /** At an orderly end what lives in memory only is written too, and the unused rest of the reserved revisions given back. */
   async #saveMemory(): Promise<void> {
-    const records: LogRecord[] = [];
-    for (const kv of this.#engine.range("\0", "\0", this.#durable, 0, true)) {
-      const { records: latest } = this.#engine.history(kv.key, `${kv.key}\0`, kv.modRevision, kv.modRevision, 1);
-      const record = latest[0];
-      if (!record || record.logged) continue;
-      records.push({
-        key: kv.key,
-        value: record.kv.value,
-        revision: kv.modRevision,
-        sub: record.sub,
-        create: kv.createRevision,
-        version: kv.version,
-        // Leases of such keys are in memory only as well, so the key would never expire.
-        lease: this.#leases.isLogged(kv.lease) ? kv.lease : 0,
-        flags: 0,
+    const records = this.#engine
+      .select(this.#durable, (logged) => !logged)
+      .map(({ kv, sub }): LogRecord => {
+        // Leases of such keys are in memory only as well: a key must not wait for one that nobody knows.
+        return toRecord(this.#leases.isLogged(kv.lease) ? kv : { ...kv, lease: 0 }, sub, loggedFlag);
       });
-    }
     if (records.length === 0 && this.#reserved <= this.#durable) return;
     try {
       await this.#log.append({ ...emptyBatch, records, reserve: this.#durable });
@@ -613,9 +602,8 @@ class Store implements Datastore {
   /** Attaches every key to its lease, from what the engine has. */
   #collectLeaseKeys(): void {
     this.#leases.clearKeys();
-    for (const kv of this.#engine.range("\0", "\0", Infinity, 0, true)) {
-      if (kv.lease !== 0) this.#leases.attach(kv.lease, kv.key);
-    }
+    for (const { kv } of this.#engine.select(Infinity, (_logged, lease) => lease !== 0))
+      this.#leases.attach(kv.lease, kv.key);
   }
 }
 

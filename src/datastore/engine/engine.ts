@@ -128,7 +128,6 @@ export interface HistoryRecord {
   readonly kv: KeyValue;
   readonly sub: number;
   readonly deleted: boolean;
-  readonly logged: boolean;
   readonly previous: KeyValue | undefined;
 }
 
@@ -214,6 +213,22 @@ export class Engine {
     return found;
   }
 
+  /** The live records of all keys that `wanted` picks by their flags and lease, without copying out the others. */
+  select(at: number, wanted: (logged: boolean, lease: number) => boolean): { kv: KeyValue; sub: number }[] {
+    this.#openRange("\0", "\0", at, 0);
+    const found: { kv: KeyValue; sub: number }[] = [];
+    for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
+      this.#refresh();
+      for (let i = 0; i < n; i++) {
+        const p = this.#output + i * itemBytes;
+        const logged = (this.#view.getUint32(p + field.flags, true) & loggedFlag) !== 0;
+        if (!wanted(logged, this.#view.getFloat64(p + field.lease, true))) continue;
+        found.push({ kv: this.#keyValue(i, true, undefined), sub: this.#view.getUint32(p + field.sub, true) });
+      }
+    }
+    return found;
+  }
+
   /** Keys of the range that the `range` call just before has left out. */
   rangeRest(): number {
     return this.#wasm.rangeRest() >>> 0;
@@ -259,8 +274,7 @@ export class Engine {
       }
       this.#wasm.describe(item.record, item.key);
       const deleted = this.#isTombstone();
-      const logged = (this.#view.getUint32(this.#output + field.flags, true) & loggedFlag) !== 0;
-      records.push({ kv: this.#keyValue(0, true, undefined), sub: item.sub, deleted, logged, previous });
+      records.push({ kv: this.#keyValue(0, true, undefined), sub: item.sub, deleted, previous });
     }
     return { records, through };
   }

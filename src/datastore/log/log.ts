@@ -31,7 +31,10 @@ export interface LogState {
 }
 
 export interface DatastoreLog {
-  /** Once, first: hands every record to `visit` in order. Damaged records are left out and logged by name. */
+  /**
+   * Once, first: hands every record to `visit` in order; its value holds only within that call. Damaged records are left
+   * out and logged by name.
+   */
   load(visit: (record: LogRecord) => void): Promise<LogState>;
   /**
    * Resolves when the batch is on the medium. Rejects with DATASTORE_FULL (nothing was written, the log goes on) or

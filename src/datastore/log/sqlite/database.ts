@@ -169,11 +169,11 @@ export class Statement {
   bigint(column: number): bigint {
     return this.#x["sqlite3_column_int64"](this.#pointer, column) as bigint;
   }
-  bytes(column: number): Uint8Array {
-    const length = this.#x["sqlite3_column_bytes"](this.#pointer, column) as number;
-    if (length === 0) return new Uint8Array(0);
+  /** A view that holds until the next step only. */
+  bytesView(column: number): Buffer {
     const at = this.#x["sqlite3_column_blob"](this.#pointer, column) >>> 0;
-    return new Uint8Array(this.#sqlite.bytes().subarray(at, at + length));
+    const length = this.#x["sqlite3_column_bytes"](this.#pointer, column) as number;
+    return this.#sqlite.bytes().subarray(at, at + length);
   }
   text(column: number): string {
     return this.#sqlite.stringAt(this.#x["sqlite3_column_text"](this.#pointer, column) >>> 0);

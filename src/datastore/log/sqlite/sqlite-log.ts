@@ -12,6 +12,7 @@ import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Counter, Metrics } from "#base/metrics.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
+import { maxKeyBytes } from "../../backend.ts";
 import { loggedFlag } from "../../engine/engine.ts";
 import { datastoreError } from "../../errors.ts";
 import type { DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
@@ -93,6 +94,7 @@ class SqliteLog implements DatastoreLog {
   #foldedAt = 0;
   #cancelCheckpoint: (() => void) | undefined;
   #busy = false;
+  readonly #scratch = Buffer.alloc(32 + maxKeyBytes);
   #counted = { written: 0, flushes: 0 };
   readonly #writtenBytes: Counter | undefined;
   readonly #flushes: Counter | undefined;
@@ -125,19 +127,18 @@ class SqliteLog implements DatastoreLog {
     const rows = db.prepare("SELECT id, key, create_revision, version, lease, flags, crc, value FROM log ORDER BY id");
     while (rows.step()) {
       const id = rows.bigint(0);
-      const key = rows.bytes(1);
       const record: LogRecord = {
         revision: Number(id >> 16n),
         sub: Number(id & 0xffffn),
-        key: Buffer.from(key).toString("latin1"),
+        key: rows.bytesView(1).toString("latin1"),
         create: rows.integer(2),
         version: rows.integer(3),
         lease: rows.integer(4),
         flags: rows.integer(5) | loggedFlag,
-        value: rows.bytes(7),
+        value: rows.bytesView(7),
       };
       newest = Math.max(newest, record.revision);
-      if (checksum(id, record) !== rows.integer(6)) {
+      if (checksum(id, record, this.#scratch) !== rows.integer(6)) {
         damaged++;
         this.#deps.log.error("record of the datastore is damaged and left out", {
           key: record.key.slice(0, 200),
@@ -332,7 +333,7 @@ class SqliteLog implements DatastoreLog {
     c.insert.bindInteger(4, record.version);
     c.insert.bindInteger(5, record.lease);
     c.insert.bindInteger(6, flags);
-    c.insert.bindInteger(7, checksum(id, record));
+    c.insert.bindInteger(7, checksum(id, record, this.#scratch));
     c.insert.bindBytes(8, record.value);
     c.insert.step();
   }
@@ -440,12 +441,13 @@ function rowId(revision: number, sub: number): bigint {
   return (BigInt(revision) << 16n) | BigInt(sub);
 }
 
-function checksum(id: bigint, record: LogRecord): number {
-  const head = Buffer.allocUnsafe(32);
-  head.writeBigInt64LE(id, 0);
-  head.writeDoubleLE(record.create, 8);
-  head.writeDoubleLE(record.lease, 16);
-  head.writeUInt32LE(record.version, 24);
-  head.writeUInt32LE(record.flags & ~loggedFlag, 28);
-  return crc32(record.value, crc32(Buffer.from(record.key, "latin1"), crc32(head)));
+/** `scratch` is overwritten; it has room for the numbers and the longest key. */
+function checksum(id: bigint, record: LogRecord, scratch: Buffer): number {
+  scratch.writeBigInt64LE(id, 0);
+  scratch.writeDoubleLE(record.create, 8);
+  scratch.writeDoubleLE(record.lease, 16);
+  scratch.writeUInt32LE(record.version, 24);
+  scratch.writeUInt32LE(record.flags & ~loggedFlag, 28);
+  const end = 32 + scratch.write(record.key, 32, "latin1");
+  return crc32(record.value, crc32(scratch.subarray(0, end)));
 }
