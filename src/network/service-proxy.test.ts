@@ -104,7 +104,7 @@ describe.skipIf(whyNot !== undefined)(
       await run("node", "ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; ip route add default via 192.0.2.2");
       await run("client", "ip link set lo up; ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up");
       await run("client", "ip route add 10.43.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1");
-      for (const where of ["a", "b", "client"] as const) {
+      for (const where of ["a", "b", "client", "node"] as const) {
         const args = ["-e", serverScript, where];
         const options = { signal: stop.signal, timeoutMs: 600_000 };
         servers.push(
@@ -113,7 +113,7 @@ describe.skipIf(whyNot !== undefined)(
             .catch(() => undefined),
         );
       }
-      for (const where of ["a", "b", "client"] as const) {
+      for (const where of ["a", "b", "client", "node"] as const) {
         await until(async () => (await probe(where, "tcp", "127.0.0.1", 8080))[0]?.startsWith(where) === true);
       }
       const informers = new InformerFactory(
@@ -212,8 +212,26 @@ describe.skipIf(whyNot !== undefined)(
       expect(await probe("a", "tcp", "10.42.0.12", 8080)).toEqual(["b 10.42.0.11"]);
     });
 
+    test("the node itself as endpoint, as the API server is", async () => {
+      await put("api", { clusterIP: "10.43.0.9" }, [["192.0.2.1"]]);
+      await until(async () => (await probe("a", "tcp", "10.43.0.9", 80))[0] === "node 10.42.0.11");
+      expect((await probe("node", "tcp", "10.43.0.9", 80))[0]).toMatch(/^node /);
+      expect((await probe("client", "tcp", "10.43.0.9", 80))[0]).toMatch(/^node /);
+    });
+
+    test("a cluster address that the node serves itself is left alone", async () => {
+      await run("node", "ip addr add 10.43.0.10/32 dev lo label lo:mote scope host");
+      await put("kube-dns", { clusterIP: "10.43.0.10" }, []);
+      await put("marker", { clusterIP: "10.43.0.11" }, []);
+      await until(async () => (await probe("a", "tcp", "10.43.0.11", 80))[0] === "ECONNREFUSED");
+      expect(await probe("a", "tcp", "10.43.0.10", 8080)).toEqual(["node 10.42.0.11"]);
+      expect((await probe("node", "tcp", "10.43.0.10", 8080))[0]).toMatch(/^node /);
+      // With that address on the loopback device masquerade must not choose it.
+      expect((await probe("node", "tcp", "10.43.0.9", 80))[0]).toMatch(/^node /);
+    });
+
     test("services that go leave nothing behind; removal takes the table away", async () => {
-      for (const name of ["web", "dns", "np", "sticky", "other", "empty"]) {
+      for (const name of ["web", "dns", "np", "sticky", "other", "empty", "api", "kube-dns", "marker"]) {
         await client.delete(services, { name, namespace: "default" });
         await client.delete(endpointSlices, { name, namespace: "default" });
       }
