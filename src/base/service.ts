@@ -11,6 +11,14 @@ export interface Service {
   run(signal: AbortSignal, ready: () => void): Promise<void>;
 }
 
+/** Resolves when `signal` aborts, at once when it has. For services that only hold something open. */
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 export interface RunAllOptions {
   readonly clock: Clock;
   readonly log: Logger;

@@ -1,5 +1,152 @@
-import type { Service } from "#base/service.ts";
+// The parts of a node, in start order: network first, so that the first sandbox finds it; then the agent; then the node
+// API over what the agent knows. And their undoing, for `mote killall`.
+
+import { identities } from "#apiserver/compose.ts";
+import { type Service, untilAborted } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
+import { Client } from "#client/client.ts";
+import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
+import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
+import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
+import { createNodeAgent } from "#node/agent.ts";
+import { type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
+import { createNodeServer } from "#node/server.ts";
+import { ensureImages } from "#node/shipped-images.ts";
+import { assetFolder } from "#platform/assets.ts";
+import { ociArchitecture } from "#platform/host.ts";
+import { systemCommands } from "#platform/processes.ts";
+import { systemSysctl } from "#platform/sysctl.ts";
+import type { ServerConfig } from "./config.ts";
 import type { ServerContext } from "./server.ts";
-export function nodeServices(_context: ServerContext): Service[] {
-  return [];
+
+/** Shipped with mote and imported, never pulled. */
+const pauseImage = "mote.local/pause:1";
+const nodeApiPort = 10250;
+/** Ethernet's; overlays will lower it. */
+const podMtu = 1500;
+/** Pods get this long to end when everything is taken down. */
+const killallGraceSeconds = 5;
+
+/** The first /24 of the cluster range: one node. */
+function podCidrOf(config: ServerConfig): string {
+  return `${config.clusterCidr.split("/")[0]}/24`;
+}
+
+function containerdOptions(config: ServerConfig): ContainerdOptions {
+  return {
+    root: `${config.agentDir}/containerd`,
+    state: `${config.runDir}/containerd`,
+    configDir: `${config.agentDir}/etc/containerd`,
+    cniBinDir: "/usr/lib/cni",
+    cniConfDir: cniConfDirOf(config),
+    pauseImage,
+  };
+}
+
+const cniConfDirOf = (config: ServerConfig): string => `${config.agentDir}/etc/cni/net.d`;
+const ipamDirOf = (config: ServerConfig): string => `${config.runDir}/cni`;
+
+export function nodeServices(context: ServerContext): Service[] {
+  const { config, clock, random, log, metrics, api, client, informers, events, pki } = context;
+  const commands = systemCommands;
+  const agent = createNodeAgent(
+    {
+      nodeName: config.nodeName,
+      nodeIp: config.nodeIp,
+      dataFolder: config.agentDir,
+      podCidr: podCidrOf(config),
+      clusterDns: config.clusterDns,
+      clusterDomain: config.clusterDomain,
+      containerd: containerdOptions(config),
+      labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
+      ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
+      port: nodeApiPort,
+      version: moteVersion,
+    },
+    {
+      client: new Client(api.server.transport(identities.node(config.nodeName))),
+      ...{ clock, random, metrics, commands },
+      events: events.as("kubelet"),
+      log: log.child({ part: "node" }),
+      ensureImages: (containerdSocket) =>
+        ensureImages(
+          { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
+          { commands, log: log.child({ part: "images" }) },
+        ),
+    },
+  );
+  const network = [
+    createPodNetwork(
+      {
+        podCidr: podCidrOf(config),
+        mtu: podMtu,
+        cniConfDir: cniConfDirOf(config),
+        ipamDir: ipamDirOf(config),
+      },
+      { commands, log: log.child({ part: "pod-network" }) },
+    ),
+    ...(config.disabled.has("service-proxy")
+      ? []
+      : [
+          createServiceProxy(
+            { nodeName: config.nodeName, clusterCidr: config.clusterCidr, localServiceIps: [config.clusterDns] },
+            { informers, commands, sysctl: systemSysctl, clock, metrics, log: log.child({ part: "service-proxy" }) },
+          ),
+        ]),
+    ...(config.disabled.has("dns")
+      ? []
+      : [
+          createClusterDns(
+            { address: config.clusterDns, clusterDomain: config.clusterDomain, addsAddress: true },
+            { informers, commands, clock, random, metrics, log: log.child({ part: "dns" }) },
+          ),
+          dnsService(context),
+        ]),
+  ];
+  return [
+    ...network,
+    agent,
+    createNodeServer(
+      {
+        port: nodeApiPort,
+        tls: {
+          certificatePem: pki.servingKubelet.certificate,
+          keyPem: pki.servingKubelet.key,
+          clientCaPem: pki.clientCa.certificate,
+        },
+      },
+      {
+        clock,
+        log: log.child({ part: "node-api" }),
+        lookup: agent.lookup,
+        authenticate: ({ clientCertificate }) => api.authenticateCertificate(clientCertificate),
+        metrics: () => metrics.render(),
+      },
+    ),
+  ];
+
+  /** The kube-dns Service, for whoever asks the API where DNS is. */
+  function dnsService({ config }: ServerContext): Service {
+    return {
+      name: "dns-service",
+      async run(signal, ready) {
+        await ensureDnsService(client, config.clusterDns);
+        ready();
+        await untilAborted(signal);
+      },
+    };
+  }
+}
+
+/** Takes down pods, containerd and networks of this data folder. `mote server` must have ended. */
+export async function removeNode(config: ServerConfig, deps: Pick<ServerContext, "clock" | "log">): Promise<void> {
+  const commands = systemCommands;
+  const { clock, log } = deps;
+  await stopAllPods(
+    { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, graceSeconds: killallGraceSeconds },
+    { clock, log, commands },
+  );
+  await removePodNetwork({ cniConfDir: cniConfDirOf(config), ipamDir: ipamDirOf(config) }, { commands, log });
+  await removeServiceProxy(commands);
+  await removeClusterDns(commands);
 }

@@ -5,7 +5,7 @@ import type { Clock, Random } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
-import { restarting, runAll, type Service } from "#base/service.ts";
+import { restarting, runAll, type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
@@ -200,10 +200,7 @@ function writeKubeconfig(context: ServerContext): Service {
       await writeFileDurable(config.kubeconfigPath, text, config.kubeconfigMode);
       log.info("kubeconfig written", { path: config.kubeconfigPath });
       ready();
-      await new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        else signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+      await untilAborted(signal);
     },
   };
 }

@@ -4,6 +4,14 @@ import { hostname, networkInterfaces } from "node:os";
 
 export const hostName = (): string => hostname();
 
+export const isRoot = (): boolean => process.getuid?.() === 0;
+
+/** GOARCH name of this machine, as OCI images and Node objects use it. */
+export function ociArchitecture(): "amd64" | "arm64" | "arm" {
+  if (process.arch === "x64") return "amd64";
+  return process.arch === "arm64" ? "arm64" : "arm";
+}
+
 /**
  * IPv4 address of the interface with the default route; else the first that is neither loopback nor a container
  * network's; else 127.0.0.1, so that a machine without any network still starts.

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import type { Commands } from "#platform/processes.ts";
-import { ensureImages, parseImageList, readArchiveIndex } from "./import.ts";
+import { ensureImages, parseImageList, readArchiveIndex } from "./shipped-images.ts";
 
 let folder = "";
 beforeEach(async () => {
