@@ -608,6 +608,13 @@ export interface LinuxContainerUser {
   supplementalGroups?: number[];
 }
 
+export interface List {
+  apiVersion: string;
+  kind: string;
+  metadata: meta.ListMeta;
+  items: unknown[];
+}
+
 export interface LoadBalancerIngress {
   ip?: string;
   hostname?: string;

@@ -637,6 +637,9 @@ LinuxContainerUser
  uid 1 int64 r
  gid 2 int64 r
  supplementalGroups 3 []int64 o lt=atomic
+List k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []raw r
 LoadBalancerIngress
  ip 1 string o
  hostname 2 string o
