@@ -205,10 +205,10 @@ async function sendLogs(
   };
   const over = AbortSignal.any([request.signal, stopping]);
   const pieces = readLog({ path, isRunning }, { ...logQuery, follow: logQuery.follow && !isPrevious }, deps, over);
-  // The head goes out before the first line, so that a follower of a silent container sees that it is connected.
-  let first: IteratorResult<Buffer, void> | undefined;
-  if (!logQuery.follow) first = await pieces.next();
+  // Without following, the head waits for the first piece, so that a missing file is still an error.
+  const first = logQuery.follow ? undefined : await pieces.next();
   response.head(200, text);
+  response.flushHead();
   if (first && !first.done) response.write(first.value);
   if (!first?.done) {
     for await (const piece of pieces) {

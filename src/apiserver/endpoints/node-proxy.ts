@@ -214,8 +214,8 @@ async function copy(request: ConnectRequest, answer: NodeResponse, response: Ser
       ? { "content-encoding": answer.headers["content-encoding"] }
       : {}),
   });
-  // An empty write sends the head: whoever follows a silent log sees that the connection stands.
-  response.write(new Uint8Array(0));
+  // Whoever follows a silent log sees at once that the connection stands.
+  response.flushHead();
   try {
     for await (const chunk of answer.body) {
       if (request.signal.aborted) return;

@@ -66,7 +66,8 @@ export async function bridgeCommand(
       const session = new SpdySession({
         role: "client",
         send: (bytes) => {
-          if (!socket.write(bytes)) client.pause();
+          // A paused WebSocket could not finish its closing handshake, hence not once all is over.
+          if (!socket.destroyed && !socket.write(bytes) && !isOver) client.pause();
         },
       });
       const open = new Set<ChannelName>();
@@ -188,7 +189,8 @@ export async function bridgePortForward(
       const session = new SpdySession({
         role: "client",
         send: (bytes) => {
-          if (!socket.write(bytes)) client.pause();
+          // A paused WebSocket could not finish its closing handshake, hence not once all is over.
+          if (!socket.destroyed && !socket.write(bytes) && !isOver) client.pause();
         },
       });
       let openPorts = ports.length;
