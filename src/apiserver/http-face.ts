@@ -11,7 +11,7 @@ import type { ConnectRequest } from "./endpoints/connect.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
 import type { HandlerRequest } from "./endpoints/result.ts";
 import { type Exchange, one, type WriteDeps, writeError, writeResult } from "./endpoints/write.ts";
-import { type Handler, isLongRunning, isOpenPath } from "./handler.ts";
+import { type Handler, isLongRunning, isOpenPath, withSuperuser } from "./handler.ts";
 import { impersonate } from "./impersonation.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { toApiError } from "./registry/errors.ts";
@@ -166,7 +166,7 @@ async function authenticate(
   }
   if (!user.groups.includes("system:authenticated"))
     user = { ...user, groups: [...user.groups, "system:authenticated"] };
-  return impersonate(user, request.headers, deps.authorizer);
+  return impersonate(user, request.headers, withSuperuser(deps));
 }
 
 /** Browsers cannot set headers on a WebSocket: the token comes as a subprotocol. */
