@@ -1,0 +1,91 @@
+import { describe, expect, test } from "vitest";
+import type { Node, Pod, Taint, Toleration } from "#model/gen/core-v1.ts";
+import { notReadyTaint, planTaints, silentConditions, stayMs, unreachableTaint, zoneState } from "./plan.ts";
+
+const now = "2026-01-01T00:00:00Z";
+const node = (
+  conditions: Readonly<Record<string, string>>,
+  taints: readonly Taint[] = [],
+  unschedulable = false,
+): Node =>
+  ({
+    metadata: { name: "n" },
+    spec: { ...(taints.length > 0 ? { taints: [...taints] } : {}), unschedulable },
+    status: { conditions: Object.entries(conditions).map(([type, status]) => ({ type, status })) },
+  }) as Node;
+const ids = (taints: readonly Taint[]) => taints.map((t) => `${t.key.split("/").at(-1)}:${t.effect}`).sort();
+
+describe("taints follow conditions", () => {
+  test.each([
+    ["ready", { Ready: "True" }, true, []],
+    ["not ready", { Ready: "False" }, true, ["not-ready:NoExecute", "not-ready:NoSchedule"]],
+    ["not ready, eviction withheld", { Ready: "False" }, false, ["not-ready:NoSchedule"]],
+    ["silent", { Ready: "Unknown" }, true, ["unreachable:NoExecute", "unreachable:NoSchedule"]],
+    ["short of memory", { Ready: "True", MemoryPressure: "True" }, true, ["memory-pressure:NoSchedule"]],
+  ])("%s", (_, conditions, isEvicting, expected) => {
+    expect(ids(planTaints(node(conditions), isEvicting, now))).toEqual(expected);
+  });
+  test("from not ready to silent the taints are exchanged, others' are kept", () => {
+    const old: Taint[] = [
+      { key: notReadyTaint, effect: "NoExecute", timeAdded: now },
+      { key: notReadyTaint, effect: "NoSchedule" },
+      { key: "mine", effect: "NoSchedule", value: "1" },
+    ];
+    const next = planTaints(node({ Ready: "Unknown" }, old), true, now);
+    expect(ids(next)).toEqual(["mine:NoSchedule", "unreachable:NoExecute", "unreachable:NoSchedule"]);
+  });
+  test("nothing to change gives the same list", () => {
+    const n = node({ Ready: "Unknown" }, [
+      { key: unreachableTaint, effect: "NoSchedule" },
+      { key: unreachableTaint, effect: "NoExecute" },
+    ]);
+    expect(planTaints(n, true, now)).toBe(n.spec.taints);
+  });
+});
+
+test("silence makes conditions unknown once", () => {
+  const silent = silentConditions(node({ Ready: "True", MemoryPressure: "False" }), now);
+  expect(silent.filter((c) => c.status === "Unknown").map((c) => [c.type, c.reason])).toEqual([
+    ["Ready", "NodeStatusUnknown"],
+    ["MemoryPressure", "NodeStatusUnknown"],
+    ["DiskPressure", "NodeStatusNeverUpdated"],
+    ["PIDPressure", "NodeStatusNeverUpdated"],
+  ]);
+  const again = { ...node({}), status: { conditions: [...silent] } } as Node;
+  expect(silentConditions(again, "2026-01-02T00:00:00Z")).toBe(again.status!.conditions);
+});
+
+test.each([
+  [0, 0, "normal"],
+  [1, 1, "full"],
+  [2, 3, "normal"],
+  [3, 5, "partial"],
+  [3, 6, "normal"],
+  [5, 5, "full"],
+])("%i of %i nodes not ready: %s", (notReady, count, expected) => {
+  expect(zoneState(notReady, count)).toBe(expected);
+});
+
+describe("how long a pod may stay", () => {
+  const taint: Taint = { key: unreachableTaint, effect: "NoExecute" };
+  const pod = (tolerations: readonly Toleration[]): Pod =>
+    ({ metadata: {}, spec: { containers: [], tolerations } }) as unknown as Pod;
+  test.each<[string, readonly Toleration[], number]>([
+    ["no toleration", [], 0],
+    ["for ever", [{ key: unreachableTaint, operator: "Exists", effect: "NoExecute" }], Number.POSITIVE_INFINITY],
+    ["all taints", [{ operator: "Exists" }], Number.POSITIVE_INFINITY],
+    [
+      "the shortest of two",
+      [
+        { key: unreachableTaint, operator: "Exists", tolerationSeconds: 300 },
+        { operator: "Exists", tolerationSeconds: 60 },
+      ],
+      60_000,
+    ],
+    ["another effect", [{ key: unreachableTaint, operator: "Exists", effect: "NoSchedule" }], 0],
+    ["another value", [{ key: unreachableTaint, value: "x" }], 0],
+    ["negative is at once", [{ operator: "Exists", tolerationSeconds: -5 }], 0],
+  ])("%s", (_, tolerations, expected) => {
+    expect(stayMs(pod(tolerations), [taint])).toBe(expected);
+  });
+});
