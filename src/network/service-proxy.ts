@@ -40,6 +40,7 @@ const defaultTable = "mote";
 const gatherMs = 50;
 /** How often to look whether the table is still there. Reads the kernel only. */
 const checkMs = 30_000;
+const checkedChains = ["services", "postrouting", "prerouting", "output"] as const;
 const retryMinMs = 500;
 const retryMaxMs = 30_000;
 /** conntrack runs one process per flow; after a mass change the rest ages out by itself. */
@@ -66,6 +67,7 @@ class ServiceProxy {
   #appliedPorts: readonly ServicePort[] = [];
   #hasBridgeNetfilter = false;
   #isDirty = true;
+  #checkCount = 0;
   #wake: () => void = () => {};
 
   constructor(options: ServiceProxyOptions, deps: ServiceProxyDeps) {
@@ -171,19 +173,18 @@ class ServiceProxy {
     return this.#isDirty || signal.aborted;
   }
 
+  /** One chain each time: a table that is gone shows in any of them, and an idle node starts few processes. */
   async #check(): Promise<void> {
     const { commands, log } = this.#deps;
-    for (const chain of ["services", "prerouting", "output", "postrouting"]) {
-      const expected = this.#applied?.chains.get(chain)?.rules.length ?? 0;
-      try {
-        if (await isChainIntact(commands, this.#table, chain, expected)) continue;
-        log.warn("service rules were changed from outside, writing them again", { table: this.#table, chain });
-      } catch (error) {
-        log.warn("service rules could not be read, writing them again", { error: messageOf(error) });
-      }
-      this.#forget();
-      return;
+    const chain = checkedChains[this.#checkCount++ % checkedChains.length]!;
+    const expected = this.#applied?.chains.get(chain)?.rules.length ?? 0;
+    try {
+      if (await isChainIntact(commands, this.#table, chain, expected)) return;
+      log.warn("service rules were changed from outside, writing them again", { table: this.#table, chain });
+    } catch (error) {
+      log.warn("service rules could not be read, writing them again", { error: messageOf(error) });
     }
+    this.#forget();
   }
 
   /** What the kernel holds is unknown: the next sync replaces the table. */

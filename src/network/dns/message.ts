@@ -155,3 +155,55 @@ export function emptyResponse(query: Buffer, rcode: number, options: { readonly 
   out.fill(0, 6, headerSize);
   return out;
 }
+
+/** Types whose data is one name, or begins with names, and which every reader knows with pointers (RFC 3597 section 4). */
+const namesInData: Readonly<Record<number, number>> = { 2: 1, 5: 1, 6: 2, 12: 1 };
+
+/**
+ * The same message with repeated names replaced by pointers (RFC 1035 4.1.4), which lets three times as many addresses
+ * into a datagram. For messages of our own encoder, which writes every name in full.
+ */
+export function compressed(message: Buffer): Buffer {
+  const out = Buffer.alloc(message.length);
+  message.copy(out, 0, 0, headerSize);
+  const seen = new Map<string, number>();
+  let from = headerSize;
+  let to = headerSize;
+  const copy = (length: number): void => {
+    message.copy(out, to, from, from + length);
+    from += length;
+    to += length;
+  };
+  const name = (): void => {
+    const end = skipName(message, from)!;
+    while (message[from] !== 0) {
+      const rest = message.toString("latin1", from, end);
+      const known = seen.get(rest);
+      if (known !== undefined) {
+        to = out.writeUInt16BE(0xc000 | known, to);
+        from = end;
+        return;
+      }
+      // Pointers have fourteen bits.
+      if (to < 0x4000) seen.set(rest, to);
+      copy(1 + message[from]!);
+    }
+    copy(1);
+  };
+  for (let i = message.readUInt16BE(4); i > 0; i--) {
+    name();
+    copy(4);
+  }
+  const recordCount = message.readUInt16BE(6) + message.readUInt16BE(8) + message.readUInt16BE(10);
+  for (let i = 0; i < recordCount; i++) {
+    name();
+    const end = from + 10 + message.readUInt16BE(from + 8);
+    const names = namesInData[message.readUInt16BE(from)] ?? 0;
+    copy(10);
+    const dataAt = to;
+    for (let n = 0; n < names; n++) name();
+    copy(end - from);
+    out.writeUInt16BE(to - dataAt, dataAt - 2);
+  }
+  return out.subarray(0, to);
+}

@@ -6,7 +6,17 @@ import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { answerFor, type ClusterView, soaOf, type ZoneAnswer, type ZoneOptions } from "./cluster-zone.ts";
 import type { Forwarder } from "./forwarder.ts";
-import { ednsOf, emptyResponse, headerSize, isResponse, opcodeOf, questionOf, rcodes, recordsOf } from "./message.ts";
+import {
+  compressed,
+  ednsOf,
+  emptyResponse,
+  headerSize,
+  isResponse,
+  opcodeOf,
+  questionOf,
+  rcodes,
+  recordsOf,
+} from "./message.ts";
 
 export interface ResponderDeps {
   readonly view: ClusterView;
@@ -109,7 +119,7 @@ function encodeWithin(
   let extras = zoneAnswer.additionals.length;
   for (;;) {
     const isCut = kept < answers.length;
-    const message = encode({
+    const full = encode({
       type: "response",
       id: request.id ?? 0,
       flags:
@@ -123,6 +133,7 @@ function encodeWithin(
       authorities: answers.length === 0 ? [soaOf(zone)] : [],
       additionals: [...zoneAnswer.additionals.slice(0, extras), ...opt],
     });
+    const message = compressed(full);
     if (message.length <= maxBytes || (kept === 0 && extras === 0)) return message;
     if (extras > 0) extras = 0;
     // Large headless services: step by a tenth rather than one by one.
