@@ -29,6 +29,8 @@ const highWaterBytes = 256 * 1024;
 const maxMessageBytes = 16 * 1024 * 1024;
 /** Silence of proxies and NATs between is shorter than this; upstream pings as often. */
 const pingEveryMs = 5_000;
+/** A peer that answered no ping for so long is gone without a word (a cable was pulled). */
+const silenceTimeoutMs = 60_000;
 /** How long a peer may take to answer our close. */
 const closeTimeoutMs = 5_000;
 
@@ -72,10 +74,19 @@ export function acceptWebSocket(
       },
       destroy: () => socket.terminate(),
     });
+    let heardAtMs = performance.now();
+    const heard = () => {
+      heardAtMs = performance.now();
+    };
     const pings = setInterval(() => {
-      if (socket.readyState === WebSocket.OPEN) socket.ping();
+      // While we do not read we cannot hear either.
+      if (socket.isPaused) heard();
+      if (performance.now() - heardAtMs > silenceTimeoutMs) socket.terminate();
+      else if (socket.readyState === WebSocket.OPEN) socket.ping();
     }, pingEveryMs);
+    socket.on("pong", heard);
     socket.on("message", (data: Buffer | ArrayBuffer | Buffer[]) => {
+      heard();
       handlers.message(
         Array.isArray(data) ? Buffer.concat(data) : data instanceof ArrayBuffer ? new Uint8Array(data) : data,
       );
