@@ -1,0 +1,240 @@
+// The node agent: containerd, the Node object, and one worker per pod bound here. Pods outlive it: when it ends, or dies,
+// containers stay; the next run lists them, waits for the API's list of pods, takes over those that belong and ends the
+// rest. Counterpart: the kubelet.
+//
+//   API watch (spec.nodeName) ─┐
+//   containerd exits, relist ──┼─▶ PodWorker (observe ▸ plan ▸ apply ▸ status)  one per pod uid
+//   probes, timers ────────────┘
+import { isAbort, messageOf } from "#base/errors.ts";
+import { runAll, type Service, untilAborted } from "#base/service.ts";
+import { Informer } from "#client/informer.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { uidOf } from "#model/object.ts";
+import { pods } from "#model/resources.ts";
+import { makeFolder, readFileIfExists } from "#platform/files.ts";
+import { readMachine } from "#platform/machine.ts";
+import { createContainerd, socketOf } from "./containerd.ts";
+import { createCri } from "./cri.ts";
+import { rotateLogs } from "./log-rotation.ts";
+import type { ContainerLookup, PodLookup } from "./lookup.ts";
+import { NodeObject } from "./node-object.ts";
+import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
+import { type PodContext, Slots } from "./pods/context.ts";
+import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
+import { newestContainer, type ObservedContainer, type PodObservation, readySandbox } from "./pods/observation.ts";
+import { Probes } from "./pods/probes.ts";
+import { PodWorker } from "./pods/worker.ts";
+import { RuntimeCache } from "./runtime-cache.ts";
+import { createPodObjects } from "./volumes/objects.ts";
+import { PodTokens } from "./volumes/tokens.ts";
+import { Volumes } from "./volumes/volumes.ts";
+
+export interface NodeAgent extends Service {
+  /** For the node API; empty until the agent runs. */
+  readonly lookup: PodLookup;
+}
+
+/** Pods brought up at once: each costs CNI plugins, runc and disk. */
+const startingAtOnce = 4;
+const stopTimeoutMs = 20_000;
+
+export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
+  const { client, clock, random, log, events } = deps;
+  const cri = createCri({ socketPath: socketOf(options.containerd) });
+  const runtime = new RuntimeCache({ cri, clock, log });
+  const workers = new Map<string, PodWorker>();
+
+  async function runPods(signal: AbortSignal, ready: () => void): Promise<void> {
+    const machine = await readMachine();
+    const capacity = { milliCpu: machine.cpus * 1000, memoryBytes: machine.memoryBytes };
+    await makeFolder(options.dataFolder, 0o755);
+    await deps.ensureImages?.(socketOf(options.containerd));
+    await cri.updatePodCidr(options.podCidr);
+
+    const objects = createPodObjects({ client, clock });
+    const podsFolder = `${options.dataFolder}/pods`;
+    const volumes = new Volumes(
+      { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
+      { objects, tokens: new PodTokens({ client, clock }), clock, commands: deps.commands },
+    );
+    await volumes.open();
+    const probes = new Probes({
+      cri,
+      clock,
+      random,
+      version: options.version,
+      onChange: (uid) => workers.get(uid)?.nudge(),
+      onUnhealthy: (uid, container, message) => workers.get(uid)?.unhealthy(container, message),
+    });
+    const context: PodContext = {
+      nodeName: options.nodeName,
+      nodeIp: options.nodeIp,
+      clusterDns: options.clusterDns,
+      clusterDomain: options.clusterDomain,
+      hostDns: () => readHostDns(options.resolvConf),
+      podLogFolder: options.podLogFolder ?? defaults.podLogFolder,
+      seccompDefault: options.seccompDefault ?? true,
+      capacity,
+      version: options.version,
+      ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
+      slots: new Slots(startingAtOnce),
+    };
+
+    await runtime.relist();
+    runtime.onChange = (uid) => workers.get(uid)?.nudge();
+    const node = new NodeObject(
+      {
+        nodeName: options.nodeName,
+        nodeIp: options.nodeIp,
+        podCidr: options.podCidr,
+        port: options.port ?? defaults.port,
+        maxPods: options.maxPods ?? defaults.maxPods,
+        labels: options.labels ?? {},
+        version: options.version,
+        dataFolder: options.dataFolder,
+      },
+      { client, clock, log, events, cri, runtime, machine },
+    );
+    await node.register(signal);
+
+    const tasks = new Set<Promise<void>>();
+    const own = (task: Promise<void>) => {
+      tasks.add(task);
+      task
+        .catch((error: unknown) => {
+          if (!isAbort(error, signal)) log.error("pod worker failed", { error: messageOf(error) });
+        })
+        .finally(() => tasks.delete(task));
+    };
+    const start = (pod: Pod) => {
+      const uid = uidOf(pod);
+      const worker = new PodWorker(context, pod);
+      workers.set(uid, worker);
+      own(
+        worker.run(signal).finally(() => {
+          if (worker.ended && workers.get(uid) === worker) workers.delete(uid);
+        }),
+      );
+    };
+    const seen = (pod: Pod, old?: Pod) => {
+      // A pod that was deleted and made again under its name between two lists arrives as an update.
+      if (old && uidOf(old) !== uidOf(pod)) workers.get(uidOf(old))?.removed();
+      const worker = workers.get(uidOf(pod));
+      if (worker) worker.update(pod);
+      else start(pod);
+    };
+    const informer = new Informer(
+      pods,
+      { fieldSelector: `spec.nodeName=${options.nodeName}` },
+      {},
+      { client, clock, random, log },
+    );
+    informer.addHandler({
+      add: (pod) => seen(pod),
+      update: (pod, old) => seen(pod, old),
+      delete: (pod) => workers.get(uidOf(pod))?.removed(),
+    });
+    const watching = informer.run(signal);
+    own(watching);
+    const relisting = runtime.watch(signal);
+    own(relisting);
+    own(node.keep(signal));
+    own(rotateLogs({ cri, runtime, clock, log }, signal));
+    await informer.whenSynced(signal);
+    own(endOrphans(context, volumes));
+    ready();
+    await Promise.race([untilAborted(signal), watching]);
+    await probes.close();
+    await Promise.allSettled([...tasks]);
+  }
+
+  /** What runs or lies here of pods that the API does not know; only safe to ask once its list is complete. */
+  async function endOrphans(context: PodContext, volumes: Volumes): Promise<void> {
+    for (const observed of runtime.all()) {
+      if (workers.has(observed.uid)) continue;
+      log.info("ending a pod that is no longer in the API", { namespace: observed.namespace, pod: observed.name });
+      const stand = standIn(observed);
+      const worker = new PodWorker(context, stand);
+      worker.removed();
+      workers.set(observed.uid, worker);
+      try {
+        await worker.run(new AbortController().signal);
+      } finally {
+        workers.delete(observed.uid);
+      }
+    }
+    for (const uid of await volumes.leftovers()) if (!workers.has(uid)) await volumes.remove(uid);
+  }
+
+  return {
+    name: "node-agent",
+    lookup: createLookup(cri, runtime, workers),
+    async run(signal, ready) {
+      const containerd = createContainerd(options.containerd, { clock, log });
+      await runAll([containerd, { name: "pods", run: runPods }], { clock, log, stopTimeoutMs }, signal, ready);
+      cri.close();
+    },
+  };
+}
+
+function createLookup(
+  cri: PodLookup["runtime"],
+  runtime: RuntimeCache,
+  workers: ReadonlyMap<string, PodWorker>,
+): PodLookup {
+  const find = (namespace: string, name: string): { worker: PodWorker; observed: PodObservation } | undefined => {
+    for (const worker of workers.values()) {
+      const { metadata } = worker.pod;
+      if (metadata.name !== name || metadata.namespace !== namespace) continue;
+      return { worker, observed: runtime.get(worker.uid, namespace, name) };
+    }
+    return undefined;
+  };
+  return {
+    runtime: cri,
+    pods: () => [...workers.values()].map((w) => w.pod),
+    sandbox(namespace, name) {
+      const found = find(namespace, name);
+      const sandbox = found && readySandbox(found.observed);
+      return sandbox ? { sandboxId: sandbox.id, podUid: found.worker.uid } : undefined;
+    },
+    container(namespace, name, container) {
+      const found = find(namespace, name);
+      if (!found) return undefined;
+      const wanted = container ?? found.worker.pod.spec.containers?.[0]?.name ?? "";
+      const newest = newestContainer(found.observed, wanted);
+      return newest ? containerLookup(found.worker.uid, newest, found.observed) : undefined;
+    },
+  };
+}
+
+function containerLookup(podUid: string, newest: ObservedContainer, observed: PodObservation): ContainerLookup {
+  const before = observed.containers.find((c) => c.name === newest.name && c.id !== newest.id);
+  return {
+    containerId: newest.id,
+    podUid,
+    containerName: newest.name,
+    state: newest.state === "unknown" ? "exited" : newest.state,
+    attempt: newest.attempt,
+    logPath: (previous = false) => (previous ? before?.logPath : newest.logPath) || undefined,
+  };
+}
+
+/** Enough of a pod to end what the runtime still has of it. */
+const standIn = (observed: PodObservation): Pod => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name: observed.name, namespace: observed.namespace, uid: observed.uid },
+  spec: { containers: [] },
+});
+
+/** Where systemd-resolved's own address is all that /etc/resolv.conf has, pods need what is behind it. */
+const resolvedStub = "127.0.0.53";
+const resolvedFile = "/run/systemd/resolve/resolv.conf";
+
+async function readHostDns(path: string | undefined): Promise<DnsSettings> {
+  const read = async (file: string) => parseResolvConf((await readFileIfExists(file))?.toString("utf8") ?? "");
+  if (path !== undefined) return read(path);
+  const settings = await read("/etc/resolv.conf");
+  return settings.servers.includes(resolvedStub) ? read(resolvedFile) : settings;
+}

@@ -1,0 +1,55 @@
+// The cgroup of a pod as a whole, above those that runc makes for its containers. Works on v1 (one tree per controller)
+// and v2 (one tree). Limits are best effort: where a controller is missing, containers still have their own.
+import { exists, listFolder, makeFolder } from "#platform/files.ts";
+import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
+import type { LinuxLimits } from "./pods/resources.ts";
+
+const root = "/sys/fs/cgroup";
+/** Of v1: the trees that hold limits. The others get their folders from runc. */
+const limited = { cpu: "cpu", memory: "memory" } as const;
+
+export async function applyPodCgroup(path: string, limits: LinuxLimits): Promise<void> {
+  if (await isUnified()) {
+    const parts = path.split("/").filter((part) => part !== "");
+    let at = root;
+    for (const part of parts) {
+      await writeExisting(`${at}/cgroup.subtree_control`, "+cpu +memory +pids");
+      at = `${at}/${part}`;
+      await makeFolder(at);
+    }
+    await writeExisting(`${at}/cpu.weight`, String(weightOf(limits.cpuShares)));
+    await writeExisting(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
+    await writeExisting(`${at}/memory.max`, limits.memoryBytes > 0 ? String(limits.memoryBytes) : "max");
+    return;
+  }
+  const cpu = `${root}/${limited.cpu}`;
+  if (await exists(cpu)) {
+    await makeFolder(`${cpu}${path}`);
+    await writeExisting(`${cpu}${path}/cpu.shares`, String(limits.cpuShares));
+    if (limits.cpuQuotaUs > 0) {
+      await writeExisting(`${cpu}${path}/cpu.cfs_period_us`, String(limits.cpuPeriodUs));
+      await writeExisting(`${cpu}${path}/cpu.cfs_quota_us`, String(limits.cpuQuotaUs));
+    }
+  }
+  const memory = `${root}/${limited.memory}`;
+  if (limits.memoryBytes > 0 && (await exists(memory))) {
+    await makeFolder(`${memory}${path}`);
+    await writeExisting(`${memory}${path}/memory.limit_in_bytes`, String(limits.memoryBytes));
+  }
+}
+
+/** Removes the pod's folders once its containers are gone; what is still busy stays for the next time. */
+export async function removePodCgroup(path: string): Promise<void> {
+  if (await isUnified()) {
+    await removeEmptyFolder(`${root}${path}`);
+    return;
+  }
+  for (const controller of await listFolder(root)) await removeEmptyFolder(`${root}/${controller.name}${path}`);
+}
+
+const isUnified = (): Promise<boolean> => exists(`${root}/cgroup.controllers`);
+
+/** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
+export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);
+
+export const cgroupVersion = async (): Promise<"v1" | "v2"> => ((await isUnified()) ? "v2" : "v1");

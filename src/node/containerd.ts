@@ -1,0 +1,246 @@
+// containerd as mote runs it: own configuration, socket, root and state, so that a system containerd is left alone; in a
+// session of its own with a pid file, so that it and the pods outlive mote and the next mote adopts it. It is started
+// again when it dies; its shims keep the containers meanwhile. The log is cut at start, when it has grown past a bound.
+// Counterpart: k3s's containerd package.
+import type { Clock } from "#base/clock.ts";
+import { AppError, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Service } from "#base/service.ts";
+import { isRunning, signalProcess, startDaemon } from "#platform/daemons.ts";
+import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { removeFile, removeTree, renamePath } from "#platform/folders.ts";
+import { fileFacts } from "#platform/open-file.ts";
+import type { Commands } from "#platform/processes.ts";
+import { createCri } from "./cri.ts";
+
+export interface ContainerdOptions {
+  /** Default /usr/bin/containerd. */
+  readonly binary?: string;
+  /** Images and snapshots: survives reboots. */
+  readonly root: string;
+  /** Sockets, pid file and mounts of running containers: does not. */
+  readonly state: string;
+  /** Folder of the generated configuration and the log. */
+  readonly configDir: string;
+  readonly cniBinDir: string;
+  readonly cniConfDir: string;
+  readonly pauseImage: string;
+  /** Default overlayfs. */
+  readonly snapshotter?: string;
+  /** Registry hosts files; default `<configDir>/certs.d`. */
+  readonly certsDir?: string;
+}
+
+export interface ContainerdDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export const socketOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.sock`;
+const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.pid`;
+
+const startTimeoutMs = 60_000;
+const checkMs = 2_000;
+/** One old log is kept beside the current one. */
+const maxLogBytes = 5 * 1024 * 1024;
+const defaultBinary = "/usr/bin/containerd";
+
+/** Keeps containerd running. Ready when CRI answers. Leaves it running when it ends. */
+export function createContainerd(options: ContainerdOptions, deps: ContainerdDeps): Service {
+  const binary = options.binary ?? defaultBinary;
+  const { clock, log } = deps;
+  const configPath = `${options.configDir}/config.toml`;
+  const logPath = `${options.configDir}/containerd.log`;
+
+  async function start(): Promise<number> {
+    const facts = await fileFacts(logPath);
+    if (facts && facts.sizeBytes > maxLogBytes) await renamePath(logPath, `${logPath}.1`);
+    const pid = await startDaemon(binary, ["--config", configPath], logPath);
+    await writeFileDurable(pidFileOf(options), `${pid}\n`);
+    return pid;
+  }
+
+  async function waitUntilAnswers(pid: number, signal: AbortSignal): Promise<void> {
+    const deadlineMs = clock.monotonicMs() + startTimeoutMs;
+    for (;;) {
+      const cri = createCri({ socketPath: socketOf(options) });
+      try {
+        await cri.version();
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(await isRunning(pid, binary))) {
+          throw new AppError("NODE_CONTAINERD", `containerd ended while starting; see ${logPath}`, { logPath });
+        }
+        if (clock.monotonicMs() > deadlineMs) {
+          throw new AppError("NODE_CONTAINERD", `containerd does not answer: ${messageOf(error)}; see ${logPath}`);
+        }
+      } finally {
+        cri.close();
+      }
+      await clock.sleep(100, signal);
+    }
+  }
+
+  return {
+    name: "containerd",
+    async run(signal, ready) {
+      for (const folder of [options.root, options.state, options.configDir, options.cniConfDir]) {
+        await makeFolder(folder, 0o711);
+      }
+      await writeFileDurable(configPath, await containerdConfig(options), 0o600);
+      let pid = await livePid(options);
+      if (pid === undefined) pid = await start();
+      else log.info("adopted running containerd", { pid });
+      await waitUntilAnswers(pid, signal);
+      ready();
+      while (!signal.aborted) {
+        // Ends early only because the signal aborted.
+        await clock.sleep(checkMs, signal).catch(() => {});
+        if (signal.aborted || (await isRunning(pid, binary))) continue;
+        log.warn("containerd ended, starting it again", { pid, logPath });
+        pid = await start();
+        await waitUntilAnswers(pid, signal).catch((error: unknown) => {
+          // The next check starts it once more.
+          if (!signal.aborted) log.error("containerd did not come back", { error: messageOf(error) });
+        });
+      }
+    },
+  };
+}
+
+async function livePid(options: ContainerdOptions): Promise<number | undefined> {
+  const text = (await readFileIfExists(pidFileOf(options)))?.toString("utf8").trim();
+  const pid = Number(text);
+  return text && Number.isInteger(pid) && (await isRunning(pid, options.binary ?? defaultBinary)) ? pid : undefined;
+}
+
+/** Linux capability 24. Without it containers cannot get a lower OOM score than containerd's own. */
+const capSysResource = 24n;
+
+export async function containerdConfig(options: ContainerdOptions): Promise<string> {
+  const status = (await readFileIfExists("/proc/self/status"))?.toString("utf8") ?? "";
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
+  const restrictOom = (effective & (1n << capSysResource)) === 0n;
+  const quote = (text: string) => JSON.stringify(text);
+  // Snapshotters and services that nothing here uses cost memory and probe file systems at start.
+  const disabled = [
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.internal.v1.restart",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.tracing.processor.v1.otlp",
+    "io.containerd.monitor.v1.cgroups",
+  ];
+  const plugin = `plugins."io.containerd.grpc.v1.cri"`;
+  return `# Written by mote at every start; changes are lost.
+version = 2
+root = ${quote(options.root)}
+state = ${quote(options.state)}
+disabled_plugins = [${disabled.map(quote).join(", ")}]
+oom_score = ${restrictOom ? 0 : -999}
+
+[grpc]
+  address = ${quote(socketOf(options))}
+
+[ttrpc]
+  address = ${quote(`${socketOf(options)}.ttrpc`)}
+
+[${plugin}]
+  sandbox_image = ${quote(options.pauseImage)}
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  restrict_oom_score_adj = ${restrictOom}
+  enable_unprivileged_ports = true
+  enable_unprivileged_icmp = true
+  disable_hugetlb_controller = true
+  tolerate_missing_hugetlb_controller = true
+  stats_collect_period = 60
+
+[${plugin}.cni]
+  bin_dir = ${quote(options.cniBinDir)}
+  conf_dir = ${quote(options.cniConfDir)}
+
+[${plugin}.containerd]
+  snapshotter = ${quote(options.snapshotter ?? "overlayfs")}
+  discard_unpacked_layers = true
+  default_runtime_name = "runc"
+
+[${plugin}.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[${plugin}.containerd.runtimes.runc.options]
+  SystemdCgroup = false
+
+[${plugin}.registry]
+  config_path = ${quote(options.certsDir ?? `${options.configDir}/certs.d`)}
+`;
+}
+
+export interface TeardownDeps extends ContainerdDeps {
+  readonly commands: Commands;
+}
+
+/**
+ * Takes everything down that outlives mote: all pods, containerd, its mounts and those below `podsDir`. For `npm run
+ * down`; the node agent itself must have ended.
+ */
+export async function stopAllPods(
+  options: ContainerdOptions & { readonly podsDir?: string; readonly graceSeconds: number },
+  deps: TeardownDeps,
+): Promise<void> {
+  const binary = options.binary ?? defaultBinary;
+  const pid = await livePid(options);
+  if (pid !== undefined) {
+    const cri = createCri({ socketPath: socketOf(options) });
+    try {
+      const containers = await cri.listContainers();
+      await Promise.all(containers.map((c) => attempt(deps.log, () => cri.stopContainer(c.id, options.graceSeconds))));
+      for (const sandbox of await cri.listSandboxes()) {
+        await attempt(deps.log, () => cri.stopSandbox(sandbox.id));
+        await attempt(deps.log, () => cri.removeSandbox(sandbox.id));
+      }
+    } catch (error) {
+      // A containerd that does not answer is ended all the same; what it leaves is unmounted below.
+      deps.log.warn("cannot stop pods in order", { error: messageOf(error) });
+    } finally {
+      cri.close();
+    }
+    signalProcess(pid, "SIGTERM");
+    for (let waitedMs = 0; waitedMs < 10_000 && (await isRunning(pid, binary)); waitedMs += 100) {
+      await deps.clock.sleep(100);
+    }
+    if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
+  }
+  await removeFile(pidFileOf(options));
+  await unmountBelow([options.state, options.root, ...(options.podsDir ? [options.podsDir] : [])], deps);
+  await removeTree(options.state);
+}
+
+async function attempt(log: Logger, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    // One pod that resists must not keep the others up.
+    log.warn("cannot stop a pod", { error: messageOf(error) });
+  }
+}
+
+/** Unmounts everything mounted at or below the folders, deepest first. */
+export async function unmountBelow(folders: readonly string[], deps: TeardownDeps): Promise<void> {
+  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
+  const points = table
+    .split("\n")
+    .map((line) =>
+      (line.split(" ")[1] ?? "").replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8))),
+    )
+    .filter((point) => folders.some((folder) => point === folder || point.startsWith(`${folder}/`)))
+    .sort((a, b) => b.length - a.length);
+  for (const point of points) {
+    const result = await deps.commands.run("umount", ["-l", point]);
+    if (result.code !== 0) deps.log.warn("cannot unmount", { point, error: result.stderr.trim() });
+  }
+}

@@ -1,0 +1,360 @@
+// This machine as a Node object: registered once, its status told when something changed and else every five minutes, its
+// lease every ten seconds. That the lease costs no flash is the datastore's doing. Pure builders first, then the loops.
+// Counterpart: the kubelet's node status setters and lease controller; reasons and messages are what people search for.
+import { isDeepStrictEqual } from "node:util";
+import { type Clock, rfc3339, rfc3339Micro } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Client } from "#client/client.ts";
+import type { EventSink } from "#client/events.ts";
+import type { Lease } from "#model/gen/coordination-v1.ts";
+import type { Node, NodeCondition, NodeStatus } from "#model/gen/core-v1.ts";
+import { leases, nodes } from "#model/resources.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
+import { type FileSystemSize, fileSystemSize } from "#platform/folders.ts";
+import { availableMemoryBytes, type Machine, processCounts } from "#platform/machine.ts";
+import type { Image } from "#wire/gen/cri.ts";
+import type { Cri } from "./cri.ts";
+import type { RuntimeCache } from "./runtime-cache.ts";
+
+export interface NodeObjectOptions {
+  readonly nodeName: string;
+  readonly nodeIp: string;
+  readonly podCidr: string;
+  readonly port: number;
+  readonly maxPods: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly version: string;
+  /** Folder whose file system is the node's ephemeral storage. */
+  readonly dataFolder: string;
+}
+
+export interface NodeObjectDeps {
+  readonly client: Client;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly events: EventSink;
+  readonly cri: Cri;
+  readonly runtime: RuntimeCache;
+  readonly machine: Machine;
+}
+
+const leaseNamespace = "kube-node-lease";
+const leaseSeconds = 40;
+const renewMs = 10_000;
+/** How often the status is looked at, and how often it is told unchanged. */
+const checkMs = 10_000;
+const reportMs = 5 * 60_000;
+const maxImages = 50;
+/** The kubelet's default hard eviction limits. */
+const minMemoryBytes = 100 * 2 ** 20;
+const minDiskShare = 0.1;
+const minPidShare = 0.02;
+/** containerd that has not answered for so long makes the node NotReady. */
+const runtimeSilenceMs = 3 * 60_000;
+
+export interface NodeFacts {
+  readonly machine: Machine;
+  readonly disk: FileSystemSize;
+  readonly availableMemoryBytes: number;
+  readonly pids: { readonly max: number; readonly used: number };
+  readonly images: readonly Image[];
+  readonly containerRuntimeVersion: string;
+  /** Why pods cannot run; undefined when they can. */
+  readonly notReady: string | undefined;
+}
+
+export function nodeLabels(options: NodeObjectOptions, machine: Machine): Record<string, string> {
+  return {
+    "beta.kubernetes.io/arch": machine.architecture,
+    "beta.kubernetes.io/os": "linux",
+    "kubernetes.io/arch": machine.architecture,
+    "kubernetes.io/hostname": options.nodeName,
+    "kubernetes.io/os": "linux",
+    ...options.labels,
+  };
+}
+
+export function nodeStatus(
+  options: NodeObjectOptions,
+  facts: NodeFacts,
+  old: NodeStatus | undefined,
+  nowMs: number,
+): NodeStatus {
+  const { machine, disk } = facts;
+  const now = rfc3339(nowMs);
+  const condition = (type: string, bad: boolean, texts: readonly [string, string, string, string]): NodeCondition => {
+    const before = old?.conditions?.find((c) => c.type === type);
+    const status = type === "Ready" ? (bad ? "False" : "True") : bad ? "True" : "False";
+    return {
+      type,
+      status,
+      lastHeartbeatTime: now,
+      lastTransitionTime: before?.status === status ? (before.lastTransitionTime ?? now) : now,
+      reason: bad ? texts[0] : texts[2],
+      message: bad ? texts[1] : texts[3],
+    };
+  };
+  const capacity = {
+    cpu: String(machine.cpus),
+    "ephemeral-storage": `${Math.floor(disk.totalBytes / 1024)}Ki`,
+    "hugepages-1Gi": "0",
+    "hugepages-2Mi": "0",
+    memory: `${Math.floor(machine.memoryBytes / 1024)}Ki`,
+    pods: String(options.maxPods),
+  };
+  const own = [
+    condition("MemoryPressure", facts.availableMemoryBytes < minMemoryBytes, [
+      "KubeletHasInsufficientMemory",
+      "kubelet has insufficient memory available",
+      "KubeletHasSufficientMemory",
+      "kubelet has sufficient memory available",
+    ]),
+    condition("DiskPressure", disk.freeBytes < disk.totalBytes * minDiskShare, [
+      "KubeletHasDiskPressure",
+      "kubelet has disk pressure",
+      "KubeletHasNoDiskPressure",
+      "kubelet has no disk pressure",
+    ]),
+    condition("PIDPressure", facts.pids.max - facts.pids.used < facts.pids.max * minPidShare, [
+      "KubeletHasInsufficientPID",
+      "kubelet has insufficient PID available",
+      "KubeletHasSufficientPID",
+      "kubelet has sufficient PID available",
+    ]),
+    condition("Ready", facts.notReady !== undefined, [
+      "KubeletNotReady",
+      facts.notReady ?? "",
+      "KubeletReady",
+      "kubelet is posting ready status",
+    ]),
+  ];
+  const foreign = (old?.conditions ?? []).filter((c) => !own.some((o) => o.type === c.type));
+  return {
+    capacity,
+    allocatable: {
+      ...capacity,
+      "ephemeral-storage": String(Math.floor(disk.totalBytes * (1 - minDiskShare))),
+      memory: `${Math.floor((machine.memoryBytes - minMemoryBytes) / 1024)}Ki`,
+    },
+    conditions: [...foreign, ...own],
+    addresses: [
+      { type: "InternalIP", address: options.nodeIp },
+      { type: "Hostname", address: options.nodeName },
+    ],
+    daemonEndpoints: { kubeletEndpoint: { Port: options.port } },
+    nodeInfo: {
+      machineID: machine.machineId,
+      systemUUID: machine.systemUuid,
+      bootID: machine.bootId,
+      kernelVersion: machine.kernelVersion,
+      osImage: machine.osImage,
+      containerRuntimeVersion: facts.containerRuntimeVersion,
+      kubeletVersion: options.version,
+      kubeProxyVersion: options.version,
+      operatingSystem: "linux",
+      architecture: machine.architecture,
+    },
+    images: [...facts.images]
+      .sort((a, b) => Number(b.size) - Number(a.size))
+      .slice(0, maxImages)
+      .map((image) => ({
+        names: [...image.repoDigests, ...image.repoTags].slice(0, 5),
+        sizeBytes: Number(image.size),
+      })),
+    ...(old?.volumesInUse ? { volumesInUse: old.volumesInUse } : {}),
+  };
+}
+
+/** Everything but heartbeats: what must be told at once when it differs. */
+const essence = (status: NodeStatus | undefined) => ({
+  ...status,
+  conditions: (status?.conditions ?? []).map(({ lastHeartbeatTime: _, lastTransitionTime: __, ...rest }) => rest),
+});
+
+export class NodeObject {
+  readonly #options: NodeObjectOptions;
+  readonly #deps: NodeObjectDeps;
+  #told: NodeStatus | undefined;
+  #toldAtMs = 0;
+  #version = "containerd://unknown";
+  #images: readonly Image[] = [];
+  #imagesAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: NodeObjectOptions, deps: NodeObjectDeps) {
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  /** Creates the Node, or brings labels and pod range of the existing one up to date. */
+  async register(signal: AbortSignal): Promise<void> {
+    const { client, clock, log, machine } = this.#deps;
+    const { nodeName, podCidr } = this.#options;
+    const version = await this.#deps.cri.version();
+    this.#version = `${version.runtimeName}://${version.runtimeVersion}`;
+    for (let pauseMs = 200; ; pauseMs = Math.min(pauseMs * 2, 7_000)) {
+      signal.throwIfAborted();
+      try {
+        const labels = nodeLabels(this.#options, machine);
+        const status = nodeStatus(this.#options, await this.#facts(), undefined, clock.now());
+        const node: Node = {
+          apiVersion: "v1",
+          kind: "Node",
+          metadata: {
+            name: nodeName,
+            labels,
+            annotations: { "volumes.kubernetes.io/controller-managed-attach-detach": "true" },
+          },
+          spec: { podCIDR: podCidr, podCIDRs: [podCidr] },
+          status,
+        };
+        try {
+          await client.create(nodes, node);
+        } catch (error) {
+          if (!isAlreadyExists(error)) throw error;
+          const existing = await client.get(nodes, nodeName);
+          const missing = Object.entries(labels).some(([key, value]) => existing.metadata.labels?.[key] !== value);
+          if (missing) await client.patch(nodes, { name: nodeName }, { metadata: { labels } });
+          this.#told = existing.status;
+        }
+        await this.report();
+        this.#event("Starting", "Starting kubelet.");
+        return;
+      } catch (error) {
+        log.warn("cannot register the node, retrying", { error: messageOf(error) });
+        await clock.sleep(pauseMs, signal);
+      }
+    }
+  }
+
+  /** Keeps status and lease fresh until `signal` aborts. */
+  async keep(signal: AbortSignal): Promise<void> {
+    await Promise.all([
+      this.#every(checkMs, "node status", () => this.report(), signal),
+      this.#every(renewMs, "node lease", () => this.#renew(), signal),
+    ]);
+  }
+
+  async report(): Promise<void> {
+    const { client, clock } = this.#deps;
+    const status = nodeStatus(this.#options, await this.#facts(), this.#told, clock.now());
+    const isSame = isDeepStrictEqual(essence(status), essence(this.#told));
+    if (isSame && this.#toldAtMs > 0 && clock.monotonicMs() - this.#toldAtMs < reportMs) return;
+    const before = this.#told?.conditions?.find((c) => c.type === "Ready")?.status;
+    try {
+      await this.#patch(status);
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      // Somebody deleted the Node while the machine is alive: it registers anew.
+      await client.create(nodes, {
+        apiVersion: "v1",
+        kind: "Node",
+        metadata: { name: this.#options.nodeName, labels: nodeLabels(this.#options, this.#deps.machine) },
+        spec: { podCIDR: this.#options.podCidr, podCIDRs: [this.#options.podCidr] },
+        status,
+      } as Node);
+      await this.#patch(status);
+    }
+    const after = status.conditions?.find((c) => c.type === "Ready")?.status;
+    if (before !== after) {
+      this.#event(
+        after === "True" ? "NodeReady" : "NodeNotReady",
+        `Node ${this.#options.nodeName} status is now: ${after === "True" ? "NodeReady" : "NodeNotReady"}`,
+      );
+    }
+    this.#told = status;
+    this.#toldAtMs = clock.monotonicMs();
+  }
+
+  async #patch(status: NodeStatus): Promise<void> {
+    // Conditions and addresses merge by type; the rest is ours alone.
+    const body = {
+      status: { ...status, conditions: status.conditions?.filter((c) => c.type !== "NetworkUnavailable") },
+    };
+    await this.#deps.client.patch(nodes, { name: this.#options.nodeName }, body, {
+      subresource: "status",
+      type: "application/strategic-merge-patch+json",
+    });
+  }
+
+  async #facts(): Promise<NodeFacts> {
+    const { clock, cri, runtime, machine } = this.#deps;
+    let notReady: string | undefined;
+    const silentMs = runtime.lastRelistMs === undefined ? 0 : clock.monotonicMs() - runtime.lastRelistMs;
+    try {
+      for (const condition of await cri.status()) {
+        if (condition.status) continue;
+        const text = `${condition.type}=false reason:${condition.reason} message:${condition.message}`;
+        notReady =
+          condition.type === "NetworkReady"
+            ? `container runtime network not ready: ${text}`
+            : `container runtime not ready: ${text}`;
+      }
+      if (clock.monotonicMs() - this.#imagesAtMs > reportMs) {
+        this.#images = await cri.listImages();
+        this.#imagesAtMs = clock.monotonicMs();
+      }
+    } catch (error) {
+      // A restart of containerd takes a moment; only a long silence is a state of the node.
+      if (silentMs > runtimeSilenceMs || runtime.lastRelistMs === undefined) {
+        notReady = `container runtime is down: ${messageOf(error)}`;
+      }
+    }
+    return {
+      machine,
+      disk: await fileSystemSize(this.#options.dataFolder),
+      availableMemoryBytes: await availableMemoryBytes(),
+      pids: await processCounts(),
+      images: this.#images,
+      containerRuntimeVersion: this.#version,
+      notReady,
+    };
+  }
+
+  async #renew(): Promise<void> {
+    const { client, clock } = this.#deps;
+    const { nodeName } = this.#options;
+    const renewTime = rfc3339Micro(clock.now());
+    try {
+      await client.patch(leases, { name: nodeName, namespace: leaseNamespace }, { spec: { renewTime } });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      const node = await client.get(nodes, nodeName);
+      const lease: Lease = {
+        apiVersion: "coordination.k8s.io/v1",
+        kind: "Lease",
+        metadata: {
+          name: nodeName,
+          namespace: leaseNamespace,
+          ownerReferences: [{ apiVersion: "v1", kind: "Node", name: nodeName, uid: node.metadata.uid ?? "" }],
+        },
+        spec: { holderIdentity: nodeName, leaseDurationSeconds: leaseSeconds, renewTime },
+      };
+      await client.create(leases, lease);
+    }
+  }
+
+  async #every(periodMs: number, what: string, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await work();
+      } catch (error) {
+        // Conflicts and outages of the API pass; the next round tells everything again.
+        if (!isConflict(error)) this.#deps.log.warn(`cannot write ${what}, retrying`, { error: messageOf(error) });
+      }
+      await this.#deps.clock.sleep(periodMs, signal).catch(() => {});
+    }
+  }
+
+  #event(reason: string, message: string): void {
+    const { nodeName } = this.#options;
+    // Upstream's node events carry the name as uid, and people filter by that.
+    this.#deps.events.record({
+      resource: nodes,
+      object: { metadata: { name: nodeName, uid: nodeName } },
+      type: "Normal",
+      reason,
+      message,
+    });
+  }
+}

@@ -1,0 +1,46 @@
+// What the node agent must be told and what it is given.
+import type { Clock, Random } from "#base/clock.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Client } from "#client/client.ts";
+import type { EventSink } from "#client/events.ts";
+import type { Commands } from "#platform/processes.ts";
+import type { ContainerdOptions } from "./containerd.ts";
+
+export interface NodeAgentOptions {
+  readonly nodeName: string;
+  readonly nodeIp: string;
+  /** `<data>/agent`: pods/ lies below. */
+  readonly dataFolder: string;
+  /** Default /var/log/pods. */
+  readonly podLogFolder?: string;
+  readonly podCidr: string;
+  readonly clusterDns: string;
+  readonly clusterDomain: string;
+  readonly containerd: ContainerdOptions;
+  /** Default 110, as upstream. */
+  readonly maxPods?: number;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Default /etc/resolv.conf, or systemd-resolved's own where that is a stub. */
+  readonly resolvConf?: string;
+  /** Port of the node API, shown in the Node object. Default 10250. */
+  readonly port?: number;
+  /** `v1.32.3+mote0`. */
+  readonly version: string;
+  /** RuntimeDefault for containers that do not ask for a seccomp profile. Default true. */
+  readonly seccompDefault?: boolean;
+}
+
+export interface NodeAgentDeps {
+  readonly client: Client;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly commands: Commands;
+  readonly events: EventSink;
+  /** Imports the shipped images; called once containerd answers, before the first sandbox. */
+  readonly ensureImages?: (socketPath: string) => Promise<unknown>;
+}
+
+export const defaults = { maxPods: 110, port: 10250, podLogFolder: "/var/log/pods" } as const;

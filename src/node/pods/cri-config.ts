@@ -1,0 +1,242 @@
+// The CRI configurations of a pod's sandbox and containers. Pure: paths, addresses and environment are handed in.
+// Labels and annotations are the kubelet's, so that crictl and log collectors find what they expect.
+import type { Container, Pod, SeccompProfile } from "#model/gen/core-v1.ts";
+import * as cri from "#wire/gen/cri.ts";
+import type { ContainerConfig, SandboxConfig } from "../cri.ts";
+import { annotations, labels } from "../runtime-cache.ts";
+import { type DnsSettings, podHostname } from "./dns.ts";
+import { ConfigError, expand } from "./env.ts";
+import { containerHash } from "./plan.ts";
+import { containerLimits, oomScoreAdjust, podCgroup } from "./resources.ts";
+
+export interface SandboxInput {
+  readonly pod: Pod;
+  readonly attempt: number;
+  readonly logFolder: string;
+  readonly dns: DnsSettings;
+  readonly nodeName: string;
+  readonly clusterDomain: string;
+  readonly seccompDefault: boolean;
+}
+
+export function podLogFolder(root: string, pod: Pod): string {
+  return `${root}/${pod.metadata.namespace}_${pod.metadata.name}_${pod.metadata.uid}`;
+}
+
+export function sandboxConfig(input: SandboxInput): SandboxConfig {
+  const { pod } = input;
+  const context = pod.spec.securityContext ?? {};
+  const privileged = allContainersOf(pod).some((c) => c.securityContext?.privileged);
+  return {
+    metadata: {
+      name: pod.metadata.name ?? "",
+      uid: pod.metadata.uid ?? "",
+      namespace: pod.metadata.namespace ?? "",
+      attempt: input.attempt,
+    },
+    hostname: podHostname(pod, input).hostname,
+    logDirectory: input.logFolder,
+    dnsConfig: input.dns,
+    portMappings: (pod.spec.containers ?? []).flatMap((c) =>
+      (c.ports ?? []).map((port) => ({
+        protocol: cri.Protocol[(port.protocol ?? "TCP") as keyof typeof cri.Protocol],
+        containerPort: port.containerPort,
+        hostPort: pod.spec.hostNetwork ? 0 : (port.hostPort ?? 0),
+        hostIp: port.hostIP ?? "",
+      })),
+    ),
+    labels: { ...pod.metadata.labels, ...podLabels(pod) },
+    annotations: { ...pod.metadata.annotations },
+    linux: {
+      cgroupParent: podCgroup(pod),
+      sysctls: Object.fromEntries((context.sysctls ?? []).map((s) => [s.name, s.value])),
+      securityContext: {
+        namespaceOptions: namespaces(pod),
+        privileged,
+        ...(context.runAsUser === undefined ? {} : { runAsUser: { value: context.runAsUser } }),
+        ...(context.runAsGroup === undefined || context.runAsUser === undefined
+          ? {}
+          : { runAsGroup: { value: context.runAsGroup } }),
+        supplementalGroups: groups(pod),
+        seccomp: privileged
+          ? { profileType: cri.SecurityProfileProfileType.Unconfined }
+          : { profileType: cri.SecurityProfileProfileType.RuntimeDefault },
+      },
+    },
+  };
+}
+
+export interface ContainerMount {
+  readonly hostPath: string;
+  readonly containerPath: string;
+  readonly readonly: boolean;
+  readonly propagation?: string | undefined;
+}
+
+export interface ContainerInput {
+  readonly pod: Pod;
+  readonly container: Container;
+  readonly attempt: number;
+  readonly env: ReadonlyMap<string, string>;
+  readonly mounts: readonly ContainerMount[];
+  readonly imageRef: string;
+  /** The image's own user, for runAsNonRoot. */
+  readonly imageUser: { readonly uid?: number | undefined; readonly name: string };
+  readonly memoryCapacityBytes: number;
+  readonly seccompDefault: boolean;
+  /** To reach the container from its pod's process namespace. */
+  readonly targetContainerId?: string;
+}
+
+export function containerConfig(input: ContainerInput): ContainerConfig {
+  const { pod, container, env } = input;
+  const lookup = (name: string) => env.get(name);
+  const limits = containerLimits(container);
+  return {
+    metadata: { name: container.name, attempt: input.attempt },
+    image: { image: input.imageRef, userSpecifiedImage: container.image ?? "" },
+    command: (container.command ?? []).map((word) => expand(word, lookup)),
+    args: (container.args ?? []).map((word) => expand(word, lookup)),
+    workingDir: container.workingDir ?? "",
+    envs: [...env].map(([key, value]) => ({ key, value })),
+    mounts: input.mounts.map((m) => ({
+      hostPath: m.hostPath,
+      containerPath: m.containerPath,
+      readonly: m.readonly,
+      propagation:
+        m.propagation === "Bidirectional"
+          ? cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
+          : m.propagation === "HostToContainer"
+            ? cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
+            : cri.MountPropagation.PROPAGATION_PRIVATE,
+    })),
+    labels: { ...podLabels(pod), [labels.containerName]: container.name },
+    annotations: {
+      [annotations.hash]: containerHash(container),
+      [annotations.restartCount]: String(input.attempt),
+      [annotations.terminationMessagePath]: container.terminationMessagePath ?? "/dev/termination-log",
+      [annotations.terminationMessagePolicy]: container.terminationMessagePolicy ?? "File",
+      [annotations.podTerminationGracePeriod]: String(pod.spec.terminationGracePeriodSeconds ?? 30),
+    },
+    logPath: `${container.name}/${input.attempt}.log`,
+    stdin: container.stdin ?? false,
+    stdinOnce: container.stdinOnce ?? false,
+    tty: container.tty ?? false,
+    linux: {
+      resources: {
+        cpuPeriod: limits.cpuQuotaUs > 0 ? limits.cpuPeriodUs : 0,
+        cpuQuota: limits.cpuQuotaUs,
+        cpuShares: limits.cpuShares,
+        memoryLimitInBytes: limits.memoryBytes,
+        oomScoreAdj: oomScoreAdjust(pod, container, input.memoryCapacityBytes),
+      },
+      securityContext: containerSecurity(input),
+    },
+  };
+}
+
+/** Below /proc and /sys, hidden or read-only unless the container is privileged or asks for procMount Unmasked. */
+const maskedPaths = [
+  "/proc/asound",
+  "/proc/acpi",
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/proc/sched_debug",
+  "/proc/scsi",
+  "/sys/firmware",
+  "/sys/devices/virtual/powercap",
+];
+const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+function containerSecurity(input: ContainerInput) {
+  const { pod, container } = input;
+  const ofPod = pod.spec.securityContext ?? {};
+  const own = container.securityContext ?? {};
+  const runAsUser = own.runAsUser ?? ofPod.runAsUser;
+  const runAsGroup = own.runAsGroup ?? ofPod.runAsGroup;
+  if (own.runAsNonRoot ?? ofPod.runAsNonRoot) {
+    const label = `(pod: "${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})", container: ${container.name})`;
+    if (runAsUser === 0) throw new ConfigError(`container's runAsUser breaks non-root policy ${label}`);
+    if (runAsUser === undefined) {
+      const { uid, name } = input.imageUser;
+      if (name !== "") {
+        throw new ConfigError(
+          `container has runAsNonRoot and image has non-numeric user (${name}), cannot verify user is non-root ${label}`,
+        );
+      }
+      if (!uid) throw new ConfigError(`container has runAsNonRoot and image will run as root ${label}`);
+    }
+  }
+  const privileged = own.privileged ?? false;
+  const unmasked = privileged || own.procMount === "Unmasked";
+  const capability = (name: string) => name.replace(/^CAP_/, "");
+  const targetId = input.targetContainerId;
+  return {
+    privileged,
+    namespaceOptions: targetId ? { ...namespaces(pod), pid: cri.NamespaceMode.TARGET, targetId } : namespaces(pod),
+    ...(runAsUser === undefined ? {} : { runAsUser: { value: runAsUser } }),
+    ...(runAsUser === undefined && input.imageUser.name === "" && input.imageUser.uid !== undefined
+      ? { runAsUser: { value: input.imageUser.uid } }
+      : {}),
+    ...(runAsUser === undefined && input.imageUser.name !== "" ? { runAsUsername: input.imageUser.name } : {}),
+    ...(runAsGroup === undefined ? {} : { runAsGroup: { value: runAsGroup } }),
+    supplementalGroups: groups(pod),
+    readonlyRootfs: own.readOnlyRootFilesystem ?? false,
+    noNewPrivs: own.allowPrivilegeEscalation === false,
+    capabilities: {
+      addCapabilities: (own.capabilities?.add ?? []).map(capability),
+      dropCapabilities: (own.capabilities?.drop ?? []).map(capability),
+    },
+    maskedPaths: unmasked ? [] : maskedPaths,
+    readonlyPaths: unmasked ? [] : readonlyPaths,
+    seccomp: seccomp(
+      privileged ? { type: "Unconfined" } : (own.seccompProfile ?? ofPod.seccompProfile),
+      input.seccompDefault,
+    ),
+  };
+}
+
+function seccomp(profile: SeccompProfile | undefined, runtimeDefault: boolean) {
+  const types = cri.SecurityProfileProfileType;
+  switch (profile?.type) {
+    case "RuntimeDefault":
+      return { profileType: types.RuntimeDefault };
+    case "Localhost":
+      return {
+        profileType: types.Localhost,
+        localhostRef: `/var/lib/kubelet/seccomp/${profile.localhostProfile ?? ""}`,
+      };
+    case "Unconfined":
+      return { profileType: types.Unconfined };
+    default:
+      return { profileType: runtimeDefault ? types.RuntimeDefault : types.Unconfined };
+  }
+}
+
+function namespaces(pod: Pod) {
+  const { NODE, POD, CONTAINER } = cri.NamespaceMode;
+  return {
+    network: pod.spec.hostNetwork ? NODE : POD,
+    pid: pod.spec.hostPID ? NODE : pod.spec.shareProcessNamespace ? POD : CONTAINER,
+    ipc: pod.spec.hostIPC ? NODE : POD,
+  };
+}
+
+function groups(pod: Pod): number[] {
+  const context = pod.spec.securityContext ?? {};
+  return [...(context.fsGroup === undefined ? [] : [context.fsGroup]), ...(context.supplementalGroups ?? [])];
+}
+
+const podLabels = (pod: Pod): Record<string, string> => ({
+  [labels.podName]: pod.metadata.name ?? "",
+  [labels.podNamespace]: pod.metadata.namespace ?? "",
+  [labels.podUid]: pod.metadata.uid ?? "",
+});
+
+const allContainersOf = (pod: Pod): readonly Container[] => [
+  ...(pod.spec.initContainers ?? []),
+  ...(pod.spec.containers ?? []),
+];

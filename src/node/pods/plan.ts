@@ -1,0 +1,287 @@
+// What to do next for one pod: desired spec + what runs + what probes say + the time → actions. Pure, so that the
+// restart matrix, back-off and init order are tables of tests. The worker applies the actions, observes again and asks
+// again, until there is nothing to do. Counterpart: the kubelet's computePodActions.
+import type { Container, Pod } from "#model/gen/core-v1.ts";
+import { goSeconds } from "./back-off.ts";
+import {
+  newestContainer,
+  type ObservedContainer,
+  type PodObservation,
+  type ProbeView,
+  readySandbox,
+} from "./observation.ts";
+
+export interface PlanInput {
+  readonly pod: Pod;
+  readonly nowMs: number;
+  readonly observed: PodObservation;
+  readonly probe: (container: ObservedContainer) => ProbeView;
+  /** Pause after an exit at `finishedAtMs` of the named container; 0 for none. */
+  readonly backOffMs: (containerName: string, finishedAtMs: number) => number;
+  /** The wall-clock time before which the named container must not be tried again (failed pull or creation). */
+  readonly holdUntilMs: (containerName: string) => number;
+}
+
+export type Action =
+  | { readonly kind: "create-sandbox"; readonly attempt: number }
+  /** Ends all containers and the sandbox, because the pod has run to its end or its sandbox is broken. */
+  | { readonly kind: "stop-pod"; readonly why: "finished" | "sandbox-changed" | "deadline" }
+  | {
+      readonly kind: "start";
+      readonly container: Container;
+      readonly role: ContainerRole;
+      readonly attempt: number;
+      /** When it is a restart: the exit that counts towards back-off. */
+      readonly afterExitMs?: number;
+    }
+  | { readonly kind: "kill"; readonly id: string; readonly name: string; readonly message: string }
+  | { readonly kind: "remove"; readonly id: string };
+
+export type ContainerRole = "init" | "sidecar" | "main";
+
+export interface Waiting {
+  readonly reason: string;
+  readonly message?: string;
+}
+
+export interface Plan {
+  readonly actions: readonly Action[];
+  /** When to ask again although nothing has happened. */
+  readonly wakeAtMs?: number;
+  /** Why containers that are not running are not, by name. */
+  readonly waiting: ReadonlyMap<string, Waiting>;
+  /** The pod has reached its end: no container will be started again. */
+  readonly finished: boolean;
+  /** status.reason/message of a pod that was ended from above. */
+  readonly failure?: { readonly reason: string; readonly message: string };
+}
+
+export const roleOf = (pod: Pod, container: Container): ContainerRole =>
+  pod.spec.initContainers?.includes(container) ? (container.restartPolicy === "Always" ? "sidecar" : "init") : "main";
+
+export function planPod(input: PlanInput): Plan {
+  const { pod, observed, nowMs } = input;
+  const waiting = new Map<string, Waiting>();
+  let wakeAtMs: number | undefined;
+  const wake = (atMs: number) => {
+    wakeAtMs = wakeAtMs === undefined ? atMs : Math.min(wakeAtMs, atMs);
+  };
+  const done = (actions: Action[], finished = false, failure?: Plan["failure"]): Plan => ({
+    actions,
+    waiting,
+    finished,
+    ...(wakeAtMs === undefined ? {} : { wakeAtMs }),
+    ...(failure ? { failure } : {}),
+  });
+
+  // What controllers have counted as ended is never started again, even where its containers are no longer known.
+  if (pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed") {
+    return done(anythingUp(observed) ? [{ kind: "stop-pod", why: "finished" }] : [], true);
+  }
+
+  const startedAtMs = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
+  if (pod.spec.activeDeadlineSeconds !== undefined && startedAtMs !== undefined) {
+    const deadlineMs = startedAtMs + pod.spec.activeDeadlineSeconds * 1000;
+    if (nowMs >= deadlineMs) {
+      const failure = {
+        reason: "DeadlineExceeded",
+        message: "Pod was active on the node longer than the specified deadline",
+      };
+      return done(anythingUp(observed) ? [{ kind: "stop-pod", why: "deadline" }] : [], true, failure);
+    }
+    wake(deadlineMs);
+  }
+
+  if (isFinished(pod, observed)) {
+    return done(anythingUp(observed) ? [{ kind: "stop-pod", why: "finished" }] : [], true);
+  }
+
+  const sandbox = readySandbox(observed);
+  if (!sandbox) {
+    const newest = observed.sandboxes[0];
+    for (const c of allContainers(pod)) waiting.set(c.name, defaultWaiting(pod, c));
+    if (newest && observed.containers.some((c) => c.state === "running")) {
+      return done([{ kind: "stop-pod", why: "sandbox-changed" }]);
+    }
+    const holdMs = input.holdUntilMs(sandboxHold);
+    if (holdMs > nowMs) {
+      wake(holdMs);
+      return done([]);
+    }
+    return done([{ kind: "create-sandbox", attempt: newest ? newest.attempt + 1 : 0 }]);
+  }
+
+  const actions: Action[] = garbage(observed);
+
+  /** Handles a container that does not run: starts it, or says until when it must wait. */
+  const start = (container: Container, previous: ObservedContainer | undefined) => {
+    const role = roleOf(pod, container);
+    const holdMs = input.holdUntilMs(container.name);
+    if (holdMs > nowMs) {
+      wake(holdMs);
+      return;
+    }
+    if (previous?.state === "exited") {
+      const pauseMs = input.backOffMs(container.name, previous.finishedAtMs);
+      if (nowMs < previous.finishedAtMs + pauseMs) {
+        wake(previous.finishedAtMs + pauseMs);
+        waiting.set(container.name, {
+          reason: "CrashLoopBackOff",
+          message: `back-off ${goSeconds(pauseMs)} restarting failed container=${container.name} pod=${podLabel(pod)}`,
+        });
+        return;
+      }
+    }
+    // A container that was made but could not be started leaves a husk with the same attempt; count on from the newest.
+    const attempt = previous ? previous.attempt + 1 : 0;
+    actions.push({
+      kind: "start",
+      container,
+      role,
+      attempt,
+      ...(previous?.state === "exited" ? { afterExitMs: previous.finishedAtMs } : {}),
+    });
+  };
+
+  /** True when the running container must be ended; the next round starts it again if policy says so. */
+  const mustEnd = (container: Container, running: ObservedContainer): boolean => {
+    if (running.hash !== containerHash(container)) {
+      actions.push(kill(running, `Container ${container.name} definition changed, will be restarted`));
+      return true;
+    }
+    const { failed } = input.probe(running);
+    if (!failed) return false;
+    const again = pod.spec.restartPolicy === "Never" && roleOf(pod, container) === "main" ? "" : ", will be restarted";
+    actions.push(kill(running, `Container ${container.name} failed ${failed} probe${again}`));
+    return true;
+  };
+
+  const mainSeen = (pod.spec.containers ?? []).some((c) => newestContainer(observed, c.name, sandbox.id));
+  let initialized = true;
+  for (const container of pod.spec.initContainers ?? []) {
+    const sidecar = container.restartPolicy === "Always";
+    const newest = newestContainer(observed, container.name);
+    const here = newestContainer(observed, container.name, sandbox.id);
+    if (!sidecar) {
+      if (mainSeen || (here?.state === "exited" && here.exitCode === 0)) continue;
+      initialized = false;
+      if (here?.state !== "running") start(container, here?.state === "unknown" ? here : newest);
+      break;
+    }
+    if (here?.state === "running") {
+      if (mustEnd(container, here) || (!mainSeen && !input.probe(here).started)) {
+        initialized = mainSeen;
+        if (!mainSeen) break;
+      }
+      continue;
+    }
+    start(container, newest);
+    if (!mainSeen) {
+      initialized = false;
+      break;
+    }
+  }
+
+  for (const container of pod.spec.containers ?? []) {
+    if (!initialized) {
+      waiting.set(container.name, { reason: "PodInitializing" });
+      continue;
+    }
+    const newest = newestContainer(observed, container.name);
+    const here = newestContainer(observed, container.name, sandbox.id);
+    if (here?.state === "running") {
+      mustEnd(container, here);
+      continue;
+    }
+    if (here && !mayRestart(pod.spec.restartPolicy, here)) continue;
+    if (!here) waiting.set(container.name, defaultWaiting(pod, container));
+    start(container, newest);
+  }
+  for (const container of pod.spec.initContainers ?? []) {
+    if (!newestContainer(observed, container.name, sandbox.id) && !waiting.has(container.name)) {
+      waiting.set(container.name, { reason: "PodInitializing" });
+    }
+  }
+  return done(actions);
+}
+
+/** Key of `holdUntilMs` for the sandbox itself; no container can have this name. */
+export const sandboxHold = "/sandbox";
+
+/** Whether policy starts the container again after it has ended (or never came up). */
+export function mayRestart(policy: string | undefined, container: ObservedContainer): boolean {
+  if (container.state === "created" || container.state === "unknown") return true;
+  if (container.state === "running") return false;
+  if (policy === "Never") return false;
+  if (policy === "OnFailure") return container.exitCode !== 0;
+  return true;
+}
+
+/** No container will ever run again: all main ones ended for good, or an init container failed for good. */
+export function isFinished(pod: Pod, observed: PodObservation): boolean {
+  const policy = pod.spec.restartPolicy ?? "Always";
+  if (policy === "Always") return false;
+  for (const init of pod.spec.initContainers ?? []) {
+    const c = newestContainer(observed, init.name);
+    if (init.restartPolicy !== "Always" && policy === "Never" && c?.state === "exited" && c.exitCode !== 0) return true;
+  }
+  const newest = (pod.spec.containers ?? []).map((c) => newestContainer(observed, c.name));
+  // With Never, containers that were lost with their sandbox are not made again.
+  const anyEnded = newest.some((c) => c?.state === "exited");
+  const sandboxLost = observed.sandboxes.length > 0 && !readySandbox(observed);
+  return newest.every((c) =>
+    c === undefined ? policy === "Never" && anyEnded && sandboxLost : c.state !== "running" && !mayRestart(policy, c),
+  );
+}
+
+/** Identity of what a container runs; a change means: replace it. Name and image only, as upstream since 1.31. */
+export function containerHash(container: Container): string {
+  // FNV-1a over the two fields; collisions only delay a restart, they lose nothing.
+  let hash = 0x811c9dc5;
+  for (const char of `${container.name}\0${container.image ?? ""}`) {
+    hash = Math.imul(hash ^ char.codePointAt(0)!, 0x01000193) >>> 0;
+  }
+  return hash.toString(16);
+}
+
+export const podLabel = (pod: Pod): string =>
+  `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid ?? ""})`;
+
+export const allContainers = (pod: Pod): readonly Container[] => [
+  ...(pod.spec.initContainers ?? []),
+  ...(pod.spec.containers ?? []),
+];
+
+function defaultWaiting(pod: Pod, container: Container): Waiting {
+  const isMain = roleOf(pod, container) === "main";
+  return { reason: isMain && (pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating" };
+}
+
+const anythingUp = (observed: PodObservation): boolean =>
+  observed.containers.some((c) => c.state === "running") || observed.sandboxes.some((s) => s.ready);
+
+const kill = (container: ObservedContainer, message: string): Action => ({
+  kind: "kill",
+  id: container.id,
+  name: container.name,
+  message,
+});
+
+/** Dead instances beyond the one that `kubectl logs --previous` and lastState need. */
+function garbage(observed: PodObservation): Action[] {
+  const dead = new Map<string, number>();
+  const seen = new Set<string>();
+  const actions: Action[] = [];
+  for (const c of observed.containers) {
+    const isNewest = !seen.has(c.name);
+    seen.add(c.name);
+    if (c.state === "running") continue;
+    const count = (dead.get(c.name) ?? 0) + 1;
+    dead.set(c.name, count);
+    // The newest may be the state itself; one older stays as lastState.
+    if (count > (isNewest || observed.containers.find((o) => o.name === c.name)?.state !== "running" ? 2 : 1)) {
+      actions.push({ kind: "remove", id: c.id });
+    }
+  }
+  return actions;
+}

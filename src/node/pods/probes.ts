@@ -1,0 +1,169 @@
+// Probing of running containers: one loop per probe of a container instance, started and ended by `sync`. Results decide
+// readiness and restarts (plan.ts, status.ts read them as ProbeView); each change of a result wakes the pod's worker.
+// Loops are bounded by the containers of this node's pods. Counterpart: the kubelet's prober.
+import type { Random } from "#base/clock.ts";
+import type { Container, Pod, Probe } from "#model/gen/core-v1.ts";
+import { type HandlerDeps, type HandlerTarget, runHandler } from "./handlers.ts";
+import type { ObservedContainer, ProbeView } from "./observation.ts";
+
+export type ProbeKind = "startup" | "liveness" | "readiness";
+
+export interface ProbesDeps extends HandlerDeps {
+  readonly random: Random;
+  /** Something about the pod's probes has changed. */
+  readonly onChange: (podUid: string) => void;
+  readonly onUnhealthy: (podUid: string, containerName: string, message: string) => void;
+}
+
+interface Watched {
+  readonly podUid: string;
+  readonly abort: AbortController;
+  started: boolean;
+  ready: boolean;
+  failed?: "liveness" | "startup";
+}
+
+const kinds: readonly ProbeKind[] = ["startup", "liveness", "readiness"];
+const titles: Readonly<Record<ProbeKind, string>> = {
+  startup: "Startup",
+  liveness: "Liveness",
+  readiness: "Readiness",
+};
+
+const probeOf = (container: Container, kind: ProbeKind): Probe | undefined => container[`${kind}Probe`];
+
+export class Probes {
+  readonly #deps: ProbesDeps;
+  readonly #containers = new Map<string, Watched>();
+  readonly #loops = new Set<Promise<void>>();
+
+  constructor(deps: ProbesDeps) {
+    this.#deps = deps;
+  }
+
+  view(container: ObservedContainer, spec: Container | undefined): ProbeView {
+    const watched = this.#containers.get(container.id);
+    if (watched) return watched;
+    // Not known yet: what has no probe of a kind passes it.
+    return { started: !spec?.startupProbe, ready: !spec?.readinessProbe && !spec?.startupProbe };
+  }
+
+  /** Probes exactly the running containers of the pod. `ip` is where its servers listen. */
+  sync(pod: Pod, running: readonly ObservedContainer[], ip: string): void {
+    const podUid = pod.metadata.uid ?? "";
+    const ids = new Set(running.map((c) => c.id));
+    for (const [id, watched] of this.#containers) if (watched.podUid === podUid && !ids.has(id)) this.#end(id, watched);
+    const specs = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
+    const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
+    for (const observed of running) {
+      if (this.#containers.has(observed.id)) continue;
+      const spec = specs.find((c) => c.name === observed.name);
+      if (!spec) continue;
+      // A container taken over from an earlier run keeps its word until a probe says otherwise, so that no endpoint flaps.
+      const known = statuses.find((s) => s.containerID === `containerd://${observed.id}`);
+      const watched: Watched = {
+        podUid,
+        abort: new AbortController(),
+        started: !spec.startupProbe || known?.started === true,
+        ready: (!spec.readinessProbe && !spec.startupProbe) || known?.ready === true,
+      };
+      this.#containers.set(observed.id, watched);
+      for (const kind of kinds) {
+        const probe = probeOf(spec, kind);
+        if (!probe || (kind === "startup" && watched.started)) continue;
+        const target = { containerId: observed.id, container: spec, ip };
+        const loop = this.#loop(
+          watched,
+          kind,
+          probe,
+          target,
+          known !== undefined,
+          pod.spec.terminationGracePeriodSeconds,
+        );
+        this.#loops.add(loop);
+        // Every failure inside is a probe result; what is left is the abort that ends the loop.
+        loop.catch(() => {}).finally(() => this.#loops.delete(loop));
+      }
+      if (!spec.readinessProbe && watched.started) watched.ready = true;
+    }
+  }
+
+  /** No probes of this pod any more; before its containers are ended. */
+  forget(podUid: string): void {
+    for (const [id, watched] of this.#containers) if (watched.podUid === podUid) this.#end(id, watched);
+  }
+
+  async close(): Promise<void> {
+    for (const [id, watched] of this.#containers) this.#end(id, watched);
+    await Promise.allSettled([...this.#loops]);
+  }
+
+  #end(id: string, watched: Watched): void {
+    watched.abort.abort(new Error("no longer probed"));
+    this.#containers.delete(id);
+  }
+
+  async #loop(
+    watched: Watched,
+    kind: ProbeKind,
+    probe: Probe,
+    target: HandlerTarget,
+    adopted: boolean,
+    _graceSeconds: number | undefined,
+  ): Promise<void> {
+    const { clock, random, onChange, onUnhealthy } = this.#deps;
+    const { signal } = watched.abort;
+    const periodMs = (probe.periodSeconds || 10) * 1000;
+    const failureThreshold = probe.failureThreshold || 3;
+    const successThreshold = probe.successThreshold || 1;
+    let successes = 0;
+    let failures = 0;
+    // After a restart of the agent all loops begin at once; spread them over a period.
+    if (adopted) await clock.sleep(random.float() * periodMs, signal);
+    else await clock.sleep((probe.initialDelaySeconds ?? 0) * 1000, signal);
+    for (;;) {
+      // Liveness and readiness wait for the startup probe.
+      if (kind === "startup" || watched.started) {
+        const result = await runHandler(probe, target, probe.timeoutSeconds || 1, this.#deps, signal);
+        signal.throwIfAborted();
+        if (result.ok) {
+          successes++;
+          failures = 0;
+        } else {
+          failures++;
+          successes = 0;
+          onUnhealthy(watched.podUid, target.container.name, `${titles[kind]} probe failed: ${result.output}`);
+        }
+        if (successes >= successThreshold && this.#passed(watched, kind, target.container)) onChange(watched.podUid);
+        if (failures >= failureThreshold && this.#failed(watched, kind)) onChange(watched.podUid);
+        if (kind === "startup" && watched.started) return;
+        if (kind !== "readiness" && watched.failed) return;
+      }
+      await clock.sleep(kind !== "startup" && !watched.started ? Math.min(periodMs, 1000) : periodMs, signal);
+    }
+  }
+
+  /** True when it changed something. */
+  #passed(watched: Watched, kind: ProbeKind, spec: Container): boolean {
+    if (kind === "readiness") {
+      if (watched.ready) return false;
+      watched.ready = true;
+      return true;
+    }
+    if (kind !== "startup" || watched.started) return false;
+    watched.started = true;
+    if (!spec.readinessProbe) watched.ready = true;
+    return true;
+  }
+
+  #failed(watched: Watched, kind: ProbeKind): boolean {
+    if (kind === "readiness") {
+      if (!watched.ready) return false;
+      watched.ready = false;
+      return true;
+    }
+    if (watched.failed) return false;
+    watched.failed = kind;
+    return true;
+  }
+}

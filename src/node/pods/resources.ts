@@ -1,0 +1,110 @@
+// From requests and limits to what the kernel takes: QoS class, CPU shares and quota, memory limit, OOM score, cgroup
+// names. Pure. Sources: the Kubernetes pages "Pod QoS" and "Node-pressure eviction" (the oom_score_adj table).
+import type { Container, Pod } from "#model/gen/core-v1.ts";
+import { milliOf, wholeOf } from "./quantities.ts";
+
+export type QosClass = "Guaranteed" | "Burstable" | "BestEffort";
+
+const computeResources = ["cpu", "memory"] as const;
+
+export function qosClass(pod: Pod): QosClass {
+  let anySet = false;
+  let guaranteed = true;
+  for (const c of [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])]) {
+    for (const name of computeResources) {
+      const limit = wholeOf(c.resources?.limits?.[name]);
+      const request = wholeOf(c.resources?.requests?.[name]) || limit;
+      if (limit > 0 || request > 0) anySet = true;
+      if (
+        limit === 0 ||
+        Math.abs(
+          milliOf(c.resources?.limits?.[name]) - milliOf(c.resources?.requests?.[name] ?? c.resources?.limits?.[name]),
+        ) > 0
+      ) {
+        guaranteed = false;
+      }
+    }
+  }
+  if (!anySet) return "BestEffort";
+  return guaranteed ? "Guaranteed" : "Burstable";
+}
+
+export interface LinuxLimits {
+  readonly cpuShares: number;
+  /** Per `cpuPeriodUs`; 0 means none. */
+  readonly cpuQuotaUs: number;
+  readonly cpuPeriodUs: number;
+  /** 0 means none. */
+  readonly memoryBytes: number;
+}
+
+export const cpuPeriodUs = 100_000;
+/** The kernel refuses fewer shares and shorter quotas. */
+const minShares = 2;
+const maxShares = 262_144;
+const minQuotaUs = 1_000;
+
+export const sharesOf = (milliCpu: number): number =>
+  Math.min(maxShares, Math.max(minShares, Math.floor((milliCpu * 1024) / 1000)));
+export const quotaOf = (milliCpu: number): number =>
+  milliCpu <= 0 ? 0 : Math.max(minQuotaUs, Math.floor((milliCpu * cpuPeriodUs) / 1000));
+
+export function containerLimits(container: Container): LinuxLimits {
+  const limits = container.resources?.limits ?? {};
+  const requests = container.resources?.requests ?? {};
+  const cpuLimit = milliOf(limits["cpu"]);
+  const cpuRequest = requests["cpu"] === undefined ? cpuLimit : milliOf(requests["cpu"]);
+  return {
+    cpuShares: sharesOf(cpuRequest),
+    cpuQuotaUs: quotaOf(cpuLimit),
+    cpuPeriodUs,
+    memoryBytes: wholeOf(limits["memory"]),
+  };
+}
+
+/** Limits of the pod's own cgroup: sums where every container has a limit, else none. */
+export function podLimits(pod: Pod): LinuxLimits {
+  const main = pod.spec.containers ?? [];
+  const sidecars = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always");
+  const init = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy !== "Always");
+  const longLived = [...main, ...sidecars];
+  const sum = (pick: (c: Container) => number) => longLived.reduce((total, c) => total + pick(c), 0);
+  const most = (pick: (c: Container) => number) => Math.max(0, ...init.map(pick));
+  const cpuRequest = (c: Container) => milliOf(c.resources?.requests?.["cpu"] ?? c.resources?.limits?.["cpu"]);
+  const cpuLimit = (c: Container) => milliOf(c.resources?.limits?.["cpu"]);
+  const memoryLimit = (c: Container) => wholeOf(c.resources?.limits?.["memory"]);
+  const overhead = pod.spec.overhead ?? {};
+  const all = [...longLived, ...init];
+  const cpuLimited = all.length > 0 && all.every((c) => cpuLimit(c) > 0);
+  const memoryLimited = all.length > 0 && all.every((c) => memoryLimit(c) > 0);
+  return {
+    cpuShares: sharesOf(Math.max(sum(cpuRequest), most(cpuRequest)) + milliOf(overhead["cpu"])),
+    cpuQuotaUs: cpuLimited ? quotaOf(Math.max(sum(cpuLimit), most(cpuLimit)) + milliOf(overhead["cpu"])) : 0,
+    cpuPeriodUs,
+    memoryBytes: memoryLimited ? Math.max(sum(memoryLimit), most(memoryLimit)) + wholeOf(overhead["memory"]) : 0,
+  };
+}
+
+/** Who is killed first when memory runs out. */
+export function oomScoreAdjust(pod: Pod, container: Container, memoryCapacityBytes: number): number {
+  if ((pod.spec.priority ?? 0) >= 2_000_000_000) return -997;
+  switch (qosClass(pod)) {
+    case "Guaranteed":
+      return -997;
+    case "BestEffort":
+      return 1000;
+    case "Burstable": {
+      const request = wholeOf(container.resources?.requests?.["memory"]);
+      const score = 1000 - Math.floor((1000 * request) / memoryCapacityBytes);
+      if (score < 1000 - 997) return 1000 - 997;
+      return score === 1000 ? 999 : score;
+    }
+  }
+}
+
+/** Path of the pod's cgroup below each hierarchy's mount point. */
+export function podCgroup(pod: Pod): string {
+  const uid = pod.metadata.uid ?? "";
+  const qos = qosClass(pod);
+  return qos === "Guaranteed" ? `/kubepods/pod${uid}` : `/kubepods/${qos.toLowerCase()}/pod${uid}`;
+}

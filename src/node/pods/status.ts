@@ -1,0 +1,253 @@
+// The status the API shows of a pod, from spec, runtime and probes. Pure. Conditions keep their transition times while
+// they do not change, and conditions of others (scheduler, readiness gates) pass through untouched.
+// Counterpart: the kubelet's generateAPIPodStatus; texts are the ones users and controllers match on.
+import { rfc3339 } from "#base/clock.ts";
+import type {
+  Container,
+  ContainerState,
+  ContainerStateTerminated,
+  ContainerStatus,
+  Pod,
+  PodCondition,
+  PodStatus,
+} from "#model/gen/core-v1.ts";
+import {
+  newestContainer,
+  type ObservedContainer,
+  type PodObservation,
+  type ProbeView,
+  readySandbox,
+} from "./observation.ts";
+import { allContainers, mayRestart, type Plan, roleOf } from "./plan.ts";
+import { qosClass } from "./resources.ts";
+
+export interface StatusInput {
+  readonly pod: Pod;
+  readonly observed: PodObservation;
+  readonly plan: Pick<Plan, "waiting" | "finished" | "failure">;
+  readonly probe: (container: ObservedContainer) => ProbeView;
+  readonly hostIp: string;
+  readonly nowMs: number;
+  /** Text an ended container left in its termination message file. */
+  readonly terminationMessage: (container: ObservedContainer) => string;
+  /** The agent has ended every container of a deleted or finished pod. */
+  readonly ended?: boolean;
+}
+
+export function podStatus(input: StatusInput): PodStatus {
+  const { pod, observed } = input;
+  const old = pod.status ?? {};
+  const sandbox = readySandbox(observed);
+  const initStatuses = (pod.spec.initContainers ?? []).map((c) => containerStatus(input, c));
+  const statuses = (pod.spec.containers ?? []).map((c) => containerStatus(input, c));
+  const phase = input.plan.failure ? "Failed" : podPhase(input, initStatuses, statuses);
+  const ips = pod.spec.hostNetwork ? (sandbox ? [input.hostIp] : []) : (sandbox?.ips ?? []);
+  // A finished pod keeps the address it had, as upstream does until it is deleted.
+  const shownIps = ips.length > 0 ? ips : (old.podIPs ?? []).map((p) => p.ip ?? "").filter((ip) => ip !== "");
+  const conditions = podConditions(input, phase, initStatuses, statuses, sandbox !== undefined);
+  return {
+    phase,
+    conditions,
+    hostIP: input.hostIp,
+    hostIPs: [{ ip: input.hostIp }],
+    ...(shownIps.length > 0 ? { podIP: shownIps[0]!, podIPs: shownIps.map((ip) => ({ ip })) } : {}),
+    startTime: old.startTime ?? rfc3339(input.nowMs),
+    ...(initStatuses.length > 0 ? { initContainerStatuses: initStatuses } : {}),
+    containerStatuses: statuses,
+    qosClass: old.qosClass ?? qosClass(pod),
+    ...(input.plan.failure ?? terminalReason(old)),
+  };
+}
+
+const terminalReason = (old: PodStatus): { reason?: string; message?: string } => ({
+  ...(old.reason === undefined ? {} : { reason: old.reason }),
+  ...(old.message === undefined ? {} : { message: old.message }),
+});
+
+export function containerStatus(input: StatusInput, container: Container): ContainerStatus {
+  const { pod, observed } = input;
+  const old = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].find(
+    (s) => s.name === container.name,
+  );
+  const newest = newestContainer(observed, container.name);
+  const before = newest && observed.containers.find((c) => c.name === container.name && c.id !== newest.id);
+  const waiting = input.plan.waiting.get(container.name);
+  const role = roleOf(pod, container);
+  const probe = newest?.state === "running" ? input.probe(newest) : undefined;
+
+  let state: ContainerState;
+  let lastState: ContainerState | undefined;
+  const lastOf = (c: ObservedContainer | undefined) =>
+    c && c.state !== "running" && c.state !== "created" ? terminated(input, c) : undefined;
+  if (!newest) {
+    state = old?.state?.terminated && input.plan.finished ? old.state : { waiting: waiting ?? fallbackWaiting(input) };
+    lastState = old?.lastState;
+  } else if (newest.state === "running") {
+    state = { running: { startedAt: rfc3339(newest.startedAtMs) } };
+    lastState = lastOf(before) ?? old?.lastState;
+  } else if (newest.state === "created") {
+    state = { waiting: waiting ?? { reason: "ContainerCreating" } };
+    lastState = lastOf(before) ?? old?.lastState;
+  } else if (waiting && waiting.reason !== "PodInitializing" && !input.ended) {
+    state = { waiting };
+    lastState = terminated(input, newest);
+  } else {
+    state = terminated(input, newest);
+    lastState = lastOf(before) ?? old?.lastState;
+  }
+
+  const initDone = role === "init" && newest?.state === "exited" && newest.exitCode === 0;
+  const hasLast = lastState && Object.keys(lastState).length > 0;
+  return {
+    name: container.name,
+    state,
+    lastState: hasLast ? lastState! : {},
+    ready: role === "init" ? initDone : (probe?.ready ?? false),
+    restartCount: Math.max(newest?.attempt ?? 0, old?.restartCount ?? 0),
+    image: newest?.image || (container.image ?? ""),
+    imageID: newest?.imageId ?? old?.imageID ?? "",
+    ...(newest
+      ? { containerID: `containerd://${newest.id}` }
+      : old?.containerID
+        ? { containerID: old.containerID }
+        : {}),
+    started: probe ? probe.started : false,
+  };
+}
+
+const fallbackWaiting = (input: StatusInput) => ({
+  reason: (input.pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating",
+});
+
+function terminated(input: StatusInput, c: ObservedContainer): ContainerState {
+  const known = c.state === "exited";
+  const reason = c.reason || (known ? (c.exitCode === 0 ? "Completed" : "Error") : "ContainerStatusUnknown");
+  const message = input.terminationMessage(c) || (c.reason === "OOMKilled" ? "" : c.message);
+  return {
+    terminated: {
+      exitCode: known ? c.exitCode : 137,
+      reason,
+      ...(message ? { message } : {}),
+      startedAt: c.startedAtMs > 0 ? rfc3339(c.startedAtMs) : null,
+      finishedAt: c.finishedAtMs > 0 ? rfc3339(c.finishedAtMs) : null,
+      containerID: `containerd://${c.id}`,
+    } as unknown as ContainerStateTerminated,
+  };
+}
+
+function podPhase(input: StatusInput, init: ContainerStatus[], main: ContainerStatus[]): string {
+  const { pod, observed } = input;
+  const oldPhase = pod.status?.phase;
+  // Final phases never change back: controllers have counted them already.
+  if (oldPhase === "Succeeded" || oldPhase === "Failed") return oldPhase;
+  const policy = pod.spec.restartPolicy ?? "Always";
+  const newest = (name: string) => newestContainer(observed, name);
+  for (const [i, container] of (pod.spec.initContainers ?? []).entries()) {
+    if (container.restartPolicy === "Always") {
+      if (!init[i]?.started && !main.some((s) => s.state?.running || s.state?.terminated)) return "Pending";
+      continue;
+    }
+    const c = newest(container.name);
+    if (c?.state === "exited" && c.exitCode === 0) continue;
+    if (c?.state === "exited" && policy === "Never") return "Failed";
+    if (!main.some((s) => s.state?.running || s.state?.terminated)) return "Pending";
+  }
+  let running = 0;
+  let ended = 0;
+  let failed = 0;
+  let waiting = 0;
+  for (const status of main) {
+    const c = newest(status.name);
+    if (status.state?.running) running++;
+    else if (c?.state === "exited" || status.state?.terminated) {
+      const exitCode = c?.exitCode ?? status.state?.terminated?.exitCode ?? 137;
+      if (c && mayRestart(policy, c) && !input.ended) {
+        // Between two runs: it has run, so the pod counts as running.
+        running++;
+      } else {
+        ended++;
+        if (exitCode !== 0) failed++;
+      }
+    } else waiting++;
+  }
+  if (waiting > 0) return "Pending";
+  if (running > 0) return "Running";
+  if (ended === 0) return "Pending";
+  // A pod that is restarted always has no end of its own; when it is taken down its phase stays as it was.
+  if (policy === "Always") return input.ended ? (failed > 0 ? "Failed" : "Succeeded") : "Running";
+  return failed > 0 ? "Failed" : "Succeeded";
+}
+
+function podConditions(
+  input: StatusInput,
+  phase: string,
+  init: readonly ContainerStatus[],
+  main: readonly ContainerStatus[],
+  hasSandbox: boolean,
+): PodCondition[] {
+  const { pod } = input;
+  const old = pod.status?.conditions ?? [];
+  const now = rfc3339(input.nowMs);
+  const set = (type: string, ok: boolean, reason?: string, message?: string): PodCondition => {
+    const before = old.find((c) => c.type === type);
+    const status = ok ? "True" : "False";
+    return {
+      type,
+      status,
+      // Present and empty, as every reader of pod status has always seen it.
+      lastProbeTime: null,
+      lastTransitionTime: before?.status === status && before.lastTransitionTime ? before.lastTransitionTime : now,
+      ...(reason ? { reason } : {}),
+      ...(message ? { message } : {}),
+    } as unknown as PodCondition;
+  };
+  const names = (list: readonly string[]) => `[${list.join(" ")}]`;
+
+  const pendingInit = (pod.spec.initContainers ?? []).filter((c, i) =>
+    c.restartPolicy === "Always" ? !init[i]?.started : !init[i]?.ready,
+  );
+  const mainStarted = main.some((s) => s.state?.running || s.state?.terminated || s.lastState?.terminated);
+  const initialized = phase === "Succeeded" || pendingInit.length === 0 || mainStarted;
+  const unready = [
+    ...(pod.spec.initContainers ?? []).filter((c, i) => c.restartPolicy === "Always" && !init[i]?.ready),
+    ...(pod.spec.containers ?? []).filter((_, i) => !main[i]?.ready),
+  ].map((c) => c.name);
+  const gates = (pod.spec.readinessGates ?? []).filter(
+    (g) => old.find((c) => c.type === g.conditionType)?.status !== "True",
+  );
+  const finalReason = phase === "Succeeded" ? "PodCompleted" : phase === "Failed" ? "PodFailed" : undefined;
+  const containersReady = finalReason === undefined && unready.length === 0 && main.length > 0;
+  const unreadyText = `containers with unready status: ${names(unready)}`;
+  const owned = [
+    set("PodReadyToStartContainers", hasSandbox && finalReason === undefined && !input.ended),
+    initialized
+      ? set("Initialized", true, phase === "Succeeded" ? "PodCompleted" : undefined)
+      : set(
+          "Initialized",
+          false,
+          "ContainersNotInitialized",
+          `containers with incomplete status: ${names(pendingInit.map((c) => c.name))}`,
+        ),
+    !containersReady || gates.length === 0
+      ? containersReady
+        ? set("Ready", true)
+        : set("Ready", false, finalReason ?? "ContainersNotReady", finalReason ? undefined : unreadyText)
+      : set(
+          "Ready",
+          false,
+          "ReadinessGatesNotReady",
+          gates
+            .map((g) => `corresponding condition of pod readiness gate "${g.conditionType}" does not exist.`)
+            .join(", "),
+        ),
+    containersReady
+      ? set("ContainersReady", true)
+      : set("ContainersReady", false, finalReason ?? "ContainersNotReady", finalReason ? undefined : unreadyText),
+  ];
+  const scheduled = old.find((c) => c.type === "PodScheduled") ?? set("PodScheduled", true);
+  const ownTypes = new Set(["PodScheduled", ...owned.map((c) => c.type)]);
+  return [...owned, scheduled, ...old.filter((c) => !ownTypes.has(c.type))];
+}
+
+/** Names of every container with a status, init first. */
+export const containerNames = (pod: Pod): string[] => allContainers(pod).map((c) => c.name);

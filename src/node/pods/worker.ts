@@ -1,0 +1,433 @@
+// One pod's life on this node. A worker is woken by anything that may matter (a new spec, an ended container, a probe, a
+// timer) and then looks at everything: observe, plan, apply, report, until there is nothing to do. One step at a time,
+// so no two actions of a pod race; only its deletion cuts a running step short.
+//
+//   running ──deletionTimestamp──▶ ending ──containers gone, status told, object deleted──▶ ended
+//      └────────── object gone (force-deleted, or left over from an earlier run) ──▶ ending ──▶ ended
+//
+// Counterpart: the kubelet's pod workers with syncPod, syncTerminatingPod, syncTerminatedPod.
+import { messageOf } from "#base/errors.ts";
+import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
+import { pods } from "#model/resources.ts";
+import { isApiError, isConflict, isNotFound } from "#model/status.ts";
+import { removePodCgroup } from "../cgroups.ts";
+import { VolumeError } from "../volumes/volumes.ts";
+import {
+  createSandbox,
+  lastWords,
+  podEvent,
+  removeRemains,
+  type StartFailure,
+  startContainer,
+  stopContainer,
+  stopPod,
+} from "./apply.ts";
+import { BackOff } from "./back-off.ts";
+import type { PodContext } from "./context.ts";
+import { podLogFolder } from "./cri-config.ts";
+import { createPullBackOff, pullWaiting } from "./images.ts";
+import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
+import { allContainers, type Plan, planPod, podLabel, sandboxHold } from "./plan.ts";
+import { podCgroup } from "./resources.ts";
+import { podStatus } from "./status.ts";
+import { statusPatch } from "./status-patch.ts";
+
+/** Plan and apply at most so often per wake-up; a pod needs a round per init container at most. */
+const maxRounds = 20;
+/** Volumes follow the API at this pace, spread so that pods do not refresh together. */
+const refreshMs = { least: 60_000, spread: 30_000 } as const;
+/** After an error of the runtime or the API. */
+const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
+const crashMs = { initialMs: 10_000, maxMs: 300_000 } as const;
+
+export class PodWorker {
+  readonly uid: string;
+  readonly #context: PodContext;
+  #pod: Pod;
+  /** What was last told to the API, which may be ahead of `#pod.status`. */
+  #told: PodStatus | undefined;
+  #gone = false;
+  #ended = false;
+  #dirty = true;
+  #wake: () => void = () => {};
+  /** Aborted when the pod is to end: cuts pulls and hooks short. */
+  #starting = new AbortController();
+  #holds = new Map<string, StartFailure>();
+  #sandboxHold = { untilMs: 0 };
+  #words = new Map<string, string>();
+  #volumesGone = false;
+  #stoppingWith: number | undefined;
+  readonly #crashes = new BackOff(crashMs);
+  readonly #pulls = createPullBackOff();
+  readonly #retries = new BackOff(retryMs);
+  #saidBackOff = new Map<string, number>();
+
+  constructor(context: PodContext, pod: Pod) {
+    this.#context = context;
+    this.#pod = pod;
+    this.uid = pod.metadata.uid ?? "";
+  }
+
+  /** The pod with the status last computed. */
+  get pod(): Pod {
+    return this.#told ? { ...this.#pod, status: this.#told } : this.#pod;
+  }
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  update(pod: Pod): void {
+    this.#pod = pod;
+    if (pod.metadata.deletionTimestamp) this.#hurry();
+    this.nudge();
+  }
+
+  /** The object is no longer in the API. */
+  removed(): void {
+    this.#gone = true;
+    this.#hurry();
+    this.nudge();
+  }
+
+  nudge(): void {
+    this.#dirty = true;
+    this.#wake();
+  }
+
+  event(type: "Normal" | "Warning", reason: string, message: string): void {
+    podEvent(this.#context, this.#pod, type, reason, message);
+  }
+
+  unhealthy(container: string, message: string): void {
+    const fieldPath = `spec.containers{${container}}`;
+    this.#context.events.record({
+      resource: pods,
+      object: this.#pod,
+      type: "Warning",
+      reason: "Unhealthy",
+      message,
+      fieldPath,
+    });
+  }
+
+  /** Works until the pod has ended here or `signal` aborts; then everything stays as it is. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log, random } = this.#context;
+    while (!signal.aborted && !this.#ended) {
+      let pauseMs: number = refreshMs.least + random.float() * refreshMs.spread;
+      this.#dirty = false;
+      try {
+        if (this.#gone || this.#pod.metadata.deletionTimestamp) {
+          await this.#end();
+          this.#retries.forget("");
+          if (this.#ended) return;
+        } else {
+          const wakeAtMs = await this.#sync();
+          if (wakeAtMs !== undefined) pauseMs = Math.max(10, Math.min(pauseMs, wakeAtMs - clock.now()));
+          this.#retries.forget("");
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        const nowMs = clock.now();
+        this.#retries.next("sync", nowMs, nowMs);
+        pauseMs = this.#retries.delayMs("sync", nowMs);
+        // A pull or hook that the pod's own end cut short is no failure.
+        if (!this.#starting.signal.aborted || this.#gone) {
+          log.warn("pod step failed, retrying", { pod: podLabel(this.#pod), error: messageOf(error) });
+          if (error instanceof VolumeError) this.event("Warning", "FailedMount", error.message);
+        }
+      }
+      await this.#pause(pauseMs, signal);
+    }
+  }
+
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    if (this.#dirty || signal.aborted) return;
+    const wait = new AbortController();
+    const stop = () => wait.abort();
+    this.#wake = stop;
+    signal.addEventListener("abort", stop, { once: true });
+    // Rejects only because it was woken.
+    await this.#context.clock.sleep(ms, wait.signal).catch(() => {});
+    signal.removeEventListener("abort", stop);
+    this.#wake = () => {};
+  }
+
+  #hurry(): void {
+    if (!this.#starting.signal.aborted) this.#starting.abort(new Error("the pod is being deleted"));
+    const grace = this.#grace();
+    if (this.#stoppingWith === undefined || grace >= this.#stoppingWith) return;
+    // Deleted again with less patience: the runtime takes a second, shorter stop beside the first.
+    this.#stoppingWith = grace;
+    for (const c of this.#context.runtime.get(this.uid).containers) {
+      if (c.state !== "running") continue;
+      this.#context.cri.stopContainer(c.id, grace).catch((error: unknown) => {
+        // The first stop is still under way and will end it.
+        this.#context.log.debug("cannot hasten a stop", { error: messageOf(error) });
+      });
+    }
+  }
+
+  #grace(): number {
+    const { metadata, spec } = this.#pod;
+    if (this.#gone && !metadata.deletionTimestamp) return Math.min(spec.terminationGracePeriodSeconds ?? 30, 30);
+    if (this.#gone) return Math.min(metadata.deletionGracePeriodSeconds ?? 1, 1);
+    return metadata.deletionGracePeriodSeconds ?? spec.terminationGracePeriodSeconds ?? 30;
+  }
+
+  #observe(): Promise<PodObservation> {
+    return this.#context.runtime.refresh(this.uid, this.#pod.metadata.namespace ?? "", this.#pod.metadata.name ?? "");
+  }
+
+  #specOf(name: string): Container | undefined {
+    return allContainers(this.#pod).find((c) => c.name === name);
+  }
+
+  #plan(observed: PodObservation): Plan {
+    const { clock, probes } = this.#context;
+    return planPod({
+      pod: this.pod,
+      nowMs: clock.now(),
+      observed,
+      probe: (c) => probes.view(c, this.#specOf(c.name)),
+      backOffMs: (name, finishedAtMs) => this.#crashes.delayMs(name, finishedAtMs),
+      holdUntilMs: (name) =>
+        name === sandboxHold ? this.#sandboxHold.untilMs : (this.#holds.get(name)?.retryAtMs ?? 0),
+    });
+  }
+
+  async #sync(): Promise<number | undefined> {
+    const { context, pod } = { context: this.#context, pod: this.#pod };
+    let observed = await this.#observe();
+    for (let round = 0; round < maxRounds; round++) {
+      const plan = this.#plan(observed);
+      this.#sayBackOff(plan);
+      await this.#tell(observed, plan);
+      if (plan.finished && plan.actions.length === 0) {
+        context.probes.forget(this.uid);
+        if (!this.#volumesGone) await context.volumes.removeVolumes(this.uid);
+        this.#volumesGone = true;
+        return undefined;
+      }
+      const volumes = plan.finished ? new Map<string, string>() : await this.#volumes(observed);
+      if (plan.actions.length === 0) {
+        this.#probe(observed);
+        return plan.wakeAtMs;
+      }
+      for (const action of plan.actions) {
+        this.#starting.signal.throwIfAborted();
+        if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
+        else if (action.kind === "stop-pod") {
+          if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
+          if (action.why === "sandbox-changed") {
+            this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+          }
+          context.probes.forget(this.uid);
+          await stopPod(context, pod, observed, pod.spec.terminationGracePeriodSeconds ?? 30);
+        } else if (action.kind === "kill") {
+          await stopContainer(
+            context,
+            pod,
+            { id: action.id, name: action.name, ip: this.#ip(observed) },
+            this.#killGrace(action.name),
+            action.message,
+          );
+        } else if (action.kind === "remove") await context.cri.removeContainer(action.id);
+        else {
+          if (action.afterExitMs !== undefined) {
+            this.#crashes.next(action.container.name, action.afterExitMs, context.clock.now());
+          }
+          const failure = await context.slots.use(() =>
+            startContainer({
+              context,
+              pod,
+              observed,
+              action,
+              volumes,
+              pullBackOff: this.#pulls,
+              signal: this.#starting.signal,
+            }),
+          );
+          if (failure) this.#holds.set(action.container.name, failure);
+          else this.#holds.delete(action.container.name);
+          if (!failure) {
+            observed = await this.#observe();
+            this.#probe(observed);
+          }
+        }
+      }
+      observed = await this.#observe();
+      this.#probe(observed);
+    }
+    return context.clock.now() + 1000;
+  }
+
+  /** Liveness and startup probes may bring a grace of their own. */
+  #killGrace(name: string): number {
+    const spec = this.#specOf(name);
+    return (
+      spec?.livenessProbe?.terminationGracePeriodSeconds ??
+      spec?.startupProbe?.terminationGracePeriodSeconds ??
+      this.#pod.spec.terminationGracePeriodSeconds ??
+      30
+    );
+  }
+
+  async #volumes(observed: PodObservation): Promise<Map<string, string>> {
+    const context = this.#context;
+    const podIps = this.#pod.spec.hostNetwork ? [context.nodeIp] : (readySandbox(observed)?.ips ?? []);
+    return context.volumes.ensure(this.#pod, { nodeName: context.nodeName, hostIp: context.nodeIp, podIps });
+  }
+
+  async #createSandbox(attempt: number, observed: PodObservation): Promise<void> {
+    const { clock, slots } = this.#context;
+    try {
+      await slots.use(() => createSandbox(this.#context, this.#pod, attempt, observed));
+      this.#sandboxHold.untilMs = 0;
+      this.#retries.forget("sandbox");
+    } catch (error) {
+      const nowMs = clock.now();
+      this.#retries.next("sandbox", nowMs, nowMs);
+      this.#sandboxHold.untilMs = nowMs + this.#retries.delayMs("sandbox", nowMs);
+      this.event("Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${messageOf(error)}`);
+    }
+  }
+
+  #ip(observed: PodObservation): string {
+    return this.#pod.spec.hostNetwork ? this.#context.nodeIp : (readySandbox(observed)?.ips[0] ?? this.#context.nodeIp);
+  }
+
+  #probe(observed: PodObservation): void {
+    const sandbox = readySandbox(observed);
+    const running = sandbox
+      ? observed.containers.filter((c) => c.state === "running" && c.sandboxId === sandbox.id)
+      : [];
+    this.#context.probes.sync(this.#pod, running, this.#ip(observed));
+  }
+
+  /** Events for waiting that is not an action; said once per pause. */
+  #sayBackOff(plan: Plan): void {
+    for (const [name, waiting] of plan.waiting) {
+      if (waiting.reason !== "CrashLoopBackOff") continue;
+      const until = plan.wakeAtMs ?? 0;
+      if (this.#saidBackOff.get(name) === until) continue;
+      this.#saidBackOff.set(name, until);
+      this.#context.events.record({
+        resource: pods,
+        object: this.#pod,
+        type: "Warning",
+        reason: "BackOff",
+        message: `Back-off restarting failed container ${name} in pod ${podLabel(this.#pod)}`,
+        fieldPath: `spec.containers{${name}}`,
+      });
+    }
+  }
+
+  /** Waiting reasons as the API shows them: the plan's, and those of failed starts. */
+  #waiting(plan: Plan): Plan["waiting"] {
+    const out = new Map(plan.waiting);
+    for (const [name, failure] of this.#holds) {
+      const spec = this.#specOf(name);
+      if (!spec || out.get(name)?.reason === "CrashLoopBackOff") continue;
+      // A pull that failed a moment ago shows its error first and the pause after.
+      const isPause =
+        failure.isPull && failure.waiting.reason === "ErrImagePull" && this.#toldWaiting(name) === "ErrImagePull";
+      out.set(name, isPause ? pullWaiting(spec) : failure.waiting);
+    }
+    return out;
+  }
+
+  #toldWaiting(name: string): string | undefined {
+    const statuses = [...(this.#told?.initContainerStatuses ?? []), ...(this.#told?.containerStatuses ?? [])];
+    const reason = statuses.find((s) => s.name === name)?.state?.waiting?.reason;
+    return reason === "ImagePullBackOff" ? "ErrImagePull" : reason;
+  }
+
+  async #tell(observed: PodObservation, plan: Plan, ended = false): Promise<void> {
+    const { clock, client, nodeIp, probes } = this.#context;
+    const phase = (this.#told ?? this.#pod.status)?.phase;
+    if (phase === "Succeeded" || phase === "Failed") return;
+    for (const c of observed.containers) {
+      if (c.state === "exited" && !this.#words.has(c.id))
+        this.#words.set(c.id, await lastWords(this.#context, this.#pod, c));
+    }
+    for (const id of this.#words.keys()) if (!observed.containers.some((c) => c.id === id)) this.#words.delete(id);
+    // Conditions of others come from the newest object, our own from what was last told.
+    const status = podStatus({
+      pod: { ...this.#pod, status: mergeForeign(this.#told, this.#pod.status) },
+      observed,
+      plan: { ...plan, waiting: this.#waiting(plan) },
+      probe: (c: ObservedContainer) => probes.view(c, this.#specOf(c.name)),
+      hostIp: nodeIp,
+      nowMs: clock.now(),
+      terminationMessage: (c) => this.#words.get(c.id) ?? "",
+      ended,
+    });
+    const before = this.#told ?? this.#pod.status ?? {};
+    const patch = statusPatch(before, status);
+    if (!patch) return;
+    const target = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
+    try {
+      await client.patch(
+        pods,
+        target,
+        { metadata: { uid: this.uid }, status: patch },
+        {
+          subresource: "status",
+          type: "application/strategic-merge-patch+json",
+        },
+      );
+      this.#told = status;
+    } catch (error) {
+      // The object is gone or another took its name: the watch will say so.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
+  }
+
+  async #end(): Promise<void> {
+    const { client, probes, volumes, log } = this.#context;
+    const pod = this.#pod;
+    probes.forget(this.uid);
+    let observed = await this.#observe();
+    if (observed.containers.some((c) => c.state === "running") || observed.sandboxes.some((s) => s.ready)) {
+      const grace = this.#grace();
+      this.#stoppingWith = grace;
+      await stopPod(this.#context, pod, observed, grace);
+      observed = await this.#observe();
+      if (observed.containers.some((c) => c.state === "running"))
+        throw new Error("containers are still running after they were stopped");
+    }
+    if (!this.#gone) {
+      await this.#tell(observed, { actions: [], waiting: new Map(), finished: true }, true).catch((error: unknown) => {
+        if (!isApiError(error)) throw error;
+        // A status that the API refuses must not keep the pod from being deleted.
+        log.warn("cannot report the end of a pod", { pod: podLabel(pod), error: messageOf(error) });
+      });
+    }
+    await volumes.remove(this.uid);
+    await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
+    await removePodCgroup(podCgroup(pod));
+    if (!this.#gone) {
+      try {
+        const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };
+        await client.delete(pods, target, { gracePeriodSeconds: 0, preconditions: { uid: this.uid } });
+      } catch (error) {
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+      }
+    }
+    this.#ended = true;
+  }
+}
+
+/** `told` with the conditions of other writers as they are now. */
+function mergeForeign(told: PodStatus | undefined, current: PodStatus | undefined): PodStatus {
+  if (!told) return current ?? {};
+  const own = new Set(["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"]);
+  return {
+    ...told,
+    conditions: [
+      ...(told.conditions ?? []).filter((c) => own.has(c.type)),
+      ...(current?.conditions ?? []).filter((c) => !own.has(c.type)),
+    ],
+  };
+}

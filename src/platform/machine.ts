@@ -1,0 +1,54 @@
+// What the Node object says about the machine: processors, memory, identities, kernel. Read from the kernel's own files;
+// what is missing is empty, as on systems without a machine id.
+import { readFile } from "node:fs/promises";
+import { availableParallelism, release, totalmem } from "node:os";
+
+export interface Machine {
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly kernelVersion: string;
+  readonly osImage: string;
+  readonly machineId: string;
+  readonly systemUuid: string;
+  readonly bootId: string;
+  /** GOARCH name. */
+  readonly architecture: string;
+}
+
+const architectures: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64", arm: "arm" };
+
+export async function readMachine(): Promise<Machine> {
+  const osRelease = await text("/etc/os-release");
+  const machineId = (await text("/etc/machine-id")).trim();
+  return {
+    cpus: availableParallelism(),
+    memoryBytes: totalmem(),
+    kernelVersion: release(),
+    osImage: /^PRETTY_NAME="?([^"\n]*)/m.exec(osRelease)?.[1] ?? "Linux",
+    machineId,
+    systemUuid: (await text("/sys/class/dmi/id/product_uuid")).trim() || machineId,
+    bootId: (await text("/proc/sys/kernel/random/boot_id")).trim(),
+    architecture: architectures[process.arch] ?? process.arch,
+  };
+}
+
+/** Bytes the kernel could give out without swapping. */
+export async function availableMemoryBytes(): Promise<number> {
+  return Number(/^MemAvailable:\s+(\d+)/m.exec(await text("/proc/meminfo"))?.[1] ?? "0") * 1024;
+}
+
+/** How many processes may exist, and do. */
+export async function processCounts(): Promise<{ readonly max: number; readonly used: number }> {
+  const max = Number((await text("/proc/sys/kernel/pid_max")).trim()) || 32768;
+  const used = Number((await text("/proc/loadavg")).split(" ")[3]?.split("/")[1] ?? "0");
+  return { max, used };
+}
+
+async function text(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch {
+    // Absent or unreadable: the field stays empty.
+    return "";
+  }
+}
