@@ -14,6 +14,7 @@ import { createHandler, type Handler } from "./handler.ts";
 import { createHttpFace } from "./http-face.ts";
 import { createLocalTransport } from "./local-transport.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import { expireEvents } from "./registry/event-expiry.ts";
 import type { FeedDeps, WatchedChange } from "./watch/feed.ts";
 
 export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
@@ -89,12 +90,14 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
           listening = await openHttpsServer({ host, port, tls, log: deps.log }, face);
           deps.log.info("API server listens", { host, port: listening.port });
         }
+        const expiry = expireEvents(deps, signal);
         ready();
         await new Promise<void>((resolve) => {
           if (signal.aborted) resolve();
           else signal.addEventListener("abort", () => resolve(), { once: true });
         });
         stopping = true;
+        await expiry;
         await listening?.close(closeGraceMs);
         listening = undefined;
       },

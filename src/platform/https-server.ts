@@ -202,6 +202,23 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
   };
 }
 
+/** By connection: making the certificate an object costs as much as a small request. */
+const certificates = new WeakMap<object, Uint8Array | "none">();
+
+function certificateOf(message: IncomingMessage): Uint8Array | undefined {
+  const { stream, socket } = message as unknown as { stream?: { session?: object }; socket: TLSSocket };
+  // On HTTP/2 `socket` is a proxy of its own per stream; asking it for the certificate is allowed.
+  const connection = message.httpVersionMajor === 2 ? stream?.session : socket;
+  if (!connection) return undefined;
+  let known = certificates.get(connection);
+  if (known === undefined) {
+    const raw = socket.getPeerX509Certificate?.()?.raw;
+    known = raw ? new Uint8Array(raw) : "none";
+    certificates.set(connection, known);
+  }
+  return known === "none" ? undefined : known;
+}
+
 function contextOf(tls: TlsMaterial) {
   return { cert: tls.certificatePem, key: tls.keyPem, ...(tls.clientCaPem ? { ca: tls.clientCaPem } : {}) };
 }
@@ -215,9 +232,7 @@ function requestOf(message: IncomingMessage, signal: AbortSignal): ServerRequest
     http2: message.httpVersionMajor === 2,
     remoteAddress: socket.remoteAddress ?? "",
     get clientCertificate() {
-      // On HTTP/2 `socket` is a proxy of the session's; asking for the certificate is allowed.
-      const raw = socket.getPeerX509Certificate?.()?.raw;
-      return raw ? new Uint8Array(raw) : undefined;
+      return certificateOf(message);
     },
     body: message,
     signal,

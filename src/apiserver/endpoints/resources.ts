@@ -190,7 +190,8 @@ export class ResourceEndpoints {
       plan: {
         storage: served.resource.storage,
         namespace: info.namespace,
-        name: selection.name,
+        // The old form /watch/…/NAME has the name in the path.
+        name: selection.name ?? (info.name === "" ? undefined : info.name),
         matches: selection.matches,
         after: initial ? undefined : after === 0 ? this.#deps.backend.revision() : after,
         markInitialEnd: sendInitial !== null && isTrue(sendInitial) && isTrue(query.get("allowWatchBookmarks")),
