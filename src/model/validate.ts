@@ -1,0 +1,111 @@
+// Is this object allowed to exist, and may it follow that one? Every failure with the path and the words that upstream
+// uses. Runs after defaulting. One pair of functions per kind; metadata is checked for all. Pure. Upstream counterpart:
+// pkg/apis/*/validation of 1.32.
+import type { ApiObject } from "./object.ts";
+import type { ResourceInfo } from "./resource-info.ts";
+import type { FieldError } from "./status.ts";
+import * as cluster from "./validation/cluster.ts";
+import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
+import { type NameRule, nameRules } from "./validation/names.ts";
+import { validatePod, validatePodUpdate } from "./validation/pod.ts";
+import * as rbac from "./validation/rbac.ts";
+import { validateService, validateServiceUpdate } from "./validation/service.ts";
+import * as storage from "./validation/storage.ts";
+import * as workloads from "./validation/workloads.ts";
+
+type Info = Pick<ResourceInfo, "group" | "kind" | "namespaced">;
+
+/** What is wrong with a new object; empty when nothing is. */
+export function validateObject(info: Info, object: ApiObject): FieldError[] {
+  const rules = rulesOf(info);
+  return [
+    ...validateMetadata(object.metadata, info, rules.name ?? nameRules.subdomain),
+    ...(rules.create?.(object) ?? []),
+  ];
+}
+
+/** What is wrong with `object` as the successor of `old`. */
+export function validateObjectUpdate(info: Info, object: ApiObject, old: ApiObject): FieldError[] {
+  const rules = rulesOf(info);
+  const changes = rules.update?.(object, old) ?? [];
+  // A kind whose update is checked by what may change does not need its whole object looked at again.
+  const whole = rules.updateChecksAll === false ? [] : (rules.create?.(object) ?? []);
+  const seen = new Set<string>();
+  return [...validateMetadataUpdate(object.metadata, old.metadata, info), ...changes, ...whole].filter((error) => {
+    const key = `${error.field}: ${error.message}`;
+    return !seen.has(key) && seen.add(key);
+  });
+}
+
+interface Rules {
+  readonly name?: NameRule;
+  readonly create?: (object: ApiObject) => FieldError[];
+  readonly update?: (object: ApiObject, old: ApiObject) => FieldError[];
+  /** Default true. */
+  readonly updateChecksAll?: boolean;
+}
+
+/** An entry for kind T; the table holds them all as rules over ApiObject, which decoding has made true. */
+function rules<T extends ApiObject>(entry: {
+  name?: NameRule;
+  create?: (object: T) => FieldError[];
+  update?: (object: T, old: T) => FieldError[];
+  updateChecksAll?: boolean;
+}): Rules {
+  return entry as unknown as Rules;
+}
+
+const rulesOf = (info: Info): Rules => table[`${info.group}/${info.kind}`] ?? {};
+
+const table: Readonly<Record<string, Rules | undefined>> = {
+  "/ConfigMap": rules({ create: cluster.validateConfigMap, update: cluster.validateConfigMapUpdate }),
+  "/Endpoints": rules({ create: cluster.validateEndpoints }),
+  "/Event": rules({ create: cluster.validateEvent }),
+  "/LimitRange": rules({ create: cluster.validateLimitRange }),
+  "/Namespace": rules({ name: nameRules.label }),
+  "/Node": rules({ create: cluster.validateNode, update: cluster.validateNodeUpdate }),
+  "/PersistentVolume": rules({ create: storage.validateVolume, update: storage.validateVolumeUpdate }),
+  "/PersistentVolumeClaim": rules({ create: storage.validateClaim, update: storage.validateClaimUpdate }),
+  "/Pod": rules({ create: validatePod, update: validatePodUpdate, updateChecksAll: false }),
+  "/PodTemplate": rules({ create: workloads.validatePodTemplateObject }),
+  "/ReplicationController": rules({ create: workloads.validateReplicationController }),
+  "/ResourceQuota": rules({ create: cluster.validateResourceQuota }),
+  "/Secret": rules({ create: cluster.validateSecret, update: cluster.validateSecretUpdate }),
+  "/Service": rules({ name: nameRules.service, create: validateService, update: validateServiceUpdate }),
+  "apps/ControllerRevision": rules({ update: workloads.validateControllerRevisionUpdate }),
+  "apps/DaemonSet": rules({ create: workloads.validateDaemonSet, update: workloads.validateSelectorUpdate }),
+  "apps/Deployment": rules({ create: workloads.validateDeployment, update: workloads.validateSelectorUpdate }),
+  "apps/ReplicaSet": rules({ create: workloads.validateReplicaSet, update: workloads.validateSelectorUpdate }),
+  "apps/StatefulSet": rules({ create: workloads.validateStatefulSet, update: workloads.validateStatefulSetUpdate }),
+  "autoscaling/HorizontalPodAutoscaler": rules({ create: workloads.validateAutoscaler }),
+  "batch/CronJob": rules({ create: workloads.validateCronJob }),
+  "batch/Job": rules({ create: workloads.validateJob, update: workloads.validateJobUpdate }),
+  "coordination.k8s.io/Lease": rules({ create: cluster.validateLease }),
+  "discovery.k8s.io/EndpointSlice": rules({
+    create: cluster.validateEndpointSlice,
+    update: cluster.validateEndpointSliceUpdate,
+  }),
+  "networking.k8s.io/Ingress": rules({ create: cluster.validateIngress }),
+  "networking.k8s.io/NetworkPolicy": rules({ create: cluster.validateNetworkPolicy }),
+  "policy/PodDisruptionBudget": rules({ create: workloads.validateDisruptionBudget }),
+  "rbac.authorization.k8s.io/ClusterRole": rules({ name: nameRules.pathSegment, create: rbac.validateClusterRole }),
+  "rbac.authorization.k8s.io/ClusterRoleBinding": rules({
+    name: nameRules.pathSegment,
+    create: rbac.validateClusterRoleBinding,
+    update: rbac.validateRoleBindingUpdate,
+  }),
+  "rbac.authorization.k8s.io/Role": rules({ name: nameRules.pathSegment, create: rbac.validateRole }),
+  "rbac.authorization.k8s.io/RoleBinding": rules({
+    name: nameRules.pathSegment,
+    create: rbac.validateRoleBinding,
+    update: rbac.validateRoleBindingUpdate,
+  }),
+  "scheduling.k8s.io/PriorityClass": rules({
+    create: cluster.validatePriorityClass,
+    update: cluster.validatePriorityClassUpdate,
+  }),
+  "storage.k8s.io/StorageClass": rules({
+    create: storage.validateStorageClass,
+    update: storage.validateStorageClassUpdate,
+  }),
+};

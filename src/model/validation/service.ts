@@ -1,0 +1,164 @@
+// Services. Allocation errors come from the strategy; here is what can be said of the object alone. Upstream:
+// ValidateService, ValidateServiceUpdate.
+import type { Service, ServicePort } from "../gen/core-v1.ts";
+import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
+import { checked, labels, noDuplicates, oneOf, portNumber, requiredOneOf } from "./checks.ts";
+import { portOrName } from "./container.ts";
+import { goStrings, invalidGo } from "./go-syntax.ts";
+import { dns1123Label, dns1123Subdomain, ipAddress, isCidr, isIp } from "./names.ts";
+
+const types = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+
+export function validateService(service: Service): FieldError[] {
+  const { spec } = service;
+  if (!spec) return [fieldRequired("spec.ports")];
+  const type = spec.type ?? "";
+  const isHeadless = spec.clusterIP === "None";
+  const ports = spec.ports ?? [];
+  const errors: FieldError[] = [];
+  if (ports.length === 0 && !isHeadless && type !== "ExternalName") errors.push(fieldRequired("spec.ports"));
+  if ((type === "LoadBalancer" || type === "NodePort") && isHeadless) {
+    errors.push(fieldInvalid("spec.clusterIPs[0]", "None", `may not be set to 'None' for ${type} services`));
+  }
+  if (type === "ExternalName") {
+    for (const field of ["clusterIPs", "ipFamilies"] as const) {
+      const value = spec[field];
+      if (!value || value.length === 0) continue;
+      errors.push(fieldForbidden(`spec.${field}`, "may not be set when `type` is 'ExternalName'"));
+    }
+    if (!spec.externalName) errors.push(fieldRequired("spec.externalName"));
+    else
+      errors.push(
+        ...checked("spec.externalName", spec.externalName.replace(/\.$/, "").toLowerCase(), dns1123Subdomain),
+      );
+  }
+  errors.push(
+    ...validatePorts(ports, type),
+    ...labels("spec.selector", spec.selector),
+    ...requiredOneOf("spec.sessionAffinity", spec.sessionAffinity, ["ClientIP", "None"]),
+    ...requiredOneOf("spec.type", spec.type, types),
+    ...oneOf("spec.ipFamilyPolicy", spec.ipFamilyPolicy, ["SingleStack", "PreferDualStack", "RequireDualStack"]),
+    ...oneOf("spec.trafficDistribution", spec.trafficDistribution, ["PreferClose"]),
+  );
+  const timeout = spec.sessionAffinityConfig?.clientIP?.timeoutSeconds;
+  if (spec.sessionAffinity === "ClientIP" && timeout !== undefined && (timeout <= 0 || timeout > 86_400)) {
+    const field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    errors.push(fieldInvalid(field, timeout, "must be greater than 0 and less than 86400"));
+  }
+  errors.push(...validateClusterIps(service));
+  for (const [i, ip] of (spec.externalIPs ?? []).entries())
+    errors.push(...validateExternalIp(`spec.externalIPs[${i}]`, ip));
+  const ranges = spec.loadBalancerSourceRanges ?? [];
+  if (ranges.length > 0 && type !== "LoadBalancer") {
+    errors.push(fieldForbidden("spec.loadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'"));
+  }
+  for (const [i, range] of ranges.entries()) {
+    if (isCidr(range.trim())) continue;
+    const why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    errors.push(fieldInvalid(`spec.loadBalancerSourceRanges[${i}]`, range, why));
+  }
+  const isExternal = type === "NodePort" || type === "LoadBalancer" || (spec.externalIPs ?? []).length > 0;
+  if (isExternal) {
+    errors.push(...requiredOneOf("spec.externalTrafficPolicy", spec.externalTrafficPolicy, ["Cluster", "Local"]));
+  } else if (spec.externalTrafficPolicy) {
+    const why = "may only be set for externally-accessible services";
+    errors.push(fieldInvalid("spec.externalTrafficPolicy", spec.externalTrafficPolicy, why));
+  }
+  if (type !== "ExternalName") {
+    errors.push(...requiredOneOf("spec.internalTrafficPolicy", spec.internalTrafficPolicy, ["Cluster", "Local"]));
+  }
+  const isLocalBalancer = type === "LoadBalancer" && spec.externalTrafficPolicy === "Local";
+  if (spec.healthCheckNodePort && !isLocalBalancer) {
+    const why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+    errors.push(fieldInvalid("spec.healthCheckNodePort", spec.healthCheckNodePort, why));
+  }
+  if (spec.allocateLoadBalancerNodePorts !== undefined && type !== "LoadBalancer") {
+    errors.push(fieldForbidden("spec.allocateLoadBalancerNodePorts", "may only be used when `type` is 'LoadBalancer'"));
+  }
+  if (spec.loadBalancerClass !== undefined && type !== "LoadBalancer") {
+    errors.push(fieldForbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'"));
+  }
+  return errors;
+}
+
+function validatePorts(ports: readonly ServicePort[], type: string): FieldError[] {
+  const errors: FieldError[] = [];
+  const seen = new Set<string>();
+  for (const [i, port] of ports.entries()) {
+    const at = `spec.ports[${i}]`;
+    if (!port.name) {
+      if (ports.length > 1) errors.push(fieldRequired(`${at}.name`));
+    } else errors.push(...checked(`${at}.name`, port.name, dns1123Label));
+    errors.push(...portNumber(`${at}.port`, port.port));
+    errors.push(...requiredOneOf(`${at}.protocol`, port.protocol, ["SCTP", "TCP", "UDP"]));
+    errors.push(...portOrName(`${at}.targetPort`, port.targetPort ?? port.port));
+    if (type === "ClusterIP" && port.nodePort) {
+      errors.push(fieldForbidden(`${at}.nodePort`, "may not be used when `type` is 'ClusterIP'"));
+    }
+    const key = `${port.protocol}/${port.port}`;
+    if (seen.has(key)) {
+      const shown = { name: "", protocol: port.protocol, port: port.port, targetPort: 0 };
+      errors.push(fieldDuplicate(at, shown));
+    }
+    seen.add(key);
+  }
+  return [
+    ...errors,
+    ...noDuplicates(
+      ports,
+      (port) => port.name,
+      (i) => `spec.ports[${i}].name`,
+    ),
+  ];
+}
+
+function validateClusterIps({ spec }: Service): FieldError[] {
+  const ips = spec?.clusterIPs ?? [];
+  const errors: FieldError[] = [];
+  if (ips.length > 0 && spec?.clusterIP !== ips[0]) {
+    return [fieldInvalid("spec.clusterIPs", ips, "first value must match `clusterIP`")];
+  }
+  for (const [i, ip] of ips.entries()) {
+    if (ip === "None") {
+      if (ips.length > 1) {
+        errors.push(invalidGo("spec.clusterIPs", goStrings(ips), "'None' must be the first and only value"));
+      }
+    } else if (!isIp(ip)) errors.push(...checked(`spec.clusterIPs[${i}]`, ip, ipAddress));
+  }
+  if (ips.length > 2) {
+    errors.push(invalidGo("spec.clusterIPs", goStrings(ips), "may only hold up to 2 values"));
+  }
+  return errors;
+}
+
+function validateExternalIp(path: string, ip: string): FieldError[] {
+  if (!isIp(ip)) return checked(path, ip, ipAddress);
+  if (ip === "0.0.0.0" || ip === "::") return [fieldInvalid(path, ip, "may not be unspecified (0.0.0.0 or ::)")];
+  if (ip.startsWith("127.") || ip === "::1") {
+    return [fieldInvalid(path, ip, "may not be in the loopback range (127.0.0.0/8, ::1/128)")];
+  }
+  if (ip.startsWith("169.254.")) {
+    return [fieldInvalid(path, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")];
+  }
+  return [];
+}
+
+/** A cluster IP stays once it is there, unless the service becomes a name for something else. */
+export function validateServiceUpdate(service: Service, old: Service): FieldError[] {
+  const errors: FieldError[] = [];
+  const next = service.spec?.clusterIPs ?? [];
+  const before = old.spec?.clusterIPs ?? (old.spec?.clusterIP ? [old.spec.clusterIP] : []);
+  if (service.spec?.type === "ExternalName" || old.spec?.type === "ExternalName") return errors;
+  if (before[0] && next[0] !== before[0]) {
+    errors.push(invalidGo("spec.clusterIPs[0]", goStrings(next), "may not change once set"));
+  }
+  const nextClass = service.spec?.loadBalancerClass;
+  if (
+    service.spec?.type === "LoadBalancer" &&
+    old.spec?.type === "LoadBalancer" &&
+    nextClass !== old.spec.loadBalancerClass
+  ) {
+    errors.push(fieldInvalid("spec.loadBalancerClass", nextClass ?? null, "may not change once set"));
+  }
+  return errors;
+}

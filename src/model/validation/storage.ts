@@ -1,0 +1,153 @@
+// Volumes, claims and storage classes: the basics. Upstream: pkg/apis/core/validation, pkg/apis/storage/validation.
+import type { PersistentVolume, PersistentVolumeClaim } from "../gen/core-v1.ts";
+import type { StorageClass } from "../gen/storage-v1.ts";
+import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
+import { validateNodeTerm } from "./affinity.ts";
+import { parseAmount } from "./amount.ts";
+import { checked, labelSelector, oneOf, quantity, requiredOneOf, same } from "./checks.ts";
+import { validateNoBackSteps } from "./container.ts";
+import { dns1123Subdomain, qualifiedName } from "./names.ts";
+
+const accessModes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const volumeModes = ["Block", "Filesystem"];
+/** Fields of a volume's spec that are no source. */
+const plainFields = new Set([
+  "accessModes",
+  "capacity",
+  "claimRef",
+  "mountOptions",
+  "nodeAffinity",
+  "persistentVolumeReclaimPolicy",
+  "storageClassName",
+  "volumeAttributesClassName",
+  "volumeMode",
+]);
+
+function validateAccessModes(path: string, modes: readonly string[] | undefined, sentence: string): FieldError[] {
+  if (!modes || modes.length === 0) return [sentence === "" ? fieldRequired(path) : fieldRequired(path, sentence)];
+  const errors = modes.filter((m) => !accessModes.includes(m)).map((m) => fieldNotSupported(path, m, accessModes));
+  if (modes.includes("ReadWriteOncePod") && modes.length > 1) {
+    errors.push(fieldForbidden(path, "may not use ReadWriteOncePod with other access modes"));
+  }
+  return errors;
+}
+
+export function validateClaim({ spec }: PersistentVolumeClaim): FieldError[] {
+  if (!spec) return [fieldRequired("spec.accessModes", "at least 1 access mode is required")];
+  const errors = [
+    ...validateAccessModes("spec.accessModes", spec.accessModes, "at least 1 access mode is required"),
+    ...labelSelector("spec.selector", spec.selector),
+    ...oneOf("spec.volumeMode", spec.volumeMode, volumeModes),
+  ];
+  const storage = spec.resources?.requests?.["storage"];
+  const path = "spec.resources[storage]";
+  if (storage === undefined) errors.push(fieldRequired(path));
+  else if (!((parseAmount(storage) ?? 0) > 0)) {
+    const wrong = quantity(path, storage);
+    errors.push(...(wrong.length > 0 ? wrong : [fieldInvalid(path, String(storage), "must be greater than zero")]));
+  }
+  if (spec.storageClassName) errors.push(...checked("spec.storageClassName", spec.storageClassName, dns1123Subdomain));
+  return errors;
+}
+
+export function validateClaimUpdate(claim: PersistentVolumeClaim, old: PersistentVolumeClaim): FieldError[] {
+  const errors: FieldError[] = [];
+  const next = { ...claim.spec };
+  const before = { ...old.spec };
+  // Binding writes the volume's name, once.
+  if (!before.volumeName && next.volumeName) delete next.volumeName;
+  const isBound = old.status?.phase === "Bound";
+  if (isBound) {
+    const asked = parseAmount(claim.spec?.resources?.requests?.["storage"]);
+    const had = parseAmount(old.spec?.resources?.requests?.["storage"]);
+    if (asked !== undefined && had !== undefined && asked < had) {
+      errors.push(fieldForbidden("spec.resources.requests.storage", "field can not be less than previous value"));
+    }
+    for (const spec of [next, before]) {
+      delete spec.resources;
+      delete spec.volumeAttributesClassName;
+    }
+  }
+  if (!same(next, before)) {
+    const why =
+      "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    errors.push(fieldForbidden("spec", why));
+  }
+  return errors;
+}
+
+export function validateVolume({ spec }: PersistentVolume): FieldError[] {
+  if (!spec) return [fieldRequired("spec.accessModes")];
+  const errors = validateAccessModes("spec.accessModes", spec.accessModes, "");
+  if (Object.keys(spec.capacity ?? {}).length === 0) errors.push(fieldRequired("spec.capacity"));
+  for (const [name, amount] of Object.entries(spec.capacity ?? {})) {
+    if (name !== "storage") errors.push(fieldNotSupported("spec.capacity", name, ["storage"]));
+    errors.push(...quantity(`spec.capacity[${name}]`, amount));
+  }
+  const policies = ["Delete", "Recycle", "Retain"];
+  errors.push(...oneOf("spec.persistentVolumeReclaimPolicy", spec.persistentVolumeReclaimPolicy, policies));
+  errors.push(...oneOf("spec.volumeMode", spec.volumeMode, volumeModes));
+  for (const [i, term] of (spec.nodeAffinity?.required?.nodeSelectorTerms ?? []).entries()) {
+    errors.push(...validateNodeTerm(`spec.nodeAffinity.required.nodeSelectorTerms[${i}]`, term));
+  }
+  const sources = Object.entries(spec).filter(([field, value]) => !plainFields.has(field) && value != null);
+  if (sources.length === 0) errors.push(fieldRequired("spec", "must specify a volume type"));
+  for (const [field] of sources.slice(1)) {
+    errors.push(fieldForbidden(`spec.${field}`, "may not specify more than 1 volume type"));
+  }
+  if (spec.hostPath) {
+    if (!spec.hostPath.path) errors.push(fieldRequired("spec.hostPath.path"));
+    else errors.push(...validateNoBackSteps("spec.hostPath.path", spec.hostPath.path));
+  }
+  if (spec.local && !spec.local.path) errors.push(fieldRequired("spec.local.path"));
+  if (spec.local && !spec.nodeAffinity)
+    errors.push(fieldRequired("spec.nodeAffinity", "Local volume requires node affinity"));
+  if (spec.storageClassName) errors.push(...checked("spec.storageClassName", spec.storageClassName, dns1123Subdomain));
+  return errors;
+}
+
+export function validateVolumeUpdate(volume: PersistentVolume, old: PersistentVolume): FieldError[] {
+  const source = (spec: object | undefined) =>
+    Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !plainFields.has(field)));
+  const errors: FieldError[] = [];
+  if (!same(source(volume.spec), source(old.spec))) {
+    errors.push(
+      fieldForbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"),
+    );
+  }
+  if (!same(volume.spec?.volumeMode, old.spec?.volumeMode)) {
+    errors.push(fieldInvalid("spec.volumeMode", volume.spec?.volumeMode, "field is immutable"));
+  }
+  if (old.spec?.nodeAffinity && !same(volume.spec?.nodeAffinity, old.spec.nodeAffinity)) {
+    errors.push(fieldInvalid("spec.nodeAffinity", volume.spec?.nodeAffinity, "field is immutable"));
+  }
+  return errors;
+}
+
+export function validateStorageClass(entry: StorageClass): FieldError[] {
+  const errors: FieldError[] = [];
+  if (!entry.provisioner) errors.push(fieldRequired("provisioner"));
+  else errors.push(...checked("provisioner", entry.provisioner.toLowerCase(), qualifiedName));
+  errors.push(...requiredOneOf("reclaimPolicy", entry.reclaimPolicy, ["Delete", "Retain"]));
+  return [
+    ...errors,
+    ...requiredOneOf("volumeBindingMode", entry.volumeBindingMode, ["Immediate", "WaitForFirstConsumer"]),
+  ];
+}
+
+export function validateStorageClassUpdate(entry: StorageClass, old: StorageClass): FieldError[] {
+  const errors: FieldError[] = [];
+  if (!same(entry.parameters, old.parameters)) {
+    errors.push(fieldForbidden("parameters", "updates to parameters are forbidden."));
+  }
+  if (entry.provisioner !== old.provisioner) {
+    errors.push(fieldForbidden("provisioner", "updates to provisioner are forbidden."));
+  }
+  if (entry.reclaimPolicy !== old.reclaimPolicy) {
+    errors.push(fieldForbidden("reclaimPolicy", "updates to reclaimPolicy are forbidden."));
+  }
+  if (entry.volumeBindingMode !== old.volumeBindingMode) {
+    errors.push(fieldInvalid("volumeBindingMode", entry.volumeBindingMode, "field is immutable"));
+  }
+  return errors;
+}
