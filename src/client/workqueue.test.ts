@@ -109,3 +109,18 @@ test("run waits for active work before it resolves", async () => {
   await done;
   expect(finished).toBe(true);
 });
+
+test("what was delayed when the queue ended is worked on when it runs again", async () => {
+  const seen: string[] = [];
+  const { clock, queue, stop, done } = start(1, async (key) => void seen.push(key));
+  queue.addAfter("later", 60_000);
+  await clock.advance(10);
+  stop.abort();
+  await done;
+  const again = new AbortController();
+  const second = queue.run({ workers: 1 }, async (key) => void seen.push(key), again.signal);
+  await clock.advance(0);
+  again.abort();
+  await second;
+  expect(seen).toEqual(["later"]);
+});

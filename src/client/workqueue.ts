@@ -129,9 +129,14 @@ export class WorkQueue<K extends string = string> {
       }
     } finally {
       signal.removeEventListener("abort", onAbort);
+      // A queue that runs again (its service was restarted) looks at once at what was to come later.
       for (const { cancel } of this.#delayed.values()) cancel();
-      this.#delayed.clear();
       await Promise.all(tasks);
+      for (const [key, { cancel }] of this.#delayed) {
+        cancel();
+        this.#waiting.add(key);
+      }
+      this.#delayed.clear();
       this.#wake = () => {};
     }
     if (failure) throw failure.error;
