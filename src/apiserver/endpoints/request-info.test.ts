@@ -1,0 +1,86 @@
+import { describe, expect, test } from "vitest";
+import { parseRequest } from "./request-info.ts";
+
+const parse = (method: string, target: string) => {
+  const [path = "", query = ""] = target.split("?");
+  return parseRequest(method, path, new URLSearchParams(query));
+};
+
+describe("resource requests", () => {
+  test.each([
+    ["GET", "/api/v1/pods", "list", "", "v1", "", "pods", "", ""],
+    ["GET", "/api/v1/pods?watch=true", "watch", "", "v1", "", "pods", "", ""],
+    ["GET", "/api/v1/pods?watch=false", "list", "", "v1", "", "pods", "", ""],
+    ["GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list", "", "v1", "", "pods", "", "x"],
+    ["GET", "/api/v1/watch/namespaces/a/pods", "watch", "", "v1", "a", "pods", "", ""],
+    ["GET", "/api/v1/namespaces/a/pods/x", "get", "", "v1", "a", "pods", "", "x"],
+    ["HEAD", "/api/v1/namespaces/a/pods/x", "get", "", "v1", "a", "pods", "", "x"],
+    ["GET", "/api/v1/namespaces/a/pods/x/log", "get", "", "v1", "a", "pods", "log", "x"],
+    ["GET", "/api/v1/namespaces", "list", "", "v1", "", "namespaces", "", ""],
+    ["DELETE", "/api/v1/namespaces/a", "delete", "", "v1", "a", "namespaces", "", "a"],
+    ["PUT", "/api/v1/namespaces/a/status", "update", "", "v1", "a", "namespaces", "status", "a"],
+    ["PUT", "/api/v1/namespaces/a/finalize", "update", "", "v1", "a", "namespaces", "finalize", "a"],
+    ["DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection", "apps", "v1", "a", "deployments", "", ""],
+    [
+      "PATCH",
+      "/apis/apps/v1/namespaces/a/deployments/x/scale",
+      "patch",
+      "apps",
+      "v1",
+      "a",
+      "deployments",
+      "scale",
+      "x",
+    ],
+    ["POST", "/api/v1/nodes/", "create", "", "v1", "", "nodes", "", ""],
+    [
+      "GET",
+      "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+      "get",
+      "rbac.authorization.k8s.io",
+      "v1",
+      "",
+      "clusterroles",
+      "",
+      "system:node",
+    ],
+  ])("%s %s", (method, target, verb, group, version, namespace, resource, subresource, name) => {
+    expect(parse(method, target)).toMatchObject({
+      isResource: true,
+      verb,
+      group,
+      version,
+      namespace,
+      resource,
+      subresource,
+      name,
+    });
+  });
+
+  test("what follows a proxy stays as it came", () => {
+    const info = parse("GET", "/api/v1/nodes/n/proxy/a//b%20c/d");
+    expect(info).toMatchObject({ subresource: "proxy", rest: "a//b%20c/d" });
+  });
+});
+
+test.each(["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz/ping", "/openapi/v3/api/v1"])(
+  "%s is a plain path",
+  (path) => {
+    expect(parse("GET", path)).toMatchObject({ isResource: false, path, verb: "get" });
+  },
+);
+
+test.each([
+  "/api/v1//pods",
+  "/api/v1/namespaces/../pods",
+  "/api/v1/namespaces/./pods",
+  "/api/v1/namespaces/%2e%2e/pods",
+  "/api/v1/namespaces/a%2Fb/pods",
+  "/api/v1/pods/a%00b",
+])("%s is no path", (path) => {
+  expect(parse("GET", path)).toBeUndefined();
+});
+
+test("a broken escape is a bad request", () => {
+  expect(() => parse("GET", "/api/v1/namespaces/%zz/pods")).toThrow(/invalid URL escape/);
+});
