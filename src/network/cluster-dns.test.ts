@@ -9,10 +9,10 @@ import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { endpointSlices, namespaces, nodes, services } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
 import { connectTcp, listenTcp, openUdp } from "#platform/datagram.ts";
-import { systemCommands } from "#platform/processes.ts";
+import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
-import { createClusterDns, dnsServiceObjects, ensureDnsService } from "./cluster-dns.ts";
+import { createClusterDns, dnsServiceObjects, ensureDnsService, removeClusterDns } from "./cluster-dns.ts";
 import { framed, messagesIn } from "./dns/forwarder.ts";
 
 const address = "127.0.0.1";
@@ -166,6 +166,75 @@ describe("malformed input", () => {
   });
 });
 
+test("a port that is taken does not hold up the node, and is used once it is free", async () => {
+  const port = await freePort();
+  const holder = await openUdp({ address, port, onMessage: () => {}, onError: () => {} });
+  const quiet = new AbortController();
+  const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
+  const informers = new InformerFactory({}, deps);
+  const dns = createClusterDns(
+    { address, port, clusterDomain: "cluster.local", addsAddress: false, upstreams: [] },
+    { ...deps, informers, commands: systemCommands },
+  );
+  let work: Promise<unknown>[] = [];
+  await new Promise<void>((ready) => {
+    work = [dns.run(quiet.signal, ready), informers.run(quiet.signal, () => {})];
+  });
+  await holder.close();
+  await until(async () => {
+    const answer = await askUdp(query(zoneName("web"), "A"), 200, port).catch(() => undefined);
+    return answer !== undefined && dataOf(answer)[0] === "10.43.0.7";
+  });
+  // Nobody to forward to.
+  expect(rcodeOf(await askUdp(query("example.org", "A"), 3000, port))).toBe("SERVFAIL");
+  quiet.abort();
+  await Promise.all(work);
+});
+
+const ns = `mrd${process.pid.toString(36)}`;
+const canMakeNamespaces =
+  process.getuid?.() === 0 &&
+  (await systemCommands.run("sh", ["-c", "ip netns add $0 && ip netns delete $0", ns])).code === 0;
+
+test.skipIf(!canMakeNamespaces)(
+  "the address is added once and taken away by its label (needs namespaces)",
+  async () => {
+    await runChecked(systemCommands, "ip", ["netns", "add", ns]);
+    const inside: Commands = {
+      run: (program, args, options) => systemCommands.run("ip", ["netns", "exec", ns, program, ...args], options),
+    };
+    const addresses = async () => {
+      const shown = await runChecked(inside, "ip", ["-j", "-4", "addr", "show", "dev", "lo"]);
+      return (JSON.parse(shown) as { addr_info: { local: string }[] }[])[0]?.addr_info.map((a) => a.local);
+    };
+    try {
+      await runChecked(inside, "ip", ["link", "set", "lo", "up"]);
+      for (let i = 0; i < 2; i++) {
+        const quiet = new AbortController();
+        const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
+        const informers = new InformerFactory({}, deps);
+        // The socket is opened outside of the namespace, where the address is not: that part fails and is no matter here.
+        const dns = createClusterDns(
+          { address: "10.43.0.10", port: await freePort(), clusterDomain: "cluster.local", addsAddress: true },
+          { ...deps, informers, commands: inside },
+        );
+        let work: Promise<unknown>[] = [];
+        await new Promise<void>((ready) => {
+          work = [dns.run(quiet.signal, ready), informers.run(quiet.signal, () => {})];
+        });
+        quiet.abort();
+        await Promise.all(work);
+        expect(await addresses()).toEqual(["127.0.0.1", "10.43.0.10"]);
+      }
+      await removeClusterDns(inside);
+      expect(await addresses()).toEqual(["127.0.0.1"]);
+      await removeClusterDns(inside);
+    } finally {
+      await runChecked(systemCommands, "ip", ["netns", "delete", ns]);
+    }
+  },
+);
+
 test("the kube-dns objects are created once, and a Service of another is left alone", async () => {
   await ensureDnsService(client, "10.43.0.10");
   await ensureDnsService(client, "10.43.0.10");
@@ -205,14 +274,14 @@ function query(name: string, type: RecordType, udpPayloadSize?: number): Buffer 
   });
 }
 
-async function askUdp(message: Buffer, timeoutMs = 3000): Promise<DecodedPacket> {
+async function askUdp(message: Buffer, timeoutMs = 3000, to = port): Promise<DecodedPacket> {
   let take: (answer: Buffer) => void = () => {};
   const answer = new Promise<Buffer>((resolve) => {
     take = resolve;
   });
   const socket = await openUdp({ address, port: 0, onMessage: take, onError: () => {} });
   try {
-    socket.send(message, port, address);
+    socket.send(message, to, address);
     const late = systemClock.sleep(timeoutMs).then(() => Promise.reject(new Error("no answer")));
     late.catch(() => {});
     return decode(await Promise.race([answer, late]));

@@ -82,6 +82,11 @@ async function serve(
   });
   let server: DnsServer | undefined;
   let retryMs = retryMinMs;
+  let hasTried = false;
+  const tried = () => {
+    if (!hasTried) ready();
+    hasTried = true;
+  };
   try {
     // Answering before the first list would say of every service that it does not exist.
     await view.whenSynced(signal);
@@ -94,13 +99,15 @@ async function serve(
             { responder, clock, log },
           );
           log.info("cluster DNS listening", { address: options.address, port: server.port });
-          ready();
         }
+        tried();
         retryMs = retryMinMs;
         await clock.sleep(checkMs, signal);
       } catch (error) {
         if (signal.aborted) break;
         log.error("cluster DNS cannot listen", { address: options.address, error: messageOf(error) });
+        // The node must come up although somebody else holds the port; the attempts go on.
+        tried();
         await clock.sleep(retryMs, signal);
         retryMs = Math.min(retryMs * 2, retryMaxMs);
       }

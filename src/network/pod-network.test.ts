@@ -11,12 +11,12 @@ const ns = { node: `mqn${suffix}`, a: `mqa${suffix}`, b: `mqb${suffix}` } as con
 const inNode: Commands = {
   run: (program, args, options) => systemCommands.run("ip", ["netns", "exec", ns.node, program, ...args], options),
 };
-const whyNot =
-  process.getuid?.() !== 0
-    ? "needs root for network namespaces"
-    : (await exists(`${pluginDir}/bridge`))
-      ? undefined
-      : `needs the CNI plugins in ${pluginDir}`;
+const whyNot = await (async (): Promise<string | undefined> => {
+  if (process.getuid?.() !== 0) return "needs root for network namespaces";
+  if (!(await exists(`${pluginDir}/bridge`))) return `needs the CNI plugins in ${pluginDir}`;
+  const tried = await systemCommands.run("sh", ["-c", "ip netns add $0 && ip netns delete $0", ns.a]);
+  return tried.code === 0 ? undefined : `network namespaces cannot be made here: ${tried.stderr.trim()}`;
+})();
 
 describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNot})` : ""}`, () => {
   let folder = "";

@@ -73,8 +73,14 @@ const names = (answers: readonly string[]) => new Set(answers.map((answer) => an
 
 const whyNot = await (async (): Promise<string | undefined> => {
   if (process.getuid?.() !== 0) return "needs root for network namespaces";
-  const result = await systemCommands.run("sh", ["-c", "command -v nft && command -v ip && command -v conntrack"]);
-  return result.code === 0 ? undefined : "needs nft, ip and conntrack";
+  const tools = await systemCommands.run("sh", ["-c", "command -v nft && command -v ip && command -v conntrack"]);
+  if (tools.code !== 0) return "needs nft, ip and conntrack";
+  const tried = await systemCommands.run("sh", [
+    "-c",
+    "ip netns add $0 && ip netns exec $0 nft list ruleset && ip netns delete $0",
+    ns.a,
+  ]);
+  return tried.code === 0 ? undefined : `network namespaces cannot be made here: ${tried.stderr.trim()}`;
 })();
 
 describe.skipIf(whyNot !== undefined)(

@@ -83,7 +83,7 @@ class ServiceProxy {
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    const { clock, commands, informers, log, sysctl } = this.#deps;
+    const { clock, informers, log } = this.#deps;
     const serviceInformer = informers.informer(services);
     const sliceInformer = informers.informer(endpointSlices);
     const mark = () => {
@@ -95,30 +95,32 @@ class ServiceProxy {
     const onAbort = () => this.#wake();
     signal.addEventListener("abort", onAbort, { once: true });
     let retryMs = retryMinMs;
-    let isReady = false;
+    let isPrepared = false;
+    let hasTried = false;
     try {
-      this.#hasBridgeNetfilter = (await prepareKernel(commands, sysctl)).hasBridgeNetfilter;
-      if (!this.#hasBridgeNetfilter) log.warn("br_netfilter is missing: service traffic between pods is masqueraded");
       await Promise.all([serviceInformer.whenSynced(signal), sliceInformer.whenSynced(signal)]);
       removers.push(serviceInformer.addHandler(marking), sliceInformer.addHandler(marking));
       while (!signal.aborted) {
+        let isWritten = true;
         try {
+          if (!isPrepared) await this.#prepare();
+          isPrepared = true;
           if (this.#isDirty) await this.#sync();
           retryMs = retryMinMs;
-          if (!isReady) {
-            isReady = true;
-            ready();
-          }
         } catch (error) {
           if (signal.aborted) break;
           log.error("service rules could not be written", { error: messageOf(error) });
           this.#forget();
+          isWritten = false;
+        }
+        // Also after a failure: a node without services is better than no node, and the attempts go on.
+        if (!hasTried) ready();
+        hasTried = true;
+        if (!isWritten) {
           await clock.sleep(retryMs, signal);
           retryMs = Math.min(retryMs * 2, retryMaxMs);
-          continue;
-        }
-        if (!(await this.#changed(signal))) await this.#check();
-        else await clock.sleep(gatherMs, signal);
+        } else if (await this.#changed(signal)) await clock.sleep(gatherMs, signal);
+        else await this.#check();
       }
     } catch (error) {
       if (!isAbort(error, signal)) throw error;
@@ -126,6 +128,12 @@ class ServiceProxy {
       signal.removeEventListener("abort", onAbort);
       for (const remove of removers) remove();
     }
+  }
+
+  async #prepare(): Promise<void> {
+    const { commands, log, sysctl } = this.#deps;
+    this.#hasBridgeNetfilter = (await prepareKernel(commands, sysctl)).hasBridgeNetfilter;
+    if (!this.#hasBridgeNetfilter) log.warn("br_netfilter is missing: service traffic between pods is masqueraded");
   }
 
   async #sync(): Promise<void> {

@@ -11,9 +11,9 @@ import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createServiceProxy } from "../service-proxy.ts";
 
-async function start() {
+async function start(failures = 0) {
   const scripts: string[] = [];
-  const state = { isTableThere: false, failures: 0 };
+  const state = { isTableThere: false, failures };
   const commands: Commands = {
     async run(program, args, options) {
       if (program === "nft" && args[0] === "-f") {
@@ -97,5 +97,13 @@ test("changes are gathered; a failed transaction is followed by a full one", asy
   await t.clock.advance(5000);
   expect(t.scripts).toHaveLength(3);
   expect(t.scripts[2]).toMatch(/^add table.*10\.43\.0\.1.*10\.43\.0\.3/s);
+  await t.finish();
+});
+
+test("is ready after the first attempt even if it failed, and goes on trying", async () => {
+  const t = await start(3);
+  expect([t.isReady(), t.scripts.length]).toEqual([true, 0]);
+  await t.clock.advance(10_000);
+  expect(t.scripts).toHaveLength(1);
   await t.finish();
 });
