@@ -161,6 +161,28 @@ describe("following", () => {
     expect(state.text).toBe(expected);
   });
 
+  test("what the runtime writes to the old file after the rename still comes, and first", async () => {
+    await writeFile(path, line(1, "one"));
+    let isRunning = true;
+    // Each pause of the reader does the next thing of the story.
+    const story = [
+      async () => {
+        await rename(path, `${path}.old`);
+        await writeFile(path, line(3, "new"));
+      },
+      () => appendFile(`${path}.old`, `${line(2, "late")}${second(2)} stdout F cut off`),
+      async () => {
+        isRunning = false;
+      },
+    ];
+    const clock: Clock = { ...systemClock, sleep: async () => story.shift()?.() };
+    let text = "";
+    const source = { path, isRunning: () => isRunning };
+    for await (const piece of readLog(source, { ...all, follow: true }, { clock }, never)) text += piece.toString();
+    expect(text).toBe("one\nlate\ncut offnew\n");
+    expect(story).toEqual([]);
+  });
+
   test("a client that leaves ends it at once", async () => {
     await writeFile(path, line(1, "one"));
     const { abort, done, until, state } = follow();

@@ -44,6 +44,7 @@ export async function* readLog(
     const writer = new LogWriter(query);
     let offset = query.tailLines === undefined ? 0 : await tailOffset(file, query.tailLines);
     let rest: Buffer = Buffer.alloc(0);
+    let hasSuccessor = false;
     while (!signal.aborted) {
       // Asked before reading: what a container wrote before it ended is then still read.
       const mayGrow = query.follow && source.isRunning();
@@ -59,16 +60,21 @@ export async function* readLog(
       }
       if (signal.aborted) return;
       const next = query.follow ? await openSuccessor(source.path, file) : undefined;
+      if (next && !hasSuccessor) {
+        // The runtime may still be writing its last lines to the old file: look at it once more after a pause.
+        hasSuccessor = true;
+        await next.close();
+        await deps.clock.sleep(pollMs, signal).catch(() => {});
+        continue;
+      }
       if (next) {
-        // Written to the old file between our last read and the rename.
-        const late = await file.read(offset, blockBytes);
-        if (late.length > 0) {
-          await next.close();
-          continue;
-        }
         await file.close();
         file = next;
         offset = 0;
+        hasSuccessor = false;
+        const piece = writer.write(rest.length > 0 ? [rest] : []);
+        rest = Buffer.alloc(0);
+        if (piece.length > 0) yield piece;
         continue;
       }
       if (!mayGrow) break;
