@@ -119,7 +119,9 @@ export function describe(record: usize, keyAddress: usize): void {
 // One scan at a time, and none outlives the host's call that opened it: the tree does not change meanwhile.
 let scanLeaf: usize = 0;
 let scanIndex: u32 = 0;
-let scanEndLength: u32 = 0;
+// Where the scan stops; leaf 0: at the end of all keys.
+let scanEndLeaf: usize = 0;
+let scanEndIndex: u32 = 0;
 let scanFrom: f64 = 0;
 let scanTo: f64 = 0;
 let scanLeft: u32 = 0;
@@ -367,10 +369,18 @@ function adopt(key: Key, rec: Rec, revision: f64, sub: u32, lease: f64, flags: u
 }
 
 function openScan(startLength: u32, endLength: u32): void {
+  scanEndLeaf = 0;
+  scanEndIndex = 0;
+  if (endLength != 0) {
+    seek(IN + KEY_AREA, endLength);
+    scanEndLeaf = seekLeaf;
+    scanEndIndex = seekIndex;
+  }
   seek(IN, startLength);
   scanLeaf = seekLeaf;
   scanIndex = seekIndex;
-  scanEndLength = endLength;
+  // A range that ends before it begins would never meet its end.
+  if (endLength != 0 && compareBytes(IN, startLength, IN + KEY_AREA, endLength) >= 0) scanLeaf = 0;
 }
 
 /** The key the scan stands on, or 0 at its end. */
@@ -379,14 +389,9 @@ function scanKey(): usize {
   if (scanIndex == changetype<Node>(scanLeaf).count) {
     scanLeaf = changetype<Node>(scanLeaf).next;
     scanIndex = 0;
-    if (scanLeaf == 0) return 0;
   }
-  const key = changetype<Key>(firstAt(scanLeaf, scanIndex));
-  if (scanEndLength != 0 && compareBytes(keyData(key), key.length, IN + KEY_AREA, scanEndLength) >= 0) {
-    scanLeaf = 0;
-    return 0;
-  }
-  return changetype<usize>(key);
+  if (scanLeaf == scanEndLeaf && scanIndex == scanEndIndex) scanLeaf = 0;
+  return scanLeaf == 0 ? 0 : firstAt(scanLeaf, scanIndex);
 }
 
 /**

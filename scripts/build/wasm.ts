@@ -44,7 +44,7 @@ export function buildWasm(root = process.cwd()): void {
     if (existsSync(output) && statSync(output).mtimeMs > newest) continue;
     // Written beside and renamed: a test that starts meanwhile sees the old module or the new one.
     const temporary = `${output}.${process.pid}.wasm`;
-    const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
+    const asc = require.resolve("assemblyscript/bin/asc.js");
     const done = spawnSync(
       process.execPath,
       [asc, "assembly/engine/index.ts", "-o", temporary, ...common, ...target.flags],

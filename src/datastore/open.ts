@@ -40,7 +40,7 @@ export async function openDatastore(options: DatastoreOptions, deps: StoreDeps):
 }
 
 async function openMemory(_rest: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
-  return openStore(createEngine(options), createMemoryLog(), deps);
+  return openStore(() => createEngine(options), createMemoryLog(), deps);
 }
 
 async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
@@ -55,7 +55,7 @@ async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDe
       deps,
     );
     try {
-      const store = await openStore(createEngine(options), log, deps);
+      const store = await openStore(() => createEngine(options), log, deps);
       return releasing(store, lock);
     } catch (error) {
       await log.close();

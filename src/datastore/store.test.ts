@@ -48,7 +48,7 @@ class HeldLog implements DatastoreLog {
 async function openHeld() {
   const log = new HeldLog();
   const clock = new FakeClock();
-  const store = await openStore(newEngine(), log, { clock, log: silentLogger });
+  const store = await openStore(newEngine, log, { clock, log: silentLogger });
   return { store, log, clock };
 }
 
@@ -162,8 +162,42 @@ describe("store", () => {
     await store.close();
   });
 
+  it("rebuilds the index from the log when it fails, and goes on", async () => {
+    class Faulty extends Engine {
+      override put(...args: Parameters<Engine["put"]>): void {
+        // A real assertion of the module.
+        if (args[0] === "/planted") super.remove("/not-there", 9, 0);
+        super.put(...args);
+      }
+    }
+    const files = new RecordedFiles();
+    const module = new WebAssembly.Module(readAsset("sqlite3.wasm"));
+    const deps = { clock: new FakeClock(), log: silentLogger };
+    const log = openSqliteLog({ path: "/db", files, module }, deps);
+    const faulty = () => new Faulty({ wasm: readAsset("engine.wasm"), maximumBytes: 64 * 1024 * 1024, hashSeed: 1 });
+    const store = await openStore(faulty, log, deps);
+    await put(store, "/a");
+    const lost = watchInto(store, prefixRange("/"));
+    const before = store.revision();
+    const waiting = put(store, "/b");
+    const results = await Promise.allSettled([put(store, "/planted"), waiting]);
+    expect(results).toMatchObject([
+      { reason: { code: "DATASTORE_CORRUPT" } },
+      { reason: { code: "DATASTORE_CORRUPT" } },
+    ]);
+    expect(hasCode(lost.ended, "DATASTORE_CORRUPT")).toBe(true);
+    await settle();
+    expect(await keys(store)).toEqual(["/a"]);
+    const again = watchInto(store, { ...prefixRange("/"), startRevision: 2 as never });
+    expect((await put(store, "/c")).revision).toBeGreaterThan(before + 1);
+    await settle();
+    expect(again.lines()).toEqual(["put /a=1", "put /c=1"]);
+    store.verify();
+    await store.close();
+  });
+
   it("replays a long history in slices, whole revisions each, while writes go on", async () => {
-    const store = await openStore(newEngine(), createMemoryLog(), { clock: new FakeClock(), log: silentLogger });
+    const store = await openStore(newEngine, createMemoryLog(), { clock: new FakeClock(), log: silentLogger });
     for (let i = 0; i < 900; i++) {
       await store.commit({
         compares: [],
@@ -186,7 +220,7 @@ describe("store", () => {
 describe("compactor", () => {
   it("keeps one interval of history, and less when it grows too large", async () => {
     const clock = new FakeClock(0);
-    const store = await openStore(newEngine(), createMemoryLog(), { clock, log: silentLogger });
+    const store = await openStore(newEngine, createMemoryLog(), { clock, log: silentLogger });
     const stop = new AbortController();
     const running = createCompactor({ maxHistoryBytes: 100_000 }, { store, clock, log: silentLogger }).run(
       stop.signal,
@@ -219,7 +253,7 @@ describe("a damaged record", () => {
     const log = createLogger((level, message, fields) => said.push(`${level} ${message} ${String(fields["key"])}`));
     const open = async (on: RecordedFiles) => {
       const deps = { clock: new FakeClock(), log };
-      return openStore(newEngine(), openSqliteLog({ path: "/db", files: on, module }, deps), deps);
+      return openStore(newEngine, openSqliteLog({ path: "/db", files: on, module }, deps), deps);
     };
     const store = await open(files);
     for (const key of ["/a", "/b", "/c"]) await put(store, key, `value-of-${key}`);

@@ -35,11 +35,19 @@ import {
   type WatchOptions,
   type WatchSink,
 } from "./backend.ts";
-import { type Engine, loggedFlag, tombstoneFlag } from "./engine/engine.ts";
+import { type Engine, isEngineFault, loggedFlag, tombstoneFlag } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
 import { WatchHub } from "./engine/watch-hub.ts";
 import { datastoreError } from "./errors.ts";
-import { type DatastoreLog, emptyBatch, isEmpty, type LogBatch, type LogLease, type LogRecord } from "./log/log.ts";
+import {
+  type DatastoreLog,
+  emptyBatch,
+  isEmpty,
+  type LogBatch,
+  type LogLease,
+  type LogRecord,
+  type LogState,
+} from "./log/log.ts";
 
 /** Revisions set aside at a time for writes that live in memory only: one flush per so many of them at most. */
 const reserveBlock = 10_000;
@@ -96,25 +104,42 @@ interface Applied {
 
 type State = "open" | "recovering" | "closing" | "closed";
 
-/** Loads the log into the (empty) engine and answers a store that owns both. */
-export async function openStore(engine: Engine, log: DatastoreLog, deps: StoreDeps): Promise<Datastore> {
+/** Loads the log into an engine and answers a store that owns both. */
+export async function openStore(newEngine: () => Engine, log: DatastoreLog, deps: StoreDeps): Promise<Datastore> {
   const startedAt = deps.clock.monotonicMs();
-  const state = await log.load((record) => {
-    if (!engine.hasRoom(record.value.length))
-      throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
-    engine.load(record);
-  });
+  const engine = newEngine();
+  const state = await loadInto(engine, log);
   const head = Math.max(state.newest, state.reserved, state.compacted, 1);
   deps.log.info("datastore loaded", {
     keys: engine.keyCount,
     revision: head,
     ms: Math.round(deps.clock.monotonicMs() - startedAt),
   });
-  return new Store(engine, log, deps, { ...state, head });
+  return new Store({ engine, newEngine, log, deps, state: { ...state, head } });
+}
+
+function loadInto(engine: Engine, log: DatastoreLog): Promise<LogState> {
+  return log.load((record) => {
+    if (!engine.hasRoom(record.value.length)) {
+      throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
+    }
+    engine.load(record);
+  });
+}
+
+interface StoreParts {
+  readonly engine: Engine;
+  readonly newEngine: () => Engine;
+  readonly log: DatastoreLog;
+  readonly deps: StoreDeps;
+  readonly state: LogState & { readonly head: number };
 }
 
 class Store implements Datastore {
-  readonly #engine: Engine;
+  #engine: Engine;
+  readonly #newEngine: () => Engine;
+  /** The engine has failed: nothing is read until there is another. */
+  #faulted = false;
   readonly #log: DatastoreLog;
   readonly #deps: StoreDeps;
   readonly #watches: WatchHub;
@@ -136,13 +161,9 @@ class Store implements Datastore {
   #closed: Promise<void> | undefined;
   readonly #ended = new AbortController();
 
-  constructor(
-    engine: Engine,
-    log: DatastoreLog,
-    deps: StoreDeps,
-    state: { head: number; compacted: number; reserved: number; leases: readonly LogLease[] },
-  ) {
+  constructor({ engine, newEngine, log, deps, state }: StoreParts) {
     this.#engine = engine;
+    this.#newEngine = newEngine;
     this.#log = log;
     this.#deps = deps;
     this.#head = state.head;
@@ -151,22 +172,31 @@ class Store implements Datastore {
     this.#loggedCompacted = state.compacted;
     this.#reserved = state.reserved;
     this.#watches = new WatchHub({
-      engine,
+      engine: () => this.#engine,
       log: deps.log,
+      noticed: (error) => this.#noticed(error),
       state: { durable: () => this.#durable, compacted: () => this.#compacted },
     });
     this.#leases = new LeaseTable(deps.clock, (id) => this.#expire(id));
     for (const lease of state.leases) this.#leases.add(lease.id, lease.ttlSeconds, true);
     this.#collectLeaseKeys();
     const { metrics } = deps;
-    metrics?.gaugeOf("mote_datastore_keys", "Keys in the datastore.", () => engine.keyCount);
-    metrics?.gaugeOf("mote_datastore_held_bytes", "Bytes of keys, values and index in memory.", () => engine.heldBytes);
+    metrics?.gaugeOf("mote_datastore_keys", "Keys in the datastore.", () => this.#engine.keyCount);
+    metrics?.gaugeOf(
+      "mote_datastore_held_bytes",
+      "Bytes of keys, values and index in memory.",
+      () => this.#engine.heldBytes,
+    );
     metrics?.gaugeOf(
       "mote_datastore_history_bytes",
       "Bytes of superseded revisions in memory.",
       () => engine.historyBytes,
     );
-    metrics?.gaugeOf("mote_datastore_memory_bytes", "Size of the engine's linear memory.", () => engine.memoryBytes);
+    metrics?.gaugeOf(
+      "mote_datastore_memory_bytes",
+      "Size of the engine's linear memory.",
+      () => this.#engine.memoryBytes,
+    );
     metrics?.gaugeOf("mote_datastore_revision", "Newest durable revision.", () => this.#durable);
   }
 
@@ -174,7 +204,7 @@ class Store implements Datastore {
     try {
       return this.#commit(txn);
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(this.#noticed(error));
     }
   }
 
@@ -184,14 +214,18 @@ class Store implements Datastore {
       checkRange(options);
       return Promise.resolve(this.#range(options, this.#durable, this.#durable));
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(this.#noticed(error));
     }
   }
 
   watch(options: WatchOptions, sink: WatchSink): Watch {
     this.#mustBeReadable();
     checkRange(options);
-    return this.#watches.add(options, sink);
+    try {
+      return this.#watches.add(options, sink);
+    } catch (error) {
+      throw this.#noticed(error);
+    }
   }
 
   compact(revision: Revision): Promise<void> {
@@ -205,7 +239,14 @@ class Store implements Datastore {
     // From now on nobody reads below it, whatever is still there.
     this.#compacted = revision;
     // A compaction that is asked for meanwhile follows; only one works on the engine.
-    this.#compacting = this.#compacting.then(() => this.#compactSlices(revision));
+    this.#compacting = this.#compacting
+      .catch(() => {
+        // Its caller was told.
+      })
+      .then(() => this.#compactSlices(revision))
+      .catch((error: unknown) => {
+        throw this.#noticed(error);
+      });
     return this.#compacting;
   }
 
@@ -299,13 +340,12 @@ class Store implements Datastore {
 
   #mustBeReadable(): void {
     if (this.#state === "closing" || this.#state === "closed") throw closedError();
+    if (this.#faulted) throw faultError();
   }
 
   #mustBeWritable(): void {
     this.#mustBeReadable();
-    if (this.#state === "recovering") {
-      throw datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
-    }
+    if (this.#state === "recovering") throw recoveringError();
   }
 
   #commit(txn: Txn): Promise<TxnResult> {
@@ -437,7 +477,8 @@ class Store implements Datastore {
   }
 
   #enqueue(applied: Applied, revokedLeases: readonly number[]): Promise<void> {
-    assert(this.#state !== "recovering" && this.#state !== "closed", "nothing is written to a closed log");
+    if (this.#state === "recovering") return Promise.reject(recoveringError());
+    assert(this.#state !== "closed", "nothing is written to a closed log");
     return new Promise((resolve, reject) => {
       this.#pending.push({
         revision: this.#head,
@@ -466,7 +507,7 @@ class Store implements Datastore {
   }
 
   async #drain(): Promise<void> {
-    while (this.#pending.length > 0) {
+    while (this.#pending.length > 0 && !this.#faulted) {
       const group = this.#takeGroup();
       const batch = this.#batchOf(group);
       if (!isEmpty(batch)) {
@@ -478,7 +519,12 @@ class Store implements Datastore {
         }
         this.#settled(batch);
       }
-      this.#publish(group);
+      try {
+        this.#publish(group);
+      } catch (error) {
+        const failure = this.#noticed(error) as Error;
+        for (const p of group) p.settle.reject(failure);
+      }
     }
   }
 
@@ -526,8 +572,12 @@ class Store implements Datastore {
     const all = [...group, ...this.#pending];
     this.#pending = [];
     this.#pendingBytes = 0;
-    this.#engine.rollback(this.#durable);
-    this.#collectLeaseKeys();
+    try {
+      if (!this.#faulted) this.#engine.rollback(this.#durable);
+      this.#collectLeaseKeys();
+    } catch (thrown) {
+      this.#noticed(thrown);
+    }
     // The numbers are not used again: a reader of the disk may have seen them.
     const known = hasCode(error, "DATASTORE_FULL");
     this.#deps.log.error("datastore write failed", { error: error.message, waiting: all.length });
@@ -541,11 +591,42 @@ class Store implements Datastore {
     }
   }
 
+  /** What to tell the caller. A fault of the engine ends its use: everything is read into a new one from the log. */
+  #noticed(error: unknown): unknown {
+    if (!isEngineFault(error)) return error;
+    if (!this.#faulted) {
+      this.#deps.log.error("the datastore's index failed and is rebuilt", { error: messageOf(error) });
+      this.#faulted = true;
+      const waiting = this.#pending.splice(0);
+      this.#pendingBytes = 0;
+      for (const p of waiting) p.settle.reject(faultError());
+      // Some of them may lack the last events; who resumes from its last revision gets them.
+      this.#watches.endAll(faultError());
+      if (this.#state === "open") {
+        this.#state = "recovering";
+        this.#recovering = this.#recover();
+      }
+    }
+    return faultError();
+  }
+
+  /** Keys of the memory-only classes are lost with the engine that had them, as in a crash. */
+  async #rebuild(): Promise<void> {
+    const engine = this.#newEngine();
+    await loadInto(engine, this.#log);
+    this.#engine = engine;
+    this.#faulted = false;
+    this.#collectLeaseKeys();
+  }
+
   async #recover(): Promise<void> {
     let pauseMs = recoverMinMs;
     while (this.#state === "recovering") {
       try {
+        // An append that is under way would find its log closed.
+        while (this.#draining) await this.#draining;
         await this.#log.recover(this.#durable);
+        if (this.#faulted) await this.#rebuild();
         if (this.#state === "recovering") this.#state = "open";
         this.#deps.log.info("datastore recovered", { revision: this.#durable });
         return;
@@ -595,12 +676,13 @@ class Store implements Datastore {
     } catch (error) {
       // Still owed: it comes back with one second to live, and its keys with it.
       if (this.#state === "open" || this.#state === "recovering") this.#leases.retry(id, ttlSeconds, logged);
-      throw error;
+      throw this.#noticed(error);
     }
   }
 
   /** Attaches every key to its lease, from what the engine has. */
   #collectLeaseKeys(): void {
+    if (this.#faulted) return;
     this.#leases.clearKeys();
     for (const { kv } of this.#engine.select(Infinity, (_logged, lease) => lease !== 0))
       this.#leases.attach(kv.lease, kv.key);
@@ -711,6 +793,14 @@ function checkBytes(key: Key): void {
 
 function closedError(): Error {
   return datastoreError("DATASTORE_CLOSED", "the datastore is closed");
+}
+
+function recoveringError(): Error {
+  return datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
+}
+
+function faultError(): Error {
+  return datastoreError("DATASTORE_CORRUPT", "the datastore's index failed and is being rebuilt");
 }
 
 function futureRevision(asked: number, current: number): Error {

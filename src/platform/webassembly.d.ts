@@ -26,4 +26,7 @@ declare namespace WebAssembly {
     readonly exports: Record<string, ExportValue>;
   }
   const Instance: new (module: Module, imports: Imports) => Instance;
+
+  type RuntimeError = Error;
+  const RuntimeError: new (message?: string) => RuntimeError;
 }

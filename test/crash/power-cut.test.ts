@@ -34,7 +34,7 @@ interface Story {
 
 async function openOn(files: RecordedFiles, unsafeAcknowledgeEarly = false): Promise<Datastore> {
   const deps = { clock: new FakeClock(0), log: silentLogger };
-  const engine = new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: 1 });
+  const engine = () => new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: 1 });
   // Checkpoints every few transactions, so that cuts fall into them.
   const log = openSqliteLog({ path, files, module, unsafeAcknowledgeEarly, maxFrames: 40 }, deps);
   return openStore(engine, log, deps);

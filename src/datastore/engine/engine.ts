@@ -1,6 +1,6 @@
 // Host side of assembly/engine: loads the module, copies keys and values in and out, refreshes views after memory grew.
 // One call into the module per operation; what comes out is copied, so nothing here hands out a view of its memory.
-import { AssertionError, assert } from "#base/assert.ts";
+import { assert } from "#base/assert.ts";
 import { type Key, type KeyValue, maxKeyBytes, type Revision, revision } from "../backend.ts";
 
 /** Shared with assembly/engine/records.ts. */
@@ -131,6 +131,16 @@ export interface HistoryRecord {
   readonly previous: KeyValue | undefined;
 }
 
+/** An assertion within the module. Its state cannot be trusted any more. */
+export class EngineFault extends Error {
+  override readonly name = "EngineFault";
+}
+
+/** True when the engine that threw `error` must not be used again: an assertion, or a trap such as no more memory. */
+export function isEngineFault(error: unknown): boolean {
+  return error instanceof EngineFault || error instanceof WebAssembly.RuntimeError;
+}
+
 /** "exact": one key. "prefix": a prefix that ends in '/'. "listed": any other range, of which there may be only some. */
 export type WatchKind = "exact" | "prefix" | "listed";
 const kindNumber: Readonly<Record<WatchKind, number>> = { exact: 0, prefix: 1, listed: 2 };
@@ -150,7 +160,7 @@ export class Engine {
     this.#maximumBytes = maximum * pageBytes;
     this.#memory = new WebAssembly.Memory({ initial: 32, maximum });
     const abort = (_message: number, _file: number, line: number, column: number) => {
-      throw new AssertionError(`engine assertion at ${line}:${column}`);
+      throw new EngineFault(`engine assertion at ${line}:${column}`);
     };
     const module = new WebAssembly.Module(options.wasm);
     const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory, abort } });

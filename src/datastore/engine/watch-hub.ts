@@ -25,8 +25,11 @@ import type { Engine, WatchKind } from "./engine.ts";
 const sliceEvents = 1000;
 
 export interface WatchHubDeps {
-  readonly engine: Engine;
+  /** Asked for at each use: after a fault there is another one. */
+  readonly engine: () => Engine;
   readonly log: Logger;
+  /** Told of what the engine throws; answers what to tell the watch. */
+  readonly noticed: (error: unknown) => unknown;
   readonly state: { durable(): number; compacted(): number };
 }
 
@@ -77,7 +80,7 @@ export class WatchHub {
     const group = this.#groupFor(options);
     const entry: Entry = { group, sink, from, live, ended: false, progress: Math.min(from - 1, state.durable()) };
     group.watches.add(entry);
-    if (!live) this.#replay(entry).catch((error: unknown) => this.#end(entry, error as Error));
+    if (!live) this.#replay(entry).catch((error: unknown) => this.#end(entry, this.#deps.noticed(error) as Error));
     const hub = this;
     return {
       get progress(): Revision {
@@ -105,12 +108,16 @@ export class WatchHub {
     this.#published = Math.max(this.#published, through);
   }
 
+  /** Ends every watch without a word to the engine, which is going away. */
   endAll(error: Error): void {
-    for (const group of [...this.#byId.values()]) for (const entry of [...group.watches]) this.#end(entry, error);
+    const entries = [...this.#byId.values()].flatMap((group) => [...group.watches]);
+    this.#byId.clear();
+    this.#byName.clear();
+    for (const entry of entries) this.#end(entry, error);
   }
 
   #sort(event: WatchEvent, owed: Map<Group, WatchEvent[]>): void {
-    this.#deps.engine.match(event.kv.key, (id) => {
+    this.#deps.engine().match(event.kv.key, (id) => {
       const group = this.#byId.get(id);
       if (!group) return;
       const events = owed.get(group);
@@ -120,7 +127,7 @@ export class WatchHub {
   }
 
   async #replay(entry: Entry): Promise<void> {
-    const { engine, state } = this.#deps;
+    const { state } = this.#deps;
     const { key, end } = entry.group;
     // Not within `add`: its caller does not have the watch yet.
     await Promise.resolve();
@@ -136,7 +143,7 @@ export class WatchHub {
         );
       }
       const durable = state.durable();
-      const { records, through } = engine.history(key, end, entry.from, durable, sliceEvents);
+      const { records, through } = this.#deps.engine().history(key, end, entry.from, durable, sliceEvents);
       const events = records.map((r): WatchEvent => {
         if (!r.deleted) return { type: "put", kv: r.kv, prevKv: r.previous };
         const kv = { ...r.kv, createRevision: asRevision(0), version: 0, lease: 0 };
@@ -178,10 +185,10 @@ export class WatchHub {
     entry.ended = true;
     const { group } = entry;
     group.watches.delete(entry);
-    if (group.watches.size > 0) return;
+    if (group.watches.size > 0 || this.#byId.get(group.id) !== group) return;
     this.#byId.delete(group.id);
     this.#byName.delete(group.name);
-    this.#deps.engine.watchRemove(group.id, group.kind, group.key);
+    this.#deps.engine().watchRemove(group.id, group.kind, group.key);
   }
 
   #groupFor(options: WatchOptions): Group {
@@ -191,7 +198,7 @@ export class WatchHub {
     const known = this.#byName.get(name);
     if (known) return known;
     const group: Group = { id: this.#nextId++, name, kind, key: options.key, end, watches: new Set() };
-    if (!this.#deps.engine.watchAdd(group.id, kind, group.key, end)) {
+    if (!this.#deps.engine().watchAdd(group.id, kind, group.key, end)) {
       throw datastoreError("DATASTORE_TOO_LARGE", "too many watches of ranges that are neither a key nor a folder");
     }
     this.#byId.set(group.id, group);
