@@ -85,12 +85,11 @@ export function createHandler(
   const groupVersions = new Set(allResources.map((info) => `${info.group}/${info.version}`));
   const paths = [
     ...discovery.paths,
+    ...openapi.paths,
     "/.well-known/openid-configuration",
     "/healthz",
     "/livez",
     "/metrics",
-    "/openapi/v2",
-    "/openapi/v3",
     "/openid/v1/jwks",
     "/readyz",
     "/version",

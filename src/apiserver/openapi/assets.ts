@@ -1,23 +1,26 @@
-// The OpenAPI documents as files beside the program (scripts/build/openapi.ts makes them). They are read when asked for
-// and not kept: megabytes that most servers are asked for once a day.
+// The OpenAPI documents as files beside the program (scripts/build/openapi.ts makes them and their index). They are
+// read when asked for and not kept: megabytes that most servers are asked for once a day.
 import { hasCode } from "#base/errors.ts";
-import { groupVersion } from "#model/resource-info.ts";
-import { allResources } from "#model/resources.ts";
 import { readAsset } from "#platform/assets.ts";
 import type { OpenApiAssets } from "./serve.ts";
 
+type Index = Readonly<Record<string, { readonly sha512: string }>>;
+
+/** Without a build there are none: kubectl then refuses to validate, and `--validate=false` helps. */
 export function openApiAssets(): OpenApiAssets {
-  const paths = allResources.map((info) => (info.group === "" ? `api/${info.version}` : `apis/${groupVersion(info)}`));
+  const bytes = readIfThere("index.json");
+  const index = bytes ? (JSON.parse(new TextDecoder().decode(bytes)) as Index) : {};
   return {
-    v3: [...new Set(paths)].sort(),
-    read(name) {
-      try {
-        return readAsset(`openapi/${name}`);
-      } catch (error) {
-        // A source checkout without a build has none; kubectl then validates nothing on its side.
-        if (hasCode(error, "ENOENT")) return undefined;
-        throw error;
-      }
-    },
+    hashes: new Map(Object.entries(index).map(([name, { sha512 }]) => [name, sha512])),
+    read: readIfThere,
   };
+}
+
+function readIfThere(name: string): Uint8Array | undefined {
+  try {
+    return readAsset(`openapi/${name}`);
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return undefined;
+    throw error;
+  }
 }
