@@ -3,7 +3,7 @@ export const openapiV2Table = `AdditionalPropertiesItem
  schema 1 Schema p
  boolean 2 bool p
 Any
- value 1 Any
+ value 1 GoogleAny
  yaml 2 string
 ApiKeySecurity
  type 1 string
@@ -399,7 +399,7 @@ Xml
  attribute 4 bool
  wrapped 5 bool
  vendorExtension 6 []NamedAny
-Any
+GoogleAny
  typeUrl 1 string
  value 2 bytes
 `;

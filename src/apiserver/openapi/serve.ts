@@ -18,6 +18,8 @@ export interface OpenApi {
 }
 
 const protobufType = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/** What is answered: a media type may not contain `@`, and clients parse it. */
+const protobufContentType = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const protobufV3Type = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 const v3Name = /^v3\/(.+)\.json$/;
 
@@ -52,7 +54,7 @@ export function createOpenApi(assets: OpenApiAssets | undefined): OpenApi {
       if (path === "/openapi/v3") return index();
       if (path === "/openapi/v2") {
         for (const { type } of parseAccept(request.header("accept") ?? "*/*")) {
-          if (type === protobufType) return document(request, "v2.pb", protobufType);
+          if (type === protobufType) return document(request, "v2.pb", protobufContentType);
           if (type === "application/json" || type === "*/*") return document(request, "v2.json", "application/json");
         }
         throw notAcceptable(`only the following media types are accepted: application/json, ${protobufType}`);
