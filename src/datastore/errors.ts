@@ -23,3 +23,21 @@ export function datastoreError(
 ): AppError {
   return new AppError(code, message, details, cause === undefined ? undefined : { cause });
 }
+
+export function futureRevision(asked: number, current: number): Error {
+  return datastoreError("DATASTORE_FUTURE_REVISION", `revision ${asked} is not yet reached; current is ${current}`, {
+    asked,
+    current,
+  });
+}
+
+export function compactedRevision(asked: number, compacted: number): Error {
+  return datastoreError("DATASTORE_COMPACTED", `revision ${asked} has been compacted; oldest is ${compacted}`, {
+    asked,
+    compacted,
+  });
+}
+
+export function leaseNotFound(id: number): Error {
+  return datastoreError("DATASTORE_LEASE_NOT_FOUND", `lease ${id} not found`, { id });
+}

@@ -16,15 +16,8 @@ import { nextTurn } from "#platform/turns.ts";
 import {
   revision as asRevision,
   type Backend,
-  type Compare,
-  type Key,
-  type KeyValue,
   type Lease,
-  maxKeyBytes,
-  maxTxnOps,
-  maxValueBytes,
   type Op,
-  type OpResult,
   type RangeOptions,
   type RangeResult,
   type Revision,
@@ -35,10 +28,21 @@ import {
   type WatchOptions,
   type WatchSink,
 } from "./backend.ts";
-import { type Engine, isEngineFault, loggedFlag, tombstoneFlag } from "./engine/engine.ts";
+import { type Engine, isEngineFault, loggedFlag } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
+import { checkRange, checkTxn } from "./engine/requests.ts";
+import {
+  type Applied,
+  applyOps,
+  holds,
+  maxChanges,
+  nothingApplied,
+  readRange,
+  type TransactionDeps,
+  toRecord,
+} from "./engine/transaction.ts";
 import { WatchHub } from "./engine/watch-hub.ts";
-import { datastoreError } from "./errors.ts";
+import { compactedRevision, datastoreError, futureRevision } from "./errors.ts";
 import {
   type DatastoreLog,
   emptyBatch,
@@ -56,8 +60,6 @@ const maxGroupTxns = 1024;
 const maxGroupBytes = 8 * 1024 * 1024;
 /** Writes that may wait: beyond it the disk is not keeping up and more memory would not help. */
 const maxPendingBytes = 64 * 1024 * 1024;
-/** The log numbers the changes of one revision with 16 bits. */
-const maxChanges = 65_535;
 /** Keys per slice of a compaction: well below a millisecond. */
 const compactSliceKeys = 500;
 const recoverMinMs = 100;
@@ -92,14 +94,6 @@ interface Pending {
   readonly revokedLeases: readonly number[];
   readonly bytes: number;
   readonly settle: { resolve: () => void; reject: (error: Error) => void };
-}
-
-interface Applied {
-  readonly results: OpResult[];
-  readonly events: WatchEvent[];
-  readonly records: LogRecord[];
-  readonly leases: LogLease[];
-  bytes: number;
 }
 
 type State = "open" | "recovering" | "closing" | "closed";
@@ -212,7 +206,7 @@ class Store implements Datastore {
     try {
       this.#mustBeReadable();
       checkRange(options);
-      return Promise.resolve(this.#range(options, this.#durable, this.#durable));
+      return Promise.resolve(readRange(this.#transaction(), options, this.#durable, this.#durable));
     } catch (error) {
       return Promise.reject(this.#noticed(error));
     }
@@ -351,44 +345,25 @@ class Store implements Datastore {
   #commit(txn: Txn): Promise<TxnResult> {
     this.#mustBeWritable();
     checkTxn(txn);
-    const succeeded = txn.compares.every((compare) => this.#holds(compare));
+    const succeeded = txn.compares.every((compare) => holds(this.#engine, compare));
     const ops = succeeded ? txn.success : (txn.failure ?? []);
-    const applied = this.#apply(ops, true);
+    this.#checkRoom(ops);
+    const applied = this.#apply(ops);
     const result: TxnResult = { succeeded, revision: asRevision(this.#head), results: applied.results };
     // What was read may hold writes that are not durable yet: the answer waits for them.
     if (applied.events.length === 0 && this.#pending.length === 0 && !this.#draining) return Promise.resolve(result);
     return this.#enqueue(applied, []).then(() => result);
   }
 
-  /** Applies ops at head + 1; undoes all of it when one cannot be applied. */
-  #apply(ops: readonly Op[], checkRoom: boolean): Applied {
-    const before = this.#head;
-    const at = before + 1;
-    const applied: Applied = { results: [], events: [], records: [], leases: [], bytes: 0 };
-    if (checkRoom) this.#checkRoom(ops);
-    for (const op of ops)
-      if (op.type === "put" && op.lease && !this.#leases.has(op.lease)) throw leaseNotFound(op.lease);
-    try {
-      for (const op of ops) {
-        if (op.type === "put") applied.results.push(this.#put(op, at, applied));
-        else if (op.type === "delete") applied.results.push(this.#delete(op, at, applied));
-        else
-          applied.results.push({
-            type: "range",
-            result: this.#range(op.range, Infinity, applied.events.length > 0 ? at : before),
-          });
-      }
-    } catch (error) {
-      if (applied.events.length > 0) this.#engine.rollback(before);
-      throw error;
-    }
-    if (applied.events.length === 0) return applied;
-    this.#head = at;
-    for (const event of applied.events) {
-      if (event.prevKv && event.prevKv.lease !== 0) this.#leases.detach(event.prevKv.lease, event.kv.key);
-      if (event.type === "put" && event.kv.lease !== 0) this.#leases.attach(event.kv.lease, event.kv.key);
-    }
+  /** Applies ops at head + 1. */
+  #apply(ops: readonly Op[]): Applied {
+    const applied = applyOps(this.#transaction(), ops, this.#head);
+    if (applied.events.length > 0) this.#head++;
     return applied;
+  }
+
+  #transaction(): TransactionDeps {
+    return { engine: this.#engine, leases: this.#leases, compacted: this.#compacted };
   }
 
   #checkRoom(ops: readonly Op[]): void {
@@ -399,81 +374,6 @@ class Store implements Datastore {
     if (this.#pendingBytes + bytes > maxPendingBytes) {
       throw datastoreError("DATASTORE_FULL", "too many writes wait for the disk");
     }
-  }
-
-  #put(op: Extract<Op, { type: "put" }>, at: number, applied: Applied): OpResult {
-    const lease = op.lease ?? 0;
-    const logged = (op.class ?? "durable") === "durable";
-    const previous = this.#engine.get(op.key, Infinity);
-    const sub = applied.events.length;
-    this.#engine.put(op.key, op.value, at, sub, lease, logged);
-    const kv: KeyValue = {
-      key: op.key,
-      value: op.value,
-      createRevision: previous ? previous.createRevision : asRevision(at),
-      modRevision: asRevision(at),
-      version: (previous?.version ?? 0) + 1,
-      lease,
-    };
-    applied.events.push({ type: "put", kv, prevKv: previous });
-    applied.bytes += op.key.length + op.value.length;
-    if (logged) {
-      if (lease !== 0 && this.#leases.markLogged(lease)) applied.leases.push(this.#leases.describe(lease));
-      applied.records.push(toRecord(kv, sub, loggedFlag));
-    }
-    return { type: "put", prevKv: previous };
-  }
-
-  #delete(op: Extract<Op, { type: "delete" }>, at: number, applied: Applied): OpResult {
-    const found =
-      op.end === undefined
-        ? [this.#engine.get(op.key, Infinity)].filter((kv) => kv !== undefined)
-        : this.#engine.range(op.key, op.end, Infinity, 0, false);
-    if (applied.events.length + found.length > maxChanges) {
-      throw datastoreError("DATASTORE_TOO_LARGE", `a transaction changes at most ${maxChanges} keys`);
-    }
-    for (const previous of found) this.#deleteKey(previous, at, applied);
-    return { type: "delete", deleted: found.length, prevKvs: op.prevKv ? found : [] };
-  }
-
-  #deleteKey(previous: KeyValue, at: number, applied: Applied): void {
-    const sub = applied.events.length;
-    const logged = this.#engine.remove(previous.key, at, sub);
-    const kv: KeyValue = {
-      key: previous.key,
-      value: new Uint8Array(0),
-      createRevision: asRevision(0),
-      modRevision: asRevision(at),
-      version: 0,
-      lease: 0,
-    };
-    applied.events.push({ type: "delete", kv, prevKv: previous });
-    applied.bytes += previous.key.length;
-    if (logged) applied.records.push(toRecord(kv, sub, loggedFlag | tombstoneFlag));
-  }
-
-  #holds(compare: Compare): boolean {
-    const kv = this.#engine.get(compare.key, Infinity);
-    const actual = kv ? compareTargets[compare.target](kv) : 0;
-    return compareOps[compare.op](actual, compare.value);
-  }
-
-  #range(options: RangeOptions, newest: number, current: number): RangeResult {
-    const asked = options.revision ?? 0;
-    if (asked > current) throw futureRevision(asked, current);
-    if (asked !== 0 && asked < this.#compacted) throw compactedRevision(asked, this.#compacted);
-    const at = asked === 0 ? newest : asked;
-    const revision = asRevision(current);
-    const limit = options.limit ?? 0;
-    const end = options.end ?? `${options.key}\0`;
-    if (options.countOnly) return { kvs: [], count: this.#engine.count(options.key, end, at), more: false, revision };
-    if (options.end === undefined && !options.keysOnly) {
-      const kv = this.#engine.get(options.key, at);
-      return { kvs: kv ? [kv] : [], count: kv ? 1 : 0, more: false, revision };
-    }
-    const kvs = this.#engine.range(options.key, end, at, limit, options.keysOnly ?? false);
-    const count = kvs.length + (limit > 0 && kvs.length === limit ? this.#engine.rangeRest() : 0);
-    return { kvs, count, more: count > kvs.length, revision };
   }
 
   #enqueue(applied: Applied, revokedLeases: readonly number[]): Promise<void> {
@@ -671,7 +571,7 @@ class Store implements Datastore {
       const ops = this.#leases.keysOf(id).map((key): Op => ({ type: "delete", key }));
       if (ops.length > maxChanges) throw datastoreError("DATASTORE_TOO_LARGE", "lease has too many keys");
       this.#leases.remove(id);
-      const applied = this.#apply(ops, false);
+      const applied = this.#apply(ops);
       await this.#enqueue(applied, logged ? [id] : []);
     } catch (error) {
       // Still owed: it comes back with one second to live, and its keys with it.
@@ -689,108 +589,6 @@ class Store implements Datastore {
   }
 }
 
-const compareTargets: Readonly<Record<Compare["target"], (kv: KeyValue) => number>> = {
-  mod: (kv) => kv.modRevision,
-  create: (kv) => kv.createRevision,
-  version: (kv) => kv.version,
-  lease: (kv) => kv.lease,
-};
-
-const compareOps: Readonly<Record<Compare["op"], (a: number, b: number) => boolean>> = {
-  "=": (a, b) => a === b,
-  "!=": (a, b) => a !== b,
-  "<": (a, b) => a < b,
-  ">": (a, b) => a > b,
-};
-
-function nothingApplied(): Applied {
-  return { results: [], events: [], records: [], leases: [], bytes: 0 };
-}
-
-function toRecord(kv: KeyValue, sub: number, flags: number): LogRecord {
-  return {
-    key: kv.key,
-    value: kv.value,
-    revision: kv.modRevision,
-    sub,
-    create: kv.createRevision,
-    version: kv.version,
-    lease: kv.lease,
-    flags,
-  };
-}
-
-function checkTxn(txn: Txn): void {
-  const { compares, success, failure = [] } = txn;
-  if (compares.length > maxTxnOps || success.length > maxTxnOps || failure.length > maxTxnOps) {
-    throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
-  }
-  for (const compare of compares) checkKey(compare.key);
-  checkOps(success);
-  checkOps(failure);
-}
-
-function checkOps(ops: readonly Op[]): void {
-  const put = new Set<Key>();
-  for (const op of ops) {
-    if (op.type === "range") {
-      checkRange(op.range);
-      continue;
-    }
-    checkKey(op.key);
-    if (op.type === "delete") {
-      if (op.end !== undefined) checkEnd(op.end);
-      continue;
-    }
-    if (op.value.length > maxValueBytes) {
-      throw datastoreError(
-        "DATASTORE_TOO_LARGE",
-        `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
-      );
-    }
-    if (put.has(op.key)) throw duplicateKey(op.key);
-    put.add(op.key);
-  }
-  if (put.size === 0) return;
-  for (const op of ops) {
-    if (op.type !== "delete") continue;
-    for (const key of put) if (inRange(key, op.key, op.end)) throw duplicateKey(key);
-  }
-}
-
-function inRange(key: Key, start: Key, end: Key | undefined): boolean {
-  if (end === undefined) return key === start;
-  return key >= start && (end === "\0" || key < end);
-}
-
-function checkRange(range: { readonly key: Key; readonly end?: Key | undefined }): void {
-  checkKey(range.key);
-  if (range.end !== undefined) checkEnd(range.end);
-}
-
-function checkKey(key: Key): void {
-  if (key.length === 0 || key.length > maxKeyBytes) {
-    throw datastoreError("DATASTORE_BAD_REQUEST", `a key has 1 to ${maxKeyBytes} bytes, not ${key.length}`);
-  }
-  checkBytes(key);
-}
-
-function checkEnd(end: Key): void {
-  if (end.length === 0 || end.length > maxKeyBytes + 1) {
-    throw datastoreError(
-      "DATASTORE_BAD_REQUEST",
-      `an end of range has 1 to ${maxKeyBytes + 1} bytes, not ${end.length}`,
-    );
-  }
-  checkBytes(end);
-}
-
-function checkBytes(key: Key): void {
-  for (let i = 0; i < key.length; i++) {
-    if (key.charCodeAt(i) > 0xff) throw datastoreError("DATASTORE_BAD_REQUEST", "a key is a string of bytes");
-  }
-}
-
 function closedError(): Error {
   return datastoreError("DATASTORE_CLOSED", "the datastore is closed");
 }
@@ -801,26 +599,4 @@ function recoveringError(): Error {
 
 function faultError(): Error {
   return datastoreError("DATASTORE_CORRUPT", "the datastore's index failed and is being rebuilt");
-}
-
-function futureRevision(asked: number, current: number): Error {
-  return datastoreError("DATASTORE_FUTURE_REVISION", `revision ${asked} is not yet reached; current is ${current}`, {
-    asked,
-    current,
-  });
-}
-
-function compactedRevision(asked: number, compacted: number): Error {
-  return datastoreError("DATASTORE_COMPACTED", `revision ${asked} has been compacted; oldest is ${compacted}`, {
-    asked,
-    compacted,
-  });
-}
-
-function leaseNotFound(id: number): Error {
-  return datastoreError("DATASTORE_LEASE_NOT_FOUND", `lease ${id} not found`, { id });
-}
-
-function duplicateKey(key: Key): Error {
-  return datastoreError("DATASTORE_BAD_REQUEST", "a transaction changes a key twice", { key });
 }
