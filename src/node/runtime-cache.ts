@@ -32,8 +32,8 @@ export const annotations = {
 
 /** With exit events relisting only repairs what they missed; without them it is how ends are noticed at all. */
 const relistMs = { withEvents: 30_000, without: 1_000 } as const;
-/** Exits come in bursts (a pod's containers); one relist serves all. */
-const settleMs = 20;
+/** Exits come in bursts, and CRI learns of one after its event: lists follow quickly until it must have settled. */
+const settle = { stepMs: 50, lastsMs: 1_500 } as const;
 
 const states: Readonly<Record<number, ContainerState>> = {
   [cri.ContainerState.CONTAINER_CREATED]: "created",
@@ -52,6 +52,8 @@ export class RuntimeCache {
   #sandboxes = new Map<string, ObservedSandbox>();
   #eventsLive = false;
   #wake: () => void = () => {};
+  /** Until when lists follow each other quickly, on the monotonic clock. */
+  #busyUntilMs = 0;
   /** Called with the uid of every pod whose observation changed in a relist. */
   onChange: (podUid: string) => void = () => {};
   /** When lists last succeeded, on the monotonic clock: the runtime's health. */
@@ -117,7 +119,10 @@ export class RuntimeCache {
     while (!signal.aborted) {
       try {
         this.#eventsLive = true;
-        for await (const _id of this.#cri.exits(signal)) this.#wake();
+        for await (const _id of this.#cri.exits(signal)) {
+          this.#busyUntilMs = this.#clock.monotonicMs() + settle.lastsMs;
+          this.#wake();
+        }
       } catch (error) {
         if (isAbort(error, signal) || signal.aborted) return;
         this.#log.debug("container events ended", { error: messageOf(error) });
@@ -129,19 +134,17 @@ export class RuntimeCache {
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const leftMs = this.#busyUntilMs - this.#clock.monotonicMs();
+    // The first looks come soonest, the later ones only catch a slow machine.
+    if (leftMs > 0) ms = Math.min(ms, leftMs > settle.lastsMs - 4 * settle.stepMs ? settle.stepMs : 8 * settle.stepMs);
     const wait = new AbortController();
     const stop = () => wait.abort();
     signal.addEventListener("abort", stop, { once: true });
-    let woken = false;
-    this.#wake = () => {
-      woken = true;
-      stop();
-    };
+    if (leftMs <= 0) this.#wake = stop;
     // Rejects only because it was woken.
     await this.#clock.sleep(ms, wait.signal).catch(() => {});
     this.#wake = () => {};
     signal.removeEventListener("abort", stop);
-    if (woken && !signal.aborted) await this.#clock.sleep(settleMs, signal).catch(() => {});
   }
 
   async #fold(
