@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { type ClientHttp2Session, connect } from "node:http2";
 import { request as httpsRequest } from "node:https";
 import { connect as tlsConnect } from "node:tls";
@@ -8,6 +9,7 @@ import { Client } from "#client/client.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { ConfigMap, Namespace, Pod } from "#model/gen/core-v1.ts";
+import { decodeProtobuf } from "#model/protobuf.ts";
 import * as resources from "#model/resources.ts";
 import { unauthorized } from "#model/status.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -48,7 +50,8 @@ beforeAll(async () => {
       metrics: new Metrics(),
       authenticators: [
         {
-          async authenticate({ bearerToken }) {
+          async authenticate({ bearerToken, clientCertificate }) {
+            if (clientCertificate) return { name: new X509Certificate(clientCertificate).subject, groups: [] };
             if (bearerToken === "admin") return { name: "admin", groups: ["system:masters"] };
             if (bearerToken === "ann") return { name: "ann", groups: [] };
             if (bearerToken === "expired") throw unauthorized();
@@ -365,4 +368,106 @@ test("an upgrade of what cannot be upgraded is refused on the socket", async () 
   });
   expect(text).toMatch(/^HTTP\/1.1 400 Bad Request\r\n/);
   expect(text).toContain('"kind":"Status"');
+});
+
+describe("protobuf", () => {
+  const accept = "application/vnd.kubernetes.protobuf";
+  test("an object, a list, a Status", async () => {
+    const object = await h2("/api/v1/namespaces/default/configmaps/one", { headers: { accept } });
+    expect(object.headers["content-type"]).toBe(accept);
+    expect(decodeProtobuf(object.body, "core/v1.ConfigMap")).toMatchObject({
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      object: { metadata: { name: "one" }, data: { a: "1" } },
+    });
+    const list = await h2("/api/v1/namespaces/default/pods", { headers: { accept } });
+    expect(decodeProtobuf(list.body, "core/v1.PodList").object).toMatchObject({
+      items: [{ metadata: { name: "web" } }],
+    });
+    const missing = await h2("/api/v1/namespaces/default/pods/nope", { headers: { accept } });
+    expect(missing.status).toBe(404);
+    expect(decodeProtobuf(missing.body, "meta/v1.Status").object).toMatchObject({ reason: "NotFound", code: 404 });
+  });
+
+  test("a body", async () => {
+    const one = await h2("/api/v1/namespaces/default/configmaps/one", { headers: { accept } });
+    const body = Buffer.from(one.body);
+    const put = { method: "PUT", body, headers: { "content-type": accept } };
+    const answer = await h2("/api/v1/namespaces/default/configmaps/one", put);
+    expect(answer.status).toBe(200);
+    expect(json(answer)).toMatchObject({ data: { a: "1" } });
+  });
+
+  test("frames of a watch", async () => {
+    const path = "/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=1&fieldSelector=metadata.name%3Done";
+    const { headers, body } = await h2(path, { headers: { accept } });
+    expect(headers["content-type"]).toBe("application/vnd.kubernetes.protobuf;stream=watch");
+    expect(body.readUInt32BE(0)).toBe(body.length - 4);
+    expect(body.subarray(4, 11).toString("latin1")).toBe("\n\u0005ADDED");
+    const envelope = body.indexOf("k8s\0");
+    expect(decodeProtobuf(body.subarray(envelope), "core/v1.ConfigMap").object).toMatchObject({ data: { a: "1" } });
+  });
+});
+
+test("a client certificate is handed to the authenticators over both protocols", async () => {
+  const tls = { rejectUnauthorized: false, cert: localhostTls.certificatePem, key: localhostTls.keyPem };
+  const path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+  const certified = connect(`https://127.0.0.1:${server.port}`, tls);
+  const h2Message = await new Promise<string>((resolve) => {
+    const stream = certified.request({ ":path": path });
+    let body = "";
+    stream.on("data", (chunk: Buffer) => {
+      body += chunk.toString();
+    });
+    stream.on("end", () => resolve((JSON.parse(body) as { message: string }).message));
+  });
+  certified.close();
+  const h1Message = await new Promise<string>((resolve) => {
+    const options = { host: "127.0.0.1", port: server.port, path, agent: false as const, ...tls };
+    httpsRequest(options, (res) => {
+      let body = "";
+      res.on("data", (chunk: Buffer) => {
+        body += chunk.toString();
+      });
+      res.on("end", () => resolve((JSON.parse(body) as { message: string }).message));
+    }).end();
+  });
+  for (const message of [h2Message, h1Message]) {
+    expect(message).toContain('User "CN=localhost" cannot list resource "selfsubjectreviews"');
+  }
+});
+
+test("a watcher that does not read is cut off", async () => {
+  const socket = tlsConnect({
+    host: "127.0.0.1",
+    port: server.port,
+    rejectUnauthorized: false,
+    ALPNProtocols: ["http/1.1"],
+  });
+  socket.write(
+    "GET /api/v1/namespaces/slow/configmaps?watch=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\n\r\n",
+  );
+  const head = await new Promise<string>((resolve) =>
+    socket.once("data", (chunk: Buffer) => resolve(chunk.toString())),
+  );
+  expect(head).toMatch(/^HTTP\/1.1 200 OK/);
+  socket.pause();
+  socket.on("error", () => {});
+  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  const client = new Client(server.transport(loopback));
+  const data = { big: "x".repeat(1_000_000) };
+  for (let i = 0; i < 30; i++) {
+    await client.create(resources.configMaps, {
+      metadata: { name: `slow-${i}`, namespace: "slow" },
+      data,
+    } as ConfigMap);
+  }
+  let received = 0;
+  socket.on("data", (chunk: Buffer) => {
+    received += chunk.length;
+  });
+  socket.resume();
+  await closed;
+  // Without the bound it would stay open and get all 30 MB.
+  expect(received).toBeLessThan(25_000_000);
 });
