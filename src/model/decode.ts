@@ -4,7 +4,7 @@
 // as fieldValidation says. Upstream counterpart: runtime/serializer and sigs.k8s.io/json.
 import { Buffer } from "node:buffer";
 import { messageOf } from "#base/errors.ts";
-import { parseJson } from "#wire/json.ts";
+import { parseJson, parseJsonFast } from "#wire/json.ts";
 import { setMember } from "#wire/protobuf.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { type FieldFacts, facts, type MessageFacts } from "./facts.ts";
@@ -106,9 +106,9 @@ function parse(
   } else {
     try {
       const onDuplicate = report && ((path: string) => report(`duplicate field ${JSON.stringify(path)}`));
-      value = onDuplicate ? parseJson(text, { onDuplicate }) : (JSON.parse(text) as unknown);
+      value = onDuplicate ? parseJson(text, { onDuplicate }) : parseJsonFast(text);
     } catch (error) {
-      throw unrecognized(info, `couldn't get version/kind; json parse error: ${syntaxMessage(text, error)}`, bytes);
+      throw unrecognized(info, `couldn't get version/kind; json parse error: ${messageOf(error)}`, bytes);
     }
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
@@ -120,16 +120,6 @@ function parse(
       : `couldn't get version/kind; json parse error: json: cannot unmarshal ${found} into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }`,
     bytes,
   );
-}
-
-/** JSON.parse words its errors differently from Go; the slow reader knows Go's. */
-function syntaxMessage(text: string, error: unknown): string {
-  try {
-    parseJson(text);
-  } catch (known) {
-    return messageOf(known);
-  }
-  return messageOf(error);
 }
 
 function textMember(parsed: Record<string, unknown>, name: string, bytes: Uint8Array, info: Decodable): string {

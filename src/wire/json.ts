@@ -1,6 +1,6 @@
 // A JSON reader that tells what JSON.parse hides: duplicate members (with their path), where text is malformed (in
 // Go's words, since clients see them) and whole numbers beyond 2^53. Slower than JSON.parse, so callers that need none
-// of that should not use it. Depth is bounded as in Go's decoder; `__proto__` is an ordinary member.
+// of that should not use it. Depth is bounded; `__proto__` is an ordinary member.
 import { AppError } from "#base/errors.ts";
 import { setMember } from "./protobuf.ts";
 
@@ -11,8 +11,8 @@ export interface JsonOptions {
   readonly onDuplicate?: (path: string) => void;
 }
 
-/** As Go's decoder. */
-const maxDepth = 10_000;
+/** Go allows 10,000; every later walk of the value is recursive, and this is what a Node stack surely holds. */
+const maxDepth = 2_000;
 
 /** Rejects with JSON_SYNTAX; details hold the offset (UTF-16 units into the text). */
 export function parseJson(text: string, options: JsonOptions = {}): unknown {
@@ -20,6 +20,30 @@ export function parseJson(text: string, options: JsonOptions = {}): unknown {
   const value = reader.value();
   reader.end();
   return value;
+}
+
+/** JSON.parse with this reader's bound on depth and its words for what is malformed. */
+export function parseJsonFast(text: string): unknown {
+  if (mayBeDeep(text)) return parseJson(text);
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    // JSON.parse words its errors differently from Go; the slow reader knows Go's.
+    return parseJson(text);
+  }
+}
+
+/** Brackets inside of strings count as well: a wrong yes only costs time. */
+function mayBeDeep(text: string): boolean {
+  if (text.length < maxDepth) return false;
+  let depth = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === 0x7b || code === 0x5b) {
+      if (++depth > maxDepth) return true;
+    } else if (code === 0x7d || code === 0x5d) depth--;
+  }
+  return false;
 }
 
 const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
