@@ -4,7 +4,15 @@
 import { randomUUID } from "node:crypto";
 import { messageOf } from "#base/errors.ts";
 import type { Counter, Gauge, Histogram } from "#base/metrics.ts";
-import { type ApiError, badRequest, requestTooLarge, timeout, tooManyRequests, unauthorized } from "#model/status.ts";
+import {
+  type ApiError,
+  badRequest,
+  methodNotAllowed,
+  requestTooLarge,
+  timeout,
+  tooManyRequests,
+  unauthorized,
+} from "#model/status.ts";
 import type { HttpsHandlers, ServerRequest, ServerResponse, ServerUpgrade } from "#platform/https-server.ts";
 import { anonymous, type UserInfo } from "./authn/user.ts";
 import type { ConnectRequest } from "./endpoints/connect.ts";
@@ -18,8 +26,8 @@ import { toApiError } from "./registry/errors.ts";
 
 /** Upstream's limit of a request body. */
 const maxBodyBytes = 3 * 1024 * 1024;
-/** A warning is text for people; more would not be read. */
-const maxWarnings = 32;
+/** All warnings of one answer together, as upstream; some clients take no more than 16 KiB of headers. */
+const maxWarningChars = 4096;
 const methods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
 
 export function createHttpFace(
@@ -47,7 +55,9 @@ export function createHttpFace(
     let info: RequestInfo | undefined;
     let code = 200;
     try {
-      if (!methods.has(request.method)) throw badRequest(`method ${request.method} is not known`);
+      if (!methods.has(request.method)) {
+        throw methodNotAllowed("the server does not allow this method on the requested resource");
+      }
       info = parseRequest(request.method, path, exchange.query);
       const longRunning = info !== undefined && isLongRunning(info);
       const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
@@ -69,11 +79,11 @@ export function createHttpFace(
         }
       } else {
         if (inFlight[kind] >= limits[kind]) throw tooManyRequests("Too many requests, please try again later.", 1);
-        inFlight[kind]++;
+        meters.inFlight(kind, ++inFlight[kind]);
         try {
           await withDeadline(deps, timeoutMs, work);
         } finally {
-          inFlight[kind]--;
+          meters.inFlight(kind, --inFlight[kind]);
         }
       }
     } catch (thrown) {
@@ -191,8 +201,10 @@ function handlerRequest(
     signal: request.signal,
     body: () => readBody(request),
     warn(message) {
-      if (exchange.warnings.length < maxWarnings && !exchange.warnings.includes(message))
-        exchange.warnings.push(message);
+      // A header holds printable ASCII only, and what is warned of may come from the client.
+      const text = message.replace(/[^\x20-\x7e]/g, "?").slice(0, maxWarningChars);
+      const used = exchange.warnings.reduce((sum, each) => sum + each.length, 0);
+      if (used + text.length <= maxWarningChars && !exchange.warnings.includes(text)) exchange.warnings.push(text);
     },
   };
 }
@@ -289,6 +301,7 @@ const reasons: Readonly<Record<number, string>> = {
 };
 
 interface Meters {
+  inFlight(kind: "read" | "write", count: number): void;
   readonly longRunning: { add(change: number): void };
   done(info: RequestInfo | undefined, method: string, code: number, ms: number): void;
 }
@@ -301,8 +314,10 @@ function createMeters(deps: ApiServerDeps): Meters {
     [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
   );
   const running: Gauge = deps.metrics.gauge("apiserver_longrunning_requests", "Watches and streams that are open.");
+  const inFlight: Gauge = deps.metrics.gauge("apiserver_current_inflight_requests", "Requests being handled, by kind.");
   let open = 0;
   return {
+    inFlight: (kind, count) => inFlight.set(count, { request_kind: kind === "read" ? "readOnly" : "mutating" }),
     longRunning: {
       add(change) {
         open += change;

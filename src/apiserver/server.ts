@@ -39,7 +39,7 @@ const closeGraceMs = 2000;
 const checkTimeoutMs = 5000;
 
 export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps): ApiServer {
-  let stopping = false;
+  let closing = new AbortController();
   const checks: HealthCheck[] = [
     { name: "ping", check() {} },
     { name: "log", check() {} },
@@ -49,7 +49,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
       name: "shutdown",
       readyOnly: true,
       check() {
-        if (stopping) throw new Error("process is shutting down");
+        if (closing.signal.aborted) throw new Error("process is shutting down");
       },
     },
   ];
@@ -62,7 +62,12 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
   };
   const protobuf = createProtobufFormat();
   const encoder = new Encoder({ clock: deps.clock, columnsFor: deps.columnsFor, protobuf });
-  const face = createHttpFace(options, deps, handler, { encoder, feed, hasProtobuf: protobuf.has });
+  const face = createHttpFace(options, deps, handler, {
+    encoder,
+    feed,
+    hasProtobuf: protobuf.has,
+    closing: () => closing.signal,
+  });
   let listening: HttpsServer | undefined;
   let tls = options.tls;
   return {
@@ -84,7 +89,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     service: {
       name: "apiserver",
       async run(signal, ready) {
-        stopping = false;
+        closing = new AbortController();
         if (tls) {
           const { host = "0.0.0.0", port = 6443 } = options;
           listening = await openHttpsServer({ host, port, tls, log: deps.log }, face);
@@ -96,7 +101,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
           if (signal.aborted) resolve();
           else signal.addEventListener("abort", () => resolve(), { once: true });
         });
-        stopping = true;
+        closing.abort();
         await expiry;
         await listening?.close(closeGraceMs);
         listening = undefined;

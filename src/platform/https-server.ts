@@ -244,6 +244,7 @@ class NodeResponse implements ServerResponse {
   readonly #over = new AbortController();
   readonly signal: AbortSignal;
   #waiting: (() => void)[] = [];
+  #ended = false;
   constructor(response: Http2ServerResponse) {
     this.#response = response;
     this.signal = this.#over.signal;
@@ -266,7 +267,7 @@ class NodeResponse implements ServerResponse {
     return this.#response.writableLength;
   }
   head(status: number, headers: ResponseHeaders): void {
-    if (this.#response.headersSent || this.signal.aborted) return;
+    if (this.#response.headersSent || this.#ended || this.signal.aborted) return;
     const out: Record<string, string | number | string[]> = {};
     for (const [name, value] of Object.entries(headers)) {
       if (value !== undefined) out[name] = typeof value === "object" ? [...value] : value;
@@ -277,7 +278,7 @@ class NodeResponse implements ServerResponse {
     if (!this.signal.aborted) (this.#response as unknown as { flushHeaders(): void }).flushHeaders();
   }
   write(chunk: Uint8Array | string): boolean {
-    if (this.signal.aborted) return true;
+    if (this.#ended || this.signal.aborted) return true;
     return this.#response.write(chunk as Buffer);
   }
   async drained(): Promise<void> {
@@ -287,7 +288,8 @@ class NodeResponse implements ServerResponse {
     });
   }
   end(chunk?: Uint8Array | string): void {
-    if (this.signal.aborted) return;
+    if (this.#ended || this.signal.aborted) return;
+    this.#ended = true;
     if (chunk === undefined) this.#response.end();
     else this.#response.end(chunk as Buffer);
   }

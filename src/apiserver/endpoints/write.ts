@@ -15,6 +15,8 @@ export interface WriteDeps {
   readonly feed: FeedDeps;
   /** Whether a kind has a protobuf message. */
   readonly hasProtobuf: (apiVersion: string, kind: string) => boolean;
+  /** Aborts when the server stops: watches then end properly, and their clients come back. */
+  readonly closing: () => AbortSignal;
 }
 
 export interface Exchange {
@@ -167,6 +169,13 @@ async function writeWatch(
   const stop = () => over.abort();
   request.signal.addEventListener("abort", stop, { once: true });
   if (request.signal.aborted) stop();
+  const closing = deps.closing();
+  const leave = () => {
+    response.end();
+    stop();
+  };
+  closing.addEventListener("abort", leave, { once: true });
+  if (closing.aborted) leave();
   const cut = () => {
     response.destroy();
     stop();
@@ -197,6 +206,7 @@ async function writeWatch(
     await runFeed(plan, deps.feed, sink, over.signal);
   } finally {
     request.signal.removeEventListener("abort", stop);
+    closing.removeEventListener("abort", leave);
   }
 }
 

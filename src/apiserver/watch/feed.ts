@@ -126,6 +126,23 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       sink.error(error.status);
       finish();
     };
+    const deliver = (events: readonly WatchEvent[]) => {
+      const out: FeedEvent[] = [];
+      let lost = false;
+      for (const event of events) {
+        let change = deps.changes.get(event);
+        if (!change) {
+          change = new WatchedChange(event);
+          deps.changes.set(event, change);
+        }
+        const seen = select(plan, change);
+        lost = seen === "lost";
+        if (lost) break;
+        if (seen && seen !== "lost") out.push(seen);
+      }
+      if (out.length > 0) sink.events(out);
+      if (lost) fail(expired("the state before a deletion is no longer known; list again"));
+    };
     let watch: ReturnType<Backend["watch"]> | undefined;
     // Exactly one object: its key; else the folder.
     const folder = collectionPrefix(plan.storage.info, plan.namespace);
@@ -136,22 +153,12 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       {
         onEvents(events) {
           if (over) return;
-          const out: FeedEvent[] = [];
-          for (const event of events) {
-            let change = deps.changes.get(event);
-            if (!change) {
-              change = new WatchedChange(event);
-              deps.changes.set(event, change);
-            }
-            const seen = select(plan, change);
-            if (seen === "lost") {
-              if (out.length > 0) sink.events(out);
-              fail(expired("the state before a deletion is no longer known; list again"));
-              return;
-            }
-            if (seen) out.push(seen);
+          try {
+            deliver(events);
+          } catch (error) {
+            // A value nobody can read: the client lists again and meets the same error there, with its text.
+            fail(toApiError(error));
           }
-          if (out.length > 0) sink.events(out);
         },
         onEnd(error) {
           if (over) return;
