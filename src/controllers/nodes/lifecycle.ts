@@ -3,7 +3,7 @@
 // (eviction.ts). Silence is measured from when a change was last seen here, on the monotonic clock, so that neither a
 // wrong wall clock nor our own restart makes a node look dead.
 // Upstream counterpart: pkg/controller/nodelifecycle/node_lifecycle_controller.go.
-import { rfc3339 } from "#base/clock.ts";
+import { type Clock, rfc3339 } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
@@ -149,19 +149,18 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
         for (const informer of [nodeStore, leaseStore, podStore]) await informer.whenSynced(signal);
         ready();
         // Changes of nodes wake the loop early, so that taints follow conditions within moments.
-        let wake = () => {};
-        const unsubscribe = nodeStore.addHandler({ add: () => wake(), update: () => wake() });
+        const bell = new Bell();
+        const unsubscribe = nodeStore.addHandler({ add: () => bell.ring(), update: () => bell.ring() });
         try {
           while (!signal.aborted) {
+            bell.reset();
             try {
               await round();
             } catch (error) {
               if (isAbort(error, signal)) break;
               log.debug("node round failed", { error: messageOf(error) });
             }
-            await pause(clock, periodMs, signal, (fn) => {
-              wake = fn;
-            });
+            await bell.wait(clock, periodMs, signal);
           }
         } finally {
           unsubscribe();
@@ -173,25 +172,33 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
   };
 }
 
-/** Waits for `ms`, a wake-up or the end, whichever is first. */
-async function pause(
-  clock: ControllerDeps["clock"],
-  ms: number,
-  signal: AbortSignal,
-  expose: (wake: () => void) => void,
-): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const end = () => {
-      cancel();
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const cancel = clock.after(ms, end);
-    signal.addEventListener("abort", end, { once: true });
-    expose(end);
-    if (signal.aborted) end();
-  });
-  expose(() => {});
+/** Wakes a loop that sleeps between rounds; a ring during a round is heard at its end. */
+class Bell {
+  #rung = false;
+  #wake = () => {};
+
+  ring(): void {
+    this.#rung = true;
+    this.#wake();
+  }
+  reset(): void {
+    this.#rung = false;
+  }
+  /** Until rung, `ms` have passed or the signal aborts. */
+  async wait(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const end = () => {
+        cancel();
+        signal.removeEventListener("abort", end);
+        this.#wake = () => {};
+        resolve();
+      };
+      const cancel = clock.after(ms, end);
+      signal.addEventListener("abort", end, { once: true });
+      this.#wake = end;
+      if (this.#rung || signal.aborted) end();
+    });
+  }
 }
 
 /** Sets DisruptionTarget on a pod that is about to be removed by the control plane. */
