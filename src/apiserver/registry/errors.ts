@@ -2,9 +2,6 @@
 import { AppError, messageOf } from "#base/errors.ts";
 import { ApiError, expired, internalError, requestTooLarge, serviceUnavailable } from "#model/status.ts";
 
-export const expiredList =
-  "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.";
-
 const byCode: Readonly<Record<string, (error: AppError) => ApiError>> = {
   DATASTORE_COMPACTED: () => expired("The resourceVersion for the provided list is too old."),
   DATASTORE_CLOSED: () => serviceUnavailable("the datastore is shutting down"),

@@ -2,13 +2,7 @@
 // Upstream counterpart: storage.Interface over etcd3.
 
 import { hasCode } from "#base/errors.ts";
-import {
-  revision as asRevision,
-  type Backend,
-  prefixRange,
-  type Revision,
-  type StorageClass,
-} from "#datastore/backend.ts";
+import { revision as asRevision, type Backend, prefixRange, type StorageClass } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { type DecodeCache, encodeStored, type Item, type Layout, layoutOf } from "./codec.ts";
@@ -116,5 +110,3 @@ export class ResourceStorage {
     return item;
   }
 }
-
-export type { Revision };
