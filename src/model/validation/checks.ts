@@ -1,5 +1,6 @@
 // Small checks that most kinds are made of. Each takes the path and the value and returns what is wrong.
 import type { LabelSelector } from "../gen/meta-v1.ts";
+import { quantityError } from "../quantity.ts";
 import {
   type FieldError,
   fieldDuplicate,
@@ -8,7 +9,7 @@ import {
   fieldNotSupported,
   fieldRequired,
 } from "../status.ts";
-import { parseAmount } from "./amount.ts";
+import { nanoOf } from "./amount.ts";
 import { type Check, labelValue, qualifiedName } from "./names.ts";
 
 /** One "Invalid value" per problem that `check` finds. */
@@ -86,11 +87,6 @@ export function labels(path: string, map: Readonly<Record<string, string>> | und
   ]);
 }
 
-export interface SelectorOptions {
-  /** Values that no label can have are let through where an old object holds them. */
-  readonly allowsEmpty: boolean;
-}
-
 export function labelSelector(path: string, selector: LabelSelector | undefined): FieldError[] {
   const errors: FieldError[] = [];
   for (const [key, value] of Object.entries(selector?.matchLabels ?? {})) {
@@ -127,25 +123,11 @@ export function labelSelector(path: string, selector: LabelSelector | undefined)
 export const selectorIsEmpty = (selector: LabelSelector | undefined): boolean =>
   Object.keys(selector?.matchLabels ?? {}).length === 0 && (selector?.matchExpressions ?? []).length === 0;
 
-/** Does the selector pick these labels? */
-export function selects(selector: LabelSelector, map: Readonly<Record<string, string>>): boolean {
-  const has = (key: string) => Object.hasOwn(map, key);
-  for (const [key, value] of Object.entries(selector.matchLabels ?? {}))
-    if (!has(key) || map[key] !== value) return false;
-  return (selector.matchExpressions ?? []).every(({ key, operator, values = [] }) => {
-    if (operator === "In") return has(key) && values.includes(map[key] ?? "");
-    if (operator === "NotIn") return !has(key) || !values.includes(map[key] ?? "");
-    return operator === "Exists" ? has(key) : !has(key);
-  });
-}
-
-const quantityForm = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-
 /** A quantity that is not negative. */
 export function quantity(path: string, value: string | number): FieldError[] {
-  const amount = parseAmount(value);
-  if (amount === undefined) return [fieldInvalid(path, value, quantityForm)];
-  return amount < 0 ? [fieldInvalid(path, String(value), "must be greater than or equal to 0")] : [];
+  const amount = nanoOf(value);
+  if (amount === undefined) return [fieldInvalid(path, value, quantityError)];
+  return amount < 0n ? [fieldInvalid(path, String(value), "must be greater than or equal to 0")] : [];
 }
 
 /** An int or a percentage, as in maxSurge. */

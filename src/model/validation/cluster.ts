@@ -14,7 +14,7 @@ import {
   fieldTooLong,
   fieldTooMany,
 } from "../status.ts";
-import { parseAmount } from "./amount.ts";
+import { nanoOf } from "./amount.ts";
 import {
   checked,
   labelSelector,
@@ -327,7 +327,7 @@ export function validateLimitRange({ spec }: LimitRange): FieldError[] {
         found.push(...quantity(`${at}.${field}[${name}]`, amount));
     }
     for (const [name, amount] of Object.entries(item.min ?? {})) {
-      const [low, high] = [parseAmount(amount), parseAmount(item.max?.[name])];
+      const [low, high] = [nanoOf(amount), nanoOf(item.max?.[name])];
       if (low === undefined || high === undefined || low <= high) continue;
       const why = `min value ${amount} is greater than max value ${item.max?.[name]}`;
       found.push(fieldInvalid(`${at}.min[${name}]`, String(amount), why));

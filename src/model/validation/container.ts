@@ -22,7 +22,7 @@ import {
   fieldNotFound,
   fieldRequired,
 } from "../status.ts";
-import { parseAmount } from "./amount.ts";
+import { isWhole, nanoOf } from "./amount.ts";
 import {
   checked,
   noDuplicates,
@@ -300,8 +300,8 @@ export function validateResources(path: string, resources: ResourceRequirements 
   const requests = resources?.requests ?? {};
   const amount = (at: string, name: string, value: string | number): void => {
     errors.push(...validateResourceName(at, name), ...quantity(`${at}[${name}]`, value));
-    const number = parseAmount(value);
-    if (name.includes("/") && number !== undefined && !Number.isInteger(number)) {
+    const number = nanoOf(value);
+    if (name.includes("/") && number !== undefined && !isWhole(number)) {
       errors.push(fieldInvalid(`${at}[${name}]`, String(value), "must be an integer"));
     }
   };
@@ -311,8 +311,8 @@ export function validateResources(path: string, resources: ResourceRequirements 
   for (const [name, value] of Object.entries(requests)) {
     amount(`${path}.requests`, name, value);
     const limit = Object.hasOwn(limits, name) ? limits[name] : undefined;
-    const asked = parseAmount(value);
-    const most = parseAmount(limit);
+    const asked = nanoOf(value);
+    const most = nanoOf(limit);
     if (limit === undefined) {
       if (!mayOvercommit(name)) {
         errors.push(fieldRequired(`${path}.limits`, "Limit must be set for non overcommitable resources"));

@@ -3,7 +3,7 @@ import type { PersistentVolume, PersistentVolumeClaim } from "../gen/core-v1.ts"
 import type { StorageClass } from "../gen/storage-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
 import { validateNodeTerm } from "./affinity.ts";
-import { parseAmount } from "./amount.ts";
+import { nanoOf } from "./amount.ts";
 import { checked, labelSelector, oneOf, quantity, requiredOneOf, same } from "./checks.ts";
 import { validateNoBackSteps } from "./container.ts";
 import { dns1123Subdomain, qualifiedName } from "./names.ts";
@@ -42,7 +42,7 @@ export function validateClaim({ spec }: PersistentVolumeClaim): FieldError[] {
   const storage = spec.resources?.requests?.["storage"];
   const path = "spec.resources[storage]";
   if (storage === undefined) errors.push(fieldRequired(path));
-  else if (!((parseAmount(storage) ?? 0) > 0)) {
+  else if ((nanoOf(storage) ?? 0n) <= 0n) {
     const wrong = quantity(path, storage);
     errors.push(...(wrong.length > 0 ? wrong : [fieldInvalid(path, String(storage), "must be greater than zero")]));
   }
@@ -58,8 +58,8 @@ export function validateClaimUpdate(claim: PersistentVolumeClaim, old: Persisten
   if (!before.volumeName && next.volumeName) delete next.volumeName;
   const isBound = old.status?.phase === "Bound";
   if (isBound) {
-    const asked = parseAmount(claim.spec?.resources?.requests?.["storage"]);
-    const had = parseAmount(old.spec?.resources?.requests?.["storage"]);
+    const asked = nanoOf(claim.spec?.resources?.requests?.["storage"]);
+    const had = nanoOf(old.spec?.resources?.requests?.["storage"]);
     if (asked !== undefined && had !== undefined && asked < had) {
       errors.push(fieldForbidden("spec.resources.requests.storage", "field can not be less than previous value"));
     }

@@ -6,6 +6,7 @@ import type { CronJob, Job, JobSpec } from "../gen/batch-v1.ts";
 import type { PodTemplate, PodTemplateSpec, ReplicationController } from "../gen/core-v1.ts";
 import type { LabelSelector } from "../gen/meta-v1.ts";
 import type { PodDisruptionBudget } from "../gen/policy-v1.ts";
+import { matchesLabelSelector } from "../label-selector.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
 import {
   intOrPercent,
@@ -16,7 +17,6 @@ import {
   requiredOneOf,
   same,
   selectorIsEmpty,
-  selects,
   unchanged,
 } from "./checks.ts";
 import { cronProblem } from "./cron-form.ts";
@@ -51,7 +51,7 @@ function validateSelecting(spec: Selecting, name: string): FieldError[] {
 function validateTemplate(template: PodTemplateSpec | undefined, selector: LabelSelector | undefined): FieldError[] {
   const errors: FieldError[] = [];
   const own = template?.metadata?.labels ?? {};
-  if (selector && !selectorIsEmpty(selector) && !selects(selector, own)) {
+  if (selector && !selectorIsEmpty(selector) && !matchesLabelSelector(selector, own)) {
     const why = "`selector` does not match template `labels`";
     errors.push(invalidGo("spec.template.metadata.labels", goMap(template?.metadata?.labels), why));
   }
@@ -220,7 +220,7 @@ export function validateJob(job: Job): FieldError[] {
   else {
     errors.push(...labelSelector("spec.selector", spec.selector));
     const own = spec.template?.metadata?.labels;
-    if (!selects(spec.selector, own ?? {})) {
+    if (!matchesLabelSelector(spec.selector, own ?? {})) {
       const why = "`selector` does not match template `labels`";
       errors.push(invalidGo("spec.template.metadata.labels", goMap(own), why));
     }

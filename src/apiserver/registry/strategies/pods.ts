@@ -3,7 +3,7 @@
 import { rfc3339 } from "#base/clock.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import { conflict } from "#model/status.ts";
-import { parseAmount } from "#model/validation/amount.ts";
+import { nanoOf } from "#model/validation/amount.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
 import { keepStatus } from "./plain.ts";
 
@@ -87,11 +87,11 @@ export function qosClassOf(pod: Pod): "Guaranteed" | "Burstable" | "BestEffort" 
   let isGuaranteed = true;
   for (const container of containers) {
     for (const resource of ["cpu", "memory"]) {
-      const limit = parseAmount(container.resources?.limits?.[resource]) ?? 0;
+      const limit = nanoOf(container.resources?.limits?.[resource]) ?? 0n;
       // An absent request is the limit; zero asks for nothing.
-      const request = parseAmount(container.resources?.requests?.[resource]) ?? limit;
-      if (request > 0 || limit > 0) asksAnything = true;
-      if (limit <= 0 || request !== limit) isGuaranteed = false;
+      const request = nanoOf(container.resources?.requests?.[resource]) ?? limit;
+      if (request > 0n || limit > 0n) asksAnything = true;
+      if (limit <= 0n || request !== limit) isGuaranteed = false;
     }
   }
   if (!asksAnything) return "BestEffort";
