@@ -183,6 +183,18 @@ test("YAML and protobuf bodies give the same object as JSON", () => {
   expect(object["spec"]).toMatchObject(json["spec"] as object);
 });
 
+test("numbers beyond 2^53 come out as numbers from every format", () => {
+  const bytes = encodeProtobuf(pod({ terminationGracePeriodSeconds: 2n ** 60n, containers: [] }), pods.type);
+  const yaml = "kind: Pod\nspec: {terminationGracePeriodSeconds: 1152921504606846976}\n";
+  for (const [body, contentType] of [
+    [bytes, "protobuf"],
+    [encode(yaml), "yaml"],
+  ] as const) {
+    const { object } = decodeObject(body, pods, { contentType });
+    expect(object["spec"]).toMatchObject({ terminationGracePeriodSeconds: 2 ** 60 });
+  }
+});
+
 test("hostile keys stay data", () => {
   const { object } = decodeObject(encode('{"data":{"__proto__":"x"},"__proto__":{"a":1}}'), configMaps);
   expect(Object.keys(object["data"] as object)).toEqual(["__proto__"]);

@@ -65,8 +65,12 @@ export function decodeObject(bytes: Uint8Array, info: Decodable, options: Decode
  * Rejects with BadRequest when a member has the wrong type. `report` gets unknown fields.
  */
 export function normalizeObject(value: unknown, info: Decodable, report?: (text: string) => void): UnknownObject {
+  return attemptKind(info, () => decodeValue(value as Record<string, unknown>, info, report));
+}
+
+function attemptKind<T>(info: Decodable, work: () => T): T {
   try {
-    return decodeValue(value as Record<string, unknown>, info, report);
+    return work();
   } catch (error) {
     if (error instanceof DecodeError) throw cannotBeHandled(groupVersion(info), info.kind, info, error.message);
     throw error;
@@ -99,7 +103,7 @@ function parse(
   let value: unknown;
   if (contentType === "yaml") {
     try {
-      value = parseYaml(text);
+      value = withoutBigints(parseYaml(text));
     } catch (error) {
       throw unrecognized(info, `couldn't get version/kind; json parse error: ${messageOf(error)}`, bytes);
     }
@@ -121,6 +125,10 @@ function parse(
     bytes,
   );
 }
+
+/** Objects are JSON from here on, where a whole number beyond 2^53 is the nearest double. */
+const withoutBigints = (value: unknown): unknown =>
+  JSON.parse(JSON.stringify(value, (_, member: unknown) => (typeof member === "bigint" ? Number(member) : member)));
 
 function textMember(parsed: Record<string, unknown>, name: string, bytes: Uint8Array, info: Decodable): string {
   const value = Object.hasOwn(parsed, name) ? parsed[name] : undefined;
@@ -179,7 +187,8 @@ function decodeBinary(bytes: Uint8Array, info: Decodable): UnknownObject {
     throw unrecognized(info, messageOf(error), bytes);
   }
   checkKind(decoded.apiVersion || groupVersion(info), decoded.kind || info.kind, info);
-  return { ...decoded.object, apiVersion: groupVersion(info), kind: info.kind } as UnknownObject;
+  const object = attemptKind(info, () => decodeValue(decoded.object, info, undefined));
+  return { ...object, apiVersion: groupVersion(info), kind: info.kind };
 }
 
 // Typed walk
@@ -281,6 +290,8 @@ function decodeSingle(value: unknown, field: FieldFacts, owner: MessageFacts, wa
       if (!Number.isInteger(value) || value < -(2 ** 31) || value > 2 ** 31 - 1) throw wrong();
       return value;
     case "int64":
+      // Protobuf yields bigints where a double is not exact; JSON text has nothing better than the nearest double.
+      if (typeof value === "bigint") return Number(value);
       if (typeof value !== "number" || !Number.isInteger(value) || Math.abs(value) > 2 ** 63) throw wrong();
       return value;
     case "uint32":
