@@ -39,12 +39,25 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits): Promise
 }
 
 /** Removes the pod's folders once its containers are gone; what is still busy stays for the next time. */
-export async function removePodCgroup(path: string): Promise<void> {
-  if (await isUnified()) {
-    await removeEmptyFolder(`${root}${path}`);
-    return;
+export async function removePodCgroups(podUid: string): Promise<void> {
+  // The QoS class of a pod that only the runtime remembers is not known, so all three places are looked at.
+  for (const qos of ["", "/burstable", "/besteffort"]) await removeCgroup(`/kubepods${qos}/pod${podUid}`);
+}
+
+/** Every cgroup of pods on this machine; when all of them have ended. */
+export const removeAllCgroups = (): Promise<void> => removeCgroup("/kubepods");
+
+async function removeCgroup(path: string): Promise<void> {
+  if (await isUnified()) return removeNested(`${root}${path}`);
+  for (const controller of await listFolder(root)) {
+    if (controller.isDirectory()) await removeNested(`${root}/${controller.name}${path}`);
   }
-  for (const controller of await listFolder(root)) await removeEmptyFolder(`${root}/${controller.name}${path}`);
+}
+
+/** runc leaves empty folders in trees it does not limit (v1 beside a bare v2), so children go first. */
+async function removeNested(path: string): Promise<void> {
+  for (const child of await listFolder(path)) if (child.isDirectory()) await removeNested(`${path}/${child.name}`);
+  await removeEmptyFolder(path);
 }
 
 const isUnified = (): Promise<boolean> => exists(`${root}/cgroup.controllers`);

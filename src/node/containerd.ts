@@ -11,6 +11,7 @@ import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.
 import { removeFile, removeTree, renamePath } from "#platform/folders.ts";
 import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
+import { removeAllCgroups } from "./cgroups.ts";
 import { createCri } from "./cri.ts";
 
 export interface ContainerdOptions {
@@ -218,6 +219,7 @@ export async function stopAllPods(
   await removeFile(pidFileOf(options));
   await unmountBelow([options.state, options.root, ...(options.podsDir ? [options.podsDir] : [])], deps);
   await removeTree(options.state);
+  await removeAllCgroups();
 }
 
 async function attempt(log: Logger, work: () => Promise<void>): Promise<void> {

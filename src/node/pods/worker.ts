@@ -10,7 +10,7 @@ import { messageOf } from "#base/errors.ts";
 import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { pods } from "#model/resources.ts";
 import { isApiError, isConflict, isNotFound } from "#model/status.ts";
-import { removePodCgroup } from "../cgroups.ts";
+import { removePodCgroups } from "../cgroups.ts";
 import { VolumeError } from "../volumes/volumes.ts";
 import {
   createSandbox,
@@ -28,7 +28,6 @@ import { podLogFolder } from "./cri-config.ts";
 import { createPullBackOff, pullWaiting } from "./images.ts";
 import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
 import { allContainers, type Plan, planPod, podLabel, sandboxHold } from "./plan.ts";
-import { podCgroup } from "./resources.ts";
 import { podStatus } from "./status.ts";
 import { statusPatch } from "./status-patch.ts";
 
@@ -406,7 +405,7 @@ export class PodWorker {
     }
     await volumes.remove(this.uid);
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
-    await removePodCgroup(podCgroup(pod));
+    await removePodCgroups(this.uid);
     if (!this.#gone) {
       try {
         const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };
