@@ -60,14 +60,6 @@ export function decodeObject(bytes: Uint8Array, info: Decodable, options: Decode
   return { object: { ...object, apiVersion: groupVersion(info), kind: info.kind }, warnings: strictErrors };
 }
 
-/**
- * Checks and normalises a parsed object, without the envelope: what patches use on their result.
- * Rejects with BadRequest when a member has the wrong type. `report` gets unknown fields.
- */
-export function normalizeObject(value: unknown, info: Decodable, report?: (text: string) => void): UnknownObject {
-  return attemptKind(info, () => decodeValue(value as Record<string, unknown>, info, report));
-}
-
 function attemptKind<T>(info: Decodable, work: () => T): T {
   try {
     return work();

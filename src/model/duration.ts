@@ -31,7 +31,6 @@ export function parseDurationNanoseconds(text: string): number {
   total = Math.round(total);
   return sign === "-" ? -total : total;
 }
-export const parseDurationMs = (text: string): number => parseDurationNanoseconds(text) / 1e6;
 
 /** As Go's Duration.String. */
 export function formatDurationNanoseconds(nanoseconds: number | bigint): string {
@@ -54,4 +53,3 @@ export function formatDurationNanoseconds(nanoseconds: number | bigint): string 
   const seconds = fraction(rest % 60_000_000_000n, 1_000_000_000n);
   return `${sign}${hours > 0n ? `${hours}h` : ""}${hours > 0n || minutes > 0n ? `${minutes}m` : ""}${seconds}s`;
 }
-export const formatDurationMs = (ms: number): string => formatDurationNanoseconds(Math.round(ms * 1e6));

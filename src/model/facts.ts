@@ -8,10 +8,6 @@
 import { assert } from "#base/assert.ts";
 import { factsText } from "./gen/facts.ts";
 
-export type ScalarType = "string" | "bool" | "int32" | "int64" | "uint32" | "uint64" | "double" | "bytes";
-/** Types that JSON shows as a string, a number or anything, whatever their message looks like. */
-export type SpecialType = "time" | "microtime" | "duration" | "quantity" | "intstr" | "raw" | "fields" | "strings";
-
 export interface FieldFacts {
   /** JSON name; empty for inline fields. */
   readonly name: string;

@@ -82,12 +82,6 @@ export function isQuantity(text: unknown): boolean {
   }
 }
 
-export const quantityFromMilli = (milli: bigint | number, format: QuantityFormat = "DecimalSI"): Quantity =>
-  quantityOf(BigInt(milli) * 1_000_000n, format);
-export const quantityFromUnits = (units: bigint | number, format: QuantityFormat = "DecimalSI"): Quantity =>
-  quantityOf(BigInt(units) * nanoPerUnit, format);
-export const zeroQuantity = (): Quantity => quantityOf(0n, "DecimalSI");
-
 type QuantityLike = Quantity | string | number;
 const read = (value: QuantityLike): Quantity => (typeof value === "object" ? value : parseQuantity(value));
 
