@@ -9,12 +9,14 @@ import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createDaemonSetController } from "./workloads/daemonset/controller.ts";
 import { createDeploymentController } from "./workloads/deployment/controller.ts";
 import { createJobController, createTtlAfterFinishedController } from "./workloads/job/controller.ts";
 import {
   createReplicaSetController,
   createReplicationControllerController,
 } from "./workloads/replicaset/controller.ts";
+import { createStatefulSetController } from "./workloads/statefulset/controller.ts";
 
 /** `events` must be run by whoever made it (it is a Service), as must `informers`. */
 export interface ControllersDeps extends ControllerDeps {
@@ -30,6 +32,8 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createDeploymentController(deps),
     createReplicaSetController(deps),
     createReplicationControllerController(deps),
+    createDaemonSetController(deps),
+    createStatefulSetController(deps),
     createJobController(deps),
     createTtlAfterFinishedController(deps),
     createEndpointsController(deps),

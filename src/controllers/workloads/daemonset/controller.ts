@@ -1,0 +1,191 @@
+// Daemon sets: one pod on every node that fits, exchanged node by node when the template changes.
+// Upstream counterpart: pkg/controller/daemon. A surge during updates is not made: pods are exchanged in place.
+import type { Service } from "#base/service.ts";
+import type { DaemonSet } from "#model/gen/apps-v1.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { controllerRevisions, daemonSets, nodes, pods } from "#model/resources.ts";
+import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
+import { isEqual } from "../../runtime/equal.ts";
+import { Expectations } from "../../runtime/expectations.ts";
+import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { createPodControl, maxBurst, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
+import { revisionHashLabel, syncRevision, trimRevisions } from "../../runtime/revisions.ts";
+import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
+import { nodeOf, planPlacement, planStatus, planUpdate, podSpecFor } from "./plan.ts";
+
+const name = "daemonset-controller";
+/** Upstream backs off from 1 s to 15 min per node; a pod that ends at once must not spin. */
+const minReplaceMs = 1000;
+const maxReplaceMs = 900_000;
+
+export function createDaemonSetController(deps: ControllerDeps): Service {
+  const { client, clock } = deps;
+  const setStore = deps.informers.informer(daemonSets);
+  const podStore = deps.informers.informer(pods);
+  const nodeStore = deps.informers.informer(nodes);
+  const revisionStore = deps.informers.informer(controllerRevisions);
+  const events = deps.events.as(name);
+  const resource = daemonSets as ResourceInfo;
+  const podControl = createPodControl(client, events, resource);
+  const expectations = new Expectations(clock);
+  /** Per set and node: when the last ended pod was replaced, and how long to wait next time. */
+  const replaced = new Map<string, { atMs: number; pauseMs: number }>();
+  indexByController(podStore);
+  indexByController(revisionStore);
+
+  const setKeyOf = (pod: Pod) => controllerKey(pod, "DaemonSet");
+  const seeDeletion = (pod: Pod) => {
+    const key = setKeyOf(pod);
+    if (key) expectations.deletionSeen(key, uidOf(pod));
+  };
+  podStore.addHandler({
+    add(pod) {
+      const key = setKeyOf(pod);
+      if (isDeleting(pod)) seeDeletion(pod);
+      else if (key) expectations.creationSeen(key);
+    },
+    update(pod) {
+      if (isDeleting(pod)) seeDeletion(pod);
+    },
+    delete: seeDeletion,
+  });
+
+  async function remove(key: string, set: DaemonSet, doomed: readonly Pod[]): Promise<void> {
+    expectations.expectDeletions(key, doomed.map(uidOf));
+    const results = await Promise.allSettled(doomed.map((pod) => podControl.delete(pod, set)));
+    results.forEach((result, i) => {
+      if (result.status === "rejected") expectations.deletionSeen(key, uidOf(doomed[i]!));
+    });
+    const failed = results.find((r) => r.status === "rejected");
+    if (failed) throw failed.reason;
+  }
+
+  async function create(key: string, set: DaemonSet, where: readonly string[], hash: string): Promise<void> {
+    const wanted = where.slice(0, maxBurst);
+    const generation = set.metadata.annotations?.["deprecated.daemonset.template.generation"];
+    expectations.expectCreations(key, wanted.length);
+    const { done, error } = await slowStart(wanted.length, (i) => {
+      const reference = controllerReference(resource, set);
+      const options = { namespace: namespaceOf(set), generateName: `${nameOf(set)}-`, reference };
+      const pod = podFromTemplate(set.spec.template, options);
+      pod.metadata.labels = {
+        ...pod.metadata.labels,
+        [revisionHashLabel]: hash,
+        ...(generation ? { "pod-template-generation": generation } : {}),
+      };
+      pod.spec = podSpecFor(pod.spec, wanted[i]!);
+      return podControl.create(pod, set);
+    });
+    for (let i = done; i < wanted.length; i++) expectations.creationSeen(key);
+    if (error !== undefined && !isNamespaceTerminating(error)) throw error;
+  }
+
+  /** Ended pods that may be replaced now; asks to look again for the others. */
+  function due(key: string, set: DaemonSet, ended: readonly Pod[], again: (ms: number) => void): Pod[] {
+    const nowMs = clock.monotonicMs();
+    return ended.filter((pod) => {
+      const id = `${key}/${nodeOf(pod)}`;
+      const last = replaced.get(id);
+      const waitMs = last ? last.atMs + last.pauseMs - nowMs : 0;
+      if (waitMs > 0) {
+        again(waitMs);
+        return false;
+      }
+      const isQuiet = !last || nowMs - last.atMs > 2 * maxReplaceMs;
+      replaced.set(id, { atMs: nowMs, pauseMs: isQuiet ? minReplaceMs : Math.min(maxReplaceMs, last.pauseMs * 2) });
+      const isFailed = pod.status?.phase === "Failed";
+      const reason = isFailed ? "FailedDaemonPod" : "SucceededDaemonPod";
+      const what = isFailed ? "failed" : "succeeded";
+      const message = `Found ${what} daemon pod ${keyOf(pod)} on node ${nodeOf(pod)}, will try to ${isFailed ? "kill" : "delete"} it`;
+      events.record({ resource, object: set, type: isFailed ? "Warning" : "Normal", reason, message });
+      return true;
+    });
+  }
+
+  async function sync(key: string, again: (ms: number) => void): Promise<void> {
+    const set = setStore.get(key);
+    if (!set) {
+      expectations.forget(key);
+      for (const id of replaced.keys()) if (id.startsWith(`${key}/`)) replaced.delete(id);
+      return;
+    }
+    if (isEmptySelector(set.spec.selector)) {
+      const message = "This daemon set is selecting all pods. A non-empty selector is required.";
+      events.record({ resource, object: set, type: "Warning", reason: "SelectingAll", message });
+      return;
+    }
+    if (isDeleting(set)) return;
+    const collisionCount = set.status?.collisionCount;
+    const { template } = set.spec;
+    const revision = await syncRevision(client, {
+      store: revisionStore,
+      owner: set,
+      resource,
+      template,
+      collisionCount,
+    });
+    if (!revision.ok) {
+      const status = {
+        ...planStatus(set, [], [], "", clock.now()),
+        ...set.status,
+        collisionCount: (collisionCount ?? 0) + 1,
+      };
+      await client.updateStatus(daemonSets, { ...set, status });
+      return;
+    }
+    const hash = revision.current.metadata.labels?.[revisionHashLabel] ?? "";
+    const isCertain = expectations.satisfied(key);
+    const owned = await claim(client, {
+      owner: set,
+      ownerResource: daemonSets,
+      dependents: podStore,
+      dependentResource: pods,
+      matches: matcherOf(set.spec.selector),
+    });
+    const allNodes = nodeStore.list();
+    if (isCertain) {
+      const plan = planPlacement(set, allNodes, owned);
+      const ready = due(key, set, plan.ended, again);
+      await remove(
+        key,
+        set,
+        plan.remove.filter((pod) => !plan.ended.includes(pod) || ready.includes(pod)),
+      );
+      await create(key, set, plan.create, hash);
+      if (expectations.satisfied(key)) await remove(key, set, planUpdate(set, allNodes, owned, hash, clock.now()));
+      const inUse = new Set(owned.map((pod) => pod.metadata.labels?.[revisionHashLabel]));
+      const isInUse = (r: (typeof revision.all)[number]) =>
+        r.metadata.uid === revision.current.metadata.uid || inUse.has(r.metadata.labels?.[revisionHashLabel]);
+      await trimRevisions(client, revision.all, isInUse, set.spec.revisionHistoryLimit ?? 10);
+    }
+    const status = planStatus(set, allNodes, owned, hash, clock.now());
+    if (!isEqual(status, set.status)) await client.updateStatus(daemonSets, { ...set, status });
+    const { minReadySeconds = 0 } = set.spec;
+    if (minReadySeconds > 0 && status.numberReady !== (status.numberAvailable ?? 0)) again(minReadySeconds * 1000);
+  }
+
+  return createController(
+    {
+      name,
+      workers: 2,
+      triggers: [
+        on(setStore),
+        on(podStore, function* (pod) {
+          if (controllerOf(pod)) {
+            yield setKeyOf(pod);
+            return;
+          }
+          for (const set of setStore.list(namespaceOf(pod))) {
+            if (matcherOf(set.spec.selector)(pod.metadata.labels ?? {})) yield keyOf(set);
+          }
+        }),
+        on(nodeStore, () => setStore.list().map(keyOf)),
+        on(revisionStore, (revision) => [controllerKey(revision, "DaemonSet")]),
+      ],
+      sync,
+    },
+    deps,
+  );
+}

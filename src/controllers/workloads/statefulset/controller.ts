@@ -1,0 +1,181 @@
+// Stateful sets: pods with lasting names and volumes, made and ended in order. The decisions are in plan.ts.
+// Upstream counterpart: pkg/controller/statefulset. Claims of volumeClaimTemplates are made and kept (the retention
+// policies Delete are not carried out); maxUnavailable of rolling updates is 1.
+import { messageOf } from "#base/errors.ts";
+import type { Service } from "#base/service.ts";
+import type { StatefulSet } from "#model/gen/apps-v1.ts";
+import type { Pod, PodTemplateSpec, Volume } from "#model/gen/core-v1.ts";
+import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { controllerRevisions, persistentVolumeClaims, pods, statefulSets } from "#model/resources.ts";
+import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
+import { isEqual } from "../../runtime/equal.ts";
+import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { podFromTemplate } from "../../runtime/pod-control.ts";
+import { revisionHashLabel, syncRevision, templateOf, trimRevisions } from "../../runtime/revisions.ts";
+import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
+import { ordinalOf, planSet, planStatus, revisionOf } from "./plan.ts";
+
+const name = "statefulset-controller";
+
+export function createStatefulSetController(deps: ControllerDeps): Service {
+  const { client, clock } = deps;
+  const setStore = deps.informers.informer(statefulSets);
+  const podStore = deps.informers.informer(pods);
+  const revisionStore = deps.informers.informer(controllerRevisions);
+  const resource = statefulSets as ResourceInfo;
+  const events = deps.events.as(name);
+  indexByController(podStore);
+  indexByController(revisionStore);
+
+  const say = (set: StatefulSet, isGood: boolean, verb: "create" | "delete", message: string) => {
+    const what = verb === "create" ? "Create" : "Delete";
+    const reason = `${isGood ? "Successful" : "Failed"}${what}`;
+    events.record({ resource, object: set, type: isGood ? "Normal" : "Warning", reason, message });
+  };
+
+  async function createClaims(set: StatefulSet, pod: Pod): Promise<void> {
+    for (const template of set.spec.volumeClaimTemplates ?? []) {
+      const claimName = `${nameOf(template)}-${nameOf(pod)}`;
+      const labels = { ...template.metadata.labels, ...set.spec.selector.matchLabels };
+      const metadata = { ...template.metadata, name: claimName, namespace: namespaceOf(set), labels };
+      const what = `create Claim ${claimName} Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+      try {
+        await client.create(persistentVolumeClaims, { metadata, spec: template.spec });
+        say(set, true, "create", `${what} success`);
+      } catch (error) {
+        if (isAlreadyExists(error)) continue;
+        say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
+        throw error;
+      }
+    }
+  }
+
+  async function createPod(set: StatefulSet, pod: Pod): Promise<void> {
+    const what = `create Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+    try {
+      await createClaims(set, pod);
+      await client.create(pods, pod);
+      say(set, true, "create", `${what} successful`);
+    } catch (error) {
+      // Names are fixed, so a store that is behind cannot make a second one.
+      if (isAlreadyExists(error) || isNamespaceTerminating(error)) return;
+      say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  async function deletePod(set: StatefulSet, pod: Pod): Promise<void> {
+    const what = `delete Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+    try {
+      const target = { name: nameOf(pod), namespace: namespaceOf(pod) };
+      await client.delete(pods, target, { preconditions: { uid: uidOf(pod) } });
+      say(set, true, "delete", `${what} successful`);
+    } catch (error) {
+      if (isNotFound(error)) return;
+      say(set, false, "delete", `${what} failed error: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  async function sync(key: string, again: (ms: number) => void): Promise<void> {
+    const set = setStore.get(key);
+    if (!set || isEmptySelector(set.spec.selector)) return;
+    const owned = await claim(client, {
+      owner: set,
+      ownerResource: statefulSets,
+      dependents: podStore,
+      dependentResource: pods,
+      matches: matcherOf(set.spec.selector),
+    });
+    const collisionCount = set.status?.collisionCount;
+    const { template } = set.spec;
+    const revision = await syncRevision(client, {
+      store: revisionStore,
+      owner: set,
+      resource,
+      template,
+      collisionCount,
+    });
+    if (!revision.ok) {
+      const status = { replicas: 0, availableReplicas: 0, ...set.status, collisionCount: (collisionCount ?? 0) + 1 };
+      await client.updateStatus(statefulSets, { ...set, status });
+      return;
+    }
+    const updateRevision = nameOf(revision.current);
+    const currentRevision = set.status?.currentRevision || updateRevision;
+    const input = { set, pods: owned, updateRevision, nowMs: clock.now() };
+    if (!isDeleting(set)) {
+      const plan = planSet(input);
+      const current = revision.all.find((r) => nameOf(r) === currentRevision);
+      const oldTemplate = (current && templateOf(current)) ?? template;
+      for (const { ordinal, isUpdated } of plan.create) {
+        const made = isUpdated
+          ? { template, revision: updateRevision }
+          : { template: oldTemplate, revision: currentRevision };
+        await createPod(set, podOf(set, ordinal, made.template, made.revision));
+      }
+      for (const pod of plan.remove) await deletePod(set, pod);
+      if (plan.isWaitingForAge) again((set.spec.minReadySeconds ?? 0) * 1000);
+    }
+    const status = planStatus({ ...input, currentRevision });
+    if (!isEqual(status, set.status)) await client.updateStatus(statefulSets, { ...set, status });
+    const inUse = new Set([updateRevision, status.currentRevision, ...owned.map(revisionOf)]);
+    await trimRevisions(client, revision.all, (r) => inUse.has(nameOf(r)), set.spec.revisionHistoryLimit ?? 10);
+  }
+
+  return createController(
+    {
+      name,
+      workers: 5,
+      triggers: [
+        on(setStore),
+        on(podStore, function* (pod) {
+          if (controllerOf(pod)) {
+            yield controllerKey(pod, "StatefulSet");
+            return;
+          }
+          for (const set of setStore.list(namespaceOf(pod))) {
+            if (ordinalOf(set, pod) !== undefined && matcherOf(set.spec.selector)(pod.metadata.labels ?? {}))
+              yield keyOf(set);
+          }
+        }),
+        on(revisionStore, (revision) => [controllerKey(revision, "StatefulSet")]),
+      ],
+      sync,
+    },
+    deps,
+  );
+}
+
+/** The pod of one ordinal: its name is its host name, under the governing service, and its claims are its own. */
+function podOf(set: StatefulSet, ordinal: number, template: PodTemplateSpec, revision: string): Pod {
+  const podName = `${nameOf(set)}-${ordinal}`;
+  const reference = controllerReference(statefulSets as ResourceInfo, set);
+  const pod = podFromTemplate(template, { namespace: namespaceOf(set), generateName: `${nameOf(set)}-`, reference });
+  const claims = (set.spec.volumeClaimTemplates ?? []).map(
+    (t): Volume => ({ name: nameOf(t), persistentVolumeClaim: { claimName: `${nameOf(t)}-${podName}` } }),
+  );
+  const others = (pod.spec.volumes ?? []).filter((v) => !claims.some((c) => c.name === v.name));
+  const { generateName: _, ...metadata } = pod.metadata;
+  return {
+    ...pod,
+    metadata: {
+      ...metadata,
+      name: podName,
+      labels: {
+        ...pod.metadata.labels,
+        "statefulset.kubernetes.io/pod-name": podName,
+        "apps.kubernetes.io/pod-index": String(ordinal),
+        [revisionHashLabel]: revision,
+      },
+    },
+    spec: {
+      ...pod.spec,
+      hostname: podName,
+      ...(set.spec.serviceName ? { subdomain: set.spec.serviceName } : {}),
+      ...(claims.length + others.length > 0 ? { volumes: [...claims, ...others] } : {}),
+    },
+  };
+}

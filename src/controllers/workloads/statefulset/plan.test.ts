@@ -1,0 +1,148 @@
+import { describe, expect, test } from "vitest";
+import type { StatefulSet } from "#model/gen/apps-v1.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { planSet } from "./plan.ts";
+
+const nowMs = Date.parse("2026-01-01T01:00:00Z");
+interface SetOptions {
+  readonly replicas: number;
+  readonly parallel?: boolean;
+  readonly partition?: number;
+  readonly onDelete?: boolean;
+  readonly current?: string;
+  readonly minReadySeconds?: number;
+  readonly start?: number;
+}
+const set = (o: SetOptions): StatefulSet =>
+  ({
+    metadata: { name: "x", namespace: "ns" },
+    spec: {
+      replicas: o.replicas,
+      podManagementPolicy: o.parallel ? "Parallel" : "OrderedReady",
+      updateStrategy: o.onDelete
+        ? { type: "OnDelete" }
+        : { type: "RollingUpdate", rollingUpdate: { partition: o.partition ?? 0 } },
+      ...(o.minReadySeconds ? { minReadySeconds: o.minReadySeconds } : {}),
+      ...(o.start ? { ordinals: { start: o.start } } : {}),
+    },
+    status: { replicas: 0, availableReplicas: 0, currentRevision: o.current ?? "new", updateRevision: "new" },
+  }) as unknown as StatefulSet;
+/** "2" ready and new; "2o" of the old revision; "2-" not ready; "2x" deleting; "2f" failed; "2y" ready just now. */
+const pod = (text: string): Pod => {
+  const is = (mark: string) => text.includes(mark);
+  const since = is("y") ? "2026-01-01T00:59:59Z" : "2026-01-01T00:00:00Z";
+  return {
+    metadata: {
+      name: `x-${Number.parseInt(text, 10)}`,
+      labels: { "controller-revision-hash": is("o") ? "old" : "new" },
+      ...(is("x") ? { deletionTimestamp: "2026-01-01T00:59:00Z" } : {}),
+    },
+    spec: { containers: [] },
+    status: {
+      phase: is("f") ? "Failed" : "Running",
+      conditions: [{ type: "Ready", status: is("-") || is("f") ? "False" : "True", lastTransitionTime: since }],
+    },
+  } as unknown as Pod;
+};
+const plan = (options: SetOptions, pods: string) => {
+  const input = { set: set(options), pods: pods.split(" ").filter(Boolean).map(pod), updateRevision: "new", nowMs };
+  const { create, remove, isWaitingForAge } = planSet(input);
+  return [
+    ...create.map((c) => `+${c.ordinal}${c.isUpdated ? "" : "o"}`),
+    ...remove.map((p) => `-${p.metadata.name?.slice(2)}`),
+    ...(isWaitingForAge ? ["wait"] : []),
+  ].join(" ");
+};
+
+describe.each<[string, SetOptions, readonly (readonly [pods: string, step: string])[]]>([
+  [
+    "growing in order",
+    { replicas: 3 },
+    [
+      ["", "+0"],
+      ["0-", ""],
+      ["0", "+1"],
+      ["0 1", "+2"],
+      ["0 1 2", ""],
+      ["0 2", "+1"],
+    ],
+  ],
+  [
+    "growing at once",
+    { replicas: 3, parallel: true },
+    [
+      ["", "+0 +1 +2"],
+      ["1-", "+0 +2"],
+    ],
+  ],
+  [
+    "shrinking from the end",
+    { replicas: 1 },
+    [
+      ["0 1 2", "-2"],
+      ["0 1 2x", ""],
+      ["0 1", "-1"],
+      ["0- 1", ""],
+    ],
+  ],
+  ["shrinking at once", { replicas: 1, parallel: true }, [["0 1 2", "-2 -1"]]],
+  [
+    "replacing what failed",
+    { replicas: 2 },
+    [
+      ["0f 1", "-0"],
+      ["0x 1", ""],
+    ],
+  ],
+  [
+    "rolling from the end",
+    { replicas: 3, current: "old" },
+    [
+      ["0o 1o 2o", "-2"],
+      ["0o 1o 2ox", ""],
+      ["0o 1o", "+2"],
+      ["0o 1o 2-", ""],
+      ["0o 1o 2", "-1"],
+      ["0o 2", "+1"],
+      ["1o 2", "+0o"],
+    ],
+  ],
+  [
+    "holding at the partition",
+    { replicas: 3, current: "old", partition: 2 },
+    [
+      ["0o 1o 2", ""],
+      ["0o 2", "+1o"],
+      ["0o 1o 2o", "-2"],
+    ],
+  ],
+  [
+    "rolling only what is deleted",
+    { replicas: 2, current: "old", onDelete: true },
+    [
+      ["0o 1o", ""],
+      ["0o", "+1"],
+    ],
+  ],
+  [
+    "waiting for age",
+    { replicas: 2, minReadySeconds: 10 },
+    [
+      ["0y", "wait"],
+      ["0", "+1"],
+    ],
+  ],
+  [
+    "counting from five",
+    { replicas: 2, start: 5 },
+    [
+      ["", "+5"],
+      ["5", "+6"],
+      ["0 5 6", "-0"],
+    ],
+  ],
+])("%s", (_, options, steps) => {
+  test.each(steps)("[%s] -> [%s]", (pods, step) => {
+    expect(plan(options, pods)).toBe(step);
+  });
+});
