@@ -1,0 +1,193 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Namespace, Node, PersistentVolumeClaim, Pod, ServiceAccount } from "#model/gen/core-v1.ts";
+import type { Role, RoleBinding } from "#model/gen/rbac-v1.ts";
+import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
+import type { StorageClass } from "#model/gen/storage-v1.ts";
+import * as resources from "#model/resources.ts";
+import { type Kinds, openKinds, refusal } from "../kinds.fixture.ts";
+
+let kinds: Kinds;
+beforeAll(async () => {
+  kinds = await openKinds();
+  const { client } = kinds;
+  await client.create(resources.serviceAccounts, {
+    metadata: { name: "default", namespace: "default" },
+  } as ServiceAccount);
+  await client.create(resources.serviceAccounts, {
+    metadata: { name: "plain", namespace: "default" },
+    automountServiceAccountToken: false,
+    imagePullSecrets: [{ name: "registry" }],
+  } as ServiceAccount);
+  await kinds.syncRbac();
+});
+afterAll(() => kinds.close());
+
+const pod = (name: string, spec: object = {}, namespace = "default"): Pod =>
+  ({ metadata: { name, namespace }, spec: { containers: [{ name: "c", image: "x" }], ...spec } }) as Pod;
+const create = (object: Pod) => kinds.client.create(resources.pods, object);
+
+describe("NamespaceLifecycle", () => {
+  test("nothing is made where there is no namespace, or in one that goes", async () => {
+    expect(await refusal(create(pod("p", {}, "nowhere")))).toBe('namespaces "nowhere" not found');
+    await kinds.client.create(resources.namespaces, { metadata: { name: "going" } } as Namespace);
+    await kinds.client.delete(resources.namespaces, { name: "going" });
+    expect(await refusal(create(pod("p", {}, "going")))).toBe(
+      'pods "p" is forbidden: unable to create new content in namespace going because it is being terminated',
+    );
+  });
+  test.each(["default", "kube-system", "kube-public"])("%s stays", async (name) => {
+    expect(await refusal(kinds.client.delete(resources.namespaces, { name }))).toBe(
+      `namespaces "${name}" is forbidden: this namespace may not be deleted`,
+    );
+  });
+});
+
+describe("ServiceAccount", () => {
+  test("the token is mounted into every container that has none", async () => {
+    const path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    const { spec } = await create(
+      pod("mounted", {
+        initContainers: [{ name: "i", image: "x" }],
+        containers: [
+          { name: "c", image: "x" },
+          { name: "own", image: "x", volumeMounts: [{ name: "v", mountPath: path }] },
+        ],
+        volumes: [{ name: "v", emptyDir: {} }],
+      }),
+    );
+    expect(spec.serviceAccountName).toBe("default");
+    expect(spec.serviceAccount).toBe("default");
+    const name = spec.volumes?.[1]?.name ?? "";
+    expect(name).toMatch(/^kube-api-access-[bcdfghjklmnpqrstvwxz2456789]{5}$/);
+    const mount = { name, readOnly: true, mountPath: path };
+    expect(spec.initContainers?.[0]?.volumeMounts).toEqual([mount]);
+    expect(spec.containers[0]?.volumeMounts).toEqual([mount]);
+    expect(spec.containers[1]?.volumeMounts).toEqual([{ name: "v", mountPath: path }]);
+    expect(spec.volumes?.[1]?.projected?.sources?.map((source) => Object.keys(source)[0])).toEqual([
+      "serviceAccountToken",
+      "configMap",
+      "downwardAPI",
+    ]);
+  });
+
+  test("an account may say no, and bring pull secrets", async () => {
+    const { spec } = await create(pod("plain", { serviceAccountName: "plain" }));
+    expect(spec.volumes ?? []).toEqual([]);
+    expect(spec.imagePullSecrets).toEqual([{ name: "registry" }]);
+  });
+
+  test("an account must exist", async () => {
+    expect(await refusal(create(pod("p", { serviceAccountName: "ghost" })))).toBe(
+      'pods "p" is forbidden: error looking up service account default/ghost: serviceaccount "ghost" not found',
+    );
+  });
+});
+
+describe("Priority", () => {
+  test.each<[string, object, number, string]>([
+    ["none", {}, 0, "PreemptLowerPriority"],
+    ["system", { priorityClassName: "system-node-critical" }, 2_000_001_000, "PreemptLowerPriority"],
+  ])("%s", async (name, spec, priority, preemptionPolicy) => {
+    expect((await create(pod(`priority-${name}`, spec))).spec).toMatchObject({ priority, preemptionPolicy });
+  });
+  test("an unknown class, and a number of one's own", async () => {
+    expect(await refusal(create(pod("p", { priorityClassName: "gold" })))).toBe(
+      'pods "p" is forbidden: no PriorityClass with name gold was found',
+    );
+    expect(await refusal(create(pod("p", { priority: 7 })))).toContain("must not be provided in pod spec");
+  });
+  test("one default", async () => {
+    const entry = (name: string, value: number): PriorityClass => ({ metadata: { name }, value, globalDefault: true });
+    await kinds.client.create(resources.priorityClasses, entry("usual", 10));
+    expect(await refusal(kinds.client.create(resources.priorityClasses, entry("other", 11)))).toContain(
+      "PriorityClass usual is already marked as default. Only one default can exist",
+    );
+    expect((await create(pod("usual"))).spec).toMatchObject({ priority: 10, priorityClassName: "usual" });
+    await kinds.client.delete(resources.priorityClasses, { name: "usual" });
+  });
+});
+
+test("DefaultTolerationSeconds adds what is not tolerated yet", async () => {
+  const own = { key: "node.kubernetes.io/not-ready", operator: "Exists", effect: "NoExecute", tolerationSeconds: 5 };
+  const { spec } = await create(pod("tolerant", { tolerations: [own] }));
+  const added = { ...own, key: "node.kubernetes.io/unreachable", tolerationSeconds: 300 };
+  expect(spec.tolerations).toEqual([own, added]);
+  expect((await create(pod("all", { tolerations: [{ operator: "Exists" }] }))).spec.tolerations).toHaveLength(1);
+});
+
+test("DefaultStorageClass fills in the default, an empty name is a choice", async () => {
+  const annotations = { "storageclass.kubernetes.io/is-default-class": "true" };
+  await kinds.client.create(resources.storageClasses, {
+    metadata: { name: "fast", annotations },
+    provisioner: "p",
+  } as StorageClass);
+  const claim = (name: string, spec: object = {}): PersistentVolumeClaim =>
+    ({
+      metadata: { name, namespace: "default" },
+      spec: { accessModes: ["ReadWriteOnce"], resources: { requests: { storage: "1Gi" } }, ...spec },
+    }) as PersistentVolumeClaim;
+  const make = (object: PersistentVolumeClaim) => kinds.client.create(resources.persistentVolumeClaims, object);
+  expect((await make(claim("a"))).spec?.storageClassName).toBe("fast");
+  expect((await make(claim("b", { storageClassName: "" }))).spec?.storageClassName).toBe("");
+});
+
+describe("NodeRestriction", () => {
+  const node = (name: string) =>
+    kinds.as({ name: `system:node:${name}`, groups: ["system:nodes", "system:authenticated"] });
+  test("a node keeps to itself", async () => {
+    const make = (name: string): Node => ({ metadata: { name }, spec: {} }) as Node;
+    const made = await node("n1").create(resources.nodes, make("n1"));
+    expect(await refusal(node("n1").create(resources.nodes, make("n2")))).toBe(
+      'nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"',
+    );
+    const labelled = (labels: Record<string, string>) => ({ ...made, metadata: { ...made.metadata, labels } });
+    const tainted = { ...made, spec: { taints: [{ key: "a", effect: "NoSchedule" }] } };
+    expect(await refusal(node("n1").update(resources.nodes, tainted))).toContain("is not allowed to modify taints");
+    expect(await refusal(node("n1").update(resources.nodes, labelled({ "k8s.io/x": "" })))).toContain(
+      "is not allowed to modify labels: k8s.io/x",
+    );
+    expect(await refusal(node("n1").update(resources.nodes, labelled({ "example.com/x": "" })))).toBe("accepted");
+  });
+  test("the status of pods that run elsewhere is not its business", async () => {
+    const made = await create(pod("elsewhere", { nodeName: "n2" }));
+    const status = { ...made, status: { phase: "Running" } };
+    expect(await refusal(node("n1").updateStatus(resources.pods, status))).toBe(
+      'pods "elsewhere" is forbidden: node "n1" can only update pod status for pods with spec.nodeName set to itself',
+    );
+    expect(await refusal(node("n2").updateStatus(resources.pods, status))).toBe("accepted");
+    expect(await refusal(node("n1").delete(resources.pods, { name: "elsewhere", namespace: "default" }))).toContain(
+      "can only delete pods with spec.nodeName set to itself",
+    );
+  });
+});
+
+describe("RBAC escalation", () => {
+  const ann = { name: "ann", groups: ["system:authenticated"] };
+  const role = (name: string, verbs: string[]): Role => ({
+    metadata: { name, namespace: "default" },
+    rules: [{ verbs, apiGroups: [""], resources: ["secrets"] }],
+  });
+  const binding = (name: string, kind: string, roleName: string): RoleBinding => ({
+    metadata: { name, namespace: "default" },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind, name: roleName },
+    subjects: [{ kind: "User", name: "ann", apiGroup: "rbac.authorization.k8s.io" }],
+  });
+  test("nobody hands out more than they hold", async () => {
+    await kinds.client.create(resources.roleBindings, binding("ann", "ClusterRole", "admin"));
+    await kinds.syncRbac();
+    const client = kinds.as(ann);
+    expect(await refusal(client.create(resources.roles, role("held", ["get"])))).toBe("accepted");
+    expect(await refusal(client.create(resources.roles, role("more", ["get", "approve"])))).toBe(
+      'roles.rbac.authorization.k8s.io "more" is forbidden: user "ann" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[""], Resources:["secrets"], Verbs:["approve"]}',
+    );
+    expect(await refusal(client.create(resources.roleBindings, binding("view", "ClusterRole", "view")))).toBe(
+      "accepted",
+    );
+    expect(
+      await refusal(client.create(resources.roleBindings, binding("root", "ClusterRole", "cluster-admin"))),
+    ).toContain("is attempting to grant RBAC permissions not currently held");
+    expect(await refusal(client.create(resources.roleBindings, binding("ghost", "Role", "ghost")))).toContain(
+      "not found",
+    );
+  });
+});

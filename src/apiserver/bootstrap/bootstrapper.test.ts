@@ -1,0 +1,128 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import * as resources from "#model/resources.ts";
+import { resourceOfKind } from "#model/resources.ts";
+import { validateObject } from "#model/validate.ts";
+import { type Kinds, openKinds } from "../kinds.fixture.ts";
+import { bootstrap } from "./bootstrapper.ts";
+import { parseRule, rbacPolicy } from "./rbac-policy.ts";
+import { authenticationConfig, kubernetesService, priorityClasses } from "./system-objects.ts";
+
+let kinds: Kinds;
+beforeAll(async () => {
+  kinds = await openKinds();
+});
+afterAll(() => kinds.close());
+
+test.each([
+  ["get,list core pods,pods/log", { verbs: ["get", "list"], apiGroups: [""], resources: ["pods", "pods/log"] }],
+  ["get core,apps a x,y", { verbs: ["get"], apiGroups: ["", "apps"], resources: ["a"], resourceNames: ["x", "y"] }],
+  ["* * *", { verbs: ["*"], apiGroups: ["*"], resources: ["*"] }],
+  ["get /api,/api/*", { verbs: ["get"], nonResourceURLs: ["/api", "/api/*"] }],
+  ["* /*", { verbs: ["*"], nonResourceURLs: ["*"] }],
+])("rule %s", (line, rule) => expect(parseRule(line)).toEqual(rule));
+
+test("everything it makes is valid", () => {
+  const { clusterRoles, clusterRoleBindings, roles, roleBindings } = rbacPolicy();
+  const { service, endpoints, slice } = kubernetesService({
+    advertiseAddress: "192.0.2.1",
+    apiPort: 6443,
+    serviceIp: "10.43.0.1",
+  });
+  const trust = authenticationConfig({ clientCa: "a", requestHeaderCa: "b" });
+  const objects = [
+    ...clusterRoles,
+    ...clusterRoleBindings,
+    ...roles,
+    ...roleBindings,
+    ...priorityClasses(),
+    endpoints,
+    slice,
+    trust!,
+  ];
+  for (const object of objects) {
+    const [group, version] = object.apiVersion?.includes("/") ? object.apiVersion.split("/") : ["", object.apiVersion];
+    const info = resourceOfKind(group ?? "", version ?? "", object.kind ?? "");
+    expect(info && validateObject(info, object), `${object.kind} ${object.metadata.name}`).toEqual([]);
+  }
+  expect(service.spec?.clusterIP).toBe("10.43.0.1");
+});
+
+test("every binding's role exists", () => {
+  const { clusterRoles, clusterRoleBindings, roles, roleBindings } = rbacPolicy();
+  const names = new Set(clusterRoles.map((role) => role.metadata.name));
+  for (const binding of clusterRoleBindings) expect(names).toContain(binding.roleRef.name);
+  const keys = roles.map((role) => `${role.metadata.namespace}/${role.metadata.name}`);
+  for (const binding of roleBindings) expect(keys).toContain(`${binding.metadata.namespace}/${binding.roleRef.name}`);
+});
+
+describe("bootstrap", () => {
+  const again = () => bootstrap({ advertiseAddress: "192.0.2.1" }, kinds.client);
+  const revision = async () => (await kinds.client.list(resources.configMaps)).metadata.resourceVersion;
+
+  test("makes what a cluster cannot do without", async () => {
+    const { client } = kinds;
+    const namespaces = await client.list(resources.namespaces);
+    expect(namespaces.items.map((item) => item.metadata.name)).toEqual([
+      "default",
+      "kube-node-lease",
+      "kube-public",
+      "kube-system",
+    ]);
+    expect((await client.get(resources.services, "kubernetes", "default")).spec?.clusterIP).toBe("10.43.0.1");
+    expect((await client.get(resources.endpointSlices, "kubernetes", "default")).endpoints[0]?.addresses).toEqual([
+      "192.0.2.1",
+    ]);
+    expect((await client.get(resources.clusterRoles, "edit")).rules?.length).toBeGreaterThan(10);
+  });
+
+  test("the second time writes nothing", async () => {
+    const before = await revision();
+    await again();
+    expect(await revision()).toBe(before);
+  });
+
+  test("puts back what is missing, keeps what was added, leaves what is marked", async () => {
+    const { client } = kinds;
+    const view = await client.get(resources.clusterRoles, "view");
+    const extra = { verbs: ["get"], apiGroups: ["example.com"], resources: ["things"] };
+    await client.update(resources.clusterRoles, { ...view, rules: [extra, ...(view.rules ?? []).slice(2)] });
+    const discovery = await client.get(resources.clusterRoleBindings, "system:discovery");
+    await client.update(resources.clusterRoleBindings, {
+      ...discovery,
+      subjects: [{ kind: "User", name: "ann", apiGroup: "rbac.authorization.k8s.io" }],
+    });
+    const monitoring = await client.get(resources.clusterRoles, "system:monitoring");
+    const annotations = { ...monitoring.metadata.annotations, "rbac.authorization.kubernetes.io/autoupdate": "false" };
+    await client.update(resources.clusterRoles, {
+      ...monitoring,
+      metadata: { ...monitoring.metadata, annotations },
+      rules: [],
+    });
+    const info = await client.get(resources.clusterRoleBindings, "system:public-info-viewer");
+    await client.delete(resources.clusterRoleBindings, { name: "system:public-info-viewer" });
+    await client.create(resources.clusterRoleBindings, {
+      metadata: { name: "system:public-info-viewer" },
+      roleRef: { ...info.roleRef, name: "view" },
+    } as typeof info);
+    await again();
+    const rules = (await client.get(resources.clusterRoles, "view")).rules;
+    expect(rules).toContainEqual(extra);
+    expect(rules).toHaveLength((view.rules?.length ?? 0) + 1);
+    const subjects = (await client.get(resources.clusterRoleBindings, "system:discovery")).subjects?.map((s) => s.name);
+    expect(subjects).toEqual(["ann", "system:authenticated"]);
+    expect((await client.get(resources.clusterRoles, "system:monitoring")).rules ?? []).toEqual([]);
+    expect((await client.get(resources.clusterRoleBindings, "system:public-info-viewer")).roleRef).toEqual(
+      info.roleRef,
+    );
+  });
+
+  test("follows the server's address", async () => {
+    await bootstrap({ advertiseAddress: "192.0.2.77", apiPort: 7443 }, kinds.client);
+    const slice = await kinds.client.get(resources.endpointSlices, "kubernetes", "default");
+    expect(slice.endpoints[0]?.addresses).toEqual(["192.0.2.77"]);
+    const endpoints = await kinds.client.get(resources.endpoints, "kubernetes", "default");
+    expect(endpoints.subsets?.[0]?.ports?.[0]?.port).toBe(7443);
+    const service = await kinds.client.get(resources.services, "kubernetes", "default");
+    expect(service.spec?.ports?.[0]?.targetPort).toBe(7443);
+  });
+});
