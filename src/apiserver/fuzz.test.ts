@@ -1,0 +1,231 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { Client } from "#client/client.ts";
+import type { Backend } from "#datastore/backend.ts";
+import { openDatastore } from "#datastore/open.ts";
+import type { Namespace } from "#model/gen/core-v1.ts";
+import { allResources, namespaces } from "#model/resources.ts";
+import { isApiError } from "#model/status.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { loopback } from "./authn/user.ts";
+import type { HandlerRequest } from "./endpoints/result.ts";
+import { columnsFor } from "./printers/tables.ts";
+import { toApiError } from "./registry/errors.ts";
+import { createStrategies } from "./registry/strategies.ts";
+import { type ApiServer, createApiServer } from "./server.ts";
+
+let backend: Backend;
+let server: ApiServer;
+
+beforeAll(async () => {
+  const clock = new FakeClock();
+  const random = seededRandom(1);
+  backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
+  server = createApiServer(
+    { freezeShared: true },
+    {
+      backend,
+      clock,
+      random,
+      log: silentLogger,
+      metrics: new Metrics(),
+      authenticators: [],
+      authorizer: { authorize: () => ({ verdict: "no-opinion", reason: "" }) },
+      strategies: createStrategies({ clock, random }),
+      admission: [],
+      columnsFor,
+    },
+  );
+  await new Client(server.transport(loopback)).create(namespaces, { metadata: { name: "default" } } as Namespace);
+});
+afterAll(() => backend.close());
+
+const words = [
+  "api",
+  "apis",
+  "v1",
+  "apps",
+  "batch",
+  "namespaces",
+  "default",
+  "pods",
+  "deployments",
+  "nodes",
+  "x",
+  "status",
+  "scale",
+  "log",
+  "proxy",
+  "watch",
+  "binding",
+  "token",
+  "..",
+  ".",
+  "",
+  "%2e%2e",
+  "%2F",
+  "%zz",
+  "%00",
+  "__proto__",
+  "constructor",
+  "toString",
+  "é",
+  "openapi",
+  "v3",
+  "healthz",
+  "a b",
+  "x".repeat(300),
+]; // prettier-ignore
+const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
+const queries = [
+  "watch=true",
+  "limit=1",
+  "limit=-1",
+  "limit=x",
+  "continue=xx",
+  "continue=e30",
+  "resourceVersion=x",
+  "resourceVersion=-1",
+  "resourceVersion=99999999999999999999",
+  "resourceVersionMatch=Exact",
+  "labelSelector=a",
+  "labelSelector=((",
+  "labelSelector=a in",
+  "fieldSelector=metadata.name=x",
+  "fieldSelector=\\",
+  "fieldSelector=__proto__=x",
+  "dryRun=All",
+  "dryRun=x",
+  "fieldValidation=Strict",
+  "sendInitialEvents=true",
+  "timeoutSeconds=x",
+  "gracePeriodSeconds=x",
+  "propagationPolicy=x",
+  "pretty",
+  "fieldManager=",
+]; // prettier-ignore
+const types = [
+  "application/json",
+  "application/yaml",
+  "application/vnd.kubernetes.protobuf",
+  "application/json-patch+json",
+  "application/merge-patch+json",
+  "application/strategic-merge-patch+json",
+  "application/apply-patch+yaml",
+  "text/plain",
+  "",
+]; // prettier-ignore
+const values = [
+  null,
+  true,
+  0,
+  -1,
+  1e308,
+  "",
+  "x",
+  "__proto__",
+  [],
+  {},
+  [null],
+  [[]],
+  { a: null },
+  { "": {} },
+  "2026-01-01T00:00:00Z",
+  "10Mi",
+  JSON.parse('{"__proto__":{"polluted":1}}'),
+  { constructor: { prototype: { polluted: 1 } } },
+] as unknown[]; // prettier-ignore
+const fields = [
+  "apiVersion",
+  "kind",
+  "metadata",
+  "spec",
+  "status",
+  "data",
+  "name",
+  "namespace",
+  "labels",
+  "annotations",
+  "finalizers",
+  "ownerReferences",
+  "containers",
+  "selector",
+  "template",
+  "replicas",
+  "ports",
+  "resourceVersion",
+  "uid",
+  "op",
+  "path",
+  "value",
+  "$patch",
+  "$setElementOrder/containers",
+  "generateName",
+  "deletionTimestamp",
+  "volumes",
+  "resources",
+  "rules",
+  "subjects",
+]; // prettier-ignore
+
+/** Any request at all: every answer is a result or a Status that blames the client. */
+async function ask(random: ReturnType<typeof seededRandom>): Promise<void> {
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random.float() * list.length)]!;
+  const junk = (depth: number): unknown => {
+    if (depth === 0 || random.float() < 0.3) return pick(values);
+    if (random.float() < 0.3) return Array.from({ length: Math.floor(random.float() * 3) }, () => junk(depth - 1));
+    const entries = Array.from({ length: Math.floor(random.float() * 5) }, () => [pick(fields), junk(depth - 1)]);
+    return Object.fromEntries(entries) as unknown;
+  };
+  const info = pick(allResources);
+  const group = info.group === "" ? `/api/${info.version}` : `/apis/${info.group}/${info.version}`;
+  const scope = info.namespaced && random.float() < 0.9 ? "/namespaces/default" : "";
+  const tail = random.float() < 0.5 ? "/x" : "";
+  const sub = random.float() < 0.3 ? `/${pick([...Object.keys(info.subresources), "status", "constructor"])}` : "";
+  const path =
+    random.float() < 0.3
+      ? `/${Array.from({ length: Math.floor(random.float() * 8) }, () => pick(words)).join("/")}`
+      : `${group}${scope}/${info.plural}${tail}${tail === "" ? "" : sub}`;
+  const object = {
+    apiVersion: info.group === "" ? info.version : `${info.group}/${info.version}`,
+    kind: info.kind,
+    metadata: random.float() < 0.7 ? { name: "x" } : junk(2),
+    spec: junk(4),
+    ...(junk(1) as object),
+  };
+  const text = JSON.stringify(random.float() < 0.6 ? object : junk(4));
+  const body = new TextEncoder().encode(
+    random.float() < 0.1 ? text.slice(0, Math.floor(text.length * random.float())) : text,
+  );
+  const contentType = random.float() < 0.5 ? "application/json" : pick(types);
+  const request: HandlerRequest = {
+    method: pick(methods),
+    path,
+    query: new URLSearchParams(Array.from({ length: Math.floor(random.float() * 3) }, () => pick(queries)).join("&")),
+    header: (name) => (name === "content-type" ? contentType : undefined),
+    user: loopback,
+    signal: new AbortController().signal,
+    body: async () => body,
+    warn() {},
+  };
+  try {
+    await server.handle(request);
+  } catch (thrown) {
+    const error = toApiError(thrown);
+    const known =
+      isApiError(thrown) &&
+      (error.code < 500 || error.reason === "Timeout" || /resourceVersion should not/.test(error.message));
+    if (!known) {
+      const what = `${request.method} ${path}?${request.query} ${contentType} ${new TextDecoder().decode(body)}`;
+      throw new Error(`${what}: ${error.message}`, { cause: thrown });
+    }
+  }
+}
+
+test.each([1, 2, 3, 4])("whatever is asked, the client hears what was wrong with it (seed %i)", async (seed) => {
+  const random = seededRandom(seed);
+  for (let i = 0; i < 2500; i++) await ask(random);
+  expect(({} as { polluted?: unknown }).polluted).toBeUndefined();
+});
