@@ -37,7 +37,7 @@ function row(group: string, kind: string, object: object, version = "v1"): strin
   const info = resourceOfKind(group, version, kind);
   if (!info) throw new Error(kind);
   const merged = {
-    ...whole,
+    ...object,
     metadata: { name: "x", creationTimestamp: ago(5 * day), ...(object as ApiObject).metadata },
   };
   return columnsFor(info)
