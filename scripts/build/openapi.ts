@@ -1,9 +1,10 @@
-// Writes the OpenAPI documents into build/dist/openapi/: v2.json, v2.pb, v3/<path>.json and index.json with their
-// hashes. Their sentences come from the Go sources of the pinned Debian packages when those can be had, else from the
+// Writes the OpenAPI documents into build/dist/openapi/: v2.json.gz, v2.pb.gz, v3/<path>.json.gz and index.json
+// with sizes and hashes of what is packed. Their sentences come from the Go sources of the pinned Debian packages when those can be had, else from the
 // comments of @kubernetes/client-node (about three quarters of them), so that a build needs nothing but npm.
 import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { versions } from "#build.config.ts";
 import { buildOpenApiV2, buildOpenApiV3, type Describe, type Json } from "#model/openapi.ts";
 import { importPath, servedPackages } from "#scripts/gen/kubernetes.ts";
@@ -23,12 +24,18 @@ export async function buildOpenapi(folder = join("build", "dist", "openapi")): P
   files.set("v2.pb", encodeOpenApiV2(v2));
   for (const [path, document] of buildOpenApiV3(options))
     files.set(`v3/${path}.json`, Buffer.from(JSON.stringify(document)));
+  await fs.rm(folder, { recursive: true, force: true });
   const index: Json = {};
   for (const [name, bytes] of files) {
     const path = join(folder, name);
     await fs.mkdir(dirname(path), { recursive: true });
-    await fs.writeFile(path, bytes);
-    index[name] = { bytes: bytes.length, sha512: createHash("sha512").update(bytes).digest("hex").toUpperCase() };
+    const packed = gzipSync(bytes, { level: 9 });
+    await fs.writeFile(`${path}.gz`, packed);
+    index[name] = {
+      bytes: bytes.length,
+      packedBytes: packed.length,
+      sha512: createHash("sha512").update(bytes).digest("hex").toUpperCase(),
+    };
   }
   await fs.writeFile(join(folder, "index.json"), `${JSON.stringify(index, null, 2)}\n`);
 }

@@ -1,5 +1,6 @@
 // The OpenAPI documents as files beside the program (scripts/build/openapi.ts makes them and their index). They are
 // read when asked for and not kept: megabytes that most servers are asked for once a day.
+import { gunzipSync } from "node:zlib";
 import { hasCode } from "#base/errors.ts";
 import { readAsset } from "#platform/assets.ts";
 import type { OpenApiAssets } from "./serve.ts";
@@ -12,7 +13,10 @@ export function openApiAssets(): OpenApiAssets {
   const index = bytes ? (JSON.parse(new TextDecoder().decode(bytes)) as Index) : {};
   return {
     hashes: new Map(Object.entries(index).map(([name, { sha512 }]) => [name, sha512])),
-    read: readIfThere,
+    read(name) {
+      const packed = readIfThere(`${name}.gz`);
+      return packed && gunzipSync(packed);
+    },
   };
 }
 

@@ -72,10 +72,12 @@ export function applyJsonPatch(document: unknown, operations: readonly JsonPatch
   return result;
 }
 
-const refuse = (why: string): ApiError =>
-  new ApiError(422, "Invalid", `the server rejected our request due to an error in our request`, {
-    causes: [{ message: why }],
-  });
+/** Upstream's status does not say why; the reason is kept for logs as the error's cause. */
+const refuse = (why: string): ApiError => {
+  const error = new ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {});
+  error.cause = why;
+  return error;
+};
 const missing = (operation: JsonPatchOperation): ApiError =>
   refuse(
     `${operation.op} operation does not apply: doc is missing path: ${JSON.stringify(operation.path)}: missing value`,
