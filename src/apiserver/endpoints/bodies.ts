@@ -7,7 +7,7 @@ import type { ResourceInfo } from "#model/resource-info.ts";
 import { fieldNotSupported, invalid } from "#model/status.ts";
 import { bodyFormat, type Format } from "./negotiation.ts";
 import type { HandlerRequest } from "./result.ts";
-import { addZeroStructs } from "./zero-structs.ts";
+import { addZeroValues } from "./zero-values.ts";
 
 export interface Bodies {
   /** The object of a POST or PUT, with defaults; ours to change. */
@@ -32,7 +32,7 @@ export function createBodies(): Bodies {
     const { object, warnings } = decodeObject(bytes, info, { contentType, fieldValidation });
     for (const warning of warnings) request.warn(warning);
     object.metadata ??= {};
-    addZeroStructs(object, info.type);
+    addZeroValues(object, info.type);
     applyDefaults(info, object);
     return object;
   };
