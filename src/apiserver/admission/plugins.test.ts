@@ -76,6 +76,22 @@ describe("ServiceAccount", () => {
     expect(spec.imagePullSecrets).toEqual([{ name: "registry" }]);
   });
 
+  test("a pod that comes with its namespace waits for the default account, but not for ever", async () => {
+    await kinds.client.create(resources.namespaces, { metadata: { name: "fresh" } } as Namespace);
+    const making = create(pod("early", {}, "fresh"));
+    await kinds.clock.advance(300);
+    await kinds.client.create(resources.serviceAccounts, {
+      metadata: { name: "default", namespace: "fresh" },
+    } as ServiceAccount);
+    await kinds.clock.advance(300);
+    expect((await making).spec.serviceAccountName).toBe("default");
+
+    await kinds.client.create(resources.namespaces, { metadata: { name: "bare" } } as Namespace);
+    const refused = refusal(create(pod("never", {}, "bare")));
+    await kinds.clock.advance(2_000);
+    expect(await refused).toContain('serviceaccount "default" not found');
+  });
+
   test("an account must exist", async () => {
     expect(await refusal(create(pod("p", { serviceAccountName: "ghost" })))).toBe(
       'pods "p" is forbidden: error looking up service account default/ghost: serviceaccount "ghost" not found',

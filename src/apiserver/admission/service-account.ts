@@ -4,9 +4,10 @@
 import { type Random, randomSuffix } from "#base/clock.ts";
 import type { Container, Pod, ServiceAccount, Volume } from "#model/gen/core-v1.ts";
 import { badRequest, forbidden } from "#model/status.ts";
+import type { StrategyContext } from "../strategy.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
 
-export const tokenMountPath = "/var/run/secrets/kubernetes.io/serviceaccount";
+const tokenMountPath = "/var/run/secrets/kubernetes.io/serviceaccount";
 const volumePrefix = "kube-api-access-";
 /** An hour and seven seconds: upstream's mark for "asked for by admission, not by the user". */
 const tokenExpirationSeconds = 3607;
@@ -23,7 +24,7 @@ export function createServiceAccount(dependencies: { readonly random: Random }):
       if (!pod.spec.serviceAccountName) pod.spec.serviceAccountName = "default";
       pod.spec.serviceAccount = pod.spec.serviceAccountName;
       const name = pod.spec.serviceAccountName;
-      const account = await context.get<ServiceAccount>("serviceaccounts", request.namespace, name);
+      const account = await findAccount(request.namespace, name, dependencies.random, context);
       if (!account) {
         const why = `error looking up service account ${request.namespace}/${name}: serviceaccount "${name}" not found`;
         throw forbidden({ group: "", resource: "pods" }, request.name, why);
@@ -44,6 +45,23 @@ export function createServiceAccount(dependencies: { readonly random: Random }):
       }
     },
   };
+}
+
+/** A new namespace gets its `default` account a moment later; a pod that comes with it waits that long, as upstream. */
+const defaultAttempts = 10;
+
+async function findAccount(
+  namespace: string,
+  name: string,
+  random: Random,
+  context: StrategyContext,
+): Promise<ServiceAccount | undefined> {
+  const attempts = name === "default" ? defaultAttempts : 1;
+  for (let attempt = 1; ; attempt++) {
+    const account = await context.get<ServiceAccount>("serviceaccounts", namespace, name);
+    if (account || attempt >= attempts) return account;
+    await context.clock.sleep(100 + random.float() * 100);
+  }
 }
 
 function mountToken(pod: Pod, random: Random): void {

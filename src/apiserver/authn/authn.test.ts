@@ -169,6 +169,8 @@ describe("service account tokens", () => {
     ],
     ["no signature", () => unsigned(issuer.issue(spec).token)],
     ["another key", () => forger.issue(spec).token],
+    ["a signature cut short", () => issuer.issue(spec).token.slice(0, -20)],
+    ["an empty signature", () => issuer.issue(spec).token.replace(/[^.]+$/, "")],
     ["another audience", () => issuer.issue({ ...spec, audiences: ["vault"] }).token],
     [
       "another account of the name",
