@@ -34,6 +34,11 @@ export interface NodeAgent extends Service {
   readonly lookup: PodLookup;
 }
 
+interface ChildSignal {
+  readonly signal: AbortSignal;
+  end(): void;
+}
+
 /** Pods brought up at once: each costs CNI plugins, runc and disk. */
 const startingAtOnce = 4;
 const stopTimeoutMs = 20_000;
@@ -45,6 +50,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   const workers = new Map<string, PodWorker>();
 
   async function runPods(signal: AbortSignal, ready: () => void): Promise<void> {
+    // What an earlier run of this agent knew is asked anew.
+    workers.clear();
     const machine = await readMachine();
     const capacity = { milliCpu: machine.cpus * 1000, memoryBytes: machine.memoryBytes };
     await makeFolder(options.dataFolder, 0o755);
@@ -97,6 +104,18 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     );
     await node.register(signal);
 
+    // One listener on the agent's signal, however many pods there are.
+    const children = new Set<AbortController>();
+    const endChildren = () => {
+      for (const one of children) one.abort(signal.reason);
+    };
+    signal.addEventListener("abort", endChildren, { once: true });
+    const child = (): ChildSignal => {
+      const controller = new AbortController();
+      if (signal.aborted) controller.abort(signal.reason);
+      children.add(controller);
+      return { signal: controller.signal, end: () => children.delete(controller) };
+    };
     const tasks = new Set<Promise<void>>();
     const own = (task: Promise<void>) => {
       tasks.add(task);
@@ -110,8 +129,10 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       const uid = uidOf(pod);
       const worker = new PodWorker(context, pod);
       workers.set(uid, worker);
+      const life = child();
       own(
-        worker.run(signal).finally(() => {
+        worker.run(life.signal).finally(() => {
+          life.end();
           if (worker.ended && workers.get(uid) === worker) workers.delete(uid);
         }),
       );
@@ -134,14 +155,14 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       update: (pod, old) => seen(pod, old),
       delete: (pod) => workers.get(uidOf(pod))?.removed(),
     });
-    const watching = informer.run(signal);
+    const watching = informer.run(child().signal);
     own(watching);
-    const relisting = runtime.watch(signal);
+    const relisting = runtime.watch(child().signal);
     own(relisting);
-    own(node.keep(signal));
-    own(rotateLogs({ cri, runtime, clock, log }, signal));
+    own(node.keep(child().signal));
+    own(rotateLogs({ cri, runtime, clock, log }, child().signal));
     await informer.whenSynced(signal);
-    own(endOrphans(context, volumes));
+    own(endOrphans(context, volumes, signal, child));
     ready();
     await Promise.race([untilAborted(signal), watching]);
     await probes.close();
@@ -149,20 +170,32 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   }
 
   /** What runs or lies here of pods that the API does not know; only safe to ask once its list is complete. */
-  async function endOrphans(context: PodContext, volumes: Volumes): Promise<void> {
-    for (const observed of runtime.all()) {
-      if (workers.has(observed.uid)) continue;
+  async function endOrphans(
+    context: PodContext,
+    volumes: Volumes,
+    signal: AbortSignal,
+    child: () => ChildSignal,
+  ): Promise<void> {
+    const endOne = async (observed: PodObservation) => {
       log.info("ending a pod that is no longer in the API", { namespace: observed.namespace, pod: observed.name });
-      const stand = standIn(observed);
-      const worker = new PodWorker(context, stand);
+      const worker = new PodWorker(context, standIn(observed));
       worker.removed();
       workers.set(observed.uid, worker);
+      const own = child();
       try {
-        await worker.run(new AbortController().signal);
+        await worker.run(own.signal);
       } finally {
+        own.end();
         workers.delete(observed.uid);
       }
-    }
+    };
+    await Promise.all(
+      runtime
+        .all()
+        .filter((observed) => !workers.has(observed.uid))
+        .map(endOne),
+    );
+    if (signal.aborted) return;
     for (const uid of await volumes.leftovers()) if (!workers.has(uid)) await volumes.remove(uid);
   }
 
@@ -225,7 +258,8 @@ const standIn = (observed: PodObservation): Pod => ({
   apiVersion: "v1",
   kind: "Pod",
   metadata: { name: observed.name, namespace: observed.namespace, uid: observed.uid },
-  spec: { containers: [] },
+  // Nobody waits for it any more.
+  spec: { containers: [], terminationGracePeriodSeconds: 1 },
 });
 
 /** Where systemd-resolved's own address is all that /etc/resolv.conf has, pods need what is behind it. */

@@ -144,6 +144,13 @@ async function until<T>(what: string, ask: () => Promise<T | undefined | false>,
     } catch (error) {
       last = error;
     }
+    if (clock.monotonicMs() > endMs) {
+      // What the pods looked like explains most failures.
+      for (const pod of (await client.list(resources.pods)).items)
+        log.error("pod", { pod: pod.metadata.name, status: pod.status });
+      for (const event of (await client.list(resources.events)).items.slice(-20))
+        log.error("event", { about: event.involvedObject.name, reason: event.reason, message: event.message });
+    }
     if (clock.monotonicMs() > endMs) throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause: last });
     await clock.sleep(100);
   }
@@ -329,6 +336,82 @@ test("a failing container is restarted, then held back", async () => {
   );
 }, 60_000);
 
+test("hooks, subPath, host network and a sidecar", async () => {
+  await runPod("hooks", {
+    hostNetwork: true,
+    terminationGracePeriodSeconds: 10,
+    volumes: [{ name: "scratch", emptyDir: {} }],
+    initContainers: [
+      {
+        name: "side",
+        image,
+        restartPolicy: "Always",
+        command: ["sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"],
+        volumeMounts: [{ name: "scratch", mountPath: "/scratch" }],
+      },
+    ],
+    containers: [
+      {
+        name: "main",
+        image,
+        command: ["sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"],
+        lifecycle: {
+          postStart: { exec: { command: ["sh", "-c", "echo hello > /sub/after-start"] } },
+          preStop: { exec: { command: ["sh", "-c", "echo bye > /sub/before-stop"] } },
+        },
+        volumeMounts: [{ name: "scratch", mountPath: "/sub", subPath: "deep/er" }],
+      },
+    ],
+  });
+  const pod = await until("hooks ready", () => isReady("hooks"));
+  expect(pod.status?.podIP).toBe("127.0.0.1");
+  expect(pod.status?.initContainerStatuses?.[0]).toMatchObject({ ready: true, started: true });
+  expect(await exec("hooks", ["cat", "/sub/after-start"])).toBe("hello\n");
+  const startedMs = clock.monotonicMs();
+  await client.delete(resources.pods, { name: "hooks", namespace: "default" });
+  await until("hooks gone", () => isGone("hooks"));
+  expect(clock.monotonicMs() - startedMs).toBeLessThan(9_000);
+}, 60_000);
+
+test("a container that must not be root says why it does not start", async () => {
+  await runPod("root", {
+    securityContext: { runAsNonRoot: true },
+    containers: [{ name: "main", image, command: ["id", "-u"] }],
+  });
+  const waiting = await until("refused", async () => {
+    const found = (await get("root")).status?.containerStatuses?.[0]?.state?.waiting;
+    return found?.reason === "CreateContainerConfigError" ? found : undefined;
+  });
+  expect(waiting.message).toContain("container has runAsNonRoot and image will run as root");
+  await client.delete(resources.pods, { name: "root", namespace: "default" }, { gracePeriodSeconds: 0 });
+}, 60_000);
+
+test("a pod outlives containerd, which comes back by itself", async () => {
+  await runPod("steady", { containers: [{ name: "main", image, command: ["sleep", "3600"] }] });
+  const before = await until("steady ready", () => isReady("steady"));
+  process.kill(Number(readFileSync(`${containerd.state}/containerd.pid`, "utf8")), "SIGKILL");
+  await clock.sleep(500);
+  await until("containerd answers", async () => (await exec("steady", ["echo", "here"])) === "here\n");
+  const after = await get("steady");
+  expect(after.status?.containerStatuses?.[0]?.containerID).toBe(before.status?.containerStatuses?.[0]?.containerID);
+  expect(after.status?.containerStatuses?.[0]?.restartCount).toBe(0);
+}, 60_000);
+
+test("a second delete with less patience hastens the end", async () => {
+  await runPod("stubborn", {
+    terminationGracePeriodSeconds: 60,
+    containers: [{ name: "main", image, command: ["sh", "-c", "trap '' TERM; while true; do sleep 1; done"] }],
+  });
+  await until("stubborn ready", () => isReady("stubborn"));
+  const startedMs = clock.monotonicMs();
+  await client.delete(resources.pods, { name: "stubborn", namespace: "default" });
+  await clock.sleep(1_500);
+  expect(await isGone("stubborn")).toBe(false);
+  await client.delete(resources.pods, { name: "stubborn", namespace: "default" }, { gracePeriodSeconds: 1 });
+  await until("stubborn gone", () => isGone("stubborn"));
+  expect(clock.monotonicMs() - startedMs).toBeLessThan(15_000);
+}, 60_000);
+
 test("an image that cannot be pulled is an answer, not a hang", async () => {
   await runPod("missing", { containers: [{ name: "main", image: "mote.local/missing:1", imagePullPolicy: "Never" }] });
   await until("ErrImageNeverPull", async () => {
@@ -339,7 +422,7 @@ test("an image that cannot be pulled is an answer, not a hang", async () => {
 
 test("a pod that left the API while nobody looked is ended", async () => {
   await stopAgent();
-  for (const name of ["crash", "missing", "job"]) {
+  for (const name of ["crash", "missing", "job", "steady"]) {
     await client.delete(resources.pods, { name, namespace: "default" }, { gracePeriodSeconds: 0 });
   }
   await startAgent();

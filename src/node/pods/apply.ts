@@ -35,6 +35,8 @@ const maxLogTailBytes = 2048;
 const maxLogTailLines = 80;
 /** SIGKILL never comes sooner than this after SIGTERM, so that a hook that ate the grace leaves time to react. */
 const minGraceSeconds = 2;
+/** Of HTTP hooks; exec hooks end with their program. */
+const hookTimeoutSeconds = 30;
 
 type EventType = "Normal" | "Warning";
 
@@ -42,7 +44,7 @@ export function podEvent(context: PodContext, pod: Pod, type: EventType, reason:
   context.events.record({ resource: pods, object: pod, type, reason, message });
 }
 
-function containerEvent(
+export function containerEvent(
   context: PodContext,
   pod: Pod,
   name: string,
@@ -174,7 +176,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     const result = await runHandler(
       hook,
       { containerId: id, container, ip: podIps[0] ?? context.nodeIp },
-      0,
+      hook.exec ? 0 : hookTimeoutSeconds,
       context,
       input.signal,
     );

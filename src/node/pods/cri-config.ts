@@ -34,7 +34,8 @@ export function sandboxConfig(input: SandboxInput): SandboxConfig {
       namespace: pod.metadata.namespace ?? "",
       attempt: input.attempt,
     },
-    hostname: podHostname(pod, input).hostname,
+    // In the host's network there is no host name of one's own to set.
+    hostname: pod.spec.hostNetwork ? "" : podHostname(pod, input).hostname,
     logDirectory: input.logFolder,
     dnsConfig: input.dns,
     portMappings: (pod.spec.containers ?? []).flatMap((c) =>

@@ -13,6 +13,7 @@ import { isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { removePodCgroups } from "../cgroups.ts";
 import { VolumeError } from "../volumes/volumes.ts";
 import {
+  containerEvent,
   createSandbox,
   lastWords,
   podEvent,
@@ -98,15 +99,11 @@ export class PodWorker {
   }
 
   unhealthy(container: string, message: string): void {
-    const fieldPath = `spec.containers{${container}}`;
-    this.#context.events.record({
-      resource: pods,
-      object: this.#pod,
-      type: "Warning",
-      reason: "Unhealthy",
-      message,
-      fieldPath,
-    });
+    this.#containerEvent(container, "Warning", "Unhealthy", message);
+  }
+
+  #containerEvent(name: string, type: "Normal" | "Warning", reason: string, message: string): void {
+    containerEvent(this.#context, this.#pod, name, type, reason, message);
   }
 
   /** Works until the pod has ended here or `signal` aborts; then everything stays as it is. */
@@ -306,25 +303,31 @@ export class PodWorker {
 
   /** Events for waiting that is not an action; said once per pause. */
   #sayBackOff(plan: Plan): void {
+    for (const [name, failure] of this.#holds) {
+      if (
+        !failure.isPull ||
+        failure.waiting.reason !== "ErrImagePull" ||
+        this.#saidBackOff.get(name) === failure.retryAtMs
+      )
+        continue;
+      this.#saidBackOff.set(name, failure.retryAtMs);
+      this.#containerEvent(name, "Normal", "BackOff", `Back-off pulling image "${this.#specOf(name)?.image ?? ""}"`);
+      this.#containerEvent(name, "Warning", "Failed", "Error: ImagePullBackOff");
+    }
     for (const [name, waiting] of plan.waiting) {
       if (waiting.reason !== "CrashLoopBackOff") continue;
       const until = plan.wakeAtMs ?? 0;
       if (this.#saidBackOff.get(name) === until) continue;
       this.#saidBackOff.set(name, until);
-      this.#context.events.record({
-        resource: pods,
-        object: this.#pod,
-        type: "Warning",
-        reason: "BackOff",
-        message: `Back-off restarting failed container ${name} in pod ${podLabel(this.#pod)}`,
-        fieldPath: `spec.containers{${name}}`,
-      });
+      const message = `Back-off restarting failed container ${name} in pod ${podLabel(this.#pod)}`;
+      this.#containerEvent(name, "Warning", "BackOff", message);
     }
   }
 
   /** Waiting reasons as the API shows them: the plan's, and those of failed starts. */
   #waiting(plan: Plan): Plan["waiting"] {
     const out = new Map(plan.waiting);
+    if (plan.finished) return out;
     for (const [name, failure] of this.#holds) {
       const spec = this.#specOf(name);
       if (!spec || out.get(name)?.reason === "CrashLoopBackOff") continue;

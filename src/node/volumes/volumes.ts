@@ -6,7 +6,7 @@ import type { Clock } from "#base/clock.ts";
 import { AppError } from "#base/errors.ts";
 import type { KeyToPath, Pod, Volume, VolumeProjection } from "#model/gen/core-v1.ts";
 import { listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
-import { changeMode, changeOwner, kindOf, removeTree, writePlainFile } from "#platform/folders.ts";
+import { changeMode, changeOwner, kindOf, linkTarget, removeTree, writePlainFile } from "#platform/folders.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { ConfigError, type FieldContext, podField, resourceField } from "../pods/env.ts";
 import { wholeOf } from "../pods/quantities.ts";
@@ -108,7 +108,14 @@ export class Volumes {
     if (volume.hostPath) return ensureHostPath(volume.hostPath.path, volume.hostPath.type ?? "");
     if (volume.emptyDir) return this.#ensureEmptyDir(pod, volume);
     const folder = `${this.#options.memoryFolder}/${uid}/${volume.name}`;
-    const payload = await this.#payload(pod, volume, context);
+    let payload: Payload | undefined;
+    try {
+      payload = await this.#payload(pod, volume, context);
+    } catch (error) {
+      // What was set up once stays as it was while the API is away or its source was deleted: the pod keeps running.
+      if (await linkTarget(`${folder}/..data`)) return folder;
+      throw error;
+    }
     if (payload === undefined) {
       throw new VolumeError(
         `MountVolume.SetUp failed for volume "${volume.name}" : this kind of volume is not supported`,
