@@ -52,8 +52,8 @@ const pins = (
 ): readonly Pin[] => architectures.map(({ debian }) => ({ name, version, arch: debian, sha256: hashes[debian] }));
 
 /** kubectl for hosts without one, and for the tests. */
-export const kubectlPins = pins("kubernetes-client", "1.32.3+ds-2", {
-  amd64: "44b247a2a65e466f658882c1046dcbdd72c8622bb7cb4d631635301d5eb97da6",
-  arm64: "b9b40b719fa35bd604e5f8249aa6e56665430b64f6dbdc45fdcae5f814bb1270",
-  armhf: "a32e4ca928e3cdeddfcab07bd29edf5bfa2c0feae1b3f0494a4356b5df5442c4",
+export const kubectlPins = pins("kubectl", "1.32.3+ds-2", {
+  amd64: "9825aaf4c14913027aae04af8688e580459f781c829bd5de00cc4dc2cc5a867f",
+  arm64: "b85800b5e2d2ecc958e2b9dfa7d4ce13b14e1175242de1f71acb4fa4b0b63212",
+  armhf: "6e283f82532c13ce736644b8838eceb9c7d82ad08da5f829203278c2acf2d701",
 });

@@ -46,8 +46,8 @@ export const buildStages: readonly Stage[] = [
   ),
   unlessCurrent(
     "images",
-    `images/pause-${hostArchitecture.oci}.tar`,
-    ["scripts/build/images.ts", "build.config.ts"],
+    `images/web-${hostArchitecture.oci}.tar`,
+    ["scripts/build/images.ts", "scripts/build/images.lock.json", "scripts/build/oci"],
     buildImages,
   ),
   unlessCurrent(

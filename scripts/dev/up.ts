@@ -71,6 +71,7 @@ async function start(cluster: Cluster): Promise<string> {
   const startedMs = performance.now();
   const isUp = async () => {
     while (!existsSync(cluster.kubeconfig) || !(await answersReadyz(cluster))) {
+      if (child.exitCode !== null) return;
       if (performance.now() - startedMs > readyTimeoutMs) {
         throw new UserError(`/readyz did not answer within ${readyTimeoutMs / 1000} s:\n${tail(cluster.logFile)}`);
       }

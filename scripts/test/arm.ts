@@ -6,11 +6,12 @@ import { parseArgs } from "node:util";
 import { build } from "esbuild";
 import { type Architecture, architectures } from "#build.config.ts";
 import { buildStages } from "#scripts/build/build.ts";
+import { sourceFolder } from "#scripts/gen/packages.ts";
 import { run } from "#scripts/run-command.ts";
 import { main, runStages, type Stage, seconds, UserError } from "#scripts/stages.ts";
 import { armRoot } from "./arm-root.ts";
 
-const bundle = "build/dist/self-test.mjs";
+const bundle = "build/arm/self-test.mjs";
 
 type ArmArchitecture = Architecture & { readonly debian: "arm64" | "armhf" };
 
@@ -23,8 +24,11 @@ function emulated(architecture: ArmArchitecture): Stage {
         if (process.getuid?.() !== 0) throw new UserError(`${emulator} is missing: apt-get install qemu-user-static`);
         await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "qemu-user-static"]);
       }
+      const golden = join(await sourceFolder("golang-k8s-api-dev"), "k8s.io/api/testdata/HEAD");
       const root = await armRoot(architecture.debian);
-      const result = await run(emulator, ["-L", root, join(root, "usr/bin/node"), bundle], { timeoutMs: 15 * 60_000 });
+      const result = await run(emulator, ["-L", root, join(root, "usr/bin/node"), bundle, golden], {
+        timeoutMs: 15 * 60_000,
+      });
       return result.output.trim().split("\n").at(-1);
     },
   };

@@ -89,7 +89,11 @@ export function nodeServices(context: ServerContext): Service[] {
       ? []
       : [
           createServiceProxy(
-            { nodeName: config.nodeName, clusterCidr: config.clusterCidr, localServiceIps: [config.clusterDns] },
+            {
+              nodeName: config.nodeName,
+              clusterCidr: config.clusterCidr,
+              localServiceIps: config.disabled.has("dns") ? [] : [config.clusterDns],
+            },
             { informers, commands, sysctl: systemSysctl, clock, metrics, log: log.child({ part: "service-proxy" }) },
           ),
         ]),

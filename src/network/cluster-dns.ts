@@ -12,7 +12,7 @@ import type { InformerFactory } from "#client/informer.ts";
 import type { Service } from "#model/gen/core-v1.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { endpointSlices, services } from "#model/resources.ts";
-import { isAlreadyExists } from "#model/status.ts";
+import { isAlreadyExists, isNotFound } from "#model/status.ts";
 import { readFileIfExists } from "#platform/files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { createForwarder, type Resolver } from "./dns/forwarder.ts";
@@ -195,13 +195,13 @@ export function dnsServiceObjects(address: string): { service: Service; slice: E
 /** Creates what is missing and leaves what is there, so that users may replace cluster DNS by their own. */
 export async function ensureDnsService(client: Client, address: string): Promise<void> {
   const { service, slice } = dnsServiceObjects(address);
-  try {
-    await client.create(services, service);
-  } catch (error) {
-    // A Service of that name is somebody's choice: no endpoint of ours belongs under it.
-    if (isAlreadyExists(error)) return;
+  const found = await client.get(services, "kube-dns", "kube-system").catch((error: unknown) => {
+    if (isNotFound(error)) return undefined;
     throw error;
-  }
+  });
+  // A Service with a selector is somebody's choice: no endpoint of ours belongs under it.
+  if (found?.spec.selector) return;
+  if (!found) await client.create(services, service);
   try {
     await client.create(endpointSlices, slice);
   } catch (error) {

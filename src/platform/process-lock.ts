@@ -4,14 +4,30 @@ import { createHash } from "node:crypto";
 import { readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { basename, dirname, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { AppError, hasCode } from "#base/errors.ts";
 
 export interface ProcessLock {
   release(): Promise<void>;
 }
 
-/** Takes the lock for `path` (whose folder exists). Rejects with PROCESS_LOCKED when another process, or this one, has it. */
+/** A killed holder may need this long to be gone: its memory is taken apart first. */
+const patienceMs = 2000;
+const retryMs = 50;
+
+/** Takes the lock for `path` (whose folder exists). Rejects with PROCESS_LOCKED when another process, or this one, keeps it. */
 export async function acquireProcessLock(path: string): Promise<ProcessLock> {
+  for (let waitedMs = 0; ; waitedMs += retryMs) {
+    try {
+      return await tryLock(path);
+    } catch (error) {
+      if (!hasCode(error, "PROCESS_LOCKED") || waitedMs >= patienceMs) throw error;
+      await setTimeout(retryMs);
+    }
+  }
+}
+
+async function tryLock(path: string): Promise<ProcessLock> {
   const real = join(realpathSync(dirname(path)), basename(path));
   const name = `\0mote-lock-${createHash("sha256").update(real).digest("hex").slice(0, 32)}`;
   const server = createServer((socket) => socket.destroy());
@@ -70,7 +86,10 @@ function startOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
     // The second field is the program's name in brackets, which may hold spaces; start time is the 22nd.
-    const ticks = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    // A zombie holds nothing any more; its parent is only slow to notice.
+    if (fields[0] === "Z" || fields[0] === "X") return undefined;
+    const ticks = fields[19];
     return `${ticks}@${readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim()}`;
   } catch (error) {
     if (hasCode(error, "ENOENT") || hasCode(error, "ESRCH")) return undefined;

@@ -1,0 +1,10 @@
+// What must behave the same where addresses and integers have 32 bits: engine, datastore and codecs. Plain Node, no test
+// runner, so that it runs under user-mode emulation from one bundle. Throws on the first mismatch.
+import { testCodecs } from "./codecs.ts";
+import { testDatastore } from "./datastore.ts";
+
+const golden = process.argv[2];
+if (golden === undefined) throw new Error("usage: self-test FOLDER-OF-GOLDEN-OBJECTS");
+console.log(await testDatastore());
+console.log(await testCodecs(golden));
+console.log(`${process.arch}: engine, datastore and codecs agree with their models`);
