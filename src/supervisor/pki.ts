@@ -66,38 +66,39 @@ export interface PkiDependencies {
 export async function ensurePki(options: PkiOptions, dependencies: PkiDependencies): Promise<Pki> {
   await makeFolder(options.folder, 0o700);
   const store = new PairStore(options.folder, dependencies);
-  const clientCa = await store.authority("client-ca", "mote-client-ca");
-  const serverCa = await store.authority("server-ca", "mote-server-ca");
-  const requestHeaderCa = await store.authority("request-header-ca", "mote-request-header-ca");
+  const [clientCa, serverCa, requestHeaderCa] = await Promise.all([
+    store.authority("client-ca", "mote-client-ca"),
+    store.authority("server-ca", "mote-server-ca"),
+    store.authority("request-header-ca", "mote-request-header-ca"),
+  ]);
   const names = servingNames(options);
+  const { nodeName } = options;
   const client = (file: string, commonName: string, organizations: readonly string[] = []) =>
     store.leaf(file, clientCa, { commonName, organizations, usage: "client" });
-  return {
-    clientCa,
-    serverCa,
-    requestHeaderCa,
-    servingApiserver: await store.leaf("serving-kube-apiserver", serverCa, {
-      commonName: "kube-apiserver",
-      usage: "server",
-      ...names.apiserver,
-    }),
-    servingKubelet: await store.leaf("serving-kubelet", serverCa, {
-      commonName: options.nodeName,
-      usage: "server",
-      ...names.kubelet,
-    }),
-    clientAdmin: await client("client-admin", "system:admin", ["system:masters"]),
-    clientApiserver: await client("client-kube-apiserver", "system:apiserver", ["system:masters"]),
-    clientKubelet: await client("client-kubelet", `system:node:${options.nodeName}`, ["system:nodes"]),
-    clientProxy: await client("client-kube-proxy", "system:kube-proxy"),
-    clientScheduler: await client("client-scheduler", "system:kube-scheduler"),
-    clientController: await client("client-controller", "system:kube-controller-manager"),
-    clientAuthProxy: await store.leaf("client-auth-proxy", requestHeaderCa, {
+  const server = (file: string, commonName: string, subjects: typeof names.kubelet) =>
+    store.leaf(file, serverCa, { commonName, usage: "server", ...subjects });
+  // Together: at the first start each pair is flushed to a card that may take 20 ms for it.
+  const leaves = await all({
+    servingApiserver: server("serving-kube-apiserver", "kube-apiserver", names.apiserver),
+    servingKubelet: server("serving-kubelet", nodeName, names.kubelet),
+    clientAdmin: client("client-admin", "system:admin", ["system:masters"]),
+    clientApiserver: client("client-kube-apiserver", "system:apiserver", ["system:masters"]),
+    clientKubelet: client("client-kubelet", `system:node:${nodeName}`, ["system:nodes"]),
+    clientProxy: client("client-kube-proxy", "system:kube-proxy"),
+    clientScheduler: client("client-scheduler", "system:kube-scheduler"),
+    clientController: client("client-controller", "system:kube-controller-manager"),
+    clientAuthProxy: store.leaf("client-auth-proxy", requestHeaderCa, {
       commonName: "system:auth-proxy",
       usage: "client",
     }),
-    serviceAccount: await store.signingKey("service.key"),
-  };
+    serviceAccount: store.signingKey("service.key"),
+  });
+  return { clientCa, serverCa, requestHeaderCa, ...leaves };
+}
+
+async function all<T extends Record<string, Promise<unknown>>>(tasks: T): Promise<{ [K in keyof T]: Awaited<T[K]> }> {
+  const entries = await Promise.all(Object.entries(tasks).map(async ([name, task]) => [name, await task] as const));
+  return Object.fromEntries(entries) as { [K in keyof T]: Awaited<T[K]> };
 }
 
 export interface KubeconfigOptions {

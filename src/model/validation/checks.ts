@@ -34,9 +34,6 @@ export function requiredOneOf(path: string, value: string | undefined, allowed: 
 export const notNegative = (path: string, value: number | undefined | null): FieldError[] =>
   value != null && value < 0 ? [fieldInvalid(path, value, "must be greater than or equal to 0")] : [];
 
-export const positive = (path: string, value: number | undefined | null): FieldError[] =>
-  value != null && value <= 0 ? [fieldInvalid(path, value, "must be greater than zero")] : [];
-
 export const portNumber = (path: string, value: unknown): FieldError[] =>
   typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= 65535
     ? []

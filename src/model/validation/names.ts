@@ -12,7 +12,6 @@ const labelForm = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/;
 const label1035Form = /^[a-z](?:[-a-z0-9]*[a-z0-9])?$/;
 const qualifiedForm = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 const keyForm = /^[-._a-zA-Z0-9]+$/;
-const cIdentifierForm = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 const tooLong = (max: number): string => `must be no more than ${max} characters`;
 /** Upstream counts bytes. */
@@ -142,19 +141,6 @@ export const environmentName: Check = (text) => {
     ? []
     : ["a valid environment variable name must consist only of printable ASCII characters other than '='"];
 };
-
-export const cIdentifier: Check = (text) =>
-  cIdentifierForm.test(text)
-    ? []
-    : [
-        form(
-          "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
-          "[A-Za-z_][A-Za-z0-9_]*",
-          "my_name",
-          "MY_NAME",
-          "MyName",
-        ),
-      ];
 
 /** The name of a port: a service name of RFC 6335. */
 export const portName: Check = (text) => {
