@@ -50,7 +50,11 @@ export async function runHandler(
     if (handler.httpGet) return await runHttp(handler.httpGet, target, timeoutSeconds, deps, signal);
     if (handler.tcpSocket) {
       const port = portOf(handler.tcpSocket.port, target.container);
-      await tryConnect({ host: handler.tcpSocket.host || target.ip, port, timeoutMs: timeoutSeconds * 1000 });
+      try {
+        await tryConnect({ host: handler.tcpSocket.host || target.ip, port, timeoutMs: timeoutSeconds * 1000 });
+      } catch (error) {
+        return { ok: false, output: dialText(error) };
+      }
       return { ok: true, output: "" };
     }
     if (handler.grpc) return await runGrpc(handler.grpc, target, timeoutSeconds);
@@ -134,7 +138,7 @@ async function runHttp(
     } catch (error) {
       if (limit.signal.aborted) throw limit.signal.reason;
       if (hasCode(error, "HTTP_TIMEOUT")) throw new Error(`Get "${first}": context deadline exceeded`);
-      throw new Error(`Get "${first}": ${messageOf(error)}`);
+      throw new Error(`Get "${first}": ${dialText(error)}`);
     } finally {
       cancel();
       signal?.removeEventListener("abort", stop);
@@ -160,6 +164,19 @@ async function runGrpc(action: GRPCAction, target: HandlerTarget, timeoutSeconds
   } finally {
     client.close();
   }
+}
+
+/** Node's words for what a connection came to, in those that people know from events. */
+function dialText(error: unknown): string {
+  const text = messageOf(error);
+  const match = /connect (ECONNREFUSED|EHOSTUNREACH|ENETUNREACH) (\S+)/.exec(text);
+  if (!match) return text;
+  const reasons: Readonly<Record<string, string>> = {
+    ECONNREFUSED: "connection refused",
+    EHOSTUNREACH: "no route to host",
+    ENETUNREACH: "network is unreachable",
+  };
+  return `dial tcp ${match[2]}: connect: ${reasons[match[1]!]}`;
 }
 
 /** A number, or the name of one of the container's ports. */

@@ -23,6 +23,9 @@ interface Watched {
   failed?: "liveness" | "startup";
 }
 
+/** No program listens the moment it is started; a failure then would cost a whole period. */
+const firstProbeMs = 500;
+
 const kinds: readonly ProbeKind[] = ["startup", "liveness", "readiness"];
 const titles: Readonly<Record<ProbeKind, string>> = {
   startup: "Startup",
@@ -120,7 +123,7 @@ export class Probes {
     let failures = 0;
     // After a restart of the agent all loops begin at once; spread them over a period.
     if (adopted) await clock.sleep(random.float() * periodMs, signal);
-    else await clock.sleep((probe.initialDelaySeconds ?? 0) * 1000, signal);
+    else await clock.sleep(Math.max((probe.initialDelaySeconds ?? 0) * 1000, firstProbeMs), signal);
     for (;;) {
       // Liveness and readiness wait for the startup probe.
       if (kind === "startup" || watched.started) {

@@ -10,6 +10,8 @@ import type {
   Pod,
   PodCondition,
   PodStatus,
+  VolumeMount,
+  VolumeMountStatus,
 } from "#model/gen/core-v1.ts";
 import {
   newestContainer,
@@ -112,8 +114,17 @@ export function containerStatus(input: StatusInput, container: Container): Conta
         ? { containerID: old.containerID }
         : {}),
     started: probe ? probe.started : false,
+    ...(container.volumeMounts && container.volumeMounts.length > 0
+      ? { volumeMounts: container.volumeMounts.map(mountStatus) }
+      : {}),
   };
 }
+
+const mountStatus = (mount: VolumeMount): VolumeMountStatus => ({
+  name: mount.name,
+  mountPath: mount.mountPath,
+  ...(mount.readOnly ? { readOnly: true, recursiveReadOnly: "Disabled" } : {}),
+});
 
 const fallbackWaiting = (input: StatusInput) => ({
   reason: (input.pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating",
