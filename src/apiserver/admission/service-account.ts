@@ -68,7 +68,7 @@ function mountToken(pod: Pod, random: Random): void {
   const containers: Container[] = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
   const needy = containers.filter((c) => !c.volumeMounts?.some((mount) => mount.mountPath === tokenMountPath));
   if (needy.length === 0) return;
-  let name = pod.spec.volumes?.find((volume) => volume.name.startsWith(volumePrefix) && volume.projected)?.name;
+  let name = pod.spec.volumes?.find((volume) => volume.name?.startsWith(volumePrefix) && volume.projected)?.name;
   if (name === undefined) {
     name = volumePrefix + randomSuffix(random);
     pod.spec.volumes = [...(pod.spec.volumes ?? []), tokenVolume(name)];

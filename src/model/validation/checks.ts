@@ -12,9 +12,9 @@ import {
 import { nanoOf } from "./amount.ts";
 import { type Check, labelValue, qualifiedName } from "./names.ts";
 
-/** One "Invalid value" per problem that `check` finds. */
-export const checked = (path: string, text: string, check: Check): FieldError[] =>
-  check(text).map((problem) => fieldInvalid(path, text, problem));
+/** One "Invalid value" per problem that `check` finds. Required texts can be absent in JSON: they count as empty. */
+export const checked = (path: string, text: string | undefined, check: Check): FieldError[] =>
+  check(text ?? "").map((problem) => fieldInvalid(path, text ?? "", problem));
 
 /** Required, then `check`. */
 export function requiredName(path: string, text: string | undefined, check: Check): FieldError[] {

@@ -167,7 +167,8 @@ export function validateNodeUpdate(node: Node, old: Node): FieldError[] {
 }
 
 /** Addresses that mean something else on every machine. */
-function endpointAddress(path: string, ip: string): FieldError[] {
+function endpointAddress(path: string, given: string | undefined): FieldError[] {
+  const ip = given ?? "";
   if (!isIp(ip)) return checked(path, ip, ipAddress);
   const kinds: [boolean, string][] = [
     [ip === "0.0.0.0" || ip === "::", "may not be unspecified (0.0.0.0 or ::)"],
