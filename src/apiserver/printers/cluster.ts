@@ -92,7 +92,7 @@ export const serviceColumns: readonly Column<Service>[] = [
 
 function externalIp({ spec, status }: Service): string {
   const own = spec?.externalIPs ?? [];
-  if (spec?.type === "ExternalName") return spec.externalName ?? "<none>";
+  if (spec?.type === "ExternalName") return spec?.externalName ?? "<none>";
   if (spec?.type !== "LoadBalancer") return own.length === 0 ? "<none>" : own.join(",");
   const all = [...(status?.loadBalancer?.ingress ?? []).map((entry) => entry.ip || entry.hostname || ""), ...own];
   return all.length === 0 ? "<pending>" : all.join(",");
@@ -228,7 +228,7 @@ export const networkPolicyColumns: readonly Column<NetworkPolicy>[] = [
 /** Cluster role bindings too. */
 export const roleBindingColumns: readonly Column<RoleBinding>[] = [
   nameColumn,
-  text("Role", "The role that is granted.", ({ roleRef }) => `${roleRef.kind}/${roleRef.name}`),
+  text("Role", "The role that is granted.", ({ roleRef }) => `${roleRef?.kind ?? ""}/${roleRef?.name ?? ""}`),
   ageColumn,
   wide(text("Users", "Users it is granted to.", (binding) => subjects(binding, "User"))),
   wide(text("Groups", "Groups it is granted to.", (binding) => subjects(binding, "Group"))),
@@ -261,7 +261,7 @@ export const persistentVolumeColumns: readonly Column<PersistentVolume>[] = [
     volume.metadata.deletionTimestamp ? "Terminating" : (volume.status?.phase ?? ""),
   ),
   text("Claim", "Who has it.", ({ spec }) =>
-    spec?.claimRef ? `${spec.claimRef.namespace}/${spec.claimRef.name}` : "",
+    spec?.claimRef ? `${spec?.claimRef.namespace}/${spec?.claimRef.name}` : "",
   ),
   text("StorageClass", "Class.", ({ spec }) => spec?.storageClassName ?? ""),
   text("VolumeAttributesClass", "Attributes class.", ({ spec }) => spec?.volumeAttributesClassName ?? "<unset>"),
@@ -296,7 +296,8 @@ const defaultMark = "storageclass.kubernetes.io/is-default-class";
 export const storageClassColumns: readonly Column<StorageClass>[] = [
   {
     ...nameColumn,
-    value: ({ metadata }) => `${metadata.name}${metadata.annotations?.[defaultMark] === "true" ? " (default)" : ""}`,
+    value: ({ metadata }) =>
+      `${metadata.name ?? ""}${metadata.annotations?.[defaultMark] === "true" ? " (default)" : ""}`,
   },
   text("Provisioner", "Who makes volumes.", (entry) => entry.provisioner),
   text("ReclaimPolicy", "What happens after the claim.", (entry) => entry.reclaimPolicy ?? "Delete"),
@@ -307,30 +308,30 @@ export const storageClassColumns: readonly Column<StorageClass>[] = [
 
 export const volumeAttachmentColumns: readonly Column<VolumeAttachment>[] = [
   nameColumn,
-  text("Attacher", "Driver.", ({ spec }) => spec.attacher),
-  text("PV", "Volume.", ({ spec }) => spec.source.persistentVolumeName ?? ""),
-  text("Node", "Node.", ({ spec }) => spec.nodeName),
+  text("Attacher", "Driver.", ({ spec }) => spec?.attacher),
+  text("PV", "Volume.", ({ spec }) => spec?.source?.persistentVolumeName ?? ""),
+  text("Node", "Node.", ({ spec }) => spec?.nodeName),
   text("Attached", "Whether it is attached.", ({ status }) => String(status?.attached ?? false)),
   ageColumn,
 ];
 
 export const csiNodeColumns: readonly Column<CSINode>[] = [
   nameColumn,
-  count("Drivers", "Drivers on the node.", ({ spec }) => spec.drivers?.length),
+  count("Drivers", "Drivers on the node.", ({ spec }) => spec?.drivers?.length),
   ageColumn,
 ];
 
 export const csiDriverColumns: readonly Column<CSIDriver>[] = [
   nameColumn,
-  text("AttachRequired", "Whether volumes are attached.", ({ spec }) => String(spec.attachRequired ?? true)),
-  text("PodInfoOnMount", "Whether it is told of pods.", ({ spec }) => String(spec.podInfoOnMount ?? false)),
-  text("StorageCapacity", "Whether it reports capacity.", ({ spec }) => String(spec.storageCapacity ?? false)),
+  text("AttachRequired", "Whether volumes are attached.", ({ spec }) => String(spec?.attachRequired ?? true)),
+  text("PodInfoOnMount", "Whether it is told of pods.", ({ spec }) => String(spec?.podInfoOnMount ?? false)),
+  text("StorageCapacity", "Whether it reports capacity.", ({ spec }) => String(spec?.storageCapacity ?? false)),
   text("TokenRequests", "Audiences it needs tokens for.", ({ spec }) => {
-    const audiences = (spec.tokenRequests ?? []).map((request) => request.audience);
+    const audiences = (spec?.tokenRequests ?? []).map((request) => request.audience);
     return audiences.length === 0 ? "<unset>" : audiences.join(",");
   }),
-  text("RequiresRepublish", "Whether it is called again.", ({ spec }) => String(spec.requiresRepublish ?? false)),
-  text("Modes", "Lifecycle modes.", ({ spec }) => (spec.volumeLifecycleModes ?? []).join(",") || "<none>"),
+  text("RequiresRepublish", "Whether it is called again.", ({ spec }) => String(spec?.requiresRepublish ?? false)),
+  text("Modes", "Lifecycle modes.", ({ spec }) => (spec?.volumeLifecycleModes ?? []).join(",") || "<none>"),
   ageColumn,
 ];
 
@@ -369,10 +370,10 @@ function quotaText({ status }: ResourceQuota, wanted: (name: string) => boolean)
 export const signingRequestColumns: readonly Column<CertificateSigningRequest>[] = [
   nameColumn,
   ageColumn,
-  text("SignerName", "Who should sign.", ({ spec }) => spec.signerName || "<none>"),
-  text("Requestor", "Who asks.", ({ spec }) => spec.username ?? ""),
+  text("SignerName", "Who should sign.", ({ spec }) => spec?.signerName || "<none>"),
+  text("Requestor", "Who asks.", ({ spec }) => spec?.username ?? ""),
   text("RequestedDuration", "For how long.", ({ spec }) =>
-    spec.expirationSeconds === undefined ? "<none>" : humanDuration(spec.expirationSeconds * 1000),
+    spec?.expirationSeconds === undefined ? "<none>" : humanDuration(spec.expirationSeconds * 1000),
   ),
   text("Condition", "What became of it.", ({ status }) => {
     const words: string[] = [];

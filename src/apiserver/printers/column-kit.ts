@@ -5,7 +5,6 @@ import type { Column } from "./columns.ts";
 import { since } from "./human-duration.ts";
 
 type Cell = string | number | boolean;
-export type Value<T extends ApiObject> = (object: T, nowMs: number) => Cell;
 
 export const nameColumn: Column = {
   name: "Name",
@@ -24,14 +23,12 @@ export const ageColumn: Column = {
   value: (object, nowMs) => since(object.metadata.creationTimestamp, nowMs),
 };
 
-/** A column of text. */
-export const text = <T extends ApiObject>(name: string, description: string, value: Value<T>): Column<T> => ({
-  name,
-  type: "string",
-  description,
-  priority: 0,
-  value,
-});
+/** A column of text; absent prints as nothing. */
+export const text = <T extends ApiObject>(
+  name: string,
+  description: string,
+  value: (object: T, nowMs: number) => Cell | undefined,
+): Column<T> => ({ name, type: "string", description, priority: 0, value: (o, now) => value(o, now) ?? "" });
 
 /** A column of whole numbers; absent counts as zero. */
 export const count = <T extends ApiObject>(

@@ -19,11 +19,11 @@ export const podColumns: readonly Column<Pod>[] = [
   }),
   ageColumn,
   wide(text("IP", "Address of the pod.", (pod) => pod.status?.podIPs?.[0]?.ip || pod.status?.podIP || "<none>")),
-  wide(text("Node", "Node the pod is bound to.", (pod) => pod.spec.nodeName || "<none>")),
+  wide(text("Node", "Node the pod is bound to.", (pod) => pod.spec?.nodeName || "<none>")),
   wide(text("Nominated Node", "Node that makes room.", (pod) => pod.status?.nominatedNodeName || "<none>")),
   wide(
     text("Readiness Gates", "Readiness gates that hold, of all.", (pod) => {
-      const gates = pod.spec.readinessGates ?? [];
+      const gates = pod.spec?.readinessGates ?? [];
       const holding = gates.filter((gate) => hasCondition(pod.status?.conditions, gate.conditionType));
       return gates.length === 0 ? "<none>" : `${holding.length}/${gates.length}`;
     }),
@@ -73,12 +73,12 @@ export function summarize(pod: Pod): Summary {
     if (status.reason === "NodeLost") reason = "Unknown";
     else if (status.phase !== "Succeeded" && status.phase !== "Failed") reason = "Terminating";
   }
-  const sidecars = (pod.spec.initContainers ?? []).filter((container) => container.restartPolicy === "Always");
-  return { ready, total: (pod.spec.containers ?? []).length + sidecars.length, reason, restarts, lastRestartMs };
+  const sidecars = (pod.spec?.initContainers ?? []).filter((container) => container.restartPolicy === "Always");
+  return { ready, total: (pod.spec?.containers ?? []).length + sidecars.length, reason, restarts, lastRestartMs };
 }
 
 function summarizeInit(pod: Pod) {
-  const containers = pod.spec.initContainers ?? [];
+  const containers = pod.spec?.initContainers ?? [];
   const sidecars = new Set(containers.filter((c) => c.restartPolicy === "Always").map((c) => c.name));
   const out = {
     /** Undefined when initialisation is over, or has not begun to be reported. */

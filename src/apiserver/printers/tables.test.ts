@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ApiObject } from "#model/object.ts";
-import { resourceOfKind } from "#model/resources.ts";
+import { allResources, resourceOfKind } from "#model/resources.ts";
 import { humanDuration } from "./human-duration.ts";
 import { columnsFor } from "./tables.ts";
 
@@ -291,3 +291,16 @@ test.each<[string, string, object, string]>([
     "x|<none>|a,b,c + 1 more...||80, 443|5d",
   ],
 ])("%s/%s %#", (group, kind, object, expected) => expect(row(group, kind, object)).toBe(expected));
+
+test.each(allResources.map((info) => [`${info.group}/${info.kind}`, info] as const))(
+  "a sparse %s prints: one odd object must not take the list with it",
+  (_name, info) => {
+    for (const object of [{}, { spec: {} }, { spec: {}, status: {} }]) {
+      const sparse = { metadata: {}, ...object } as ApiObject;
+      for (const column of columnsFor(info)) {
+        expect(() => column.value(sparse, nowMs), column.name).not.toThrow();
+        expect(String(column.value(sparse, nowMs)), column.name).not.toMatch(/undefined|NaN/);
+      }
+    }
+  },
+);

@@ -39,37 +39,37 @@ const containers = [
 
 export const deploymentColumns: readonly Column<Deployment>[] = [
   nameColumn,
-  text("Ready", "Ready pods, of the desired.", (d) => `${d.status?.readyReplicas ?? 0}/${d.spec.replicas ?? 0}`),
+  text("Ready", "Ready pods, of the desired.", (d) => `${d.status?.readyReplicas ?? 0}/${d.spec?.replicas ?? 0}`),
   count("Up-to-date", "Pods made from the current template.", (d) => d.status?.updatedReplicas),
   count("Available", "Pods ready for at least minReadySeconds.", (d) => d.status?.availableReplicas),
   ageColumn,
   ...containers,
-  wide(text("Selector", "Selector of the pods.", (d) => formatSelector(d.spec.selector))),
+  wide(text("Selector", "Selector of the pods.", (d) => formatSelector(d.spec?.selector))),
 ];
 
 export const replicaSetColumns: readonly Column<ReplicaSet>[] = [
   nameColumn,
-  count("Desired", "Pods wanted.", (r) => r.spec.replicas),
+  count("Desired", "Pods wanted.", (r) => r.spec?.replicas),
   count("Current", "Pods there are.", (r) => r.status?.replicas),
   count("Ready", "Pods that are ready.", (r) => r.status?.readyReplicas),
   ageColumn,
   ...containers,
-  wide(text("Selector", "Selector of the pods.", (r) => formatSelector(r.spec.selector))),
+  wide(text("Selector", "Selector of the pods.", (r) => formatSelector(r.spec?.selector))),
 ];
 
 export const replicationControllerColumns: readonly Column<ReplicationController>[] = [
   nameColumn,
-  count("Desired", "Pods wanted.", (r) => r.spec.replicas),
+  count("Desired", "Pods wanted.", (r) => r.spec?.replicas),
   count("Current", "Pods there are.", (r) => r.status?.replicas),
   count("Ready", "Pods that are ready.", (r) => r.status?.readyReplicas),
   ageColumn,
   ...containers,
-  wide(text("Selector", "Selector of the pods.", (r) => formatLabels(r.spec.selector))),
+  wide(text("Selector", "Selector of the pods.", (r) => formatLabels(r.spec?.selector))),
 ];
 
 export const statefulSetColumns: readonly Column<StatefulSet>[] = [
   nameColumn,
-  text("Ready", "Ready pods, of the desired.", (s) => `${s.status?.readyReplicas ?? 0}/${s.spec.replicas ?? 0}`),
+  text("Ready", "Ready pods, of the desired.", (s) => `${s.status?.readyReplicas ?? 0}/${s.spec?.replicas ?? 0}`),
   ageColumn,
   ...containers,
 ];
@@ -81,10 +81,10 @@ export const daemonSetColumns: readonly Column<DaemonSet>[] = [
   count("Ready", "Nodes where it is ready.", (d) => d.status?.numberReady),
   count("Up-to-date", "Nodes that run the current template.", (d) => d.status?.updatedNumberScheduled),
   count("Available", "Nodes where it is available.", (d) => d.status?.numberAvailable),
-  text("Node Selector", "Labels a node must have.", (d) => formatLabels(d.spec.template.spec?.nodeSelector)),
+  text("Node Selector", "Labels a node must have.", (d) => formatLabels(d.spec?.template?.spec?.nodeSelector)),
   ageColumn,
   ...containers,
-  wide(text("Selector", "Selector of the pods.", (d) => formatSelector(d.spec.selector))),
+  wide(text("Selector", "Selector of the pods.", (d) => formatSelector(d.spec?.selector))),
 ];
 
 export const jobColumns: readonly Column<Job>[] = [
@@ -92,8 +92,8 @@ export const jobColumns: readonly Column<Job>[] = [
   text("Status", "What the job's conditions come down to.", jobStatus),
   text("Completions", "Pods that succeeded, of the wanted.", (job) => {
     const succeeded = job.status?.succeeded ?? 0;
-    if (job.spec.completions !== undefined) return `${succeeded}/${job.spec.completions}`;
-    const parallelism = job.spec.parallelism ?? 0;
+    if (job.spec?.completions !== undefined) return `${succeeded}/${job.spec.completions}`;
+    const parallelism = job.spec?.parallelism ?? 0;
     return parallelism > 1 ? `${succeeded}/1 of ${parallelism}` : `${succeeded}/1`;
   }),
   text("Duration", "Time the job has run.", ({ status }, nowMs) => {
@@ -103,7 +103,7 @@ export const jobColumns: readonly Column<Job>[] = [
   }),
   ageColumn,
   ...containers,
-  wide(text("Selector", "Selector of the pods.", (job) => formatSelector(job.spec.selector))),
+  wide(text("Selector", "Selector of the pods.", (job) => formatSelector(job.spec?.selector))),
 ];
 
 function jobStatus(job: Job): string {
@@ -117,17 +117,19 @@ function jobStatus(job: Job): string {
 
 export const cronJobColumns: readonly Column<CronJob>[] = [
   nameColumn,
-  text("Schedule", "When it runs, in cron's form.", (c) => c.spec.schedule),
-  text("Timezone", "Time zone of the schedule.", (c) => c.spec.timeZone ?? "<none>"),
-  text("Suspend", "Whether it is paused.", (c) => goBoolean(c.spec.suspend)),
+  text("Schedule", "When it runs, in cron's form.", (c) => c.spec?.schedule),
+  text("Timezone", "Time zone of the schedule.", (c) => c.spec?.timeZone ?? "<none>"),
+  text("Suspend", "Whether it is paused.", (c) => goBoolean(c.spec?.suspend)),
   count("Active", "Jobs that run now.", (c) => c.status?.active?.length),
   text("Last Schedule", "Time since it last ran.", (c, nowMs) =>
     c.status?.lastScheduleTime ? since(c.status.lastScheduleTime, nowMs) : "<none>",
   ),
   ageColumn,
-  wide(text("Containers", "Names of the containers.", (c) => containerNames(c.spec.jobTemplate.spec?.template.spec))),
-  wide(text("Images", "Images of the containers.", (c) => containerImages(c.spec.jobTemplate.spec?.template.spec))),
-  wide(text("Selector", "Selector of the pods.", (c) => formatSelector(c.spec.jobTemplate.spec?.selector))),
+  wide(
+    text("Containers", "Names of the containers.", (c) => containerNames(c.spec?.jobTemplate?.spec?.template?.spec)),
+  ),
+  wide(text("Images", "Images of the containers.", (c) => containerImages(c.spec?.jobTemplate?.spec?.template?.spec))),
+  wide(text("Selector", "Selector of the pods.", (c) => formatSelector(c.spec?.jobTemplate?.spec?.selector))),
 ];
 
 export const podTemplateColumns: readonly Column<PodTemplate>[] = [
@@ -145,7 +147,7 @@ export const controllerRevisionColumns: readonly Column<ControllerRevision>[] = 
     const group = owner.apiVersion.includes("/") ? owner.apiVersion.split("/")[0] : "";
     return `${owner.kind.toLowerCase()}${group ? `.${group}` : ""}/${owner.name}`;
   }),
-  count("Revision", "Its number.", (revision) => Number(revision.revision)),
+  count("Revision", "Its number.", (revision) => Number(revision.revision ?? 0)),
   ageColumn,
 ];
 
@@ -159,7 +161,11 @@ export const podDisruptionBudgetColumns: readonly Column<PodDisruptionBudget>[] 
 
 export const autoscalerColumns: readonly Column<HorizontalPodAutoscaler>[] = [
   nameColumn,
-  text("Reference", "What is scaled.", (h) => `${h.spec?.scaleTargetRef.kind}/${h.spec?.scaleTargetRef.name}`),
+  text(
+    "Reference",
+    "What is scaled.",
+    (h) => `${h.spec?.scaleTargetRef?.kind ?? ""}/${h.spec?.scaleTargetRef?.name ?? ""}`,
+  ),
   text("Targets", "Current value and target of each metric.", autoscalerTargets),
   text("MinPods", "Fewest pods.", (h) => String(h.spec?.minReplicas ?? "<unset>")),
   count("MaxPods", "Most pods.", (h) => h.spec?.maxReplicas),
