@@ -16,6 +16,7 @@ import { runAll, type Service } from "#base/service.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
 import { type Informer, InformerFactory } from "#client/informer.ts";
+import type { Transport } from "#client/transport.ts";
 import { WorkQueue } from "#client/workqueue.ts";
 import { createControllers } from "#controllers/registry.ts";
 import { openDatastore } from "#datastore/open.ts";
@@ -25,7 +26,7 @@ import type { Namespace, Node, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { leases, namespaces, nodes, pods } from "#model/resources.ts";
-import { isConflict, isNotFound } from "#model/status.ts";
+import { ApiError, isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { FakeClock, settle } from "./fake-clock.ts";
 import { seededRandom } from "./seeded-random.ts";
@@ -60,6 +61,10 @@ export class InMemoryCluster {
   readonly informers: InformerFactory;
   readonly datastore: Datastore;
   readonly kubelets = new Map<string, FakeKubelet>();
+  /** Chance that a request of the parts under test fails, before it is carried out or after; watches end likewise. */
+  faultRate = 0;
+  /** What the parts use; `client` is the test's own and never fails. */
+  readonly #shaky: Client;
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #failure: unknown;
@@ -103,11 +108,13 @@ export class InMemoryCluster {
       },
     );
     this.client = new Client(api.transport(loopback));
-    this.informers = new InformerFactory({ verify: true }, { client: this.client, clock, random, log });
+    this.#shaky = new Client(shaky(api.transport(loopback), this.random, () => this.faultRate));
+    this.informers = new InformerFactory({ verify: true }, { client: this.#shaky, clock, random, log });
   }
 
   async #start(options: InMemoryClusterOptions, log: ReturnType<typeof createLogger>): Promise<void> {
-    const { client, clock, informers, metrics, random } = this;
+    const { clock, informers, metrics, random } = this;
+    const client = this.#shaky;
     for (const name of ["default", "kube-system", "kube-public", "kube-node-lease"]) {
       await client.create(namespaces, { metadata: { name }, spec: {} } as Namespace);
     }
@@ -179,6 +186,27 @@ export class InMemoryCluster {
     await this.datastore.close();
     if (this.#failure) throw this.#failure;
   }
+}
+
+/** Loses requests and answers by chance: a failed write may or may not have happened. */
+function shaky(inner: Transport, random: Random, rate: () => number): Transport {
+  const isFault = () => rate() > 0 && random.float() < rate();
+  const lost = () => new ApiError(503, "ServiceUnavailable", "lost on the way");
+  return {
+    async request(request, signal) {
+      if (isFault()) throw lost();
+      const answer = await inner.request(request, signal);
+      if (isFault()) throw lost();
+      return answer;
+    },
+    async *watch(request, signal) {
+      if (isFault()) throw lost();
+      for await (const event of inner.watch(request, signal)) {
+        yield event;
+        if (isFault()) throw lost();
+      }
+    },
+  };
 }
 
 interface KubeletDeps {
@@ -262,7 +290,7 @@ export class FakeKubelet implements Service {
         await client.patch(leases, { name: this.nodeName, namespace: "kube-node-lease" }, { spec });
         await this.#sayReady();
       } catch (error) {
-        if (!signal.aborted && !isConflict(error)) throw error;
+        if (!signal.aborted && !isConflict(error) && !isApiError(error, "ServiceUnavailable")) throw error;
       }
     }
   }
@@ -286,7 +314,8 @@ export class FakeKubelet implements Service {
       await this.#step(pod, key);
     } catch (error) {
       if (isNotFound(error)) return;
-      if (!isConflict(error)) throw new Error(`${this.name}: ${messageOf(error)}`);
+      if (!isConflict(error) && !isApiError(error, "ServiceUnavailable"))
+        throw new Error(`${this.name}: ${messageOf(error)}`);
       this.#queue.retry(key);
     }
   }
@@ -309,6 +338,16 @@ export class FakeKubelet implements Service {
       const waitMs = (bound ? Date.parse(bound) : clock.now()) + (behaviour.startMs ?? 100) - clock.now();
       if (waitMs > 0) this.#queue.addAfter(key, waitMs);
       else await this.#write(pod, this.#runningStatus(pod, behaviour.neverReady !== true));
+      return;
+    }
+    // The control plane marks pods of a silent node not ready; whoever runs them knows better.
+    const ready = pod.status?.conditions?.find((c) => c.type === "Ready");
+    if (ready?.status === "False" && behaviour.neverReady !== true) {
+      const now = rfc3339(clock.now());
+      const conditions = pod.status!.conditions!.map((c) =>
+        c === ready ? { ...c, status: "True", lastTransitionTime: now } : c,
+      );
+      await this.#write(pod, { ...pod.status, conditions });
       return;
     }
     if (behaviour.exitAfterMs === undefined) return;

@@ -66,7 +66,7 @@ function connect(options: { readonly pair?: KeyPair; readonly ca?: string } = {}
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !condition(); i++) await systemClock.sleep(10);
+  for (let i = 0; i < 1500 && !condition(); i++) await systemClock.sleep(10);
   expect(condition()).toBe(true);
 }
 

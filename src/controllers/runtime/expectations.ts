@@ -1,61 +1,70 @@
-// What a controller has asked for and not yet seen in its store. Stores lag behind writes; a controller that counts
-// objects would create too many if it looked again before its own creations came back. Keyed by the owner's key.
-// After five minutes the answer is believed lost and the store is trusted again.
-// Upstream counterpart: pkg/controller/controller_utils.go, ControllerExpectations.
+// What a controller has written and its store does not show yet. A store lags behind writes; a controller that counts
+// objects would make too many if it looked again before its own creations came back. Judged by the state of the store
+// alone, never by counted events: an object that came and went while a watch was broken must not be waited for.
+// A write whose answer was lost is not recorded: it may cost an object too many, which the next sync takes back.
+// Upstream counterpart: ControllerExpectations, which count events.
 import type { Clock } from "#base/clock.ts";
+import type { Informer } from "#client/informer.ts";
+import { type ApiObject, isDeleting, keyOf, uidOf } from "#model/object.ts";
 
+/** After so long the store is trusted again, whatever it lacks. Upstream's bound. */
 const timeoutMs = 300_000;
+/** How soon to look again at a key whose writes are not shown yet, beside any event that comes first. */
+export const lookAgainMs = 1000;
 
-interface Expected {
-  creations: number;
-  readonly deletions: Set<string>;
+interface Pending {
+  readonly kind: "created" | "deleted";
+  readonly object: string;
+  readonly uid: string;
+  readonly revision: number;
   readonly sinceMs: number;
 }
 
-export class Expectations {
+export class Expectations<T extends ApiObject> {
   readonly #clock: Clock;
-  readonly #expected = new Map<string, Expected>();
+  readonly #store: Informer<T>;
+  readonly #pending = new Map<string, Pending[]>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, store: Informer<T>) {
     this.#clock = clock;
+    this.#store = store;
   }
 
-  expectCreations(key: string, count: number): void {
-    this.#at(key).creations += count;
+  /** `object` as the API answered to its creation. */
+  created(key: string, object: T): void {
+    this.#add(key, "created", object);
   }
-  /** A creation came back, or failed. */
-  creationSeen(key: string): void {
-    const expected = this.#expected.get(key);
-    if (expected) expected.creations--;
+  /** `object` as it was when its deletion was accepted. */
+  deleted(key: string, object: T): void {
+    this.#add(key, "deleted", object);
   }
-  expectDeletions(key: string, uids: readonly string[]): void {
-    const expected = this.#at(key);
-    for (const uid of uids) expected.deletions.add(uid);
-  }
-  deletionSeen(key: string, uid: string): void {
-    this.#expected.get(key)?.deletions.delete(uid);
-  }
-  /** True when the store shows all that was asked for, or too much time has passed. */
+
+  /** True when the store shows all that was written under `key`, or too much time has passed. */
   satisfied(key: string): boolean {
-    const expected = this.#expected.get(key);
-    if (!expected) return true;
-    const isOver = this.#clock.monotonicMs() - expected.sinceMs > timeoutMs;
-    if (isOver || (expected.creations <= 0 && expected.deletions.size === 0)) {
-      this.#expected.delete(key);
-      return true;
-    }
-    return false;
+    const left = (this.#pending.get(key) ?? []).filter((pending) => !this.#isShown(pending));
+    if (left.length > 0) this.#pending.set(key, left);
+    else this.#pending.delete(key);
+    return left.length === 0;
   }
   forget(key: string): void {
-    this.#expected.delete(key);
+    this.#pending.delete(key);
   }
 
-  #at(key: string): Expected {
-    let expected = this.#expected.get(key);
-    if (!expected) {
-      expected = { creations: 0, deletions: new Set(), sinceMs: this.#clock.monotonicMs() };
-      this.#expected.set(key, expected);
-    }
-    return expected;
+  #add(key: string, kind: Pending["kind"], object: T): void {
+    const revision = Number(object.metadata.resourceVersion);
+    const sinceMs = this.#clock.monotonicMs();
+    const pending = { kind, object: keyOf(object), uid: uidOf(object), revision, sinceMs };
+    const all = this.#pending.get(key);
+    if (all) all.push(pending);
+    else this.#pending.set(key, [pending]);
+  }
+
+  #isShown(pending: Pending): boolean {
+    if (this.#clock.monotonicMs() - pending.sinceMs > timeoutMs) return true;
+    const shown = this.#store.get(pending.object);
+    const isSame = shown !== undefined && uidOf(shown) === pending.uid;
+    if (pending.kind === "deleted") return !isSame || isDeleting(shown);
+    // A store that is past its creation and does not have it has seen it go.
+    return isSame || Number(this.#store.resourceVersion) >= pending.revision;
   }
 }

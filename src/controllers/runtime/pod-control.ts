@@ -15,12 +15,14 @@ export interface PodControl {
   create(pod: Pod, owner: ApiObject): Promise<Pod>;
   /** Deletes with the pod's own grace period; one that is gone already counts as deleted. */
   delete(pod: Pod, owner: ApiObject): Promise<void>;
+  /** Deletes all, calling `onDeleted` for each that worked; throws the first failure when all are done. */
+  deleteAll(pods: readonly Pod[], owner: ApiObject, onDeleted: (pod: Pod) => void): Promise<void>;
 }
 
 export function createPodControl(client: Client, events: EventSink, ownerResource: ResourceInfo): PodControl {
   const say = (owner: ApiObject, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: ownerResource, object: owner, type, reason, message });
-  return {
+  const control: PodControl = {
     async create(pod, owner) {
       try {
         const created = await client.create(pods, pod);
@@ -43,7 +45,17 @@ export function createPodControl(client: Client, events: EventSink, ownerResourc
         throw error;
       }
     },
+    async deleteAll(doomed, owner, onDeleted) {
+      const one = async (pod: Pod): Promise<void> => {
+        await control.delete(pod, owner);
+        onDeleted(pod);
+      };
+      const results = await Promise.allSettled(doomed.map(one));
+      const failed = results.find((r) => r.status === "rejected");
+      if (failed) throw failed.reason;
+    },
   };
+  return control;
 }
 
 /** A pod as its template says, owned by `reference`, to be named by the API server. */

@@ -16,7 +16,7 @@ import {
   on,
   type Trigger,
 } from "../runtime/controller.ts";
-import { Expectations } from "../runtime/expectations.ts";
+import { Expectations, lookAgainMs } from "../runtime/expectations.ts";
 import { controllerReference } from "../runtime/owners.ts";
 import {
   desiredGroups,
@@ -62,20 +62,13 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
   const nodeStore = deps.informers.informer(nodes);
   const sliceStore = deps.informers.informer(endpointSlices);
   const events = deps.events.as("endpoint-slice-controller");
-  const expectations = new Expectations(clock);
+  const expectations = new Expectations(clock, sliceStore);
   const serviceKeyOf = (slice: EndpointSlice): string | undefined => {
     const { [serviceNameLabel]: service, [managedByLabel]: manager } = slice.metadata.labels ?? {};
     return service && manager === managedBy ? `${namespaceOf(slice)}/${service}` : undefined;
   };
   sliceStore.addIndex(sliceIndex, (slice) => [serviceKeyOf(slice) ?? ""]);
-  sliceStore.addHandler({
-    add(slice) {
-      const key = serviceKeyOf(slice);
-      if (key) expectations.creationSeen(key);
-    },
-  });
-
-  async function sync(key: string): Promise<void> {
+  async function sync(key: string, again: (ms: number) => void): Promise<void> {
     const service = serviceStore.get(key);
     if (!service || isDeleting(service)) {
       // Slices go with their owner, by garbage collection.
@@ -83,8 +76,11 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
       return;
     }
     if (!isManaged(service)) return;
-    // Slices just created that the store does not show would be made once more; their arrival marks the key again.
-    if (!expectations.satisfied(key)) return;
+    // Slices just created that the store does not show would be made once more.
+    if (!expectations.satisfied(key)) {
+      again(lookAgainMs);
+      return;
+    }
     const zoneOf = (node: string) => nodeStore.get(node)?.metadata.labels?.["topology.kubernetes.io/zone"];
     const existing = sliceStore.byIndex(sliceIndex, key).filter((slice) => !isDeleting(slice));
     const labels = sliceLabels(service);
@@ -92,13 +88,8 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
     const annotations = { [lastChangeAnnotation]: rfc3339(clock.now()) };
     try {
       for (const content of plan.create) {
-        expectations.expectCreations(key, 1);
-        try {
-          await client.create(endpointSlices, sliceOf(service, content, labels, annotations));
-        } catch (error) {
-          expectations.creationSeen(key);
-          throw error;
-        }
+        const made = sliceOf(service, content, labels, annotations);
+        expectations.created(key, await client.create(endpointSlices, made));
       }
       for (const slice of plan.update) {
         const metadata = { ...slice.metadata, annotations: { ...slice.metadata.annotations, ...annotations } };

@@ -9,7 +9,7 @@ import { isPodFinished, isPodReady } from "../runtime/pods.ts";
 export const serviceNameLabel = "kubernetes.io/service-name";
 export const managedByLabel = "endpointslice.kubernetes.io/managed-by";
 export const managedBy = "endpointslice-controller.k8s.io";
-export const headlessLabel = "service.kubernetes.io/headless";
+const headlessLabel = "service.kubernetes.io/headless";
 export const lastChangeAnnotation = "endpoints.kubernetes.io/last-change-trigger-time";
 /** Upstream's default for --max-endpoints-per-slice. */
 export const maxPerSlice = 100;
@@ -87,7 +87,6 @@ export function desiredGroups(
       const address = addressOf(pod, addressType);
       if (address === undefined || isPodFinished(pod)) continue;
       const ports = portsOf(service, pod);
-      if (ports.length === 0 && !isHeadless(service)) continue;
       const isReady = isPodReady(pod);
       const nodeName = pod.spec.nodeName;
       const zone = nodeName ? zoneOf(nodeName) : undefined;

@@ -3,12 +3,12 @@
 import type { Service } from "#base/service.ts";
 import type { DaemonSet } from "#model/gen/apps-v1.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions, daemonSets, nodes, pods } from "#model/resources.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
-import { Expectations } from "../../runtime/expectations.ts";
+import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
 import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
 import { createPodControl, maxBurst, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { revisionHashLabel, syncRevision, trimRevisions } from "../../runtime/revisions.ts";
@@ -29,44 +29,20 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
   const events = deps.events.as(name);
   const resource = daemonSets as ResourceInfo;
   const podControl = createPodControl(client, events, resource);
-  const expectations = new Expectations(clock);
+  const expectations = new Expectations(clock, podStore);
   /** Per set and node: when the last ended pod was replaced, and how long to wait next time. */
   const replaced = new Map<string, { atMs: number; pauseMs: number }>();
   indexByController(podStore);
   indexByController(revisionStore);
 
   const setKeyOf = (pod: Pod) => controllerKey(pod, "DaemonSet");
-  const seeDeletion = (pod: Pod) => {
-    const key = setKeyOf(pod);
-    if (key) expectations.deletionSeen(key, uidOf(pod));
-  };
-  podStore.addHandler({
-    add(pod) {
-      const key = setKeyOf(pod);
-      if (isDeleting(pod)) seeDeletion(pod);
-      else if (key) expectations.creationSeen(key);
-    },
-    update(pod) {
-      if (isDeleting(pod)) seeDeletion(pod);
-    },
-    delete: seeDeletion,
-  });
-
-  async function remove(key: string, set: DaemonSet, doomed: readonly Pod[]): Promise<void> {
-    expectations.expectDeletions(key, doomed.map(uidOf));
-    const results = await Promise.allSettled(doomed.map((pod) => podControl.delete(pod, set)));
-    results.forEach((result, i) => {
-      if (result.status === "rejected") expectations.deletionSeen(key, uidOf(doomed[i]!));
-    });
-    const failed = results.find((r) => r.status === "rejected");
-    if (failed) throw failed.reason;
-  }
+  const remove = (key: string, set: DaemonSet, doomed: readonly Pod[]): Promise<void> =>
+    podControl.deleteAll(doomed, set, (pod) => expectations.deleted(key, pod));
 
   async function create(key: string, set: DaemonSet, where: readonly string[], hash: string): Promise<void> {
     const wanted = where.slice(0, maxBurst);
     const generation = set.metadata.annotations?.["deprecated.daemonset.template.generation"];
-    expectations.expectCreations(key, wanted.length);
-    const { done, error } = await slowStart(wanted.length, (i) => {
+    const { error } = await slowStart(wanted.length, async (i) => {
       const reference = controllerReference(resource, set);
       const options = { namespace: namespaceOf(set), generateName: `${nameOf(set)}-`, reference };
       const pod = podFromTemplate(set.spec.template, options);
@@ -76,9 +52,8 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
         ...(generation ? { "pod-template-generation": generation } : {}),
       };
       pod.spec = podSpecFor(pod.spec, wanted[i]!);
-      return podControl.create(pod, set);
+      expectations.created(key, await podControl.create(pod, set));
     });
-    for (let i = done; i < wanted.length; i++) expectations.creationSeen(key);
     if (error !== undefined && !isNamespaceTerminating(error)) throw error;
   }
 
@@ -145,7 +120,8 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
       matches: matcherOf(set.spec.selector),
     });
     const allNodes = nodeStore.list();
-    if (isCertain) {
+    if (!isCertain) again(lookAgainMs);
+    else {
       const plan = planPlacement(set, allNodes, owned);
       const ready = due(key, set, plan.ended, again);
       await remove(

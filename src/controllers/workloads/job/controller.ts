@@ -16,7 +16,7 @@ import { jobs, pods } from "#model/resources.ts";
 import { isApiError, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
-import { Expectations } from "../../runtime/expectations.ts";
+import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
 import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
 import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { isPodActive, isPodFinished, isPodReady } from "../../runtime/pods.ts";
@@ -58,52 +58,31 @@ export function createJobController(deps: ControllerDeps): Service {
   const podStore = deps.informers.informer(pods);
   const events = deps.events.as(name);
   const podControl = createPodControl(client, events, jobs as ResourceInfo);
-  const expectations = new Expectations(clock);
+  const expectations = new Expectations(clock, podStore);
   const failures = new Map<string, FailureRecord>();
   /** Finalizers taken off whose pods the store still shows with them. */
   const untracked = new Map<string, Set<string>>();
   indexByController(podStore);
 
   const jobKeyOf = (pod: Pod) => controllerKey(pod, "Job");
-  const seeDeletion = (pod: Pod) => {
+  const seen = (pod: Pod) => {
     const key = jobKeyOf(pod);
-    if (key) expectations.deletionSeen(key, uidOf(pod));
+    if (key) untracked.get(key)?.delete(uidOf(pod));
   };
   podStore.addHandler({
-    add(pod) {
-      const key = jobKeyOf(pod);
-      if (isDeleting(pod)) seeDeletion(pod);
-      else if (key) expectations.creationSeen(key);
-    },
     update(pod) {
-      if (isDeleting(pod)) seeDeletion(pod);
-      const key = jobKeyOf(pod);
-      if (key && !isTracked(pod)) untracked.get(key)?.delete(uidOf(pod));
+      if (!isTracked(pod)) seen(pod);
     },
-    delete(pod) {
-      seeDeletion(pod);
-      const key = jobKeyOf(pod);
-      if (key) untracked.get(key)?.delete(uidOf(pod));
-    },
+    delete: seen,
   });
 
   const say = (job: Job, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: jobs as ResourceInfo, object: job, type, reason, message });
 
-  async function deletePods(key: string, job: Job, doomed: readonly Pod[]): Promise<void> {
-    expectations.expectDeletions(key, doomed.map(uidOf));
-    const results = await Promise.allSettled(doomed.map((pod) => podControl.delete(pod, job)));
-    results.forEach((result, i) => {
-      if (result.status === "rejected") expectations.deletionSeen(key, uidOf(doomed[i]!));
-    });
-    const failed = results.find((r) => r.status === "rejected");
-    if (failed) throw failed.reason;
-  }
-
   async function createPods(key: string, job: Job, count: number, indexes: readonly number[]): Promise<void> {
-    expectations.expectCreations(key, count);
-    const { done, error } = await slowStart(count, (i) => podControl.create(podOf(job, indexes[i]), job));
-    for (let i = done; i < count; i++) expectations.creationSeen(key);
+    const { error } = await slowStart(count, async (i) => {
+      expectations.created(key, await podControl.create(podOf(job, indexes[i]), job));
+    });
     if (error !== undefined && !isNamespaceTerminating(error)) throw error;
   }
 
@@ -257,7 +236,7 @@ export function createJobController(deps: ControllerDeps): Service {
     let failure: unknown;
     const endPods = async (doomed: readonly Pod[]) => {
       try {
-        await deletePods(key, job, doomed);
+        await podControl.deleteAll(doomed, job, (pod) => expectations.deleted(key, pod));
         active = active.filter((pod) => !doomed.includes(pod));
         terminating += doomed.length;
       } catch (error) {
@@ -267,7 +246,8 @@ export function createJobController(deps: ControllerDeps): Service {
     if (outcome) await endPods(active);
     else {
       let isManaged = false;
-      if (isCertain && !isDeleting(job)) {
+      if (!isCertain) again(lookAgainMs);
+      else if (!isDeleting(job)) {
         isManaged = true;
         const plan = planPods(job, countable, counts.succeeded, nowMs);
         const waitMs = pause.lastAtMs + failurePauseMs(pause.inARow) - nowMs;

@@ -10,7 +10,7 @@ import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#mo
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { pods, replicaSets, replicationControllers } from "#model/resources.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
-import { Expectations } from "../../runtime/expectations.ts";
+import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
 import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
 import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { isPodActive } from "../../runtime/pods.ts";
@@ -56,28 +56,11 @@ function create(kind: Kind, deps: ControllerDeps): Service {
   const podStore = deps.informers.informer(pods);
   const events = deps.events.as(kind.controllerName);
   const podControl = createPodControl(client, events, kind.resource as ResourceInfo);
-  const expectations = new Expectations(clock);
+  const expectations = new Expectations(clock, podStore);
   indexByController(podStore);
   indexByController(owners);
 
   const ownerKeyOf = (pod: Pod) => controllerKey(pod, kind.resource.kind);
-  const seeDeletion = (pod: Pod) => {
-    const key = ownerKeyOf(pod);
-    if (key) expectations.deletionSeen(key, uidOf(pod));
-  };
-  podStore.addHandler({
-    add(pod) {
-      const key = ownerKeyOf(pod);
-      // A pod that appears already deleting counts as gone, not as created.
-      if (isDeleting(pod)) seeDeletion(pod);
-      else if (key) expectations.creationSeen(key);
-    },
-    update(pod) {
-      if (isDeleting(pod)) seeDeletion(pod);
-    },
-    delete: seeDeletion,
-  });
-
   function* ownersOf(pod: Pod): Iterable<string | undefined> {
     if (controllerOf(pod)) yield ownerKeyOf(pod);
     else {
@@ -115,28 +98,13 @@ function create(kind: Kind, deps: ControllerDeps): Service {
         generateName: `${nameOf(owner)}-`,
         reference: controllerReference(kind.resource as ResourceInfo, owner),
       });
-      expectations.expectCreations(key, plan.create);
-      let isTerminating = false;
-      const { done, error } = await slowStart(plan.create, async () => {
-        try {
-          await podControl.create(pod, owner);
-        } catch (failure) {
-          if (!isNamespaceTerminating(failure)) throw failure;
-          isTerminating = true;
-          throw failure;
-        }
+      const { error } = await slowStart(plan.create, async () => {
+        expectations.created(key, await podControl.create(pod, owner));
       });
-      for (let i = done; i < plan.create; i++) expectations.creationSeen(key);
-      if (error !== undefined && !isTerminating) throw error;
+      if (error !== undefined && !isNamespaceTerminating(error)) throw error;
       return;
     }
-    expectations.expectDeletions(key, plan.remove.map(uidOf));
-    const results = await Promise.allSettled(plan.remove.map((pod) => podControl.delete(pod, owner)));
-    results.forEach((result, i) => {
-      if (result.status === "rejected") expectations.deletionSeen(key, uidOf(plan.remove[i]!));
-    });
-    const failed = results.find((r) => r.status === "rejected");
-    if (failed) throw failed.reason;
+    await podControl.deleteAll(plan.remove, owner, (pod) => expectations.deleted(key, pod));
   }
 
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
@@ -156,7 +124,8 @@ function create(kind: Kind, deps: ControllerDeps): Service {
     });
     const active = claimed.filter(isPodActive);
     let failure: unknown;
-    if (isCertain && !isDeleting(owner)) {
+    if (!isCertain) again(lookAgainMs);
+    else if (!isDeleting(owner)) {
       try {
         await manage(key, owner, active);
       } catch (error) {
