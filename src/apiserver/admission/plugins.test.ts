@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Namespace, Node, PersistentVolumeClaim, Pod, ServiceAccount } from "#model/gen/core-v1.ts";
-import type { Role, RoleBinding } from "#model/gen/rbac-v1.ts";
+import type { ClusterRole, ClusterRoleBinding, Role, RoleBinding } from "#model/gen/rbac-v1.ts";
 import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
 import type { StorageClass } from "#model/gen/storage-v1.ts";
 import * as resources from "#model/resources.ts";
@@ -202,6 +202,24 @@ describe("RBAC escalation", () => {
     expect(
       await refusal(client.create(resources.roleBindings, binding("root", "ClusterRole", "cluster-admin"))),
     ).toContain("is attempting to grant RBAC permissions not currently held");
+    await kinds.client.create(resources.clusterRoles, {
+      metadata: { name: "role-writer" },
+      rules: [{ verbs: ["create"], apiGroups: ["rbac.authorization.k8s.io"], resources: ["clusterroles"] }],
+    } as ClusterRole);
+    await kinds.client.create(resources.clusterRoleBindings, {
+      metadata: { name: "ann" },
+      roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "role-writer" },
+      subjects: [{ kind: "User", name: "ann", apiGroup: "rbac.authorization.k8s.io" }],
+    } as ClusterRoleBinding);
+    await kinds.syncRbac();
+    const collector = {
+      metadata: { name: "collector" },
+      rules: [],
+      aggregationRule: { clusterRoleSelectors: [{ matchLabels: { a: "b" } }] },
+    } as ClusterRole;
+    expect(await refusal(client.create(resources.clusterRoles, collector))).toContain(
+      "must have cluster-admin privileges to use the aggregationRule",
+    );
     expect(await refusal(client.create(resources.roleBindings, binding("ghost", "Role", "ghost")))).toContain(
       "not found",
     );

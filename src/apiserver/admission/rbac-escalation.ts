@@ -4,7 +4,7 @@
 import type { ClusterRole, PolicyRule, Role, RoleBinding } from "#model/gen/rbac-v1.ts";
 import { forbidden, notFound } from "#model/status.ts";
 import type { Attributes } from "../authz/authorizer.ts";
-import { compactRule, type RbacAuthorizer, uncoveredRules } from "../authz/rbac.ts";
+import { compactRule, fullAuthority, type RbacAuthorizer, uncoveredRules } from "../authz/rbac.ts";
 import type { StrategyContext } from "../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "./plugin.ts";
 
@@ -49,8 +49,14 @@ export function createRbacEscalation(dependencies: { readonly rbac: RbacAuthoriz
       if (request.resource.plural.endsWith("roles")) {
         const { rules } = request.object as Role | ClusterRole;
         const old = request.oldObject as Role | ClusterRole | undefined;
-        if (old && JSON.stringify(old.rules) === JSON.stringify(rules)) return;
+        const collects = aggregationOf(request.object);
+        if (old && JSON.stringify([old.rules, aggregationOf(old)]) === JSON.stringify([rules, collects])) return;
         if (mayDo(request, context, "escalate", {})) return;
+        // It may come to collect anything.
+        if (collects && uncoveredRules(rbac.rulesFor(context.user, ""), fullAuthority).length > 0) {
+          const why = "must have cluster-admin privileges to use the aggregationRule";
+          throw forbidden({ group, resource: request.resource.plural }, request.name, why);
+        }
         const missing = uncoveredRules(rbac.rulesFor(context.user, request.namespace), rules ?? []);
         if (missing.length > 0) refuse(request, context, missing);
         return;
@@ -70,3 +76,5 @@ export function createRbacEscalation(dependencies: { readonly rbac: RbacAuthoriz
     },
   };
 }
+
+const aggregationOf = (role: object): ClusterRole["aggregationRule"] => (role as ClusterRole).aggregationRule;

@@ -132,3 +132,22 @@ test.each<[string, PolicyRule[], PolicyRule[], number]>([
 test("rules print as upstream prints them", () => {
   expect(compactRule(rule("get", "", "pods"))).toBe('{APIGroups:[""], Resources:["pods"], Verbs:["get"]}');
 });
+
+test("an aggregated role has the rules of those it selects, as they come and go", () => {
+  const own = new RbacCache();
+  const selects = (label: string) => ({ clusterRoleSelectors: [{ matchLabels: { [label]: "true" } }] });
+  const names = (name: string) => own.clusterRole(name)?.rules?.map((r) => r.resources?.[0]);
+  const put = (name: string, labels: object, more: object) =>
+    own.upsert("ClusterRole", { metadata: { name, labels }, ...more } as never);
+  put("outer", { x: "true" }, { aggregationRule: selects("to-outer") });
+  put("inner", { "to-outer": "true" }, { aggregationRule: selects("to-inner"), rules: [rule("get", "", "pods")] });
+  put("leaf", { "to-inner": "true" }, { rules: [rule("get", "", "things"), rule("get", "", "pods")] });
+  expect(names("outer")).toEqual(["pods", "things"]);
+  put("leaf", { "to-inner": "true" }, { rules: [rule("get", "", "others")] });
+  expect(names("outer")).toEqual(["pods", "others"]);
+  own.remove("ClusterRole", { metadata: { name: "leaf" } });
+  expect(names("outer")).toEqual(["pods"]);
+  // Roles that select each other end.
+  put("inner", { "to-outer": "true" }, { aggregationRule: selects("x"), rules: [rule("get", "", "pods")] });
+  expect(names("outer")).toEqual(["pods"]);
+});

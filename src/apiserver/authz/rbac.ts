@@ -10,6 +10,7 @@ import type {
   RoleRef,
   Subject,
 } from "#model/gen/rbac-v1.ts";
+import { matchesLabelSelector } from "#model/label-selector.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { UserInfo } from "../authn/user.ts";
 import type { Attributes, Authorizer, Decision } from "./authorizer.ts";
@@ -22,10 +23,16 @@ export interface RbacSource {
   clusterRoleBindings(): Iterable<ClusterRoleBinding>;
 }
 
-/** A RbacSource that is told of every change, e.g. by four informers. */
+/**
+ * A RbacSource that is told of every change, e.g. by four informers. Cluster roles with an aggregation rule answer with
+ * the rules of those they select as well, so that no controller has to copy them (upstream's does; the stored object
+ * there shows the copies).
+ */
 export class RbacCache implements RbacSource {
   readonly #clusterRoles = new Map<string, ClusterRole>();
   readonly #clusterRoleBindings = new Map<string, ClusterRoleBinding>();
+  /** Aggregated roles as last put together; at most as many as there are cluster roles. */
+  readonly #aggregated = new Map<string, ClusterRole>();
   /** By namespace, then by name. */
   readonly #roles = new Map<string, Map<string, Role>>();
   readonly #roleBindings = new Map<string, Map<string, RoleBinding>>();
@@ -34,6 +41,7 @@ export class RbacCache implements RbacSource {
   upsert(kind: string, object: ApiObject): void {
     const name = object.metadata.name ?? "";
     const namespace = object.metadata.namespace ?? "";
+    if (kind === "ClusterRole") this.#aggregated.clear();
     if (kind === "ClusterRole") this.#clusterRoles.set(name, object as ClusterRole);
     else if (kind === "ClusterRoleBinding") this.#clusterRoleBindings.set(name, object as ClusterRoleBinding);
     else if (kind === "Role") folder(this.#roles, namespace).set(name, object as Role);
@@ -43,6 +51,7 @@ export class RbacCache implements RbacSource {
   remove(kind: string, object: ApiObject): void {
     const name = object.metadata.name ?? "";
     const namespace = object.metadata.namespace ?? "";
+    if (kind === "ClusterRole") this.#aggregated.clear();
     if (kind === "ClusterRole") this.#clusterRoles.delete(name);
     else if (kind === "ClusterRoleBinding") this.#clusterRoleBindings.delete(name);
     else if (kind === "Role") drop(this.#roles, namespace, name);
@@ -53,13 +62,34 @@ export class RbacCache implements RbacSource {
     return this.#roles.get(namespace)?.get(name);
   }
   clusterRole(name: string): ClusterRole | undefined {
-    return this.#clusterRoles.get(name);
+    const role = this.#clusterRoles.get(name);
+    if (!role?.aggregationRule) return role;
+    let whole = this.#aggregated.get(name);
+    if (!whole) {
+      const distinct = new Map(this.#collect(role, new Set([name])).map((rule) => [JSON.stringify(rule), rule]));
+      whole = { ...role, rules: [...distinct.values()] };
+      this.#aggregated.set(name, whole);
+    }
+    return whole;
   }
   roleBindings(namespace: string): Iterable<RoleBinding> {
     return this.#roleBindings.get(namespace)?.values() ?? [];
   }
   clusterRoleBindings(): Iterable<ClusterRoleBinding> {
     return this.#clusterRoleBindings.values();
+  }
+
+  /** Each role once: roles may select each other. */
+  #collect(role: ClusterRole, seen: Set<string>): PolicyRule[] {
+    const rules = [...(role.rules ?? [])];
+    for (const selector of role.aggregationRule?.clusterRoleSelectors ?? []) {
+      for (const [name, other] of this.#clusterRoles) {
+        if (seen.has(name) || !matchesLabelSelector(selector, other.metadata.labels)) continue;
+        seen.add(name);
+        rules.push(...this.#collect(other, seen));
+      }
+    }
+    return rules;
   }
 }
 
@@ -117,7 +147,7 @@ export function createRbacAuthorizer(dependencies: { readonly source: RbacSource
       return allowed ? { verdict: "allow", reason } : { verdict: "no-opinion", reason: "" };
     },
     rulesFor(user, namespace) {
-      if (user.groups.includes(masters)) return [everything, everyPath];
+      if (user.groups.includes(masters)) return [...fullAuthority];
       const rules: PolicyRule[] = [];
       visitRules(user, namespace, (rule) => {
         rules.push(rule);
@@ -172,8 +202,11 @@ export function compactRule(rule: PolicyRule): string {
 }
 
 const masters = "system:masters";
-const everything: PolicyRule = { verbs: ["*"], apiGroups: ["*"], resources: ["*"] };
-const everyPath: PolicyRule = { verbs: ["*"], nonResourceURLs: ["*"] };
+/** What only a cluster administrator holds. */
+export const fullAuthority: readonly PolicyRule[] = [
+  { verbs: ["*"], apiGroups: ["*"], resources: ["*"] },
+  { verbs: ["*"], nonResourceURLs: ["*"] },
+];
 
 const matches = (allowed: readonly string[] | undefined, asked: string): boolean =>
   allowed !== undefined && (allowed.includes("*") || allowed.includes(asked));
