@@ -48,6 +48,14 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   const cri = createCri({ socketPath: socketOf(options.containerd) });
   const runtime = new RuntimeCache({ cri, clock, log });
   const workers = new Map<string, PodWorker>();
+  deps.metrics.gaugeOf(
+    "kubelet_running_pods",
+    "Number of pods that have a running pod sandbox",
+    () => runtime.all().filter((pod) => readySandbox(pod)).length,
+  );
+  deps.metrics.gaugeOf("kubelet_running_containers", "Number of running containers", () =>
+    runtime.all().reduce((sum, pod) => sum + pod.containers.filter((c) => c.state === "running").length, 0),
+  );
 
   async function runPods(signal: AbortSignal, ready: () => void): Promise<void> {
     // What an earlier run of this agent knew is asked anew.

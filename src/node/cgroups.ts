@@ -64,5 +64,3 @@ const isUnified = (): Promise<boolean> => exists(`${root}/cgroup.controllers`);
 
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
 export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);
-
-export const cgroupVersion = async (): Promise<"v1" | "v2"> => ((await isUnified()) ? "v2" : "v1");

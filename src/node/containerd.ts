@@ -7,7 +7,7 @@ import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { isRunning, signalProcess, startDaemon } from "#platform/daemons.ts";
-import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile, removeTree, renamePath } from "#platform/folders.ts";
 import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
@@ -50,38 +50,7 @@ const defaultBinary = "/usr/bin/containerd";
 export function createContainerd(options: ContainerdOptions, deps: ContainerdDeps): Service {
   const binary = options.binary ?? defaultBinary;
   const { clock, log } = deps;
-  const configPath = `${options.configDir}/config.toml`;
-  const logPath = `${options.configDir}/containerd.log`;
-
-  async function start(): Promise<number> {
-    const facts = await fileFacts(logPath);
-    if (facts && facts.sizeBytes > maxLogBytes) await renamePath(logPath, `${logPath}.1`);
-    const pid = await startDaemon(binary, ["--config", configPath], logPath);
-    await writeFileDurable(pidFileOf(options), `${pid}\n`);
-    return pid;
-  }
-
-  async function waitUntilAnswers(pid: number, signal: AbortSignal): Promise<void> {
-    const deadlineMs = clock.monotonicMs() + startTimeoutMs;
-    for (;;) {
-      const cri = createCri({ socketPath: socketOf(options) });
-      try {
-        await cri.version();
-        return;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!(await isRunning(pid, binary))) {
-          throw new AppError("NODE_CONTAINERD", `containerd ended while starting; see ${logPath}`, { logPath });
-        }
-        if (clock.monotonicMs() > deadlineMs) {
-          throw new AppError("NODE_CONTAINERD", `containerd does not answer: ${messageOf(error)}; see ${logPath}`);
-        }
-      } finally {
-        cri.close();
-      }
-      await clock.sleep(100, signal);
-    }
-  }
+  const logPath = logPathOf(options);
 
   return {
     name: "containerd",
@@ -89,25 +58,65 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
       for (const folder of [options.root, options.state, options.configDir, options.cniConfDir]) {
         await makeFolder(folder, 0o711);
       }
-      await writeFileDurable(configPath, await containerdConfig(options), 0o600);
+      await writeFileDurable(configPathOf(options), await containerdConfig(options), 0o600);
       let pid = await livePid(options);
-      if (pid === undefined) pid = await start();
+      if (pid === undefined) pid = await start(options);
       else log.info("adopted running containerd", { pid });
-      await waitUntilAnswers(pid, signal);
+      await waitUntilAnswers(pid, options, clock, signal);
       ready();
       while (!signal.aborted) {
         // Ends early only because the signal aborted.
         await clock.sleep(checkMs, signal).catch(() => {});
         if (signal.aborted || (await isRunning(pid, binary))) continue;
         log.warn("containerd ended, starting it again", { pid, logPath });
-        pid = await start();
-        await waitUntilAnswers(pid, signal).catch((error: unknown) => {
+        pid = await start(options);
+        await waitUntilAnswers(pid, options, clock, signal).catch((error: unknown) => {
           // The next check starts it once more.
           if (!signal.aborted) log.error("containerd did not come back", { error: messageOf(error) });
         });
       }
     },
   };
+}
+
+const configPathOf = (options: ContainerdOptions): string => `${options.configDir}/config.toml`;
+const logPathOf = (options: ContainerdOptions): string => `${options.configDir}/containerd.log`;
+
+async function start(options: ContainerdOptions): Promise<number> {
+  const logPath = logPathOf(options);
+  const facts = await fileFacts(logPath);
+  if (facts && facts.sizeBytes > maxLogBytes) await renamePath(logPath, `${logPath}.1`);
+  const pid = await startDaemon(options.binary ?? defaultBinary, ["--config", configPathOf(options)], logPath);
+  await writeFileDurable(pidFileOf(options), `${pid}\n`);
+  return pid;
+}
+
+async function waitUntilAnswers(
+  pid: number,
+  options: ContainerdOptions,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const logPath = logPathOf(options);
+  const deadlineMs = clock.monotonicMs() + startTimeoutMs;
+  for (;;) {
+    const cri = createCri({ socketPath: socketOf(options) });
+    try {
+      await cri.version();
+      return;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(await isRunning(pid, options.binary ?? defaultBinary))) {
+        throw new AppError("NODE_CONTAINERD", `containerd ended while starting; see ${logPath}`, { logPath });
+      }
+      if (clock.monotonicMs() > deadlineMs) {
+        throw new AppError("NODE_CONTAINERD", `containerd does not answer: ${messageOf(error)}; see ${logPath}`);
+      }
+    } finally {
+      cri.close();
+    }
+    await clock.sleep(100, signal);
+  }
 }
 
 async function livePid(options: ContainerdOptions): Promise<number | undefined> {
@@ -194,7 +203,7 @@ export async function stopAllPods(
   deps: TeardownDeps,
 ): Promise<void> {
   const binary = options.binary ?? defaultBinary;
-  const pid = await livePid(options);
+  const pid = (await livePid(options)) ?? (await restartForTeardown(options, deps));
   if (pid !== undefined) {
     const cri = createCri({ socketPath: socketOf(options) });
     try {
@@ -220,6 +229,20 @@ export async function stopAllPods(
   await unmountBelow([options.state, options.root, ...(options.podsDir ? [options.podsDir] : [])], deps);
   await removeTree(options.state);
   await removeAllCgroups();
+}
+
+/** Shims outlive a containerd that died: only a new one can end their containers in order. */
+async function restartForTeardown(options: ContainerdOptions, deps: TeardownDeps): Promise<number | undefined> {
+  if (!(await exists(options.state)) || !(await exists(configPathOf(options)))) return undefined;
+  try {
+    const pid = await start(options);
+    await waitUntilAnswers(pid, options, deps.clock, new AbortController().signal);
+    return pid;
+  } catch (error) {
+    // Mounts and folders are still taken away below.
+    deps.log.warn("cannot start containerd to stop pods", { error: messageOf(error) });
+    return undefined;
+  }
 }
 
 async function attempt(log: Logger, work: () => Promise<void>): Promise<void> {

@@ -433,3 +433,14 @@ test("a pod that left the API while nobody looked is ended", async () => {
     cri.close();
   }
 }, 60_000);
+
+test("taking down works although containerd has died, and leaves no process or mount", async () => {
+  await runPod("last", { containers: [{ name: "main", image, command: ["sleep", "3600"] }] });
+  await until("last ready", () => isReady("last"));
+  await stopAgent();
+  process.kill(Number(readFileSync(`${containerd.state}/containerd.pid`, "utf8")), "SIGKILL");
+  await stopAllPods({ ...containerd, podsDir: `${folder}/agent/pods`, graceSeconds: 1 }, { clock, log, commands });
+  expect(readFileSync("/proc/self/mounts", "utf8")).not.toContain(folder);
+  const processes = (await commands.run("ps", ["-eo", "args"])).stdout.split("\n");
+  expect(processes.filter((line) => line.includes(folder))).toEqual([]);
+}, 60_000);

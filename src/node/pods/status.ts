@@ -20,7 +20,7 @@ import {
   type ProbeView,
   readySandbox,
 } from "./observation.ts";
-import { allContainers, mayRestart, type Plan, roleOf } from "./plan.ts";
+import { mayRestart, type Plan, roleOf } from "./plan.ts";
 import { qosClass } from "./resources.ts";
 
 export interface StatusInput {
@@ -259,6 +259,3 @@ function podConditions(
   const ownTypes = new Set(["PodScheduled", ...owned.map((c) => c.type)]);
   return [...owned, scheduled, ...old.filter((c) => !ownTypes.has(c.type))];
 }
-
-/** Names of every container with a status, init first. */
-export const containerNames = (pod: Pod): string[] => allContainers(pod).map((c) => c.name);

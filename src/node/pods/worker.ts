@@ -129,8 +129,9 @@ export class PodWorker {
         pauseMs = this.#retries.delayMs("sync", nowMs);
         // A pull or hook that the pod's own end cut short is no failure.
         if (!this.#starting.signal.aborted || this.#gone) {
-          log.warn("pod step failed, retrying", { pod: podLabel(this.#pod), error: messageOf(error) });
+          // A volume that cannot be made is the pod's own trouble, told in its events.
           if (error instanceof VolumeError) this.event("Warning", "FailedMount", error.message);
+          else log.warn("pod step failed, retrying", { pod: podLabel(this.#pod), error: messageOf(error) });
         }
       }
       await this.#pause(pauseMs, signal);

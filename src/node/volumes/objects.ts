@@ -33,6 +33,8 @@ export function createPodObjects(deps: { readonly client: Client; readonly clock
     if (found && clock.monotonicMs() - found.atMs < maxAgeMs) return found.value as T;
     const value = await read();
     cache.delete(key);
+    // What is not there is asked for again: somebody is about to create it.
+    if (value === undefined) return value;
     cache.set(key, { atMs: clock.monotonicMs(), value });
     for (const oldest of cache.keys()) {
       if (cache.size <= maxEntries) break;
