@@ -98,8 +98,10 @@ export function createJobController(deps: ControllerDeps): Service {
     try {
       await client.patch(pods, { name: nameOf(pod), namespace: namespaceOf(pod) }, { metadata });
     } catch (error) {
+      // A pod that is gone stays noted until the store has seen it go, or it would be counted again and again.
+      if (isNotFound(error)) return;
       gone.delete(uidOf(pod));
-      if (!isNotFound(error)) throw error;
+      throw error;
     }
   }
 
