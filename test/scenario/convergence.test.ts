@@ -2,8 +2,17 @@
 // lost, watches break, history is compacted, nodes come and go, and the wishes change all the while. One seed, one
 // history; a failing seed becomes a case of its own here.
 import { afterEach, describe, expect, test } from "vitest";
-import type { DaemonSet } from "#model/gen/apps-v1.ts";
-import { daemonSets, deployments, endpointSlices, jobs, pods, replicaSets, services } from "#model/resources.ts";
+import type { DaemonSet, StatefulSet } from "#model/gen/apps-v1.ts";
+import {
+  daemonSets,
+  deployments,
+  endpointSlices,
+  jobs,
+  pods,
+  replicaSets,
+  services,
+  statefulSets,
+} from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { batchJob, webDeployment, webService } from "./objects.ts";
@@ -35,6 +44,11 @@ async function storm(c: InMemoryCluster, seed: number, faultRate: number): Promi
     metadata: { name: "d", namespace: "default" },
     spec: { selector: { matchLabels: { app: "d" } }, template: daemon },
   } as DaemonSet);
+  const member = { metadata: { labels: { app: "s" } }, spec: { containers: [{ name: "s", image: "s:0" }] } };
+  await c.client.create(statefulSets, {
+    metadata: { name: "s", namespace: "default" },
+    spec: { replicas: 3, serviceName: "s", selector: { matchLabels: { app: "s" } }, template: member },
+  } as StatefulSet);
   c.faultRate = faultRate;
   let replicas = 4;
   for (let step = 0; step < 25; step++) {
@@ -42,6 +56,12 @@ async function storm(c: InMemoryCluster, seed: number, faultRate: number): Promi
     if (dice < 0.3) {
       replicas = Math.floor(random.float() * 8);
       await c.client.patch(deployments, target, { spec: { replicas } });
+    } else if (dice < 0.35) {
+      const containers = [{ name: "s", image: `s:${step}` }];
+      const patch = { spec: { template: { spec: { containers } } } };
+      await c.client.patch(statefulSets, { name: "s", namespace: "default" }, patch, {
+        type: "application/strategic-merge-patch+json",
+      });
     } else if (dice < 0.6) {
       const containers = [{ name: "web", image: `web:${step}` }];
       const patch = { spec: { template: { spec: { containers } } } };
@@ -103,6 +123,14 @@ describe("converges", () => {
       "daemons",
       1_200_000,
     );
+    await c.until(
+      async () => {
+        const status = (await c.find(statefulSets, "s", "default"))?.status;
+        return status?.currentRevision === status?.updateRevision && status?.readyReplicas === 3;
+      },
+      "stateful set",
+      1_200_000,
+    );
     await c.advance(30_000);
 
     const all = await c.list(pods, "default");
@@ -113,6 +141,9 @@ describe("converges", () => {
     expect(sets.filter((s) => s.spec.replicas !== 0)).toHaveLength(replicas > 0 ? 1 : 0);
     const daemons = all.filter((p) => p.metadata.labels?.["app"] === "d");
     expect(daemons.map((p) => p.spec.nodeName).sort()).toEqual(["node-1", "node-2", "node-3"]);
+    const members = all.filter((p) => p.metadata.labels?.["app"] === "s");
+    expect(members.map((p) => p.metadata.name).sort()).toEqual(["s-0", "s-1", "s-2"]);
+    expect(new Set(members.map((p) => p.spec.containers[0]?.image)).size).toBe(1);
     const job = await c.find(jobs, "work", "default");
     const work = all.filter((p) => p.metadata.labels?.["batch.kubernetes.io/job-name"] === "work");
     expect(work.filter((p) => p.metadata.finalizers?.length)).toEqual([]);

@@ -96,6 +96,7 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
         await client.update(endpointSlices, { ...slice, metadata });
       }
       for (const slice of plan.remove) await removeIfThere(slice);
+      if (!expectations.satisfied(key)) again(lookAgainMs);
     } catch (error) {
       if (isNamespaceTerminating(error)) return;
       const message = `Error updating Endpoint Slices for Service ${key}: ${error instanceof Error ? error.message : error}`;

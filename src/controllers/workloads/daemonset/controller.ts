@@ -120,8 +120,7 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
       matches: matcherOf(set.spec.selector),
     });
     const allNodes = nodeStore.list();
-    if (!isCertain) again(lookAgainMs);
-    else {
+    if (isCertain) {
       const plan = planPlacement(set, allNodes, owned);
       const ready = due(key, set, plan.ended, again);
       await remove(
@@ -136,6 +135,8 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
         r.metadata.uid === revision.current.metadata.uid || inUse.has(r.metadata.labels?.[revisionHashLabel]);
       await trimRevisions(client, revision.all, isInUse, set.spec.revisionHistoryLimit ?? 10);
     }
+    // What came and went while a watch was broken brings no event.
+    if (!expectations.satisfied(key)) again(lookAgainMs);
     const status = planStatus(set, allNodes, owned, hash, clock.now());
     if (!isEqual(status, set.status)) await client.updateStatus(daemonSets, { ...set, status });
     const { minReadySeconds = 0 } = set.spec;

@@ -175,7 +175,8 @@ export function planProportional(
   const live = all.filter((set) => replicasOf(set) > 0);
   const newest = [...old].sort((a, b) => revisionOf(a) - revisionOf(b)).at(-1);
   const only = live.length === 0 ? (current ?? newest) : live.length === 1 ? live[0] : undefined;
-  if (only) return replicasOf(only) === replicasOf(d) ? [] : [{ set: only, replicas: replicasOf(d) }];
+  // Also where the size is right already: the size annotations may still speak of an earlier wish.
+  if (only) return [{ set: only, replicas: replicasOf(d) }];
   const isSaturated =
     current !== undefined &&
     replicasOf(current) === replicasOf(d) &&

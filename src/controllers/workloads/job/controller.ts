@@ -248,8 +248,7 @@ export function createJobController(deps: ControllerDeps): Service {
     if (outcome) await endPods(active);
     else {
       let isManaged = false;
-      if (!isCertain) again(lookAgainMs);
-      else if (!isDeleting(job)) {
+      if (isCertain && !isDeleting(job)) {
         isManaged = true;
         const plan = planPods(job, countable, counts.succeeded, nowMs);
         const waitMs = pause.lastAtMs + failurePauseMs(pause.inARow) - nowMs;
@@ -267,6 +266,8 @@ export function createJobController(deps: ControllerDeps): Service {
       }
       if (isManaged && !outcome) status = noteSuspension(job, status, now);
     }
+    // What came and went while a watch was broken brings no event.
+    if (!expectations.satisfied(key)) again(lookAgainMs);
     const ready = active.filter(isPodReady).length;
     const { active: _, ...rest } = status;
     status = { ...rest, ...(active.length > 0 ? { active: active.length } : {}), ready, terminating };

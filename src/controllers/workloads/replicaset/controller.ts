@@ -124,14 +124,15 @@ function create(kind: Kind, deps: ControllerDeps): Service {
     });
     const active = claimed.filter(isPodActive);
     let failure: unknown;
-    if (!isCertain) again(lookAgainMs);
-    else if (!isDeleting(owner)) {
+    if (isCertain && !isDeleting(owner)) {
       try {
         await manage(key, owner, active);
       } catch (error) {
         failure = error;
       }
     }
+    // What came and went while a watch was broken brings no event.
+    if (!expectations.satisfied(key)) again(lookAgainMs);
     const old = owner.status ?? { replicas: 0 };
     const minReadySeconds = owner.spec.minReadySeconds ?? 0;
     const isShort = active.length < (owner.spec.replicas ?? 1);

@@ -11,6 +11,7 @@ import { controllerRevisions, persistentVolumeClaims, pods, statefulSets } from 
 import { isAlreadyExists, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
+import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
 import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
 import { podFromTemplate } from "../../runtime/pod-control.ts";
 import { revisionHashLabel, syncRevision, templateOf, trimRevisions } from "../../runtime/revisions.ts";
@@ -26,6 +27,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
   const revisionStore = deps.informers.informer(controllerRevisions);
   const resource = statefulSets as ResourceInfo;
   const events = deps.events.as(name);
+  const expectations = new Expectations(clock, podStore);
   indexByController(podStore);
   indexByController(revisionStore);
 
@@ -56,7 +58,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
     const what = `create Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
     try {
       await createClaims(set, pod);
-      await client.create(pods, pod);
+      expectations.created(keyOf(set), await client.create(pods, pod));
       say(set, true, "create", `${what} successful`);
     } catch (error) {
       // Names are fixed, so a store that is behind cannot make a second one.
@@ -81,6 +83,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
 
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
     const set = setStore.get(key);
+    if (!set) expectations.forget(key);
     if (!set || isEmptySelector(set.spec.selector)) return;
     const owned = await claim(client, {
       owner: set,
@@ -117,6 +120,8 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
         await createPod(set, podOf(set, ordinal, made.template, made.revision));
       }
       for (const pod of plan.remove) await deletePod(set, pod);
+      // What came and went while a watch was broken brings no event.
+      if (!expectations.satisfied(key)) again(lookAgainMs);
       if (plan.isWaitingForAge) again((set.spec.minReadySeconds ?? 0) * 1000);
     }
     const status = planStatus({ ...input, currentRevision });
