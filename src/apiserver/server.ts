@@ -39,7 +39,14 @@ const closeGraceMs = 2000;
 const checkTimeoutMs = 5000;
 
 export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps): ApiServer {
-  let closing = new AbortController();
+  let closing = false;
+  // A set and no AbortSignal: thousands of watches may be open.
+  const leaving = new Set<() => void>();
+  const onClosing = (leave: () => void) => {
+    if (closing) leave();
+    else leaving.add(leave);
+    return () => void leaving.delete(leave);
+  };
   const checks: HealthCheck[] = [
     { name: "ping", check() {} },
     { name: "log", check() {} },
@@ -49,7 +56,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
       name: "shutdown",
       readyOnly: true,
       check() {
-        if (closing.signal.aborted) throw new Error("process is shutting down");
+        if (closing) throw new Error("process is shutting down");
       },
     },
   ];
@@ -66,7 +73,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     encoder,
     feed,
     hasProtobuf: protobuf.has,
-    closing: () => closing.signal,
+    onClosing,
   });
   let listening: HttpsServer | undefined;
   let tls = options.tls;
@@ -89,7 +96,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     service: {
       name: "apiserver",
       async run(signal, ready) {
-        closing = new AbortController();
+        closing = false;
         if (tls) {
           const { host = "0.0.0.0", port = 6443 } = options;
           listening = await openHttpsServer({ host, port, tls, log: deps.log }, face);
@@ -101,7 +108,9 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
           if (signal.aborted) resolve();
           else signal.addEventListener("abort", () => resolve(), { once: true });
         });
-        closing.abort();
+        closing = true;
+        for (const leave of [...leaving]) leave();
+        leaving.clear();
         await expiry;
         await listening?.close(closeGraceMs);
         listening = undefined;

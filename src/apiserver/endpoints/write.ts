@@ -15,8 +15,11 @@ export interface WriteDeps {
   readonly feed: FeedDeps;
   /** Whether a kind has a protobuf message. */
   readonly hasProtobuf: (apiVersion: string, kind: string) => boolean;
-  /** Aborts when the server stops: watches then end properly, and their clients come back. */
-  readonly closing: () => AbortSignal;
+  /**
+   * Calls `leave` when the server stops (at once where it does already): watches then end properly and their clients
+   * come back. The returned function takes it back.
+   */
+  readonly onClosing: (leave: () => void) => () => void;
 }
 
 export interface Exchange {
@@ -169,13 +172,11 @@ async function writeWatch(
   const stop = () => over.abort();
   request.signal.addEventListener("abort", stop, { once: true });
   if (request.signal.aborted) stop();
-  const closing = deps.closing();
   const leave = () => {
     response.end();
     stop();
   };
-  closing.addEventListener("abort", leave, { once: true });
-  if (closing.aborted) leave();
+  const forget = deps.onClosing(leave);
   const cut = () => {
     response.destroy();
     stop();
@@ -206,7 +207,7 @@ async function writeWatch(
     await runFeed(plan, deps.feed, sink, over.signal);
   } finally {
     request.signal.removeEventListener("abort", stop);
-    closing.removeEventListener("abort", leave);
+    forget();
   }
 }
 
