@@ -3,7 +3,7 @@
 //   --minutes N   idle time before and while measuring (default 5)
 //   --starts N    warm starts that times are the median of (default 5)
 //   --control     positive control: a pod that rewrites a config map every second must be seen in the idle figures
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { buildStages } from "#scripts/build/build.ts";
@@ -164,7 +164,22 @@ function field(path: string, name: string): number {
   return Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(readFileSync(path, "utf8"))?.[1] ?? Number.NaN);
 }
 
-const pssKib = (pid: number): number => field(`/proc/${pid}/smaps_rollup`, "Pss");
+/**
+ * Proportional set size, but with the program's own binary counted in full: other Node.js processes on the machine (this
+ * bench is one) share those pages and would make mote look smaller than it is on a device where it runs alone.
+ */
+function pssKib(pid: number): number {
+  const binary = readlinkSync(`/proc/${pid}/exe`);
+  let total = 0;
+  let isBinary = false;
+  for (const line of readFileSync(`/proc/${pid}/smaps`, "utf8").split("\n")) {
+    const head = /^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+\s*(.*)$/.exec(line);
+    if (head) isBinary = head[1] === binary;
+    const value = (isBinary ? /^Rss:\s+(\d+)/ : /^Pss:\s+(\d+)/).exec(line);
+    if (value) total += Number(value[1]);
+  }
+  return total;
+}
 
 function cpuSeconds(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

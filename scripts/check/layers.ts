@@ -34,7 +34,8 @@ export function checkLayers(files: readonly SourceFile[]): { problems: string[];
   let importCount = 0;
   for (const file of files) {
     if (!file.path.startsWith("src/") || !file.path.endsWith(".ts")) continue;
-    const isTest = file.path.endsWith(".test.ts");
+    // A fixture is what several tests beside it share; nothing else imports it.
+    const isTest = /\.(test|fixture)\.ts$/.test(file.path);
     const folder = file.path.split("/")[1]!;
     const rank = ranks[folder];
     if (rank === undefined) {

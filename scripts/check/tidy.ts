@@ -23,7 +23,8 @@ const bans: readonly Ban[] = [
 export function checkTidy(files: readonly SourceFile[]): string[] {
   const problems: string[] = [];
   for (const file of files) {
-    if (!file.path.startsWith("src/") || file.path.endsWith(".test.ts") || file.path.includes("/gen/")) continue;
+    if (!file.path.startsWith("src/") || /\.(test|fixture)\.ts$/.test(file.path) || file.path.includes("/gen/"))
+      continue;
     for (const [i, line] of file.text.split("\n").entries()) {
       const code = line.replace(/\/\/.*$/, "");
       const isComment = /^\s*(\*|\/\/|\/\*)/.test(line);

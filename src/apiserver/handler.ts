@@ -5,7 +5,7 @@ import type { Backend } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources } from "#model/resources.ts";
-import { ApiError, forbidden, methodNotAllowed } from "#model/status.ts";
+import { ApiError, forbidden, methodNotAllowed, pathNotFound } from "#model/status.ts";
 import { validateObject, validateObjectUpdate } from "#model/validate.ts";
 import type { UserInfo } from "./authn/user.ts";
 import type { Attributes, Authorizer } from "./authz/authorizer.ts";
@@ -99,11 +99,11 @@ export function createHandler(
   const handleResource = async (info: RequestInfo, request: HandlerRequest): Promise<Result> => {
     if (!groupVersions.has(`${info.group}/${info.version}`)) return noSuchPath();
     const found = served.get(`${info.group}/${info.version}/${info.resource}`);
-    if (!found) return noSuchPath();
+    if (!found) throw pathNotFound();
     const row = "resource" in found ? found.info : found;
-    if (!fitsScope(row, info)) return noSuchPath();
+    if (!fitsScope(row, info)) throw pathNotFound();
     if (isStream(info)) {
-      if (!deps.connector) return noSuchPath();
+      if (!deps.connector) throw pathNotFound();
       return { type: "connect", connector: deps.connector, info };
     }
     const action = actionOf(info);
@@ -111,7 +111,7 @@ export function createHandler(
       return action({ clock: deps.clock, registry, bodies, resources, tokenIssuer: deps.tokenIssuer }, info, request);
     }
     if ("resource" in found) {
-      if (info.subresource !== "" && !Object.hasOwn(row.subresources, info.subresource)) return noSuchPath();
+      if (info.subresource !== "" && !Object.hasOwn(row.subresources, info.subresource)) throw pathNotFound();
       return endpoints.handle(found, info, request);
     }
     const review = Object.hasOwn(reviews, qualifiedResource(row)) ? reviews[qualifiedResource(row)] : undefined;
@@ -125,7 +125,7 @@ export function createHandler(
       const list = { kind: `${row.kind}List`, apiVersion: row.version, metadata: {}, items: [] };
       return { type: "object", status: 200, object: list as unknown as UnknownObject };
     }
-    return noSuchPath();
+    throw pathNotFound();
   };
 
   return {

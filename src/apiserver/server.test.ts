@@ -99,13 +99,13 @@ describe("verbs", () => {
       "cluster path to a namespaced object",
       () => server.transport(user).request({ method: "GET", path: "/api/v1/configmaps/made" }),
       404,
-      /page not found/,
+      /could not find the requested resource/,
     ],
     [
       "namespaced path to a cluster object",
       () => server.transport(user).request({ method: "GET", path: "/api/v1/namespaces/default/nodes/x" }),
       404,
-      /page not found/,
+      /could not find the requested resource/,
     ],
     ["dots", () => server.transport(user).request({ method: "GET", path: "/api/v1/namespaces/../pods" }), 404, /./],
     [

@@ -5,6 +5,7 @@ import { identities } from "#apiserver/compose.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
+import { nodes } from "#model/resources.ts";
 import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
@@ -13,7 +14,7 @@ import { type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { assetFolder } from "#platform/assets.ts";
-import { ociArchitecture } from "#platform/host.ts";
+import { defaultMtu, ociArchitecture } from "#platform/host.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
 import type { ServerConfig } from "./config.ts";
@@ -22,8 +23,8 @@ import type { ServerContext } from "./server.ts";
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
 const nodeApiPort = 10250;
-/** Ethernet's; overlays will lower it. */
-const podMtu = 1500;
+/** As k3s labels its servers; nodes may not give themselves roles, so the server does. */
+const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
 const killallGraceSeconds = 5;
 
@@ -79,7 +80,7 @@ export function nodeServices(context: ServerContext): Service[] {
     createPodNetwork(
       {
         podCidr: podCidrOf(config),
-        mtu: podMtu,
+        mtu: defaultMtu(),
         cniConfDir: cniConfDirOf(config),
         ipamDir: ipamDirOf(config),
       },
@@ -110,6 +111,7 @@ export function nodeServices(context: ServerContext): Service[] {
   return [
     ...network,
     agent,
+    roles(context),
     createNodeServer(
       {
         port: nodeApiPort,
@@ -128,6 +130,17 @@ export function nodeServices(context: ServerContext): Service[] {
       },
     ),
   ];
+
+  function roles({ config }: ServerContext): Service {
+    return {
+      name: "node-roles",
+      async run(signal, ready) {
+        await client.patch(nodes, { name: config.nodeName }, { metadata: { labels: roleLabels } });
+        ready();
+        await untilAborted(signal);
+      },
+    };
+  }
 
   /** The kube-dns Service, for whoever asks the API where DNS is. */
   function dnsService({ config }: ServerContext): Service {

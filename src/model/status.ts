@@ -32,7 +32,13 @@ export interface Status {
 export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly status: Status;
-  constructor(code: number, reason: string, message: string, details?: StatusDetails, metadata: Status["metadata"] = {}) {
+  constructor(
+    code: number,
+    reason: string,
+    message: string,
+    details?: StatusDetails,
+    metadata: Status["metadata"] = {},
+  ) {
     super(message);
     this.status = {
       kind: "Status",
@@ -89,7 +95,8 @@ export const conflict = (about: About, name: string, why: string): ApiError =>
     `Operation cannot be fulfilled on ${qualified(about)} "${name}": ${why}`,
     detailsOf(about, name),
   );
-export const staleUpdate = "the object has been modified; please apply your changes to the latest version and try again";
+export const staleUpdate =
+  "the object has been modified; please apply your changes to the latest version and try again";
 export const forbidden = (about: About, name: string, why: string): ApiError =>
   new ApiError(
     403,
@@ -105,7 +112,6 @@ export const notAcceptable = (message: string): ApiError => new ApiError(406, "N
 export const unsupportedMediaType = (message: string): ApiError => new ApiError(415, "UnsupportedMediaType", message);
 export const requestTooLarge = (message: string): ApiError => new ApiError(413, "RequestEntityTooLarge", message);
 export const expired = (message: string): ApiError => new ApiError(410, "Expired", message);
-export const gone = (message: string): ApiError => new ApiError(410, "Gone", message);
 export const timeout = (message: string, retryAfterSeconds = 0): ApiError =>
   new ApiError(504, "Timeout", `Timeout: ${message}`, retryAfterSeconds > 0 ? { retryAfterSeconds } : {});
 export const tooManyRequests = (message: string, retryAfterSeconds: number): ApiError =>

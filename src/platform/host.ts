@@ -1,6 +1,7 @@
 // Facts about the machine that configuration defaults come from.
 import { readFileSync } from "node:fs";
 import { hostname, networkInterfaces } from "node:os";
+import { hasCode } from "#base/errors.ts";
 
 export const hostName = (): string => hostname();
 
@@ -12,6 +13,27 @@ export function ociArchitecture(): "amd64" | "arm64" | "arm" {
   return process.arch === "arm64" ? "arm64" : "arm";
 }
 
+/** The interface that the IPv4 default route leaves by, if there is one. */
+function defaultInterface(): string | undefined {
+  let routes = "";
+  try {
+    routes = readFileSync("/proc/net/route", "utf8");
+  } catch (error) {
+    if (!hasCode(error, "ENOENT")) throw error;
+  }
+  const fields = routes
+    .split("\n")
+    .slice(1)
+    .map((line) => line.split("\t"));
+  return fields.find(([, destination]) => destination === "00000000")?.[0];
+}
+
+/** Largest packet of that interface in bytes; Ethernet's 1500 without one. */
+export function defaultMtu(): number {
+  const name = defaultInterface();
+  return name === undefined ? 1500 : Number(readFileSync(`/sys/class/net/${name}/mtu`, "utf8"));
+}
+
 /**
  * IPv4 address of the interface with the default route; else the first that is neither loopback nor a container
  * network's; else 127.0.0.1, so that a machine without any network still starts.
@@ -19,21 +41,14 @@ export function ociArchitecture(): "amd64" | "arm64" | "arm" {
 export function defaultAddress(): string {
   const interfaces = networkInterfaces();
   const usable = (name: string) => interfaces[name]?.find((a) => a.family === "IPv4" && !a.internal)?.address;
-  let routes = "";
-  try {
-    routes = readFileSync("/proc/net/route", "utf8");
-  } catch {
-    // Not Linux or no /proc: fall through to the first interface.
-  }
-  for (const line of routes.split("\n").slice(1)) {
-    const [name, destination] = line.split("\t");
-    const address = name && destination === "00000000" ? usable(name) : undefined;
-    if (address) return address;
-  }
+  const outward = defaultInterface();
+  const address = outward === undefined ? undefined : usable(outward);
+  if (address) return address;
   const ownNetwork = /^(mote|cni|veth|docker|flannel|br-)/;
-  for (const name of Object.keys(interfaces)) {
-    const address = ownNetwork.test(name) ? undefined : usable(name);
-    if (address) return address;
-  }
-  return "127.0.0.1";
+  return (
+    Object.keys(interfaces)
+      .filter((name) => !ownNetwork.test(name))
+      .map(usable)
+      .find((found) => found !== undefined) ?? "127.0.0.1"
+  );
 }

@@ -61,7 +61,8 @@ export class FakeClock implements Clock {
       await settle();
       let next: Timer | undefined;
       for (const t of this.#timers) {
-        if (t.atMs <= endMs && (!next || t.atMs < next.atMs || (t.atMs === next.atMs && t.order < next.order))) next = t;
+        if (t.atMs <= endMs && (!next || t.atMs < next.atMs || (t.atMs === next.atMs && t.order < next.order)))
+          next = t;
       }
       if (!next) break;
       this.#timers = this.#timers.filter((t) => t !== next);

@@ -24,18 +24,3 @@ export interface Decision {
 export interface Authorizer {
   authorize(attributes: Attributes): Promise<Decision> | Decision;
 }
-
-/** The first verdict that is not "no-opinion" counts; none means refused. */
-export function union(authorizers: readonly Authorizer[]): Authorizer {
-  return {
-    async authorize(attributes) {
-      const reasons: string[] = [];
-      for (const authorizer of authorizers) {
-        const decision = await authorizer.authorize(attributes);
-        if (decision.verdict !== "no-opinion") return decision;
-        if (decision.reason !== "") reasons.push(decision.reason);
-      }
-      return { verdict: "no-opinion", reason: reasons.join(", ") };
-    },
-  };
-}
