@@ -24,6 +24,22 @@ export interface DebianOptions {
   readonly folder?: string;
   /** Default MOTE_DEBIAN_MIRROR or deb.debian.org. */
   readonly mirror?: string;
+  /** "all" adds firmware, security updates and backports (never chosen unless asked for by name) to the suite's main. */
+  readonly areas?: "main" | "all";
+}
+
+/** A package is pinned that the mirror does not hold any more: security updates replace what was there. */
+export class PackageGoneError extends Error {
+  override readonly name = "PackageGoneError";
+  readonly packages: readonly DebianPackage[];
+
+  constructor(packages: readonly DebianPackage[]) {
+    super(
+      `the mirror no longer has ${packages.map((p) => `${p.name} ${p.version} (${p.arch})`).join(", ")}; ` +
+        "`npm run image:lock` moves the lock to what it has now",
+    );
+    this.packages = packages;
+  }
 }
 
 const run = promisify(execFile);
@@ -37,7 +53,7 @@ export async function fetchDebianPackage(wanted: DebianPackage, options: DebianO
   const file = join(pool, fileNameOf(wanted));
   if ((await hashOf(file)) === wanted.sha256) return file;
   await fs.mkdir(pool, { recursive: true });
-  const apt = await privateApt(wanted, folder, options.mirror ?? process.env["MOTE_DEBIAN_MIRROR"]);
+  const apt = await privateApt(wanted, folder, options);
   const workFolder = await fs.mkdtemp(join(pool, "fetch-"));
   try {
     const spec = `${wanted.name}${wanted.arch === "all" ? "" : `:${wanted.arch}`}=${wanted.version}`;
@@ -82,7 +98,7 @@ export async function findDebianPackage(
 ): Promise<DebianPackage> {
   const folder = options.folder ?? join(process.cwd(), "build", "debian");
   const suite = options.suite ?? versions.debianSuite;
-  const apt = await privateApt({ arch, suite }, folder, options.mirror ?? process.env["MOTE_DEBIAN_MIRROR"]);
+  const apt = await privateApt({ arch, suite }, folder, options);
   await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs });
   const qualified = arch === "all" ? name : `${name}:${arch}`;
   const { stdout } = await run("apt-cache", [...apt, "show", "--no-all-versions", qualified], {
@@ -99,15 +115,26 @@ export async function findDebianPackage(
 async function privateApt(
   wanted: { readonly arch: DebianPackage["arch"]; readonly suite?: string },
   folder: string,
-  mirror = "http://deb.debian.org/debian",
+  options: DebianOptions,
 ): Promise<string[]> {
+  const mirror = options.mirror ?? process.env["MOTE_DEBIAN_MIRROR"] ?? "http://deb.debian.org/debian";
+  const all = options.areas === "all";
   const suite = wanted.suite ?? versions.debianSuite;
   const arch = wanted.arch === "all" ? "amd64" : wanted.arch;
-  const state = join(folder, "apt", `${suite}-${arch}`);
+  const state = join(folder, "apt", `${suite}-${arch}${all ? "-all" : ""}`);
   await fs.mkdir(join(state, "lists", "partial"), { recursive: true });
   await fs.mkdir(join(state, "cache", "archives", "partial"), { recursive: true });
   await fs.writeFile(join(state, "status"), "", { flag: "a" });
-  await fs.writeFile(join(state, "sources.list"), `deb [signed-by=${keyring}] ${mirror} ${suite} main\n`);
+  const source = (from: string) => `deb [signed-by=${keyring}] ${from}\n`;
+  const sources = all
+    ? [
+        `${mirror} ${suite} main non-free-firmware`,
+        // The only one of ours that backports still publishes an index for, beside amd64, which needs nothing from it.
+        ...(arch === "arm64" ? [`${mirror} ${suite}-backports main`] : []),
+        `${mirror.replace(/\/debian\/?$/, "/debian-security")} ${suite}-security main non-free-firmware`,
+      ]
+    : [`${mirror} ${suite} main`];
+  await fs.writeFile(join(state, "sources.list"), sources.map(source).join(""));
   const settings = {
     "Dir::State": state,
     "Dir::State::status": join(state, "status"),
@@ -162,7 +189,7 @@ export async function unpackDebianClosure(
   options: DebianOptions = {},
 ): Promise<void> {
   const folder = options.folder ?? join(process.cwd(), "build", "debian");
-  const apt = await privateApt({ arch }, folder, options.mirror ?? process.env["MOTE_DEBIAN_MIRROR"]);
+  const apt = await privateApt({ arch }, folder, options);
   await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs });
   const install = [...apt, "install", "-y", "--no-install-recommends", "--print-uris", ...names];
   const { stdout } = await run("apt-get", install, { maxBuffer: 8 * 1024 * 1024, timeout: archiveTimeoutMs });
@@ -177,4 +204,94 @@ export async function unpackDebianClosure(
   for (const name of (await fs.readdir(pool)).sort()) {
     if (name.endsWith(".deb")) await run("dpkg-deb", ["-x", join(pool, name), target], { timeout: archiveTimeoutMs });
   }
+}
+
+/**
+ * What apt would install for `names` on an empty machine, without recommendations, sorted by name. A name may carry a
+ * release (`linux-image-arm64/trixie-backports`).
+ */
+export async function resolveDebianClosure(
+  names: readonly string[],
+  arch: Exclude<DebianPackage["arch"], "all">,
+  options: DebianOptions = {},
+): Promise<DebianPackage[]> {
+  const folder = options.folder ?? join(process.cwd(), "build", "debian");
+  const apt = await privateApt({ arch }, folder, options);
+  await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs }).catch((error: { stderr?: string }) => {
+    // A mirror in the middle of a sync serves an area whose hash is wrong. The suite itself is enough to go on, but the
+    // user must know that updates may be missing.
+    const failed = [...(error.stderr ?? "").matchAll(/^E: Failed to fetch (\S+)/gm)].map((m) => m[1]!);
+    if (failed.length === 0 || failed.some((url) => url.includes(`/dists/${versions.debianSuite}/main/`))) throw error;
+    console.warn(`warning: resolving without ${failed.join(", ")}: apt rejected what the mirror sent`);
+  });
+  const large = { maxBuffer: 64 * 1024 * 1024, timeout: archiveTimeoutMs };
+  const install = [...apt, "install", "-y", "--no-install-recommends", "--print-uris", ...names];
+  const { stdout } = await run("apt-get", install, large);
+  const wanted = [...stdout.matchAll(/^'[^']+' (\S+)_(\S+)_(\w+)\.deb /gm)].map((m) => ({
+    name: m[1]!,
+    version: decodeURIComponent(m[2]!),
+    arch: m[3] as DebianPackage["arch"],
+  }));
+  // --print-uris names no SHA-256; the signed index does.
+  const shown = await run("apt-cache", [...apt, "show", ...wanted.map((p) => `${p.name}=${p.version}`)], large);
+  const hashes = new Map<string, string>();
+  for (const paragraph of shown.stdout.split("\n\n")) {
+    const field = (key: string) => new RegExp(`^${key}: (.*)$`, "m").exec(paragraph)?.[1];
+    hashes.set(`${field("Package")}=${field("Version")}`, field("SHA256") ?? "");
+  }
+  return wanted
+    .map((p) => {
+      const sha256 = hashes.get(`${p.name}=${p.version}`);
+      if (!sha256) throw new Error(`no SHA-256 for ${p.name} ${p.version} (${p.arch}) in the index`);
+      return { ...p, sha256 };
+    })
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Fetches what is not in the pool yet, in one run of apt, and checks every hash. Returns the .deb files in order. */
+export async function fetchDebianPackages(
+  wanted: readonly DebianPackage[],
+  arch: Exclude<DebianPackage["arch"], "all">,
+  options: DebianOptions = {},
+): Promise<string[]> {
+  const folder = options.folder ?? join(process.cwd(), "build", "debian");
+  const pool = join(folder, "pool");
+  await fs.mkdir(pool, { recursive: true });
+  const files = wanted.map((p) => join(pool, fileNameOf(p)));
+  const hashes = await Promise.all(files.map(hashOf));
+  const missing = wanted.filter((p, i) => hashes[i] !== p.sha256);
+  if (missing.length === 0) return files;
+  const apt = await privateApt({ arch }, folder, options);
+  const workFolder = await fs.mkdtemp(join(pool, "fetch-"));
+  try {
+    const specs = missing.map((p) => `${p.name}=${p.version}`);
+    const download = (list: readonly string[]) =>
+      run("apt-get", [...apt, "download", ...list], { cwd: workFolder, timeout: archiveTimeoutMs });
+    await download(specs)
+      .catch(async () => {
+        await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs });
+        await download(specs);
+      })
+      .catch(async (error: unknown) => {
+        const known = await Promise.all(specs.map((spec) => isInIndex(apt, spec)));
+        const gone = missing.filter((_, i) => !known[i]);
+        throw gone.length > 0 ? new PackageGoneError(gone) : error;
+      });
+    for (const p of missing) {
+      const path = join(workFolder, `${p.name}_${p.version.replaceAll(":", "%3a")}_${p.arch}.deb`);
+      const hash = await hashOf(path);
+      if (hash !== p.sha256) throw new Error(`${p.name} ${p.version}: SHA-256 is ${hash}, pinned is ${p.sha256}`);
+      await fs.rename(path, join(pool, fileNameOf(p)));
+    }
+  } finally {
+    await fs.rm(workFolder, { recursive: true, force: true });
+  }
+  return files;
+}
+
+async function isInIndex(apt: readonly string[], spec: string): Promise<boolean> {
+  return run("apt-cache", [...apt, "show", spec]).then(
+    ({ stdout }) => stdout.includes("SHA256:"),
+    () => false,
+  );
 }
