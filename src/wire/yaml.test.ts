@@ -38,3 +38,12 @@ test("prints like kubectl and quotes what 1.1 would read otherwise", () => {
 test("__proto__ is an ordinary key", () => {
   expect(Object.keys(parseYaml("__proto__: {a: 1}") as object)).toEqual(["__proto__"]);
 });
+
+test("hardware addresses and ports are strings, not base-60 numbers", () => {
+  expect(parseYaml("mac: 52:54:00:12:34:56\nports: 22:22\nratio: 10:20.5\nyes: 1_0")).toEqual({
+    mac: "52:54:00:12:34:56",
+    ports: "22:22",
+    ratio: "10:20.5",
+    true: 10,
+  });
+});

@@ -11,7 +11,11 @@ const settings = {
   merge: true,
   uniqueKeys: true,
   intAsBigInt: true,
-  customTags: (tags) => tags.filter((tag) => !/timestamp/.test(typeof tag === "string" ? tag : tag.tag)),
+  // Neither dates nor base-60 numbers: Go reads `22:22` and hardware addresses as strings.
+  customTags: (tags) =>
+    tags.filter((tag) =>
+      typeof tag === "string" ? !/timestamp|time/i.test(tag) : !/timestamp/.test(tag.tag) && tag.format !== "TIME",
+    ),
 } satisfies ParseOptions & DocumentOptions & SchemaOptions;
 
 /** More aliased nodes than any manifest has: a few lines of YAML must not unfold into gigabytes. */
