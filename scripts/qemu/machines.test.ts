@@ -1,0 +1,92 @@
+import { existsSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { findFlow, flows, type MachineOptions, qemuArguments } from "./machines.ts";
+
+const options: MachineOptions = {
+  files: {
+    disk: "d.img",
+    variables: "v.fd",
+    boardFolder: "b",
+    consoleLog: "c.log",
+    loaderLog: "l.log",
+    qmpSocket: "q",
+  },
+  forwards: [{ hostPort: 16443, guestPort: 6443 }],
+  fwCfg: [{ name: "opt/mote/token", value: "a,b" }],
+};
+
+describe("flows", () => {
+  test("names are unique and say what they are", () => {
+    expect(new Set(flows.map((flow) => flow.name)).size).toBe(flows.length);
+    expect(flows.map((flow) => flow.name)).toEqual([
+      "amd64-bios",
+      "amd64-uefi",
+      "arm64-uefi",
+      "arm64-uboot",
+      "armhf-uefi",
+      "armhf-uboot",
+      "rpi3",
+    ]);
+  });
+
+  test.each([
+    [{ arch: "amd64" }, "amd64-uefi"],
+    [{ arch: "amd64", firmware: "bios" }, "amd64-bios"],
+    [{ arch: "arm64", firmware: "uboot" }, "arm64-uboot"],
+    [{ arch: "armhf" }, "armhf-uefi"],
+    [{ arch: "arm64", board: "rpi3" }, "rpi3"],
+  ])("%j is %s", (wanted, name) => expect(findFlow(wanted).name).toBe(name));
+
+  test.each([
+    [{ arch: "riscv64" }, "--arch riscv64 is not allowed; use amd64, arm64, armhf"],
+    [{ arch: "amd64", firmware: "uboot" }, "--firmware uboot is not allowed for amd64; use bios, uefi"],
+    [{ arch: "arm64", firmware: "bios" }, "--firmware bios is not allowed for arm64; use uefi, uboot"],
+    [{ arch: "amd64", board: "rpi3" }, "--board rpi3 is not allowed for amd64; use generic"],
+  ])("%j is refused", (wanted, message) => expect(() => findFlow(wanted)).toThrow(message));
+});
+
+describe("arguments", () => {
+  const line = (name: string, more: Partial<MachineOptions> = {}) =>
+    qemuArguments(flows.find((flow) => flow.name === name)!, { ...options, ...more }).join(" ");
+
+  test("no x86 machine has cmpxchg16b", () => {
+    for (const flow of flows.filter((one) => one.arch === "amd64")) expect(line(flow.name)).toContain("-cpu max,-cx16");
+  });
+
+  test.each(flows.map((flow) => [flow.name]))("%s emulates, forwards the API and has console and control", (name) => {
+    expect(line(name)).toContain("-accel tcg");
+    expect(line(name)).toContain("user,id=net0,hostfwd=tcp:127.0.0.1:16443-:6443");
+    expect(line(name)).toContain("-serial chardev:console");
+    expect(line(name)).toContain("logfile=c.log");
+    expect(line(name)).toContain("-qmp unix:q,server=on,wait=off");
+  });
+
+  test("firmware: BIOS has none, UEFI two flashes of which one is written, U-Boot one file", () => {
+    expect(line("amd64-bios")).not.toMatch(/pflash|-bios/);
+    expect(line("arm64-uefi")).toContain("unit=0,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd");
+    expect(line("arm64-uefi")).toContain("unit=1,file=v.fd");
+    expect(line("armhf-uboot")).toContain("-bios /usr/lib/u-boot/qemu_arm/u-boot.bin");
+  });
+
+  test("the Pi has an SD card, USB network, its own loader and fixed memory", () => {
+    const pi = line("rpi3", { memoryMib: 512 });
+    expect(pi).toContain("-drive file=d.img,format=raw,if=sd");
+    expect(pi).toContain("-device usb-net,netdev=net0");
+    expect(pi).toContain("-kernel b/u-boot.bin -dtb b/bcm2837-rpi-3-b.dtb");
+    expect(pi).not.toContain("-m 512");
+  });
+
+  test("memory, fw_cfg with its commas, more disk options", () => {
+    expect(line("amd64-uefi")).toContain("-m 1024");
+    expect(line("amd64-uefi", { memoryMib: 384 })).toContain("-m 384");
+    expect(line("amd64-uefi")).toContain("-fw_cfg name=opt/mote/token,string=a,,b");
+    expect(line("armhf-uefi")).not.toContain("fw_cfg");
+    expect(line("amd64-uefi", { diskOptions: "cache=unsafe" })).toContain("file=d.img,format=raw,cache=unsafe,if=none");
+  });
+
+  test.runIf(existsSync("/usr/share/AAVMF/AAVMF_CODE.fd"))("firmware files are where Debian puts them", () => {
+    for (const flow of flows.filter((one) => one.flash && existsSync(one.flash.code))) {
+      expect(existsSync(flow.flash!.variables)).toBe(true);
+    }
+  });
+});
