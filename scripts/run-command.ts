@@ -1,5 +1,7 @@
-// Child processes for scripts: run to the end, show or keep the output, fail with what was said.
+// Child processes for scripts: run to the end, show or keep the output, fail with what was said: without colours, and
+// with the middle left out where a tool says thousands of lines.
 import { spawn } from "node:child_process";
+import { stripVTControlCharacters } from "node:util";
 import { UserError } from "#scripts/stages.ts";
 
 export interface RunOptions {
@@ -23,7 +25,8 @@ export function run(program: string, args: readonly string[], options: RunOption
     const show = options.output === "show";
     const child = spawn(program, args, {
       stdio: [options.input === undefined ? "ignore" : "pipe", show ? "inherit" : "pipe", show ? "inherit" : "pipe"],
-      env: { ...process.env, ...options.env },
+      // Kept output is searched and printed plainly; shown output is the terminal's affair.
+      env: { ...process.env, ...(show ? {} : { NO_COLOR: "1", FORCE_COLOR: "0" }), ...options.env },
       ...(options.cwd ? { cwd: options.cwd } : {}),
     });
     const chunks: Buffer[] = [];
@@ -38,9 +41,24 @@ export function run(program: string, args: readonly string[], options: RunOption
       const status = code ?? 1;
       if ((options.ok ?? [0]).includes(status)) resolve({ code: status, output });
       else {
-        if (!show && output !== "") console.error(`\n${output.trimEnd()}`);
+        if (!show && output !== "") console.error(`\n${readable(output)}`);
         reject(new UserError(`${program} ${args.slice(0, 6).join(" ")} ended with exit ${status}`));
       }
     });
   });
+}
+
+/** Of a long output the first lines (compilers, linters) and the last (package managers) tell most. */
+const shownLines = { first: 60, last: 30 } as const;
+/** Bundles quote whole files on one line. */
+const shownColumns = 400;
+
+/** Output as a failure shows it: no escape sequences, no endless lines, the middle of a long text left out. */
+export function readable(output: string): string {
+  const lines = stripVTControlCharacters(output).trimEnd().split(/\r*\n/);
+  const { first, last } = shownLines;
+  const leftOut = lines.length - first - last;
+  const kept =
+    leftOut <= 1 ? lines : [...lines.slice(0, first), `… ${leftOut} lines left out …`, ...lines.slice(-last)];
+  return kept.map((line) => (line.length > shownColumns ? `${line.slice(0, shownColumns)}…` : line)).join("\n");
 }

@@ -3,14 +3,25 @@
 // and imported. Installs the npm dependencies first when they are missing or older than package-lock.json, so that
 // every command of the README works straight after a clone.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const [major, minor] = process.versions.node.split(".").map(Number);
 if (major !== 20 || minor < 19) {
-  console.error(`mote needs Node.js >= 20.19 and < 21; this is ${process.version} (${process.execPath})`);
+  console.error(`error: mote needs Node.js >= 20.19 and < 21; this is ${process.version} (${process.execPath})`);
+  process.exit(1);
+}
+
+try {
+  accessSync(root, constants.W_OK);
+  mkdirSync(join(root, "build", "scripts"), { recursive: true });
+  accessSync(join(root, "build", "scripts"), constants.W_OK);
+} catch (error) {
+  console.error(
+    `error: cannot write to ${root}/build (${error.code}); run this as the owner of the folder, or as root`,
+  );
   process.exit(1);
 }
 
@@ -23,7 +34,7 @@ if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lock) {
   const options = ["--no-save", "--no-audit", "--no-fund", "--loglevel=error"];
   const done = spawnSync("npm", ["install", ...options], { cwd: root, stdio: ["ignore", 2, 2] });
   if (done.status !== 0) {
-    console.error("npm install failed: see above; is the npm registry reachable?");
+    console.error("error: npm install failed: see above; is the npm registry reachable?");
     process.exit(1);
   }
   writeFileSync(stamp, lock);
@@ -41,7 +52,6 @@ const outfile = join(
   "scripts",
   `${relative(root, resolve(file)).replaceAll("/", "__").replace(/\.ts$/, "")}.mjs`,
 );
-mkdirSync(dirname(outfile), { recursive: true });
 await build({
   entryPoints: [resolve(file)],
   outfile,

@@ -9,7 +9,7 @@ import { requireRoot } from "./host.ts";
 const stopTimeoutMs = 30_000;
 
 await main(async () => {
-  const cluster = clusterFromArgs(process.argv.slice(2));
+  const cluster = clusterFromArgs("down", process.argv.slice(2));
   requireRoot();
   const totalMs = await runStages([
     {

@@ -1,8 +1,9 @@
 // What a host must have before a cluster is started on it: each lack is one clear sentence, and nothing is half-started.
-import { existsSync, mkdirSync, statfsSync } from "node:fs";
+import { existsSync, statfsSync } from "node:fs";
 import { createServer } from "node:net";
+import { dirname, resolve } from "node:path";
 import { architectures, hostPackages } from "#build.config.ts";
-import { run } from "#scripts/run-command.ts";
+import { readable, run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
 
 const minimumFreeBytes = 1024 ** 3;
@@ -24,8 +25,10 @@ export function requireArchitecture(): void {
 }
 
 export function requireSpace(folder: string): void {
-  mkdirSync(folder, { recursive: true, mode: 0o755 });
-  const stat = statfsSync(folder);
+  // Nothing is made before all is known to be well: the disk is that of the nearest folder which is there already.
+  let existing = resolve(folder);
+  while (!existsSync(existing)) existing = dirname(existing);
+  const stat = statfsSync(existing);
   const free = stat.bavail * stat.bsize;
   if (free < minimumFreeBytes) {
     throw new UserError(`${folder} has ${Math.floor(free / 1024 ** 2)} MiB free; at least 1024 MiB are needed`);
@@ -57,8 +60,14 @@ export async function installHostPackages(): Promise<string> {
     throw new UserError(`missing ${names.join(", ")}, and this is no Debian: install them by hand`);
   }
   const env = { DEBIAN_FRONTEND: "noninteractive" };
-  await run("apt-get", ["update", "-q"], { env });
-  await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...names], { env });
+  // One broken source of many fails the update although the packages may be known: the installation decides.
+  const update = await run("apt-get", ["update", "-q"], { env, ok: [0, 100] });
+  const install = ["install", "-y", "-q", "--no-install-recommends", ...names];
+  const installed = await run("apt-get", install, { env, ok: [0, 100] });
+  if (installed.code !== 0) {
+    console.error(`\n${readable((update.code === 0 ? "" : update.output) + installed.output)}`);
+    throw new UserError(`apt-get could not install ${names.join(", ")}: see above; is the Debian mirror reachable?`);
+  }
   const still = hostPackages.filter((p) => !existsSync(p.program));
   if (still.length > 0) {
     throw new UserError(`${still.map((p) => p.program).join(", ")} missing even after installing ${names.join(", ")}`);

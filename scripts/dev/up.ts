@@ -1,6 +1,6 @@
 // `npm run up`: builds, installs what is missing, starts a one-node cluster in the background, waits until it is Ready.
 import { spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { get } from "node:https";
 import { setTimeout as sleep } from "node:timers/promises";
 import { buildStages } from "#scripts/build/build.ts";
@@ -13,10 +13,11 @@ import { ensureKubectl } from "./kubectl.ts";
 const readyTimeoutMs = 120_000;
 
 await main(async () => {
-  const cluster = clusterFromArgs(process.argv.slice(2));
+  const cluster = clusterFromArgs("up", process.argv.slice(2));
   requireRoot();
   requireArchitecture();
   const pid = runningPid(cluster);
+  let sinceMs = 0;
   let kubectl = "kubectl";
   const stages: Stage[] = [
     {
@@ -38,8 +39,15 @@ await main(async () => {
       },
     },
     ...(pid === undefined ? buildStages : []),
-    { name: "server", run: async () => (pid === undefined ? start(cluster) : `pid ${pid}`) },
-    { name: "node Ready", run: () => waitReady(cluster, kubectl) },
+    {
+      name: "server",
+      run: async () => {
+        if (pid !== undefined) return `pid ${pid}`;
+        sinceMs = Date.now();
+        return start(cluster);
+      },
+    },
+    { name: "node Ready", run: () => waitReady(cluster, kubectl, sinceMs) },
   ];
   const totalMs = await runStages(stages);
   const prefix = kubectl === "kubectl" ? "kubectl" : kubectl;
@@ -78,9 +86,17 @@ async function start(cluster: Cluster): Promise<string> {
       await sleep(50);
     }
   };
-  await Promise.race([isUp(), failure]);
-  child.removeAllListeners();
-  failure.catch(() => {});
+  try {
+    await Promise.race([isUp(), failure]);
+  } catch (error) {
+    // Nothing half-started stays behind.
+    child.kill("SIGTERM");
+    rmSync(cluster.pidFile, { force: true });
+    throw error;
+  } finally {
+    child.removeAllListeners();
+    failure.catch(() => {});
+  }
   child.unref();
   return `pid ${child.pid}, /readyz after ${seconds(performance.now() - startedMs)}`;
 }
@@ -101,7 +117,11 @@ function answersReadyz(cluster: Cluster): Promise<boolean> {
   });
 }
 
-async function waitReady(cluster: Cluster, kubectl: string): Promise<string | undefined> {
+/**
+ * Waits for a Ready that the node said after `sinceMs`: the datastore also holds the one of the run before, and a node
+ * that says so has its pods under control again.
+ */
+async function waitReady(cluster: Cluster, kubectl: string, sinceMs: number): Promise<string | undefined> {
   const startedMs = performance.now();
   const args = [
     "--kubeconfig",
@@ -109,11 +129,16 @@ async function waitReady(cluster: Cluster, kubectl: string): Promise<string | un
     "get",
     "nodes",
     "-o",
-    "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+    "jsonpath={range .items[*].status.conditions[?(@.type=='Ready')]}{.status} {.lastHeartbeatTime}{'\\n'}{end}",
   ];
   for (;;) {
     const result = await run(kubectl, args, { ok: [0, 1] });
-    if (result.code === 0 && /^True( True)*$/.test(result.output.trim())) return undefined;
+    const isReady = result.output.split("\n").some((line) => {
+      const [status, saidAt] = line.split(" ");
+      // Heartbeats are told in whole seconds.
+      return status === "True" && Date.parse(saidAt ?? "") >= Math.floor(sinceMs / 1000) * 1000;
+    });
+    if (result.code === 0 && isReady) return undefined;
     if (runningPid(cluster) === undefined) throw new UserError(`mote ended:\n${tail(cluster.logFile)}`);
     if (performance.now() - startedMs > readyTimeoutMs) {
       throw new UserError(`the node did not become Ready within ${readyTimeoutMs / 1000} s:\n${tail(cluster.logFile)}`);

@@ -14,7 +14,13 @@ export const serverFlags: readonly Flag[] = [
     help: "configuration file; FILE.d/*.yaml are read after it",
   },
   { name: "debug", kind: "boolean", env: "DEBUG", default: false, help: "log per request" },
-  { name: "data-dir", short: "d", kind: "string", env: "DATA_DIR", default: "/var/lib/mote", help: "folder for state" },
+  {
+    name: "data-dir",
+    short: "d",
+    kind: "string",
+    env: "DATA_DIR",
+    help: "folder for state; default /var/lib/mote, or ~/.mote without root",
+  },
   {
     name: "run-dir",
     kind: "string",
@@ -49,7 +55,7 @@ export const serverFlags: readonly Flag[] = [
     short: "o",
     kind: "string",
     env: "KUBECONFIG_OUTPUT",
-    help: "where to write the admin kubeconfig; default /etc/mote/kubeconfig.yaml",
+    help: "where to write the admin kubeconfig; default /etc/mote/kubeconfig.yaml, or ~/.mote/kubeconfig.yaml without root",
   },
   {
     name: "write-kubeconfig-mode",

@@ -37,9 +37,22 @@ export interface ServerConfig {
   readonly warnings: readonly string[];
 }
 
+/** Who runs the command: the folders it may write follow from that, as k3s has them under $HOME without root. */
+export interface Runner {
+  readonly isRoot: boolean;
+  readonly home: string | undefined;
+}
+
+/** Where things are when no flag says so. */
+export function defaultPaths({ isRoot, home }: Runner): { dataDir: string; kubeconfig: string } {
+  return isRoot || !home
+    ? { dataDir: "/var/lib/mote", kubeconfig: "/etc/mote/kubeconfig.yaml" }
+    : { dataDir: `${home}/.mote`, kubeconfig: `${home}/.mote/kubeconfig.yaml` };
+}
+
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Parses `args` with the configuration files that --config names (a missing main file is no error). */
+/** Parses `args` with the configuration files that --config names; only the default file may be missing. */
 export async function readFlags(
   flags: readonly Flag[],
   args: readonly string[],
@@ -48,6 +61,7 @@ export async function readFlags(
   // The first pass only finds --config; mistakes are reported by the second.
   const first = parseFlags(flags, { args, env });
   const path = String(first.values["config"]);
+  const defaultConfig = flags.find((flag) => flag.name === "config")?.default;
   const names = [path];
   for (const entry of await listFolder(`${path}.d`)) {
     if (entry.isFile() && /\.ya?ml$/.test(entry.name)) names.push(`${path}.d/${entry.name}`);
@@ -55,8 +69,11 @@ export async function readFlags(
   names.splice(1, names.length, ...names.slice(1).sort());
   const files: { path: string; values: Record<string, unknown> }[] = [];
   for (const name of names) {
-    const bytes = await readFileIfExists(name);
-    if (!bytes) continue;
+    const bytes = await readConfig(name);
+    if (!bytes) {
+      if (path === defaultConfig) continue;
+      throw usageError(`config: there is no file ${name}`);
+    }
     let values: unknown;
     try {
       values = parseYaml(bytes.toString("utf8"));
@@ -72,10 +89,19 @@ export async function readFlags(
   return parseFlags(flags, { args, env, files });
 }
 
-export function serverConfig(values: FlagValues, warnings: readonly string[]): ServerConfig {
+async function readConfig(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFileIfExists(path);
+  } catch (error) {
+    throw usageError(`config: cannot read ${path}: ${messageOf(error)}`);
+  }
+}
+
+export function serverConfig(values: FlagValues, warnings: readonly string[], runner: Runner): ServerConfig {
   const text = (name: string) => values[name] as string | undefined;
   const list = (name: string) => (values[name] as readonly string[] | undefined) ?? [];
-  const dataDir = text("data-dir")!;
+  const paths = defaultPaths(runner);
+  const dataDir = text("data-dir") ?? paths.dataDir;
   const serviceCidr = text("service-cidr")!;
   const serviceBase = cidrBase("service-cidr", serviceCidr);
   cidrBase("cluster-cidr", text("cluster-cidr")!);
@@ -126,7 +152,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[]): S
     clusterDns: text("cluster-dns") ?? addToAddress(serviceBase, 10),
     clusterDomain: text("cluster-domain")!,
     datastoreEndpoint: endpoint,
-    kubeconfigPath: text("write-kubeconfig") ?? "/etc/mote/kubeconfig.yaml",
+    kubeconfigPath: text("write-kubeconfig") ?? paths.kubeconfig,
     kubeconfigMode: Number.parseInt(mode, 8),
     disabled: new Set(list("disable")),
     disableAgent: values["disable-agent"] === true,

@@ -1,10 +1,11 @@
 // The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
-import { hasCode, messageOf } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { type Flag, helpText, usageError } from "#cli/flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
+import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
-import { readFlags, serverConfig } from "./config.ts";
+import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { killAll } from "./killall.ts";
 import { runServer } from "./server.ts";
 
@@ -37,7 +38,7 @@ const commands: readonly Command[] = [
     summary: "run kubectl against this server",
     flags: [],
     run: (args) => {
-      const kubeconfig = process.env["KUBECONFIG"] ?? "/etc/mote/kubeconfig.yaml";
+      const kubeconfig = process.env["KUBECONFIG"] ?? defaultPaths(runner()).kubeconfig;
       return passThrough("kubectl", args, { KUBECONFIG: kubeconfig });
     },
   },
@@ -68,8 +69,14 @@ const commands: readonly Command[] = [
 async function configFor(flags: readonly Flag[], args: readonly string[]) {
   const { values, positionals, warnings } = await readFlags(flags, args, process.env);
   if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
-  return serverConfig(values, warnings);
+  return serverConfig(values, warnings, runner());
 }
+
+const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
+
+/** True for what the machine or the user can cause; anything else is a defect and keeps its stack. */
+const isForeseen = (error: unknown): boolean =>
+  error instanceof AppError || (error instanceof Error && "syscall" in error);
 
 function usage(): string {
   const lines = commands.map((c) => `  mote ${c.name.padEnd(10)} ${c.summary}`);
@@ -95,9 +102,7 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     return await command.run(args);
   } catch (error) {
-    if (hasCode(error, "CLI_USAGE") || hasCode(error, "STARTUP") || hasCode(error, "COMMAND_START")) {
-      console.error(`error: ${messageOf(error)}`);
-    } else console.error(error);
+    console.error(isForeseen(error) ? `error: ${messageOf(error)}` : error);
     return 1;
   }
 }

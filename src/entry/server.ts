@@ -16,6 +16,7 @@ import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
+import { isRoot } from "#platform/host.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
@@ -47,6 +48,9 @@ export interface ServerContext {
 
 /** Runs until SIGTERM or SIGINT; resolves with the exit code. */
 export async function runServer(config: ServerConfig): Promise<number> {
+  if (!config.disableAgent && !isRoot()) {
+    throw new AppError("STARTUP", "a node needs root for containers and networks; without root add --disable-agent");
+  }
   const log = createProcessLog(systemClock, config.debug);
   for (const warning of config.warnings) log.warn(warning);
   const signal = stopSignal();
@@ -196,8 +200,13 @@ function writeKubeconfig(context: ServerContext): Service {
         client: pki.clientAdmin,
       });
       const folder = config.kubeconfigPath.replace(/\/[^/]*$/, "") || "/";
-      await makeFolder(folder);
-      await writeFileDurable(config.kubeconfigPath, text, config.kubeconfigMode);
+      try {
+        await makeFolder(folder);
+        await writeFileDurable(config.kubeconfigPath, text, config.kubeconfigMode);
+      } catch (error) {
+        const message = `cannot write the kubeconfig: ${messageOf(error)}; name another place with --write-kubeconfig`;
+        throw new AppError("STARTUP", message, {}, { cause: error });
+      }
       log.info("kubeconfig written", { path: config.kubeconfigPath });
       ready();
       await untilAborted(signal);

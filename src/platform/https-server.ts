@@ -12,7 +12,7 @@ import {
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
-import { AppError, messageOf } from "#base/errors.ts";
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 
 export type { Duplex, IncomingMessage };
@@ -168,7 +168,7 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
       reject(
         new AppError(
           "HTTPS_LISTEN",
-          `cannot listen on ${options.host}:${options.port}: ${cause.message}`,
+          `cannot listen on ${options.host}:${options.port}: ${hasCode(cause, "EADDRINUSE") ? "another program has the port" : cause.message}`,
           {},
           { cause },
         ),
