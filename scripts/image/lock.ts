@@ -123,7 +123,9 @@ async function writeLocks(archs: readonly Arch[]): Promise<void> {
             ? {
                 boards: Object.fromEntries(
                   await Promise.all(
-                    Object.entries(boards).map(async ([board, w]) => [board, await resolve(w, list.root, arch)] as const),
+                    Object.entries(boards).map(
+                      async ([board, w]) => [board, await resolve(w, list.root, arch)] as const,
+                    ),
                   ),
                 ),
               }

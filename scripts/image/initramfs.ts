@@ -1,0 +1,68 @@
+// The initramfs: busybox, dmsetup with its libraries, the drivers that lead to the root partition, and the script
+// firmware/initramfs/init. Modules are stored unpacked because busybox's insmod cannot unpack them.
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { busyboxApplets } from "#scripts/build/images.ts";
+import { type CpioEntry, encodeCpio } from "./cpio.ts";
+import { elfNeeds } from "./elf.ts";
+import { moduleName, resolveModules } from "./modules.ts";
+import { type Kernel, libraryFolderOf } from "./root.ts";
+import type { Target } from "./target.ts";
+import type { Tools } from "./tools.ts";
+
+export async function buildInitramfs(target: Target, kernel: Kernel, tools: Tools, level: number): Promise<Buffer> {
+  const root = join(target.workFolder, "root");
+  const busybox = await readFile(join(root, "usr/bin/busybox"));
+  const entries: CpioEntry[] = [
+    ...["dev", "etc", "lib/modules", "proc", "root", "sys"].map((path) => folder(path)),
+    { path: "dev/console", kind: "character-device", mode: 0o600, device: { major: 5, minor: 1 } },
+    file("init", await readFile(join("firmware", "initramfs", "init")), 0o755),
+    file("bin/busybox", busybox, 0o755),
+    ...busyboxApplets(busybox)
+      .filter((name) => name !== "busybox")
+      .map((name) => link(`bin/${name}`, "busybox")),
+    ...(await programWithLibraries(root, "usr/sbin/dmsetup", "bin/dmsetup")),
+  ];
+  const names: string[] = [];
+  for (const path of resolveModules(kernel.modules, target.initramfsModules)) {
+    const bytes = await readFile(join(kernel.modulesFolder, path));
+    const name = `${moduleName(path)}.ko`;
+    names.push(name);
+    entries.push(
+      file(`lib/modules/${name}`, path.endsWith(".xz") ? await tools.filter("xz", ["-dc"], bytes) : bytes, 0o644),
+    );
+  }
+  entries.push(file("etc/modules", Buffer.from(`${names.join("\n")}\n`), 0o644));
+  const archive = encodeCpio(entries, target.epochSeconds);
+  return tools.filter("zstd", ["-q", "-c", "--single-thread", `-${level}`], archive);
+}
+
+async function programWithLibraries(root: string, from: string, to: string): Promise<CpioEntry[]> {
+  const folderOfLibraries = await libraryFolderOf(root);
+  const program = await readFile(join(root, from));
+  const entries = new Map<string, CpioEntry>([[to, file(to, program, 0o755)]]);
+  const add = async (bytes: Uint8Array): Promise<void> => {
+    const needs = elfNeeds(bytes);
+    for (const library of needs?.libraries ?? []) {
+      const path = `lib/${library}`;
+      if (entries.has(path)) continue;
+      const found = join(folderOfLibraries, library);
+      if (!existsSync(found)) throw new Error(`${from} needs ${library}, which the root lacks`);
+      const content = await readFile(found);
+      // The loader looks into /lib before anything else that it has not been told.
+      entries.set(path, file(path, content, 0o755));
+      await add(content);
+    }
+    const loader = needs?.interpreter?.slice(1);
+    if (loader && !entries.has(loader)) {
+      entries.set(loader, file(loader, await readFile(join(folderOfLibraries, loader.replace(/^.*\//, ""))), 0o755));
+    }
+  };
+  await add(program);
+  return [...entries.values()];
+}
+
+const file = (path: string, data: Uint8Array, mode: number): CpioEntry => ({ path, kind: "file", mode, data });
+const folder = (path: string): CpioEntry => ({ path, kind: "folder", mode: 0o755 });
+const link = (path: string, to: string): CpioEntry => ({ path, kind: "link", mode: 0o777, data: Buffer.from(to) });
