@@ -9,3 +9,12 @@ export function writeError(text: string): void {
     // Nowhere to say it.
   }
 }
+
+/** The same for standard output: on a device, the console. */
+export function writeOutput(text: string): void {
+  try {
+    writeSync(1, text);
+  } catch {
+    // Nowhere to say it.
+  }
+}

@@ -1,0 +1,409 @@
+// What a device does between its kernel and its cluster, in this order: watchdog, boot and data partitions, configuration,
+// identity, /etc, clock, network, then the server, kept running until init asks it to end. Every failure becomes a line on
+// the console and a sentence in mote-status.txt; only a device without its data partition gives up, and init tries again.
+import type { Clock, Random } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import { restarting, type Service } from "#base/service.ts";
+import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { overwriteInPlace } from "#platform/flash-files.ts";
+import { writePlainFile } from "#platform/folders.ts";
+import type { Commands } from "#platform/processes.ts";
+import type { Sysctl } from "#platform/sysctl.ts";
+import { openWatchdog, type Watchdog } from "#platform/watchdog.ts";
+import { decodeGrubenv, protect, unprotect } from "#wire/grubenv.ts";
+import { type Configuration, readConfiguration } from "./configuration.ts";
+import { etcFiles, proxyEnvironment } from "./etc-files.ts";
+import { boardSerial, type Identity, makeDeviceKey, makeIdentity, parseIdentity } from "./identity.ts";
+import type { ServerKeys } from "./machine-config.ts";
+import { createMachineLog, say } from "./machine-log.ts";
+import { leasedTimeServers, startNetwork } from "./network.ts";
+import { createStatusFile, type StatusFile } from "./status-file.ts";
+import { openStorage, type Storage } from "./storage.ts";
+import { createTimeKeeper, createTimeSync, persistTime, setTimeWith, startClock, type TimeDeps } from "./time.ts";
+
+export interface MachineOptions {
+  readonly version: string;
+  /** When the image was made, ms since 1970. */
+  readonly madeMs?: number;
+  readonly bootDir: string;
+  readonly dataDir: string;
+  readonly etcDir: string;
+  readonly runDir: string;
+  /** Finds, grows, formats and mounts its own disk; else the folders are used as they are. */
+  readonly hasOwnDisk: boolean;
+  /** Sets up links and the host name, and waits for an address. */
+  readonly hasOwnNetwork: boolean;
+  /** Sets the clock. */
+  readonly hasOwnClock: boolean;
+  readonly hasWatchdog: boolean;
+  readonly fwCfgDir: string;
+  /** Of the kernel. */
+  readonly commandLine: string;
+  readonly debug: boolean;
+}
+
+/** The server as `mote server` runs it, with what a device wants to know of it. */
+export interface DeviceServer {
+  readonly keys: ServerKeys;
+  readonly apiPort: number;
+  /** Address that the default route leaves by; undefined while there is none. */
+  address(): string | undefined;
+  /** Runs with the configuration in `configPath` until `signal` aborts; rejects when it cannot. */
+  run(args: ServerRun): Promise<void>;
+  /** Ends all pods; the server has ended. */
+  stopPods(configPath: string, log: ServerRun["log"]): Promise<void>;
+}
+
+export interface ServerRun {
+  readonly configPath: string;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  readonly log: ReturnType<typeof createMachineLog>["log"];
+  readonly onApiReady: () => void;
+  /** `reason` says why it is not. */
+  readonly onNode: (isReady: boolean, reason: string) => void;
+}
+
+export interface MachineDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly commands: Commands;
+  readonly sysctl: Sysctl;
+  readonly server: DeviceServer;
+}
+
+/** The server needs an address to be reachable; a device without network starts all the same after this. */
+const addressTimeoutMs = 30_000;
+const addressCheckMs = 10_000;
+/** After this without a ready node the status says why. */
+const patienceMs = 5 * 60_000;
+const serverRetry = { minMs: 2_000, maxMs: 60_000 } as const;
+/** init waits 45 s before it goes on without us. */
+const stopPodsMs = 20_000;
+const failurePauseMs = 30_000;
+
+/** Runs until `signal` aborts; the exit code. */
+export async function runMachine(options: MachineOptions, deps: MachineDeps, signal: AbortSignal): Promise<number> {
+  const { clock } = deps;
+  await makeFolder(options.runDir);
+  const machineLog = createMachineLog({ ringPath: `${options.runDir}/log`, debug: options.debug }, { clock });
+  const { log } = machineLog;
+  const watchdog = options.hasWatchdog ? await armWatchdog(deps, log) : undefined;
+  let storage: Storage | undefined;
+  try {
+    storage = await openStorage(
+      { ...options, ...partUuidOf(options.commandLine) },
+      { commands: deps.commands, random: deps.random, log },
+    );
+    say("data mounted");
+    await makeFolder(`${storage.dataDir}/log`);
+    machineLog.spillTo(`${storage.dataDir}/log/errors.log`);
+    const status = createStatusFile(storage, firstStatus(options, storage), { clock, log });
+    try {
+      await runWith({ options, deps, log, storage, status, watchdog }, signal);
+    } catch (error) {
+      status.set({ phase: "error", detail: messageOf(error) });
+      await status.flush();
+      throw error;
+    }
+    return 0;
+  } catch (error) {
+    if (isAbort(error, signal)) return 0;
+    log.error("the machine program fails", { error: messageOf(error) });
+    say(`error ${messageOf(error)}`);
+    await clock.sleep(failurePauseMs, signal).catch(() => {});
+    return 1;
+  } finally {
+    machineLog.close();
+    await storage?.close();
+  }
+}
+
+interface Machine {
+  readonly options: MachineOptions;
+  readonly deps: MachineDeps;
+  readonly log: ServerRun["log"];
+  readonly storage: Storage;
+  readonly status: StatusFile;
+  readonly watchdog: { readonly device: Watchdog; stop(): void } | undefined;
+}
+
+async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
+  const { options, deps, log, storage, status, watchdog } = machine;
+  const { clock, random, commands, server } = deps;
+  const { dataDir } = storage;
+  await guardGrubenv(storage, log);
+  const identity = await ensureIdentity(dataDir, random);
+  const configuration = await readConfiguration(
+    {
+      fwCfgDir: options.fwCfgDir,
+      ...(options.hasOwnDisk ? { cidataDir: `${options.runDir}/cidata` } : {}),
+      hasCluster: (await readFileIfExists(`${dataDir}/mote/server/token`)) !== undefined,
+    },
+    { storage, commands, log, keys: server.keys },
+  );
+  say("config read");
+  for (const problem of configuration.problems) say(`error ${problem}`);
+  const { machine: wanted } = configuration;
+  if (!wanted.watchdog && watchdog) {
+    watchdog.stop();
+    watchdog.device.disarm();
+  }
+  const hostname = wanted.hostname ?? identity.hostname;
+  status.set({
+    hostname,
+    serial: identity.serial,
+    problems: configuration.problems,
+    notes: [...storage.notes, ...configuration.notes],
+  });
+  const configPath = await writeEtc(options, identity, hostname, configuration);
+  const setTime = options.hasOwnClock ? setTimeWith(commands) : async () => {};
+  const time = { path: `${dataDir}/last-known-time`, past: [options.madeMs, wanted.notBeforeMs] };
+  const timeDeps: TimeDeps = { clock, random, log, setTime };
+  await startClock(time, timeDeps);
+  const networkDir = `${options.runDir}/network`;
+  if (options.hasOwnNetwork) {
+    await deps.sysctl.write("kernel.hostname", hostname);
+    const problems = await startNetwork(
+      { machine: wanted, hostname, folder: networkDir, etcDir: options.etcDir },
+      { commands, clock, log },
+    );
+    for (const problem of problems) say(`error ${problem}`);
+    status.set({ problems: [...configuration.problems, ...problems] });
+  }
+  const services: Service[] = [createTimeKeeper(time, { clock })];
+  if (options.hasOwnClock && wanted.ntp.length > 0) {
+    const servers = async () => [...(await leasedTimeServers(networkDir)), ...wanted.ntp];
+    services.push(createTimeSync({ ...time, servers }, timeDeps));
+  }
+  const stop = new AbortController();
+  const background = services.map((service) =>
+    restarting(service, { clock, log, minMs: 10_000, maxMs: 600_000 }).run(stop.signal, () => {}),
+  );
+  try {
+    if (configuration.token.server !== undefined) await refuseToJoin(configuration.token.server, status, signal);
+    else await keepServer(machine, configPath, configuration, signal);
+  } finally {
+    stop.abort();
+    await Promise.allSettled(background);
+    await stopPods(machine, configPath);
+    if (clock.now() > (options.madeMs ?? 0)) await persistTime(time.path, clock);
+    await status.flush();
+    say("server stopped");
+  }
+}
+
+/** Joining another server comes with a later version; forming a cluster of its own instead would surprise. */
+async function refuseToJoin(server: string, status: StatusFile, signal: AbortSignal): Promise<void> {
+  const detail = `The token file names the server ${server}, but this version cannot join a cluster yet. Put a token file without server= on this partition to make the device a cluster of its own.`;
+  say(`error ${detail}`);
+  status.set({ phase: "error", detail });
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** Runs the server again whenever it fails or the device's address has changed. */
+async function keepServer(
+  machine: Machine,
+  configPath: string,
+  configuration: Configuration,
+  signal: AbortSignal,
+): Promise<void> {
+  const { options, deps, log, status } = machine;
+  const { clock, server } = deps;
+  const cidr = (key: string, otherwise: string) => String(configuration.server[key] ?? otherwise);
+  const ranges = [cidr("cluster-cidr", "10.42.0.0/16"), cidr("service-cidr", "10.43.0.0/16")];
+  const environment = proxyEnvironment(configuration.machine.proxy, ranges);
+  let pauseMs: number = serverRetry.minMs;
+  while (!signal.aborted) {
+    if (options.hasOwnNetwork) await waitForAddress(machine, signal);
+    const address = server.address();
+    status.set({ phase: "starting", ...(address === undefined ? {} : { address }), apiPort: server.apiPort });
+    const ended = new AbortController();
+    const onStop = () => ended.abort(signal.reason);
+    signal.addEventListener("abort", onStop, { once: true });
+    if (signal.aborted) onStop();
+    let reason = "";
+    let isNodeReady = false;
+    const startedMs = clock.monotonicMs();
+    const cancelPatience = clock.after(patienceMs, () => {
+      if (!isNodeReady) status.set({ phase: "waiting", detail: reason || "The node has not become ready so far." });
+    });
+    const watching = watchAddress(machine, address, ended);
+    try {
+      await server.run({
+        ...{ configPath, environment, log, signal: ended.signal },
+        onApiReady: () => say("api ready"),
+        onNode(isReady, why) {
+          reason = why;
+          if (isReady === isNodeReady) return;
+          isNodeReady = isReady;
+          if (isReady) say("node ready");
+          log.info("node state", { ready: isReady, reason: why });
+          const { detail: _, ...rest } = status.facts;
+          status.set(isReady ? { ...rest, phase: "ready", detail: "" } : { phase: "waiting", detail: why });
+        },
+      });
+    } catch (error) {
+      if (!signal.aborted && !ended.signal.aborted) {
+        log.error("the server fails", { error: messageOf(error) });
+        say(`error server: ${messageOf(error)}`);
+        status.set({ phase: "error", detail: messageOf(error) });
+        if (clock.monotonicMs() - startedMs > serverRetry.maxMs) pauseMs = serverRetry.minMs;
+        await clock.sleep(pauseMs, signal).catch(() => {});
+        pauseMs = Math.min(pauseMs * 2, serverRetry.maxMs);
+      }
+    } finally {
+      cancelPatience();
+      signal.removeEventListener("abort", onStop);
+      ended.abort(new Error("the server has ended"));
+      await watching;
+    }
+  }
+}
+
+/** Certificates and the node object name the address, so that a new one needs a new start; pods go on. */
+async function watchAddress(
+  { options, deps, log }: Machine,
+  before: string | undefined,
+  ended: AbortController,
+): Promise<void> {
+  if (!options.hasOwnNetwork) return;
+  let changed: string | undefined;
+  while (!ended.signal.aborted) {
+    await deps.clock.sleep(addressCheckMs, ended.signal).catch(() => {});
+    const now = deps.server.address();
+    // Seen twice: a lease that is being renewed has no address for a moment.
+    if (now !== undefined && now !== before && now === changed && !ended.signal.aborted) {
+      log.warn("the device's address has changed, starting the server again", { before, now });
+      ended.abort(new Error("the address has changed"));
+    }
+    changed = now;
+  }
+}
+
+async function waitForAddress({ deps, log, status }: Machine, signal: AbortSignal): Promise<void> {
+  const { clock, server } = deps;
+  const startMs = clock.monotonicMs();
+  while (!signal.aborted && server.address() === undefined) {
+    if (clock.monotonicMs() - startMs > addressTimeoutMs) {
+      log.warn("no address, starting without network");
+      say("error no network address; the cluster starts without network");
+      status.set({ detail: "There is no network address so far; check the cable, or the interfaces in mote.yaml." });
+      return;
+    }
+    await clock.sleep(200, signal).catch(() => {});
+  }
+}
+
+async function stopPods({ deps, log }: Machine, configPath: string): Promise<void> {
+  const { clock, server } = deps;
+  const timer = new AbortController();
+  const late = clock.sleep(stopPodsMs, timer.signal).then(
+    () => log.warn("pods did not end in time"),
+    () => {},
+  );
+  const done = server.stopPods(configPath, log).catch((error: unknown) => {
+    log.warn("cannot stop pods", { error: messageOf(error) });
+  });
+  await Promise.race([done, late]);
+  timer.abort();
+  await late;
+}
+
+async function writeEtc(
+  options: MachineOptions,
+  identity: Identity,
+  hostname: string,
+  configuration: Configuration,
+): Promise<string> {
+  const files = etcFiles({
+    ...{ hostname, machineId: identity.machineId, machine: configuration.machine, server: configuration.server },
+    ...(configuration.token.token === undefined ? {} : { token: configuration.token.token }),
+    dataDir: `${options.dataDir}/mote`,
+    runDir: options.runDir,
+  });
+  await makeFolder(`${options.etcDir}/mote`, 0o700);
+  for (const file of files) await writePlainFile(`${options.etcDir}/${file.path}`, file.text, file.mode);
+  return `${options.etcDir}/mote/config.yaml`;
+}
+
+async function ensureIdentity(dataDir: string, random: Random): Promise<Identity> {
+  const folder = `${dataDir}/identity`;
+  await makeFolder(folder, 0o700);
+  const path = `${folder}/identity.json`;
+  const known = parseIdentity((await readFileIfExists(path))?.toString("utf8") ?? "");
+  const board = async (file: string) => (await readFileIfExists(file).catch(() => undefined))?.toString("utf8");
+  const identity =
+    known ??
+    makeIdentity(
+      boardSerial([
+        await board("/sys/firmware/devicetree/base/serial-number"),
+        await board("/sys/class/dmi/id/product_serial"),
+        await board("/sys/class/dmi/id/board_serial"),
+        await board("/sys/class/dmi/id/product_uuid"),
+      ]),
+      random,
+    );
+  if (!known) await writeFileDurable(path, `${JSON.stringify(identity, undefined, 2)}\n`, 0o600);
+  if (!(await readFileIfExists(`${folder}/device.key`))) {
+    const { privateKey, publicKey } = makeDeviceKey();
+    await writeFileDurable(`${folder}/device.pub`, publicKey, 0o644);
+    await writeFileDurable(`${folder}/device.key`, privateKey, 0o600);
+  }
+  return identity;
+}
+
+/** Keeps a checked copy of the boot loader's variables and puts it back where power loss damaged them. */
+async function guardGrubenv(storage: Storage, log: ServerRun["log"]): Promise<void> {
+  const path = `${storage.bootDir}/grub/grubenv`;
+  const copyPath = `${storage.dataDir}/update/grubenv`;
+  try {
+    const block = await readFileIfExists(path);
+    const copy = await readFileIfExists(copyPath);
+    const good = copy && unprotect(copy);
+    if (block && decodeGrubenv(block)) {
+      if (good && Buffer.compare(good, block) === 0) return;
+      await makeFolder(`${storage.dataDir}/update`);
+      await writeFileDurable(copyPath, protect(block));
+    } else if (good) {
+      log.error("the boot loader's variables are damaged, restoring them");
+      await storage.writeBoot(() => overwriteInPlace(path, good));
+    }
+  } catch (error) {
+    // The loader starts slot A without the file; the device works meanwhile.
+    log.error("cannot look after the boot loader's variables", { error: messageOf(error) });
+  }
+}
+
+async function armWatchdog(deps: MachineDeps, log: ServerRun["log"]): Promise<Machine["watchdog"]> {
+  const device = await openWatchdog();
+  if (!device) return undefined;
+  log.info("watchdog armed", { timeoutS: device.timeoutS });
+  let cancel = () => {};
+  // A turn of the event loop feeds it: what hangs is reset.
+  const feed = () => {
+    device.feed();
+    cancel = deps.clock.after((device.timeoutS * 1000) / 4, feed);
+  };
+  feed();
+  return { device, stop: () => cancel() };
+}
+
+function firstStatus(options: MachineOptions, storage: Storage) {
+  const slot = /(?:^|\s)mote\.slot=(\S+)/.exec(options.commandLine)?.[1];
+  return {
+    phase: "starting" as const,
+    version: options.version,
+    ...(slot === undefined ? {} : { slot }),
+    problems: [],
+    notes: storage.notes,
+  };
+}
+
+function partUuidOf(commandLine: string): { bootPartUuid?: string } {
+  const id = /(?:^|\s)mote\.boot=PARTUUID=(\S+)/.exec(commandLine)?.[1];
+  return id === undefined ? {} : { bootPartUuid: id };
+}

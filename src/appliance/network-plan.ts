@@ -1,0 +1,168 @@
+// From the `machine:` block and the links that exist to the commands that configure them. Pure; network.ts carries it out.
+// Without an `interfaces:` entry the first wired link with a cable asks for an address; without any cable all do, since
+// nobody can know where one will be plugged in.
+import type { InterfaceConfig, MachineConfig, WifiConfig } from "./machine-config.ts";
+
+export interface Link {
+  readonly name: string;
+  readonly mac: string;
+  /** Hardware, not a bridge or a pod's end. */
+  readonly isPhysical: boolean;
+  readonly isWireless: boolean;
+  readonly hasCarrier: boolean;
+}
+
+export interface NetworkPlan {
+  /** Arguments of `ip`; each may be repeated by a later start. */
+  readonly commands: readonly (readonly string[])[];
+  /** Links that ask for an address, the preferred first. */
+  readonly dhcp: readonly string[];
+  readonly wifi?: { readonly link: string; readonly config: string };
+  readonly problems: readonly string[];
+  /** Something named is not there (yet): drivers may still be loading. */
+  readonly isComplete: boolean;
+}
+
+const maxNameLength = 15;
+
+export function planNetwork(machine: MachineConfig, links: readonly Link[]): NetworkPlan {
+  const commands: string[][] = [];
+  const dhcp: string[] = [];
+  const problems: string[] = [];
+  const wired = links.filter((link) => link.isPhysical && !link.isWireless).sort(byName);
+  const wireless = links.filter((link) => link.isWireless).sort(byName);
+  const radio = machine.wifi.length > 0 ? wireless[0] : undefined;
+  let isComplete = true;
+  const missing = (sentence: string) => {
+    problems.push(sentence);
+    isComplete = false;
+  };
+
+  for (const [i, wanted] of machine.interfaces.entries()) {
+    const link = find(wanted, links, wired);
+    if (!link) {
+      missing(`machine.interfaces[${i}]: there is no ${describe(wanted)}; found ${nameList(links)}`);
+      continue;
+    }
+    commands.push(...configure(wanted, link.name));
+    if (wanted.dhcp) dhcp.push(nameOf(wanted, link.name));
+  }
+  if (machine.interfaces.length === 0) {
+    const cabled = wired.filter((link) => link.hasCarrier);
+    for (const link of wired) commands.push(["link", "set", "dev", link.name, "up"]);
+    dhcp.push(...(cabled.length > 0 ? cabled.slice(0, 1) : wired).map((link) => link.name));
+    if (wired.length === 0 && machine.wifi.length === 0) missing(`there is no wired network; found ${nameList(links)}`);
+  }
+  if (machine.wifi.length > 0 && !radio)
+    missing(`machine.wifi: there is no Wi-Fi hardware that this image knows; found ${nameList(links)}`);
+  if (radio) {
+    commands.push(["link", "set", "dev", radio.name, "up"]);
+    const isConfigured = machine.interfaces.some((wanted) => find(wanted, links, wired) === radio);
+    if (!isConfigured) dhcp.push(radio.name);
+  }
+  return {
+    ...{ commands, dhcp, problems, isComplete },
+    ...(radio ? { wifi: { link: radio.name, config: wifiConfig(machine.wifi, machine.wifiCountry) } } : {}),
+  };
+}
+
+function find(wanted: InterfaceConfig, links: readonly Link[], wired: readonly Link[]): Link | undefined {
+  if (wanted.name !== undefined) return links.find((link) => link.name === wanted.name);
+  // A VLAN or bridge has the address of the hardware below it.
+  if (wanted.mac !== undefined) return links.find((link) => link.mac === wanted.mac && link.isPhysical);
+  return wired.find((link) => link.hasCarrier) ?? wired[0];
+}
+
+function configure(wanted: InterfaceConfig, link: string): string[][] {
+  const name = nameOf(wanted, link);
+  const commands = [["link", "set", "dev", link, "up"]];
+  if (wanted.vlan !== undefined) {
+    commands.push(["link", "add", "link", link, "name", name, "type", "vlan", "id", String(wanted.vlan)]);
+    commands.push(["link", "set", "dev", name, "up"]);
+  }
+  if (wanted.mtu !== undefined) commands.push(["link", "set", "dev", name, "mtu", String(wanted.mtu)]);
+  for (const address of wanted.addresses) commands.push(["address", "replace", address, "dev", name]);
+  // On-link, because the gateway of a /32 lies in no range of the interface.
+  if (wanted.gateway !== undefined)
+    commands.push(["route", "replace", "default", "via", wanted.gateway, "dev", name, "onlink"]);
+  return commands;
+}
+
+function nameOf(wanted: InterfaceConfig, link: string): string {
+  if (wanted.vlan === undefined) return link;
+  const name = `${link}.${wanted.vlan}`;
+  return name.length <= maxNameLength ? name : `vlan${wanted.vlan}`;
+}
+
+function describe(wanted: InterfaceConfig): string {
+  if (wanted.name !== undefined) return `interface ${wanted.name}`;
+  return wanted.mac === undefined ? "wired interface" : `interface with address ${wanted.mac}`;
+}
+
+const nameList = (links: readonly Link[]): string => {
+  const physical = links.filter((link) => link.isPhysical).map((link) => `${link.name} (${link.mac})`);
+  return physical.length > 0 ? physical.sort().join(", ") : "none";
+};
+
+/** eth2 before eth10. */
+function byName(a: Link, b: Link): number {
+  return a.name.localeCompare(b.name, "en", { numeric: true });
+}
+
+/** wpa_supplicant's configuration. Names are written as hexadecimal digits, so that none needs escaping. */
+export function wifiConfig(networks: readonly WifiConfig[], country: string | undefined): string {
+  const lines = country === undefined ? [] : [`country=${country}`];
+  for (const [i, network] of networks.entries()) {
+    lines.push(
+      "network={",
+      `  ssid=${[...new TextEncoder().encode(network.ssid)].map((b) => b.toString(16).padStart(2, "0")).join("")}`,
+    );
+    if (network.password === undefined) lines.push("  key_mgmt=NONE");
+    else
+      lines.push(/^[0-9a-f]{64}$/.test(network.password) ? `  psk=${network.password}` : `  psk="${network.password}"`);
+    if (network.hidden) lines.push("  scan_ssid=1");
+    // The first of the list is preferred.
+    lines.push(`  priority=${networks.length - i}`, "}");
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+export interface DhcpScriptOptions {
+  /** Where leases are kept for the next start of mote. */
+  readonly folder: string;
+  readonly resolvConf: string;
+  /** Name servers were configured: the lease's are not used. */
+  readonly hasFixedDns: boolean;
+}
+
+/** What udhcpc calls when a lease begins, changes or ends. Without mote's help, so that leases survive its restarts. */
+export function dhcpScript(options: DhcpScriptOptions): string {
+  const resolve = options.hasFixedDns
+    ? ""
+    : `  {
+    [ -n "$search$domain" ] && echo "search \${search:-$domain}"
+    for server in $dns; do echo "nameserver $server"; done
+  } > "$folder/$interface.dns"
+  cat "$folder"/*.dns > "${options.resolvConf}.new" && mv "${options.resolvConf}.new" "${options.resolvConf}"
+`;
+  return `#!/bin/sh
+# Written by mote at every start; changes are lost.
+folder=${options.folder}
+case "$1" in
+deconfig)
+  rm -f "$folder/$interface.dns" "$folder/$interface.ntp"
+  ip -4 address flush dev "$interface" scope global
+  ip link set dev "$interface" up
+  ;;
+bound|renew)
+  [ -n "$mtu" ] && ip link set dev "$interface" mtu "$mtu"
+  ip -4 address replace "$ip/\${mask:-24}" dev "$interface"
+  for gateway in $router; do
+    ip -4 route replace default via "$gateway" dev "$interface" onlink
+    break
+  done
+  echo "$ntpsrv" > "$folder/$interface.ntp"
+${resolve}  ;;
+esac
+`;
+}

@@ -1,0 +1,60 @@
+// Keeps mote-status.txt on the boot partition true with as few writes as can be: only a text that differs is written, and
+// not more often than once a minute after the first few.
+import type { Clock } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { readFileIfExists } from "#platform/files.ts";
+import { overwriteInPlace } from "#platform/flash-files.ts";
+import { renderStatus, type StatusFacts, statusFileName } from "./status-text.ts";
+import type { Storage } from "./storage.ts";
+
+export interface StatusFile {
+  readonly facts: StatusFacts;
+  set(change: Partial<StatusFacts>): void;
+  /** Writes what is pending now. */
+  flush(): Promise<void>;
+}
+
+const freeWrites = 4;
+const pauseMs = 60_000;
+
+export function createStatusFile(
+  storage: Pick<Storage, "bootDir" | "writeBoot">,
+  initial: StatusFacts,
+  deps: { readonly clock: Clock; readonly log: Logger },
+): StatusFile {
+  const path = `${storage.bootDir}/${statusFileName}`;
+  let facts = initial;
+  let writes = 0;
+  let cancel: (() => void) | undefined;
+  let running: Promise<void> = Promise.resolve();
+
+  async function write(): Promise<void> {
+    const text = renderStatus(facts);
+    try {
+      const old = await readFileIfExists(path);
+      // A device that was ready and is starting again needs no two writes for that.
+      if (old !== undefined && (old.toString("utf8") === text || facts.phase === "starting")) return;
+      writes++;
+      await storage.writeBoot(() => overwriteInPlace(path, Buffer.from(text)));
+    } catch (error) {
+      deps.log.error("cannot write the status file", { error: messageOf(error) });
+    }
+  }
+  const flush = () => {
+    cancel?.();
+    cancel = undefined;
+    running = running.then(write);
+    return running;
+  };
+  return {
+    get facts() {
+      return facts;
+    },
+    set(change) {
+      facts = { ...facts, ...change };
+      cancel ??= deps.clock.after(writes < freeWrites ? 0 : pauseMs, () => void flush());
+    },
+    flush,
+  };
+}

@@ -1,0 +1,36 @@
+// The hardware watchdog: resets the machine when nobody has fed it for a while. Opening arms it; a closed file leaves it
+// armed, unless it is told otherwise first.
+import { closeSync, openSync, writeSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { hasCode } from "#base/errors.ts";
+
+export interface Watchdog {
+  readonly timeoutS: number;
+  feed(): void;
+  /** Stops the countdown where the hardware allows it. */
+  disarm(): void;
+}
+
+/** The kernel's usual default, for drivers that do not tell. */
+const defaultTimeoutS = 30;
+
+/** Undefined where there is none, or somebody else feeds it. */
+export async function openWatchdog(path = "/dev/watchdog0", sysfs = "/sys"): Promise<Watchdog | undefined> {
+  let fd: number;
+  try {
+    fd = openSync(path, "w");
+  } catch (error) {
+    if (hasCode(error, "ENOENT") || hasCode(error, "EBUSY") || hasCode(error, "ENODEV")) return undefined;
+    throw error;
+  }
+  const told = await readFile(`${sysfs}/class/watchdog/${basename(path)}/timeout`, "utf8").catch(() => "");
+  return {
+    timeoutS: Number(told.trim()) || defaultTimeoutS,
+    feed: () => void writeSync(fd, "."),
+    disarm() {
+      writeSync(fd, "V");
+      closeSync(fd);
+    },
+  };
+}
