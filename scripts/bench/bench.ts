@@ -2,9 +2,11 @@
 // {"bench":NAME,"figures":{…}}.
 import { main, UserError } from "#scripts/stages.ts";
 import { footprint } from "./footprint.ts";
+import { image } from "./image.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   footprint,
+  image,
 };
 
 await main(async () => {

@@ -9,7 +9,7 @@ import { ensureKubectl } from "#scripts/dev/kubectl.ts";
 import { type RunResult, run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
 import { forwardedKubeconfig, kubeconfigIn } from "./console.ts";
-import { BootPartition, createDisk, findImage, readDataFile } from "./disk.ts";
+import { createDisk, FatPartition, findImage, readDataFile } from "./disk.ts";
 import type { Flow } from "./machines.ts";
 import { powerDown, Vm } from "./vm.ts";
 
@@ -38,7 +38,7 @@ export const buildCommand = (flow: Flow, ...more: readonly string[]): string[] =
 ];
 
 export async function dropFiles(disk: string, files: DroppedFiles): Promise<void> {
-  const boot = await BootPartition.of(disk);
+  const boot = await FatPartition.of(disk);
   for (const [name, localFile] of Object.entries(files)) {
     if (!existsSync(localFile)) throw new UserError(`${localFile} does not exist`);
     await boot.put(name, localFile);

@@ -58,16 +58,16 @@ export async function partitionOf(disk: string, name: string): Promise<Partition
   return found;
 }
 
-/** The BOOT partition of a disk file as a folder. What a running guest has not written back yet is not seen. */
-export class BootPartition {
+/** A FAT partition of a disk file as a folder. What a running guest has not written back yet is not seen. */
+export class FatPartition {
   readonly #image: string;
 
   private constructor(image: string) {
     this.#image = image;
   }
 
-  static async of(disk: string): Promise<BootPartition> {
-    return new BootPartition(`${disk}@@${(await partitionOf(disk, "BOOT")).offsetBytes}`);
+  static async of(disk: string, partition = "BOOT"): Promise<FatPartition> {
+    return new FatPartition(`${disk}@@${(await partitionOf(disk, partition)).offsetBytes}`);
   }
 
   async list(): Promise<string[]> {
@@ -76,6 +76,13 @@ export class BootPartition {
       .split("\n")
       .filter((line) => line.startsWith("::/"))
       .map((line) => line.slice(3).replace(/\/$/, ""));
+  }
+
+  /** Size of each file of the top folder. */
+  async sizes(): Promise<Record<string, number>> {
+    const { output } = await this.#mtools("mdir", ["-a", "-i", this.#image, "::"]);
+    const files = [...output.matchAll(/^(\S+) *(\S*) +(\d+) +\d{4}-\d\d-\d\d/gm)];
+    return Object.fromEntries(files.map((m) => [m[2] ? `${m[1]}.${m[2]}` : m[1]!, Number(m[3])]));
   }
 
   async read(name: string): Promise<string> {

@@ -7,7 +7,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { UserError } from "#scripts/stages.ts";
 import { failureIn, LineReader, type MarkerName, markerIn, markers } from "./console.ts";
-import { BootPartition } from "./disk.ts";
+import { FatPartition } from "./disk.ts";
 import { type Flow, type MachineFiles, type MachineOptions, qemuArguments } from "./machines.ts";
 
 export interface ConsoleLine {
@@ -62,7 +62,7 @@ export class Vm {
     if (flow.flash && !existsSync(files.variables)) await copyFile(flow.flash.variables, files.variables);
     if (flow.loadedByBoard) {
       await mkdir(files.boardFolder, { recursive: true });
-      const boot = await BootPartition.of(disk);
+      const boot = await FatPartition.of(disk);
       for (const name of Object.values(flow.loadedByBoard)) await boot.take(name, join(files.boardFolder, name));
     }
     appendFileSync(files.consoleLog, `\n--- power on ${new Date().toISOString()} ${flow.name}\n`);

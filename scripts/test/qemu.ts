@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { problemIn } from "#scripts/qemu/console.ts";
 import { buildCommand, Device, freePort, freshDisk } from "#scripts/qemu/device.ts";
-import { BootPartition } from "#scripts/qemu/disk.ts";
+import { FatPartition } from "#scripts/qemu/disk.ts";
 import { type Flow, flows } from "#scripts/qemu/machines.ts";
 import { ensureTools } from "#scripts/qemu/tools.ts";
 import { run } from "#scripts/run-command.ts";
@@ -64,7 +64,7 @@ const steps: readonly Step[] = [
   {
     name: "the token worked and is gone from the card, mote.yaml moved, status written",
     run: async (test) => {
-      const boot = await BootPartition.of(test.disk);
+      const boot = await FatPartition.of(test.disk);
       let names: string[] = [];
       let status = "";
       // The status follows the state by a moment.

@@ -1,0 +1,220 @@
+// What the image weighs and how it behaves on an emulated board: sizes by part, time from power-on to PID 1, API, Ready and
+// first pod (first and warm start), memory in use, bytes and flushes that reach the block device per idle hour. All under
+// TCG: times compare builds with each other, not with hardware.
+//   --arch A       once per architecture (default: those whose image is built)
+//   --minutes N    idle time before and while counting writes (default 5)
+//   --memory LIST  MiB of the guests whose memory is looked at (default 1024,384,256), first architecture only
+//   --control      positive control: a config map that changes every second must show in the idle figures
+import { existsSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { Device, freePort, freshDisk, imageFolder, imageOf } from "#scripts/qemu/device.ts";
+import { createDisk, FatPartition, findImage, partitionOf } from "#scripts/qemu/disk.ts";
+import { type Flow, findFlow, flows } from "#scripts/qemu/machines.ts";
+import { ensureTools } from "#scripts/qemu/tools.ts";
+import { UserError } from "#scripts/stages.ts";
+
+const bootTimeoutMs = 900_000;
+const podTimeoutMs = 300_000;
+const offTimeoutMs = 180_000;
+const mib = 1024 ** 2;
+
+interface Times {
+  readonly pid1S: number;
+  readonly apiS: number;
+  readonly readyS: number;
+  readonly podS: number;
+}
+
+export async function image(args: readonly string[]): Promise<Readonly<Record<string, number>>> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      arch: { type: "string", multiple: true },
+      minutes: { type: "string", default: "5" },
+      memory: { type: "string", default: "1024,384,256" },
+      control: { type: "boolean" },
+    },
+  });
+  const minutes = Number(values.minutes);
+  if (!(minutes > 0)) throw new UserError(`--minutes ${values.minutes}: a number above 0`);
+  const built: Flow[] = [];
+  for (const arch of values.arch ?? new Set(flows.map((flow) => flow.arch))) {
+    if (values.arch || (await findImage(imageFolder, arch))) built.push(findFlow({ arch }));
+  }
+  if (built.length === 0) throw new UserError(`no image in ${imageFolder}: run \`npm run image -- --arch amd64\``);
+  console.log(`host tools: ${await ensureTools(built)}`);
+  const figures: Record<string, number> = {};
+  for (const [index, flow] of built.entries()) {
+    const sizes = await sizesOf(flow);
+    for (const [part, bytes] of Object.entries(sizes)) row(`${flow.arch} ${part}`, `${round(bytes / mib, 1)} MiB`);
+    figures[`slot_mib_${flow.arch}`] = round(sum(Object.values(sizes)) / mib, 1);
+    row(`${flow.arch} slot`, `${figures[`slot_mib_${flow.arch}`]} MiB`, "goal 90, then 64");
+    const folder = join("build", "qemu", `bench-${flow.name}`);
+    const disk = await freshDisk(flow, folder, {});
+    const first = await startedDevice(flow, folder, disk);
+    showTimes(flow, "first start", await timesOf(first, true));
+    await off(first);
+    const warm = await startedDevice(flow, folder, disk);
+    const times = await timesOf(warm, false);
+    showTimes(flow, "warm start", times);
+    figures[`ready_s_${flow.arch}`] = times.readyS;
+    if (index === 0) Object.assign(figures, await idle(warm, minutes, values.control === true));
+    await off(warm);
+    if (index > 0) continue;
+    for (const memoryMib of values.memory.split(",").map(Number)) {
+      const used = await usedMib(flow, folder, disk, memoryMib);
+      row(`${flow.arch} in use of ${memoryMib} MiB, idle`, used === undefined ? "not Ready" : `${used} MiB`);
+      if (used !== undefined && memoryMib === 1024) figures["used_mib_idle"] = used;
+    }
+  }
+  return figures;
+}
+
+/** Bytes of what a slot holds, read from the image itself. */
+async function sizesOf(flow: Flow): Promise<Readonly<Record<string, number>>> {
+  const disk = join("build", "qemu", `bench-${flow.name}.img`);
+  await createDisk(await imageOf(flow), disk);
+  const slot = await FatPartition.of(disk, "boot-a");
+  const sizes = await slot.sizes();
+  const cfg = await slot.read("slot.cfg");
+  const dataBlocks = Number(/mote\.verity=[0-9a-f]+:(\d+):/.exec(cfg)?.[1]);
+  if (!(dataBlocks > 0)) throw new UserError("slot.cfg names no mote.verity=HASH:BLOCKS:SALT");
+  const root = await open(disk, "r");
+  try {
+    const superblock = Buffer.alloc(96);
+    await root.read(superblock, 0, 96, (await partitionOf(disk, "root-a")).offsetBytes);
+    if (superblock.toString("latin1", 0, 4) !== "hsqs") throw new UserError("root-a holds no squashfs");
+    const squashfs = Number(superblock.readBigUInt64LE(40));
+    return { root: squashfs, verity: verityBlocks(dataBlocks) * 4096, ...sizes };
+  } finally {
+    await root.close();
+  }
+}
+
+/** Blocks of a SHA-256 tree over `blocks`: 128 hashes in each, up to one. */
+function verityBlocks(blocks: number): number {
+  let total = 0;
+  for (let level = blocks; level > 1; ) {
+    level = Math.ceil(level / 128);
+    total += level;
+  }
+  return total;
+}
+
+async function startedDevice(flow: Flow, folder: string, disk: string, memoryMib?: number): Promise<Device> {
+  if (!existsSync(disk)) throw new UserError(`${disk} is gone`);
+  return Device.start({ flow, folder, disk, apiPort: await freePort(), memoryMib });
+}
+
+const sleepingPod = (name: string): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{ name: main, image: "mote.local/busybox:1", command: ["sleep", "1000000"] }]
+`;
+
+/** At the first start the pod is created when the node is Ready; at a warm one it is there and started again. */
+async function timesOf(device: Device, isFirst: boolean): Promise<Times> {
+  const pid1S = (await device.vm.waitForMarker("pid1", bootTimeoutMs)) / 1000;
+  const apiS = (await device.vm.waitForMarker("api", bootTimeoutMs)) / 1000;
+  const readyS = (await device.vm.waitForMarker("node", bootTimeoutMs)) / 1000;
+  await device.fetchKubeconfig(60_000);
+  // The default account comes a moment after the API.
+  if (isFirst) {
+    await device.until(
+      ["get", "serviceaccount", "default", "-o", "name"],
+      (text) => text.includes("default"),
+      podTimeoutMs,
+    );
+    await device.kubectl(["apply", "-f", "-"], { input: sleepingPod("first") });
+  }
+  await device.until(
+    ["get", "pod", "first", "-o", "jsonpath={.status.phase} {.status.conditions[?(@.type=='Ready')].status}"],
+    (text) => text === "Running True",
+    podTimeoutMs,
+  );
+  const podS = device.vm.sinceBootMs / 1000;
+  return { pid1S: round(pid1S, 1), apiS: round(apiS, 1), readyS: round(readyS, 1), podS: round(podS, 1) };
+}
+
+function showTimes(flow: Flow, kind: string, times: Times): void {
+  row(
+    `${flow.name} ${kind}`,
+    `PID 1 ${times.pid1S} s, API ${times.apiS} s, Ready ${times.readyS} s, first pod ${times.podS} s`,
+    kind === "warm start" ? `goal Ready ${goals[flow.arch]} s` : "",
+  );
+}
+
+const goals = { amd64: 30, arm64: 40, armhf: 55 } as const;
+
+interface BlockStats {
+  readonly qdev?: string;
+  readonly device?: string;
+  readonly stats: { readonly wr_bytes: number; readonly flush_operations: number; readonly wr_operations: number };
+}
+
+/** Bytes and flushes the guest sends to its disk while nothing happens, one pod running. */
+async function idle(device: Device, minutes: number, isControl: boolean): Promise<Record<string, number>> {
+  console.log(`idle for ${minutes} minute(s), then counting for as long …`);
+  if (isControl) await device.kubectl(["create", "configmap", "control", "--from-literal=n=0"]);
+  await sleep(minutes * 60_000);
+  const before = await diskStats(device);
+  const endMs = performance.now() + minutes * 60_000;
+  for (let n = 1; performance.now() < endMs; n++) {
+    if (isControl) await device.kubectl(["patch", "configmap", "control", "-p", `{"data":{"n":"${n}"}}`]);
+    await sleep(Math.min(1000, Math.max(0, endMs - performance.now())));
+  }
+  const after = await diskStats(device);
+  const perHour = (from: number, to: number) => Math.round(((to - from) / minutes) * 60);
+  const figures = {
+    bytes_per_idle_hour: perHour(before.wr_bytes, after.wr_bytes),
+    flushes_per_idle_hour: perHour(before.flush_operations, after.flush_operations),
+  };
+  row("bytes per idle hour", String(figures.bytes_per_idle_hour), "goal 10 MiB, then 1 MiB/day");
+  row("flushes per idle hour", String(figures.flushes_per_idle_hour), "goal 2");
+  return figures;
+}
+
+async function diskStats(device: Device): Promise<BlockStats["stats"]> {
+  const all = await device.vm.qmp<readonly BlockStats[]>("query-blockstats");
+  const disk = all.find((one) => one.device === "disk0" || one.device?.startsWith("sd"));
+  if (!disk) throw new UserError(`QEMU has no disk among ${all.map((one) => one.device).join(", ")}`);
+  return disk.stats;
+}
+
+/** MemTotal less MemAvailable a minute after Ready with one pod running; undefined when the node gets nowhere. */
+async function usedMib(flow: Flow, folder: string, disk: string, memoryMib: number): Promise<number | undefined> {
+  const device = await startedDevice(flow, folder, disk, memoryMib);
+  try {
+    await timesOf(device, false);
+    await sleep(60_000);
+    const { output } = await device.kubectl(["exec", "first", "--", "cat", "/proc/meminfo"]);
+    const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(output)?.[1]);
+    return round((kib("MemTotal") - kib("MemAvailable")) / 1024, 0);
+  } catch (error) {
+    console.log(`${memoryMib} MiB: ${(error as Error).message}`);
+    return undefined;
+  } finally {
+    await off(device);
+  }
+}
+
+async function off(device: Device): Promise<void> {
+  const isOff = await device.powerDown(offTimeoutMs).catch(() => false);
+  if (!isOff) {
+    console.log("it did not switch itself off; its power is cut");
+    await device.vm.kill();
+  }
+}
+
+function row(name: string, value: string, anchor = ""): void {
+  console.log(`${name.padEnd(38)}${value.padStart(14)}   ${anchor}`);
+}
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+const round = (value: number, digits: number): number => Number(value.toFixed(digits));
