@@ -2,7 +2,7 @@
 import { dirname } from "node:path";
 import { type AppError, hasCode } from "#base/errors.ts";
 import { readAsset } from "#platform/assets.ts";
-import { systemBlockFiles } from "#platform/block-file.ts";
+import { type BlockFiles, systemBlockFiles } from "#platform/block-file.ts";
 import { makeFolder } from "#platform/files.ts";
 import { acquireProcessLock, type ProcessLock } from "#platform/process-lock.ts";
 import { systemRandom } from "#platform/random.ts";
@@ -17,7 +17,13 @@ export interface DatastoreOptions {
   readonly endpoint: string;
   /** Ceiling of the index and its values; default 1 GiB, 256 MiB where addresses have 32 bits. */
   readonly maximumMemoryBytes?: number;
+  /** Room kept for deletions when the disk is full; default 4 MiB. */
+  readonly reserveBytes?: number;
+  /** Default: those of the system. */
+  readonly files?: BlockFiles;
 }
+
+const defaultReserveBytes = 4 * 1024 * 1024;
 
 type Opener = (rest: string, options: DatastoreOptions, deps: StoreDeps) => Promise<Datastore>;
 
@@ -48,10 +54,16 @@ async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDe
     throw datastoreError("DATASTORE_BAD_REQUEST", `datastore endpoint "${options.endpoint}" needs an absolute path`);
   }
   await makeFolder(dirname(path), 0o700);
+  const files = options.files ?? systemBlockFiles;
   const lock = await lockFor(path);
   try {
     const log = openSqliteLog(
-      { path, files: systemBlockFiles, module: new WebAssembly.Module(readAsset("sqlite3.wasm")) },
+      {
+        path,
+        files,
+        module: new WebAssembly.Module(readAsset("sqlite3.wasm")),
+        reserveBytes: options.reserveBytes ?? defaultReserveBytes,
+      },
       deps,
     );
     try {

@@ -22,6 +22,7 @@ class HeldLog implements DatastoreLog {
   readonly batches: LogBatch[] = [];
   #waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
   recovered: number[] = [];
+  readonly full = false;
   load() {
     return Promise.resolve({ compacted: 0, reserved: 0, leases: [], newest: 0 });
   }

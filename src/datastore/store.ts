@@ -370,6 +370,9 @@ class Store implements Datastore {
     let bytes = 0;
     for (const op of ops) if (op.type === "put") bytes += op.key.length + op.value.length + 256;
     if (bytes === 0) return;
+    if (this.#log.full && ops.some((op) => op.type === "put" && (op.class ?? "durable") === "durable")) {
+      throw datastoreError("DATASTORE_FULL", "no space left for the datastore; deletions are still taken");
+    }
     if (!this.#engine.hasRoom(bytes)) throw datastoreError("DATASTORE_FULL", "the datastore's memory is full");
     if (this.#pendingBytes + bytes > maxPendingBytes) {
       throw datastoreError("DATASTORE_FULL", "too many writes wait for the disk");

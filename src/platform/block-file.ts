@@ -23,7 +23,9 @@ export interface BlockFiles {
   exists(path: string): boolean;
   /** Throws ENOENT when there is none. */
   remove(path: string): void;
-  /** Makes creations and removals in the file's folder durable. */
+  /** Replaces `to`; throws ENOENT when there is no `from`. */
+  rename(from: string, to: string): void;
+  /** Makes creations, renamings and removals in the file's folder durable. */
   syncFolderOf(path: string): void;
 }
 
@@ -43,6 +45,7 @@ export const systemBlockFiles: BlockFiles = {
     }
   },
   remove: (path) => fs.unlinkSync(path),
+  rename: (from, to) => fs.renameSync(from, to),
   syncFolderOf(path) {
     const folder = fs.openSync(dirname(path), fs.constants.O_RDONLY);
     try {

@@ -43,7 +43,15 @@ async function tryLock(path: string): Promise<ProcessLock> {
     await close(server);
     throw new AppError("PROCESS_LOCKED", `${real} is in use by process ${holder}`, { path: real, pid: holder });
   }
-  writeFileSync(pidFile, `${process.pid} ${startOf(process.pid) ?? ""}\n`, { mode: 0o600 });
+  try {
+    writeFileSync(pidFile, `${process.pid} ${startOf(process.pid) ?? ""}\n`, { mode: 0o600 });
+  } catch (error) {
+    // A full disk must not keep the store from opening: the socket alone is lock enough for one network namespace.
+    if (!hasCode(error, "ENOSPC")) {
+      await close(server);
+      throw error;
+    }
+  }
   server.unref();
   return {
     async release() {

@@ -11,7 +11,8 @@ type Event =
   | { readonly type: "truncate"; readonly path: string; readonly size: number }
   /** All events of the file before `upTo` are on the medium from here on. */
   | { readonly type: "flushed"; readonly path: string; readonly upTo: number }
-  | { readonly type: "removed"; readonly path: string };
+  | { readonly type: "removed"; readonly path: string }
+  | { readonly type: "renamed"; readonly path: string; readonly to: string };
 
 const sectorBytes = 512;
 
@@ -72,6 +73,14 @@ export class RecordedFiles implements BlockFiles {
     this.events.push({ type: "removed", path });
   }
 
+  rename(from: string, to: string): void {
+    const content = this.#files.get(from);
+    if (!content) throw new AppError("ENOENT", `${from} does not exist`);
+    this.#files.delete(from);
+    this.#files.set(to, content);
+    this.events.push({ type: "renamed", path: from, to });
+  }
+
   syncFolderOf(): void {}
 
   /** What a disk holds after power was cut before event `cut`, and how many unflushed writes there were to lose. */
@@ -87,6 +96,12 @@ export class RecordedFiles implements BlockFiles {
     this.events.slice(0, cut).forEach((event, i) => {
       if (event.type === "flushed") return;
       if (event.type === "removed") {
+        image.delete(event.path);
+        return;
+      }
+      if (event.type === "renamed") {
+        // What the new name holds is what the old one held; only files that are flushed already are renamed.
+        image.set(event.to, image.get(event.path) ?? Buffer.alloc(0));
         image.delete(event.path);
         return;
       }

@@ -44,6 +44,8 @@ export interface DatastoreLog {
   /** Reopens after a failed flush and drops all records above `revision`; rejects while that is not possible. */
   recover(revision: number): Promise<void>;
   close(): Promise<void>;
+  /** The disk is full: what adds is refused by the store, deletions are still taken. Ends by itself. */
+  readonly full: boolean;
 }
 
 export const emptyBatch: LogBatch = {

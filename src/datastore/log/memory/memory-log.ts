@@ -9,6 +9,7 @@ export interface MemoryLogOptions {
 
 export function createMemoryLog(options: MemoryLogOptions = {}): DatastoreLog {
   return {
+    full: false,
     load: () => Promise.resolve({ compacted: 0, reserved: 0, leases: [], newest: 0 }),
     async append(batch) {
       // A turn, as a flush would take: what needs durability must not be visible before.

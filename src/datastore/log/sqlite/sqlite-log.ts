@@ -1,62 +1,51 @@
-// The durable log in one SQLite file. One append-only table ordered by (revision, sub), no secondary index; WAL mode
-// with synchronous=NORMAL, in which SQLite itself flushes only around checkpoints, and our own flush of the WAL file,
-// which does not block, before a batch is acknowledged (docs/adr/2026-11-21-log-in-sqlite-wal.md).
+// The durable log in one SQLite file. One append-only table ordered by (revision, sub), no secondary index; WAL mode in
+// which every flush is ours and none blocks the loop (docs/adr/2026-11-21-log-in-sqlite-wal.md).
 //
 //   append: BEGIN, rows, COMMIT (into the WAL, page cache only) -> fdatasync(WAL) on the thread pool -> acknowledged
+//   fold:   copy the WAL's pages into the database -> flush the database -> strike out the WAL's header -> flush the WAL
 //
-// Checkpoints are manual and small: a while after the last append, or when the WAL has grown to its bound.
-import { crc32 } from "node:zlib";
+// A fold is SQLite's checkpoint with its syncs left to us. The next append waits for it: SQLite would start the WAL anew,
+// over frames that may be all there is of a page. The header goes first, because an old header over half-overwritten
+// frames reads as an older, shorter log. What fails leaves the files as they are, for `recover`.
 import { assert } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
-import { AppError, messageOf } from "#base/errors.ts";
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Counter, Metrics } from "#base/metrics.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
-import { maxKeyBytes } from "../../backend.ts";
 import { loggedFlag } from "../../engine/engine.ts";
 import { datastoreError } from "../../errors.ts";
 import type { DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
 import { Database, type Statement, sqliteFull } from "./database.ts";
+import { checksum, checksumScratch, frameBytes, pageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
+import { Reserve, reservePath } from "./reserve.ts";
 import { instantiateSqlite, type SqliteModule } from "./sqlite-module.ts";
 import { installVfs, type Vfs } from "./vfs.ts";
 
-export const formatVersion = 1;
-/** "mote" in ASCII, so that `file` and a curious administrator can tell what this is. */
-const applicationId = 0x6d6f7465;
-
-/** Rows of one revision: their number fills the low 16 bits of the row id. */
-export const maxSub = 0xffff;
-const subFactor = 65536;
-
-const frameBytes = 4096 + 24;
-/** A checkpoint this small takes a few milliseconds; it runs when nothing was written for `idleMs`. */
+/** Copying so many pages takes two milliseconds; done when nothing was written for `idleMs`. */
 const defaultCheckpointFrames = 256;
 const idleMs = 500;
-/** The WAL's bound (8 MiB): from here on a checkpoint does not wait for an idle moment. */
-const defaultMaxFrames = 2048;
+/** The WAL's bound (2 MiB and one group): from here on a fold does not wait for an idle moment. */
+const defaultMaxFrames = 512;
 /** The log is never read at run time, so SQLite needs few pages in memory. */
 const cacheKib = 2048;
 const memoryBytes = 64 * 1024 * 1024;
-
-const schema: readonly string[] = [
-  "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-  "CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl_seconds INTEGER NOT NULL)",
-  // id = revision * 65536 + sub. flags: 1 deleted. crc: CRC-32 over id, the numbers, key and value.
-  `CREATE TABLE log (id INTEGER PRIMARY KEY, key BLOB NOT NULL, create_revision INTEGER NOT NULL,
-     version INTEGER NOT NULL, lease INTEGER NOT NULL, flags INTEGER NOT NULL, crc INTEGER NOT NULL, value BLOB NOT NULL)`,
-  // For people: sqlite3 state.db "SELECT * FROM record".
-  `CREATE VIEW record AS SELECT id >> 16 AS revision, id & 65535 AS sub, CAST(key AS TEXT) AS key, create_revision,
-     version, lease, flags & 1 AS deleted, CAST(value AS TEXT) AS value FROM log`,
-];
+/** While the disk is full: how often it is looked at. */
+const spaceCheckMs = 1000;
+/** Of the reserve, one batch may take so much: the rest is for the deletions that will come. */
+const reserveShare = 4;
+const walHeaderBytes = 32;
 
 export interface SqliteLogOptions {
   readonly path: string;
   readonly files: BlockFiles;
   /** sqlite3.wasm, compiled; reused when the log has to be opened again. */
   readonly module: WebAssembly.Module;
-  /** WAL frames from which an idle moment is used for a checkpoint, and from which none is waited for. */
+  /** WAL frames from which an idle moment is used for a fold, and from which none is waited for. */
   readonly checkpointFrames?: number;
   readonly maxFrames?: number;
+  /** Size of the file that is given up when the disk is full; default 0: none. */
+  readonly reserveBytes?: number;
   /** Test only, the positive control of the crash tests: acknowledge before the flush. */
   readonly unsafeAcknowledgeEarly?: boolean;
 }
@@ -94,7 +83,13 @@ class SqliteLog implements DatastoreLog {
   #foldedAt = 0;
   #cancelCheckpoint: (() => void) | undefined;
   #busy = false;
-  readonly #scratch = Buffer.alloc(32 + maxKeyBytes);
+  #folding: Promise<void> | undefined;
+  readonly #reserve: Reserve;
+  #full = false;
+  #cancelSpaceCheck: (() => void) | undefined;
+  #filling: Promise<void> | undefined;
+  #closed = false;
+  readonly #scratch = checksumScratch();
   #counted = { written: 0, flushes: 0 };
   readonly #writtenBytes: Counter | undefined;
   readonly #flushes: Counter | undefined;
@@ -113,11 +108,18 @@ class SqliteLog implements DatastoreLog {
       "Flushes of the datastore's files to the medium.",
     );
     this.#count(this.#open.vfs);
+    const { path, files, reserveBytes = 0 } = options;
+    this.#reserve = new Reserve({ path: reservePath(path), bytes: reserveBytes, files });
+    if (reserveBytes > 0 && !this.#reserve.held) this.#lookForSpace();
+  }
+
+  get full(): boolean {
+    return this.#full;
   }
 
   load(visit: (record: LogRecord) => void): Promise<LogState> {
     const { db } = this.#connection();
-    const meta = this.#readMeta(db);
+    const meta = readMeta(db);
     const leases: LogLease[] = [];
     const leaseRows = db.prepare("SELECT id, ttl_seconds FROM lease");
     while (leaseRows.step()) leases.push({ id: leaseRows.integer(0), ttlSeconds: leaseRows.integer(1) });
@@ -159,38 +161,43 @@ class SqliteLog implements DatastoreLog {
   }
 
   async append(batch: LogBatch): Promise<void> {
-    const c = this.#connection();
     assert(!this.#busy, "one append at a time");
     this.#busy = true;
     this.#cancelCheckpoint?.();
     this.#cancelCheckpoint = undefined;
     try {
-      this.#write(c, batch);
-      if (!this.#options.unsafeAcknowledgeEarly) await this.#flushWal(c);
+      await this.#folding;
+      const c = this.#connection();
+      try {
+        await this.#writeWithReserve(c, batch);
+        if (!this.#options.unsafeAcknowledgeEarly) await this.#flushWal(c);
+      } finally {
+        this.#count(c.vfs);
+      }
     } finally {
       this.#busy = false;
-      this.#count(c.vfs);
     }
-    this.#scheduleCheckpoint();
+    this.#scheduleFold();
   }
 
   async recover(revision: number): Promise<void> {
-    // Its callers wait for a promise, and what fails here fails at once.
-    await Promise.resolve();
-    this.#disconnect();
+    await this.#folding;
+    this.#disconnect("frozen");
     // A new module: what failed may have left the old one in any state.
     this.#sqlite = this.#instantiate();
     const c = this.#connect();
     try {
       // What the failed flush left in the WAL may exist in the page cache only, and later frames would stand on it:
       // fold everything into the database with real flushes and start the WAL anew.
+      c.vfs.mode = "blocking";
       c.db.run("PRAGMA synchronous=FULL");
-      c.db.run(`DELETE FROM log WHERE id >= ${BigInt(revision + 1) * BigInt(subFactor)}`);
+      c.db.run(`DELETE FROM log WHERE id >= ${rowId(revision + 1, 0)}`);
       const [busy] = c.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
       if (busy !== "0") throw new AppError("SQLITE_ERROR", "checkpoint was refused");
       c.db.run("PRAGMA synchronous=NORMAL");
+      c.vfs.mode = "deferred";
     } catch (error) {
-      closeConnection(c);
+      closeConnection(c, "frozen");
       throw error;
     }
     this.#open = c;
@@ -198,19 +205,25 @@ class SqliteLog implements DatastoreLog {
     this.#count(c.vfs);
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    this.#closed = true;
     this.#cancelCheckpoint?.();
     this.#cancelCheckpoint = undefined;
+    this.#cancelSpaceCheck?.();
+    await this.#folding;
+    await this.#filling;
+    this.#reserve.close();
     const c = this.#open;
-    if (!c) return Promise.resolve();
+    if (!c) return;
     try {
-      this.#checkpoint(c, "TRUNCATE");
+      c.vfs.mode = "blocking";
+      c.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+      this.#count(c.vfs);
     } catch (error) {
       // Nothing is lost: the WAL is read at the next start.
       this.#deps.log.warn("checkpoint at close failed", { error: messageOf(error) });
     }
-    this.#disconnect();
-    return Promise.resolve();
+    this.#disconnect("blocking");
   }
 
   #instantiate(): SqliteModule {
@@ -227,19 +240,23 @@ class SqliteLog implements DatastoreLog {
   }
 
   #connect(): Connection {
-    const vfs = installVfs(this.#sqlite, this.#options.files, "mote");
+    const { files, path } = this.#options;
+    const vfs = installVfs(this.#sqlite, files, "mote");
     this.#counted = { written: 0, flushes: 0 };
-    const db = new Database(this.#sqlite, vfs, this.#options.path);
+    const db = new Database(this.#sqlite, vfs, path);
     try {
       expectPragma(db, "locking_mode=EXCLUSIVE", "exclusive");
-      db.run("PRAGMA page_size=4096");
+      db.run(`PRAGMA page_size=${pageBytes}`);
       expectPragma(db, "journal_mode=WAL", "wal");
       db.run("PRAGMA temp_store=MEMORY");
       db.run(`PRAGMA cache_size=-${cacheKib}`);
       db.run("PRAGMA wal_autocheckpoint=0");
-      this.#prepareFormat(db);
+      prepareFormat(db, path);
       db.run("PRAGMA synchronous=NORMAL");
       expectPragma(db, "synchronous", "1");
+      // From here on SQLite flushes nothing: the WAL's entry in its folder is made durable before anything is in it.
+      files.syncFolderOf(path);
+      vfs.mode = "deferred";
       return {
         db,
         vfs,
@@ -253,49 +270,78 @@ class SqliteLog implements DatastoreLog {
         dropLease: db.prepare("DELETE FROM lease WHERE id = ?1"),
       };
     } catch (error) {
+      vfs.mode = "frozen";
       db.close();
       vfs.closeAll();
       throw error;
     }
   }
 
-  /** Creates the tables, or checks that they are of a version we know. */
-  #prepareFormat(db: Database): void {
-    const [id] = db.run("PRAGMA application_id");
-    const [tables] = db.run("SELECT count(*) FROM sqlite_schema");
-    if (tables === "0") {
-      db.run("PRAGMA synchronous=FULL");
-      db.run("BEGIN");
-      for (const statement of schema) db.run(statement);
-      db.run(`INSERT INTO meta VALUES ('format', ${formatVersion})`);
-      db.run(`PRAGMA application_id=${applicationId}`);
-      db.run("COMMIT");
-      // With the tables in the database file itself, nothing depends on the WAL's directory entry any more.
-      db.run("PRAGMA wal_checkpoint(TRUNCATE)");
-      this.#options.files.syncFolderOf(this.#options.path);
-      return;
+  /** When the disk is full, what is small enough goes into the room of the reserve, and what adds is refused from then on. */
+  async #writeWithReserve(c: Connection, batch: LogBatch): Promise<void> {
+    const { reserveBytes = 0 } = this.#options;
+    try {
+      this.#write(c, batch);
+    } catch (error) {
+      if (!hasCode(error, "DATASTORE_FULL") || reserveBytes === 0) throw error;
+      if (!this.#full) this.#deps.log.error("the disk is full: only deletions are taken until there is room again");
+      this.#full = true;
+      this.#lookForSpaceLater();
+      if (addedBytes(batch) > reserveBytes / reserveShare) throw error;
+      this.#reserve.release();
+      // A WAL that starts anew needs no blocks, and pages that are free need no longer file.
+      await this.#fold(c);
+      this.#write(this.#connection(), batch);
     }
-    if (id !== String(applicationId)) {
-      throw datastoreError("DATASTORE_FORMAT", `${this.#options.path} is a SQLite database, but not one of mote`, {
-        id,
-      });
-    }
-    const format = this.#readMeta(db).get("format");
-    if (format !== formatVersion) {
-      throw datastoreError(
-        "DATASTORE_FORMAT",
-        `${this.#options.path} has format ${format ?? "unknown"}; this version of mote reads format ${formatVersion}`,
-        { format },
-      );
-    }
+    if (this.#full) this.#leaveFullWhenPagesAreFree(c);
   }
 
-  #readMeta(db: Database): Map<string, number> {
-    const meta = new Map<string, number>();
-    const rows = db.prepare("SELECT name, value FROM meta");
-    while (rows.step()) meta.set(rows.text(0), rows.integer(1));
-    rows.finalize();
-    return meta;
+  /** Looks now and then whether the reserve can be set aside again. */
+  #lookForSpace(): void {
+    if (this.#filling || this.#closed) return;
+    this.#filling = this.#reserve
+      .fill()
+      .catch((error: unknown) => {
+        this.#deps.log.warn("the datastore's reserve cannot be written", { error: messageOf(error) });
+        return true;
+      })
+      .then((done) => {
+        this.#filling = undefined;
+        if (this.#closed) return;
+        if (done) {
+          this.#leaveFull("there is room on the disk again");
+          return;
+        }
+        if (!this.#full) this.#deps.log.warn("there is no room for the datastore's reserve");
+        this.#full = this.#full || !this.#hasFreePages();
+        this.#lookForSpaceLater();
+      });
+  }
+
+  #lookForSpaceLater(): void {
+    this.#cancelSpaceCheck ??= this.#deps.clock.after(spaceCheckMs, () => {
+      this.#cancelSpaceCheck = undefined;
+      this.#lookForSpace();
+    });
+  }
+
+  #hasFreePages(): boolean {
+    const c = this.#open;
+    if (!c || this.#busy) return false;
+    const [free = "0"] = c.db.run("PRAGMA freelist_count");
+    return Number(free) * pageBytes >= (this.#options.reserveBytes ?? 0);
+  }
+
+  /** What deletions and compaction have freed within the file is as good as a reserve. */
+  #leaveFullWhenPagesAreFree(c: Connection): void {
+    const [free = "0"] = c.db.run("PRAGMA freelist_count");
+    if (Number(free) * pageBytes >= (this.#options.reserveBytes ?? 0))
+      this.#leaveFull("there is room in the file again");
+  }
+
+  #leaveFull(why: string): void {
+    if (this.#full) this.#deps.log.info(`writing goes on: ${why}`);
+    this.#full = false;
   }
 
   #write(c: Connection, batch: LogBatch): void {
@@ -357,18 +403,15 @@ class SqliteLog implements DatastoreLog {
     if (code !== undefined && (code & 0xff) === sqliteFull) {
       return datastoreError("DATASTORE_FULL", "no space left for the datastore", {}, error);
     }
-    this.#disconnect();
+    this.#disconnect("frozen");
     return datastoreError("DATASTORE_FLUSH_FAILED", `writing the log failed: ${messageOf(error)}`, {}, error);
   }
 
   async #flushWal(c: Connection): Promise<void> {
-    const wal = c.vfs.fileOf(this.#walPath);
-    assert(wal, "the WAL is open after a commit");
     try {
-      await wal.flush();
-      c.vfs.counters.flushes++;
+      await this.#flush(c, this.#walPath);
     } catch (error) {
-      this.#disconnect();
+      this.#disconnect("frozen");
       throw datastoreError("DATASTORE_FLUSH_FAILED", `flushing the log failed: ${messageOf(error)}`, {}, error);
     }
   }
@@ -377,18 +420,12 @@ class SqliteLog implements DatastoreLog {
     return `${this.#options.path}-wal`;
   }
 
-  #disconnect(): void {
+  #disconnect(mode: "blocking" | "frozen"): void {
     const c = this.#open;
     this.#open = undefined;
     this.#cancelCheckpoint?.();
     this.#cancelCheckpoint = undefined;
-    if (c) closeConnection(c);
-  }
-
-  #checkpoint(c: Connection, mode: "PASSIVE" | "TRUNCATE"): void {
-    c.db.run(`PRAGMA wal_checkpoint(${mode})`);
-    this.#foldedAt = c.vfs.writtenTo(this.#walPath);
-    this.#count(c.vfs);
+    if (c) closeConnection(c, mode);
   }
 
   /** Hands what the VFS has counted since the last time to the metrics. */
@@ -399,33 +436,67 @@ class SqliteLog implements DatastoreLog {
     this.#counted = { written, flushes };
   }
 
-  #scheduleCheckpoint(): void {
+  #scheduleFold(): void {
     const c = this.#open;
-    if (!c) return;
+    if (!c || this.#closed) return;
     const frames = (c.vfs.writtenTo(this.#walPath) - this.#foldedAt) / frameBytes;
     const { checkpointFrames = defaultCheckpointFrames, maxFrames = defaultMaxFrames } = this.#options;
-    if (frames >= maxFrames) this.#tryCheckpoint();
+    if (frames >= maxFrames) this.#startFold(c);
     else if (frames >= checkpointFrames) {
       this.#cancelCheckpoint = this.#deps.clock.after(idleMs, () => {
         this.#cancelCheckpoint = undefined;
-        if (!this.#busy && this.#open) this.#tryCheckpoint();
+        if (!this.#busy && this.#open === c) this.#startFold(c);
       });
     }
   }
 
-  #tryCheckpoint(): void {
-    const c = this.#open;
-    if (!c) return;
+  #startFold(c: Connection): void {
+    this.#folding = this.#fold(c).finally(() => {
+      this.#folding = undefined;
+    });
+  }
+
+  /** Needs a WAL of which every frame is flushed. Never rejects: a failed one is tried again, or ends the connection. */
+  async #fold(c: Connection): Promise<void> {
+    let row: string[];
     try {
-      this.#checkpoint(c, "PASSIVE");
+      row = c.db.run("PRAGMA wal_checkpoint(PASSIVE)");
     } catch (error) {
-      // The WAL still has everything; the next checkpoint tries again, the next append says whether writing works.
+      // The WAL still has everything; the next fold tries again, the next append says whether writing works.
       this.#deps.log.warn("checkpoint failed", { error: messageOf(error) });
+      return;
     }
+    const [busy, frames, folded] = row;
+    if (busy !== "0" || frames !== folded) return;
+    try {
+      await this.#flush(c, this.#options.path);
+      c.vfs.writeTo(this.#walPath, new Uint8Array(walHeaderBytes), 0);
+      await this.#flush(c, this.#walPath);
+      this.#foldedAt = c.vfs.writtenTo(this.#walPath);
+    } catch (error) {
+      // SQLite believes that the pages are in the database; it must not be asked again.
+      this.#deps.log.error("flushing a checkpoint failed", { error: messageOf(error) });
+      if (this.#open === c) this.#disconnect("frozen");
+    }
+    this.#count(c.vfs);
+  }
+
+  async #flush(c: Connection, path: string): Promise<void> {
+    const file = c.vfs.fileOf(path);
+    assert(file, "the log's files are open");
+    await file.flush();
+    c.vfs.counters.flushes++;
   }
 }
 
-function closeConnection(c: Connection): void {
+/** Deletions count for nothing: they are what the reserve is for. */
+function addedBytes(batch: LogBatch): number {
+  return batch.records.reduce((sum, record) => sum + record.value.length, 0);
+}
+
+function closeConnection(c: Connection, mode: "blocking" | "frozen"): void {
+  // SQLite folds the WAL when it closes: after a failure it must not.
+  c.vfs.mode = mode;
   c.db.close();
   // After a failure SQLite may keep a file open that it could not close in order.
   c.vfs.closeAll();
@@ -434,20 +505,4 @@ function closeConnection(c: Connection): void {
 function expectPragma(db: Database, pragma: string, expected: string): void {
   const [answer] = db.run(`PRAGMA ${pragma}`);
   assert(answer === expected, `PRAGMA ${pragma} answered ${answer}`);
-}
-
-function rowId(revision: number, sub: number): bigint {
-  assert(sub <= maxSub, "too many changes in one transaction");
-  return (BigInt(revision) << 16n) | BigInt(sub);
-}
-
-/** `scratch` is overwritten; it has room for the numbers and the longest key. */
-function checksum(id: bigint, record: LogRecord, scratch: Buffer): number {
-  scratch.writeBigInt64LE(id, 0);
-  scratch.writeDoubleLE(record.create, 8);
-  scratch.writeDoubleLE(record.lease, 16);
-  scratch.writeUInt32LE(record.version, 24);
-  scratch.writeUInt32LE(record.flags & ~loggedFlag, 28);
-  const end = 32 + scratch.write(record.key, 32, "latin1");
-  return crc32(record.value, crc32(scratch.subarray(0, end)));
 }

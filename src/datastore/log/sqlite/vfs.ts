@@ -38,6 +38,13 @@ export interface Vfs {
   writtenTo(path: string): number;
   /** The open file of that path. */
   fileOf(path: string): BlockFile | undefined;
+  /** Writes beside SQLite, and counts it. */
+  writeTo(path: string, bytes: Uint8Array, position: number): void;
+  /**
+   * "blocking": SQLite's syncs are flushes. "deferred": they are left to the log, which flushes without blocking, in the
+   * order that SQLite's protocol needs. "frozen": nothing is changed any more, whatever SQLite does when it is closed.
+   */
+  mode: "blocking" | "deferred" | "frozen";
   /** Why the last call failed, if one did since it was asked last. */
   takeError(): unknown;
   /** Closes what SQLite has left open: after a failure it is not asked again. */
@@ -72,6 +79,9 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
         return hasCode(error, "ENOSPC") || hasCode(error, "EDQUOT") ? full : fallback;
       }
     };
+  const mustNotBeFrozen = () => {
+    if (vfs.mode === "frozen") throw new Error("the files are left as they are after a failure");
+  };
   const entry = (id: number): OpenFile => {
     const found = open.get(id);
     if (!found) throw new Error("SQLite used a file that is not open");
@@ -105,6 +115,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iiiij",
       guard(ioError, (id: number, from: number, length: number, position: bigint) => {
+        mustNotBeFrozen();
         const target = entry(id);
         target.file.write(sqlite.bytes().subarray(from, from + length), Number(position));
         target.written += length;
@@ -116,6 +127,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iij",
       guard(ioError, (id: number, size: bigint) => {
+        mustNotBeFrozen();
         entry(id).file.truncate(Number(size));
         return ok;
       }),
@@ -124,6 +136,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iii",
       guard(ioError, (id: number) => {
+        if (vfs.mode !== "blocking") return ok;
         const target = entry(id);
         target.file.sync();
         counters.flushes++;
@@ -184,6 +197,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iiii",
       guard(ioError, (_vfs: number, nameAt: number, syncFolder: number) => {
+        mustNotBeFrozen();
         const path = sqlite.stringAt(nameAt);
         try {
           files.remove(path);
@@ -245,17 +259,25 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
   ];
   const nameAt = sqlite.allocString(name);
   // szOsFile 4: the methods pointer is all that SQLite keeps for us; the rest is in `open`.
-  const vfs = struct(sqlite, [1, 4, maxPathBytes, 0, nameAt, 0], vfsMethods);
-  const registered = sqlite.exports["sqlite3_vfs_register"](vfs, 1) as number;
+  const registration = struct(sqlite, [1, 4, maxPathBytes, 0, nameAt, 0], vfsMethods);
+  const registered = sqlite.exports["sqlite3_vfs_register"](registration, 1) as number;
   if (registered !== ok) throw new Error(`sqlite3_vfs_register answered ${registered}`);
 
   const byPath = (path: string): OpenFile | undefined => {
     for (const candidate of open.values()) if (candidate.path === path) return candidate;
     return undefined;
   };
-  return {
+  const vfs: Vfs = {
     name,
     counters,
+    mode: "blocking",
+    writeTo(path, bytes, position) {
+      const target = byPath(path);
+      if (!target) throw new Error(`${path} is not open`);
+      target.file.write(bytes, position);
+      target.written += bytes.length;
+      counters.written += bytes.length;
+    },
     fileOf: (path) => byPath(path)?.file,
     writtenTo: (path) => byPath(path)?.written ?? 0,
     takeError() {
@@ -268,6 +290,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       open.clear();
     },
   };
+  return vfs;
 }
 
 /** A C struct of 32-bit words: numbers, then function pointers. */
