@@ -1,5 +1,5 @@
 // `npm run gen`: writes the generated, committed files: the facts table and TypeScript types of the Kubernetes API, and
-// the message tables and types of CRI. `--check` writes nothing and fails when a file differs.
+// the message tables and types of CRI and etcd. `--check` writes nothing and fails when a file differs.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { printFacts, readPackages, servedPackages } from "./kubernetes.ts";
@@ -26,6 +26,18 @@ const cri = join(
   "k8s.io/cri-api/pkg/apis/runtime/v1/api.proto",
 );
 files.set("src/wire/gen/cri.ts", printWire("cri", [await readFile(cri, "utf8")]));
+const etcd = join(await sourceFolder("golang-etcd-server-dev"), "go.etcd.io/etcd/api");
+files.set(
+  "src/wire/gen/etcd.ts",
+  printWire(
+    "etcd",
+    await Promise.all(
+      ["etcdserverpb/rpc.proto", "mvccpb/kv.proto", "authpb/auth.proto"].map((file) =>
+        readFile(join(etcd, file), "utf8"),
+      ),
+    ),
+  ),
+);
 const gnostic = join(
   await sourceFolder("golang-github-google-gnostic-models-dev"),
   "github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto",
