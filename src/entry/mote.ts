@@ -1,12 +1,14 @@
 // The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
 import { AppError, messageOf } from "#base/errors.ts";
 import { moteCommit, moteVersion } from "#base/version.ts";
-import { type Flag, helpText, usageError } from "#cli/flags.ts";
+import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
+import { machineFlags } from "#cli/machine-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { killAll } from "./killall.ts";
+import { machine } from "./machine.ts";
 import { runServer } from "./server.ts";
 
 interface Command {
@@ -25,6 +27,12 @@ const commands: readonly Command[] = [
     summary: "run the API server, scheduler, controllers, datastore and node agent",
     flags: serverFlags,
     run: async (args) => runServer(await configFor(serverFlags, args)),
+  },
+  {
+    name: "machine",
+    summary: "run a device of its own: disk, network and clock, then the server (PID 1 of the appliance starts it)",
+    flags: machineFlags,
+    run: async (args) => machine(parseFlags(machineFlags, { args, env: {} })),
   },
   {
     name: "killall",

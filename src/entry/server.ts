@@ -14,6 +14,8 @@ import { createControllers } from "#controllers/registry.ts";
 import { createCompactor } from "#datastore/compactor.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
+import type { Node } from "#model/gen/core-v1.ts";
+import { nodes } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
@@ -46,14 +48,27 @@ export interface ServerContext {
   readonly events: EventRecorder;
 }
 
-/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
-export async function runServer(config: ServerConfig): Promise<number> {
+/** Who runs the server: where its log goes, what ends it, and who wants to know how far it is. */
+export interface ServerHost {
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly onApiReady?: () => void;
+  /** This node's object as this run of the agent reports it: not before it has, and again on every change. */
+  readonly onNode?: (isReady: boolean, reason: string) => void;
+}
+
+const processHost = (config: ServerConfig): ServerHost => ({
+  log: createProcessLog(systemClock, config.debug),
+  signal: stopSignal(),
+});
+
+/** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */
+export async function runServer(config: ServerConfig, host?: ServerHost): Promise<number> {
   if (!config.disableAgent && !isRoot()) {
     throw new AppError("STARTUP", "a node needs root for containers and networks; without root add --disable-agent");
   }
-  const log = createProcessLog(systemClock, config.debug);
+  const { log, signal, onApiReady, onNode } = host ?? processHost(config);
   for (const warning of config.warnings) log.warn(warning);
-  const signal = stopSignal();
   const startedMs = systemClock.monotonicMs();
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
   const metrics = new Metrics();
@@ -61,7 +76,8 @@ export async function runServer(config: ServerConfig): Promise<number> {
   try {
     const context = await createContext(config, log, metrics, backend);
     const { api } = context;
-    await runAll(services(context, backend), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
+    if (onNode) watchNode(context, onNode);
+    await runAll(services(context, backend, onApiReady), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
       log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
     );
     return 0;
@@ -71,7 +87,24 @@ export async function runServer(config: ServerConfig): Promise<number> {
   }
 }
 
-function services(context: ServerContext, backend: Datastore): Service[] {
+/** Tells the state of this node's object, but not what an earlier run left in the store. */
+function watchNode(context: ServerContext, onNode: NonNullable<ServerHost["onNode"]>): void {
+  const { config, clock, informers } = context;
+  const startedMs = clock.now();
+  let staleHeartbeat: string | undefined;
+  const look = (node: Node) => {
+    if (node.metadata.name !== config.nodeName) return;
+    const condition = node.status?.conditions?.find(({ type }) => type === "Ready");
+    if (!condition) return;
+    // RFC 3339 has whole seconds.
+    if (Date.parse(condition.lastHeartbeatTime ?? "") < startedMs - 1000) staleHeartbeat = condition.lastHeartbeatTime;
+    if (condition.lastHeartbeatTime === staleHeartbeat) return;
+    onNode(condition.status === "True", condition.message ?? condition.reason ?? "");
+  };
+  informers.informer(nodes).addHandler({ add: look, update: look });
+}
+
+function services(context: ServerContext, backend: Datastore, onApiReady: () => void = () => {}): Service[] {
   const { config, clock, random, log, metrics, pki, api, client, informers, events } = context;
   const alive = (service: Service) => restarting(service, { clock, log, ...restartPause });
   const bootstrapper = api.bootstrapper(
@@ -109,7 +142,7 @@ function services(context: ServerContext, backend: Datastore): Service[] {
     // The port opens first, so that health can be asked for; /readyz says no until bootstrap is done.
     api.server.service,
     bootstrapper,
-    writeKubeconfig(context),
+    writeKubeconfig(context, onApiReady),
     alive(informers),
     alive(events),
     ...loops.map(alive),
@@ -189,7 +222,7 @@ async function createContext(
 }
 
 /** The admin kubeconfig; written once the port answers, so that its presence means something. */
-function writeKubeconfig(context: ServerContext): Service {
+function writeKubeconfig(context: ServerContext, onApiReady: () => void): Service {
   const { config, pki, log } = context;
   return {
     name: "kubeconfig",
@@ -208,6 +241,7 @@ function writeKubeconfig(context: ServerContext): Service {
         throw new AppError("STARTUP", message, {}, { cause: error });
       }
       log.info("kubeconfig written", { path: config.kubeconfigPath });
+      onApiReady();
       ready();
       await untilAborted(signal);
     },

@@ -1,0 +1,96 @@
+// `mote machine`: hands the appliance the server to run. Composition only; what a device does is in src/appliance.
+import { type DeviceServer, type MachineOptions, runMachine } from "#appliance/machine.ts";
+import { say } from "#appliance/machine-log.ts";
+import { moteVersion } from "#base/version.ts";
+import { type FlagValues, parseFlags } from "#cli/flags.ts";
+import { serverFlags } from "#cli/server-flags.ts";
+import { assetFolder } from "#platform/assets.ts";
+import { systemClock } from "#platform/clock.ts";
+import { exists, readFileIfExists } from "#platform/files.ts";
+import { defaultAddress } from "#platform/host.ts";
+import { fileFacts } from "#platform/open-file.ts";
+import { systemCommands } from "#platform/processes.ts";
+import { systemRandom } from "#platform/random.ts";
+import { stopSignal } from "#platform/signals.ts";
+import { systemSysctl } from "#platform/sysctl.ts";
+import { readFlags, serverConfig } from "./config.ts";
+import { removeNode } from "./node.ts";
+import { runServer } from "./server.ts";
+
+const fwCfgDir = "/sys/firmware/qemu_fw_cfg/by_name/opt/mote";
+/** What `serverConfig` needs to know of whoever runs it. */
+const runner = { isRoot: true, home: undefined };
+
+export async function machine({ values }: { readonly values: FlagValues }): Promise<number> {
+  const folder = (name: string) => String(values[name]);
+  const made = await fileFacts(`${assetFolder()}/mote.mjs`);
+  const options: MachineOptions = {
+    version: moteVersion,
+    ...(made ? { madeMs: made.modifiedMs } : {}),
+    bootDir: folder("boot"),
+    dataDir: folder("data"),
+    etcDir: folder("etc"),
+    runDir: folder("run-dir"),
+    hasOwnDisk: values["no-disk"] !== true,
+    hasOwnNetwork: values["no-network"] !== true,
+    hasOwnClock: values["no-clock"] !== true,
+    hasWatchdog: values["no-watchdog"] !== true,
+    fwCfgDir,
+    commandLine: (await readFileIfExists("/proc/cmdline"))?.toString("utf8").trim() ?? "",
+    debug: values["debug"] === true,
+  };
+  return runMachine(
+    options,
+    { clock: systemClock, random: systemRandom, commands: systemCommands, sysctl: systemSysctl, server: deviceServer },
+    stopSignal(),
+  );
+}
+
+const deviceServer: DeviceServer = {
+  keys: {
+    names: serverFlags.map((flag) => flag.name),
+    check(key, value) {
+      const files = [{ path: "mote.yaml", values: { [key]: value } }];
+      const { values } = parseFlags(serverFlags, { args: [], env: {}, files });
+      serverConfig(values, [], runner);
+    },
+  },
+  apiPort: Number(serverFlags.find((flag) => flag.name === "https-listen-port")?.default),
+  address() {
+    const address = defaultAddress();
+    return address === "127.0.0.1" ? undefined : address;
+  },
+  async run(args) {
+    // containerd inherits it, and with it every pull.
+    Object.assign(process.env, args.environment);
+    const config = await configAt(args.configPath);
+    await runServer(config, {
+      log: args.log,
+      signal: args.signal,
+      onNode: args.onNode,
+      onApiReady() {
+        args.onApiReady();
+        // Awaited by nobody: it only prints.
+        void showKubeconfig(config.kubeconfigPath).catch((error: unknown) => say(`error kubeconfig: ${String(error)}`));
+      },
+    });
+  },
+  async stopPods(configPath, log) {
+    await removeNode(await configAt(configPath), { clock: systemClock, log });
+  },
+};
+
+async function configAt(path: string) {
+  const { values, warnings } = await readFlags(serverFlags, ["--config", path], {});
+  return serverConfig(values, warnings, runner);
+}
+
+/** For whoever started this virtual machine and asked for it: the console is theirs. Real hardware has no such file. */
+async function showKubeconfig(path: string): Promise<void> {
+  if (!(await exists(`${fwCfgDir}/console-kubeconfig`))) return;
+  const bytes = await readFileIfExists(path);
+  if (!bytes) return;
+  say("kubeconfig begin");
+  for (const line of bytes.toString("base64").match(/.{1,76}/g) ?? []) say(line);
+  say("kubeconfig end");
+}
