@@ -12,6 +12,7 @@ import { fileFacts } from "#platform/open-file.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
+import { writeOutput } from "#platform/standard-streams.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
 import { readFlags, serverConfig } from "./config.ts";
 import { removeNode } from "./node.ts";
@@ -91,6 +92,6 @@ async function showKubeconfig(path: string): Promise<void> {
   const bytes = await readFileIfExists(path);
   if (!bytes) return;
   say("kubeconfig begin");
-  for (const line of bytes.toString("base64").match(/.{1,76}/g) ?? []) say(line);
+  for (const line of bytes.toString("base64").match(/.{1,76}/g) ?? []) writeOutput(`${line}\n`);
   say("kubeconfig end");
 }
