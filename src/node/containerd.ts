@@ -1,12 +1,13 @@
 // containerd as mote runs it: own configuration, socket, root and state, so that a system containerd is left alone; in a
-// session of its own with a pid file, so that it and the pods outlive mote and the next mote adopts it. It is started
-// again when it dies; its shims keep the containers meanwhile. The log is cut at start, when it has grown past a bound.
+// session of its own, so that it and the pods outlive mote and the next mote adopts it: found by its command line, as a
+// pid file may be lost to a crash, and two of them would wait for each other's database for ever. It is started again
+// when it dies; its shims keep the containers meanwhile. The log is cut at start, when it has grown past a bound.
 // Counterpart: k3s's containerd package.
 import type { Clock } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
-import { isRunning, signalProcess, startDaemon } from "#platform/daemons.ts";
+import { findProcesses, isRunning, killTree, signalProcess, startDaemon } from "#platform/daemons.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile, removeTree, renamePath } from "#platform/folders.ts";
 import { fileFacts } from "#platform/open-file.ts";
@@ -41,6 +42,8 @@ export const socketOf = (options: Pick<ContainerdOptions, "state">): string => `
 const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.pid`;
 
 const startTimeoutMs = 60_000;
+/** One that was there before answers soon, or its socket is gone and it never will. */
+const adoptTimeoutMs = 10_000;
 const checkMs = 2_000;
 /** One old log is kept beside the current one. */
 const maxLogBytes = 5 * 1024 * 1024;
@@ -59,9 +62,7 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
         await makeFolder(folder, 0o711);
       }
       await writeFileDurable(configPathOf(options), await containerdConfig(options), 0o600);
-      let pid = await livePid(options);
-      if (pid === undefined) pid = await start(options);
-      else log.info("adopted running containerd", { pid });
+      let pid = (await adopt(options, deps, signal)) ?? (await start(options));
       await waitUntilAnswers(pid, options, clock, signal);
       ready();
       while (!signal.aborted) {
@@ -96,9 +97,10 @@ async function waitUntilAnswers(
   options: ContainerdOptions,
   clock: Clock,
   signal: AbortSignal,
+  timeoutMs = startTimeoutMs,
 ): Promise<void> {
   const logPath = logPathOf(options);
-  const deadlineMs = clock.monotonicMs() + startTimeoutMs;
+  const deadlineMs = clock.monotonicMs() + timeoutMs;
   for (;;) {
     const cri = createCri({ socketPath: socketOf(options) });
     try {
@@ -119,10 +121,33 @@ async function waitUntilAnswers(
   }
 }
 
-async function livePid(options: ContainerdOptions): Promise<number | undefined> {
-  const text = (await readFileIfExists(pidFileOf(options)))?.toString("utf8").trim();
-  const pid = Number(text);
-  return text && Number.isInteger(pid) && (await isRunning(pid, options.binary ?? defaultBinary)) ? pid : undefined;
+/** The running containerd, if it answers. One that does not is ended, which its containers do not notice. */
+async function adopt(
+  options: ContainerdOptions,
+  { clock, log }: ContainerdDeps,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const pids = await livePids(options);
+  const [pid] = pids;
+  if (pid === undefined) return undefined;
+  try {
+    await waitUntilAnswers(pid, options, clock, signal, adoptTimeoutMs);
+    log.info("adopted running containerd", { pid });
+    // Others only wait for the database of the first.
+    for (const other of pids.slice(1)) signalProcess(other, "SIGKILL");
+    return pid;
+  } catch (error) {
+    signal.throwIfAborted();
+    log.warn("running containerd does not answer, starting another", { pids: pids.join(","), error: messageOf(error) });
+    for (const each of pids) signalProcess(each, "SIGKILL");
+    return undefined;
+  }
+}
+
+/** Every containerd that runs with this configuration, oldest first. */
+async function livePids(options: ContainerdOptions): Promise<number[]> {
+  const wanted = [options.binary ?? defaultBinary, "--config", configPathOf(options)].join("\0");
+  return (await findProcesses(({ args }) => args.join("\0") === wanted)).map(({ pid }) => pid);
 }
 
 /** Linux capability 24. Without it containers cannot get a lower OOM score than containerd's own. */
@@ -203,7 +228,8 @@ export async function stopAllPods(
   deps: TeardownDeps,
 ): Promise<void> {
   const binary = options.binary ?? defaultBinary;
-  const pid = (await livePid(options)) ?? (await restartForTeardown(options, deps));
+  const pids = await livePids(options);
+  const pid = pids[0] ?? (await restartForTeardown(options, deps));
   if (pid !== undefined) {
     const cri = createCri({ socketPath: socketOf(options) });
     try {
@@ -219,12 +245,18 @@ export async function stopAllPods(
     } finally {
       cri.close();
     }
+    for (const other of pids.slice(1)) signalProcess(other, "SIGKILL");
     signalProcess(pid, "SIGTERM");
     for (let waitedMs = 0; waitedMs < 10_000 && (await isRunning(pid, binary)); waitedMs += 100) {
       await deps.clock.sleep(100);
     }
     if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
   }
+  // What could not be ended in order is ended all the same, or it would keep its mounts and addresses.
+  const socket = socketOf(options);
+  const isOurs = ({ args }: { args: readonly string[] }) =>
+    /(^|\/)containerd-shim/.test(args[0] ?? "") && args[args.indexOf("-address") + 1] === socket;
+  for (const shim of await findProcesses(isOurs)) await killTree(shim.pid);
   await removeFile(pidFileOf(options));
   await unmountBelow([options.state, options.root, ...(options.podsDir ? [options.podsDir] : [])], deps);
   await removeTree(options.state);

@@ -1,0 +1,22 @@
+// Processes are found by their command line, and ended with all that they started.
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test, vi } from "vitest";
+import { findProcesses, isRunning, killTree, startDaemon } from "./daemons.ts";
+
+test("a daemon is found without a record, and its tree is ended", async () => {
+  const mark = `mote-daemon-${process.pid}`;
+  const script = "sleep 300 & sleep 301; true";
+  const pid = await startDaemon("/bin/sh", ["-c", script, mark], join(tmpdir(), `${mark}.log`));
+  const command = ["/bin/sh", "-c", script, mark].join("\0");
+  const found = await findProcesses(({ args }) => args.join("\0") === command);
+  expect(found).toContainEqual({ pid, parentPid: process.pid, args: ["/bin/sh", "-c", script, mark] });
+  const children = () => findProcesses(({ parentPid }) => parentPid === pid);
+  await vi.waitFor(async () => expect(await children()).toHaveLength(2));
+  const below = await children();
+  await killTree(pid);
+  await vi.waitFor(async () => {
+    expect(await isRunning(pid, "/bin/sh")).toBe(false);
+    for (const child of below) expect(await isRunning(child.pid, "sleep")).toBe(false);
+  });
+});
