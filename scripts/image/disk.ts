@@ -7,6 +7,7 @@ import { encodeGpt, type GptDisk, type GptPartition } from "#wire/gpt.ts";
 import { encodeGrubenv } from "#wire/grubenv.ts";
 import { buildFat, type FatFile } from "./fat.ts";
 import { buildBiosLoader, buildEfiLoader } from "./grub.ts";
+import { buildMicrocode } from "./initramfs.ts";
 import { type Kernel, listTree } from "./root.ts";
 import { derivedGuid, derivedHash, type Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
@@ -108,7 +109,10 @@ export async function buildDisk(target: Target, input: DiskInput, tools: Tools, 
     const image = await fs.readFile(input.kernel.image);
     parts["kernel"] = image.length;
     parts["initramfs"] = input.initramfs.length;
+    const microcode = await buildMicrocode(target);
+    if (microcode) parts["microcode"] = microcode.length;
     await fatOf(partition("boot-a"), "BOOT-A", [
+      ...(microcode ? [{ path: "microcode", data: microcode }] : []),
       { path: "vmlinuz", data: image },
       { path: "initrd", data: input.initramfs },
       { path: "slot.cfg", data: Buffer.from(slotConfig(target, verity)) },

@@ -1,7 +1,7 @@
 // The initramfs: busybox, dmsetup with its libraries, the drivers that lead to the root partition, and the script
 // firmware/initramfs/init. Modules are stored unpacked because busybox's insmod cannot unpack them.
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { busyboxApplets } from "#scripts/build/images.ts";
 import { type CpioEntry, encodeCpio } from "./cpio.ts";
@@ -36,6 +36,26 @@ export async function buildInitramfs(target: Target, kernel: Kernel, tools: Tool
   entries.push(file("etc/modules", Buffer.from(`${names.join("\n")}\n`), 0o644));
   const archive = encodeCpio(entries, target.epochSeconds);
   return tools.filter("zstd", ["-q", "-c", "--single-thread", `-${level}`], archive);
+}
+
+/**
+ * Processor updates, which the kernel only takes before anything else: an archive that stays uncompressed and is handed
+ * over in front of the initramfs. Undefined where the packages bring none.
+ */
+export async function buildMicrocode(target: Target): Promise<Uint8Array | undefined> {
+  const firmware = join(target.workFolder, "loaders/usr/lib/firmware");
+  const vendors = [
+    { from: "intel-ucode", pattern: /^[0-9a-f-]+$/, to: "GenuineIntel.bin" },
+    { from: "amd-ucode", pattern: /^microcode_amd.*\.bin$/, to: "AuthenticAMD.bin" },
+  ];
+  const entries: CpioEntry[] = [];
+  for (const { from, pattern, to } of vendors) {
+    if (!existsSync(join(firmware, from))) continue;
+    const names = (await readdir(join(firmware, from))).filter((name) => pattern.test(name)).sort();
+    const parts = await Promise.all(names.map((name) => readFile(join(firmware, from, name))));
+    entries.push(file(`kernel/x86/microcode/${to}`, Buffer.concat(parts), 0o644));
+  }
+  return entries.length > 0 ? encodeCpio(entries, target.epochSeconds) : undefined;
 }
 
 async function programWithLibraries(root: string, from: string, to: string): Promise<CpioEntry[]> {

@@ -24,7 +24,12 @@ export interface Kernel {
 }
 
 interface Prune {
+  /** Expressions over device paths. */
   readonly remove: readonly string[];
+  /** What stays in the folders of programs; busybox takes the place of much that goes. */
+  readonly programs: readonly string[];
+  /** Beginnings of names of libraries that are loaded by name at run time, so that no program asks for them. */
+  readonly libraries: readonly string[];
   readonly kernelModules: { readonly keep: readonly string[]; readonly drop: readonly string[] };
 }
 
@@ -91,7 +96,10 @@ export async function finishRoot(target: Target, kernel: Kernel, tools: Tools, d
   const prune = JSON.parse(await fs.readFile(join("rootfs", "prune.json"), "utf8")) as Prune;
   const busybox = await fs.readFile(join(root, "usr/bin/busybox"));
   await writeCertificates(root);
-  const removed = await pruneRoot(root, prune.remove);
+  const removed =
+    (await pruneRoot(root, prune.remove)) +
+    (await prunePrograms(root, prune.programs)) +
+    (await pruneLibraries(root, prune));
   for (const folder of [...mountPoints, "root"]) await fs.mkdir(join(root, folder), { recursive: true });
   for (const [path, to] of links) await link(join(root, path), to);
   for (const applet of busyboxApplets(busybox)) {
@@ -144,6 +152,53 @@ async function pruneRoot(root: string, patterns: readonly string[]): Promise<num
   for (const path of await listTree(root)) {
     if (!expressions.some((expression) => expression.test(path))) continue;
     await fs.rm(join(root, path), { recursive: true, force: true });
+    removed++;
+  }
+  return removed;
+}
+
+async function prunePrograms(root: string, kept: readonly string[]): Promise<number> {
+  let removed = 0;
+  for (const folder of ["usr/bin", "usr/sbin"]) {
+    for (const name of await fs.readdir(join(root, folder))) {
+      if (kept.includes(name)) continue;
+      await fs.rm(join(root, folder, name), { recursive: true });
+      removed++;
+    }
+  }
+  return removed;
+}
+
+/** Removes the libraries that no program asks for, directly or through others. */
+async function pruneLibraries(root: string, prune: Prune): Promise<number> {
+  const folder = await libraryFolderOf(root);
+  const wanted = new Set<string>();
+  const follow = async (path: string): Promise<void> => {
+    for (const library of elfNeeds(await fs.readFile(path))?.libraries ?? []) {
+      if (wanted.has(library) || !existsSync(join(folder, library))) continue;
+      wanted.add(library);
+      await follow(join(folder, library));
+    }
+  };
+  const names = await fs.readdir(folder);
+  const byName = names.filter((name) => prune.libraries.some((start) => name.startsWith(start)));
+  for (const name of [...byName, ...names.filter((n) => n.startsWith("ld-linux"))]) {
+    wanted.add(name);
+    await follow(join(folder, name));
+  }
+  // Extensions of nftables' iptables face are loaded by name, too.
+  for (const programs of [...programFolders, relative(root, join(folder, "xtables"))]) {
+    for (const entry of await fs.readdir(join(root, programs), { withFileTypes: true })) {
+      if (entry.isFile()) await follow(join(root, programs, entry.name));
+    }
+  }
+  // A name that is wanted is often a link; what it names stays with it.
+  const files = new Set<string>();
+  for (const name of wanted) files.add(relative(folder, await fs.realpath(join(folder, name))));
+  let removed = 0;
+  for (const entry of await fs.readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory() || wanted.has(entry.name) || files.has(entry.name)) continue;
+    await fs.rm(join(folder, entry.name));
     removed++;
   }
   return removed;
