@@ -57,6 +57,8 @@ export interface DeviceServer {
 export interface ServerRun {
   readonly configPath: string;
   readonly environment: Readonly<Record<string, string>>;
+  /** The node's address where there is no network to take it from. */
+  readonly nodeIp?: string;
   readonly signal: AbortSignal;
   readonly log: ReturnType<typeof createMachineLog>["log"];
   readonly onApiReady: () => void;
@@ -75,11 +77,14 @@ export interface MachineDeps {
 /** The server needs an address to be reachable; a device without network starts all the same after this. */
 const addressTimeoutMs = 30_000;
 const addressCheckMs = 10_000;
+/** Of a device without network, on its loopback link: a cluster needs an address that is neither loopback nor link-local. From TEST-NET-1, which nobody has. */
+const offlineAddress = "192.0.2.1";
 /** After this without a ready node the status says why. */
 const patienceMs = 5 * 60_000;
 const serverRetry = { minMs: 2_000, maxMs: 60_000 } as const;
 /** init waits 45 s before it goes on without us. */
 const stopPodsMs = 20_000;
+const noNetwork = "There is no network address so far; check the cable, or the interfaces in mote.yaml.";
 const failurePauseMs = 30_000;
 
 /** Runs until `signal` aborts; the exit code. */
@@ -220,6 +225,8 @@ async function keepServer(
   while (!signal.aborted) {
     if (options.hasOwnNetwork) await waitForAddress(machine, signal);
     const address = server.address();
+    const isOffline = options.hasOwnNetwork && address === undefined && configuration.server["node-ip"] === undefined;
+    if (isOffline) await deps.commands.run("ip", ["address", "replace", `${offlineAddress}/32`, "dev", "lo"]);
     status.set({ phase: "starting", ...(address === undefined ? {} : { address }), apiPort: server.apiPort });
     const ended = new AbortController();
     const onStop = () => ended.abort(signal.reason);
@@ -235,6 +242,7 @@ async function keepServer(
     try {
       await server.run({
         ...{ configPath, environment, log, signal: ended.signal },
+        ...(isOffline ? { nodeIp: offlineAddress } : {}),
         onApiReady: () => say("api ready"),
         onNode(isReady, why) {
           reason = why;
@@ -242,8 +250,8 @@ async function keepServer(
           isNodeReady = isReady;
           if (isReady) say("node ready");
           log.info("node state", { ready: isReady, reason: why });
-          const { detail: _, ...rest } = status.facts;
-          status.set(isReady ? { ...rest, phase: "ready", detail: "" } : { phase: "waiting", detail: why });
+          const detail = isOffline ? noNetwork : "";
+          status.set(isReady ? { phase: "ready", detail } : { phase: "waiting", detail: why });
         },
       });
     } catch (error) {
@@ -291,7 +299,7 @@ async function waitForAddress({ deps, log, status }: Machine, signal: AbortSigna
     if (clock.monotonicMs() - startMs > addressTimeoutMs) {
       log.warn("no address, starting without network");
       say("error no network address; the cluster starts without network");
-      status.set({ detail: "There is no network address so far; check the cable, or the interfaces in mote.yaml." });
+      status.set({ detail: noNetwork });
       return;
     }
     await clock.sleep(200, signal).catch(() => {});

@@ -34,7 +34,8 @@ export function createStatusFile(
     try {
       const old = await readFileIfExists(path);
       // A device that was ready and is starting again needs no two writes for that.
-      if (old !== undefined && (old.toString("utf8") === text || facts.phase === "starting")) return;
+      const isRoutine = facts.phase === "starting" && facts.problems.length === 0 && !facts.detail;
+      if (old !== undefined && (isRoutine || old.toString("utf8") === text)) return;
       writes++;
       await storage.writeBoot(() => overwriteInPlace(path, Buffer.from(text)));
     } catch (error) {

@@ -33,7 +33,7 @@ const headlines: Readonly<Record<Phase, string>> = {
 
 export function renderStatus(facts: StatusFacts): string {
   const lines = [headlines[facts.phase]];
-  if (facts.detail !== undefined) lines.push(facts.detail);
+  if (facts.detail) lines.push(facts.detail);
   lines.push("", `mote ${facts.version}${facts.slot === undefined ? "" : `, slot ${facts.slot}`}`);
   if (facts.hostname !== undefined) lines.push(`name    ${facts.hostname}`);
   if (facts.serial !== undefined) lines.push(`serial  ${facts.serial}`);

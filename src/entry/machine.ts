@@ -64,7 +64,7 @@ const deviceServer: DeviceServer = {
   async run(args) {
     // containerd inherits it, and with it every pull.
     Object.assign(process.env, args.environment);
-    const config = await configAt(args.configPath);
+    const config = await configAt(args.configPath, args.nodeIp === undefined ? [] : ["--node-ip", args.nodeIp]);
     await runServer(config, {
       log: args.log,
       signal: args.signal,
@@ -81,8 +81,8 @@ const deviceServer: DeviceServer = {
   },
 };
 
-async function configAt(path: string) {
-  const { values, warnings } = await readFlags(serverFlags, ["--config", path], {});
+async function configAt(path: string, args: readonly string[] = []) {
+  const { values, warnings } = await readFlags(serverFlags, ["--config", path, ...args], {});
   return serverConfig(values, warnings, runner);
 }
 
