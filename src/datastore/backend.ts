@@ -47,13 +47,15 @@ export function prefixRange(prefix: Key): KeyRange {
   return { key: prefix === "" ? "\0" : prefix, end: "\0" };
 }
 
-/** True when the stored key's `target` stands in `op` relation to `value`; an absent key has 0 for all numbers. */
-export interface Compare {
-  readonly key: Key;
-  readonly target: "mod" | "create" | "version" | "lease";
-  readonly op: "=" | "!=" | "<" | ">";
-  readonly value: number;
-}
+/**
+ * True when the stored key's `target` stands in `op` relation to `value`; an absent key has 0 for all numbers, and no
+ * value that any compare of values holds for. With `end` it must hold for every key of the range, or, where there is
+ * none, for an absent one.
+ */
+export type Compare = KeyRange & { readonly op: "=" | "!=" | "<" | ">" } & (
+    | { readonly target: "mod" | "create" | "version" | "lease"; readonly value: number }
+    | { readonly target: "value"; readonly value: Uint8Array }
+  );
 
 /**
  * Where the durability of a write stands (docs/datastore.md lists which resource is in which class):
@@ -69,14 +71,20 @@ export type Op =
       readonly value: Uint8Array;
       readonly lease?: number;
       readonly class?: StorageClass;
+      /** Keep the value, or the lease, that the key has: DATASTORE_KEY_NOT_FOUND where there is no such key. */
+      readonly keepValue?: boolean;
+      readonly keepLease?: boolean;
     }
   | { readonly type: "delete"; readonly key: Key; readonly end?: Key | undefined; readonly prevKv?: boolean }
-  | { readonly type: "range"; readonly range: RangeOptions };
+  | { readonly type: "range"; readonly range: RangeOptions }
+  /** All compares, of nested transactions too, are judged before anything is applied. */
+  | { readonly type: "txn"; readonly txn: Txn };
 
 export type OpResult =
   | { readonly type: "put"; readonly prevKv: KeyValue | undefined }
   | { readonly type: "delete"; readonly deleted: number; readonly prevKvs: readonly KeyValue[] }
-  | { readonly type: "range"; readonly result: RangeResult };
+  | { readonly type: "range"; readonly result: RangeResult }
+  | { readonly type: "txn"; readonly succeeded: boolean; readonly results: readonly OpResult[] };
 
 export interface Txn {
   /** All must hold for `success` to be applied; else `failure` is. Evaluated at one point in time. */
@@ -164,6 +172,10 @@ export interface Backend {
   grantLease(ttlSeconds: number, id?: number): Promise<Lease>;
   keepAlive(id: number): Promise<Lease>;
   revokeLease(id: number): Promise<void>;
+  /** All that live, oldest first. */
+  leases(): Promise<readonly Lease[]>;
+  /** The lease and, where asked for, the keys attached to it. Rejects with DATASTORE_LEASE_NOT_FOUND. */
+  lease(id: number, withKeys?: boolean): Promise<Lease & { readonly keys: readonly Key[] }>;
   /** Waits for what was begun, flushes, and lets go of the files. Idempotent. */
   close(): Promise<void>;
 }

@@ -8,6 +8,7 @@ import { acquireProcessLock, type ProcessLock } from "#platform/process-lock.ts"
 import { systemRandom } from "#platform/random.ts";
 import { Engine } from "./engine/engine.ts";
 import { datastoreError } from "./errors.ts";
+import type { DamageReport } from "./log/log.ts";
 import { createMemoryLog } from "./log/memory/memory-log.ts";
 import { openSqliteLog } from "./log/sqlite/sqlite-log.ts";
 import { type Datastore, openStore, type StoreDeps } from "./store.ts";
@@ -25,12 +26,17 @@ export interface DatastoreOptions {
 
 const defaultReserveBytes = 4 * 1024 * 1024;
 
-type Opener = (rest: string, options: DatastoreOptions, deps: StoreDeps) => Promise<Datastore>;
+export interface DatastoreDeps extends StoreDeps {
+  /** Told once, before the store is open, of what damage to its files has cost. */
+  readonly damaged?: ((report: DamageReport) => void) | undefined;
+}
+
+type Opener = (rest: string, options: DatastoreOptions, deps: DatastoreDeps) => Promise<Datastore>;
 
 const schemes: Readonly<Record<string, Opener>> = { sqlite: openSqlite, memory: openMemory };
 
 /** Opens the store, loading what it holds; creates it where there is none. Rejects with DATASTORE_LOCKED, _FORMAT, _BAD_REQUEST. */
-export async function openDatastore(options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+export async function openDatastore(options: DatastoreOptions, deps: DatastoreDeps): Promise<Datastore> {
   const [, scheme = "", rest = ""] = /^([a-z]+):\/\/(.*)$/.exec(options.endpoint) ?? [];
   const open = Object.hasOwn(schemes, scheme) ? schemes[scheme] : undefined;
   if (!open) {
@@ -45,11 +51,11 @@ export async function openDatastore(options: DatastoreOptions, deps: StoreDeps):
   return open(rest, options, deps);
 }
 
-async function openMemory(_rest: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+async function openMemory(_rest: string, options: DatastoreOptions, deps: DatastoreDeps): Promise<Datastore> {
   return openStore(() => createEngine(options), createMemoryLog(), deps);
 }
 
-async function openSqlite(path: string, options: DatastoreOptions, deps: StoreDeps): Promise<Datastore> {
+async function openSqlite(path: string, options: DatastoreOptions, deps: DatastoreDeps): Promise<Datastore> {
   if (!path.startsWith("/")) {
     throw datastoreError("DATASTORE_BAD_REQUEST", `datastore endpoint "${options.endpoint}" needs an absolute path`);
   }
@@ -108,6 +114,8 @@ function releasing(store: Datastore, lock: ProcessLock): Datastore {
     grantLease: (ttlSeconds, id) => store.grantLease(ttlSeconds, id),
     keepAlive: (id) => store.keepAlive(id),
     revokeLease: (id) => store.revokeLease(id),
+    leases: () => store.leases(),
+    lease: (id, withKeys) => store.lease(id, withKeys),
     accounts: () => store.accounts(),
     verify: () => store.verify(),
     close: () => (closed ??= close()),

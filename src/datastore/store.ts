@@ -16,6 +16,7 @@ import { nextTurn } from "#platform/turns.ts";
 import {
   revision as asRevision,
   type Backend,
+  type Key,
   type Lease,
   type Op,
   type RangeOptions,
@@ -34,6 +35,7 @@ import { checkRange, checkTxn } from "./engine/requests.ts";
 import {
   type Applied,
   applyOps,
+  flatOps,
   holds,
   maxChanges,
   nothingApplied,
@@ -101,8 +103,7 @@ type State = "open" | "recovering" | "closing" | "closed";
 /** Loads the log into an engine and answers a store that owns both. */
 export async function openStore(newEngine: () => Engine, log: DatastoreLog, deps: StoreDeps): Promise<Datastore> {
   const startedAt = deps.clock.monotonicMs();
-  const engine = newEngine();
-  const state = await loadInto(engine, log);
+  const { engine, state } = await loadFrom(log, newEngine);
   const head = Math.max(state.newest, state.reserved, state.compacted, 1);
   deps.log.info("datastore loaded", {
     keys: engine.keyCount,
@@ -112,13 +113,18 @@ export async function openStore(newEngine: () => Engine, log: DatastoreLog, deps
   return new Store({ engine, newEngine, log, deps, state: { ...state, head } });
 }
 
-function loadInto(engine: Engine, log: DatastoreLog): Promise<LogState> {
-  return log.load((record) => {
-    if (!engine.hasRoom(record.value.length)) {
-      throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
-    }
-    engine.load(record);
+async function loadFrom(log: DatastoreLog, newEngine: () => Engine): Promise<{ engine: Engine; state: LogState }> {
+  let engine = newEngine();
+  const state = await log.load(() => {
+    if (engine.recordCount > 0) engine = newEngine();
+    return (record) => {
+      if (!engine.hasRoom(record.value.length)) {
+        throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
+      }
+      engine.load(record);
+    };
   });
+  return { engine, state };
 }
 
 interface StoreParts {
@@ -287,6 +293,24 @@ class Store implements Datastore {
     }
   }
 
+  leases(): Promise<readonly Lease[]> {
+    try {
+      this.#mustBeReadable();
+      return Promise.resolve(this.#leases.list());
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  lease(id: number, withKeys = false): Promise<Lease & { readonly keys: readonly Key[] }> {
+    try {
+      this.#mustBeReadable();
+      return Promise.resolve({ ...this.#leases.describe(id), keys: withKeys ? this.#leases.keysOf(id) : [] });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
   accounts(): StoreAccounts {
     const { keyCount, recordCount, heldBytes, historyBytes } = this.#engine;
     return { keys: keyCount, records: recordCount, heldBytes, historyBytes };
@@ -347,7 +371,7 @@ class Store implements Datastore {
     checkTxn(txn);
     const succeeded = txn.compares.every((compare) => holds(this.#engine, compare));
     const ops = succeeded ? txn.success : (txn.failure ?? []);
-    this.#checkRoom(ops);
+    this.#checkRoom(flatOps(ops));
     const applied = this.#apply(ops);
     const result: TxnResult = { succeeded, revision: asRevision(this.#head), results: applied.results };
     // What was read may hold writes that are not durable yet: the answer waits for them.
@@ -515,8 +539,11 @@ class Store implements Datastore {
 
   /** Keys of the memory-only classes are lost with the engine that had them, as in a crash. */
   async #rebuild(): Promise<void> {
-    const engine = this.#newEngine();
-    await loadInto(engine, this.#log);
+    const { engine, state } = await loadFrom(this.#log, this.#newEngine);
+    // Damage found on the way has ended history here.
+    this.#compacted = Math.max(this.#compacted, state.compacted);
+    this.#head = Math.max(this.#head, state.reserved);
+    this.#durable = Math.max(this.#durable, state.reserved, state.compacted);
     this.#engine = engine;
     this.#faulted = false;
     this.#collectLeaseKeys();

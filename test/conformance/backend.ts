@@ -95,20 +95,63 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         ["lease", { key: "/a", target: "lease", op: "=", value: 0 }, true],
         ["absent key is 0", { key: "/none", target: "mod", op: "=", value: 0 }, true],
         ["absent key is not 1", { key: "/none", target: "version", op: "=", value: 1 }, false],
+        ["value", { key: "/a", target: "value", op: "=", value: bytes("2") }, true],
+        ["value less", { key: "/a", target: "value", op: "<", value: bytes("2") }, false],
+        ["value of an absent key", { key: "/none", target: "value", op: "!=", value: bytes("2") }, false],
+        ["all keys of a range", { key: "/", end: "0", target: "version", op: ">", value: 1 }, true],
+        ["not all of a range", { key: "/", end: "0", target: "value", op: "!=", value: bytes("2") }, false],
+        ["an empty range is 0", { key: "/x", end: "/y", target: "create", op: "=", value: 0 }, true],
       ];
       it.each(compares)("compares %s", async (_name, compare, holds) => {
         const base = backend.revision();
         await put("/a", "1");
         await put("/a", "2");
         // The table is written for a store that starts at revision 1.
-        const shift = (compare.target === "mod" || compare.target === "create") && compare.value > 0 ? base - 1 : 0;
+        const shifted =
+          (compare.target === "mod" || compare.target === "create") && compare.value > 0
+            ? { ...compare, value: compare.value + base - 1 }
+            : compare;
         const result = await backend.commit({
-          compares: [{ ...compare, value: compare.value + shift }],
+          compares: [shifted],
           success: [],
           failure: [{ type: "range", range: { key: "/a" } }],
         });
         expect(result.succeeded).toBe(holds);
         expect(result.results.length).toBe(holds ? 0 : 1);
+      });
+
+      it("judges nested transactions before it applies anything", async () => {
+        await put("/a", "1");
+        const nested = (key: string, version: number): Op => ({
+          type: "txn",
+          txn: {
+            compares: [{ key: "/a", target: "version", op: "=", value: version }],
+            success: [{ type: "put", key, value: bytes("then") }],
+            failure: [{ type: "put", key, value: bytes("else") }],
+          },
+        });
+        const result = await backend.commit({
+          compares: [],
+          success: [{ type: "put", key: "/a", value: bytes("2") }, nested("/b", 1), nested("/c", 2)],
+        });
+        expect(result.results.map((r) => r.type === "txn" && r.succeeded)).toEqual([false, true, false]);
+        expect(await read({ key: "/", end: "0" })).toEqual(["/a=2", "/b=then", "/c=else"]);
+        const twice = backend.commit({ compares: [], success: [nested("/d", 1), nested("/d", 2)] });
+        await expect(twice).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_BAD_REQUEST"));
+      });
+
+      it("keeps the value or the lease of a key where asked to", async () => {
+        const lease = await backend.grantLease(600);
+        await put("/a", "1", { lease: lease.id });
+        const op = { type: "put", key: "/a", value: bytes("") } as const;
+        await backend.commit({ compares: [], success: [{ ...op, value: bytes("2"), keepLease: true }] });
+        let [kv] = (await backend.range({ key: "/a" })).kvs;
+        expect([text(kv!.value), kv!.lease]).toEqual(["2", lease.id]);
+        await backend.commit({ compares: [], success: [{ ...op, keepValue: true }] });
+        [kv] = (await backend.range({ key: "/a" })).kvs;
+        expect([text(kv!.value), kv!.lease, kv!.version]).toEqual(["2", 0, 3]);
+        const none = backend.commit({ compares: [], success: [{ ...op, key: "/none", keepValue: true }] });
+        await expect(none).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_KEY_NOT_FOUND"));
       });
 
       it("answers with previous values and reads its own writes", async () => {
@@ -405,7 +448,10 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         expect(lease).toEqual({ id: 4711, ttlSeconds: 60, remainingSeconds: 60 });
         await expect(backend.grantLease(60, 4711)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_BAD_REQUEST"));
         await put("/l/a", "1", { lease: 4711 });
+        expect((await backend.leases()).map(({ id }) => id)).toEqual([4711]);
+        expect(await backend.lease(4711, true)).toMatchObject({ ttlSeconds: 60, keys: ["/l/a"] });
         await backend.revokeLease(4711);
+        expect(await backend.leases()).toEqual([]);
         expect(await read(prefixRange("/l/"))).toEqual([]);
         await expect(backend.revokeLease(4711)).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_LEASE_NOT_FOUND"));
         expect(clock.pending).toBe(0);

@@ -98,6 +98,10 @@ export class LeaseTable {
     this.#keys.clear();
   }
 
+  list(): Lease[] {
+    return [...this.#leases.keys()].map((id) => this.describe(id));
+  }
+
   /** An id that no lease has; `hint` keeps ids of different lives of the store apart. */
   freeId(hint: number): number {
     this.#lastId = Math.max(this.#lastId, hint) + 1;

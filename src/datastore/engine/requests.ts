@@ -8,37 +8,51 @@ export function checkTxn(txn: Txn): void {
   if (compares.length > maxTxnOps || success.length > maxTxnOps || failure.length > maxTxnOps) {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
   }
-  for (const compare of compares) checkKey(compare.key);
+  for (const compare of compares) checkRange(compare);
   checkOps(success);
   checkOps(failure);
 }
 
-function checkOps(ops: readonly Op[]): void {
-  const put = new Set<Key>();
+interface Changes {
+  readonly puts: Set<Key>;
+  readonly deletes: { readonly key: Key; readonly end?: Key | undefined }[];
+}
+
+/** No key is put twice, or put and deleted, by ops that may be applied together. */
+function checkOps(ops: readonly Op[]): Changes {
+  const puts = new Set<Key>();
+  const deletes: Changes["deletes"] = [];
   for (const op of ops) {
-    if (op.type === "range") {
-      checkRange(op.range);
-      continue;
+    if (op.type === "range") checkRange(op.range);
+    else if (op.type === "delete") {
+      checkRange(op);
+      deletes.push(op);
+    } else if (op.type === "put") {
+      checkKey(op.key);
+      if (op.value.length > maxValueBytes) {
+        throw datastoreError(
+          "DATASTORE_TOO_LARGE",
+          `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
+        );
+      }
+      if (puts.has(op.key)) throw duplicateKey(op.key);
+      puts.add(op.key);
+    } else {
+      checkTxn({ ...op.txn, success: [], failure: [] });
+      if (op.txn.success.length > maxTxnOps || (op.txn.failure?.length ?? 0) > maxTxnOps) checkTxn(op.txn);
+      const branches = [checkOps(op.txn.success), checkOps(op.txn.failure ?? [])];
+      // Only one branch is applied: they may put the same key.
+      const here = new Set(branches.flatMap((branch) => [...branch.puts]));
+      for (const key of here) {
+        if (puts.has(key)) throw duplicateKey(key);
+        puts.add(key);
+      }
+      for (const branch of branches) deletes.push(...branch.deletes);
     }
-    checkKey(op.key);
-    if (op.type === "delete") {
-      if (op.end !== undefined) checkEnd(op.end);
-      continue;
-    }
-    if (op.value.length > maxValueBytes) {
-      throw datastoreError(
-        "DATASTORE_TOO_LARGE",
-        `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
-      );
-    }
-    if (put.has(op.key)) throw duplicateKey(op.key);
-    put.add(op.key);
   }
-  if (put.size === 0) return;
-  for (const op of ops) {
-    if (op.type !== "delete") continue;
-    for (const key of put) if (inRange(key, op.key, op.end)) throw duplicateKey(key);
-  }
+  if (puts.size === 0) return { puts, deletes };
+  for (const op of deletes) for (const key of puts) if (inRange(key, op.key, op.end)) throw duplicateKey(key);
+  return { puts, deletes };
 }
 
 function inRange(key: Key, start: Key, end: Key | undefined): boolean {

@@ -1,5 +1,6 @@
 // A transaction against the engine: compares, then the ops in order, all writes at one revision. Synchronous, and all
 // or nothing: what cannot be applied is rolled back. Knows nothing of durability; the store decides when it is seen.
+import { Buffer } from "node:buffer";
 import {
   revision as asRevision,
   type Compare,
@@ -8,6 +9,7 @@ import {
   type OpResult,
   type RangeOptions,
   type RangeResult,
+  type Revision,
   type WatchEvent,
 } from "../backend.ts";
 import { compactedRevision, datastoreError, futureRevision, leaseNotFound } from "../errors.ts";
@@ -39,9 +41,55 @@ export function nothingApplied(): Applied {
 }
 
 export function holds(engine: Engine, compare: Compare): boolean {
-  const kv = engine.get(compare.key, Infinity);
-  const actual = kv ? compareTargets[compare.target](kv) : 0;
-  return compareOps[compare.op](actual, compare.value);
+  const found =
+    compare.end === undefined
+      ? [engine.get(compare.key, Infinity)].filter((kv) => kv !== undefined)
+      : engine.range(compare.key, compare.end, Infinity, 0, compare.target !== "value");
+  if (compare.target === "value") {
+    const wanted = compare.value;
+    return found.length > 0 && found.every((kv) => compareOps[compare.op](Buffer.compare(kv.value, wanted), 0));
+  }
+  const { op, target, value } = compare;
+  if (found.length === 0) return compareOps[op](0, value);
+  return found.every((kv) => compareOps[op](compareTargets[target](kv), value));
+}
+
+/** Which way each nested transaction goes: judged before anything is applied, as in etcd. */
+type Paths = Map<Op, boolean>;
+
+function choosePaths(engine: Engine, ops: readonly Op[], paths: Paths): Paths {
+  for (const op of ops) {
+    if (op.type !== "txn") continue;
+    const succeeded = op.txn.compares.every((compare) => holds(engine, compare));
+    paths.set(op, succeeded);
+    choosePaths(engine, branchOf(op, succeeded), paths);
+  }
+  return paths;
+}
+
+const branchOf = (op: Extract<Op, { type: "txn" }>, succeeded: boolean): readonly Op[] =>
+  succeeded ? op.txn.success : (op.txn.failure ?? []);
+
+/** What could not be applied, found before anything is. */
+function checkApplicable(deps: TransactionDeps, ops: readonly Op[], head: number, paths: Paths): void {
+  for (const op of ops) {
+    if (op.type === "txn") checkApplicable(deps, branchOf(op, paths.get(op) === true), head, paths);
+    else if (op.type === "range") checkRevision(deps, op.range, head);
+    else if (op.type === "put") {
+      if ((op.keepValue || op.keepLease) && !deps.engine.get(op.key, Infinity)) {
+        throw datastoreError("DATASTORE_KEY_NOT_FOUND", "a key whose value or lease is to be kept is not there", {
+          key: op.key,
+        });
+      }
+      if (op.lease && !deps.leases.has(op.lease)) throw leaseNotFound(op.lease);
+    }
+  }
+}
+
+/** Every op of a transaction with those nested in it, whatever way they go. */
+export function flatOps(ops: readonly Op[]): readonly Op[] {
+  if (!ops.some((op) => op.type === "txn")) return ops;
+  return ops.flatMap((op) => (op.type === "txn" ? flatOps([...op.txn.success, ...(op.txn.failure ?? [])]) : [op]));
 }
 
 /** Applies ops at the revision after `head`. Without events nothing was written and the revision is not used. */
@@ -49,11 +97,10 @@ export function applyOps(deps: TransactionDeps, ops: readonly Op[], head: number
   const { engine, leases } = deps;
   const at = head + 1;
   const applied = nothingApplied();
-  for (const op of ops) {
-    if (op.type === "put" && op.lease && !leases.has(op.lease)) throw leaseNotFound(op.lease);
-  }
+  const paths = choosePaths(engine, ops, new Map());
+  checkApplicable(deps, ops, head, paths);
   try {
-    for (const op of ops) applied.results.push(applyOp(deps, op, at, applied));
+    for (const op of ops) applied.results.push(applyOp(deps, op, at, applied, paths));
   } catch (error) {
     if (applied.events.length > 0) engine.rollback(head);
     for (const lease of applied.leases) leases.unmarkLogged(lease.id);
@@ -68,10 +115,9 @@ export function applyOps(deps: TransactionDeps, ops: readonly Op[], head: number
 
 /** Reads at `newest`, or at the revision asked for, where `current` is the newest that may be asked for. */
 export function readRange(deps: TransactionDeps, options: RangeOptions, newest: number, current: number): RangeResult {
-  const { engine, compacted } = deps;
+  const { engine } = deps;
   const asked = options.revision ?? 0;
-  if (asked > current) throw futureRevision(asked, current);
-  if (asked !== 0 && asked < compacted) throw compactedRevision(asked, compacted);
+  checkRevision(deps, options, current);
   const at = asked === 0 ? newest : asked;
   const revision = asRevision(current);
   const limit = options.limit ?? 0;
@@ -86,7 +132,21 @@ export function readRange(deps: TransactionDeps, options: RangeOptions, newest: 
   return { kvs, count, more: count > kvs.length, revision };
 }
 
-function applyOp(deps: TransactionDeps, op: Op, at: number, applied: Applied): OpResult {
+function checkRevision(
+  { compacted }: TransactionDeps,
+  { revision: asked = 0 as Revision }: RangeOptions,
+  current: number,
+): void {
+  if (asked > current) throw futureRevision(asked, current);
+  if (asked !== 0 && asked < compacted) throw compactedRevision(asked, compacted);
+}
+
+function applyOp(deps: TransactionDeps, op: Op, at: number, applied: Applied, paths: Paths): OpResult {
+  if (op.type === "txn") {
+    const succeeded = paths.get(op) === true;
+    const results = branchOf(op, succeeded).map((inner) => applyOp(deps, inner, at, applied, paths));
+    return { type: "txn", succeeded, results };
+  }
   if (op.type === "put") return put(deps, op, at, applied);
   if (op.type === "delete") return remove(deps.engine, op, at, applied);
   const current = applied.events.length > 0 ? at : at - 1;
@@ -99,21 +159,22 @@ function put(
   at: number,
   applied: Applied,
 ): OpResult {
-  const lease = op.lease ?? 0;
   const logged = (op.class ?? "durable") === "durable";
   const previous = engine.get(op.key, Infinity);
+  const lease = op.keepLease ? previous!.lease : (op.lease ?? 0);
+  const value = op.keepValue ? previous!.value : op.value;
   const sub = applied.events.length;
-  engine.put(op.key, op.value, at, sub, lease, logged);
+  engine.put(op.key, value, at, sub, lease, logged);
   const kv: KeyValue = {
     key: op.key,
-    value: op.value,
+    value,
     createRevision: previous ? previous.createRevision : asRevision(at),
     modRevision: asRevision(at),
     version: (previous?.version ?? 0) + 1,
     lease,
   };
   applied.events.push({ type: "put", kv, prevKv: previous });
-  applied.bytes += op.key.length + op.value.length;
+  applied.bytes += op.key.length + value.length;
   if (logged) {
     if (lease !== 0 && leases.markLogged(lease)) applied.leases.push(leases.describe(lease));
     applied.records.push(toRecord(kv, sub, loggedFlag));
@@ -162,7 +223,7 @@ export function toRecord(kv: KeyValue, sub: number, flags: number): LogRecord {
   };
 }
 
-const compareTargets: Readonly<Record<Compare["target"], (kv: KeyValue) => number>> = {
+const compareTargets: Readonly<Record<Exclude<Compare["target"], "value">, (kv: KeyValue) => number>> = {
   mod: (kv) => kv.modRevision,
   create: (kv) => kv.createRevision,
   version: (kv) => kv.version,
