@@ -13,7 +13,7 @@ import { requirePort } from "#scripts/dev/host.ts";
 import { ensureKubectl } from "#scripts/dev/kubectl.ts";
 import { run } from "#scripts/run-command.ts";
 import { main, seconds, UserError } from "#scripts/stages.ts";
-import { markers } from "./console.ts";
+import { kubeconfigBegin, kubeconfigEnd, markers } from "./console.ts";
 import { buildCommand, Device, type DroppedFiles, dropFiles, imageOf } from "./device.ts";
 import { createDisk } from "./disk.ts";
 import { type Flow, findFlow, flows } from "./machines.ts";
@@ -74,7 +74,14 @@ async function runDevice(
   options: { folder: string; disk: string; apiPort: number; memoryMib: number | undefined },
 ): Promise<void> {
   console.log(`--- ${flow.name}: power on (Ctrl-C switches it off)`);
-  const device = await Device.start({ flow, ...options, onLine: (line) => console.log(line) });
+  // The kubeconfig passes over the console too; nobody wants to read it there.
+  let isHidden = false;
+  const onLine = (line: string) => {
+    if (line.includes(kubeconfigBegin)) isHidden = true;
+    if (!isHidden) console.log(line);
+    if (line.includes(kubeconfigEnd)) isHidden = false;
+  };
+  const device = await Device.start({ flow, ...options, onLine });
   const stopping = new AbortController();
   const onInterrupt = () => {
     if (stopping.signal.aborted) {

@@ -74,6 +74,8 @@ export class Vm {
     this.files = files;
     this.#child = spawn(options.flow.emulator, qemuArguments(options.flow, { ...options, files }), {
       stdio: ["ignore", "pipe", "pipe"],
+      // Ctrl-C in the terminal is for the runner, which switches the device off in order.
+      detached: true,
     });
     this.pid = this.#child.pid ?? 0;
     const killChild = () => this.#child.kill("SIGKILL");
