@@ -28,7 +28,7 @@ function setup(probes: Partial<Container>, status?: Pod["status"]) {
     onUnhealthy: (_uid, _name, message) => seen.unhealthy.push(message),
   });
   subject.sync(pod, [running], "127.0.0.1");
-  return { clock, seen, subject, pod, running, view: () => subject.view(running, container) };
+  return { clock, seen, subject, pod, running, view: () => subject.view(running, pod) };
 }
 const exec = (extra: Partial<Probe> = {}): Probe =>
   ({ exec: { command: ["x"] }, periodSeconds: 10, ...extra }) as Probe;
@@ -83,11 +83,16 @@ describe("probes", () => {
       image: "",
       imageID: "",
     };
-    const { clock, seen, view } = setup(
+    const { clock, seen, subject, pod, running, view } = setup(
       { readinessProbe: exec({ failureThreshold: 1 }) },
       { containerStatuses: [known] },
     );
     expect(view().ready).toBe(true);
+    // The first status after a restart is told before the first probe is set up.
+    subject.forget("u");
+    expect(view()).toMatchObject({ started: true, ready: true });
+    expect(subject.view({ ...running, id: "c2" }, pod).ready).toBe(false);
+    subject.sync(pod, [running], "127.0.0.1");
     seen.exitCode = 1;
     await clock.advance(10_000);
     expect(view().ready).toBe(false);

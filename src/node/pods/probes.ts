@@ -44,11 +44,8 @@ export class Probes {
     this.#deps = deps;
   }
 
-  view(container: ObservedContainer, spec: Container | undefined): ProbeView {
-    const watched = this.#containers.get(container.id);
-    if (watched) return watched;
-    // Not known yet: what has no probe of a kind passes it.
-    return { started: !spec?.startupProbe, ready: !spec?.readinessProbe && !spec?.startupProbe };
+  view(container: ObservedContainer, pod: Pod): ProbeView {
+    return this.#containers.get(container.id) ?? viewBefore(container, specOf(pod, container.name), pod);
   }
 
   /** Probes exactly the running containers of the pod. `ip` is where its servers listen. */
@@ -56,20 +53,12 @@ export class Probes {
     const podUid = pod.metadata.uid ?? "";
     const ids = new Set(running.map((c) => c.id));
     for (const [id, watched] of this.#containers) if (watched.podUid === podUid && !ids.has(id)) this.#end(id, watched);
-    const specs = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
-    const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
     for (const observed of running) {
       if (this.#containers.has(observed.id)) continue;
-      const spec = specs.find((c) => c.name === observed.name);
+      const spec = specOf(pod, observed.name);
       if (!spec) continue;
-      // A container taken over from an earlier run keeps its word until a probe says otherwise, so that no endpoint flaps.
-      const known = statuses.find((s) => s.containerID === `containerd://${observed.id}`);
-      const watched: Watched = {
-        podUid,
-        abort: new AbortController(),
-        started: !spec.startupProbe || known?.started === true,
-        ready: (!spec.readinessProbe && !spec.startupProbe) || known?.ready === true,
-      };
+      const before = viewBefore(observed, spec, pod);
+      const watched: Watched = { podUid, abort: new AbortController(), ...before };
       this.#containers.set(observed.id, watched);
       for (const kind of kinds) {
         const probe = probeOf(spec, kind);
@@ -80,7 +69,7 @@ export class Probes {
           kind,
           probe,
           target,
-          known !== undefined,
+          toldStatus(observed, pod) !== undefined,
           pod.spec.terminationGracePeriodSeconds,
         );
         this.#loops.add(loop);
@@ -169,4 +158,25 @@ export class Probes {
     watched.failed = kind;
     return true;
   }
+}
+
+const specOf = (pod: Pod, name: string): Container | undefined =>
+  [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])].find((c) => c.name === name);
+
+/** What the API was told about this very container, by this run or one before. */
+const toldStatus = (container: ObservedContainer, pod: Pod) =>
+  [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].find(
+    (s) => s.containerID === `containerd://${container.id}`,
+  );
+
+/**
+ * Before the first probe: what has no probe of a kind passes it, and a container taken over from an earlier run keeps its
+ * word until a probe says otherwise, so that no endpoint flaps.
+ */
+function viewBefore(container: ObservedContainer, spec: Container | undefined, pod: Pod): ProbeView {
+  const told = toldStatus(container, pod);
+  return {
+    started: !spec?.startupProbe || told?.started === true,
+    ready: (!spec?.readinessProbe && !spec?.startupProbe) || told?.ready === true,
+  };
 }

@@ -182,11 +182,12 @@ export class PodWorker {
 
   #plan(observed: PodObservation): Plan {
     const { clock, probes } = this.#context;
+    const pod = this.#pod;
     return planPod({
       pod: this.pod,
       nowMs: clock.now(),
       observed,
-      probe: (c) => probes.view(c, this.#specOf(c.name)),
+      probe: (c) => probes.view(c, pod),
       backOffMs: (name, finishedAtMs) => this.#crashes.delayMs(name, finishedAtMs),
       holdUntilMs: (name) =>
         name === sandboxHold ? this.#sandboxHold.untilMs : (this.#holds.get(name)?.retryAtMs ?? 0),
@@ -360,7 +361,7 @@ export class PodWorker {
       pod: { ...this.#pod, status: mergeForeign(this.#told, this.#pod.status) },
       observed,
       plan: { ...plan, waiting: this.#waiting(plan) },
-      probe: (c: ObservedContainer) => probes.view(c, this.#specOf(c.name)),
+      probe: (c: ObservedContainer) => probes.view(c, this.#pod),
       hostIp: nodeIp,
       nowMs: clock.now(),
       terminationMessage: (c) => this.#words.get(c.id) ?? "",
