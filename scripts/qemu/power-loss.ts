@@ -1,0 +1,273 @@
+// `npm run test:power-loss`: power lost at random moments. Every write and flush of a disk at work is recorded; from the
+// record images are made as the disk may be after a cut: what was flushed is there, the rest kept, dropped, reordered or
+// torn at 512 bytes. Each is checked off-line, some are started again, and the same with flushes forgotten must be seen
+// to lose something, or the test proves nothing.
+//
+//   npm run test:power-loss [-- --source host|image --images 1000 --boots 20 --seed N --seconds 45 --recording FOLDER]
+//
+// source "image": the built image in QEMU, recorded from power-on, boots are boots of the whole image to "node ready".
+// source "host": this kernel's ext4 and mote's server (power-loss-record.ts); a boot is a mount and a start of the server.
+import { existsSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { messageOf } from "#base/errors.ts";
+import { run } from "#scripts/run-command.ts";
+import { main, seconds, UserError } from "#scripts/stages.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { checkImage, fileVersions } from "./power-loss-check.ts";
+import { openReader, Replayer, type Window } from "./power-loss-disk.ts";
+import { type CrashPlan, planCrash, planOf } from "./power-loss-images.ts";
+import { type LogEntry, parseLog, type ReadAt } from "./power-loss-log.ts";
+import { HostServer, type Recording, recordOnHost } from "./power-loss-record.ts";
+import { type Expectation, judgeObjects, readObjects, seenRevisionAt } from "./power-loss-workload.ts";
+
+interface Numbered {
+  readonly number: number;
+  readonly plan: CrashPlan;
+}
+
+interface Run {
+  readonly recording: Recording;
+  readonly entries: readonly LogEntry[];
+  readonly readLog: ReadAt;
+  /** Images are made and thrown away here. */
+  readonly scratch: string;
+  readonly versions: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+const counts = { passed: 0, failed: 0 };
+/** More of the same tells no more. */
+const maxShown = 20;
+
+async function recordingIn(folder: string, reuse: boolean, secondsLong: number, seed: number): Promise<Recording> {
+  const description = join(folder, "recording.json");
+  if (reuse) {
+    if (!existsSync(description)) throw new UserError(`${folder} holds no recording`);
+    return JSON.parse(readFileSync(description, "utf8")) as Recording;
+  }
+  await rm(folder, { recursive: true, force: true });
+  const say = (what: string) => console.log(`recording: ${what}`);
+  const recording = await recordOnHost({ folder, seconds: secondsLong, random: seededRandom(seed), say });
+  writeFileSync(description, JSON.stringify(recording));
+  return recording;
+}
+
+/** Memory when there is plenty: images live for a fraction of a second. */
+function scratchRoot(): string {
+  const memory = "/dev/shm";
+  const neededBytes = 2 * 1024 ** 3;
+  if (existsSync(memory)) {
+    const { bavail, bsize } = statfsSync(memory);
+    if (bavail * bsize > neededBytes) return memory;
+  }
+  return resolve("build/power-loss");
+}
+
+function plansOf(run: Run, count: number, seed: number, ignoreFlushes: boolean): Numbered[] {
+  // A cut of a control that forgets flushes has to be where something was acknowledged.
+  const from = ignoreFlushes ? Math.min(run.recording.setUpAt, run.entries.length) : 0;
+  return Array.from({ length: count }, (_, number) => {
+    const random = seededRandom(seed * 1_000 + number);
+    return { number, plan: planCrash(run.entries, { random, from, ignoreFlushes }) };
+  }).sort((a, b) => a.plan.durableUntil - b.plan.durableUntil || a.number - b.number);
+}
+
+const replayerOf = (run: Run, window: Window = run.recording.window): Promise<Replayer> =>
+  Replayer.open({
+    baseFile: run.recording.baseFile,
+    workFile: join(run.scratch, "work.img"),
+    entries: run.entries,
+    readLog: run.readLog,
+    window,
+  });
+
+function expectationAt(run: Run, cut: number): Expectation {
+  const { changes, sightings } = run.recording.workload;
+  return { changes, seenRevision: seenRevisionAt(sightings, cut), cut };
+}
+
+/** Contents of the files of the set-up; of those that never change while we look. */
+async function collectVersions(run: Run): Promise<Map<string, ReadonlySet<string>>> {
+  const { entries, recording } = run;
+  const versions = new Map<string, Set<string>>();
+  const replayer = await replayerOf(run);
+  const image = join(run.scratch, "image.img");
+  const span = entries.length - recording.setUpAt;
+  for (const share of [0, 0.3, 0.6, 1]) {
+    const cut = recording.setUpAt + Math.floor(span * share);
+    await replayer.make(planOf(entries, { cut, durableUntil: cut, kind: "kept", random: seededRandom(1) }), image);
+    for (const [path, hash] of await fileVersions(image, join(run.scratch, "files"))) {
+      const known = versions.get(path);
+      if (known) known.add(hash);
+      // What comes later than the set-up is not of it.
+      else if (share === 0) versions.set(path, new Set([hash]));
+    }
+  }
+  replayer.close();
+  for (const [path, hashes] of versions) if (hashes.size > 1) versions.delete(path);
+  if (versions.size === 0) throw new UserError("the recording shows no file that has to be whole");
+  return versions;
+}
+
+async function check(run: Run, replayer: Replayer, plan: CrashPlan) {
+  const image = join(run.scratch, "image.img");
+  await replayer.make(plan, image);
+  const { recording } = run;
+  return checkImage({
+    image,
+    folder: join(run.scratch, "files"),
+    expected: expectationAt(run, plan.cut),
+    isFormatted: plan.cut >= recording.formattedAt,
+    isSetUp: plan.cut >= recording.setUpAt,
+    files: run.versions,
+  });
+}
+
+async function checkAll(run: Run, plans: readonly Numbered[]): Promise<void> {
+  const replayer = await replayerOf(run);
+  const startedMs = performance.now();
+  const sums = { withLoss: 0, lostWrites: 0 };
+  const kinds = new Map<string, number>();
+  for (const [index, { number, plan }] of plans.entries()) {
+    const result = await check(run, replayer, plan);
+    if (plan.lostWrites > 0) sums.withLoss++;
+    sums.lostWrites += plan.lostWrites;
+    kinds.set(plan.kind, (kinds.get(plan.kind) ?? 0) + 1);
+    judge(result.problems, `image ${number}, ${describe(plan)}`);
+    if ((index + 1) % 100 === 0 || index + 1 === plans.length) {
+      const each = (performance.now() - startedMs) / (index + 1);
+      console.log(
+        `checked ${index + 1} of ${plans.length} images, ${counts.failed} failed, ${Math.round(each)} ms each`,
+      );
+    }
+  }
+  replayer.close();
+  if (plans.length === 0) return;
+  console.log(`fates: ${[...kinds].map(([kind, n]) => `${n} ${kind}`).join(", ")}`);
+  console.log(`${sums.withLoss} images lack writes, ${sums.lostWrites} in all`);
+}
+
+const describe = (plan: CrashPlan): string =>
+  `cut at ${plan.cut}, durable until ${plan.durableUntil}, ${plan.kind}, ${plan.lostWrites} writes lost`;
+
+function judge(problems: readonly string[], what: string): void {
+  if (problems.length === 0) {
+    counts.passed++;
+    return;
+  }
+  counts.failed++;
+  if (counts.failed > maxShown) return;
+  console.log(`FAILED ${what}`);
+  for (const problem of problems.slice(0, 5)) console.log(`    ${problem}`);
+  if (problems.length > 5) console.log(`    and ${problems.length - 5} more`);
+}
+
+async function bootAll(run: Run, plans: readonly Numbered[]): Promise<void> {
+  const replayer = await replayerOf(run);
+  for (const [index, { number, plan }] of plans.entries()) {
+    const image = join(run.scratch, "image.img");
+    await replayer.make(plan, image);
+    const startedMs = performance.now();
+    const problems = await bootOnHost(run, plan, image).catch((error: unknown) => [messageOf(error)]);
+    judge(problems, `boot ${number}, ${describe(plan)}`);
+    const said = problems.length === 0 ? "ready, all there" : "FAILED";
+    console.log(
+      `boot ${index + 1} of ${plans.length}: ${describe(plan)}: ${said} (${seconds(performance.now() - startedMs)})`,
+    );
+  }
+  replayer.close();
+}
+
+/** The kernel replays the journal, mote's server starts on what is there and serves it. */
+async function bootOnHost(run_: Run, plan: CrashPlan, image: string): Promise<string[]> {
+  const mountPoint = join(run_.scratch, "mnt");
+  await mkdir(mountPoint, { recursive: true });
+  await run("mount", ["-o", "loop,noatime", image, mountPoint]);
+  try {
+    const server = await HostServer.start(mountPoint, join(run_.scratch, "run"));
+    try {
+      return judgeObjects(await readObjects(server.transport), expectationAt(run_, plan.cut));
+    } finally {
+      await server.kill("SIGKILL");
+    }
+  } finally {
+    await run("umount", [mountPoint]);
+  }
+}
+
+/** The same checks on a disk that lies about its flushes: they have to find something. */
+async function controlAll(run: Run, plans: readonly Numbered[]): Promise<void> {
+  if (plans.length === 0) return;
+  const replayer = await replayerOf(run);
+  let caught = 0;
+  let example = "";
+  for (const { plan } of plans) {
+    const { problems } = await check(run, replayer, plan);
+    if (problems.length === 0) continue;
+    caught++;
+    example ||= problems[0]!;
+  }
+  replayer.close();
+  judge(caught > 0 ? [] : ["nothing is found amiss although flushes are ignored"], "positive control");
+  console.log(
+    `positive control: ${caught} of ${plans.length} images with forgotten flushes were found out, e.g. ${example}`,
+  );
+}
+
+await main(async () => {
+  const { values } = parseArgs({
+    options: {
+      source: { type: "string", default: "host" },
+      images: { type: "string", default: "1000" },
+      boots: { type: "string", default: "20" },
+      controls: { type: "string", default: "40" },
+      seed: { type: "string" },
+      seconds: { type: "string", default: "45" },
+      recording: { type: "string" },
+    },
+  });
+  const seed = Number(values.seed ?? Date.now() % 1_000_000);
+  const count = (text: string, name: string) => {
+    const number = Number(text);
+    if (!Number.isInteger(number) || number < 0) throw new UserError(`--${name} ${text} is not a number of things`);
+    return number;
+  };
+  const images = count(values.images, "images");
+  const boots = count(values.boots, "boots");
+  const controls = count(values.controls, "controls");
+  if (values.source !== "host") throw new UserError(`--source ${values.source} is not allowed; use host`);
+  const startedMs = performance.now();
+  console.log(`seed ${seed}`);
+  const folder = resolve(values.recording ?? `build/power-loss/${values.source}`);
+  const recording = await recordingIn(folder, values.recording !== undefined, Number(values.seconds), seed);
+  const log = openReader(recording.logFile);
+  const { entries, sizeBytes } = parseLog(log.read);
+  const { changes, sightings } = recording.workload;
+  const flushes = entries.filter((entry) => entry.flush).length;
+  console.log(
+    `recorded: ${entries.length} entries, ${flushes} flushes, ${Math.round(sizeBytes / 1e6)} MB; ` +
+      `${changes.filter((change) => change.mark !== undefined).length} acknowledged changes, ${sightings.length} revisions seen`,
+  );
+  if (flushes < 10 || changes.length < 10) throw new UserError("the recording holds too little to prove anything");
+  const scratch = await mkdtemp(join(scratchRoot(), "mote-power-loss-"));
+  try {
+    const basis = { recording, entries, readLog: log.read, scratch, versions: new Map() };
+    const versions = await collectVersions(basis);
+    console.log(`files that must be whole: ${versions.size}`);
+    const all = { ...basis, versions };
+    await checkAll(all, plansOf(all, images, seed, false));
+    await bootAll(all, plansOf(all, boots, seed + 500_000, false));
+    await controlAll(all, plansOf(all, controls, seed + 700_000, true));
+  } finally {
+    log.close();
+    await rm(scratch, { recursive: true, force: true });
+  }
+  console.log(
+    `${counts.passed} passed, ${counts.failed} failed (${seconds(performance.now() - startedMs)}, seed ${seed})`,
+  );
+  if (counts.failed > 0) {
+    console.log(`again: npm run test:power-loss -- --recording ${folder} --seed ${seed} --images ${images}`);
+    process.exitCode = 1;
+  }
+});
