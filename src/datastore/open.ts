@@ -111,7 +111,7 @@ function releasing(store: Datastore, lock: ProcessLock): Datastore {
     compact: (revision) => store.compact(revision),
     revision: () => store.revision(),
     compactedRevision: () => store.compactedRevision(),
-    grantLease: (ttlSeconds, id) => store.grantLease(ttlSeconds, id),
+    grantLease: (ttlSeconds, id, durable) => store.grantLease(ttlSeconds, id, durable),
     keepAlive: (id) => store.keepAlive(id),
     revokeLease: (id) => store.revokeLease(id),
     leases: () => store.leases(),

@@ -258,7 +258,7 @@ class Store implements Datastore {
     return asRevision(this.#compacted);
   }
 
-  grantLease(ttlSeconds: number, id = 0): Promise<Lease> {
+  grantLease(ttlSeconds: number, id = 0, durable = false): Promise<Lease> {
     try {
       this.#mustBeWritable();
       if (!(ttlSeconds > 0 && ttlSeconds <= 9_000_000_000)) {
@@ -267,8 +267,16 @@ class Store implements Datastore {
       if (id !== 0 && this.#leases.has(id))
         throw datastoreError("DATASTORE_BAD_REQUEST", "lease already exists", { id });
       const granted = id !== 0 ? id : this.#leases.freeId(this.#head);
-      this.#leases.add(granted, Math.ceil(ttlSeconds), false);
-      return Promise.resolve(this.#leases.describe(granted));
+      this.#leases.add(granted, Math.ceil(ttlSeconds), durable);
+      const lease = this.#leases.describe(granted);
+      if (!durable) return Promise.resolve(lease);
+      return this.#enqueue({ ...nothingApplied(), leases: [lease] }, []).then(
+        () => lease,
+        (error: unknown) => {
+          this.#leases.remove(granted);
+          throw error;
+        },
+      );
     } catch (error) {
       return Promise.reject(error);
     }

@@ -84,14 +84,19 @@ export class RecordedFiles implements BlockFiles {
   syncFolderOf(): void {}
 
   /** What a disk holds after power was cut before event `cut`, and how many unflushed writes there were to lose. */
-  cut(cut: number, random: Random): { image: Map<string, Buffer>; unflushed: number } {
+  cut(
+    cut: number,
+    random: Random,
+    /** What was there before the record began. */
+    before: ReadonlyMap<string, Buffer> = new Map(),
+  ): { image: Map<string, Buffer>; unflushed: number } {
     const flushedUpTo = new Map<string, number>();
     for (const event of this.events.slice(0, cut)) {
       if (event.type === "flushed") flushedUpTo.set(event.path, Math.max(flushedUpTo.get(event.path) ?? 0, event.upTo));
     }
     // The mood of this cut: a disk that wrote nearly all of its cache, half of it, or nearly nothing.
     const keep = [0.95, 0.5, 0.05][Math.floor(random.float() * 3)]!;
-    const image = new Map<string, Buffer>();
+    const image = new Map<string, Buffer>([...before].map(([path, data]) => [path, Buffer.from(data)]));
     let unflushed = 0;
     this.events.slice(0, cut).forEach((event, i) => {
       if (event.type === "flushed") return;
@@ -107,15 +112,15 @@ export class RecordedFiles implements BlockFiles {
       }
       const safe = i < (flushedUpTo.get(event.path) ?? 0);
       if (!safe) unflushed++;
-      const before = image.get(event.path) ?? Buffer.alloc(0);
+      const content = image.get(event.path) ?? Buffer.alloc(0);
       if (event.type === "truncate") {
-        if (safe || random.float() < keep) image.set(event.path, resized(before, event.size));
+        if (safe || random.float() < keep) image.set(event.path, resized(content, event.size));
       } else if (safe) {
-        image.set(event.path, written(before, event.position, event.data));
+        image.set(event.path, written(content, event.position, event.data));
       } else {
         image.set(
           event.path,
-          torn(before, event.position, event.data, () => random.float() < keep),
+          torn(content, event.position, event.data, () => random.float() < keep),
         );
       }
     });

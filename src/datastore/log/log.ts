@@ -30,12 +30,25 @@ export interface LogState {
   readonly newest: number;
 }
 
+/** What damage to the files has cost. */
+export interface DamageReport {
+  /** Keys whose newest record is gone and of which there is no other. At most a thousand. */
+  readonly lostKeys: readonly string[];
+  /** Keys that went back to an older version, or came back, for the same reason. */
+  readonly revertedKeys: readonly string[];
+  readonly damagedRecords: number;
+  /** Parts of the file that cannot be read at all: what they held is not known. */
+  readonly unreadablePages: number;
+  /** Where the damaged file is kept. */
+  readonly setAside: string;
+}
+
 export interface DatastoreLog {
   /**
-   * Once, first: hands every record to `visit` in order; its value holds only within that call. Damaged records are left
-   * out and logged by name.
+   * First: opens, and hands every record in order to what `start` returns; a record's value holds only within that call.
+   * When damage is found and mended on the way, `start` is called again and everything comes once more.
    */
-  load(visit: (record: LogRecord) => void): Promise<LogState>;
+  load(start: () => (record: LogRecord) => void): Promise<LogState>;
   /**
    * Resolves when the batch is on the medium. Rejects with DATASTORE_FULL (nothing was written, the log goes on) or
    * DATASTORE_FLUSH_FAILED (unknown; only `recover` may be called next). One call at a time.

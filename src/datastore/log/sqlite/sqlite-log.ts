@@ -13,11 +13,14 @@ import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Counter, Metrics } from "#base/metrics.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
+import { maxKeyBytes } from "../../backend.ts";
 import { loggedFlag } from "../../engine/engine.ts";
 import { datastoreError } from "../../errors.ts";
-import type { DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
+import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
 import { Database, type Statement, sqliteFull } from "./database.ts";
 import { checksum, checksumScratch, frameBytes, pageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
+import { scanWal } from "./page-source.ts";
+import { damage, finishExchange, isMendable, rebuild } from "./rebuild.ts";
 import { Reserve, reservePath } from "./reserve.ts";
 import { instantiateSqlite, type SqliteModule } from "./sqlite-module.ts";
 import { installVfs, type Vfs } from "./vfs.ts";
@@ -35,6 +38,10 @@ const spaceCheckMs = 1000;
 /** Of the reserve, one batch may take so much: the rest is for the deletions that will come. */
 const reserveShare = 4;
 const walHeaderBytes = 32;
+/** More revisions than one append can have. */
+const tornRevisions = 2048;
+/** Compacted or reserved revisions that are so far ahead of every record are none; heartbeats alone take a block a day. */
+const maxAhead = 2 ** 40;
 
 export interface SqliteLogOptions {
   readonly path: string;
@@ -54,6 +61,8 @@ export interface SqliteLogDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics?: Metrics | undefined;
+  /** Told once of what damage to the files has cost. */
+  readonly damaged?: ((report: DamageReport) => void) | undefined;
 }
 
 interface Connection {
@@ -69,7 +78,7 @@ interface Connection {
   readonly dropLease: Statement;
 }
 
-/** Opens or creates the file. The caller holds the process lock. */
+/** `load` opens or creates the file. The caller holds the process lock. */
 export function openSqliteLog(options: SqliteLogOptions, deps: SqliteLogDeps): DatastoreLog {
   return new SqliteLog(options, deps);
 }
@@ -98,7 +107,6 @@ class SqliteLog implements DatastoreLog {
     this.#options = options;
     this.#deps = deps;
     this.#sqlite = this.#instantiate();
-    this.#open = this.#connect();
     this.#writtenBytes = deps.metrics?.counter(
       "mote_datastore_written_bytes_total",
       "Bytes written to the datastore's files.",
@@ -107,25 +115,54 @@ class SqliteLog implements DatastoreLog {
       "mote_datastore_flushes_total",
       "Flushes of the datastore's files to the medium.",
     );
-    this.#count(this.#open.vfs);
     const { path, files, reserveBytes = 0 } = options;
     this.#reserve = new Reserve({ path: reservePath(path), bytes: reserveBytes, files });
-    if (reserveBytes > 0 && !this.#reserve.held) this.#lookForSpace();
   }
 
   get full(): boolean {
     return this.#full;
   }
 
-  load(visit: (record: LogRecord) => void): Promise<LogState> {
-    const { db } = this.#connection();
+  async load(start: () => (record: LogRecord) => void): Promise<LogState> {
+    const { path, files, reserveBytes = 0 } = this.#options;
+    finishExchange(path, files);
+    const wal = scanWal(this.#walPath, files);
+    let state: LogState;
+    try {
+      if (wal.damaged) throw damage("the write-ahead log is damaged in its middle");
+      state = this.#read(start());
+    } catch (error) {
+      if (!isMendable(error)) throw error;
+      this.#disconnect("frozen");
+      this.#sqlite = this.#instantiate();
+      this.#deps.log.error("the datastore's file is damaged; what is sound is kept", { error: messageOf(error) });
+      const { clock, log } = this.#deps;
+      const create = (at: string) =>
+        new SqliteLog({ path: at, files, module: this.#options.module }, { clock, log: log.child({ rebuilt: true }) });
+      const report = await rebuild({ path, files, cause: error, create, log });
+      state = this.#read(start());
+      this.#deps.damaged?.(report);
+    }
+    this.#count(this.#connection().vfs);
+    if (reserveBytes > 0 && !this.#reserve.held) this.#lookForSpace();
+    if (!wal.torn) return state;
+    // Its number may have been seen on this disk by nobody but us; still it is not given out again.
+    this.#deps.log.info("the last write before the end was not whole and is left out");
+    return { ...state, reserved: Math.max(state.reserved, state.newest + tornRevisions) };
+  }
+
+  #read(visit: (record: LogRecord) => void): LogState {
+    this.#open ??= this.#connect();
+    const { db } = this.#open;
+    // A page that lost its count of rows would look like a shorter table.
+    const [checked] = db.run("PRAGMA quick_check(1)");
+    if (checked !== "ok") throw damage(checked ?? "no answer from quick_check");
     const meta = readMeta(db);
     const leases: LogLease[] = [];
     const leaseRows = db.prepare("SELECT id, ttl_seconds FROM lease");
     while (leaseRows.step()) leases.push({ id: leaseRows.integer(0), ttlSeconds: leaseRows.integer(1) });
     leaseRows.finalize();
     let newest = 0;
-    let damaged = 0;
     const rows = db.prepare("SELECT id, key, create_revision, version, lease, flags, crc, value FROM log ORDER BY id");
     while (rows.step()) {
       const id = rows.bigint(0);
@@ -139,25 +176,18 @@ class SqliteLog implements DatastoreLog {
         flags: rows.integer(5) | loggedFlag,
         value: rows.bytesView(7),
       };
-      newest = Math.max(newest, record.revision);
-      if (checksum(id, record, this.#scratch) !== rows.integer(6)) {
-        damaged++;
-        this.#deps.log.error("record of the datastore is damaged and left out", {
-          key: record.key.slice(0, 200),
-          revision: record.revision,
-        });
-        continue;
+      if (record.key.length > maxKeyBytes || checksum(id, record, this.#scratch) !== rows.integer(6)) {
+        throw damage(`the record of revision ${record.revision} fails its checksum`);
       }
+      newest = Math.max(newest, record.revision);
       visit(record);
     }
     rows.finalize();
-    if (damaged > 0) this.#deps.log.error("datastore has damaged records", { damaged });
-    return Promise.resolve({
-      compacted: meta.get("compacted") ?? 0,
-      reserved: meta.get("reserved") ?? 0,
-      leases,
-      newest,
-    });
+    const [compacted = 0, reserved = 0] = [meta.get("compacted"), meta.get("reserved")];
+    // Neither has a checksum; both stay near the newest revision.
+    if (Math.max(compacted, reserved) > newest + maxAhead)
+      throw damage("the revisions of the meta table are not possible");
+    return { compacted, reserved, leases, newest };
   }
 
   async append(batch: LogBatch): Promise<void> {

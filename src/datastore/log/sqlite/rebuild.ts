@@ -1,0 +1,119 @@
+// A damaged log becomes a sound one: what `salvage` finds is written to a new file, which takes the old one's place;
+// the old one is kept beside it. History ends there: every watcher lists again, for what was lost has no event.
+//
+//   state.db-rebuilt written and flushed -> state.db to state.db-damaged -> its WAL after it -> rebuilt to state.db
+//
+// After a crash between these steps `finishExchange` goes on where they stopped.
+import { AssertionError } from "#base/assert.ts";
+import { AppError, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { BlockFiles } from "#platform/block-file.ts";
+import { datastoreError } from "../../errors.ts";
+import { type DamageReport, type DatastoreLog, emptyBatch, type LogRecord } from "../log.ts";
+import { openPages } from "./page-source.ts";
+import { type Salvaged, salvage } from "./salvage.ts";
+
+/** SQLite's codes for trouble that another file of the same disk would have too. */
+const notTheFile: ReadonlySet<number> = new Set([7 /* NOMEM */, 10 /* IOERR */, 13 /* FULL */, 14 /* CANTOPEN */]);
+/** What was lost may have had newer revisions than what was found. */
+const lostRevisions = 1_000_000;
+const batchBytes = 1024 * 1024;
+
+export function damage(what: string): Error {
+  return datastoreError("DATASTORE_CORRUPT", what);
+}
+
+/** Whether reading failed because of what the file holds. */
+export function isMendable(error: unknown): boolean {
+  // A setting that SQLite refuses, because the header says that the file is of another kind.
+  if (error instanceof AssertionError) return true;
+  if (!(error instanceof AppError)) return false;
+  if (error.code === "SQLITE_ERROR") return !notTheFile.has(Number(error.details["sqlite"]) & 0xff);
+  return error.code === "DATASTORE_CORRUPT" || error.code === "DATASTORE_FORMAT";
+}
+
+export interface RebuildOptions {
+  readonly path: string;
+  readonly files: BlockFiles;
+  /** Why the file could not be used as it is. */
+  readonly cause: unknown;
+  /** A new log at another path. */
+  readonly create: (path: string) => DatastoreLog;
+  readonly log: Logger;
+}
+
+/** Rejects with `cause` when there is nothing of ours in the file. */
+export async function rebuild({ path, files, cause, create, log: logger }: RebuildOptions): Promise<DamageReport> {
+  const source = openPages(path, files);
+  try {
+    const found = salvage(source);
+    // Nothing of ours: a foreign file is not touched.
+    if (found.rows.length === 0 || isNewer(found)) throw cause;
+    const target = `${path}-rebuilt`;
+    for (const leftover of [target, `${target}-wal`]) if (files.exists(leftover)) files.remove(leftover);
+    const log = create(target);
+    await log.load(() => () => {});
+    const newest = new Map(found.damaged.map(({ key }) => [key, 0]));
+    let head = 0;
+    let batch: LogRecord[] = [];
+    let bytes = 0;
+    for (const row of found.rows) {
+      const record = row.read();
+      head = Math.max(head, record.revision);
+      if (newest.has(record.key)) newest.set(record.key, record.revision);
+      batch.push(record);
+      bytes += record.value.length + record.key.length;
+      if (bytes < batchBytes) continue;
+      await log.append({ ...emptyBatch, records: batch });
+      [batch, bytes] = [[], 0];
+    }
+    const reserve = Math.max(head, trusted(found, "reserved", head), trusted(found, "compacted", head)) + lostRevisions;
+    await log.append({ ...emptyBatch, records: batch, leases: found.leases, reserve, compacted: reserve });
+    await log.close();
+    exchange(path, files);
+    const worse = found.damaged.filter(({ key, revision }) => newest.get(key)! < revision);
+    const report: DamageReport = {
+      lostKeys: unique(worse.filter(({ key }) => newest.get(key) === 0)),
+      revertedKeys: unique(worse.filter(({ key }) => newest.get(key) !== 0)),
+      damagedRecords: found.damagedRows,
+      unreadablePages: found.unreadablePages,
+      setAside: `${path}-damaged`,
+    };
+    logger.error("the datastore was rebuilt from what is sound", {
+      ...{ records: found.rows.length, damagedRecords: report.damagedRecords, unreadablePages: report.unreadablePages },
+      ...{ lost: report.lostKeys.slice(0, 20).join(" "), reverted: report.revertedKeys.slice(0, 20).join(" ") },
+      ...{ setAside: report.setAside, cause: messageOf(cause) },
+    });
+    return report;
+  } finally {
+    source.close();
+  }
+}
+
+/** Completes what a crash has interrupted; needs nothing else to have looked at the files. */
+export function finishExchange(path: string, files: BlockFiles): void {
+  if (files.exists(path) || !files.exists(`${path}-rebuilt`) || !files.exists(`${path}-damaged`)) return;
+  exchange(path, files);
+}
+
+function exchange(path: string, files: BlockFiles): void {
+  if (files.exists(path)) files.rename(path, `${path}-damaged`);
+  if (files.exists(`${path}-wal`)) files.rename(`${path}-wal`, `${path}-damaged-wal`);
+  files.rename(`${path}-rebuilt`, path);
+  files.syncFolderOf(path);
+}
+
+/** A format that is newer than ours by what it says, and not by a flipped bit, is not damage. */
+function isNewer(found: Salvaged): boolean {
+  const format = found.meta.get("format") ?? 1;
+  return format > 1 && format < 64;
+}
+
+function trusted(found: Salvaged, name: string, head: number): number {
+  const value = found.meta.get(name) ?? 0;
+  return value < head + 2 ** 40 ? value : 0;
+}
+
+function unique(records: readonly { readonly key: string }[]): string[] {
+  return [...new Set(records.map(({ key }) => key))];
+}
