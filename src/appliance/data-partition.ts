@@ -41,11 +41,12 @@ const minGrowthBytes = 1024 * 1024;
 export function planGrowth(facts: DiskFacts, newDiskGuid: string): Growth | undefined {
   const { disk, isRepair } = readTable(facts);
   const last = lastOf(disk);
-  const grown = growLastPartition(disk, Math.max(facts.sectors, disk.sectors));
+  if (facts.sectors < disk.sectors) {
+    throw new AppError("APPLIANCE_DISK", "the medium is smaller than its partition table says");
+  }
+  const grown = growLastPartition(disk, facts.sectors);
   const gained = (lastOf(grown).lastLba - last.lastLba) * facts.sectorBytes;
   if (gained < minGrowthBytes && !isRepair) return undefined;
-  if (grown.sectors > facts.sectors)
-    throw new AppError("APPLIANCE_DISK", "the medium is smaller than its partition table says");
   // Two media written from one image would otherwise carry the same name.
   const { primary, backup, backupLba } = encodeGpt({ ...grown, guid: isRepair ? disk.guid : newDiskGuid });
   return {
