@@ -14,6 +14,12 @@ if (major !== 20 || minor < 19) {
   process.exit(1);
 }
 
+// Before npm, whose packages hold native programs; build.config.ts has the same list for the rest.
+if (!["x64", "arm64", "arm"].includes(process.arch)) {
+  console.error(`error: this machine is ${process.arch}; mote runs on amd64, arm64 and armhf`);
+  process.exit(1);
+}
+
 try {
   accessSync(root, constants.W_OK);
   mkdirSync(join(root, "build", "scripts"), { recursive: true });
