@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import {
   closeSync,
   ftruncateSync,
@@ -10,8 +9,9 @@ import {
   writeSync,
 } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { hasCode } from "#base/errors.ts";
 import { readAt, writeAt } from "#platform/block-devices.ts";
-import { systemCommands } from "#platform/processes.ts";
+import { runChecked, systemCommands } from "#platform/processes.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { decodeGpt, encodeGpt, type GptDisk } from "#wire/gpt.ts";
 import { type DiskFacts, planGrowth, readFileSystem, superblockEnd, tableSectors } from "./data-partition.ts";
@@ -129,8 +129,8 @@ describe("file system", () => {
     expect(await look()).toEqual({ kind: "none", needsCheck: false, bytes: 0 });
     await formatData(path, systemCommands);
     expect(await look()).toEqual({ kind: "ext4", needsCheck: false, bytes: 16 * mib });
-    execFileSync("e2fsck", ["-f", "-n", path], { stdio: "pipe" });
-    execFileSync("tune2fs", ["-L", "", path], { stdio: "pipe" });
+    await runChecked(systemCommands, "e2fsck", ["-f", "-n", path]);
+    await runChecked(systemCommands, "tune2fs", ["-L", "", path]);
     expect((await look()).kind).toBe("unfinished");
     await formatData(path, systemCommands);
     // s_state: errors found.
@@ -149,14 +149,14 @@ describe("file system", () => {
     await writeAt(path, planGrowth(factsOf(disk), newGuid)!.writes);
     let said: string;
     try {
-      said = execFileSync("sfdisk", ["--verify", path], { encoding: "utf8", stdio: "pipe" });
+      said = await runChecked(systemCommands, "sfdisk", ["--verify", path]);
     } catch (error) {
       // Not installed here: the codec's own tests hold.
-      if ((error as { code?: string }).code === "ENOENT") return;
+      if (hasCode(error, "COMMAND_START")) return;
       throw error;
     }
     expect(said).toMatch(/No errors detected/);
-    const table = JSON.parse(execFileSync("sfdisk", ["--json", path], { encoding: "utf8" }));
+    const table = JSON.parse(await runChecked(systemCommands, "sfdisk", ["--json", path]));
     expect(table.partitiontable.partitions[1].size).toBe((5 * mib) / 512);
     expect(readFileSync(path).subarray(446 + 4, 446 + 5)).toEqual(Buffer.from([0x0c]));
   });

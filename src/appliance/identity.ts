@@ -14,9 +14,9 @@ export interface Identity {
   readonly machineId: string;
 }
 
-/** What vendors leave in when they forget to fill it in. */
+/** What vendors leave in when they forget to fill it in, without blanks. */
 const placeholders =
-  /^(0+|f+|x+|none|n\/?a|unknown|default( string)?|system serial number|chassis serial number|to be filled.*|not (specified|available|applicable)|0?123456789(abcdef)?|.{0,3})$/i;
+  /^(0+|f+|x+|none|n\/?a|unknown|default(string)?|(system|chassis)serialnumber|tobefilled.*|not(specified|available|applicable)|0?123456789(abcdef)?|.{0,3})$/i;
 
 /** The first candidate that is a number of this very board, without blanks and unprintable characters. */
 export function boardSerial(candidates: readonly (string | undefined)[]): string | undefined {

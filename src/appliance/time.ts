@@ -105,14 +105,19 @@ async function askAny(
   for (const server of servers) {
     const address = (await resolveHost(server))[0];
     if (signal.aborted) return undefined;
-    const offsetMs = address === undefined ? undefined : await ask(address, port, deps);
+    const offsetMs = address === undefined ? undefined : await ask(address, port, deps, signal);
     if (offsetMs !== undefined) return { server, offsetMs };
   }
   return undefined;
 }
 
 /** The offset, or undefined where no answer came in time. */
-async function ask(address: string, port: number, { clock, random }: TimeDeps): Promise<number | undefined> {
+async function ask(
+  address: string,
+  port: number,
+  { clock, random }: TimeDeps,
+  signal: AbortSignal,
+): Promise<number | undefined> {
   const nonce = random.bytes(8);
   const sentMs = clock.now();
   const stop = new AbortController();
@@ -129,7 +134,7 @@ async function ask(address: string, port: number, { clock, random }: TimeDeps): 
   });
   try {
     socket.send(encodeRequest(nonce), port, address);
-    await clock.sleep(answerTimeoutMs, stop.signal).catch(() => {});
+    await clock.sleep(answerTimeoutMs, AbortSignal.any([stop.signal, signal])).catch(() => {});
   } finally {
     await socket.close();
   }
