@@ -168,8 +168,11 @@ export interface Backend {
   revision(): Revision;
   /** The newest compacted revision: reads below or at it fail unless they ask for exactly it. */
   compactedRevision(): Revision;
-  /** Leases: keys attached to one vanish with it. `id` 0 lets the store choose. */
-  grantLease(ttlSeconds: number, id?: number): Promise<Lease>;
+  /**
+   * Leases: keys attached to one vanish with it. `id` 0 lets the store choose. A lease is durable with its first durable
+   * key, so that leases of memory-only keys cost no flush; `durable` has it flushed before the grant resolves.
+   */
+  grantLease(ttlSeconds: number, id?: number, durable?: boolean): Promise<Lease>;
   keepAlive(id: number): Promise<Lease>;
   revokeLease(id: number): Promise<void>;
   /** All that live, oldest first. */

@@ -2,12 +2,14 @@
 import { AppError, messageOf } from "#base/errors.ts";
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
+import { kineFlags } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { killAll } from "./killall.ts";
+import { runKine } from "./kine.ts";
 import { machine } from "./machine.ts";
 import { runServer } from "./server.ts";
 
@@ -40,6 +42,12 @@ const commands: readonly Command[] = [
       "stop every pod and containerd of this data folder and remove mote's networks (mote server must have ended)",
     flags: flagsNamed("config", "data-dir", "run-dir", "debug"),
     run: async (args) => killAll(await configFor(serverFlags, args)),
+  },
+  {
+    name: "kine",
+    summary: "run the datastore alone, behind the etcd v3 API",
+    flags: kineFlags,
+    run: (args) => runKine(args, process.env),
   },
   {
     name: "kubectl",

@@ -1,6 +1,8 @@
 // gRPC's framing and status rules without a transport: five-byte message prefix, timeouts, status and message trailers.
 // Compressed messages are refused (we never offer an encoding). Source: the gRPC over HTTP/2 protocol description.
 
+import { Buffer } from "node:buffer";
+
 export const grpcCodes = [
   "OK",
   "CANCELLED",
@@ -107,6 +109,21 @@ export function encodeTimeout(ms: number): string {
   return whole < 100_000_000 ? `${whole}m` : `${Math.min(99_999_999, Math.ceil(whole / 1000))}S`;
 }
 
+const timeoutUnitsMs: Readonly<Record<string, number>> = {
+  H: 3_600_000,
+  M: 60_000,
+  S: 1000,
+  m: 1,
+  u: 0.001,
+  n: 0.000_001,
+};
+
+/** The `grpc-timeout` header in milliseconds; undefined when it is not one. */
+export function decodeTimeout(text: string): number | undefined {
+  const [, digits, unit] = /^(\d{1,8})([HMSmun])$/.exec(text) ?? [];
+  return digits === undefined ? undefined : Number(digits) * timeoutUnitsMs[unit!]!;
+}
+
 /** The error that trailers stand for, or undefined for OK. */
 export function statusOf(headers: Readonly<Record<string, unknown>>): GrpcError | undefined {
   const raw = headers["grpc-status"];
@@ -117,6 +134,15 @@ export function statusOf(headers: Readonly<Record<string, unknown>>): GrpcError 
   const code = grpcCodes[Number(raw)] ?? "UNKNOWN";
   if (code === "OK") return undefined;
   return new GrpcError(code, decodeMessage(String(headers["grpc-message"] ?? "")) || code);
+}
+
+/** `grpc-message` as it goes into a header: what is not printable ASCII, and `%`, percent-encoded. */
+export function encodeMessage(text: string): string {
+  return text.replace(/[^ -$&-~]+/gu, (part) => {
+    // Through UTF-8 and back: a lone half of a surrogate pair has none.
+    const whole = Buffer.from(part).toString();
+    return encodeURIComponent(whole);
+  });
 }
 
 /** `grpc-message` is UTF-8, percent-encoded; what is not valid is kept as it came. */

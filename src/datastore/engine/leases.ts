@@ -90,8 +90,9 @@ export class LeaseTable {
     if (keys?.size === 0) this.#keys.delete(id);
   }
 
+  /** In order, so that they also go in order. */
   keysOf(id: number): Key[] {
-    return [...(this.#keys.get(id) ?? [])];
+    return [...(this.#keys.get(id) ?? [])].sort();
   }
 
   clearKeys(): void {

@@ -1,0 +1,204 @@
+// The answers that are many or large (key-values, ranges, transactions, watches) written straight into one gRPC frame:
+// sizes first, then bytes, so that a value moves once. All other messages go through the table codec.
+// Field numbers: wire/gen/etcd.ts. Invariant, held by a test: the bytes are those the table codec would write.
+import { Buffer } from "node:buffer";
+import { etcdTable } from "#wire/gen/etcd.ts";
+import { framePrefixBytes } from "#wire/grpc.ts";
+import { createWireCodec } from "#wire/protobuf.ts";
+import type { KeyValue, WatchEvent } from "../backend.ts";
+
+export const etcdCodec = createWireCodec(etcdTable);
+
+/** Who answers: in the header of every answer, the same for the life of a store. */
+export interface Identity {
+  readonly clusterId: number;
+  readonly memberId: number;
+  readonly raftTerm: number;
+}
+
+/** A message whose size is known before it is written. */
+export interface Part {
+  readonly size: number;
+  write(out: Buffer, at: number): number;
+}
+
+/** A frame that holds the message. */
+export function frameOf(message: Part): Uint8Array {
+  const out = Buffer.allocUnsafe(framePrefixBytes + message.size);
+  out[0] = 0;
+  out.writeUInt32BE(message.size, 1);
+  message.write(out, framePrefixBytes);
+  return out;
+}
+
+export function frameOfTable(name: string, value: object): Uint8Array {
+  const bytes = etcdCodec.encode(name, value);
+  return frameOf({ size: bytes.length, write: (out, at) => at + put(out, at, bytes) });
+}
+
+/** `identity` absent: the header of an answer within a transaction. */
+export function headerPart(revision: number, identity?: Identity): Part {
+  const { clusterId = 0, memberId = 0, raftTerm = 0 } = identity ?? {};
+  return message([
+    ...numberField(1, clusterId),
+    ...numberField(2, memberId),
+    ...numberField(3, revision),
+    ...numberField(4, raftTerm),
+  ]);
+}
+
+export interface RangeAnswer {
+  readonly kvs: readonly KeyValue[];
+  readonly keysOnly: boolean;
+  readonly more: boolean;
+  readonly count: number;
+}
+
+export const rangePart = (header: Part, { kvs, keysOnly, more, count }: RangeAnswer): Part =>
+  message([
+    field(1, header),
+    ...kvs.map((kv) => field(2, keyValuePart(kv, keysOnly))),
+    ...numberField(3, more ? 1 : 0),
+    ...numberField(4, count),
+  ]);
+
+export const putPart = (header: Part, prevKv: KeyValue | undefined): Part =>
+  message([field(1, header), ...(prevKv ? [field(2, keyValuePart(prevKv, false))] : [])]);
+
+export const deletePart = (header: Part, deleted: number, prevKvs: readonly KeyValue[]): Part =>
+  message([field(1, header), ...numberField(2, deleted), ...prevKvs.map((kv) => field(3, keyValuePart(kv, false)))]);
+
+export const txnPart = (header: Part, succeeded: boolean, responses: readonly Part[]): Part =>
+  message([field(1, header), ...numberField(2, succeeded ? 1 : 0), ...responses.map((part) => field(3, part))]);
+
+/** One answer of a transaction; `kind`: its field in ResponseOp. */
+export const responseOp = (kind: 1 | 2 | 3 | 4, answer: Part): Part => message([field(kind, answer)]);
+
+export interface WatchAnswer {
+  readonly watchId: number;
+  readonly created?: boolean;
+  readonly canceled?: boolean;
+  readonly compactRevision?: number;
+  readonly cancelReason?: string;
+  readonly fragment?: boolean;
+  readonly events?: readonly Part[];
+}
+
+export const watchPart = (header: Part, answer: WatchAnswer): Part =>
+  message([
+    field(1, header),
+    ...numberField(2, answer.watchId),
+    ...numberField(3, answer.created ? 1 : 0),
+    ...numberField(4, answer.canceled ? 1 : 0),
+    ...numberField(5, answer.compactRevision ?? 0),
+    ...(answer.cancelReason ? [bytesField(6, Buffer.from(answer.cancelReason))] : []),
+    ...numberField(7, answer.fragment ? 1 : 0),
+    ...(answer.events ?? []).map((event) => field(11, event)),
+  ]);
+
+/** The field of an answer's list of events that this event fills. */
+export const eventFieldSize = (event: Part): number => 1 + varintSize(event.size) + event.size;
+
+export const eventPart = ({ type, kv, prevKv }: WatchEvent, withPrevious: boolean): Part =>
+  message([
+    ...numberField(1, type === "delete" ? 1 : 0),
+    field(2, keyValuePart(kv, false)),
+    ...(withPrevious && prevKv ? [field(3, keyValuePart(prevKv, false))] : []),
+  ]);
+
+function keyValuePart(kv: KeyValue, keysOnly: boolean): Part {
+  const { key, value, createRevision, modRevision, version, lease } = kv;
+  const valueSize = keysOnly ? 0 : value.length;
+  const size =
+    1 +
+    varintSize(key.length) +
+    key.length +
+    numberSize(createRevision) +
+    numberSize(modRevision) +
+    numberSize(version) +
+    (valueSize === 0 ? 0 : 1 + varintSize(valueSize) + valueSize) +
+    numberSize(lease);
+  return {
+    size,
+    write(out, start) {
+      let at = writeVarint(out, start, 10);
+      at = writeVarint(out, at, key.length);
+      at += out.write(key, at, "latin1");
+      at = writeNumber(out, at, 2, createRevision);
+      at = writeNumber(out, at, 3, modRevision);
+      at = writeNumber(out, at, 4, version);
+      if (valueSize > 0) {
+        at = writeVarint(out, at, 42);
+        at = writeVarint(out, at, valueSize);
+        at += put(out, at, value);
+      }
+      return writeNumber(out, at, 6, lease);
+    },
+  };
+}
+
+function message(fields: readonly Part[]): Part {
+  let size = 0;
+  for (const { size: part } of fields) size += part;
+  return {
+    size,
+    write(out, start) {
+      let at = start;
+      for (const part of fields) at = part.write(out, at);
+      return at;
+    },
+  };
+}
+
+const field = (number: number, content: Part): Part => ({
+  size: 1 + varintSize(content.size) + content.size,
+  write: (out, at) => content.write(out, writeVarint(out, writeVarint(out, at, number * 8 + 2), content.size)),
+});
+
+const bytesField = (number: number, bytes: Uint8Array): Part =>
+  field(number, { size: bytes.length, write: (out, at) => at + put(out, at, bytes) });
+
+/** Zero is not written. */
+const numberField = (number: number, value: number): Part[] =>
+  value === 0
+    ? []
+    : [{ size: numberSize(value), write: (out: Buffer, at: number) => writeNumber(out, at, number, value) }];
+
+const numberSize = (value: number): number => (value === 0 ? 0 : 1 + varintSize(value));
+
+function writeNumber(out: Buffer, at: number, number: number, value: number): number {
+  return value === 0 ? at : writeVarint(out, writeVarint(out, at, number * 8), value);
+}
+
+/** Negative numbers take ten bytes, as two's complement. */
+function varintSize(value: number): number {
+  if (value < 0) return 10;
+  let size = 1;
+  for (let rest = value; rest > 127; rest = Math.floor(rest / 128)) size++;
+  return size;
+}
+
+function writeVarint(out: Buffer, start: number, value: number): number {
+  let at = start;
+  if (value < 0) {
+    let rest = BigInt.asUintN(64, BigInt(value));
+    while (rest > 127n) {
+      out[at++] = Number(rest & 127n) | 128;
+      rest >>= 7n;
+    }
+    out[at++] = Number(rest);
+    return at;
+  }
+  let rest = value;
+  while (rest > 127) {
+    out[at++] = (rest % 128) | 128;
+    rest = Math.floor(rest / 128);
+  }
+  out[at++] = rest;
+  return at;
+}
+
+function put(out: Buffer, at: number, bytes: Uint8Array): number {
+  out.set(bytes, at);
+  return bytes.length;
+}

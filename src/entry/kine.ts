@@ -1,0 +1,132 @@
+// `mote kine`: the datastore alone, behind the etcd v3 API. For an upstream Kubernetes API server, etcdctl, and tests.
+import { resolve } from "node:path";
+import { AppError, messageOf } from "#base/errors.ts";
+import { restarting, runAll, type Service } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
+import { type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
+import { kineFlags } from "#cli/kine-flags.ts";
+import { createCompactor } from "#datastore/compactor.ts";
+import { createEtcdListener } from "#datastore/etcd-face.ts";
+import { openDatastore } from "#datastore/open.ts";
+import { parseDurationNanoseconds } from "#model/duration.ts";
+import { systemClock } from "#platform/clock.ts";
+import { readFileIfExists } from "#platform/files.ts";
+import type { GrpcServerOptions, GrpcTls } from "#platform/grpc-server.ts";
+import { stopSignal } from "#platform/signals.ts";
+import { createProcessLog } from "./log.ts";
+
+const stopTimeoutMs = 5000;
+const restartPause = { minMs: 200, maxMs: 10_000 } as const;
+
+/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
+export async function runKine(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<number> {
+  const flags = kineFlags.map((flag) => ({ ...flag, env: flag.name.toUpperCase().replaceAll("-", "_") }));
+  const { values, positionals } = parseFlags(flags, { args, env: withKineNames(env) });
+  if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
+  const address = addressOf(values);
+  const tls = await tlsOf(values, address.secure);
+  const compactIntervalMs = durationMs(values, "compact-interval");
+  const watchProgressIntervalMs = durationMs(values, "watch-progress-notify-interval");
+  const log = createProcessLog(systemClock, values["debug"] === true);
+  const signal = stopSignal();
+  log.info("mote kine starts", { version: moteVersion, endpoint: values["endpoint"] });
+  const backend = await openDatastore(
+    { endpoint: endpointOf(String(values["endpoint"])) },
+    { clock: systemClock, log: log.child({ part: "datastore" }) },
+  ).catch((error: unknown) => {
+    throw new AppError("STARTUP", messageOf(error), {}, { cause: error });
+  });
+  const alive = (service: Service) => restarting(service, { clock: systemClock, log, ...restartPause });
+  const sizes = async () => {
+    const { heldBytes } = backend.accounts();
+    return { totalBytes: heldBytes, usedBytes: heldBytes };
+  };
+  const services = [
+    createEtcdListener(
+      {
+        ...{ listen: address.listen, tls, watchProgressIntervalMs },
+        etcdVersion: String(values["emulated-etcd-version"]),
+        maxRequestBytes: Number(values["max-request-bytes"]),
+        clientUrls: [address.url],
+      },
+      { backend, clock: systemClock, sizes, log: log.child({ part: "etcd" }) },
+    ),
+    ...(compactIntervalMs > 0
+      ? [alive(createCompactor({ intervalMs: compactIntervalMs }, { store: backend, clock: systemClock, log }))]
+      : []),
+  ];
+  try {
+    await runAll(services, { clock: systemClock, log, stopTimeoutMs }, signal, () => log.info("mote kine is ready"));
+    return 0;
+  } finally {
+    await backend.close();
+    log.info("mote kine ended");
+  }
+}
+
+/** KINE_LISTEN_ADDRESS stands for MOTE_LISTEN_ADDRESS. */
+function withKineNames(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {
+  const kine = Object.entries(env).filter(([name]) => name.startsWith("KINE_"));
+  return Object.fromEntries(kine.map(([name, value]) => [`MOTE_${name.slice("KINE_".length)}`, value]));
+}
+
+interface Address {
+  readonly listen: GrpcServerOptions["listen"];
+  readonly secure: boolean;
+  readonly url: string;
+}
+
+function addressOf(values: FlagValues): Address {
+  const text = String(values["listen-address"]);
+  const [, scheme = "http", rest = ""] = /^(?:(unix|http|https|tcp):\/\/)?(.+)$/.exec(text) ?? [];
+  if (scheme === "unix")
+    return { listen: { socketPath: resolve(rest) }, secure: false, url: `unix://${resolve(rest)}` };
+  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:/[\]]*)):(\d{1,5})$/.exec(rest) ?? [];
+  if (port === undefined || Number(port) > 65_535) {
+    throw usageError(
+      `--listen-address: "${text}" is not allowed; use unix:///FILE, http://HOST:PORT or https://HOST:PORT`,
+    );
+  }
+  const host = bracketed ?? (plain || "0.0.0.0");
+  const secure = scheme === "https" || (scheme !== "http" && values["server-cert-file"] !== undefined);
+  return { listen: { host, port: Number(port) }, secure, url: `${secure ? "https" : "http"}://${rest}` };
+}
+
+async function tlsOf(values: FlagValues, secure: boolean): Promise<GrpcTls | undefined> {
+  const read = async (flag: string) => {
+    const path = values[flag];
+    if (path === undefined) return undefined;
+    const bytes = await readFileIfExists(String(path));
+    if (!bytes) throw usageError(`--${flag}: there is no file ${String(path)}`);
+    return bytes.toString("utf8");
+  };
+  const certificatePem = await read("server-cert-file");
+  const keyPem = await read("server-key-file");
+  const clientCaPem = await read("trusted-ca-file");
+  if (!secure) {
+    if (certificatePem ?? keyPem ?? clientCaPem) {
+      throw usageError("certificates are for an address that begins with https://");
+    }
+    return undefined;
+  }
+  if (!certificatePem || !keyPem) throw usageError("https needs --server-cert-file and --server-key-file");
+  return { certificatePem, keyPem, clientCaPem };
+}
+
+/** Paths may be relative; parameters of kine's SQLite driver mean nothing here. */
+function endpointOf(text: string): string {
+  const [, path] = /^sqlite:\/\/([^?]*)/.exec(text) ?? [];
+  return path === undefined ? text : `sqlite://${resolve(path === "" ? "db/state.db" : path)}`;
+}
+
+function durationMs(values: FlagValues, flag: string): number {
+  const text = String(values[flag]);
+  try {
+    return parseDurationNanoseconds(text) / 1e6;
+  } catch (error) {
+    throw usageError(`--${flag}: "${text}" is not allowed; use a duration such as 90s or 5m (${messageOf(error)})`);
+  }
+}
