@@ -118,11 +118,13 @@ function releasing(store: Datastore, lock: ProcessLock): Datastore {
     lease: (id, withKeys) => store.lease(id, withKeys),
     accounts: () => store.accounts(),
     verify: () => store.verify(),
+    export: (write) => store.export(write),
     close: () => (closed ??= close()),
   };
 }
 
-function createEngine(options: DatastoreOptions): Engine {
+/** An engine of the usual size. */
+export function createEngine(options: DatastoreOptions): Engine {
   const small = process.arch === "arm" || process.arch === "ia32";
   return new Engine({
     wasm: readAsset("engine.wasm"),

@@ -18,7 +18,9 @@ import {
   type Backend,
   type Key,
   type Lease,
+  maxKeyBytes,
   type Op,
+  prefixRange,
   type RangeOptions,
   type RangeResult,
   type Revision,
@@ -64,6 +66,8 @@ const maxGroupBytes = 8 * 1024 * 1024;
 const maxPendingBytes = 64 * 1024 * 1024;
 /** Keys per slice of a compaction: well below a millisecond. */
 const compactSliceKeys = 500;
+/** Records of one batch of an export. */
+const exportPageKeys = 200;
 const recoverMinMs = 100;
 const recoverMaxMs = 10_000;
 
@@ -78,11 +82,18 @@ export interface StoreAccounts {
   readonly records: number;
   readonly heldBytes: number;
   readonly historyBytes: number;
+  /** Records written to the log since the start. */
+  readonly durableWrites: number;
 }
 
 /** A Backend with what the process itself may ask of it. */
 export interface Datastore extends Backend {
   accounts(): StoreAccounts;
+  /**
+   * Hands everything that is live at one revision to `write`, in batches, while writing goes on. The last batch has the
+   * leases and `snapshot_keys`, the number of records.
+   */
+  export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }>;
   /** Throws when an invariant of the index is broken. For tests and for `mote snapshot verify`. */
   verify(): void;
 }
@@ -157,6 +168,8 @@ class Store implements Datastore {
   /** Rows the log is to drop with one of its next appends. */
   #dropped: { revision: number; sub: number }[] = [];
   #compacting: Promise<void> = Promise.resolve();
+  #exporting: Promise<void> = Promise.resolve();
+  #durableWrites = 0;
   #recovering: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
   readonly #ended = new AbortController();
@@ -321,7 +334,42 @@ class Store implements Datastore {
 
   accounts(): StoreAccounts {
     const { keyCount, recordCount, heldBytes, historyBytes } = this.#engine;
-    return { keys: keyCount, records: recordCount, heldBytes, historyBytes };
+    return { keys: keyCount, records: recordCount, heldBytes, historyBytes, durableWrites: this.#durableWrites };
+  }
+
+  export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }> {
+    // After a compaction that is under way; the next one waits.
+    const exported = Promise.all([this.#compacting.catch(() => {}), this.#exporting]).then(() => this.#export(write));
+    this.#exporting = exported.then(
+      () => {},
+      () => {
+        // Its caller was told.
+      },
+    );
+    return exported;
+  }
+
+  async #export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }> {
+    this.#mustBeReadable();
+    const at = this.#durable;
+    const engine = this.#engine;
+    const leases = this.#leases.list().filter((lease) => this.#leases.isLogged(lease.id));
+    const known = new Set(leases.map(({ id }) => id));
+    let keys = 0;
+    for (let from: Key | undefined = "\0"; from !== undefined; ) {
+      const page = engine.page(from, at, exportPageKeys);
+      const records = page.map(({ kv, sub }) =>
+        toRecord(known.has(kv.lease) ? kv : { ...kv, lease: 0 }, sub, loggedFlag),
+      );
+      if (records.length > 0) await write({ ...emptyBatch, records });
+      keys += records.length;
+      from = page.length < exportPageKeys ? undefined : keyAfter(page[page.length - 1]!.kv.key);
+      await nextTurn();
+      this.#mustBeReadable();
+      if (engine !== this.#engine) throw faultError();
+    }
+    await write({ ...emptyBatch, leases, reserve: at, compacted: at, notes: { snapshot_keys: keys } });
+    return { revision: at, keys };
   }
 
   verify(): void {
@@ -338,6 +386,7 @@ class Store implements Datastore {
     this.#state = "closing";
     this.#ended.abort(closedError());
     this.#leases.clear();
+    await this.#exporting;
     await this.#compacting.catch(() => {});
     // One drain may hand over to the next.
     while (this.#draining) await this.#draining;
@@ -491,6 +540,7 @@ class Store implements Datastore {
   }
 
   #settled(batch: LogBatch): void {
+    this.#durableWrites += batch.records.length;
     if (batch.reserve !== undefined) this.#reserved = batch.reserve;
     if (batch.compacted !== undefined) this.#loggedCompacted = batch.compacted;
   }
@@ -577,6 +627,7 @@ class Store implements Datastore {
   }
 
   async #compactSlices(revision: number): Promise<void> {
+    await this.#exporting;
     if (this.#state !== "open") throw closedError();
     this.#engine.compactOpen(revision);
     let more = true;
@@ -625,6 +676,13 @@ class Store implements Datastore {
     for (const { kv } of this.#engine.select(Infinity, (_logged, lease) => lease !== 0))
       this.#leases.attach(kv.lease, kv.key);
   }
+}
+
+/** The first key there can be behind `key`. */
+function keyAfter(key: Key): Key | undefined {
+  if (key.length < maxKeyBytes) return `${key}\0`;
+  const { end } = prefixRange(key);
+  return end === "\0" ? undefined : end;
 }
 
 function closedError(): Error {

@@ -239,6 +239,19 @@ export class Engine {
     return found;
   }
 
+  /** At most `limit` live records from `key` on. */
+  page(key: Key, at: number, limit: number): { kv: KeyValue; sub: number }[] {
+    this.#openRange(key, "\0", at, limit);
+    const found: { kv: KeyValue; sub: number }[] = [];
+    for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
+      for (let i = 0; i < n; i++) {
+        const kv = this.#keyValue(i, true, undefined);
+        found.push({ kv, sub: this.#view.getUint32(this.#output + i * itemBytes + field.sub, true) });
+      }
+    }
+    return found;
+  }
+
   /** Keys of the range that the `range` call just before has left out. */
   rangeRest(): number {
     return this.#wasm.rangeRest() >>> 0;

@@ -20,6 +20,8 @@ export interface LogBatch {
   /** History up to here is being dropped. */
   readonly compacted: number | undefined;
   readonly dropped: readonly { readonly revision: number; readonly sub: number }[];
+  /** Numbers kept beside the records, by name. */
+  readonly notes?: Readonly<Record<string, number>>;
 }
 
 export interface LogState {
@@ -77,6 +79,7 @@ export function isEmpty(batch: LogBatch): boolean {
     batch.revokedLeases.length === 0 &&
     batch.reserve === undefined &&
     batch.compacted === undefined &&
+    batch.notes === undefined &&
     batch.dropped.length === 0
   );
 }

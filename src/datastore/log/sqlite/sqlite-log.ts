@@ -79,7 +79,13 @@ interface Connection {
 }
 
 /** `load` opens or creates the file. The caller holds the process lock. */
-export function openSqliteLog(options: SqliteLogOptions, deps: SqliteLogDeps): DatastoreLog {
+export function openSqliteLog(
+  options: SqliteLogOptions,
+  deps: SqliteLogDeps,
+): DatastoreLog & {
+  /** A number that an append has noted. */
+  note(name: string): number | undefined;
+} {
   return new SqliteLog(options, deps);
 }
 
@@ -188,6 +194,10 @@ class SqliteLog implements DatastoreLog {
     if (Math.max(compacted, reserved) > newest + maxAhead)
       throw damage("the revisions of the meta table are not possible");
     return { compacted, reserved, leases, newest };
+  }
+
+  note(name: string): number | undefined {
+    return readMeta(this.#connection().db).get(name);
   }
 
   async append(batch: LogBatch): Promise<void> {
@@ -393,6 +403,7 @@ class SqliteLog implements DatastoreLog {
       }
       if (batch.reserve !== undefined) this.#meta(c, "reserved", batch.reserve);
       if (batch.compacted !== undefined) this.#meta(c, "compacted", batch.compacted);
+      for (const [name, value] of Object.entries(batch.notes ?? {})) this.#meta(c, name, value);
       c.commit.step();
     } catch (error) {
       throw this.#afterFailedWrite(c, error);
