@@ -13,7 +13,7 @@ import { decodeProtobuf, isProtobuf } from "./protobuf.ts";
 import { canonicalQuantity } from "./quantity.ts";
 import { groupVersion, type ResourceInfo } from "./resource-info.ts";
 import { resourceOfKind } from "./resources.ts";
-import { type ApiError, badRequest } from "./status.ts";
+import { ApiError, badRequest } from "./status.ts";
 import { canonicalMicroTime, canonicalTime } from "./time.ts";
 
 export type FieldValidation = "Ignore" | "Warn" | "Strict";
@@ -71,9 +71,19 @@ function attemptKind<T>(info: Decodable, work: () => T): T {
 
 class DecodeError extends Error {}
 
+/** A body that does not fit its type. `why` is what was wrong with it, for who must say it in other words. */
+export class UndecodableError extends ApiError {
+  readonly why: string;
+  constructor(message: string, why: string) {
+    super(400, "BadRequest", message);
+    this.why = why;
+  }
+}
+
 const cannotBeHandled = (apiVersion: string, kind: string, info: Decodable, why: string): ApiError =>
-  badRequest(
+  new UndecodableError(
     `${kind} in version ${JSON.stringify(apiVersion.slice(apiVersion.indexOf("/") + 1))} cannot be handled as a ${info.kind}: ${why}`,
+    why,
   );
 const unrecognized = (info: Decodable, why: string, bytes: Uint8Array): ApiError =>
   badRequest(`the object provided is unrecognized (must be of type ${info.kind}): ${why} (${summarize(bytes)})`);

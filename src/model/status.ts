@@ -177,7 +177,7 @@ export function invalid(group: string, kind: string, name: string, errors: reado
   return new ApiError(422, "Invalid", `${qualifiedKind} "${name}" is invalid: ${text}`, {
     ...(name === "" ? {} : { name }),
     ...(group === "" ? {} : { group }),
-    kind,
+    ...(kind === "" ? {} : { kind }),
     causes: errors.map((e) => ({ reason: e.reason, message: e.message, field: e.field })),
   });
 }

@@ -15,7 +15,7 @@ import {
   methodNotAllowed,
   notFound,
 } from "#model/status.ts";
-import { applyPatch, parsePatch, patchKind } from "../patch/dispatch.ts";
+import { applyPatch, decodePatched, parsePatch, patchKind } from "../patch/dispatch.ts";
 import type { Item } from "../registry/codec.ts";
 import { fromStorage, toStorage } from "../registry/convert.ts";
 import { type DeleteOptions, validateDeleteOptions } from "../registry/deletion.ts";
@@ -247,7 +247,9 @@ export class ResourceEndpoints {
           const versioned = fromStorage(served.info, current);
           const shown = subresource ? subresource.show(versioned) : versioned;
           const patched = applyPatch(kind, bodyInfo, shown, patch);
-          const object = this.#deps.bodies.redecode(request, bodyInfo, patched);
+          const object = decodePatched(kind, patch, patched, (made) =>
+            this.#deps.bodies.redecode(request, bodyInfo, made),
+          );
           matchName(object, info.name);
           return toStorage(served.info, subresource ? cloneForWrite(subresource.merge(versioned, object)) : object);
         },

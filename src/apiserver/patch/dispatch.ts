@@ -2,12 +2,13 @@
 // is bytes again, so that it passes the same strict decoding as a PUT. Upstream counterpart: endpoints/handlers/patch.go.
 
 import { messageOf } from "#base/errors.ts";
+import { UndecodableError } from "#model/decode.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { applyJsonPatch } from "#model/patch/json-patch.ts";
 import { applyMergePatch } from "#model/patch/merge-patch.ts";
 import { applyStrategicMerge } from "#model/patch/strategic-merge.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { ApiError, badRequest, unsupportedMediaType } from "#model/status.ts";
+import { ApiError, badRequest, fieldInvalid, invalid, unsupportedMediaType } from "#model/status.ts";
 
 export type PatchKind = "json" | "merge" | "strategic";
 
@@ -67,4 +68,39 @@ export function applyPatch(kind: PatchKind, info: ResourceInfo, current: Unknown
       {},
     );
   }
+}
+
+/** Decodes what a patch made. What does not fit its type is the patch's mistake, and shown as upstream does: 422. */
+export function decodePatched(
+  kind: PatchKind,
+  patch: unknown,
+  patched: UnknownObject,
+  decode: (patched: UnknownObject) => UnknownObject,
+): UnknownObject {
+  try {
+    return decode(patched);
+  } catch (error) {
+    if (!(error instanceof UndecodableError)) throw error;
+    const shown = kind === "strategic" ? goText(patch) : JSON.stringify(patched);
+    const why = kind === "strategic" ? conversionError(error.why) : error.why;
+    throw invalid("", "", "", [fieldInvalid("patch", shown, why)]);
+  }
+}
+
+/** Strategic patches are applied to maps and converted, not decoded, and that converter has words of its own. */
+function conversionError(why: string): string {
+  const [, from, to] = /^json: cannot unmarshal (\w+)(?: \S+)? into Go struct field \S+ of type (\S+)$/.exec(why) ?? [];
+  if (!from || !to) return why;
+  if (to.startsWith("[]")) return `cannot restore slice from ${from}`;
+  if (to.startsWith("map[")) return `cannot restore map from ${from}`;
+  return /^(u?int\d*|string|bool|float\d+)$/.test(to) ? `unrecognized type: ${to}` : why;
+}
+
+/** As Go prints maps and slices. */
+function goText(value: unknown): string {
+  if (value === null) return "<nil>";
+  if (Array.isArray(value)) return `[${value.map(goText).join(" ")}]`;
+  if (typeof value !== "object") return String(value);
+  const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return `map[${members.map(([key, member]) => `${key}:${goText(member)}`).join(" ")}]`;
 }
