@@ -12,6 +12,8 @@ export interface ServerConfig {
   readonly serverDir: string;
   readonly agentDir: string;
   readonly runDir: string;
+  /** Where containerd's log goes when not beside its configuration. */
+  readonly containerdLogDir?: string;
   readonly bindAddress: string;
   readonly port: number;
   readonly advertiseAddress: string;

@@ -83,7 +83,9 @@ const deviceServer: DeviceServer = {
 
 async function configAt(path: string, args: readonly string[] = []) {
   const { values, warnings } = await readFlags(serverFlags, ["--config", path, ...args], {});
-  return serverConfig(values, warnings, runner);
+  const config = serverConfig(values, warnings, runner);
+  // Logs do not go to flash.
+  return { ...config, containerdLogDir: config.runDir };
 }
 
 /** For whoever started this virtual machine and asked for it: the console is theirs. Real hardware has no such file. */

@@ -38,6 +38,7 @@ function containerdOptions(config: ServerConfig): ContainerdOptions {
     root: `${config.agentDir}/containerd`,
     state: `${config.runDir}/containerd`,
     configDir: `${config.agentDir}/etc/containerd`,
+    ...(config.containerdLogDir === undefined ? {} : { logDir: config.containerdLogDir }),
     cniBinDir: "/usr/lib/cni",
     cniConfDir: cniConfDirOf(config),
     pauseImage,

@@ -9,7 +9,7 @@ import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { findProcesses, isRunning, killTree, signalProcess, startDaemon } from "#platform/daemons.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
-import { removeFile, removeTree, renamePath } from "#platform/folders.ts";
+import { removeFile, removeTree, renamePath, writePlainFile } from "#platform/folders.ts";
 import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
 import { removeAllCgroups } from "./cgroups.ts";
@@ -22,8 +22,10 @@ export interface ContainerdOptions {
   readonly root: string;
   /** Sockets, pid file and mounts of running containers: does not. */
   readonly state: string;
-  /** Folder of the generated configuration and the log. */
+  /** Folder of the generated configuration. */
   readonly configDir: string;
+  /** Folder of the log; default `configDir`. On devices it lies in memory. */
+  readonly logDir?: string;
   readonly cniBinDir: string;
   readonly cniConfDir: string;
   readonly pauseImage: string;
@@ -68,6 +70,7 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
       while (!signal.aborted) {
         // Ends early only because the signal aborted.
         await clock.sleep(checkMs, signal).catch(() => {});
+        await cutLog(logPath);
         if (signal.aborted || (await isRunning(pid, binary))) continue;
         log.warn("containerd ended, starting it again", { pid, logPath });
         pid = await start(options);
@@ -81,7 +84,13 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
 }
 
 const configPathOf = (options: ContainerdOptions): string => `${options.configDir}/config.toml`;
-const logPathOf = (options: ContainerdOptions): string => `${options.configDir}/containerd.log`;
+const logPathOf = (options: ContainerdOptions): string => `${options.logDir ?? options.configDir}/containerd.log`;
+
+/** While containerd runs, its log cannot be renamed away from it; it appends, so that cutting the file is safe. */
+async function cutLog(path: string): Promise<void> {
+  const facts = await fileFacts(path);
+  if (facts && facts.sizeBytes > maxLogBytes) await writePlainFile(path, "", 0o640);
+}
 
 async function start(options: ContainerdOptions): Promise<number> {
   const logPath = logPathOf(options);
