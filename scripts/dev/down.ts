@@ -1,12 +1,13 @@
 // `npm run down`: stops pods and process and removes the networks; with --purge the data too.
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "#scripts/run-command.ts";
 import { main, runStages, seconds, UserError } from "#scripts/stages.ts";
-import { clusterFromArgs, runningPid } from "./cluster.ts";
+import { type Cluster, clusterFromArgs, runningPid } from "./cluster.ts";
 import { requireRoot } from "./host.ts";
 
 const stopTimeoutMs = 30_000;
+const podLogs = "/var/log/pods";
 
 await main(async () => {
   const cluster = clusterFromArgs("down", process.argv.slice(2));
@@ -38,6 +39,7 @@ await main(async () => {
       name: "data",
       run: async () => {
         if (!cluster.purge) return `kept in ${cluster.dataDir}`;
+        removePodLogs(cluster);
         rmSync(cluster.dataDir, { recursive: true, force: true });
         rmSync(cluster.runDir, { recursive: true, force: true });
         rmSync(cluster.kubeconfig, { force: true });
@@ -47,3 +49,14 @@ await main(async () => {
   ]);
   console.log(`mote is down (${seconds(totalMs)})`);
 });
+
+/** Pod logs are where every node keeps them, named after the pod's uid: only those of this cluster's pods go. */
+function removePodLogs(cluster: Cluster): void {
+  const uids = foldersIn(`${cluster.dataDir}/agent/pods`);
+  for (const folder of foldersIn(podLogs)) {
+    if (uids.some((uid) => folder.endsWith(`_${uid}`)))
+      rmSync(`${podLogs}/${folder}`, { recursive: true, force: true });
+  }
+}
+
+const foldersIn = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
