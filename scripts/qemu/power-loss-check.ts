@@ -34,6 +34,11 @@ export interface CheckOptions {
 export interface CheckResult {
   readonly problems: readonly string[];
   readonly objects: number;
+  /**
+   * The superblock, two sectors under one sum, was torn: the kernel refuses to mount it and e2fsck takes a backup, whose
+   * stale counts it then puts right. All data is there, but only for a device that runs e2fsck.
+   */
+  readonly usedBackup: boolean;
 }
 
 /** The folders that are looked at, on the data partition. The store is beneath mote/. */
@@ -49,13 +54,15 @@ export async function checkImage(options: CheckOptions): Promise<CheckResult> {
     timeoutMs: 120_000,
   });
   if (fsck.code > 1) {
-    if (!options.isFormatted) return { problems: [], objects: 0 };
+    if (!options.isFormatted) return { problems: [], objects: 0, usedBackup: false };
     return {
       problems: [`e2fsck ends with ${fsck.code}: ${fsck.output.trim().slice(-300)}`],
       objects: 0,
+      usedBackup: false,
     };
   }
-  const damage = damageIn(fsck.output);
+  const usedBackup = /trying backup blocks/.test(fsck.output);
+  const damage = usedBackup ? [] : damageIn(fsck.output);
   if (damage.length > 0) problems.push(`e2fsck had to repair: ${damage.slice(0, 3).join("; ")}`);
   await extract(image, folder);
   problems.push(...judgeFiles(folder, options));
@@ -68,7 +75,7 @@ export async function checkImage(options: CheckOptions): Promise<CheckResult> {
     problems.push(`the store does not open: ${messageOf(error)}`);
   }
   await rm(folder, { recursive: true, force: true });
-  return { problems, objects };
+  return { problems, objects, usedBackup };
 }
 
 /** Hashes of the files in an image that is known to be whole. */
@@ -145,11 +152,16 @@ function listFiles(folder: string): string[] {
 
 const hashOf = (file: string): string => createHash("sha256").update(readFileSync(file)).digest("hex");
 
-/** What e2fsck may find beyond the journal's replay: free counts are kept lazily, open deleted files are put away. */
-const harmless =
-  /^e2fsck |^Pass \d|recovering journal|files \(.*blocks|FILE SYSTEM WAS MODIFIED|^\s*$|^Free (blocks|inodes) count wrong|^Fix\? yes|[Oo]rphan/;
+/**
+ * What e2fsck may find beyond the journal's replay: free counts are kept lazily, open deleted files are put away, and so
+ * is the empty list of them, whose question stands on a line of its own.
+ */
+const harmless = [
+  /^e2fsck |^Pass \d|recovering journal|files \(.*blocks|FILE SYSTEM WAS MODIFIED|^\s*$/,
+  /^Free (blocks|inodes) count wrong|^Fix\? yes|[Oo]rphan|^Clear\? yes/,
+];
 
 /** Lines of e2fsck that speak of damage. */
 function damageIn(output: string): string[] {
-  return output.split("\n").filter((line) => !harmless.test(line));
+  return output.split("\n").filter((line) => !harmless.some((pattern) => pattern.test(line)));
 }
