@@ -59,4 +59,6 @@ function removePodLogs(cluster: Cluster): void {
   }
 }
 
-const foldersIn = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
+function foldersIn(path: string): string[] {
+  return existsSync(path) ? readdirSync(path) : [];
+}
