@@ -17,7 +17,7 @@ import { runWorkload, type Workload } from "./power-loss-workload.ts";
 import { Vm } from "./vm.ts";
 
 /** The loader without variables of its own: nothing of the machine is outside the disk. */
-const flow = findFlow({ arch: "amd64", firmware: "bios" });
+export const machineFlow = findFlow({ arch: "amd64", firmware: "bios" });
 /** Emulated, and not alone on this host. */
 const timeouts = { boot: 600_000, kubeconfig: 60_000 };
 const apiPort = 6443;
@@ -31,7 +31,7 @@ export async function recordInMachine(options: RecordOptions): Promise<Recording
   await writeFile(token, "power-loss-0123456789abcdef\n");
   await writeFile(config, "machine:\n  hostname: power-loss\n");
   const disk = join(folder, "disk.img");
-  await createDisk(await imageOf(flow), disk, machineDiskBytes);
+  await createDisk(await imageOf(machineFlow), disk, machineDiskBytes);
   await dropFiles(disk, { token, "mote.yaml": config });
   const baseFile = join(folder, "base.img");
   const logFile = join(folder, "log.img");
@@ -103,7 +103,7 @@ export class Machine {
   static async start(disk: string, folder: string, diskOptions?: string): Promise<Machine> {
     const port = await freePort();
     const vm = await Vm.start({
-      flow,
+      flow: machineFlow,
       folder,
       disk,
       forwards: [{ hostPort: port, guestPort: apiPort }],

@@ -43,6 +43,8 @@ export interface RecordOptions {
 /** Large enough for a journal of ordinary size, small enough that a thousand copies are quick. */
 const diskBytes = 512 * 1024 * 1024;
 const startTimeoutMs = 60_000;
+/** Of Debian's qemu-system-common. */
+const daemonProgram = "qemu-storage-daemon";
 
 export async function recordOnHost(options: RecordOptions): Promise<Recording> {
   if (process.getuid?.() !== 0) throw new UserError("recording needs root: loop devices and mounts");
@@ -187,7 +189,7 @@ async function startDaemon(files: {
   readonly exportFile: string;
 }): Promise<ChildProcess> {
   const child = spawn(
-    "qemu-storage-daemon",
+    daemonProgram,
     [
       // Flushes count in the log; that they reach this host's disk too would only take time.
       "--blockdev",

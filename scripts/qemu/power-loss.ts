@@ -3,7 +3,7 @@
 // torn at 512 bytes. Each is checked off-line, some are started again, and the same with flushes forgotten must be seen
 // to lose something, or the test proves nothing.
 //
-//   npm run test:power-loss [-- --source host|image --images 1000 --boots 20 --seed N --seconds 45]
+//   npm run test:power-loss [-- --source image|host --images 1000 --boots 20 --seed N --seconds 45]
 //   ... -- --recording FOLDER --seed N --only 17    one image again, which is kept when it fails
 //
 // source "image": the built image in QEMU, recorded from power-on, boots are boots of the whole image to "node ready".
@@ -20,9 +20,10 @@ import { checkImage, fileVersions } from "./power-loss-check.ts";
 import { openReader, Replayer, type Window } from "./power-loss-disk.ts";
 import { type CrashPlan, planCrash, planOf } from "./power-loss-images.ts";
 import { type LogEntry, parseLog, type ReadAt } from "./power-loss-log.ts";
-import { Machine, machineDiskBytes, recordInMachine } from "./power-loss-machine.ts";
+import { Machine, machineDiskBytes, machineFlow, recordInMachine } from "./power-loss-machine.ts";
 import { HostServer, type Recording, recordOnHost } from "./power-loss-record.ts";
 import { type Expectation, judgeObjects, readObjects, seenRevisionAt } from "./power-loss-workload.ts";
+import { ensureTools } from "./tools.ts";
 
 interface Numbered {
   readonly number: number;
@@ -61,6 +62,7 @@ async function recordingIn(options: {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const say = (what: string) => console.log(`recording: ${what}`);
+  await ensureTools(source === "image" ? [machineFlow] : []);
   const record = source === "host" ? recordOnHost : recordInMachine;
   const recording = await record({ folder, seconds: options.seconds, random: seededRandom(seed), say });
   writeFileSync(description, JSON.stringify(recording));
@@ -265,7 +267,7 @@ async function controlAll(run: Run, plans: readonly Numbered[]): Promise<void> {
 await main(async () => {
   const { values } = parseArgs({
     options: {
-      source: { type: "string", default: "host" },
+      source: { type: "string", default: "image" },
       images: { type: "string", default: "1000" },
       boots: { type: "string", default: "20" },
       controls: { type: "string", default: "40" },
