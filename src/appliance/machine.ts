@@ -226,8 +226,13 @@ async function keepServer(
     if (options.hasOwnNetwork) await waitForAddress(machine, signal);
     const address = server.address();
     const isOffline = options.hasOwnNetwork && address === undefined && configuration.server["node-ip"] === undefined;
-    if (isOffline) await deps.commands.run("ip", ["address", "replace", `${offlineAddress}/32`, "dev", "lo"]);
-    status.set({ phase: "starting", ...(address === undefined ? {} : { address }), apiPort: server.apiPort });
+    if (options.hasOwnNetwork) {
+      // Taking away what is not there fails, and may.
+      const verb = isOffline ? "replace" : "delete";
+      await deps.commands.run("ip", ["address", verb, `${offlineAddress}/32`, "dev", "lo"]);
+    }
+    const detail = isOffline ? noNetwork : "";
+    status.set({ phase: "starting", detail, ...(address === undefined ? {} : { address }), apiPort: server.apiPort });
     const ended = new AbortController();
     const onStop = () => ended.abort(signal.reason);
     signal.addEventListener("abort", onStop, { once: true });
@@ -250,7 +255,6 @@ async function keepServer(
           isNodeReady = isReady;
           if (isReady) say("node ready");
           log.info("node state", { ready: isReady, reason: why });
-          const detail = isOffline ? noNetwork : "";
           status.set(isReady ? { phase: "ready", detail } : { phase: "waiting", detail: why });
         },
       });
@@ -292,14 +296,13 @@ async function watchAddress(
   }
 }
 
-async function waitForAddress({ deps, log, status }: Machine, signal: AbortSignal): Promise<void> {
+async function waitForAddress({ deps, log }: Machine, signal: AbortSignal): Promise<void> {
   const { clock, server } = deps;
   const startMs = clock.monotonicMs();
   while (!signal.aborted && server.address() === undefined) {
     if (clock.monotonicMs() - startMs > addressTimeoutMs) {
       log.warn("no address, starting without network");
       say("error no network address; the cluster starts without network");
-      status.set({ detail: noNetwork });
       return;
     }
     await clock.sleep(200, signal).catch(() => {});
