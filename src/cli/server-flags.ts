@@ -1,5 +1,6 @@
 // Flags of `mote server`, with k3s's names. What is not here yet is refused by name rather than ignored.
 import type { Flag } from "./flags.ts";
+import { snapshotServerFlags } from "./snapshot-flags.ts";
 
 /** In-process parts that can be switched off with --disable. */
 export const disableable = ["dns", "service-proxy", "scheduler", "controllers"] as const;
@@ -50,6 +51,7 @@ export const serverFlags: readonly Flag[] = [
     env: "DATASTORE_ENDPOINT",
     help: "sqlite:///FILE or memory://; default DATA-DIR/server/db/state.db",
   },
+  ...snapshotServerFlags,
   {
     name: "write-kubeconfig",
     short: "o",

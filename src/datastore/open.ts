@@ -26,6 +26,8 @@ export interface DatastoreOptions {
 
 const defaultReserveBytes = 4 * 1024 * 1024;
 
+export type { DamageReport };
+
 export interface DatastoreDeps extends StoreDeps {
   /** Told once, before the store is open, of what damage to its files has cost. */
   readonly damaged?: ((report: DamageReport) => void) | undefined;

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -10,8 +10,8 @@ import { askControlSocket } from "#platform/control-socket.ts";
 import { watchInto } from "#test/conformance/backend.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { prefixRange } from "./backend.ts";
+import { parseCron } from "./cron.ts";
 import { openDatastore } from "./open.ts";
-import { parseCron } from "./snapshot/cron.ts";
 import { listSnapshots, pruneSnapshots, restoreSnapshot, saveSnapshot, verifySnapshot } from "./snapshot.ts";
 import { createSnapshotSchedule, createSnapshotSocket } from "./snapshots.ts";
 import type { Datastore } from "./store.ts";
@@ -41,7 +41,7 @@ describe("a snapshot", () => {
           compares: [],
           success: ["/a", "/z"].map((key) => ({ type: "put", key, value: Buffer.from(String(n)) })),
         });
-      for (let i = 0; i < 1500; i++) await put(store, `/k/${i}`, "x".repeat(500));
+      for (let i = 0; i < 800; i++) await put(store, `/k/${i}`, "x".repeat(500));
       await pair(0);
       let n = 0;
       let done = false;
@@ -210,6 +210,7 @@ describe("schedule and retention", () => {
       running = createSnapshotSocket(options, { ...deps, store }).run(stop.signal, ready);
     });
     const request = { command: "save", name: "on-demand", compress: false, retention: 5 };
+    while (!existsSync(socket)) await systemClock.sleep(5);
     const saved = (await askControlSocket(socket, request)) as { path: string };
     expect((await verifySnapshot(saved.path, deps)).keys).toBe(1);
     await expect(askControlSocket(socket, { ...request, name: "../evil" })).rejects.toThrow(/not allowed/);

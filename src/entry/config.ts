@@ -2,6 +2,7 @@
 // derived. Nothing else reads the environment.
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
+import { parseCron } from "#datastore/cron.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseYaml } from "#wire/yaml.ts";
@@ -27,6 +28,14 @@ export interface ServerConfig {
   readonly clusterDns: string;
   readonly clusterDomain: string;
   readonly datastoreEndpoint: string;
+  readonly snapshots: {
+    readonly folder: string;
+    readonly name: string;
+    readonly retention: number;
+    readonly compress: boolean;
+    /** Undefined: only on request. */
+    readonly schedule: string | undefined;
+  };
   readonly kubeconfigPath: string;
   readonly kubeconfigMode: number;
   readonly disabled: ReadonlySet<string>;
@@ -154,6 +163,13 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     clusterDns: text("cluster-dns") ?? addToAddress(serviceBase, 10),
     clusterDomain: text("cluster-domain")!,
     datastoreEndpoint: endpoint,
+    snapshots: {
+      folder: text("etcd-snapshot-dir") ?? `${dataDir}/server/db/snapshots`,
+      name: text("etcd-snapshot-name") ?? "etcd-snapshot",
+      retention: (values["etcd-snapshot-retention"] as number | undefined) ?? 5,
+      compress: values["etcd-snapshot-compress"] === true,
+      schedule: scheduleOf(values),
+    },
     kubeconfigPath: text("write-kubeconfig") ?? paths.kubeconfig,
     kubeconfigMode: Number.parseInt(mode, 8),
     disabled: new Set(list("disable")),
@@ -165,6 +181,17 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     resolvConf: text("resolv-conf"),
     warnings,
   });
+}
+
+function scheduleOf(values: FlagValues): string | undefined {
+  const schedule = values["etcd-snapshot-schedule-cron"] as string | undefined;
+  if (schedule === undefined || values["etcd-disable-snapshots"] === true) return undefined;
+  try {
+    parseCron(schedule);
+  } catch (error) {
+    throw usageError(`etcd-snapshot-schedule-cron: ${messageOf(error)}`);
+  }
+  return schedule;
 }
 
 const isIpv4 = (text: string): boolean =>

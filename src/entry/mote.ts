@@ -5,6 +5,7 @@ import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
 import { kineFlags } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
+import { snapshotFlags } from "#cli/snapshot-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
@@ -12,6 +13,7 @@ import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
 import { machine } from "./machine.ts";
 import { runServer } from "./server.ts";
+import { snapshot, snapshotUsage } from "./snapshot.ts";
 
 interface Command {
   readonly name: string;
@@ -22,6 +24,9 @@ interface Command {
 }
 
 const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((flag) => names.includes(flag.name));
+
+const snapshotCommandFlags = [...snapshotFlags, ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name")];
+const defaultsOf = (flags: readonly Flag[]) => Object.fromEntries(flags.map((flag) => [flag.name, flag.default]));
 
 const commands: readonly Command[] = [
   {
@@ -48,6 +53,15 @@ const commands: readonly Command[] = [
     summary: "run the datastore alone, behind the etcd v3 API",
     flags: kineFlags,
     run: (args) => runKine(args, process.env),
+  },
+  {
+    name: "snapshot",
+    summary: `copies of the datastore: ${snapshotUsage}`,
+    flags: snapshotCommandFlags,
+    run: async (args) => {
+      const { values, positionals } = await readFlags(snapshotCommandFlags, args, process.env);
+      return snapshot(positionals, values, serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner()));
+    },
   },
   {
     name: "kubectl",

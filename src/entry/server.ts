@@ -12,7 +12,8 @@ import { EventRecorder } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { createControllers } from "#controllers/registry.ts";
 import { createCompactor } from "#datastore/compactor.ts";
-import { openDatastore } from "#datastore/open.ts";
+import { type DamageReport, openDatastore } from "#datastore/open.ts";
+import { createSnapshotSchedule, createSnapshotSocket, snapshotSocket } from "#datastore/snapshots.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
@@ -72,9 +73,11 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   const startedMs = systemClock.monotonicMs();
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
   const metrics = new Metrics();
-  const backend = await prepare(config, log, metrics);
+  const damages: DamageReport[] = [];
+  const backend = await prepare(config, log, metrics, (report) => damages.push(report));
   try {
     const context = await createContext(config, log, metrics, backend);
+    for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(context, onNode);
     await runAll(services(context, backend, onApiReady), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
@@ -85,6 +88,21 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     await backend.close();
     log.info("mote ended");
   }
+}
+
+/** The queue of events holds it until there is an API to write to. */
+function recordDamage({ config, events }: ServerContext, report: DamageReport): void {
+  const named = (keys: readonly string[]) =>
+    keys.length > 0 ? `${keys.length} (${keys.slice(0, 10).join(", ")})` : "none";
+  events.record({
+    resource: nodes,
+    object: { apiVersion: "v1", kind: "Node", metadata: { name: config.nodeName, uid: config.nodeName } },
+    type: "Warning",
+    reason: "DatastoreDamaged",
+    message:
+      `lost: ${named(report.lostKeys)}; gone back to an older version: ${named(report.revertedKeys)}; ` +
+      `parts that cannot be read: ${report.unreadablePages}; the damaged file is kept as ${report.setAside}`,
+  });
 }
 
 /** Tells the state of this node's object, but not what an earlier run left in the store. */
@@ -146,19 +164,35 @@ function services(context: ServerContext, backend: Datastore, onApiReady: () => 
     alive(informers),
     alive(events),
     ...loops.map(alive),
-    alive(createCompactor({}, { store: backend, clock, log: log.child({ part: "datastore" }) })),
+    ...datastoreServices(context, backend).map(alive),
     ...(config.disableAgent ? [] : nodeServices(context).map(alive)),
   ];
 }
 
+function datastoreServices({ config, clock, log }: ServerContext, store: Datastore): Service[] {
+  const deps = { store, clock, log: log.child({ part: "datastore" }) };
+  const { schedule } = config.snapshots;
+  const options = { ...config.snapshots, node: config.nodeName };
+  return [
+    createCompactor({}, deps),
+    createSnapshotSocket({ ...options, socket: snapshotSocket(`${config.serverDir}/db`) }, deps),
+    ...(schedule === undefined ? [] : [createSnapshotSchedule({ ...options, schedule }, deps)]),
+  ];
+}
+
 /** Folders, then the datastore: what fails here is told in one sentence, before anything runs. */
-async function prepare(config: ServerConfig, log: Logger, metrics: Metrics): Promise<Datastore> {
+async function prepare(
+  config: ServerConfig,
+  log: Logger,
+  metrics: Metrics,
+  damaged: (report: DamageReport) => void,
+): Promise<Datastore> {
   try {
     await makeFolder(config.serverDir, 0o700);
     await makeFolder(`${config.serverDir}/db`, 0o700);
     return await openDatastore(
       { endpoint: config.datastoreEndpoint },
-      { clock: systemClock, log: log.child({ part: "datastore" }), metrics },
+      { clock: systemClock, log: log.child({ part: "datastore" }), metrics, damaged },
     );
   } catch (error) {
     const isPermission = hasCode(error, "EACCES") || hasCode(error, "EPERM");

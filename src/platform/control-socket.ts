@@ -32,11 +32,12 @@ export function controlSocket(name: string, path: string, answer: (request: unkn
       });
       // Left by a server that was killed; two servers of one folder are kept apart by the process lock.
       rmSync(path, { force: true });
+      // Whoever waits for this service can do without it, should the path be too long for a socket.
+      ready();
       await new Promise<void>((resolve, reject) => {
         server.once("error", reject);
         server.listen(path, resolve);
       });
-      ready();
       await untilAborted(signal);
       for (const socket of sockets) socket.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));

@@ -1,6 +1,6 @@
 // The five fields of cron: minute, hour, day of month, month, day of week, each a list of numbers, ranges and steps.
 // As in cron, when both days are restricted one of them is enough. Pure; times are local.
-import { datastoreError } from "../errors.ts";
+import { datastoreError } from "./errors.ts";
 
 const fields = [
   { name: "minute", min: 0, max: 59 },
