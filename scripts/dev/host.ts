@@ -2,7 +2,7 @@
 import { existsSync, statfsSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, resolve } from "node:path";
-import { architectures, hostPackages } from "#build.config.ts";
+import { architectures, type HostPackage, hostPackages } from "#build.config.ts";
 import { readable, run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
 
@@ -52,8 +52,8 @@ export async function requirePort(port: number): Promise<void> {
 }
 
 /** Installs the Debian packages of missing programs; says what it did. */
-export async function installHostPackages(): Promise<string> {
-  const missing = hostPackages.filter((p) => !existsSync(p.program));
+export async function installHostPackages(wanted: readonly HostPackage[] = hostPackages): Promise<string> {
+  const missing = wanted.filter((p) => !existsSync(p.program));
   if (missing.length === 0) return "all there";
   const names = [...new Set(missing.map((p) => p.package))];
   if (!existsSync("/usr/bin/apt-get")) {
@@ -68,7 +68,7 @@ export async function installHostPackages(): Promise<string> {
     console.error(`\n${readable((update.code === 0 ? "" : update.output) + installed.output)}`);
     throw new UserError(`apt-get could not install ${names.join(", ")}: see above; is the Debian mirror reachable?`);
   }
-  const still = hostPackages.filter((p) => !existsSync(p.program));
+  const still = wanted.filter((p) => !existsSync(p.program));
   if (still.length > 0) {
     throw new UserError(`${still.map((p) => p.program).join(", ")} missing even after installing ${names.join(", ")}`);
   }

@@ -30,7 +30,7 @@ await main(async () => {
         return undefined;
       },
     },
-    { name: "Debian packages", run: installHostPackages },
+    { name: "Debian packages", run: () => installHostPackages() },
     {
       name: "kubectl",
       run: async () => {

@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { hostPackages, testPackages } from "#build.config.ts";
 import { buildStages } from "#scripts/build/build.ts";
 import { checkStages } from "#scripts/check/check.ts";
 import { installHostPackages } from "#scripts/dev/host.ts";
@@ -43,7 +44,10 @@ async function vitest(args: readonly string[]): Promise<string> {
 const stages: readonly Stage[] = [
   {
     name: "packages",
-    run: async () => (isRoot ? installHostPackages() : "not root: real pods and networks will be skipped"),
+    run: async () =>
+      isRoot
+        ? installHostPackages([...hostPackages, ...testPackages])
+        : "not root: real pods and networks will be skipped",
   },
   ...buildStages.map((s) => ({ ...s, name: `build: ${s.name}` })),
   ...checkStages.map((s) => ({
