@@ -36,6 +36,8 @@ export interface ConfigurationDeps {
 }
 
 type Kind = "token" | "mote.yaml";
+/** Contents of the hypervisor's files that have been used. */
+const maxSeen = 16;
 const kinds: readonly Kind[] = ["token", "mote.yaml"];
 
 interface Found {
@@ -56,9 +58,9 @@ export async function readConfiguration(
   await makeFolder(folder, 0o700);
   const problems: string[] = [];
   const notes: string[] = [];
-  const seenPath = `${folder}/seen.json`;
+  const seenPath = `${folder}/seen`;
   const seenText = (await readFileIfExists(seenPath))?.toString("utf8");
-  const seen = new Set<string>(seenText === undefined ? [] : (JSON.parse(seenText) as string[]));
+  const seen = new Set<string>(seenText?.split("\n").filter((line) => line !== "") ?? []);
   const found = [
     ...(await fromFolder(options.fwCfgDir, "the hypervisor", (kind) => `${kind}/raw`)),
     ...(options.cidataDir === undefined ? [] : await fromCidata(options.cidataDir, deps)),
@@ -80,8 +82,8 @@ export async function readConfiguration(
     if (one.bootName === undefined) seen.add(digest);
     else used.push(one.bootName);
   }
-  const nowSeen = JSON.stringify([...seen].slice(-16));
-  if (nowSeen !== (seenText ?? "[]")) await writeFileDurable(seenPath, nowSeen, 0o600);
+  const nowSeen = [...seen].slice(-maxSeen).join("\n");
+  if (nowSeen !== (seenText ?? "")) await writeFileDurable(seenPath, nowSeen, 0o600);
   if (used.length > 0) {
     await storage
       .writeBoot(async () => {

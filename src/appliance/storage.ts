@@ -60,10 +60,10 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
   }
   const { boot, data, disk } = findPartitions(await listBlockDevices(options.sysfs), options.bootPartUuid);
   const mounted = await mountPoints();
-  if (!mounted.has(bootDir)) {
-    await runChecked(commands, "mount", ["-t", "vfat", "-o", `ro,${bootMountOptions}`, boot.path, bootDir]);
-  }
+  const hasBoot = mounted.has(bootDir) || (await mountBoot(boot, bootDir, deps));
+  if (!hasBoot) notes.push("the boot partition could not be read");
   const writeBoot = inTurn(async (work) => {
+    if (!hasBoot) throw new AppError("APPLIANCE_DISK", "the boot partition cannot be read");
     await runChecked(commands, "mount", ["-o", `remount,rw,${bootMountOptions}`, bootDir]);
     try {
       return await work();
@@ -72,10 +72,18 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
     }
   });
   if (!mounted.has(dataDir)) {
-    const asked = await resetAsked(bootDir);
-    await prepareData({ data, disk, isReset: asked !== undefined }, deps, notes);
-    await runChecked(commands, "mount", ["-t", "ext4", "-o", dataMountOptions, data.path, dataDir]);
-    if (asked !== undefined) {
+    const asked = hasBoot ? await resetAsked(bootDir) : undefined;
+    // A marker that cannot be taken away afterwards would empty the device at every start.
+    const isReset = asked !== undefined && (await canWrite(writeBoot, deps, notes));
+    await prepareData({ data, disk, isReset }, deps, notes);
+    const mountData = ["-t", "ext4", "-o", dataMountOptions, data.path, dataDir];
+    const first = await commands.run("mount", mountData);
+    if (first.code !== 0) {
+      log.error("cannot mount the data partition", { error: first.stderr.trim() });
+      await checkData(data.path, deps, notes);
+      await runChecked(commands, "mount", mountData);
+    }
+    if (isReset) {
       await writeBoot(() => overwriteAndRemove(`${bootDir}/${asked}`));
       notes.push(`factory reset: all data was removed, as the file ${asked} asked`);
     }
@@ -92,6 +100,24 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
       }
     },
   };
+}
+
+/** A device goes on without its boot partition: the kernel has been read from elsewhere. */
+async function mountBoot(boot: BlockDevice, bootDir: string, { commands, log }: StorageDeps): Promise<boolean> {
+  const result = await commands.run("mount", ["-t", "vfat", "-o", `ro,${bootMountOptions}`, boot.path, bootDir]);
+  if (result.code !== 0) log.error("cannot mount the boot partition", { error: result.stderr.trim() });
+  return result.code === 0;
+}
+
+async function canWrite(writeBoot: Storage["writeBoot"], { log }: StorageDeps, notes: string[]): Promise<boolean> {
+  try {
+    await writeBoot(async () => {});
+    return true;
+  } catch (error) {
+    log.error("factory reset is not possible", { error: messageOf(error) });
+    notes.push("no factory reset: the boot partition cannot be written");
+    return false;
+  }
 }
 
 /** Name of the marker file, where there is one. */

@@ -1,6 +1,6 @@
 // The hardware watchdog: resets the machine when nobody has fed it for a while. Opening arms it; a closed file leaves it
 // armed, unless it is told otherwise first.
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync, writeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { hasCode } from "#base/errors.ts";
@@ -19,7 +19,7 @@ const defaultTimeoutS = 30;
 export async function openWatchdog(path = "/dev/watchdog0", sysfs = "/sys"): Promise<Watchdog | undefined> {
   let fd: number;
   try {
-    fd = openSync(path, "w");
+    fd = openSync(path, constants.O_WRONLY);
   } catch (error) {
     if (hasCode(error, "ENOENT") || hasCode(error, "EBUSY") || hasCode(error, "ENODEV")) return undefined;
     throw error;
