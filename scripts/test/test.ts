@@ -7,6 +7,10 @@ import { hostPackages, testPackages } from "#build.config.ts";
 import { buildStages } from "#scripts/build/build.ts";
 import { checkStages } from "#scripts/check/check.ts";
 import { installHostPackages } from "#scripts/dev/host.ts";
+import { buildCommand } from "#scripts/qemu/device.ts";
+import { testFlow } from "#scripts/qemu/flow-test.ts";
+import { findFlow } from "#scripts/qemu/machines.ts";
+import { ensureTools } from "#scripts/qemu/tools.ts";
 import { run } from "#scripts/run-command.ts";
 import { main, type Stage, seconds, UserError } from "#scripts/stages.ts";
 
@@ -76,7 +80,29 @@ const stages: readonly Stage[] = [
       return vitest(["--config", "test/e2e/vitest.config.ts"]);
     },
   },
+  { name: "image: built, and booted once in QEMU", run: imageBoots },
 ];
+
+/** The x86_64 image, quickly compressed, started once: about two minutes of the gate's five where nothing else runs. */
+async function imageBoots(): Promise<string> {
+  const skip = (why: string) => {
+    counts.skipped++;
+    return `skipped: ${why}`;
+  };
+  const flow = findFlow({ arch: "amd64", firmware: "bios" });
+  if (process.arch !== "x64") return skip(`images are built on x86_64; this machine is ${process.arch}`);
+  try {
+    await ensureTools([flow]);
+  } catch (error) {
+    return skip((error as Error).message);
+  }
+  await run("npm", ["run", "-s", ...buildCommand(flow, "--fast").slice(2)], { output: "show" });
+  const result = await testFlow(flow, { isShort: true });
+  counts.passed += result.passed;
+  counts.failed += result.failed;
+  counts.skipped += result.skipped;
+  return `${result.passed} passed, ${result.failed} failed`;
+}
 
 await main(async () => {
   const { values } = parseArgs({ options: { only: { type: "string" }, skip: { type: "string", multiple: true } } });

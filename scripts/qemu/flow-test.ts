@@ -1,0 +1,229 @@
+// One way an image starts, end to end on an emulated board: files dropped on the boot partition, first start to Ready, a pod of
+// examples/ used from outside, what the device wrote back, a restart that keeps the cluster, an orderly switch-off. Steps
+// as data; each has its time. The console stays in build/qemu/.
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { get } from "node:http";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { seconds, UserError } from "#scripts/stages.ts";
+import { problemIn } from "./console.ts";
+import { Device, freePort, freshDisk } from "./device.ts";
+import { FatPartition } from "./disk.ts";
+import type { Flow } from "./machines.ts";
+
+/** Emulation on two busy cores: generous, because a machine that is slow is no failure. */
+const timeouts = { boot: 600_000, cluster: 300_000, off: 180_000 };
+const token = "test-token-0123456789abcdef";
+const nodeName = "porch-camera";
+
+export interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+interface Step {
+  readonly name: string;
+  /** Left out where one start is enough. */
+  readonly isLong?: boolean;
+  run(test: FlowTest): Promise<string | undefined>;
+}
+
+interface FlowTest {
+  readonly flow: Flow;
+  readonly folder: string;
+  readonly webPort: number;
+  readonly apiPort: number;
+  disk: string;
+  device: Device;
+}
+
+const must = (isTrue: boolean, message: string): void => {
+  if (!isTrue) throw new UserError(message);
+};
+
+const steps: readonly Step[] = [
+  {
+    name: "starts: PID 1, Node.js with WebAssembly, API, node Ready",
+    run: async (test) => {
+      const { vm } = test.device;
+      const pid1Ms = await vm.waitForMarker("pid1", timeouts.boot);
+      const apiMs = await vm.waitForMarker("api", timeouts.boot);
+      const nodeMs = await vm.waitForMarker("node", timeouts.boot);
+      return `PID 1 ${seconds(pid1Ms)}, API ${seconds(apiMs)}, Ready ${seconds(nodeMs)}`;
+    },
+  },
+  {
+    name: "kubectl outside sees the node Ready, named by mote.yaml",
+    run: async (test) => {
+      await test.device.fetchKubeconfig(timeouts.cluster);
+      const output = await test.device.until(
+        ["get", "nodes", "-o", "jsonpath={.items[0].metadata.name} {.items[0].status.nodeInfo.architecture}"],
+        (text) => text.startsWith(`${nodeName} `),
+        timeouts.cluster,
+      );
+      await test.device.kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=60s"]);
+      return output;
+    },
+  },
+  {
+    name: "the token worked and is gone from the card, mote.yaml moved, status written",
+    run: async (test) => {
+      const boot = await FatPartition.of(test.disk);
+      let names: string[] = [];
+      let status = "";
+      // The status follows the state by a moment.
+      for (const endMs = performance.now() + 60_000; performance.now() < endMs; await sleep(1000)) {
+        names = await boot.list();
+        status = names.includes("mote-status.txt") ? await boot.read("mote-status.txt") : "";
+        if (/ready/i.test(status)) break;
+      }
+      const left = names.filter((name) => /^(token|mote\.ya?ml)/i.test(name));
+      must(left.length === 0, `still on the boot partition: ${left.join(", ")}`);
+      must(/ready/i.test(status), `mote-status.txt does not say Ready, but: ${status.trim() || "nothing"}`);
+      must(!status.includes(token), "mote-status.txt tells the token");
+      return `${status.trim().split("\n")[0]}`;
+    },
+  },
+  {
+    name: "a pod of examples/web.yaml answers from outside",
+    run: async (test) => {
+      const { device } = test;
+      const startedMs = performance.now();
+      await device.until(["apply", "-f", "examples/web.yaml"], (text) => /deployment.*web/.test(text), 60_000);
+      await device.kubectl(["rollout", "status", "deploy/web", "--timeout=280s"]);
+      const tookMs = performance.now() - startedMs;
+      const said = await device.kubectl(["exec", "deploy/web", "--", "sh", "-c", "echo inside $(uname -m)"]);
+      must(said.output.includes("inside "), `exec said ${said.output}`);
+      const page = await fetchPage(test.webPort);
+      must(page.includes("It works"), `the page is ${page.slice(0, 200)}`);
+      return `rolled out in ${seconds(tookMs)}, ${said.output.trim()}`;
+    },
+  },
+  {
+    name: "restarts itself in order and keeps the cluster",
+    isLong: true,
+    run: async (test) => {
+      const { device } = test;
+      const before = await uid(device);
+      await device.signalInit("TERM");
+      // The signal comes from a pod; only lines after the stop belong to the next boot.
+      await device.vm.waitForLine(
+        (text) => /reboot: Restarting|mote: stopp(ing|ed)/.test(text),
+        "the stop",
+        timeouts.off,
+      );
+      device.vm.expectBoot();
+      const apiMs = await device.vm.waitForMarker("api", timeouts.boot);
+      const nodeMs = await device.vm.waitForMarker("node", timeouts.boot);
+      must((await uid(device)) === before, "the deployment is not the one from before");
+      await device.kubectl(["rollout", "status", "deploy/web", "--timeout=280s"]);
+      const page = await fetchPage(test.webPort);
+      must(page.includes("It works"), `the page is ${page.slice(0, 200)}`);
+      return `API ${seconds(apiMs)}, Ready ${seconds(nodeMs)}`;
+    },
+  },
+  {
+    name: "no complaint on the console",
+    run: async ({ device }) => {
+      const problems = device.vm.lines.map((line) => problemIn(line.text)).filter((text) => text !== undefined);
+      must(problems.length === 0, problems.join("; "));
+      return undefined;
+    },
+  },
+  {
+    name: "switches itself off in order",
+    run: async ({ device }) => {
+      const startedMs = performance.now();
+      must(await device.powerDown(timeouts.off), `still on after ${timeouts.off / 1000} s\n${device.vm.tail()}`);
+      return seconds(performance.now() - startedMs);
+    },
+  },
+];
+
+/** Runs the steps in order; after one that fails the others make no sense. */
+export async function testFlow(flow: Flow, options: { readonly isShort?: boolean } = {}): Promise<Counts> {
+  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const folder = join("build", "qemu", `test-${flow.name}`);
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  const files = join("build", "qemu", `test-${flow.name}-files`);
+  await mkdir(files, { recursive: true });
+  // As a Windows editor would leave them.
+  await writeFile(join(files, "token"), `${token}\r\n`);
+  await writeFile(join(files, "mote.yaml"), `\ufeffmachine:\r\n  hostname: ${nodeName}\r\n  ntp: false\r\n`);
+  let test: FlowTest | undefined;
+  console.log(`--- ${flow.name}`);
+  try {
+    const disk = await freshDisk(flow, folder, {
+      "TOKEN.TXT": join(files, "token"),
+      "mote.yaml": join(files, "mote.yaml"),
+    });
+    const apiPort = await freePort();
+    const webPort = await freePort();
+    const device = await Device.start({
+      flow,
+      folder,
+      disk,
+      apiPort,
+      moreForwards: [{ hostPort: webPort, guestPort: 30_080 }],
+    });
+    test = { flow, folder, disk, apiPort, webPort, device };
+    for (const step of steps.filter((one) => !(options.isShort && one.isLong))) {
+      if (counts.failed > 0) {
+        counts.skipped++;
+        console.log(`  skipped  ${step.name}`);
+        continue;
+      }
+      const startedMs = performance.now();
+      try {
+        const said = await step.run(test);
+        counts.passed++;
+        console.log(`  ok       ${step.name}  ${seconds(performance.now() - startedMs)}${said ? `  (${said})` : ""}`);
+      } catch (error) {
+        counts.failed++;
+        console.log(`  FAILED   ${step.name}: ${(error as Error).message}`);
+        if (!(error instanceof UserError)) console.log((error as Error).stack);
+      }
+    }
+  } catch (error) {
+    counts.failed++;
+    console.log(`  FAILED   ${(error as Error).message}`);
+  } finally {
+    await test?.device.vm.kill();
+    await rm(files, { recursive: true, force: true });
+    // The disk of a failed run is evidence; 8 GiB of others are not, sparse as they are.
+    if (counts.failed === 0) await rm(join(folder, "disk.img"), { force: true });
+  }
+  return counts;
+}
+
+async function uid(device: Device): Promise<string> {
+  return device.until(
+    ["get", "deploy", "web", "-o", "jsonpath={.metadata.uid}"],
+    (text) => /^[-0-9a-f]{36}$/.test(text),
+    60_000,
+  );
+}
+
+async function fetchPage(port: number): Promise<string> {
+  let last = "";
+  // Service rules follow the pods' readiness by a moment.
+  for (const endMs = performance.now() + 60_000; performance.now() < endMs; await sleep(1000)) {
+    last = await new Promise<string>((resolve) => {
+      const request = get(`http://127.0.0.1:${port}/`, { timeout: 10_000 }, (answer) => {
+        let text = "";
+        answer.setEncoding("utf8");
+        answer.on("data", (part: string) => {
+          text += part;
+        });
+        answer.on("end", () => resolve(text));
+        answer.on("error", (error) => resolve(error.message));
+      });
+      request.on("timeout", () => request.destroy(new Error("no answer within 10 s")));
+      request.on("error", (error) => resolve(error.message));
+    });
+    if (last.includes("It works")) break;
+  }
+  return last;
+}
