@@ -1,17 +1,38 @@
-// gRPC calls over clear-text HTTP/2, to a unix socket (containerd) or a TCP address (gRPC probes). One session, opened
+// gRPC calls over HTTP/2, to a unix socket (containerd) or a TCP address (gRPC probes, etcd), clear or with TLS. One session, opened
 // on first use and again after it broke; a call in flight when it breaks fails with UNAVAILABLE. Every unary call has a
 // deadline; messages are bounded. Counterpart: google.golang.org/grpc clients.
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from "node:http2";
 import * as net from "node:net";
+import * as tls from "node:tls";
 import { encodeFrame, encodeTimeout, FrameReader, GrpcError, statusOf } from "#wire/grpc.ts";
 
 export interface GrpcClientOptions {
   readonly target: { readonly socketPath: string } | { readonly host: string; readonly port: number };
   /** Extra request headers, e.g. `containerd-namespace`. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Absent: clear text. */
+  readonly tls?: GrpcClientTls | undefined;
   readonly connectTimeoutMs?: number;
   /** Bound of one received message; containerd's own is 16 MiB. */
   readonly maxMessageBytes?: number;
+}
+
+export interface GrpcClientTls {
+  /** Authorities the server's certificate must come from; absent: the system's. */
+  readonly caPem?: string | undefined;
+  readonly certificatePem?: string | undefined;
+  readonly keyPem?: string | undefined;
+  /** Name the certificate must have; default the host. */
+  readonly serverName?: string | undefined;
+}
+
+/** A call in which both sides send as many messages as they like. */
+export interface GrpcDuplex {
+  send(message: Uint8Array): void;
+  /** Nothing more will be sent. */
+  end(): void;
+  /** Breaking out of the loop cancels the call. Slow readers stop the server. */
+  readonly messages: AsyncIterable<Uint8Array>;
 }
 
 export interface CallOptions {
@@ -23,6 +44,8 @@ export interface GrpcClient {
   unary(path: string, message: Uint8Array, options: CallOptions): Promise<Uint8Array>;
   /** Messages of a server-streaming call. Breaking out of the loop cancels it. Slow readers stop the server. */
   serverStream(path: string, message: Uint8Array, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Until `signal` aborts, which cancels it. */
+  duplex(path: string, signal: AbortSignal): Promise<GrpcDuplex>;
   close(): void;
 }
 
@@ -52,8 +75,14 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
   }
 
   async function start(path: string, message: Uint8Array, timeoutMs: number | undefined): Promise<ClientHttp2Stream> {
+    const stream = await request(path, timeoutMs);
+    stream.end(encodeFrame(message));
+    return stream;
+  }
+
+  async function request(path: string, timeoutMs: number | undefined): Promise<ClientHttp2Stream> {
     const live = await open();
-    const stream = live.request({
+    return live.request({
       ":method": "POST",
       ":path": path,
       "content-type": "application/grpc",
@@ -61,8 +90,6 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
       ...(timeoutMs === undefined ? {} : { "grpc-timeout": encodeTimeout(timeoutMs) }),
       ...options.headers,
     });
-    stream.end(encodeFrame(message));
-    return stream;
   }
 
   return {
@@ -114,32 +141,19 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
 
     async *serverStream(path, message, signal) {
       signal.throwIfAborted();
-      const stream = await start(path, message, undefined);
-      const reader = new FrameReader(maxBytes);
-      let status: GrpcError | undefined = new GrpcError("UNAVAILABLE", "the connection ended before the call did");
-      const onAbort = () => stream.close(8);
-      signal.addEventListener("abort", onAbort, { once: true });
-      stream.on("response", (headers: IncomingHttpHeaders) => {
-        if (headers["grpc-status"] !== undefined || Number(headers[":status"]) !== 200) status = statusOf(headers);
-      });
-      stream.on("trailers", (headers: IncomingHttpHeaders) => {
-        status = statusOf(headers);
-      });
-      try {
-        for await (const chunk of stream) {
-          for (const frame of reader.push(chunk as Uint8Array)) yield frame;
-        }
-      } catch (cause) {
-        signal.throwIfAborted();
-        throw cause instanceof GrpcError
-          ? cause
-          : new GrpcError("UNAVAILABLE", cause instanceof Error ? cause.message : String(cause), { cause });
-      } finally {
-        signal.removeEventListener("abort", onAbort);
-        stream.close(8);
-      }
+      yield* messagesOf(await start(path, message, undefined), maxBytes, signal);
+    },
+
+    async duplex(path, signal) {
       signal.throwIfAborted();
-      if (status) throw status;
+      const stream = await request(path, undefined);
+      return {
+        send: (message) => {
+          if (!stream.closed && !stream.destroyed) stream.write(encodeFrame(message));
+        },
+        end: () => stream.end(),
+        messages: messagesOf(stream, maxBytes, signal),
+      };
     },
 
     close() {
@@ -149,12 +163,57 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
   };
 }
 
+/** Listens from now on: what comes before the loop begins is not lost. */
+function messagesOf(stream: ClientHttp2Stream, maxBytes: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
+  const reader = new FrameReader(maxBytes);
+  let status: GrpcError | undefined = new GrpcError("UNAVAILABLE", "the connection ended before the call did");
+  const onAbort = () => stream.close(8);
+  signal.addEventListener("abort", onAbort, { once: true });
+  let failure: Error | undefined;
+  stream.on("error", (error) => {
+    failure = error;
+  });
+  stream.on("response", (headers: IncomingHttpHeaders) => {
+    if (headers["grpc-status"] !== undefined || Number(headers[":status"]) !== 200) status = statusOf(headers);
+  });
+  stream.on("trailers", (headers: IncomingHttpHeaders) => {
+    status = statusOf(headers);
+  });
+  return (async function* () {
+    try {
+      if (failure) throw failure;
+      for await (const chunk of stream) yield* reader.push(chunk as Uint8Array);
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw cause instanceof GrpcError
+        ? cause
+        : new GrpcError("UNAVAILABLE", cause instanceof Error ? cause.message : String(cause), { cause });
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      stream.close(8);
+    }
+    signal.throwIfAborted();
+    if (status) throw status;
+  })();
+}
+
 /** Connects first and starts HTTP/2 only on a live socket, so that a missing server is one clear error. */
 function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session> {
   const { target } = options;
   const where = "socketPath" in target ? target.socketPath : `${target.host}:${target.port}`;
   return new Promise((resolve, reject) => {
-    const socket = "socketPath" in target ? net.connect(target.socketPath) : net.connect(target.port, target.host);
+    const plain = "socketPath" in target ? { path: target.socketPath } : { port: target.port, host: target.host };
+    const secure = options.tls;
+    const socket = secure
+      ? tls.connect({
+          ...plain,
+          ALPNProtocols: ["h2"],
+          minVersion: "TLSv1.2",
+          ...serverNameOf(options),
+          ...(secure.caPem ? { ca: secure.caPem } : {}),
+          ...(secure.certificatePem && secure.keyPem ? { cert: secure.certificatePem, key: secure.keyPem } : {}),
+        })
+      : net.connect(plain);
     const timer = setTimeout(
       () => socket.destroy(new Error("connection timed out")),
       options.connectTimeoutMs ?? 5_000,
@@ -164,7 +223,7 @@ function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session>
       reject(new GrpcError("UNAVAILABLE", `cannot connect to ${where}: ${cause.message}`, { cause }));
     };
     socket.once("error", onError);
-    socket.once("connect", () => {
+    socket.once(secure ? "secureConnect" : "connect", () => {
       clearTimeout(timer);
       const session = connect("http://localhost", {
         createConnection: () => socket,
@@ -175,4 +234,10 @@ function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session>
       resolve(session);
     });
   });
+}
+
+/** Node takes no address as a server name: certificates for addresses are checked by the host it connects to. */
+function serverNameOf({ target, tls: secure }: GrpcClientOptions): { servername?: string } {
+  const name = secure?.serverName ?? ("host" in target ? target.host : "localhost");
+  return net.isIP(name) === 0 ? { servername: name } : {};
 }

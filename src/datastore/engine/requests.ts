@@ -3,14 +3,13 @@ import { type Key, maxKeyBytes, maxTxnOps, maxValueBytes, type Op, type Txn } fr
 import { datastoreError } from "../errors.ts";
 
 /** Throws DATASTORE_TOO_LARGE or DATASTORE_BAD_REQUEST. */
-export function checkTxn(txn: Txn): void {
+export function checkTxn(txn: Txn): Changes[] {
   const { compares, success, failure = [] } = txn;
   if (compares.length > maxTxnOps || success.length > maxTxnOps || failure.length > maxTxnOps) {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
   }
   for (const compare of compares) checkRange(compare);
-  checkOps(success);
-  checkOps(failure);
+  return [checkOps(success), checkOps(failure)];
 }
 
 interface Changes {
@@ -20,14 +19,31 @@ interface Changes {
 
 /** No key is put twice, or put and deleted, by ops that may be applied together. */
 function checkOps(ops: readonly Op[]): Changes {
-  const puts = new Set<Key>();
-  const deletes: Changes["deletes"] = [];
+  const all: Changes = { puts: new Set(), deletes: [] };
   for (const op of ops) {
-    if (op.type === "range") checkRange(op.range);
-    else if (op.type === "delete") {
+    const { puts, deletes } = changesOf(op);
+    for (const key of puts) {
+      if (all.puts.has(key)) throw duplicateKey(key);
+      for (const range of all.deletes) if (inRange(key, range.key, range.end)) throw duplicateKey(key);
+    }
+    for (const range of deletes)
+      for (const key of all.puts) if (inRange(key, range.key, range.end)) throw duplicateKey(key);
+    for (const key of puts) all.puts.add(key);
+    all.deletes.push(...deletes);
+  }
+  return all;
+}
+
+/** What one op may change. The branches of a transaction are not held against each other: only one is applied. */
+function changesOf(op: Op): Changes {
+  switch (op.type) {
+    case "range":
+      checkRange(op.range);
+      return { puts: new Set(), deletes: [] };
+    case "delete":
       checkRange(op);
-      deletes.push(op);
-    } else if (op.type === "put") {
+      return { puts: new Set(), deletes: [op] };
+    case "put":
       checkKey(op.key);
       if (op.value.length > maxValueBytes) {
         throw datastoreError(
@@ -35,24 +51,15 @@ function checkOps(ops: readonly Op[]): Changes {
           `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
         );
       }
-      if (puts.has(op.key)) throw duplicateKey(op.key);
-      puts.add(op.key);
-    } else {
-      checkTxn({ ...op.txn, success: [], failure: [] });
-      if (op.txn.success.length > maxTxnOps || (op.txn.failure?.length ?? 0) > maxTxnOps) checkTxn(op.txn);
-      const branches = [checkOps(op.txn.success), checkOps(op.txn.failure ?? [])];
-      // Only one branch is applied: they may put the same key.
-      const here = new Set(branches.flatMap((branch) => [...branch.puts]));
-      for (const key of here) {
-        if (puts.has(key)) throw duplicateKey(key);
-        puts.add(key);
-      }
-      for (const branch of branches) deletes.push(...branch.deletes);
+      return { puts: new Set([op.key]), deletes: [] };
+    case "txn": {
+      const branches = checkTxn(op.txn);
+      return {
+        puts: new Set(branches.flatMap(({ puts }) => [...puts])),
+        deletes: branches.flatMap(({ deletes }) => deletes),
+      };
     }
   }
-  if (puts.size === 0) return { puts, deletes };
-  for (const op of deletes) for (const key of puts) if (inRange(key, op.key, op.end)) throw duplicateKey(key);
-  return { puts, deletes };
 }
 
 function inRange(key: Key, start: Key, end: Key | undefined): boolean {

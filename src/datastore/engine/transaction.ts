@@ -70,20 +70,24 @@ function choosePaths(engine: Engine, ops: readonly Op[], paths: Paths): Paths {
 const branchOf = (op: Extract<Op, { type: "txn" }>, succeeded: boolean): readonly Op[] =>
   succeeded ? op.txn.success : (op.txn.failure ?? []);
 
-/** What could not be applied, found before anything is. */
+/** What could not be applied, found before anything is: first among all puts, then among all ranges. */
 function checkApplicable(deps: TransactionDeps, ops: readonly Op[], head: number, paths: Paths): void {
-  for (const op of ops) {
-    if (op.type === "txn") checkApplicable(deps, branchOf(op, paths.get(op) === true), head, paths);
-    else if (op.type === "range") checkRevision(deps, op.range, head);
-    else if (op.type === "put") {
-      if ((op.keepValue || op.keepLease) && !deps.engine.get(op.key, Infinity)) {
-        throw datastoreError("DATASTORE_KEY_NOT_FOUND", "a key whose value or lease is to be kept is not there", {
-          key: op.key,
-        });
-      }
-      if (op.lease && !deps.leases.has(op.lease)) throw leaseNotFound(op.lease);
+  const chosen = chosenOps(ops, paths);
+  for (const op of chosen) {
+    if (op.type !== "put") continue;
+    if ((op.keepValue || op.keepLease) && !deps.engine.get(op.key, Infinity)) {
+      throw datastoreError("DATASTORE_KEY_NOT_FOUND", "a key whose value or lease is to be kept is not there", {
+        key: op.key,
+      });
     }
+    if (op.lease && !deps.leases.has(op.lease)) throw leaseNotFound(op.lease);
   }
+  for (const op of chosen) if (op.type === "range") checkRevision(deps, op.range, head);
+}
+
+function chosenOps(ops: readonly Op[], paths: Paths): readonly Op[] {
+  if (paths.size === 0) return ops;
+  return ops.flatMap((op) => (op.type === "txn" ? chosenOps(branchOf(op, paths.get(op) === true), paths) : [op]));
 }
 
 /** Every op of a transaction with those nested in it, whatever way they go. */

@@ -60,7 +60,9 @@ export const rangeOf = (request: { readonly key: Uint8Array; readonly rangeEnd: 
 
 export async function range(deps: KvDeps, request: RangeRequest): Promise<Part> {
   checkRange(request);
-  const result = await deps.backend.range(rangeOptions(request));
+  // Below zero is now, but only outside of a transaction.
+  const revision = Math.max(0, toNumber(request.revision));
+  const result = await deps.backend.range({ ...rangeOptions(request), revision: asRevision(revision) });
   return rangePart(headerPart(result.revision, deps.identity), rangeAnswer(request, result));
 }
 
@@ -68,6 +70,8 @@ export async function put(deps: KvDeps, request: PutRequest, bytes: number): Pro
   checkPut(request);
   checkSize(deps, bytes);
   deps.checkAlarms(true);
+  // A put by itself is refused for its lease first, one in a transaction for its key.
+  if (request.ignoreValue && toNumber(request.lease) !== 0) await deps.backend.lease(toNumber(request.lease));
   const { revision, results } = await deps.backend.commit({ compares: [], success: [putOp(request)] });
   const [result] = results as [Extract<OpResult, { type: "put" }>];
   return putPart(headerPart(revision, deps.identity), request.prevKv ? result.prevKv : undefined);
@@ -204,8 +208,9 @@ function rangeOptions(request: RangeRequest): RangeOptions {
   const after = request.sortOrder !== 0 || filters.some(([name]) => toNumber(request[name]) !== 0);
   return {
     ...rangeOf(request),
-    revision: asRevision(Math.max(0, toNumber(request.revision))),
-    limit: after || limit <= 0 ? 0 : limit,
+    revision: asRevision(toNumber(request.revision)),
+    // What is sorted without having been asked to be is cut first, one behind the limit: etcd's way.
+    limit: after || limit <= 0 ? 0 : request.sortTarget === 0 ? limit : limit + 1,
     countOnly: request.countOnly,
     keysOnly: request.keysOnly && !(request.sortTarget === valueTarget),
   };
