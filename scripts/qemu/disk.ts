@@ -81,8 +81,11 @@ export class FatPartition {
   /** Size of each file of the top folder. */
   async sizes(): Promise<Record<string, number>> {
     const { output } = await this.#mtools("mdir", ["-a", "-i", this.#image, "::"]);
-    const files = [...output.matchAll(/^(\S+) *(\S*) +(\d+) +\d{4}-\d\d-\d\d/gm)];
-    return Object.fromEntries(files.map((m) => [m[2] ? `${m[1]}.${m[2]}` : m[1]!, Number(m[3])]));
+    // NAME EXT SIZE DATE TIME LONG-NAME; the last only where the first would lose something.
+    const files = [...output.matchAll(/^(\S+) *([^\s\d]\S*)? +(\d+) +\d{4}-\d\d-\d\d +\d+:\d\d(?: +(\S.*?))? *$/gm)];
+    return Object.fromEntries(
+      files.map((m) => [m[4] ?? (m[2] ? `${m[1]}.${m[2]}` : m[1]!).toLowerCase(), Number(m[3])]),
+    );
   }
 
   async read(name: string): Promise<string> {
