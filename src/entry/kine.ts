@@ -1,5 +1,5 @@
 // `mote kine`: the datastore alone, behind the etcd v3 API. For an upstream Kubernetes API server, etcdctl, and tests.
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { AppError, messageOf } from "#base/errors.ts";
 import { restarting, runAll, type Service } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
@@ -7,6 +7,7 @@ import { type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { kineFlags } from "#cli/kine-flags.ts";
 import { createCompactor } from "#datastore/compactor.ts";
 import { createEtcdListener } from "#datastore/etcd-face.ts";
+import { etcdSnapshots } from "#datastore/etcd-snapshot.ts";
 import { openDatastore } from "#datastore/open.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -44,6 +45,10 @@ export async function runKine(
     const { heldBytes } = backend.accounts();
     return { totalBytes: heldBytes, usedBytes: heldBytes };
   };
+  const endpoint = endpointOf(String(values["endpoint"]));
+  const openSnapshot = endpoint.startsWith("sqlite://")
+    ? etcdSnapshots(backend, dirname(endpoint.slice("sqlite://".length)), { clock: systemClock, log })
+    : undefined;
   const services = [
     createEtcdListener(
       {
@@ -52,7 +57,7 @@ export async function runKine(
         maxRequestBytes: Number(values["max-request-bytes"]),
         clientUrls: [address.url],
       },
-      { backend, clock: systemClock, sizes, log: log.child({ part: "etcd" }) },
+      { backend, clock: systemClock, sizes, openSnapshot, log: log.child({ part: "etcd" }) },
     ),
     ...(compactIntervalMs > 0
       ? [alive(createCompactor({ intervalMs: compactIntervalMs }, { store: backend, clock: systemClock, log }))]

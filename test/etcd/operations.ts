@@ -141,7 +141,7 @@ export function createGenerator(random: Random) {
       startRevision: one(
         0,
         0,
-        h.revision + pick(10),
+        Math.max(h.revision, h.compacted + 1) + pick(10),
         h.compacted + 1 + pick(h.revision - h.compacted + 1),
         1 % (h.compacted + 1),
       ),
