@@ -27,6 +27,7 @@ async function device(until: () => boolean, fails: () => string | undefined = ()
     keys: { names: ["tls-san"], check: () => {} },
     apiPort: 6443,
     address: () => "10.0.0.2",
+    hasDefaultRoute: () => true,
     async run(args) {
       runs.push(args);
       const failure = fails();

@@ -46,8 +46,9 @@ export interface MachineOptions {
 export interface DeviceServer {
   readonly keys: ServerKeys;
   readonly apiPort: number;
-  /** Address that the default route leaves by; undefined while there is none. */
+  /** Address that the default route leaves by, else the first there is. */
   address(): string | undefined;
+  hasDefaultRoute(): boolean;
   /** Runs with the configuration in `configPath` until `signal` aborts; rejects when it cannot. */
   run(args: ServerRun): Promise<void>;
   /** Ends all pods; the server has ended. */
@@ -76,6 +77,8 @@ export interface MachineDeps {
 
 /** The server needs an address to be reachable; a device without network starts all the same after this. */
 const addressTimeoutMs = 30_000;
+/** One address may be there before that of the default route; the latter is the node's where there is one. */
+const routeTimeoutMs = 10_000;
 const addressCheckMs = 10_000;
 /** Of a device without network, on its loopback link: a cluster needs an address that is neither loopback nor link-local. From TEST-NET-1, which nobody has. */
 const offlineAddress = "192.0.2.1";
@@ -299,8 +302,12 @@ async function watchAddress(
 async function waitForAddress({ deps, log }: Machine, signal: AbortSignal): Promise<void> {
   const { clock, server } = deps;
   const startMs = clock.monotonicMs();
-  while (!signal.aborted && server.address() === undefined) {
-    if (clock.monotonicMs() - startMs > addressTimeoutMs) {
+  for (;;) {
+    if (signal.aborted) return;
+    const waitedMs = clock.monotonicMs() - startMs;
+    const hasAddress = server.address() !== undefined;
+    if (hasAddress && (server.hasDefaultRoute() || waitedMs > routeTimeoutMs)) return;
+    if (!hasAddress && waitedMs > addressTimeoutMs) {
       log.warn("no address, starting without network");
       say("error no network address; the cluster starts without network");
       return;

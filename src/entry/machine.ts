@@ -7,7 +7,7 @@ import { serverFlags } from "#cli/server-flags.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { systemClock } from "#platform/clock.ts";
 import { exists, readFileIfExists } from "#platform/files.ts";
-import { defaultAddress } from "#platform/host.ts";
+import { defaultAddress, hasDefaultRoute } from "#platform/host.ts";
 import { fileFacts } from "#platform/open-file.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
@@ -61,6 +61,7 @@ const deviceServer: DeviceServer = {
     const address = defaultAddress();
     return address === "127.0.0.1" ? undefined : address;
   },
+  hasDefaultRoute,
   async run(args) {
     // containerd inherits it, and with it every pull.
     Object.assign(process.env, args.environment);

@@ -28,6 +28,9 @@ function defaultInterface(): string | undefined {
   return fields.find(([, destination]) => destination === "00000000")?.[0];
 }
 
+/** Whether anything leads beyond the networks this machine is part of. */
+export const hasDefaultRoute = (): boolean => defaultInterface() !== undefined;
+
 /** Largest packet of that interface in bytes; Ethernet's 1500 without one. */
 export function defaultMtu(): number {
   const name = defaultInterface();
