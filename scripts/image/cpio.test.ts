@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { lstatSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -7,6 +7,7 @@ import { type CpioEntry, encodeCpio } from "./cpio.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "mote-cpio-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const busybox = "/usr/bin/busybox";
 const mtime = 1_700_000_000;
 const entries: readonly CpioEntry[] = [
   { path: "usr/lib/odd", kind: "file", mode: 0o644, data: Buffer.from("five5") },
@@ -44,20 +45,10 @@ describe("encodeCpio", () => {
     expect(encodeCpio([...entries].reverse(), mtime)).toEqual(encodeCpio(entries, mtime));
   });
 
-  it.skipIf(!hasBusybox())("is unpacked by cpio as it was meant", () => {
-    execFileSync("busybox", ["cpio", "-idm"], { cwd: folder, input: encodeCpio(entries, mtime), stdio: "pipe" });
+  it.skipIf(!existsSync(busybox))("is unpacked by cpio as it was meant", () => {
+    execFileSync(busybox, ["cpio", "-idm"], { cwd: folder, input: encodeCpio(entries, mtime), stdio: "pipe" });
     expect(readFileSync(join(folder, "usr/lib/odd"), "utf8")).toBe("five5");
     expect(lstatSync(join(folder, "init")).mode & 0o777).toBe(0o755);
     expect(readlinkSync(join(folder, "bin"))).toBe("usr/bin");
   });
 });
-
-function hasBusybox(): boolean {
-  try {
-    execFileSync("busybox", ["true"]);
-    return true;
-  } catch {
-    // Not installed: the reader above has checked the format.
-    return false;
-  }
-}

@@ -12,7 +12,7 @@ describe("elfNeeds", () => {
 
   it.skipIf(!existsSync("/usr/bin/readelf"))("agrees with readelf", () => {
     for (const path of ["/bin/sh", "/usr/bin/env", "/usr/bin/apt"]) {
-      const said = execFileSync("readelf", ["-d", path], { encoding: "utf8" });
+      const said = execFileSync("/usr/bin/readelf", ["-d", path], { encoding: "utf8" });
       const wanted = [...said.matchAll(/NEEDED.*\[(.+)\]/g)].map((m) => m[1]);
       expect(elfNeeds(readFileSync(path))?.libraries).toEqual(wanted);
     }

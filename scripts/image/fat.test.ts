@@ -43,7 +43,7 @@ describe("buildFat", () => {
       const said = execFileSync("/usr/sbin/fsck.fat", ["-n", "-v", path], { encoding: "utf8" });
       expect(said).toContain(`${files.length + 6} files`);
       for (const file of files.filter((f) => !f.path.startsWith("many/") || f.path.includes("99"))) {
-        const read = execFileSync("mcopy", ["-n", "-i", path, `::${file.path}`, "-"], { maxBuffer: 64 << 20 });
+        const read = execFileSync("/usr/bin/mcopy", ["-n", "-i", path, `::${file.path}`, "-"], { maxBuffer: 64 << 20 });
         expect(Buffer.compare(read, Buffer.from(file.data)), file.path).toBe(0);
       }
     }
@@ -51,7 +51,7 @@ describe("buildFat", () => {
 
   it.skipIf(!hasTools)("takes more files later", async () => {
     const path = await write([{ path: "token.txt", data: Buffer.from("x") }], options);
-    execFileSync("mcopy", ["-i", path, "package.json", "::mote.yaml"]);
+    execFileSync("/usr/bin/mcopy", ["-i", path, "package.json", "::mote.yaml"]);
     execFileSync("/usr/sbin/fsck.fat", ["-n", path]);
   });
 

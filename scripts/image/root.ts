@@ -102,6 +102,11 @@ export async function finishRoot(target: Target, kernel: Kernel, tools: Tools, d
     (await pruneLibraries(root, prune));
   for (const folder of [...mountPoints, "root"]) await fs.mkdir(join(root, folder), { recursive: true });
   for (const [path, to] of links) await link(join(root, path), to);
+  for (const name of ["regulatory.db", "regulatory.db.p7s"]) {
+    // An alternative like the ones above, on boards with Wi-Fi only.
+    const path = join(root, "usr/lib/firmware", name);
+    if (existsSync(`${path}-debian`)) await link(path, `${name}-debian`);
+  }
   for (const applet of busyboxApplets(busybox)) {
     // Debian's own programs win; busybox fills the gaps.
     if (programFolders.some((folder) => existsSync(join(root, folder, applet)))) continue;
