@@ -79,7 +79,13 @@ export class Vm {
     });
     this.pid = this.#child.pid ?? 0;
     const killChild = () => this.#child.kill("SIGKILL");
+    // QEMU has a process group of its own, so it must be told when this process is ended from outside.
+    const onSignal = (signal: NodeJS.Signals) => {
+      if (process.listenerCount(signal) === 1) process.exit(1);
+    };
+    const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
     process.once("exit", killChild);
+    for (const signal of signals) process.on(signal, onSignal);
     this.#child.stdout!.on("data", (chunk: Buffer) => {
       for (const text of this.#reader.feed(chunk)) this.#onLine(text, options.onLine);
       if (/^grub(?: rescue)?> ?$/.test(this.#reader.unfinished)) this.#failure ??= "GRUB found no configuration";
@@ -94,6 +100,7 @@ export class Vm {
     });
     this.#child.on("close", (code, signal) => {
       process.off("exit", killChild);
+      for (const signal of signals) process.off(signal, onSignal);
       this.#exit ??= code === 0 ? "QEMU ended" : `QEMU ended with ${signal ?? `exit ${code}`}: ${this.#stderr.trim()}`;
       this.#wake();
     });
