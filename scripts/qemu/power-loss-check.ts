@@ -29,6 +29,8 @@ export interface CheckOptions {
   /** False: files may be absent still. */
   readonly isSetUp: boolean;
   readonly files: FileVersions;
+  /** What a person put on the boot partition, and the device moves to its own. */
+  readonly secret?: string;
 }
 
 export interface CheckResult {
@@ -39,6 +41,8 @@ export interface CheckResult {
    * stale counts it then puts right. All data is there, but only for a device that runs e2fsck.
    */
   readonly usedBackup: boolean;
+  /** The secret is on this partition, whole. */
+  readonly holdsSecret: boolean;
 }
 
 /** The folders that are looked at, on the data partition. The store is beneath mote/. */
@@ -54,11 +58,12 @@ export async function checkImage(options: CheckOptions): Promise<CheckResult> {
     timeoutMs: 120_000,
   });
   if (fsck.code > 1) {
-    if (!options.isFormatted) return { problems: [], objects: 0, usedBackup: false };
+    if (!options.isFormatted) return { problems: [], objects: 0, usedBackup: false, holdsSecret: false };
     return {
       problems: [`e2fsck ends with ${fsck.code}: ${fsck.output.trim().slice(-300)}`],
       objects: 0,
       usedBackup: false,
+      holdsSecret: false,
     };
   }
   const usedBackup = /trying backup blocks/.test(fsck.output);
@@ -66,6 +71,8 @@ export async function checkImage(options: CheckOptions): Promise<CheckResult> {
   if (damage.length > 0) problems.push(`e2fsck had to repair: ${damage.slice(0, 3).join("; ")}`);
   await extract(image, folder);
   problems.push(...judgeFiles(folder, options));
+  const { secret } = options;
+  const holdsSecret = secret !== undefined && listFiles(folder).some((path) => holds(join(folder, path), secret));
   let objects = 0;
   try {
     const found = await readStore(join(folder, storeFile), expected.seenRevision);
@@ -75,7 +82,14 @@ export async function checkImage(options: CheckOptions): Promise<CheckResult> {
     problems.push(`the store does not open: ${messageOf(error)}`);
   }
   await rm(folder, { recursive: true, force: true });
-  return { problems, objects, usedBackup };
+  return { problems, objects, usedBackup, holdsSecret };
+}
+
+/** True when the FAT image has the secret in one of the files of its top folder. */
+export async function bootHoldsSecret(image: string, name: string, secret: string): Promise<boolean> {
+  const env = { MTOOLS_SKIP_CHECK: "1" };
+  const { code, output } = await run("mtype", ["-i", image, `::${name}`], { ok: [0, 1], env });
+  return code === 0 && output.includes(secret);
 }
 
 /** Hashes of the files in an image that is known to be whole. */
@@ -150,6 +164,7 @@ function listFiles(folder: string): string[] {
     .sort();
 }
 
+const holds = (file: string, text: string): boolean => readFileSync(file).includes(text);
 const hashOf = (file: string): string => createHash("sha256").update(readFileSync(file)).digest("hex");
 
 /**

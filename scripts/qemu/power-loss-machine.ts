@@ -8,9 +8,9 @@ import type { Transport } from "#client/transport.ts";
 import { UserError } from "#scripts/stages.ts";
 import { forwardedKubeconfig, kubeconfigIn } from "./console.ts";
 import { dropFiles, freePort, imageOf } from "./device.ts";
-import { createDisk, partitionOf } from "./disk.ts";
+import { createDisk, type Partition, partitionOf } from "./disk.ts";
 import { findFlow } from "./machines.ts";
-import { copySparse, openReader } from "./power-loss-disk.ts";
+import { copySparse, openReader, type Window } from "./power-loss-disk.ts";
 import { countLogEntries, sectorBytes } from "./power-loss-log.ts";
 import { type Recording, type RecordOptions, transportOf } from "./power-loss-record.ts";
 import { runWorkload, type Workload } from "./power-loss-workload.ts";
@@ -21,6 +21,7 @@ export const machineFlow = findFlow({ arch: "amd64", firmware: "bios" });
 /** Emulated, and not alone on this host. */
 const timeouts = { boot: 600_000, kubeconfig: 60_000 };
 const apiPort = 6443;
+const secret = "power-loss-0123456789abcdef";
 /** A little more than the image, so that the data partition grows at first boot and copies stay small. */
 export const machineDiskBytes = 2560 * 1024 * 1024;
 
@@ -28,7 +29,7 @@ export async function recordInMachine(options: RecordOptions): Promise<Recording
   const { folder, say } = options;
   const token = join(folder, "token");
   const config = join(folder, "mote.yaml");
-  await writeFile(token, "power-loss-0123456789abcdef\n");
+  await writeFile(token, `${secret}\n`);
   await writeFile(config, "machine:\n  hostname: power-loss\n");
   const disk = join(folder, "disk.img");
   await createDisk(await imageOf(machineFlow), disk, machineDiskBytes);
@@ -65,15 +66,20 @@ export async function recordInMachine(options: RecordOptions): Promise<Recording
     // Not a kill: QEMU's own part of the log has to be complete.
     await machine.vm.qmp("quit");
     await machine.vm.waitForExit(20_000);
-    const data = await partitionOf(disk, "data");
-    const window = { firstSector: data.offsetBytes / sectorBytes, sectorCount: data.sizeBytes / sectorBytes };
-    return { logFile, baseFile, window, formattedAt, setUpAt, workload };
+    const window = windowOf(await partitionOf(disk, "data"));
+    const boot = { window: windowOf(await partitionOf(disk, "BOOT")), name: "token", secret };
+    return { logFile, baseFile, window, formattedAt, setUpAt, workload, boot };
   } finally {
     await machine.vm.kill();
     log.close();
     await rm(disk, { force: true });
   }
 }
+
+const windowOf = (partition: Partition): Window => ({
+  firstSector: partition.offsetBytes / sectorBytes,
+  sectorCount: partition.sizeBytes / sectorBytes,
+});
 
 function work(workload: Workload, transport: Transport, markNow: () => number, options: RecordOptions): Promise<void> {
   const endMs = performance.now() + (options.seconds * 1000) / 2;

@@ -31,6 +31,8 @@ export interface Recording {
   /** From this entry on every file of the set-up must be there. */
   readonly setUpAt: number;
   readonly workload: Workload;
+  /** The boot partition of a device, and the file with a secret that was dropped there. */
+  readonly boot?: { readonly window: Window; readonly name: string; readonly secret: string };
 }
 
 export interface RecordOptions {

@@ -16,7 +16,7 @@ import { messageOf } from "#base/errors.ts";
 import { run } from "#scripts/run-command.ts";
 import { main, seconds, UserError } from "#scripts/stages.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { checkImage, fileVersions } from "./power-loss-check.ts";
+import { bootHoldsSecret, checkImage, fileVersions } from "./power-loss-check.ts";
 import { openReader, Replayer, type Window } from "./power-loss-disk.ts";
 import { type CrashPlan, planCrash, planOf } from "./power-loss-images.ts";
 import { type LogEntry, parseLog, type ReadAt } from "./power-loss-log.ts";
@@ -92,10 +92,10 @@ function plansOf(run: Run, count: number, seed: number, ignoreFlushes: boolean):
 /** The order in which a replayer can make them. */
 const inOrder = (a: Numbered, b: Numbered): number => a.plan.durableUntil - b.plan.durableUntil || a.number - b.number;
 
-const replayerOf = (run: Run, window: Window = run.recording.window): Promise<Replayer> =>
+const replayerOf = (run: Run, window: Window = run.recording.window, name = "work"): Promise<Replayer> =>
   Replayer.open({
     baseFile: run.recording.baseFile,
-    workFile: join(run.scratch, "work.img"),
+    workFile: join(run.scratch, `${name}.img`),
     entries: run.entries,
     readLog: run.readLog,
     window,
@@ -140,24 +140,40 @@ async function check(run: Run, replayer: Replayer, plan: CrashPlan) {
     isFormatted: plan.cut >= recording.formattedAt,
     isSetUp: plan.cut >= recording.setUpAt,
     files: run.versions,
+    ...(recording.boot ? { secret: recording.boot.secret } : {}),
   });
+}
+
+/** The boot partition of the same cut: what a person put there is there still, if it is not on the data partition yet. */
+async function checkBoot(run: Run, replayer: Replayer, plan: CrashPlan): Promise<string[]> {
+  const { boot } = run.recording;
+  if (!boot) return [];
+  const image = join(run.scratch, "boot.img");
+  await replayer.make(plan, image);
+  const isThere = await bootHoldsSecret(image, boot.name, boot.secret);
+  return isThere ? [] : [`${boot.name} is neither on the boot partition nor on the data partition`];
 }
 
 /** Returns the images whose superblock is torn: a start has to cope with them too. */
 async function checkAll(run: Run, plans: readonly Numbered[]): Promise<Numbered[]> {
   const torn: Numbered[] = [];
   const replayer = await replayerOf(run);
+  const { boot } = run.recording;
+  const bootReplayer = boot && (await replayerOf(run, boot.window, "boot-work"));
   const startedMs = performance.now();
-  const sums = { withLoss: 0, lostWrites: 0 };
+  const sums = { withLoss: 0, lostWrites: 0, onBoot: 0 };
   const kinds = new Map<string, number>();
   for (const [index, { number, plan }] of plans.entries()) {
     const result = await check(run, replayer, plan);
+    const lost = result.holdsSecret || !bootReplayer ? [] : await checkBoot(run, bootReplayer, plan);
+    if (bootReplayer && !result.holdsSecret && lost.length === 0) sums.onBoot++;
     if (result.usedBackup) torn.push({ number, plan });
     if (plan.lostWrites > 0) sums.withLoss++;
     sums.lostWrites += plan.lostWrites;
     kinds.set(plan.kind, (kinds.get(plan.kind) ?? 0) + 1);
-    judge(result.problems, `image ${number}, ${describe(plan)}`);
-    if (result.problems.length > 0) await keep(run, replayer, plan, `image-${number}`);
+    const problems = [...result.problems, ...lost];
+    judge(problems, `image ${number}, ${describe(plan)}`);
+    if (problems.length > 0) await keep(run, replayer, plan, `image-${number}`);
     if ((index + 1) % 100 === 0 || index + 1 === plans.length) {
       const each = (performance.now() - startedMs) / (index + 1);
       console.log(
@@ -166,9 +182,11 @@ async function checkAll(run: Run, plans: readonly Numbered[]): Promise<Numbered[
     }
   }
   replayer.close();
+  bootReplayer?.close();
   if (plans.length === 0) return torn;
   console.log(`fates: ${[...kinds].map(([kind, n]) => `${n} ${kind}`).join(", ")}`);
   console.log(`${sums.withLoss} images lack writes, ${sums.lostWrites} in all`);
+  if (boot) console.log(`${sums.onBoot} images have ${boot.name} on the boot partition still, the others on data`);
   if (torn.length > 0) console.log(`${torn.length} images have a torn superblock, which e2fsck took from a backup`);
   return torn;
 }
