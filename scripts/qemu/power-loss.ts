@@ -5,6 +5,7 @@
 //
 //   npm run test:power-loss [-- --source image|host --images 1000 --boots 20 --seed N --seconds 45]
 //   ... -- --recording FOLDER --seed N --only 17    one image again, which is kept when it fails
+//   ... -- --recording FOLDER --until 150              cuts only before entry 150, e.g. in the first moments
 //
 // source "image": the built image in QEMU, recorded from power-on, boots are boots of the whole image to "node ready".
 // source "host": this kernel's ext4 and mote's server (power-loss-record.ts); a boot is a mount and a start of the server.
@@ -293,6 +294,7 @@ await main(async () => {
       seconds: { type: "string", default: "45" },
       recording: { type: "string" },
       only: { type: "string" },
+      until: { type: "string" },
     },
   });
   const seed = Number(values.seed ?? Date.now() % 1_000_000);
@@ -329,7 +331,10 @@ await main(async () => {
     const versions = await collectVersions(basis);
     console.log(`files that must be whole: ${versions.size}`);
     const all = { ...basis, versions };
-    const chosen = plansOf(all, images, seed, false).filter(({ number }) => only === undefined || number === only);
+    const first = values.until === undefined ? entries : entries.slice(0, count(values.until, "until"));
+    const chosen = plansOf({ ...all, entries: first }, images, seed, false).filter(
+      ({ number }) => only === undefined || number === only,
+    );
     const torn = await checkAll(all, chosen);
     const more = torn.slice(0, Math.min(boots, maxTornBoots));
     const started = plansOf(all, boots - more.length, seed + 500_000, false);
