@@ -322,10 +322,9 @@ describe("a damaged record", () => {
     await (await openOn(mending)).close();
     const steps = mending.events.flatMap((event, i) => (event.type === "renamed" ? [i, i + 1] : []));
     expect(steps.length).toBeGreaterThanOrEqual(4);
-    for (const cut of [...steps, ...Array.from({ length: 40 }, (_, i) => i)]) {
+    for (const cut of [...steps, ...Array.from({ length: 12 }, (_, i) => i * 4)]) {
       const random = seededRandom(cut);
-      const before = new Map([...image].map(([name, content]) => [name, Buffer.from(content)]));
-      const after = await openOn(new RecordedFiles(mending.cut(cut, random, before).image));
+      const after = await openOn(new RecordedFiles(mending.cut(cut, random).image));
       expect(await keys(after)).toEqual(["/a", "/c"]);
       await after.close();
     }

@@ -18,11 +18,14 @@ const sectorBytes = 512;
 
 export class RecordedFiles implements BlockFiles {
   readonly events: Event[] = [];
+  /** What was there before the record began, on the medium. */
+  readonly #before: ReadonlyMap<string, Buffer>;
   readonly #files: Map<string, Buffer>;
   /** Thrown by the next operations it is set for; for tests of failing disks. */
   fail: ((operation: "write" | "sync" | "flush", path: string) => Error | undefined) | undefined;
 
   constructor(image: ReadonlyMap<string, Buffer> = new Map()) {
+    this.#before = new Map([...image].map(([path, data]) => [path, Buffer.from(data)]));
     this.#files = new Map([...image].map(([path, data]) => [path, Buffer.from(data)]));
   }
 
@@ -84,19 +87,14 @@ export class RecordedFiles implements BlockFiles {
   syncFolderOf(): void {}
 
   /** What a disk holds after power was cut before event `cut`, and how many unflushed writes there were to lose. */
-  cut(
-    cut: number,
-    random: Random,
-    /** What was there before the record began. */
-    before: ReadonlyMap<string, Buffer> = new Map(),
-  ): { image: Map<string, Buffer>; unflushed: number } {
+  cut(cut: number, random: Random): { image: Map<string, Buffer>; unflushed: number } {
     const flushedUpTo = new Map<string, number>();
     for (const event of this.events.slice(0, cut)) {
       if (event.type === "flushed") flushedUpTo.set(event.path, Math.max(flushedUpTo.get(event.path) ?? 0, event.upTo));
     }
     // The mood of this cut: a disk that wrote nearly all of its cache, half of it, or nearly nothing.
     const keep = [0.95, 0.5, 0.05][Math.floor(random.float() * 3)]!;
-    const image = new Map<string, Buffer>([...before].map(([path, data]) => [path, Buffer.from(data)]));
+    const image = new Map<string, Buffer>([...this.#before].map(([path, data]) => [path, Buffer.from(data)]));
     let unflushed = 0;
     this.events.slice(0, cut).forEach((event, i) => {
       if (event.type === "flushed") return;

@@ -31,9 +31,8 @@ export class Reserve {
     try {
       this.#file = options.files.open(options.path, { create: true });
       this.held = this.#file.size() >= options.bytes;
-    } catch (error) {
-      // No room for another file, not even an empty one: it will be tried again.
-      if (!isNoSpace(error)) throw error;
+    } catch {
+      // The store opens without a reserve; filling it is tried again, and then says what is wrong.
     }
   }
 

@@ -149,12 +149,37 @@ class SqliteLog implements DatastoreLog {
       state = this.#read(start());
       this.#deps.damaged?.(report);
     }
+    this.#startWalAnew(this.#connection());
     this.#count(this.#connection().vfs);
     if (reserveBytes > 0 && !this.#reserve.held) this.#lookForSpace();
     if (!wal.torn) return state;
     // Its number may have been seen on this disk by nobody but us; still it is not given out again.
     this.#deps.log.info("the last write before the end was not whole and is left out");
     return { ...state, reserved: Math.max(state.reserved, state.newest + tornRevisions) };
+  }
+
+  /**
+   * Folds what a crash has left in the WAL and cuts it, so that its torn end is never behind frames of ours: with the same
+   * salts it would look like something that was flushed after them.
+   */
+  #startWalAnew(c: Connection): void {
+    if ((c.vfs.fileOf(this.#walPath)?.size() ?? 0) === 0) return;
+    try {
+      this.#foldBlocking(c);
+    } catch (error) {
+      this.#deps.log.warn("checkpoint at start failed", { error: messageOf(error) });
+    }
+    this.#foldedAt = c.vfs.writtenTo(this.#walPath);
+  }
+
+  #foldBlocking(c: Connection): void {
+    c.vfs.mode = "blocking";
+    const [busy] = c.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    if (busy !== "0") throw new AppError("SQLITE_ERROR", "checkpoint was refused");
+    // SQLite leaves the cut itself in the page cache.
+    c.vfs.fileOf(this.#walPath)?.sync();
+    c.vfs.counters.flushes++;
+    c.vfs.mode = "deferred";
   }
 
   #read(visit: (record: LogRecord) => void): LogState {
@@ -232,10 +257,8 @@ class SqliteLog implements DatastoreLog {
       c.vfs.mode = "blocking";
       c.db.run("PRAGMA synchronous=FULL");
       c.db.run(`DELETE FROM log WHERE id >= ${rowId(revision + 1, 0)}`);
-      const [busy] = c.db.run("PRAGMA wal_checkpoint(TRUNCATE)");
-      if (busy !== "0") throw new AppError("SQLITE_ERROR", "checkpoint was refused");
+      this.#foldBlocking(c);
       c.db.run("PRAGMA synchronous=NORMAL");
-      c.vfs.mode = "deferred";
     } catch (error) {
       closeConnection(c, "frozen");
       throw error;
