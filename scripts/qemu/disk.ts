@@ -1,7 +1,7 @@
 // The disk of an emulated device: a private, sparse copy of the built image, larger than it as a card is, and the BOOT
 // partition on it, reached with mtools just as a person reaches it with a file manager.
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, stat, truncate } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
@@ -146,12 +146,4 @@ export async function findImage(folder: string, target: string): Promise<string 
   const rank = (path: string) => [".img", ".zst", ".xz"].findIndex((suffix) => path.endsWith(suffix));
   ranked.sort((a, b) => rank(a.path) - rank(b.path) || b.atMs - a.atMs);
   return ranked[0]?.path;
-}
-
-export async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    throw new UserError(`cannot read ${path}: ${(error as Error).message}`);
-  }
 }
