@@ -4,6 +4,7 @@
 // Upstream counterpart: etcd server/etcdserver/api/v3rpc, kine in k3s.
 import { dirname } from "node:path";
 import type { Clock } from "#base/clock.ts";
+import { hasCode } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { untilAborted } from "#base/service.ts";
@@ -28,7 +29,7 @@ import * as maintenance from "./etcdface/maintenance.ts";
 import { etcdCodec, frameOf, frameOfTable, type Identity, type Part } from "./etcdface/messages.ts";
 import { serveWatch } from "./etcdface/watch.ts";
 
-export type { SnapshotSource, StoreSizes } from "./etcdface/maintenance.ts";
+export type { SnapshotSource } from "./etcdface/maintenance.ts";
 
 export interface EtcdFaceOptions {
   /** Default 3.5.16: Kubernetes asks for watch progress from 3.5.13 on. */
@@ -82,7 +83,7 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
       return part;
     } catch (error) {
       const failure = toGrpcError(error);
-      if (failure.code === "RESOURCE_EXHAUSTED") alarms.note(true);
+      if (hasCode(failure.cause, "DATASTORE_FULL")) alarms.note(true);
       throw failure;
     }
   };

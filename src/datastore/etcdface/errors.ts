@@ -30,7 +30,7 @@ export function etcdError(failure: EtcdFailure, cause?: unknown): GrpcError {
   return new GrpcError(code, text, cause === undefined ? undefined : { cause });
 }
 
-export const etcdText = (failure: EtcdFailure): string => failures[failure][1];
+const etcdText = (failure: EtcdFailure): string => failures[failure][1];
 
 /** Every code that a Backend rejects with. */
 const byDatastoreCode: Readonly<Record<string, EtcdFailure>> = {
