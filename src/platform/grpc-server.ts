@@ -62,6 +62,9 @@ const maxBacklogBytes = 1024 * 1024;
 /** What a client may send ahead of the reader of its stream. */
 const windowBytes = 1024 * 1024;
 
+/** How long a client may leave its side of an answered call open. A reset at once would overtake the answer. */
+const halfOpenMs = 1000;
+
 const answerHeaders = { ":status": 200, "content-type": "application/grpc" } as const;
 
 /** Listens. Rejects with GRPC_LISTEN when the address is taken or may not be used. */
@@ -293,8 +296,7 @@ class Call implements GrpcStream {
       if (this.#stream.destroyed) return;
       const status = this.#status;
       this.#stream.sendTrailers(status ? trailersOf(status) : { "grpc-status": "0" });
-      // What the client may still be sending is of no interest any more.
-      if (!this.#stream.readableEnded) this.#stream.close(http2.constants.NGHTTP2_NO_ERROR);
+      this.#letGo();
     });
   }
 
@@ -312,12 +314,22 @@ class Call implements GrpcStream {
       } else {
         this.#ended = true;
         stream.respond({ ...answerHeaders, ...trailersOf(this.#status) }, { endStream: true });
-        if (!stream.readableEnded) stream.close(http2.constants.NGHTTP2_NO_ERROR);
+        this.#letGo();
       }
     }
     this.#ended = true;
     this.#over.abort(this.#status ?? goneError());
     this.#wake();
+  }
+
+  /** The call is answered: what the client still sends is thrown away, and for a moment it may end by itself. */
+  #letGo(): void {
+    const stream = this.#stream;
+    if (stream.readableEnded || stream.destroyed) return;
+    stream.resume();
+    const timer = setTimeout(() => stream.close(http2.constants.NGHTTP2_NO_ERROR), halfOpenMs);
+    timer.unref();
+    stream.once("close", () => clearTimeout(timer));
   }
 
   #statusOf(failure: unknown): GrpcError {

@@ -143,7 +143,7 @@ export function createGenerator(random: Random) {
         0,
         Math.max(h.revision, h.compacted + 1) + pick(10),
         h.compacted + 1 + pick(h.revision - h.compacted + 1),
-        1 % (h.compacted + 1),
+        h.compacted > 1 ? 1 : 0,
       ),
       prevKv: chance(0.5),
       filters: chance(0.75) ? [] : [one<0 | 1>(0, 1)],
