@@ -30,8 +30,6 @@ export function etcdError(failure: EtcdFailure, cause?: unknown): GrpcError {
   return new GrpcError(code, text, cause === undefined ? undefined : { cause });
 }
 
-const etcdText = (failure: EtcdFailure): string => failures[failure][1];
-
 /** Every code that a Backend rejects with. */
 const byDatastoreCode: Readonly<Record<string, EtcdFailure>> = {
   DATASTORE_COMPACTED: "compacted",
