@@ -1,10 +1,12 @@
 // `npm run bench -- NAME`: runs a bench of this folder. Every bench prints a table and, as its last line, one JSON object
 // {"bench":NAME,"figures":{…}}.
 import { main, UserError } from "#scripts/stages.ts";
+import { datastore } from "./datastore.ts";
 import { footprint } from "./footprint.ts";
 import { image } from "./image.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
+  datastore,
   footprint,
   image,
 };
