@@ -61,13 +61,16 @@ test.skipIf(!path)(
     let told = 0;
     for (let done = 0; done < operations; ) {
       for (let i = 0; i < roundSize; i++, done++) {
-        if (generate.chance(0.03)) {
+        if (generate.chance(0.02)) {
+          // A watch begins and ends between two operations, to both: what is under way may or may not be told.
+          await Promise.all(probes.map((probe) => probe.barrier(history.revision)));
           const request =
             open.size < maxWatches
               ? { createRequest: generate.watch(history) }
               : { cancelRequest: { watchId: [...open][generate.pick(open.size)]! } };
           if ("cancelRequest" in request) open.delete(request.cancelRequest.watchId);
           for (const probe of probes) probe.request(request as never);
+          await Promise.all(probes.map((probe) => probe.barrier(history.revision)));
         }
         const operation = generate.next(history);
         const answer = await run(operation, `operation ${done} of seed ${seed}`);

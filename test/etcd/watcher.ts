@@ -23,8 +23,6 @@ export class WatchProbe {
   #barrierRevision = 0;
   #lastRevision = 0;
   failure: unknown;
-  /** Answers, by watch, with more than one event or marked as a fragment. */
-  fragments = 0;
 
   static async open(client: EtcdClient, name: string): Promise<WatchProbe> {
     const abort = new AbortController();
@@ -78,7 +76,6 @@ export class WatchProbe {
       const response = codec.decode<WatchResponse>("WatchResponse", message);
       const id = Number(response.watchId);
       const revision = Number(response.header?.revision);
-      if (response.fragment) this.fragments++;
       // To etcd a watch that ended for compaction is one that never catches up, until its client lets go of it too.
       if (response.canceled && Number(response.compactRevision) > 0) {
         this.#compacted.add(id);
