@@ -14,6 +14,7 @@ import type { Logger } from "#base/log.ts";
 import type { Counter, Metrics } from "#base/metrics.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
 import { maxKeyBytes } from "../../backend.ts";
+import { cardLifeYears } from "../../card-life.ts";
 import { loggedFlag } from "../../engine/engine.ts";
 import { datastoreError } from "../../errors.ts";
 import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
@@ -106,6 +107,8 @@ class SqliteLog implements DatastoreLog {
   #closed = false;
   readonly #scratch = checksumScratch();
   #counted = { written: 0, flushes: 0 };
+  /** Since the start, over all connections. */
+  readonly #total = { writtenBytes: 0, flushes: 0 };
   readonly #writtenBytes: Counter | undefined;
   readonly #flushes: Counter | undefined;
 
@@ -120,6 +123,12 @@ class SqliteLog implements DatastoreLog {
     this.#flushes = deps.metrics?.counter(
       "mote_datastore_flushes_total",
       "Flushes of the datastore's files to the medium.",
+    );
+    const startedMs = deps.clock.monotonicMs();
+    deps.metrics?.gaugeOf(
+      "mote_datastore_card_life_years",
+      "How long a 16 GiB card would last if the datastore went on writing as since its start.",
+      () => cardLifeYears({ ...this.#total, ms: deps.clock.monotonicMs() - startedMs }),
     );
     const { path, files, reserveBytes = 0 } = options;
     this.#reserve = new Reserve({ path: reservePath(path), bytes: reserveBytes, files });
@@ -497,6 +506,8 @@ class SqliteLog implements DatastoreLog {
     const { written, flushes } = vfs.counters;
     this.#writtenBytes?.add(written - this.#counted.written);
     this.#flushes?.add(flushes - this.#counted.flushes);
+    this.#total.writtenBytes += written - this.#counted.written;
+    this.#total.flushes += flushes - this.#counted.flushes;
     this.#counted = { written, flushes };
   }
 
