@@ -1,5 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { decodeMessage, encodeFrame, encodeTimeout, FrameReader, statusOf } from "./grpc.ts";
+import {
+  decodeMessage,
+  decodeTimeout,
+  encodeFrame,
+  encodeMessage,
+  encodeTimeout,
+  FrameReader,
+  statusOf,
+} from "./grpc.ts";
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
@@ -39,6 +47,25 @@ test.each([
   [99_999_999, "99999999m"],
   [100_000_000, "100000S"],
 ])("timeout of %d ms is %s", (ms, text) => expect(encodeTimeout(ms)).toBe(text));
+
+test.each([
+  ["1H", 3_600_000],
+  ["2S", 2000],
+  ["50m", 50],
+  ["500u", 0.5],
+  ["123456789m", undefined],
+  ["-1S", undefined],
+  ["5", undefined],
+])("a timeout of %s is %s ms", (text, ms) => expect(decodeTimeout(text)).toBe(ms));
+
+test.each(["etcdserver: key is not provided", "100 % of ü\n", "\u{1f600}", "a~b!'()*"])(
+  "message %j comes back",
+  (text) => {
+    expect(encodeMessage(text)).toMatch(/^[ -~]*$/);
+    expect(decodeMessage(encodeMessage(text))).toBe(text);
+  },
+);
+test("half a surrogate pair is no reason to fail", () => expect(encodeMessage("a\ud800b")).toBe("a%EF%BF%BDb"));
 
 describe("status", () => {
   test("OK is no error", () => expect(statusOf({ "grpc-status": "0" })).toBeUndefined());
