@@ -168,7 +168,7 @@ async function checkAll(run: Run, plans: readonly Numbered[]): Promise<Numbered[
     const result = await check(run, replayer, plan);
     const lost = result.holdsSecret || !bootReplayer ? [] : await checkBoot(run, bootReplayer, plan);
     if (bootReplayer && !result.holdsSecret && lost.length === 0) sums.onBoot++;
-    if (result.usedBackup) torn.push({ number, plan });
+    if (result.usedBackup && plan.cut >= run.recording.formattedAt) torn.push({ number, plan });
     if (plan.lostWrites > 0) sums.withLoss++;
     sums.lostWrites += plan.lostWrites;
     kinds.set(plan.kind, (kinds.get(plan.kind) ?? 0) + 1);
