@@ -71,6 +71,7 @@ interface Frame {
   readonly page: number;
   /** Written since the WAL was started last. */
   readonly own: boolean;
+  /** Only where it is sound: of a header torn by a power cut the mark may be that of an older WAL. */
   readonly commits: boolean;
   readonly sound: boolean;
   readonly content: Buffer;
@@ -104,7 +105,7 @@ function scan(wal: Buffer): WalScan | undefined {
     }
     // The checksum that is stored is where the chain can be taken up again behind a frame that is damaged elsewhere.
     before = own ? [head.readUInt32BE(16), head.readUInt32BE(20)] : undefined;
-    frames.push({ page: head.readUInt32BE(0), own, commits: own && head.readUInt32BE(4) !== 0, sound, content });
+    frames.push({ page: head.readUInt32BE(0), own, commits: sound && head.readUInt32BE(4) !== 0, sound, content });
   }
   return judge(frames, headerSound);
 }
