@@ -15,7 +15,8 @@ export interface StatusFile {
   flush(): Promise<void>;
 }
 
-const freeWrites = 4;
+/** Changes that are written at once: those of a start. */
+const freeChanges = 4;
 const pauseMs = 60_000;
 
 export function createStatusFile(
@@ -25,7 +26,8 @@ export function createStatusFile(
 ): StatusFile {
   const path = `${storage.bootDir}/${statusFileName}`;
   let facts = initial;
-  let writes = 0;
+  /** Counted when a write is planned, not when the card is done with it: a slow card must not earn more writes. */
+  let planned = 0;
   let cancel: (() => void) | undefined;
   let running: Promise<void> = Promise.resolve();
 
@@ -36,7 +38,6 @@ export function createStatusFile(
       // A device that was ready and is starting again needs no two writes for that.
       const isRoutine = facts.phase === "starting" && facts.problems.length === 0 && !facts.detail;
       if (old !== undefined && (isRoutine || old.toString("utf8") === text)) return;
-      writes++;
       await storage.writeBoot(() => overwriteInPlace(path, Buffer.from(text)));
     } catch (error) {
       deps.log.error("cannot write the status file", { error: messageOf(error) });
@@ -54,7 +55,9 @@ export function createStatusFile(
     },
     set(change) {
       facts = { ...facts, ...change };
-      cancel ??= deps.clock.after(writes < freeWrites ? 0 : pauseMs, () => void flush());
+      if (cancel) return;
+      cancel = deps.clock.after(planned < freeChanges ? 0 : pauseMs, () => void flush());
+      planned++;
     },
     flush,
   };
