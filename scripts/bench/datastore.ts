@@ -49,7 +49,7 @@ export async function datastore(args: readonly string[]): Promise<Readonly<Recor
       put256_vs_etcd: "goal 1.2, then 1.5",
       put256_inprocess_vs_etcd: "goal 3",
       put64_slowdisk_vs_ceiling: "goal 0.8 of in flight / flush time",
-      put1_p99_vs_etcd: "goal at most 1 (worst request of each round)",
+      put1_max_vs_etcd: "worst request of each round; h2load gives no p99",
       rss_vs_etcd: "goal at most 0.25",
       bytes_per_byte_lone: "goal at most 7",
       bytes_per_byte_64: "goal at most 2.6",
@@ -173,7 +173,7 @@ async function grpcFigures(rounds: number): Promise<Record<string, number>> {
     for (const { name, child } of peers) figures[`rss_${name}_mib`] = round(rssKib(child.pid!) / 1024, 1);
     for (const n of [1, 64, 256])
       figures[`put${n}_vs_etcd`] = round(figures[`put${n}_mote_rate`]! / figures[`put${n}_etcd_rate`]!, 2);
-    figures["put1_p99_vs_etcd"] = round(figures["put1_max_ms_mote"]! / figures["put1_max_ms_etcd"]!, 2);
+    figures["put1_max_vs_etcd"] = round(figures["put1_max_ms_mote"]! / figures["put1_max_ms_etcd"]!, 2);
     figures["rss_vs_etcd"] = round(figures["rss_mote_mib"]! / figures["rss_etcd_mib"]!, 2);
     return figures;
   } finally {
