@@ -6,6 +6,7 @@
 //   npm run test:power-loss [-- --source image|host --images 1000 --boots 20 --seed N --seconds 45]
 //   ... -- --recording FOLDER --seed N --only 17    one image again, which is kept when it fails
 //   ... -- --recording FOLDER --until 150              cuts only before entry 150, e.g. in the first moments
+//   ... -- --recording FOLDER --seed N --part 2/4      the second quarter of the same images, boots and controls
 //
 // source "image": the built image in QEMU, recorded from power-on, boots are boots of the whole image to "node ready".
 // source "host": this kernel's ext4 and mote's server (power-loss-record.ts); a boot is a mount and a start of the server.
@@ -295,6 +296,7 @@ await main(async () => {
       recording: { type: "string" },
       only: { type: "string" },
       until: { type: "string" },
+      part: { type: "string", default: "1/1" },
     },
   });
   const seed = Number(values.seed ?? Date.now() % 1_000_000);
@@ -311,6 +313,9 @@ await main(async () => {
     throw new UserError(`--source ${source} is not allowed; use image or host`);
   }
   const only = values.only === undefined ? undefined : count(values.only, "only");
+  const [part, parts] = values.part.split("/").map((text) => count(text, "part"));
+  if (!part || !parts || part > parts) throw new UserError(`--part ${values.part} is not allowed; use 2/4`);
+  const inPart = ({ number }: Numbered): boolean => number % parts === part - 1;
   const startedMs = performance.now();
   console.log(`seed ${seed}`);
   const folder = resolve(values.recording ?? `build/power-loss/${source}`);
@@ -332,14 +337,14 @@ await main(async () => {
     console.log(`files that must be whole: ${versions.size}`);
     const all = { ...basis, versions };
     const first = values.until === undefined ? entries : entries.slice(0, count(values.until, "until"));
-    const chosen = plansOf({ ...all, entries: first }, images, seed, false).filter(
-      ({ number }) => only === undefined || number === only,
+    const chosen = plansOf({ ...all, entries: first }, images, seed, false).filter((one) =>
+      only === undefined ? inPart(one) : one.number === only,
     );
     const torn = await checkAll(all, chosen);
     const more = torn.slice(0, Math.min(boots, maxTornBoots));
-    const started = plansOf(all, boots - more.length, seed + 500_000, false);
+    const started = plansOf(all, boots - more.length, seed + 500_000, false).filter(inPart);
     await bootAll(all, [...started, ...more].sort(inOrder), source);
-    await controlAll(all, plansOf(all, controls, seed + 700_000, true));
+    await controlAll(all, plansOf(all, controls, seed + 700_000, true).filter(inPart));
   } finally {
     log.close();
     await rm(scratch, { recursive: true, force: true });
