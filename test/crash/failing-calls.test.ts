@@ -131,7 +131,8 @@ describe("a call that fails", () => {
       expect(calls).toBeGreaterThan(80);
       const offset = ["EIO", "ENOSPC", "EMFILE", "EINTR"].indexOf(code) % stride;
       for (let n = offset; n < calls; n += stride) await story(code, n);
+      console.log(`${code}: ${Math.ceil((calls - offset) / stride)} of ${calls} calls failed once each: 0 problems`);
     },
-    120_000,
+    stride === 1 ? 600_000 : 120_000,
   );
 });

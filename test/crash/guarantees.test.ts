@@ -1,5 +1,6 @@
 // Concurrent clients, watches, compactions and restarts, in order and by power cut, against the checker of the promises;
-// and planted bugs that it must find. MOTE_CHECK_OPS sets the number of operations.
+// and planted bugs that it must find. MOTE_CHECK_OPS sets the number of operations,
+// MOTE_CRASH_SEED their seed.
 import { describe, expect, it } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { type Backend, prefixRange, revision, type Watch, type WatchEvent } from "#datastore/backend.ts";
@@ -20,6 +21,7 @@ import { RecordedFiles } from "#test/harness/recorded-files.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 
 const operations = Number(process.env["MOTE_CHECK_OPS"] ?? 20_000);
+const firstSeed = Number(process.env["MOTE_CRASH_SEED"] ?? 11);
 const clients = 8;
 const roundOps = 1500;
 const module = new WebAssembly.Module(readAsset("sqlite3.wasm"));
@@ -208,10 +210,13 @@ describe("the promises of a backend", () => {
   it(`hold over ${operations} operations with restarts and compactions`, {
     timeout: 120_000 + operations * 5,
   }, async () => {
-    const { problems, done, restarts } = await runChecked({ seed: 11, operations });
+    const { problems, done, restarts } = await runChecked({ seed: firstSeed, operations });
     expect(problems).toEqual([]);
     expect(done).toBeGreaterThanOrEqual(operations);
     expect(Math.min(restarts.orderly, restarts.power)).toBeGreaterThan(2);
+    console.log(
+      `${done} operations of seed ${firstSeed}: 0 problems, ${restarts.orderly} orderly restarts, ${restarts.power} power cuts`,
+    );
   });
 
   const forwarding = (backend: Backend, changed: Partial<Backend>): Backend => ({
@@ -294,10 +299,12 @@ describe("the promises of a backend", () => {
   it.each(plants)("%s is found", { timeout: 120_000 }, async (_name, plant, expected) => {
     const { problems } = await runChecked({ seed: 5, operations: 20_000, plant });
     expect(problems.join("\n")).toMatch(expected);
+    console.log(`positive control: ${problems[0]}`);
   });
 
   it("a write that is acknowledged before its flush is found", async () => {
     const { problems } = await runChecked({ seed: 6, operations: 40_000, unsafeAcknowledgeEarly: true });
     expect(problems.join("\n")).toMatch(/is nowhere|known before|went back/);
+    console.log(`positive control: ${problems[0]}`);
   }, 60_000);
 });
