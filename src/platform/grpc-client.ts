@@ -1,6 +1,7 @@
-// gRPC calls over HTTP/2, to a unix socket (containerd) or a TCP address (gRPC probes, etcd), clear or with TLS. One session, opened
-// on first use and again after it broke; a call in flight when it breaks fails with UNAVAILABLE. Every unary call has a
-// deadline; messages are bounded. Counterpart: google.golang.org/grpc clients.
+// gRPC calls over HTTP/2, to a unix socket (containerd) or a TCP address (gRPC probes, etcd), clear or with TLS. One
+// session, opened on first use and again after it broke; a call in flight when it breaks fails with UNAVAILABLE, one that
+// never left this side with NotConnectedError. Every unary call has a deadline; messages are bounded; with `keepalive` a
+// peer that is gone without a word is noticed. Counterpart: google.golang.org/grpc clients.
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from "node:http2";
 import * as net from "node:net";
 import * as tls from "node:tls";
@@ -15,6 +16,15 @@ export interface GrpcClientOptions {
   readonly connectTimeoutMs?: number;
   /** Bound of one received message; containerd's own is 16 MiB. */
   readonly maxMessageBytes?: number;
+  /** Asks a quiet peer for a sign of life, and ends the session when none comes. Absent: the operating system's word. */
+  readonly keepalive?: { readonly intervalMs: number; readonly timeoutMs: number };
+}
+
+/** There was no connection: the server has seen nothing of the call, which may be made again whatever it does. */
+export class NotConnectedError extends GrpcError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super("UNAVAILABLE", message, options);
+  }
 }
 
 export interface GrpcClientTls {
@@ -220,7 +230,7 @@ function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session>
     );
     const onError = (cause: Error) => {
       clearTimeout(timer);
-      reject(new GrpcError("UNAVAILABLE", `cannot connect to ${where}: ${cause.message}`, { cause }));
+      reject(new NotConnectedError(`cannot connect to ${where}: ${cause.message}`, { cause }));
     };
     socket.once("error", onError);
     socket.once(secure ? "secureConnect" : "connect", () => {
@@ -231,8 +241,31 @@ function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session>
       });
       session.once("error", () => session.destroy());
       socket.off("error", onError);
+      if (options.keepalive) keepAlive(session, options.keepalive);
       resolve(session);
     });
+  });
+}
+
+/** A ping per interval; its answer must come within the timeout. */
+function keepAlive(
+  session: ClientHttp2Session,
+  times: { readonly intervalMs: number; readonly timeoutMs: number },
+): void {
+  let late: NodeJS.Timeout | undefined;
+  const timer = setInterval(() => {
+    if (session.closed || session.destroyed || late) return;
+    late = setTimeout(() => session.destroy(), times.timeoutMs);
+    const sent = session.ping(() => {
+      clearTimeout(late);
+      late = undefined;
+    });
+    if (!sent) session.destroy();
+  }, times.intervalMs);
+  timer.unref();
+  session.once("close", () => {
+    clearInterval(timer);
+    clearTimeout(late);
   });
 }
 

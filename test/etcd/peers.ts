@@ -56,8 +56,14 @@ export interface Peer {
   close(): Promise<void>;
 }
 
-/** `fsync`: as in production; without it etcd is fast enough to be compared with in bulk. */
-export async function startEtcd(path: string, options: { fsync?: boolean } = {}): Promise<Peer> {
+export interface EtcdOptions {
+  /** As in production; without it etcd is fast enough to be compared with in bulk. */
+  readonly fsync?: boolean;
+  /** Further flags of etcd. */
+  readonly flags?: readonly string[];
+}
+
+export async function startEtcd(path: string, options: EtcdOptions = {}): Promise<Peer> {
   const folder = await mkdtemp(join(tmpdir(), "mote-etcd-"));
   const [clientPort, peerPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${clientPort}`;
@@ -70,6 +76,7 @@ export async function startEtcd(path: string, options: { fsync?: boolean } = {})
       ...["--initial-cluster", `default=http://127.0.0.1:${peerPort}`],
       ...["--quota-backend-bytes", String(2 ** 31)],
       ...(options.fsync ? [] : ["--unsafe-no-fsync"]),
+      ...(options.flags ?? []),
     ],
     { stdio: "ignore" },
   );

@@ -8,6 +8,7 @@ const byCode: Readonly<Record<string, (error: AppError) => ApiError>> = {
   DATASTORE_FULL: () => new ApiError(507, "InternalError", "the datastore has no space left"),
   DATASTORE_TOO_LARGE: (error) => requestTooLarge(error.message),
   DATASTORE_FLUSH_FAILED: () => serviceUnavailable("the datastore could not flush the write; its outcome is unknown"),
+  DATASTORE_UNAVAILABLE: (error) => serviceUnavailable(`the datastore does not answer: ${error.message}`),
 };
 
 /** Any thrown thing as the Status to send. Programmer errors become a 500 that says no more than their message. */
