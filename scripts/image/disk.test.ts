@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { markerOffset } from "#appliance/data-marker.ts";
 import { decodeGpt, encodeGpt } from "#wire/gpt.ts";
 import { layOut } from "./disk.ts";
 import { derivedGuid, type Target } from "./target.ts";
@@ -29,6 +30,11 @@ describe("layout", () => {
   it("is a table the device can read, with the last partition free to grow", () => {
     expect(decodeGpt(encodeGpt(disk).primary)).toEqual(disk);
     expect(disk.hybrid).toEqual([{ number: 1, type: 0x0c, isActive: true }]);
+  });
+
+  it("leaves room for the marker of the data partition", () => {
+    expect(markerOffset).toBeGreaterThanOrEqual(encodeGpt(disk).primary.length);
+    expect(markerOffset + 4096).toBeLessThanOrEqual(disk.partitions[0]!.firstLba * 512);
   });
 
   it("has the same identifiers in every build, others on another board", () => {

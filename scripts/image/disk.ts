@@ -3,6 +3,7 @@
 // a flashing tool that skips the rest must still write the zeros a reader relies on.
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
+import { encodeMarker, markerOffset } from "#appliance/data-marker.ts";
 import { encodeGpt, type GptDisk, type GptPartition } from "#wire/gpt.ts";
 import { encodeGrubenv } from "#wire/grubenv.ts";
 import { buildFat, type FatFile } from "./fat.ts";
@@ -41,6 +42,8 @@ interface LayoutFile {
 const mib = 1024 * 1024;
 const fat32Lba = 0x0c;
 const copyBytes = 4 * mib;
+/** The marker's sector, on media with sectors of any size. */
+const markerPlaceBytes = 4096;
 /** Zeroed at the start of partitions that ship empty, so that no old file system is found there. */
 const wipedBytes = mib;
 
@@ -126,6 +129,8 @@ export async function buildDisk(target: Target, input: DiskInput, tools: Tools, 
       mbr.set(bios.bootCode);
       await write(bytesAt(partition("bios").firstLba), bios.core);
     }
+    // Whatever an earlier life of the medium left behind the first MiB of data: the device makes it anew.
+    await write(markerOffset, Buffer.concat([encodeMarker({ kind: "fresh" })], markerPlaceBytes));
     for (const name of ["boot-b", "root-b", "data"]) {
       await write(bytesAt(partition(name).firstLba), new Uint8Array(wipedBytes));
     }
@@ -149,6 +154,8 @@ function slotConfig(target: Target, verity: { rootHash: string; dataBlocks: numb
     ...target.consoles.map((name) => `console=${name}`),
     "quiet",
     "panic=5",
+    // Reads the table at the end of the medium where the first was torn while the data partition grew.
+    "gpt",
     ...target.kernelArguments,
     `mote.version=${target.version}`,
     `mote.verity=${verity.rootHash}:${verity.dataBlocks}:${verity.salt}`,
@@ -158,7 +165,6 @@ function slotConfig(target: Target, verity: { rootHash: string; dataBlocks: numb
 
 async function bootFiles(target: Target, kernel: Kernel, tools: Tools): Promise<FatFile[]> {
   const files: FatFile[] = [
-    { path: "grub/grub.cfg", data: await fs.readFile(join("firmware", "boot", "grub.cfg")) },
     { path: "grub/grubenv", data: encodeGrubenv(new Map([["good", "A"]])) },
     { path: "README.txt", data: await fs.readFile(join("firmware", "boot", "README.txt")) },
   ];

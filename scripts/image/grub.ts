@@ -1,16 +1,20 @@
 // GRUB as bytes: one EFI program per platform, or boot sector and core for the BIOS, patched to find each other without
-// running an installer. The script they all run is firmware/boot/grub.cfg on the BOOT partition.
-import { mkdir, readFile } from "node:fs/promises";
+// running an installer. The script they all run, firmware/boot/grub.cfg, is inside them, in an archive that GRUB sees as
+// a disk in memory: a damaged FAT file system or a curious editor cannot take the choice of the slot away.
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { tarArchive } from "#scripts/build/oci/tar.ts";
 import { bootCodeBytes } from "#wire/gpt.ts";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
 
 const modules =
-  "part_gpt part_msdos fat normal configfile loadenv test regexp search search_label linux echo reboot sleep ls cat halt true probe".split(
+  "part_gpt part_msdos fat normal configfile loadenv test regexp search search_label linux echo reboot sleep ls cat halt true probe memdisk tar".split(
     " ",
   );
 const sectorBytes = 512;
+/** Run before anything else, without `if`: the root stays the partition GRUB came from, or the first of its disk. */
+const earlyScript = "set prefix=(memdisk)/grub\n";
 
 export interface BiosLoader {
   /** For the start of LBA 0. */
@@ -51,8 +55,20 @@ async function makeImage(
   names: readonly string[],
 ): Promise<Buffer> {
   const folder = join(target.workFolder, "loaders/usr/lib/grub", platform);
+  // Only x86 has processor updates, and asks whose machine it is before it reads them.
+  if (/^(x86_64|i386)-/.test(platform)) names = [...names, "smbios"];
   const output = join(target.workFolder, `grub-${platform}.img`);
   await mkdir(target.workFolder, { recursive: true });
-  await tools.run("grub-mkimage", ["-O", platform, "-p", prefix, "-d", folder, "-o", output, ...names]);
+  const memdisk = `${output}.tar`;
+  const early = `${output}.cfg`;
+  const script = await readFile(join("firmware", "boot", "grub.cfg"));
+  await writeFile(
+    memdisk,
+    tarArchive([{ path: "grub/grub.cfg", type: "file", mode: 0o644, data: script }], { sorted: true }),
+  );
+  await writeFile(early, earlyScript);
+  // A memdisk implies a prefix; the one after it counts.
+  const options = ["-O", platform, "-m", memdisk, "-p", prefix, "-c", early, "-d", folder, "-o", output];
+  await tools.run("grub-mkimage", [...options, ...names]);
   return readFile(output);
 }

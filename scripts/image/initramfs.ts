@@ -18,25 +18,36 @@ export async function buildInitramfs(target: Target, kernel: Kernel, tools: Tool
     ...["dev", "etc", "lib/modules", "proc", "root", "sys"].map((path) => folder(path)),
     { path: "dev/console", kind: "character-device", mode: 0o600, device: { major: 5, minor: 1 } },
     file("init", await readFile(join("firmware", "initramfs", "init")), 0o755),
+    file("watchdog.sh", await readFile(join("firmware", "initramfs", "watchdog.sh")), 0o644),
     file("bin/busybox", busybox, 0o755),
     ...busyboxApplets(busybox)
       .filter((name) => name !== "busybox")
       .map((name) => link(`bin/${name}`, "busybox")),
     ...(await programWithLibraries(root, "usr/sbin/dmsetup", "bin/dmsetup")),
   ];
-  const names: string[] = [];
-  for (const path of resolveModules(kernel.modules, target.initramfsModules)) {
+  const nameOf = (path: string) => `${moduleName(path)}.ko`;
+  const watchdogs = resolveModules(kernel.modules, await watchdogModules());
+  const drivers = resolveModules(kernel.modules, target.initramfsModules).filter((path) => !watchdogs.includes(path));
+  for (const path of [...watchdogs, ...drivers]) {
     const bytes = await readFile(join(kernel.modulesFolder, path));
-    const name = `${moduleName(path)}.ko`;
-    names.push(name);
     entries.push(
-      file(`lib/modules/${name}`, path.endsWith(".xz") ? await tools.filter("xz", ["-dc"], bytes) : bytes, 0o644),
+      file(
+        `lib/modules/${nameOf(path)}`,
+        path.endsWith(".xz") ? await tools.filter("xz", ["-dc"], bytes) : bytes,
+        0o644,
+      ),
     );
   }
-  entries.push(file("etc/modules", Buffer.from(`${names.join("\n")}\n`), 0o644));
+  const listOf = (paths: readonly string[]) => Buffer.from(paths.map((path) => `${nameOf(path)}\n`).join(""));
+  entries.push(file("etc/modules", listOf(drivers), 0o644));
+  entries.push(file("etc/watchdogs", listOf(watchdogs), 0o644));
   const archive = encodeCpio(entries, target.epochSeconds);
   return tools.filter("zstd", ["-q", "-c", "--single-thread", `-${level}`], archive);
 }
+
+/** Any board's; those of other processors are missing in the kernel. */
+const watchdogModules = async (): Promise<string[]> =>
+  (await readFile(join("firmware", "initramfs", "watchdogs"), "utf8")).split("\n").filter(Boolean);
 
 /**
  * Processor updates, which the kernel only takes before anything else: an archive that stays uncompressed and is handed

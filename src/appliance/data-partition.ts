@@ -1,12 +1,10 @@
-// What has to happen to the data partition: grow into the rest of the medium, be formatted, be checked. Pure. Invariants:
-// the MBR is never touched, so that boot ROMs that read only it keep starting; the backup table is written first, so that
-// power lost in between leaves one whole table; an ext4 without label was cut while being made, and is made again.
+// How the data partition grows into the rest of the medium. Pure. Invariants: the MBR is never touched, so that boot ROMs
+// that read only it keep starting; the backup table is written first, so that power lost in between leaves one whole
+// table. The kernel reads the backup because it is started with `gpt`. A damaged table at either end is written again.
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { AppError, messageOf } from "#base/errors.ts";
 import { decodeGpt, encodeGpt, type GptDisk, growLastPartition, usableRange } from "#wire/gpt.ts";
-
-export const dataLabel = "data";
 
 export interface DiskFacts {
   readonly sectorBytes: number;
@@ -46,9 +44,10 @@ export function planGrowth(facts: DiskFacts, newDiskGuid: string): Growth | unde
   }
   const grown = growLastPartition(disk, facts.sectors);
   const gained = (lastOf(grown).lastLba - last.lastLba) * facts.sectorBytes;
-  if (gained < minGrowthBytes && !isRepair) return undefined;
+  if (gained < minGrowthBytes && !isRepair && hasBackup(facts, disk)) return undefined;
   // Two media written from one image would otherwise carry the same name.
-  const { primary, backup, backupLba } = encodeGpt({ ...grown, guid: isRepair ? disk.guid : newDiskGuid });
+  const guid = gained < minGrowthBytes || isRepair ? disk.guid : newDiskGuid;
+  const { primary, backup, backupLba } = encodeGpt({ ...grown, guid });
   return {
     writes: [
       { offset: backupLba * facts.sectorBytes, bytes: backup },
@@ -58,6 +57,13 @@ export function planGrowth(facts: DiskFacts, newDiskGuid: string): Growth | unde
     bytesBefore: (last.lastLba - last.firstLba + 1) * facts.sectorBytes,
     bytesAfter: (lastOf(grown).lastLba - last.firstLba + 1) * facts.sectorBytes,
   };
+}
+
+/** False where the table at the end has to be written again: it is the only one once the first is damaged too. */
+function hasBackup(facts: DiskFacts, disk: GptDisk): boolean {
+  if (facts.sectors !== disk.sectors) return true;
+  const { backup } = encodeGpt(disk);
+  return Buffer.compare(backup, facts.end.subarray(facts.end.length - backup.length)) === 0;
 }
 
 const lastOf = (disk: GptDisk) => disk.partitions.reduce((a, b) => (b.firstLba > a.firstLba ? b : a));
@@ -91,29 +97,4 @@ function startFromBackup({ start, end, sectorBytes, sectors }: DiskFacts): Buffe
   whole.set(header, sectorBytes);
   whole.set(entries, 2 * sectorBytes);
   return whole;
-}
-
-export interface FileSystemFacts {
-  readonly kind: "none" | "unfinished" | "ext4";
-  /** Errors were found while it was last in use. */
-  readonly needsCheck: boolean;
-  readonly bytes: number;
-}
-
-/** Bytes from the start of the partition that `readFileSystem` looks at. */
-export const superblockEnd = 2048;
-
-/** Reads an ext4 superblock. */
-export function readFileSystem(start: Uint8Array): FileSystemFacts {
-  const superblock = Buffer.from(start.subarray(1024, superblockEnd));
-  if (superblock.length < 1024 || superblock.readUInt16LE(56) !== 0xef53)
-    return { kind: "none", needsCheck: false, bytes: 0 };
-  const label = superblock.toString("latin1", 120, 136).replace(/\0.*$/s, "");
-  const isClean = superblock.readUInt16LE(58) === 1;
-  const blocks = superblock.readUInt32LE(4) + superblock.readUInt32LE(0x150) * 2 ** 32;
-  return {
-    kind: label === dataLabel ? "ext4" : "unfinished",
-    needsCheck: !isClean,
-    bytes: blocks * 2 ** (10 + superblock.readUInt32LE(24)),
-  };
 }

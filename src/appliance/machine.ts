@@ -4,7 +4,7 @@
 import type { Clock, Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import { restarting, type Service } from "#base/service.ts";
-import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { overwriteInPlace } from "#platform/flash-files.ts";
 import { writePlainFile } from "#platform/folders.ts";
 import type { Commands } from "#platform/processes.ts";
@@ -75,6 +75,8 @@ export interface MachineDeps {
   readonly server: DeviceServer;
 }
 
+/** A driver that hangs must not keep the rest from working. */
+const driversTimeoutMs = 30_000;
 /** The server needs an address to be reachable; a device without network starts all the same after this. */
 const addressTimeoutMs = 30_000;
 /** One address may be there before that of the default route; the latter is the node's where there is one. */
@@ -96,17 +98,25 @@ export async function runMachine(options: MachineOptions, deps: MachineDeps, sig
   await makeFolder(options.runDir);
   const machineLog = createMachineLog({ ringPath: `${options.runDir}/log`, debug: options.debug }, { clock });
   const { log } = machineLog;
-  const watchdog = options.hasWatchdog ? await armWatchdog(deps, log) : undefined;
+  let watchdog = options.hasWatchdog ? await armWatchdog(deps, log) : undefined;
   let storage: Storage | undefined;
   try {
     storage = await openStorage(
       { ...options, ...partUuidOf(options.commandLine) },
       { commands: deps.commands, random: deps.random, log },
     );
+    const status = createStatusFile(storage, firstStatus(options, storage), { clock, log });
+    if (storage.dataProblem !== undefined) {
+      // Starting again changes nothing; a person has to.
+      await stayUp(storage.dataProblem, status, signal);
+      return 0;
+    }
     say("data mounted");
+    await driversLoaded(options.runDir, clock, signal);
+    // Its driver may be among the last.
+    if (options.hasWatchdog) watchdog ??= await armWatchdog(deps, log);
     await makeFolder(`${storage.dataDir}/log`);
     machineLog.spillTo(`${storage.dataDir}/log/errors.log`);
-    const status = createStatusFile(storage, firstStatus(options, storage), { clock, log });
     try {
       await runWith({ options, deps, log, storage, status, watchdog }, signal);
     } catch (error) {
@@ -124,6 +134,14 @@ export async function runMachine(options: MachineOptions, deps: MachineDeps, sig
   } finally {
     machineLog.close();
     await storage?.close();
+  }
+}
+
+/** The start script removes its file when it has loaded the drivers; storage did not need them. */
+async function driversLoaded(runDir: string, clock: Clock, signal: AbortSignal): Promise<void> {
+  const startMs = clock.monotonicMs();
+  while (clock.monotonicMs() - startMs < driversTimeoutMs && (await exists(`${runDir}/loading-drivers`))) {
+    await clock.sleep(50, signal);
   }
 }
 
@@ -204,8 +222,14 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
 /** Joining another server comes with a later version; forming a cluster of its own instead would surprise. */
 async function refuseToJoin(server: string, status: StatusFile, signal: AbortSignal): Promise<void> {
   const detail = `The token file names the server ${server}, but this version cannot join a cluster yet. Put a token file without server= on this partition to make the device a cluster of its own.`;
+  await stayUp(detail, status, signal);
+}
+
+/** Says it and waits to be switched off. */
+async function stayUp(detail: string, status: StatusFile, signal: AbortSignal): Promise<void> {
   say(`error ${detail}`);
   status.set({ phase: "error", detail });
+  await status.flush();
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });

@@ -1,6 +1,7 @@
 // The boot partition (FAT, read-only but for moments) and the data partition (ext4): found on the disk that the running
 // root comes from, so that a second flashed medium is never mixed up with it. At first start the data partition grows into
 // the medium and is formatted; a factory reset formats it again. Every step may be cut by power loss and is then repeated.
+// A data partition that cannot be used is left as it is, and said: the boot partition serves for that alone.
 
 import type { Random } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
@@ -10,13 +11,24 @@ import { listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { overwriteAndRemove } from "#platform/flash-files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { namesOf } from "./boot-files.ts";
-import { dataLabel, planGrowth, readFileSystem, superblockEnd, tableSectors } from "./data-partition.ts";
+import {
+  checkFileSystem,
+  type DataTarget,
+  prepareFileSystem,
+  roomToGrow,
+  slowMs,
+  writeMarker,
+} from "./data-file-system.ts";
+import { markerBytes, markerOffset } from "./data-marker.ts";
+import { planGrowth, tableSectors } from "./data-partition.ts";
 
 export interface Storage {
   readonly bootDir: string;
   readonly dataDir: string;
   /** Sentences for the status file. */
   readonly notes: readonly string[];
+  /** Why there is no data partition, in a sentence; `dataDir` is not to be used then. */
+  readonly dataProblem?: string;
   /** Runs `work` while the boot partition may be written; one at a time. */
   writeBoot<T>(work: () => Promise<T>): Promise<T>;
   /** Flushes and unmounts. */
@@ -45,8 +57,8 @@ const dataNumber = 7;
 const bootMountOptions = "nodev,nosuid,noexec,noatime,umask=077";
 /** Journal every 30 s at most where nobody asks for more; the datastore asks itself. A broken medium stops writes. */
 const dataMountOptions = "noatime,commit=30,errors=remount-ro";
-/** Checking a large card takes minutes, never hours. */
-const slowMs = 30 * 60_000;
+/** A smaller rest is what mkfs leaves where a last group does not pay. */
+const minRoomBytes = 16 * 1024 * 1024;
 
 export async function openStorage(options: StorageOptions, deps: StorageDeps): Promise<Storage> {
   const { bootDir, dataDir } = options;
@@ -55,7 +67,7 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
   if (!options.hasOwnDisk) {
     await makeFolder(bootDir);
     await makeFolder(dataDir);
-    if (await resetAsked(bootDir)) log.warn("factory reset is left to whoever owns the disk");
+    if ((await resetAsked(bootDir)).length > 0) log.warn("factory reset is left to whoever owns the disk");
     return { bootDir, dataDir, notes, writeBoot: inTurn((work) => work()), close: async () => {} };
   }
   const { boot, data, disk } = findPartitions(await listBlockDevices(options.sysfs), options.bootPartUuid);
@@ -71,27 +83,19 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
       await runChecked(commands, "mount", ["-o", `remount,ro,${bootMountOptions}`, bootDir]);
     }
   });
+  let dataProblem: string | undefined;
   if (!mounted.has(dataDir)) {
-    const asked = hasBoot ? await resetAsked(bootDir) : undefined;
-    // A marker that cannot be taken away afterwards would empty the device at every start.
-    const isReset = asked !== undefined && (await canWrite(writeBoot, deps, notes));
-    await prepareData({ data, disk, isReset }, deps, notes);
-    const mountData = ["-t", "ext4", "-o", dataMountOptions, data.path, dataDir];
-    const first = await commands.run("mount", mountData);
-    if (first.code !== 0) {
-      log.error("cannot mount the data partition", { error: first.stderr.trim() });
-      await checkData(data.path, deps, notes);
-      await runChecked(commands, "mount", mountData);
-    }
-    if (isReset) {
-      await writeBoot(() => overwriteAndRemove(`${bootDir}/${asked}`));
-      notes.push(`factory reset: all data was removed, as the file ${asked} asked`);
+    try {
+      await openData({ data, disk, bootDir: hasBoot ? bootDir : undefined, dataDir, writeBoot }, deps, notes);
+    } catch (error) {
+      dataProblem = messageOf(error);
     }
   }
   return {
     ...{ bootDir, dataDir, notes, writeBoot },
+    ...(dataProblem === undefined ? {} : { dataProblem }),
     async close() {
-      for (const point of [dataDir, bootDir]) {
+      for (const point of dataProblem === undefined ? [dataDir, bootDir] : [bootDir]) {
         const result = await commands.run("umount", [point]);
         if (result.code === 0) continue;
         // What still runs there is ended by init; read-only keeps the file system whole.
@@ -109,21 +113,78 @@ async function mountBoot(boot: BlockDevice, bootDir: string, { commands, log }: 
   return result.code === 0;
 }
 
-async function canWrite(writeBoot: Storage["writeBoot"], { log }: StorageDeps, notes: string[]): Promise<boolean> {
+interface DataOptions {
+  readonly data: BlockDevice;
+  readonly disk: BlockDevice;
+  /** Undefined: it could not be mounted. */
+  readonly bootDir: string | undefined;
+  readonly dataDir: string;
+  readonly writeBoot: Storage["writeBoot"];
+}
+
+async function openData(options: DataOptions, deps: StorageDeps, notes: string[]): Promise<void> {
+  const { data, disk, bootDir, dataDir, writeBoot } = options;
+  const { commands, log } = deps;
+  const bytes = await grow(disk, deps).catch((error: unknown) => {
+    log.error("cannot extend the data partition", { error: messageOf(error) });
+    notes.push(`the data partition was not extended to the end of the medium: ${messageOf(error)}`);
+    return undefined;
+  });
+  if (bytes !== undefined) notes.push("the data partition was extended to the end of the medium");
+  const target: DataTarget = { path: data.path, bytes: bytes ?? data.bytes, diskPath: disk.path };
+  const asked = bootDir === undefined ? [] : await resetAsked(bootDir);
+  const isReset =
+    asked.length > 0 &&
+    (await startReset(disk.path, deps, notes, () =>
+      writeBoot(async () => {
+        for (const name of asked) await overwriteAndRemove(`${bootDir}/${name}`);
+      }),
+    ));
+  await prepareFileSystem(target, deps, notes);
+  const mountData = ["-t", "ext4", "-o", dataMountOptions, data.path, dataDir];
+  const first = await commands.run("mount", mountData);
+  if (first.code !== 0) {
+    log.error("cannot mount the data partition", { error: first.stderr.trim() });
+    await checkFileSystem(data.path, deps, notes);
+    const second = await commands.run("mount", mountData);
+    if (second.code !== 0) {
+      throw new AppError("APPLIANCE_DATA", `The data partition cannot be mounted: ${second.stderr.trim()}.`);
+    }
+  }
+  if (isReset) notes.push(`factory reset: all data was removed, as the file ${asked[0]} asked`);
+  // While it is mounted: the journal then keeps it whole, wherever the power goes.
+  if ((await roomToGrow(target)) < minRoomBytes) return;
+  const grown = await commands.run("resize2fs", [data.path], { timeoutMs: slowMs });
+  if (grown.code !== 0) log.error("cannot extend the file system", { error: grown.stderr.trim() });
+}
+
+/**
+ * From here on the partition counts as never formatted, and the request is taken back. One that cannot be taken back
+ * would empty the device at every start, so then nothing is done.
+ */
+export async function startReset(
+  diskPath: string,
+  { log }: Pick<StorageDeps, "log">,
+  notes: string[],
+  removeRequest: () => Promise<void>,
+): Promise<boolean> {
+  const before = await readAt(diskPath, markerOffset, markerBytes);
+  await writeMarker(diskPath, { kind: "fresh" });
   try {
-    await writeBoot(async () => {});
+    await removeRequest();
     return true;
   } catch (error) {
     log.error("factory reset is not possible", { error: messageOf(error) });
-    notes.push("no factory reset: the boot partition cannot be written");
+    notes.push(`no factory reset: its file could not be removed (${messageOf(error)})`);
+    await writeAt(diskPath, [{ offset: markerOffset, bytes: before }]);
     return false;
   }
 }
 
-/** Name of the marker file, where there is one. */
-async function resetAsked(bootDir: string): Promise<string | undefined> {
+/** Names of the files that ask for a factory reset. */
+async function resetAsked(bootDir: string): Promise<string[]> {
   const names = (await listFolder(bootDir)).filter((entry) => entry.isFile()).map((entry) => entry.name);
-  return namesOf("factory-reset", names)[0];
+  return namesOf("factory-reset", names);
 }
 
 /** Boot and data partition of the disk that the root file system (or the named partition) lies on. */
@@ -151,47 +212,8 @@ export function findPartitions(
   return { boot, data, disk };
 }
 
-async function prepareData(
-  target: { readonly data: BlockDevice; readonly disk: BlockDevice; readonly isReset: boolean },
-  deps: StorageDeps,
-  notes: string[],
-): Promise<void> {
-  const { data, disk } = target;
-  const { commands, log } = deps;
-  const hasGrown = await grow(disk, deps);
-  if (hasGrown) notes.push("the data partition was extended to the end of the medium");
-  const found = readFileSystem(await readAt(data.path, 0, superblockEnd));
-  if (found.kind !== "ext4" || target.isReset) {
-    log.info("formatting the data partition", { device: data.path });
-    await formatData(data.path, commands);
-    notes.push("the data partition was formatted");
-    return;
-  }
-  if (found.needsCheck || hasGrown) await checkData(data.path, deps, notes);
-  if (hasGrown) await runChecked(commands, "resize2fs", [data.path], { timeoutMs: slowMs });
-}
-
-/** Two steps: without the label, which comes last, a file system counts as unfinished. Works on plain files too. */
-export async function formatData(path: string, commands: Commands): Promise<void> {
-  // Inode tables are written later and by need: formatting takes seconds on any card.
-  const args = ["-q", "-F", "-m", "1", "-E", "lazy_itable_init=1,lazy_journal_init=1", path];
-  await runChecked(commands, "mkfs.ext4", args, { timeoutMs: slowMs });
-  await runChecked(commands, "tune2fs", ["-L", dataLabel, path]);
-}
-
-async function checkData(path: string, deps: StorageDeps, notes: string[]): Promise<void> {
-  const { commands, log } = deps;
-  // 0 nothing to do, 1 and 2 corrected; 4 and more: not without answers, which are all yes then.
-  const gentle = await commands.run("e2fsck", ["-f", "-p", path], { timeoutMs: slowMs });
-  if (gentle.code < 4) return;
-  log.warn("the data partition needs a thorough check", { said: gentle.stdout.slice(-500) });
-  const thorough = await commands.run("e2fsck", ["-f", "-y", path], { timeoutMs: slowMs });
-  notes.push("the data partition was damaged and has been repaired; files may be missing");
-  if (thorough.code >= 4) log.error("the data partition is still damaged", { said: thorough.stdout.slice(-500) });
-}
-
-/** True when the last partition reaches further than before. */
-async function grow(disk: BlockDevice, deps: StorageDeps): Promise<boolean> {
+/** The partition's bytes where it reaches further than before. */
+async function grow(disk: BlockDevice, deps: StorageDeps): Promise<number | undefined> {
   const { commands, random, log } = deps;
   const length = tableSectors(disk.sectorBytes) * disk.sectorBytes;
   const growth = planGrowth(
@@ -203,12 +225,12 @@ async function grow(disk: BlockDevice, deps: StorageDeps): Promise<boolean> {
     },
     random.uuid(),
   );
-  if (!growth) return false;
+  if (!growth) return undefined;
   log.info("extending the data partition", { disk: disk.path, from: growth.bytesBefore, to: growth.bytesAfter });
   await writeAt(disk.path, growth.writes);
   // The kernel keeps its own table while partitions are mounted; it is told of this one alone.
   await runChecked(commands, "partx", ["--update", "--nr", String(growth.number), disk.path]);
-  return growth.bytesAfter > growth.bytesBefore;
+  return growth.bytesAfter > growth.bytesBefore ? growth.bytesAfter : undefined;
 }
 
 async function mountPoints(): Promise<Set<string>> {
