@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Http2Server, type ServerHttp2Stream } from "node:http2";
+import { createServer as createSocketServer, type Socket } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { encodeFrame } from "#wire/grpc.ts";
-import { createGrpcClient, type GrpcClient } from "./grpc-client.ts";
+import { createGrpcClient, type GrpcClient, NotConnectedError } from "./grpc-client.ts";
 
 let folder: string;
 let server: Http2Server;
@@ -94,4 +95,19 @@ test("no server is one clear error", async () => {
   await expect(nobody.unary("/x", new Uint8Array(), { timeoutMs: 1000 })).rejects.toMatchObject({
     code: "UNAVAILABLE",
   });
+  await expect(nobody.unary("/x", new Uint8Array(), { timeoutMs: 1000 })).rejects.toBeInstanceOf(NotConnectedError);
+});
+test.each([
+  ["ends the calls of a server that has fallen silent", { intervalMs: 30, timeoutMs: 30 }, "UNAVAILABLE"],
+  ["is not there unless asked for", undefined, "DEADLINE_EXCEEDED"],
+])("keepalive %s", async (_name, keepalive, code) => {
+  // Takes the connection and says nothing, as a machine whose power has gone.
+  const sockets = new Set<Socket>();
+  const silent = createSocketServer((socket) => sockets.add(socket.on("error", () => {})));
+  await new Promise<void>((resolve) => silent.listen(`${folder}/silent`, resolve));
+  const watcher = createGrpcClient({ target: { socketPath: `${folder}/silent` }, ...(keepalive ? { keepalive } : {}) });
+  await expect(watcher.unary("/x", new Uint8Array(), { timeoutMs: 200 })).rejects.toMatchObject({ code });
+  watcher.close();
+  for (const socket of sockets) socket.destroy();
+  await new Promise((resolve) => silent.close(resolve));
 });

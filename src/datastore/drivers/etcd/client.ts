@@ -36,12 +36,14 @@ export interface EtcdCall {
   /** The call changes nothing: after a broken connection it is made again elsewhere. */
   readonly reads: boolean;
   readonly timeoutMs?: number;
+  /** No endpoint is looked for beyond those there are: the caller tries again itself. */
+  readonly once?: boolean;
 }
 
 /** One call, as long as etcd itself waits for its quorum (7 s), and some. */
 const callTimeoutMs = 10_000;
-/** How long an endpoint that answers is looked for: an election takes one to two seconds. */
-const failoverMs = 5000;
+/** How long an endpoint that answers is looked for: an election takes one to two seconds, and a client of the API may be waiting. */
+const failoverMs = 3000;
 const minPauseMs = 50;
 const maxPauseMs = 500;
 const connectTimeoutMs = 3000;
@@ -94,9 +96,9 @@ export class EtcdClient {
     const message = etcdCodec.encode(names.request, request as object);
     this.#inFlight++;
     try {
-      return await this.#persist(options.reads, async (grpc) => {
+      return await this.#persist(options, async (grpc) => {
         const timeoutMs = options.timeoutMs ?? callTimeoutMs;
-        const answer = await grpc.unary(names.path, message, { timeoutMs, signal: this.#ended.signal });
+        const answer = await grpc.unary(names.path, message, { timeoutMs });
         const response = etcdCodec.decode<EtcdMethods[K]["response"]>(names.response, answer);
         this.#checkCluster((response as { header?: ResponseHeader }).header);
         return response;
@@ -133,10 +135,10 @@ export class EtcdClient {
     for (const grpc of this.#clients) grpc.close();
   }
 
-  async #persist<T>(reads: boolean, attempt: (grpc: GrpcClient) => Promise<T>): Promise<T> {
+  async #persist<T>({ reads, once }: EtcdCall, attempt: (grpc: GrpcClient) => Promise<T>): Promise<T> {
     const { clock } = this.#deps;
     const { signal } = this.#ended;
-    const untilMs = clock.monotonicMs() + failoverMs;
+    const untilMs = clock.monotonicMs() + (once ? 0 : failoverMs);
     let pauseMs = minPauseMs;
     for (let tries = 1; ; tries++) {
       const url = this.url;
@@ -151,12 +153,15 @@ export class EtcdClient {
           error instanceof NotConnectedError ||
           didNothing.has(error.message) ||
           (reads && error.code === "UNAVAILABLE");
-        if (!safe || clock.monotonicMs() >= untilMs) {
+        const isLast = clock.monotonicMs() >= untilMs && tries >= this.#endpoints.length;
+        if (!safe || isLast) {
           throw reads || safe ? fromEtcd(error) : outcomeUnknown(error);
         }
       }
       if (tries % this.#endpoints.length > 0) continue;
-      await clock.sleep(pauseMs, signal);
+      if (once) continue;
+      await clock.sleep(pauseMs);
+      signal.throwIfAborted();
       pauseMs = Math.min(pauseMs * 2, maxPauseMs);
     }
   }

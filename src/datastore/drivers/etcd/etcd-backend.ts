@@ -95,7 +95,7 @@ async function firstAnswer(client: EtcdClient, endpoint: string, deps: EtcdBacke
   let saidMs = -sayEveryMs;
   for (;;) {
     try {
-      const status = await client.call("Maintenance/Status", {}, { reads: true, timeoutMs: firstCallMs });
+      const status = await client.call("Maintenance/Status", {}, { reads: true, timeoutMs: firstCallMs, once: true });
       return status.version;
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
