@@ -50,8 +50,9 @@ export async function image(args: readonly string[]): Promise<Readonly<Record<st
   for (const [index, flow] of built.entries()) {
     const sizes = await sizesOf(flow);
     for (const [part, bytes] of Object.entries(sizes)) row(`${flow.arch} ${part}`, `${round(bytes / mib, 1)} MiB`);
-    figures[`slot_mib_${flow.arch}`] = round(sum(Object.values(sizes)) / mib, 1);
-    row(`${flow.arch} slot`, `${figures[`slot_mib_${flow.arch}`]} MiB`, "goal 90, then 64");
+    figures[`slot_mib_${flow.arch}`] = round(((sizes["root"] ?? 0) + (sizes["verity"] ?? 0)) / mib, 1);
+    row(`${flow.arch} slot (root and verity)`, `${figures[`slot_mib_${flow.arch}`]} MiB`, "goal 90, then 64");
+    row(`${flow.arch} slot with kernel and what starts it`, `${round(sum(Object.values(sizes)) / mib, 1)} MiB`);
     const folder = join("build", "qemu", `bench-${flow.name}`);
     const disk = await freshDisk(flow, folder, {});
     const first = await startedDevice(flow, folder, disk);

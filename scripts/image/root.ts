@@ -10,6 +10,7 @@ import { run } from "#scripts/run-command.ts";
 import { elfNeeds } from "./elf.ts";
 import { debianOptions, type LockedGroups } from "./lock.ts";
 import { type ModuleIndex, moduleName, parseModules } from "./modules.ts";
+import { shrinkRoot } from "./shrink.ts";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
 
@@ -30,7 +31,12 @@ interface Prune {
   readonly programs: readonly string[];
   /** Beginnings of names of libraries that are loaded by name at run time, so that no program asks for them. */
   readonly libraries: readonly string[];
-  readonly kernelModules: { readonly keep: readonly string[]; readonly drop: readonly string[] };
+  readonly kernelModules: {
+    readonly keep: readonly string[];
+    readonly drop: readonly string[];
+    /** More to drop, by board: what none of its hardware can use. */
+    readonly boards: Readonly<Record<string, readonly string[]>>;
+  };
 }
 
 /** Folders of programs that look for their libraries where the loader does. */
@@ -119,14 +125,19 @@ export async function finishRoot(target: Target, kernel: Kernel, tools: Tools, d
     if (path.startsWith("images/")) return path.endsWith(`-${target.architecture.oci}.tar`);
     return !/\.(map|txt)$/.test(path);
   });
-  const modules = await copyModules(root, kernel, prune.kernelModules);
+  const saved = await shrinkRoot(
+    await libraryFolderOf(root),
+    programFolders.map((folder) => join(root, folder)),
+  );
+  const { keep, drop, boards } = prune.kernelModules;
+  const modules = await copyModules(root, kernel, { keep, drop: [...drop, ...(boards[target.board] ?? [])] });
   await tools.run("depmod", ["-b", root, kernel.version]);
   for (const [path, mode] of Object.entries(modes)) {
     if (existsSync(join(root, path))) await fs.chmod(join(root, path), mode);
   }
   const lacking = await lackingLibraries(root);
   if (lacking.length > 0) throw new Error(`pruned too much: ${lacking.join("; ")}`);
-  return `${removed} paths removed, ${modules} kernel modules kept`;
+  return `${removed} paths removed, ${modules} kernel modules kept, ${Math.round(saved / 1024 / 1024)} MiB cut out of files`;
 }
 
 /** Every path below `folder`, folders before what is in them, sorted. */
@@ -234,7 +245,11 @@ async function copyTree(from: string, to: string, wanted: (path: string) => bool
   }
 }
 
-async function copyModules(root: string, kernel: Kernel, rules: Prune["kernelModules"]): Promise<number> {
+async function copyModules(
+  root: string,
+  kernel: Kernel,
+  rules: Pick<Prune["kernelModules"], "keep" | "drop">,
+): Promise<number> {
   const matcher = (list: readonly string[]): RegExp[] => list.map((text) => new RegExp(`^kernel/(${text})`));
   const keep = matcher(rules.keep);
   const drop = matcher(rules.drop);
