@@ -49,7 +49,25 @@ export const serverFlags: readonly Flag[] = [
     name: "datastore-endpoint",
     kind: "string",
     env: "DATASTORE_ENDPOINT",
-    help: "sqlite:///FILE or memory://; default DATA-DIR/server/db/state.db",
+    help: "sqlite:///FILE, memory://, or an etcd: https://HOST:2379,https://HOST2:2379; default sqlite in DATA-DIR/server/db/state.db",
+  },
+  {
+    name: "datastore-cafile",
+    kind: "string",
+    env: "DATASTORE_CAFILE",
+    help: "authority of the etcd servers' certificates; default the system's",
+  },
+  {
+    name: "datastore-certfile",
+    kind: "string",
+    env: "DATASTORE_CERTFILE",
+    help: "certificate to show to etcd; needs --datastore-keyfile",
+  },
+  { name: "datastore-keyfile", kind: "string", env: "DATASTORE_KEYFILE", help: "its private key" },
+  {
+    name: "etcd-listen",
+    kind: "list",
+    help: "serve the etcd API of the own datastore at unix:///FILE or https://HOST:PORT (client certificates of DATA-DIR/server/tls/etcd)",
   },
   ...snapshotServerFlags,
   {

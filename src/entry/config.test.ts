@@ -31,7 +31,7 @@ test("without root everything is under the home folder", async () => {
   expect(await configOf([], user)).toMatchObject({
     dataDir: "/home/u/.mote",
     serverDir: "/home/u/.mote/server",
-    datastoreEndpoint: "sqlite:///home/u/.mote/server/db/state.db",
+    datastore: { endpoint: "sqlite:///home/u/.mote/server/db/state.db", etcdListen: [] },
     kubeconfigPath: "/home/u/.mote/kubeconfig.yaml",
   });
   expect(await configOf(["-d", "/d", "-o", "/k"], user)).toMatchObject({ dataDir: "/d", kubeconfigPath: "/k" });
@@ -50,6 +50,45 @@ test.each<[string, string, RegExp]>([
     code: "CLI_USAGE",
     message: expect.stringMatching(message),
   });
+});
+
+test.each<[string, readonly string[], RegExp]>([
+  [
+    "a scheme of k3s",
+    ["--datastore-endpoint", "mysql://u:secret@tcp(h)/db"],
+    /^datastore-endpoint: mysql:\/\/ is not supported; use /,
+  ],
+  [
+    "another",
+    ["--datastore-endpoint", "postgres://u:secret@h/db"],
+    /^datastore-endpoint: postgres:\/\/ is not supported/,
+  ],
+  ["another", ["--datastore-endpoint", "nats://h"], /^datastore-endpoint: nats:\/\/ is not supported/],
+  ["a bad etcd", ["--datastore-endpoint", "https://h:99999"], /is not an address of etcd; use https:\/\/HOST:2379/],
+  ["half a pair", ["--datastore-endpoint", "https://h", "--datastore-certfile", "/c"], /one needs the other/],
+  ["files without TLS", ["--datastore-endpoint", "http://h", "--datastore-cafile", "/c"], /begin with https/],
+  ["an open door", ["--etcd-listen", "http://0.0.0.0:2379"], /^etcd-listen: .* use unix:\/\/\/FILE or https/],
+  ["two doors to one etcd", ["--datastore-endpoint", "http://h", "--etcd-listen", "unix:///s"], /external etcd/],
+])("datastore flags that do not do: %s", async (_name, args, message) => {
+  const refused = configOf(args);
+  await expect(refused).rejects.toMatchObject({ code: "CLI_USAGE", message: expect.stringMatching(message) });
+  await expect(refused).rejects.not.toMatchObject({ message: expect.stringContaining("secret") });
+});
+
+test("the datastore may be an etcd, and the own one be served as one", async () => {
+  const files = ["--datastore-cafile", "/ca", "--datastore-certfile", "/c", "--datastore-keyfile", "/k"];
+  expect((await configOf(["--datastore-endpoint", "https://a,https://[::1]:2380", ...files])).datastore).toEqual({
+    endpoint: "https://a,https://[::1]:2380",
+    caFile: "/ca",
+    certFile: "/c",
+    keyFile: "/k",
+    etcdListen: [],
+  });
+  const { datastore } = await configOf(["--etcd-listen", "unix:///s,https://127.0.0.1:2379"]);
+  expect(datastore.etcdListen).toEqual([
+    { listen: { socketPath: "/s" }, secure: false, url: "unix:///s" },
+    { listen: { host: "127.0.0.1", port: 2379 }, secure: true, url: "https://127.0.0.1:2379" },
+  ]);
 });
 
 test("a file that was asked for and is not there or cannot be read is named", async () => {

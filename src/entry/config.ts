@@ -3,9 +3,11 @@
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { parseCron } from "#datastore/cron.ts";
+import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/drivers/etcd/endpoints.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseYaml } from "#wire/yaml.ts";
+import { type EtcdAddress, parseGuardedEtcdAddress } from "./etcd-address.ts";
 
 export interface ServerConfig {
   readonly debug: boolean;
@@ -27,7 +29,15 @@ export interface ServerConfig {
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly clusterDns: string;
   readonly clusterDomain: string;
-  readonly datastoreEndpoint: string;
+  readonly datastore: {
+    /** `sqlite:///FILE`, `memory://`, or addresses of an external etcd. */
+    readonly endpoint: string;
+    readonly caFile: string | undefined;
+    readonly certFile: string | undefined;
+    readonly keyFile: string | undefined;
+    /** Where the etcd API of the own store is served. */
+    readonly etcdListen: readonly EtcdAddress[];
+  };
   readonly snapshots: {
     readonly folder: string;
     readonly name: string;
@@ -141,10 +151,6 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       throw usageError(`node-taint: "${taint}" is not allowed; use KEY[=VALUE]:NoSchedule|PreferNoSchedule|NoExecute`);
     }
   }
-  const endpoint = text("datastore-endpoint") ?? `sqlite://${dataDir}/server/db/state.db`;
-  if (!/^(sqlite:\/\/\/.+|memory:\/\/)$/.test(endpoint)) {
-    throw usageError(`datastore-endpoint: "${endpoint}" is not allowed; use sqlite:///FILE or memory://`);
-  }
   return Object.freeze({
     debug: values["debug"] === true,
     dataDir,
@@ -162,7 +168,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     nodePorts: { first, last },
     clusterDns: text("cluster-dns") ?? addToAddress(serviceBase, 10),
     clusterDomain: text("cluster-domain")!,
-    datastoreEndpoint: endpoint,
+    datastore: datastoreOf(values, dataDir),
     snapshots: {
       folder: text("etcd-snapshot-dir") ?? `${dataDir}/server/db/snapshots`,
       name: text("etcd-snapshot-name") ?? "etcd-snapshot",
@@ -181,6 +187,47 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     resolvConf: text("resolv-conf"),
     warnings,
   });
+}
+
+function datastoreOf(values: FlagValues, dataDir: string): ServerConfig["datastore"] {
+  const text = (name: string) => values[name] as string | undefined;
+  const endpoint = text("datastore-endpoint") ?? `sqlite://${dataDir}/server/db/state.db`;
+  const [caFile, certFile, keyFile] = [text("datastore-cafile"), text("datastore-certfile"), text("datastore-keyfile")];
+  const isEtcd = isEtcdEndpoint(endpoint);
+  if (isEtcd) checkEtcd(endpoint);
+  else if (!/^(sqlite:\/\/\/.+|memory:\/\/)$/.test(endpoint)) throw usageError(refusedEndpoint(endpoint));
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    throw usageError("datastore-certfile and datastore-keyfile: one needs the other");
+  }
+  if (!endpoint.startsWith("https://") && (caFile ?? certFile) !== undefined) {
+    throw usageError("datastore-cafile, -certfile and -keyfile are for endpoints that begin with https://");
+  }
+  const listen = (values["etcd-listen"] as readonly string[] | undefined) ?? [];
+  if (isEtcd && listen.length > 0) {
+    throw usageError("etcd-listen: the datastore is an external etcd; let clients use that one");
+  }
+  const etcdListen = listen.map((address) => parseGuardedEtcdAddress("etcd-listen", address));
+  return { endpoint, caFile, certFile, keyFile, etcdListen };
+}
+
+function checkEtcd(endpoint: string): void {
+  try {
+    parseEtcdEndpoints(endpoint);
+  } catch (error) {
+    throw usageError(messageOf(error));
+  }
+}
+
+/** Schemes of k3s that are not here. */
+const foreignSchemes = ["mysql", "postgres", "postgresql", "nats", "litestream", "t4"];
+
+function refusedEndpoint(endpoint: string): string {
+  const [, scheme = ""] = /^([a-z0-9]+):/.exec(endpoint) ?? [];
+  const allowed = "use sqlite:///FILE, memory://, or https://HOST:2379 for an etcd";
+  // The rest of it may hold a password.
+  return foreignSchemes.includes(scheme)
+    ? `datastore-endpoint: ${scheme}:// is not supported; ${allowed}`
+    : `datastore-endpoint: "${endpoint}" is not allowed; ${allowed}`;
 }
 
 function scheduleOf(values: FlagValues): string | undefined {

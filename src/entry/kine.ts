@@ -12,8 +12,9 @@ import { openDatastore } from "#datastore/open.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { readFileIfExists } from "#platform/files.ts";
-import type { GrpcServerOptions, GrpcTls } from "#platform/grpc-server.ts";
+import type { GrpcTls } from "#platform/grpc-server.ts";
 import { stopSignal } from "#platform/signals.ts";
+import { parseEtcdAddress } from "./etcd-address.ts";
 import { createProcessLog } from "./log.ts";
 
 const stopTimeoutMs = 5000;
@@ -27,7 +28,11 @@ export async function runKine(
   const flags = kineFlags.map((flag) => ({ ...flag, env: flag.name.toUpperCase().replaceAll("-", "_") }));
   const { values, positionals } = parseFlags(flags, { args, env: withKineNames(env) });
   if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
-  const address = addressOf(values);
+  const address = parseEtcdAddress(
+    "listen-address",
+    String(values["listen-address"]),
+    values["server-cert-file"] !== undefined,
+  );
   const tls = await tlsOf(values, address.secure);
   const compactIntervalMs = durationMs(values, "compact-interval");
   const watchProgressIntervalMs = durationMs(values, "watch-progress-notify-interval");
@@ -76,28 +81,6 @@ export async function runKine(
 function withKineNames(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {
   const kine = Object.entries(env).filter(([name]) => name.startsWith("KINE_"));
   return Object.fromEntries(kine.map(([name, value]) => [`MOTE_${name.slice("KINE_".length)}`, value]));
-}
-
-interface Address {
-  readonly listen: GrpcServerOptions["listen"];
-  readonly secure: boolean;
-  readonly url: string;
-}
-
-function addressOf(values: FlagValues): Address {
-  const text = String(values["listen-address"]);
-  const [, scheme = "http", rest = ""] = /^(?:(unix|http|https|tcp):\/\/)?(.+)$/.exec(text) ?? [];
-  if (scheme === "unix")
-    return { listen: { socketPath: resolve(rest) }, secure: false, url: `unix://${resolve(rest)}` };
-  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:/[\]]*)):(\d{1,5})$/.exec(rest) ?? [];
-  if (port === undefined || Number(port) > 65_535) {
-    throw usageError(
-      `--listen-address: "${text}" is not allowed; use unix:///FILE, http://HOST:PORT or https://HOST:PORT`,
-    );
-  }
-  const host = bracketed ?? (plain || "0.0.0.0");
-  const secure = scheme === "https" || (scheme !== "http" && values["server-cert-file"] !== undefined);
-  return { listen: { host, port: Number(port) }, secure, url: `${secure ? "https" : "http"}://${rest}` };
 }
 
 async function tlsOf(values: FlagValues, secure: boolean): Promise<GrpcTls | undefined> {

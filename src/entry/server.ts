@@ -11,10 +11,7 @@ import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { createControllers } from "#controllers/registry.ts";
-import { createCompactor } from "#datastore/compactor.ts";
-import { type DamageReport, openDatastore } from "#datastore/open.ts";
-import { createSnapshotSchedule, createSnapshotSocket, snapshotSocket } from "#datastore/snapshots.ts";
-import type { Datastore } from "#datastore/store.ts";
+import type { DamageReport } from "#datastore/open.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -23,9 +20,11 @@ import { isRoot } from "#platform/host.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
-import { ensurePki, kubeconfig, type Pki } from "#supervisor/pki.ts";
+import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
+import { ensurePki, kubeconfig, type Pki, type PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
 import type { ServerConfig } from "./config.ts";
+import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
 import { nodeServices } from "./node.ts";
 
@@ -42,6 +41,7 @@ export interface ServerContext {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly pki: Pki;
+  readonly etcdPki: EtcdPki | undefined;
   readonly api: ComposedApiServer;
   /** Caches and events shared by everything in the process, as system:masters. */
   readonly client: Client;
@@ -74,18 +74,19 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
   const metrics = new Metrics();
   const damages: DamageReport[] = [];
-  const backend = await prepare(config, log, metrics, (report) => damages.push(report));
+  const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
+  if (!datastore) return 0;
   try {
-    const context = await createContext(config, log, metrics, backend);
+    const context = await createContext(config, log, metrics, datastore);
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(context, onNode);
-    await runAll(services(context, backend, onApiReady), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
+    await runAll(services(context, datastore, onApiReady), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
       log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
     );
     return 0;
   } finally {
-    await backend.close();
+    await datastore.backend.close();
     log.info("mote ended");
   }
 }
@@ -122,7 +123,7 @@ function watchNode(context: ServerContext, onNode: NonNullable<ServerHost["onNod
   informers.informer(nodes).addHandler({ add: look, update: look });
 }
 
-function services(context: ServerContext, backend: Datastore, onApiReady: () => void = () => {}): Service[] {
+function services(context: ServerContext, datastore: OpenedDatastore, onApiReady: () => void = () => {}): Service[] {
   const { config, clock, random, log, metrics, pki, api, client, informers, events } = context;
   const alive = (service: Service) => restarting(service, { clock, log, ...restartPause });
   const bootstrapper = api.bootstrapper(
@@ -164,37 +165,34 @@ function services(context: ServerContext, backend: Datastore, onApiReady: () => 
     alive(informers),
     alive(events),
     ...loops.map(alive),
-    ...datastoreServices(context, backend).map(alive),
+    ...createDatastoreServices(config, datastore, context.etcdPki, {
+      clock,
+      log: log.child({ part: "datastore" }),
+    }).map(alive),
     ...(config.disableAgent ? [] : nodeServices(context).map(alive)),
   ];
 }
 
-function datastoreServices({ config, clock, log }: ServerContext, store: Datastore): Service[] {
-  const deps = { store, clock, log: log.child({ part: "datastore" }) };
-  const { schedule } = config.snapshots;
-  const options = { ...config.snapshots, node: config.nodeName };
-  return [
-    createCompactor({}, deps),
-    createSnapshotSocket({ ...options, socket: snapshotSocket(`${config.serverDir}/db`) }, deps),
-    ...(schedule === undefined ? [] : [createSnapshotSchedule({ ...options, schedule }, deps)]),
-  ];
-}
-
-/** Folders, then the datastore: what fails here is told in one sentence, before anything runs. */
+/**
+ * Folders, then the datastore: what fails here is told in one sentence, before anything runs. Undefined: told to stop
+ * while an external etcd was waited for.
+ */
 async function prepare(
   config: ServerConfig,
   log: Logger,
   metrics: Metrics,
+  signal: AbortSignal,
   damaged: (report: DamageReport) => void,
-): Promise<Datastore> {
+): Promise<OpenedDatastore | undefined> {
   try {
     await makeFolder(config.serverDir, 0o700);
     await makeFolder(`${config.serverDir}/db`, 0o700);
-    return await openDatastore(
-      { endpoint: config.datastoreEndpoint },
-      { clock: systemClock, log: log.child({ part: "datastore" }), metrics, damaged },
-    );
+    return await openServerDatastore(config, {
+      ...{ clock: systemClock, random: systemRandom, metrics, signal, damaged },
+      log: log.child({ part: "datastore" }),
+    });
   } catch (error) {
+    if (signal.aborted) return undefined;
     const isPermission = hasCode(error, "EACCES") || hasCode(error, "EPERM");
     const hint = isPermission ? "; run as root, or name a folder of your own with --data-dir" : "";
     throw new AppError("STARTUP", `${messageOf(error)}${hint}`, {}, { cause: error });
@@ -205,20 +203,21 @@ async function createContext(
   config: ServerConfig,
   log: Logger,
   metrics: Metrics,
-  backend: Datastore,
+  { backend }: OpenedDatastore,
 ): Promise<ServerContext> {
   const [clock, random] = [systemClock, systemRandom];
-  const pki = await ensurePki(
-    {
-      folder: `${config.serverDir}/tls`,
-      nodeName: config.nodeName,
-      nodeIps: [...new Set([config.nodeIp, config.advertiseAddress])],
-      extraNames: config.tlsSans,
-      serviceIps: [config.apiServiceIp],
-      clusterDomain: config.clusterDomain,
-    },
-    { clock, random, log },
-  );
+  const pkiOptions: PkiOptions = {
+    folder: `${config.serverDir}/tls`,
+    nodeName: config.nodeName,
+    nodeIps: [...new Set([config.nodeIp, config.advertiseAddress])],
+    extraNames: config.tlsSans,
+    serviceIps: [config.apiServiceIp],
+    clusterDomain: config.clusterDomain,
+  };
+  const pki = await ensurePki(pkiOptions, { clock, random, log });
+  const etcdPki = config.datastore.etcdListen.some(({ secure }) => secure)
+    ? await ensureEtcdPki(pkiOptions, { clock, random, log })
+    : undefined;
   await ensureTokens(
     {
       folder: config.serverDir,
@@ -252,7 +251,7 @@ async function createContext(
     { component: "mote", host: config.nodeName },
     { client, clock, random, log: log.child({ part: "events" }) },
   );
-  return { config, clock, random, log, metrics, pki, api, client, informers, events };
+  return { config, clock, random, log, metrics, pki, etcdPki, api, client, informers, events };
 }
 
 /** The admin kubeconfig; written once the port answers, so that its presence means something. */

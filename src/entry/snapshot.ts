@@ -3,6 +3,7 @@
 
 import { silentLogger } from "#base/log.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { isEtcdEndpoint } from "#datastore/drivers/etcd/endpoints.ts";
 import { openDatastore } from "#datastore/open.ts";
 import {
   listSnapshots,
@@ -46,6 +47,9 @@ export async function snapshot(args: readonly string[], values: FlagValues, conf
   if (names.length > 0 !== ["delete", "verify", "restore"].includes(verb) || (names.length > 1 && verb !== "delete")) {
     throw usageError(`snapshot ${verb}: the arguments do not fit; ${snapshotUsage}`);
   }
+  if (isEtcdEndpoint(config.datastore.endpoint)) {
+    throw usageError(`snapshot: the datastore is an external etcd; use etcdctl snapshot ${verb}`);
+  }
   const folder = (values["dir"] as string | undefined) ?? config.snapshots.folder;
   await run({ config, values, folder, names });
   return 0;
@@ -69,9 +73,9 @@ async function saveOffline(
   config: ServerConfig,
   options: { folder: string; name: string; compress: boolean; retention: number },
 ): Promise<Snapshot> {
-  const file = config.datastoreEndpoint.replace(/^sqlite:\/\//, "");
+  const file = config.datastore.endpoint.replace(/^sqlite:\/\//, "");
   if (!(await exists(file))) throw usageError(`snapshot save: there is no datastore at ${file}`);
-  const store = await openDatastore({ endpoint: config.datastoreEndpoint }, deps);
+  const store = await openDatastore({ endpoint: config.datastore.endpoint }, deps);
   try {
     const wanted = { ...options, node: config.nodeName };
     const saved = await saveSnapshot(store, wanted, deps);
@@ -113,7 +117,7 @@ async function verify(context: Context): Promise<void> {
 }
 
 async function restore(context: Context): Promise<void> {
-  const endpoint = context.config.datastoreEndpoint;
+  const endpoint = context.config.datastore.endpoint;
   const target = endpoint.replace(/^sqlite:\/\//, "");
   if (target === endpoint) throw usageError(`snapshot restore: ${endpoint} is not a file`);
   const { keys, kept } = await restoreSnapshot({ path: await pathOf(context), target }, deps);

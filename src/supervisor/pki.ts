@@ -146,6 +146,10 @@ const leafDays = 365;
 /** k3s's margin: a device that is switched on once a quarter still renews in time. */
 const renewDays = 120;
 
+/** Pairs of another folder, kept by the same rules. */
+export const openPairStore = (folder: string, dependencies: PkiDependencies): Pick<PairStore, "authority" | "leaf"> =>
+  new PairStore(folder, dependencies);
+
 type LeafRequest = Omit<CertificateRequest, "notBeforeMs" | "notAfterMs">;
 
 /** Pairs of NAME.crt and NAME.key in one folder. */
@@ -276,7 +280,8 @@ function mismatch(pair: KeyPair): string | undefined {
   }
 }
 
-function servingNames(options: PkiOptions) {
+/** Who the API may be asked for as; for the certificates of other listeners too. */
+export function servingNames(options: PkiOptions) {
   const domain = options.clusterDomain ?? "cluster.local";
   const isIp = (name: string) => name.includes(":") || /^[0-9.]+$/.test(name);
   const extra = options.extraNames ?? [];
