@@ -35,9 +35,14 @@ export function slotOf(table: Table, index: u32): usize {
   return load<u32>(table.slots + ((index & table.mask) << 2));
 }
 
+/** The next entry makes the table grow, for which it needs twice its slots in one piece. */
+export function tableIsFull(table: Table): bool {
+  return (table.count + 1) * 4 > (table.mask + 1) * 3;
+}
+
 /** Adds an entry that must not be present. */
 export function tableAdd(table: Table, entry: usize): void {
-  if ((table.count + 1) * 4 > (table.mask + 1) * 3) grow(table);
+  if (tableIsFull(table)) grow(table);
   place(table.slots, table.mask, entry);
   table.count++;
 }

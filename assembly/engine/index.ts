@@ -1,17 +1,17 @@
-// The index of the datastore: keys, their revisions with values, and the watched ranges, in linear memory. It is what
-// etcd calls mvcc index plus backend cache. It knows nothing of durability: the host puts a write here first, shows it
+// The index of the datastore: keys, their revisions, where the values are, and the watched ranges, in linear memory. It
+// is what etcd calls mvcc index. It knows nothing of durability: the host puts a write here first, shows it
 // only when the log has it (reads name a revision), and takes it back with `rollback` when the log fails.
 //
 // Calls pass numbers only; bytes go through IN and OUT (areas.ts). Nothing managed is ever created, so no collector
 // runs; asserts stay on in release, a failed one ends the module's use (the host rebuilds from the log).
 // Exports below are the whole surface; src/datastore/engine/engine.ts is the only caller.
 import { compareBytes, equalBytes, hashBytes } from "../base/bytes";
-import { newTable, slotOf, Table, tableAdd, tableBytes, tableRemove } from "../base/table";
+import { newTable, slotOf, Table, tableAdd, tableBytes, tableIsFull, tableRemove } from "../base/table";
 import { IN, ITEMS, KEY_AREA, OUT, writeItem } from "./areas";
 import { firstAt, Node, nodeBytes, orderCheck, orderInit, orderInsert, orderRemove, seek, seekIndex, seekLeaf } from "./order";
 import {
-  freeKey, freeRec, heldBytes, historyBytes, Key, keyData, liveAt, LOGGED, newKey, newRec, pop, push, Rec, recAt,
-  recBytes, recData, recordCount, TOMBSTONE, unlink,
+  freeKey, heldBytes, historyCount, historyValueBytes, Key, keyData, liveAt, LOGGED, newKey, newRec, NOWHERE, pop, push, Rec,
+  REC_BYTES, recAt, recordCount, setPlace, TOMBSTONE, unlink, USED,
 } from "./records";
 import { watchesAdd, watchesBytes, watchesInit, watchesMatch, watchesRemove } from "./watches";
 
@@ -39,38 +39,27 @@ export function outputAddress(): usize {
 
 // ---- writing ----
 
-/** A record for a value of `length` bytes; the host fills `valueAddress(record)` and then hands it to put or load. */
-export function reserve(length: u32): usize {
-  return changetype<usize>(newRec(length));
-}
-
-export function valueAddress(record: usize): usize {
-  return recData(changetype<Rec>(record));
-}
-
-/** Gives back a record that was reserved and not handed over. */
-export function discard(record: usize): void {
-  freeRec(changetype<Rec>(record));
-}
-
-/** Makes `record` the value of the key in IN from `revision` on. `flags`: LOGGED or 0. */
-export function put(keyLength: u32, record: usize, revision: f64, sub: u32, lease: f64, flags: u32): void {
+/** A new record makes the value at `place` that of the key in IN from `revision` on; returns it. `flags`: LOGGED or 0. */
+export function put(keyLength: u32, place: u32, length: u32, revision: f64, sub: u32, lease: f64, flags: u32): usize {
   const key = keyFor(keyLength);
-  const rec = changetype<Rec>(record);
   const before = liveAt(key, Infinity);
+  const rec = newRec(place, length);
   rec.create = before != 0 ? changetype<Rec>(before).create : revision;
   rec.version = before != 0 ? changetype<Rec>(before).version + 1 : 1;
-  adopt(key, rec, revision, sub, lease, flags);
+  adopt(key, rec, revision, sub, lease, flags | USED);
+  return changetype<usize>(rec);
 }
 
-/** Takes a record as the log has it. Records of one key come in revision order. */
+/** The same with a record as the log has it. Records of one key come in revision order. */
 export function loadRecord(
-  keyLength: u32, record: usize, revision: f64, sub: u32, create: f64, version: u32, lease: f64, flags: u32,
-): void {
-  const rec = changetype<Rec>(record);
+  keyLength: u32, place: u32, length: u32, revision: f64, sub: u32, create: f64, version: u32, lease: f64, flags: u32,
+): usize {
+  const key = keyFor(keyLength);
+  const rec = newRec(place, length);
   rec.create = create;
   rec.version = version;
-  adopt(keyFor(keyLength), rec, revision, sub, lease, flags);
+  adopt(key, rec, revision, sub, lease, flags);
+  return changetype<usize>(rec);
 }
 
 /** Deletes the key in IN from `revision` on; it must exist. LOGGED is added when the log knows the key; returns the flags. */
@@ -80,7 +69,7 @@ export function remove(keyLength: u32, revision: f64, sub: u32): u32 {
   const key = changetype<Key>(found);
   let flags = TOMBSTONE;
   for (let r = key.newest; r != 0; r = changetype<Rec>(r).older) flags |= changetype<Rec>(r).flags & LOGGED;
-  adopt(key, newRec(0), revision, sub, 0, flags);
+  adopt(key, newRec(NOWHERE, 0), revision, sub, 0, flags);
   return flags;
 }
 
@@ -107,6 +96,7 @@ export function get(keyLength: u32, revision: f64): bool {
   if (key == 0) return false;
   const r = liveAt(changetype<Key>(key), revision);
   if (r == 0) return false;
+  changetype<Rec>(r).flags |= USED;
   writeItem(0, changetype<Key>(key), changetype<Rec>(r));
   return true;
 }
@@ -191,6 +181,60 @@ export function historyNext(): u32 {
     scanIndex++;
   }
   return n;
+}
+
+// ---- where values are ----
+
+/** The value of a record has moved, or goes cold (NOWHERE). */
+export function place(record: usize, where: u32): void {
+  setPlace(changetype<Rec>(record), where);
+}
+
+/** Whether the value of a record may go cold: 0 not, 1 it was used since this was asked last, 2 it may. */
+export function coldness(record: usize, durable: f64): u32 {
+  const rec = changetype<Rec>(record);
+  if ((rec.flags & LOGGED) == 0 || rec.mod > durable) return 0;
+  const used = (rec.flags & USED) != 0;
+  rec.flags &= ~USED;
+  return used ? 1 : 2;
+}
+
+/** Lets the value that the key in IN got at `revision` (0: the one before its newest) go cold, if it is superseded and in the log. */
+export function cool(keyLength: u32, revision: f64): void {
+  const found = findKey(IN, keyLength);
+  if (found == 0) return;
+  let r = changetype<Rec>(changetype<Key>(found).newest).older;
+  while (revision != 0 && r != 0 && changetype<Rec>(r).mod > revision) r = changetype<Rec>(r).older;
+  if (r == 0 || (revision != 0 && changetype<Rec>(r).mod != revision)) return;
+  if ((changetype<Rec>(r).flags & LOGGED) != 0) setPlace(changetype<Rec>(r), NOWHERE);
+}
+
+// Room for what must be in one piece when it is needed and cannot be done without: the next size of the key table.
+let spare: usize = 0;
+let spareBytes: u32 = 0;
+const MIN_SPARE: u32 = 32768;
+
+/** Whether the spare room is set aside. */
+export function spareHeld(): bool {
+  return spareBytes >= wantedSpare();
+}
+
+/** Sets it aside, or traps when memory is too full or too scattered; then the module is as it was, without it. */
+export function holdSpare(): void {
+  releaseSpare();
+  const bytes = wantedSpare();
+  spare = heap.alloc(bytes);
+  spareBytes = bytes;
+}
+
+function wantedSpare(): u32 {
+  return max(tableBytes(keys) * 2, MIN_SPARE);
+}
+
+function releaseSpare(): void {
+  if (spare != 0) heap.free(spare);
+  spare = 0;
+  spareBytes = 0;
 }
 
 // ---- compaction ----
@@ -289,12 +333,17 @@ export function recordsHeld(): u32 {
 
 /** Everything the engine holds of the heap. */
 export function bytesHeld(): f64 {
-  return heldBytes + nodeBytes + f64(tableBytes(keys) + watchesBytes());
+  return heldBytes + nodeBytes + f64(tableBytes(keys) + watchesBytes() + spareBytes);
 }
 
 /** The part that compaction could free at most. */
 export function bytesOfHistory(): f64 {
-  return historyBytes;
+  return f64(historyCount) * REC_BYTES;
+}
+
+/** Values that compaction could free at most, wherever they are. */
+export function valueBytesOfHistory(): f64 {
+  return historyValueBytes;
 }
 
 /** 0 when all invariants hold, else the number of the broken one. */
@@ -304,7 +353,8 @@ export function verify(): u32 {
   if (u32(ordered) != keys.count) return 2;
   let records: u32 = 0;
   let bytes: f64 = 0;
-  let history: f64 = 0;
+  let history: u32 = 0;
+  let historyValues: f64 = 0;
   seek(IN, 0);
   for (let leaf = seekLeaf; leaf != 0; leaf = changetype<Node>(leaf).next) {
     for (let i: u32 = 0; i < changetype<Node>(leaf).count; i++) {
@@ -315,8 +365,12 @@ export function verify(): u32 {
       for (let r = key.newest; r != 0; r = changetype<Rec>(r).older) {
         const rec = changetype<Rec>(r);
         records++;
-        bytes += recBytes(rec);
-        if (r != key.newest) history += recBytes(rec);
+        bytes += REC_BYTES;
+        if (r != key.newest) {
+          history++;
+          historyValues += f64(rec.length);
+        }
+        if (rec.place == NOWHERE && rec.length > 0 && (rec.flags & LOGGED) == 0) return 10;
         if (rec.older != 0 && changetype<Rec>(rec.older).mod > rec.mod) return 5;
         if ((rec.flags & TOMBSTONE) == 0 && (rec.version == 0 || rec.create > rec.mod)) return 6;
       }
@@ -324,7 +378,7 @@ export function verify(): u32 {
   }
   if (records != recordCount) return 7;
   if (bytes != heldBytes) return 8;
-  if (history != historyBytes) return 9;
+  if (history != historyCount || historyValues != historyValueBytes) return 9;
   return 0;
 }
 
@@ -347,6 +401,7 @@ function keyFor(length: u32): Key {
   const found = findKey(IN, length);
   if (found != 0) return changetype<Key>(found);
   const key = newKey(IN, length, hashBytes(IN, length, seed));
+  if (tableIsFull(keys)) releaseSpare();
   tableAdd(keys, changetype<usize>(key));
   orderInsert(key);
   return key;
@@ -359,7 +414,6 @@ function removeKey(key: Key): void {
 }
 
 function adopt(key: Key, rec: Rec, revision: f64, sub: u32, lease: f64, flags: u32): void {
-  assert(rec.mod == 0, "record is in use already");
   assert(revision > 0, "revisions start at 1");
   rec.mod = revision;
   rec.sub = sub;

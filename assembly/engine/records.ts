@@ -1,17 +1,27 @@
 // Keys and their revisions, all unmanaged blocks of the heap, and the account of what they take.
 //
-//   Key  { hash, newest, length, flags }  + key bytes
-//   Rec  { mod, create, lease, older, version, sub, length, flags } + value bytes
+//   Key  { hash, newest, length }  + key bytes
+//   Rec  { mod, create, lease, older, version, sub, length, flags, place }
 //
 //   Key.newest -> Rec (newest) -> Rec.older -> ... -> 0          mod falls strictly along the chain
 //
-// A Key owns its chain. A Rec that the host got from `reserve` belongs to the host until `put` or `loadRecord` adopts it.
-// Revisions are f64: exact up to 2^53 and cheap to pass between host and module.
+// A Key owns its chain. Values are not here: the host keeps them and gives each a place, which it is told of when the
+// record goes; a record without a place is cold, its value is read from the log by (mod, sub). So all blocks here are small
+// and of few sizes. Revisions are f64: exact up to 2^53 and cheap to pass between host and module.
 
 /** The record says that the key is absent from its revision on. */
 export const TOMBSTONE: u32 = 1;
 /** The record is a row of the log (or about to be); the others live in memory only. */
 export const LOGGED: u32 = 2;
+/** Read or written since the host looked last for values that it can do without. */
+export const USED: u32 = 4;
+
+/** There is no value, or it is cold. */
+export const NOWHERE: u32 = 0xffffffff;
+
+/** Host: the value at `place` is not needed any more. Must not call back. */
+@external("env", "release")
+declare function release(place: u32, length: u32): void;
 
 @unmanaged
 export class Key {
@@ -30,12 +40,14 @@ export class Rec {
   sub: u32;
   length: u32;
   flags: u32;
+  place: u32;
 }
 
-/** Bytes held by records, their keys and headers, as asked of the allocator. */
+/** Bytes held by keys and records, as asked of the allocator. */
 export let heldBytes: f64 = 0;
-/** The part of it in records that are not the newest of their key. */
-export let historyBytes: f64 = 0;
+/** Records that are not the newest of their key, and the lengths of their values, wherever those are. */
+export let historyCount: u32 = 0;
+export let historyValueBytes: f64 = 0;
 export let recordCount: u32 = 0;
 
 // @ts-ignore: decorator
@@ -44,17 +56,7 @@ export function keyData(key: Key): usize {
   return changetype<usize>(key) + offsetof<Key>();
 }
 
-// @ts-ignore: decorator
-@inline
-export function recData(rec: Rec): usize {
-  return changetype<usize>(rec) + offsetof<Rec>();
-}
-
-// @ts-ignore: decorator
-@inline
-export function recBytes(rec: Rec): f64 {
-  return f64(offsetof<Rec>() + rec.length);
-}
+export const REC_BYTES: f64 = f64(offsetof<Rec>());
 
 export function newKey(bytes: usize, length: u32, hash: u32): Key {
   const key = changetype<Key>(heap.alloc(offsetof<Key>() + length));
@@ -72,8 +74,8 @@ export function freeKey(key: Key): void {
   heap.free(changetype<usize>(key));
 }
 
-export function newRec(length: u32): Rec {
-  const rec = changetype<Rec>(heap.alloc(offsetof<Rec>() + length));
+export function newRec(place: u32, length: u32): Rec {
+  const rec = changetype<Rec>(heap.alloc(offsetof<Rec>()));
   rec.mod = 0;
   rec.create = 0;
   rec.lease = 0;
@@ -82,15 +84,23 @@ export function newRec(length: u32): Rec {
   rec.sub = 0;
   rec.length = length;
   rec.flags = 0;
-  heldBytes += recBytes(rec);
+  rec.place = place;
+  heldBytes += REC_BYTES;
   recordCount++;
   return rec;
 }
 
-export function freeRec(rec: Rec): void {
-  heldBytes -= recBytes(rec);
+function freeRec(rec: Rec): void {
+  setPlace(rec, NOWHERE);
+  heldBytes -= REC_BYTES;
   recordCount--;
   heap.free(changetype<usize>(rec));
+}
+
+/** The value moves to `place`; the host is told that the old one is free. */
+export function setPlace(rec: Rec, place: u32): void {
+  if (rec.place != NOWHERE) release(rec.place, rec.length);
+  rec.place = place;
 }
 
 /** Makes `rec` the newest of `key`. */
@@ -99,7 +109,8 @@ export function push(key: Key, rec: Rec): void {
   if (older != 0) {
     const before = changetype<Rec>(older);
     assert(before.mod < rec.mod || (before.mod == rec.mod && before.sub < rec.sub), "records must come in revision order");
-    historyBytes += recBytes(before);
+    historyCount++;
+    historyValueBytes += f64(before.length);
   }
   rec.older = older;
   key.newest = changetype<usize>(rec);
@@ -109,14 +120,18 @@ export function push(key: Key, rec: Rec): void {
 export function pop(key: Key): void {
   const rec = changetype<Rec>(key.newest);
   key.newest = rec.older;
-  if (rec.older != 0) historyBytes -= recBytes(changetype<Rec>(rec.older));
+  if (rec.older != 0) {
+    historyCount--;
+    historyValueBytes -= f64(changetype<Rec>(rec.older).length);
+  }
   freeRec(rec);
 }
 
 /** Frees `rec`, which `newer` pointed to as its older one. */
 export function unlink(newer: Rec, rec: Rec): void {
   newer.older = rec.older;
-  historyBytes -= recBytes(rec);
+  historyCount--;
+  historyValueBytes -= f64(rec.length);
   freeRec(rec);
 }
 

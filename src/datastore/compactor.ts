@@ -1,5 +1,5 @@
-// Keeps history short: every `intervalMs` it drops what is older than the interval before, and at once what goes
-// beyond a size. Upstream counterpart: the API server's compactor (storage/etcd3/compact.go, every 5 minutes).
+// Keeps history short: every `intervalMs` it drops what is older than the interval before, and what goes beyond a size
+// sooner: that bounds the memory of its index, the file, and the time that opening takes. Upstream counterpart: the API server's compactor (storage/etcd3/compact.go, every 5 minutes).
 import type { Clock } from "#base/clock.ts";
 import { hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -12,7 +12,9 @@ export interface CompactorOptions {
   readonly intervalMs?: number;
   /** Superseded revisions in memory; default 32 MiB. Looked at every `checkMs`. */
   readonly maxHistoryBytes?: number;
-  /** Default 30 s. */
+  /** Superseded values in memory or in the log; default 64 MiB. */
+  readonly maxHistoryValueBytes?: number;
+  /** Default 5 s. */
   readonly checkMs?: number;
 }
 
@@ -22,8 +24,11 @@ export interface CompactorDeps {
   readonly log: Logger;
 }
 
+const mib = 1024 * 1024;
+
 export function createCompactor(options: CompactorOptions, deps: CompactorDeps): Service {
-  const { intervalMs = 300_000, maxHistoryBytes = 32 * 1024 * 1024, checkMs = 30_000 } = options;
+  const { intervalMs = 300_000, checkMs = 5000 } = options;
+  const { maxHistoryBytes = 32 * mib, maxHistoryValueBytes = 64 * mib } = options;
   const { store, clock, log } = deps;
   return {
     name: "datastore-compactor",
@@ -31,15 +36,19 @@ export function createCompactor(options: CompactorOptions, deps: CompactorDeps):
       ready();
       let markAtMs = clock.monotonicMs();
       let mark: number = store.revision();
+      let checked = mark;
       while (!signal.aborted) {
         await clock.sleep(Math.min(checkMs, intervalMs), signal).catch(() => {});
         if (signal.aborted) return;
         const old = clock.monotonicMs() - markAtMs >= intervalMs;
-        const large = store.accounts().historyBytes > maxHistoryBytes;
-        if (!old && !large) continue;
-        // Too much history: all of it goes, for memory that is gone takes the whole process along.
-        const target = large ? store.revision() : mark;
-        mark = store.revision();
+        const { historyBytes, historyValueBytes } = store.accounts();
+        const size = Math.max(historyBytes / maxHistoryBytes, historyValueBytes / maxHistoryValueBytes);
+        const before = checked;
+        checked = store.revision();
+        if (!old && size <= 1) continue;
+        // Too much: what came since the last look stays, for watchers that are a little behind. Far too much: all of it goes.
+        const target = size > 2 ? checked : size > 1 ? Math.max(mark, before) : mark;
+        mark = checked;
         markAtMs = clock.monotonicMs();
         if (target <= store.compactedRevision()) continue;
         try {

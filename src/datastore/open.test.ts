@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -6,11 +6,13 @@ import { hasCode } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { systemClock } from "#platform/clock.ts";
-import { type BackendFixture, describeBackend } from "#test/conformance/backend.ts";
+import { nextTurn } from "#platform/turns.ts";
+import { type BackendFixture, describeBackend, watchInto } from "#test/conformance/backend.ts";
 import { bytes } from "#test/harness/backend-model.ts";
 import type { FakeClock } from "#test/harness/fake-clock.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
 import { prefixRange } from "./backend.ts";
-import { openDatastore } from "./open.ts";
+import { type DamageReport, type DatastoreOptions, openDatastore } from "./open.ts";
 import type { Datastore } from "./store.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "mote-datastore-"));
@@ -19,9 +21,13 @@ let count = 0;
 const newPath = () => join(folder, String(count++), "state.db");
 const deps = { clock: systemClock, log: silentLogger };
 
-async function openSqlite(clock: FakeClock): Promise<BackendFixture> {
+const openSqlite = (clock: FakeClock) => openFile(clock, {});
+/** The least that an engine works with, and of that nothing for values. */
+const openCold = (clock: FakeClock) => openFile(clock, { maximumMemoryBytes: 4 * 1024 * 1024, warmValueBytes: 0 });
+
+async function openFile(clock: FakeClock, options: Omit<DatastoreOptions, "endpoint">): Promise<BackendFixture> {
   const endpoint = `sqlite://${newPath()}`;
-  const open = () => openDatastore({ endpoint }, { clock, log: silentLogger });
+  const open = () => openDatastore({ ...options, endpoint }, { clock, log: silentLogger });
   let store: Datastore = await open();
   return {
     backend: store,
@@ -42,6 +48,7 @@ async function openMemory(clock: FakeClock): Promise<BackendFixture> {
 }
 
 describeBackend("sqlite", openSqlite);
+describeBackend("sqlite, no value in memory", openCold);
 describeBackend("memory", openMemory);
 
 const put = (store: Datastore, key: string, value = "1", storageClass?: "heartbeat" | "event") =>
@@ -127,23 +134,148 @@ describe("openDatastore", () => {
     expect(statSync(path).size).toBeLessThanOrEqual(size * 1.1);
   });
 
-  it("refuses writes beyond its memory and goes on after deletions are compacted", async () => {
+  it("refuses writes when its index does not fit, and goes on after deletions are compacted", async () => {
     const endpoint = `sqlite://${newPath()}`;
-    const store = await openDatastore({ endpoint, maximumMemoryBytes: 8 * 1024 * 1024 }, deps);
-    const value = "x".repeat(100_000);
+    const options = { endpoint, maximumMemoryBytes: 4 * 1024 * 1024 };
+    let store = await openDatastore(options, deps);
     let full: unknown;
     let n = 0;
-    while (!full && n < 200)
-      full = await put(store, `/big/${n++}`, value).then(
+    while (!full && n < 400) {
+      const name = `/${"k".repeat(200)}/${n++}`;
+      const success = Array.from({ length: 128 }, (_, i) => ({
+        ...{ type: "put" as const, key: `${name}/${i}`, value: bytes("1") },
+      }));
+      full = await store.commit({ compares: [], success }).then(
         () => undefined,
         (e: unknown) => e,
       );
+    }
     expect(hasCode(full, "DATASTORE_FULL")).toBe(true);
     expect(n).toBeGreaterThan(20);
-    await store.commit({ compares: [], success: [{ type: "delete", ...prefixRange("/big/") }] });
+    // What was taken can also be opened.
+    await store.close();
+    store = await openDatastore(options, deps);
+    for (let i = 0; i < n; i++) {
+      const range = prefixRange(`/${"k".repeat(200)}/${i}/`);
+      await store.commit({ compares: [], success: [{ type: "delete", ...range }] });
+      if (i % 16 === 15) await store.compact(store.revision());
+    }
     await store.compact(store.revision());
-    for (let i = 0; i < 20; i++) await put(store, `/big/${i}`, value);
+    expect(store.accounts().keys).toBe(0);
+    for (let i = 0; i < 20; i++) await put(store, `/big/${i}`, "x".repeat(100_000));
+    store.verify();
+    await store.close();
+  });
+
+  it("holds eight times as much as its memory", { timeout: 60_000 }, async () => {
+    const path = newPath();
+    const metrics = new Metrics();
+    const ceiling = 8 * 1024 * 1024;
+    const options = { endpoint: `sqlite://${path}`, maximumMemoryBytes: ceiling, reserveBytes: 0 };
+    let store = await openDatastore(options, { ...deps, metrics });
+    const random = seededRandom(3);
+    const sizes = new Map<string, number>();
+    const content = (key: string, size: number) => `${key} `.repeat(Math.ceil(size / (key.length + 1))).slice(0, size);
+    const check = async (key: string) => {
+      const { kvs } = await store.range({ key });
+      expect(Buffer.from(kvs[0]!.value).toString() === content(key, sizes.get(key)!), key).toBe(true);
+    };
+    const key = () => `/registry/things/${Math.floor(random.float() * 12_000)}`;
+    // Values of all sizes, so that the room that one leaves is seldom what the next one needs.
+    for (let n = 0; n < 260; n++) {
+      const chosen = new Set(Array.from({ length: 64 }, key));
+      const success = [...chosen].map((k) => {
+        const size = random.float() < 0.002 ? 300_000 : Math.floor(8000 * random.float() ** 0.5);
+        sizes.set(k, size);
+        return { type: "put" as const, key: k, value: Buffer.from(content(k, size)) };
+      });
+      await store.commit({ compares: [], success });
+      await check(key0(sizes, random.float()));
+      if (n % 40 === 39) await store.compact(store.revision());
+      expect(metricOf(metrics, "mote_datastore_memory_bytes")).toBeLessThanOrEqual(ceiling);
+    }
+    const total = [...sizes.values()].reduce((a, b) => a + b, 0);
+    expect(total).toBeGreaterThan(5 * ceiling);
+    for (let round = 0; round < 2; round++) {
+      store.verify();
+      expect(store.accounts().heldBytes).toBeLessThan(ceiling);
+      for (let i = 0; i < 500; i++) await check(key0(sizes, random.float()));
+      const all = await store.range(prefixRange("/registry/"));
+      expect(all.kvs.map((kv) => [kv.key, kv.value.length])).toEqual([...sizes].sort(([a], [b]) => (a < b ? -1 : 1)));
+      const some = await store.range({ ...prefixRange("/registry/"), limit: 700 });
+      expect([some.kvs.length, some.count, some.more]).toEqual([700, sizes.size, true]);
+      await store.close();
+      store = await openDatastore(options, deps);
+    }
+    await store.close();
+  });
+
+  it("lets others have their turn while it reads what is not in memory", { timeout: 60_000 }, async () => {
+    const options = { endpoint: `sqlite://${newPath()}`, warmValueBytes: 0, reserveBytes: 0 };
+    const store = await openDatastore(options, deps);
+    const value = Buffer.alloc(4000, "v");
+    const write = (from: number) =>
+      store.commit({
+        compares: [],
+        success: Array.from({ length: 100 }, (_, i) => ({ type: "put" as const, key: `/k/${1e5 + from + i}`, value })),
+      });
+    for (let i = 0; i < 4000; i += 100) await write(i);
+    const start = store.revision();
+    let turns = 0;
+    let done = false;
+    const counting = (async () => {
+      while (!done) {
+        await nextTurn();
+        turns++;
+      }
+    })();
+    const reading = store.range(prefixRange("/k/"));
+    // What is written and compacted meanwhile changes nothing of what it reads.
+    await write(0);
+    const compacting = store.compact(store.revision());
+    const all = await reading;
+    done = true;
+    await counting;
+    await compacting;
+    expect([all.kvs.length, all.revision]).toEqual([4000, start]);
+    expect(Math.max(...all.kvs.map((kv) => kv.modRevision))).toBe(start);
+    expect(turns).toBeGreaterThan(10);
+    expect(store.accounts().coldReadBytes).toBeGreaterThanOrEqual(4000 * 4000);
+    await store.close();
+  });
+
+  it("finds, names and mends damage to a record when it is read", async () => {
+    const path = newPath();
+    const reports: DamageReport[] = [];
+    const options = { endpoint: `sqlite://${path}`, warmValueBytes: 0, reserveBytes: 0 };
+    let store = await openDatastore(options, deps);
+    // More than SQLite keeps in memory.
+    for (let i = 0; i < 1000; i++) await put(store, `/k/${i}`, `value-${i}-`.repeat(400));
+    await store.close();
+    store = await openDatastore(options, { ...deps, damaged: (report) => reports.push(report) });
+    const watch = watchInto(store, prefixRange("/k/"));
+    const file = readFileSync(path);
+    const fd = openSync(path, "r+");
+    writeSync(fd, "X", file.indexOf("value-7-") + 100);
+    closeSync(fd);
+    const values = async () => {
+      const { kvs } = await store.range(prefixRange("/k/"));
+      return kvs.map((kv) => [kv.key, Buffer.from(kv.value).toString()] as const);
+    };
+    await expect(store.range({ key: "/k/7" })).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_CORRUPT"));
+    for (let i = 0; i < 200 && reports.length === 0; i++) await systemClock.sleep(10);
+    await systemClock.sleep(20);
+    expect(reports.map((r) => r.lostKeys)).toEqual([["/k/7"]]);
+    expect(hasCode(watch.ended, "DATASTORE_CORRUPT")).toBe(true);
+    const found = await values();
+    expect(found.length).toBe(999);
+    expect(found.filter(([key, value]) => value !== `value-${key.slice(3)}-`.repeat(400))).toEqual([]);
+    await put(store, "/k/7", "again");
     store.verify();
     await store.close();
   });
 });
+
+function key0(sizes: ReadonlyMap<string, number>, at: number): string {
+  return [...sizes.keys()][Math.floor(at * sizes.size)]!;
+}

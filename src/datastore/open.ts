@@ -16,8 +16,13 @@ import { type Datastore, openStore, type StoreDeps } from "./store.ts";
 export interface DatastoreOptions {
   /** `sqlite:///absolute/path/state.db` or `memory://`. */
   readonly endpoint: string;
-  /** Ceiling of the index and its values; default 1 GiB, 256 MiB where addresses have 32 bits. */
-  readonly maximumMemoryBytes?: number;
+  /**
+   * Ceiling of the index and of values in memory; default 1 GiB, 256 MiB where addresses have 32 bits. What is above it is
+   * read from the log; the index alone, some 150 bytes and the key for each, must fit.
+   */
+  readonly maximumMemoryBytes?: number | undefined;
+  /** Longer values are never kept in memory; default 1/128 of the ceiling. */
+  readonly warmValueBytes?: number | undefined;
   /** Room kept for deletions when the disk is full; default 4 MiB. */
   readonly reserveBytes?: number;
   /** Default: those of the system. */
@@ -131,6 +136,7 @@ export function createEngine(options: DatastoreOptions): Engine {
   return new Engine({
     wasm: readAsset("engine.wasm"),
     maximumBytes: options.maximumMemoryBytes ?? (small ? 256 : 1024) * 1024 * 1024,
+    warmValueBytes: options.warmValueBytes,
     hashSeed: Buffer.from(systemRandom.bytes(4)).readUInt32LE(),
   });
 }

@@ -224,7 +224,7 @@ describe("compactor", () => {
     const clock = new FakeClock(0);
     const store = await openStore(newEngine, createMemoryLog(), { clock, log: silentLogger });
     const stop = new AbortController();
-    const running = createCompactor({ maxHistoryBytes: 100_000 }, { store, clock, log: silentLogger }).run(
+    const running = createCompactor({ maxHistoryValueBytes: 100_000 }, { store, clock, log: silentLogger }).run(
       stop.signal,
       () => {},
     );

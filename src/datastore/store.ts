@@ -17,10 +17,9 @@ import {
   revision as asRevision,
   type Backend,
   type Key,
+  type KeyValue,
   type Lease,
-  maxKeyBytes,
   type Op,
-  prefixRange,
   type RangeOptions,
   type RangeResult,
   type Revision,
@@ -37,6 +36,7 @@ import { checkRange, checkTxn } from "./engine/requests.ts";
 import {
   type Applied,
   applyOps,
+  checkRevision,
   flatOps,
   holds,
   maxChanges,
@@ -64,10 +64,15 @@ const maxGroupTxns = 1024;
 const maxGroupBytes = 8 * 1024 * 1024;
 /** Writes that may wait: beyond it the disk is not keeping up and more memory would not help. */
 const maxPendingBytes = 64 * 1024 * 1024;
+/** What a record takes in memory beside its key and value. */
+const recordOverheadBytes = 256;
 /** Keys per slice of a compaction: well below a millisecond. */
 const compactSliceKeys = 500;
-/** Records of one batch of an export. */
+/** Records of one batch of an export, and where their values are large, their bytes. */
 const exportPageKeys = 200;
+const exportPageBytes = 512 * 1024;
+/** What a range reads from the log before it lets others have their turn: one to three milliseconds. */
+const sliceColdBytes = 512 * 1024;
 const recoverMinMs = 100;
 const recoverMaxMs = 10_000;
 
@@ -80,8 +85,14 @@ export interface StoreDeps {
 export interface StoreAccounts {
   readonly keys: number;
   readonly records: number;
+  /** In memory: the index, and the values that are there. */
   readonly heldBytes: number;
+  /** The part of it that is superseded. */
   readonly historyBytes: number;
+  /** Superseded values, in memory or in the log. */
+  readonly historyValueBytes: number;
+  /** What was read from the log because it was not in memory. */
+  readonly coldReadBytes: number;
   /** Records written to the log since the start. */
   readonly durableWrites: number;
 }
@@ -126,11 +137,13 @@ export async function openStore(newEngine: () => Engine, log: DatastoreLog, deps
 
 async function loadFrom(log: DatastoreLog, newEngine: () => Engine): Promise<{ engine: Engine; state: LogState }> {
   let engine = newEngine();
+  if (log.read) engine.readColdFrom(log.read);
   const state = await log.load(() => {
     if (engine.recordCount > 0) engine = newEngine();
+    if (log.read) engine.readColdFrom(log.read);
     return (record) => {
-      if (!engine.hasRoom(record.value.length)) {
-        throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
+      if (!engine.hasRoom(recordOverheadBytes, record.value.length)) {
+        throw datastoreError("DATASTORE_FULL", "the datastore's index does not fit into memory");
       }
       engine.load(record);
     };
@@ -151,6 +164,8 @@ class Store implements Datastore {
   readonly #newEngine: () => Engine;
   /** The engine has failed: nothing is read until there is another. */
   #faulted = false;
+  /** That is because of the log's file. */
+  #damaged = false;
   readonly #log: DatastoreLog;
   readonly #deps: StoreDeps;
   readonly #watches: WatchHub;
@@ -169,6 +184,8 @@ class Store implements Datastore {
   #dropped: { revision: number; sub: number }[] = [];
   #compacting: Promise<void> = Promise.resolve();
   #exporting: Promise<void> = Promise.resolve();
+  /** Ranges between two of their slices. */
+  readonly #slicedReads = new Set<Promise<void>>();
   #durableWrites = 0;
   #recovering: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -203,12 +220,18 @@ class Store implements Datastore {
     metrics?.gaugeOf(
       "mote_datastore_history_bytes",
       "Bytes of superseded revisions in memory.",
-      () => engine.historyBytes,
+      () => this.#engine.historyBytes,
     );
     metrics?.gaugeOf(
       "mote_datastore_memory_bytes",
-      "Size of the engine's linear memory.",
+      "Memory of the index and of values, as taken from the system.",
       () => this.#engine.memoryBytes,
+    );
+    metrics?.gaugeOf("mote_datastore_warm_bytes", "Values in memory.", () => this.#engine.warmBytes);
+    metrics?.gaugeOf(
+      "mote_datastore_cold_read_bytes",
+      "Values read from the log since the start, because they were not in memory.",
+      () => this.#engine.coldBytesRead,
     );
     metrics?.gaugeOf("mote_datastore_revision", "Newest durable revision.", () => this.#durable);
   }
@@ -225,10 +248,61 @@ class Store implements Datastore {
     try {
       this.#mustBeReadable();
       checkRange(options);
-      return Promise.resolve(readRange(this.#transaction(), options, this.#durable, this.#durable));
+      if (options.end === undefined || options.keysOnly || options.countOnly) {
+        return Promise.resolve(readRange(this.#transaction(), options, this.#durable, this.#durable));
+      }
+      return this.#rangeInSlices(options, options.end);
     } catch (error) {
       return Promise.reject(this.#noticed(error));
     }
+  }
+
+  /** At one revision, with turns in between while values come from the log. A compaction waits for it. */
+  #rangeInSlices(options: RangeOptions, end: Key): Promise<RangeResult> {
+    const engine = this.#engine;
+    checkRevision(this.#transaction(), options, this.#durable);
+    const current = asRevision(this.#durable);
+    const at = options.revision ? options.revision : current;
+    const limit = options.limit ?? 0;
+    const slice = (from: Key, found: number) => {
+      const rest = limit === 0 ? 0 : limit - found;
+      return engine.slice(from, end, { at, limit: rest, keysOnly: false, maxColdBytes: sliceColdBytes });
+    };
+    const result = (kvs: RangeResult["kvs"], rest: number): RangeResult => {
+      return { kvs, count: kvs.length + rest, more: rest > 0, revision: current };
+    };
+    const first = slice(options.key, 0);
+    if (first.next === undefined) {
+      const rest = limit > 0 && first.kvs.length === limit ? engine.rangeRest() : 0;
+      return Promise.resolve(result(first.kvs, rest));
+    }
+    const others = async () => {
+      const parts = [first.kvs];
+      let found = first.kvs.length;
+      for (let next = first.next; next !== undefined; ) {
+        await nextTurn();
+        this.#mustBeReadable();
+        if (engine !== this.#engine) throw faultError();
+        const more = slice(next, found);
+        parts.push(more.kvs);
+        found += more.kvs.length;
+        next = limit > 0 && found >= limit ? undefined : more.next;
+      }
+      const rest = limit > 0 && found === limit ? engine.count(options.key, end, at) - found : 0;
+      return result(parts.flat(), rest);
+    };
+    const reading = others().catch((error: unknown) => {
+      throw this.#noticed(error);
+    });
+    const done = reading.then(
+      () => {},
+      () => {
+        // Its caller is told.
+      },
+    );
+    this.#slicedReads.add(done);
+    void done.then(() => this.#slicedReads.delete(done));
+    return reading;
   }
 
   watch(options: WatchOptions, sink: WatchSink): Watch {
@@ -333,8 +407,11 @@ class Store implements Datastore {
   }
 
   accounts(): StoreAccounts {
-    const { keyCount, recordCount, heldBytes, historyBytes } = this.#engine;
-    return { keys: keyCount, records: recordCount, heldBytes, historyBytes, durableWrites: this.#durableWrites };
+    const { keyCount, recordCount, heldBytes, historyBytes, historyValueBytes, coldBytesRead } = this.#engine;
+    return {
+      ...{ keys: keyCount, records: recordCount, heldBytes, historyBytes, historyValueBytes },
+      ...{ coldReadBytes: coldBytesRead, durableWrites: this.#durableWrites },
+    };
   }
 
   export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }> {
@@ -357,13 +434,13 @@ class Store implements Datastore {
     const known = new Set(leases.map(({ id }) => id));
     let keys = 0;
     for (let from: Key | undefined = "\0"; from !== undefined; ) {
-      const page = engine.page(from, at, exportPageKeys);
-      const records = page.map(({ kv, sub }) =>
+      const page = engine.page(from, at, exportPageKeys, exportPageBytes);
+      const records = page.records.map(({ kv, sub }) =>
         toRecord(known.has(kv.lease) ? kv : { ...kv, lease: 0 }, sub, loggedFlag),
       );
       if (records.length > 0) await write({ ...emptyBatch, records });
       keys += records.length;
-      from = page.length < exportPageKeys ? undefined : keyAfter(page[page.length - 1]!.kv.key);
+      from = page.next;
       await nextTurn();
       this.#mustBeReadable();
       if (engine !== this.#engine) throw faultError();
@@ -400,7 +477,7 @@ class Store implements Datastore {
   /** At an orderly end what lives in memory only is written too, and the unused rest of the reserved revisions given back. */
   async #saveMemory(): Promise<void> {
     const records = this.#engine
-      .select(this.#durable, (logged) => !logged)
+      .select(this.#durable, true, (logged) => !logged)
       .map(({ kv, sub }): LogRecord => {
         // Leases of such keys are in memory only as well: a key must not wait for one that nobody knows.
         return toRecord(this.#leases.isLogged(kv.lease) ? kv : { ...kv, lease: 0 }, sub, loggedFlag);
@@ -449,13 +526,19 @@ class Store implements Datastore {
 
   #checkRoom(ops: readonly Op[]): void {
     let bytes = 0;
-    for (const op of ops) if (op.type === "put") bytes += op.key.length + op.value.length + 256;
-    if (bytes === 0) return;
+    let indexBytes = 0;
+    for (const op of ops) {
+      if (op.type !== "put") continue;
+      bytes += op.value.length;
+      indexBytes += op.key.length + recordOverheadBytes;
+    }
+    if (indexBytes === 0) return;
     if (this.#log.full && ops.some((op) => op.type === "put" && (op.class ?? "durable") === "durable")) {
       throw datastoreError("DATASTORE_FULL", "no space left for the datastore; deletions are still taken");
     }
-    if (!this.#engine.hasRoom(bytes)) throw datastoreError("DATASTORE_FULL", "the datastore's memory is full");
-    if (this.#pendingBytes + bytes > maxPendingBytes) {
+    if (!this.#engine.hasRoom(indexBytes, bytes))
+      throw datastoreError("DATASTORE_FULL", "the datastore's memory is full");
+    if (this.#pendingBytes + bytes + indexBytes > maxPendingBytes) {
       throw datastoreError("DATASTORE_FULL", "too many writes wait for the disk");
     }
   }
@@ -548,6 +631,7 @@ class Store implements Datastore {
   #publish(group: readonly Pending[]): void {
     this.#durable = Math.max(this.#durable, group[group.length - 1]!.revision);
     for (const p of group) this.#pendingBytes -= p.bytes;
+    this.#engine.settled(this.#durable, supersededBy(group));
     this.#watches.publish(group);
     for (const p of group) p.settle.resolve();
   }
@@ -576,12 +660,17 @@ class Store implements Datastore {
     }
   }
 
-  /** What to tell the caller. A fault of the engine ends its use: everything is read into a new one from the log. */
+  /**
+   * What to tell the caller. A fault of the engine ends its use: everything is read into a new one from the log. So does a
+   * record that is found damaged when it is read: reading everything is what finds, names and mends all damage.
+   */
   #noticed(error: unknown): unknown {
-    if (!isEngineFault(error)) return error;
+    const damaged = hasCode(error, "DATASTORE_CORRUPT") && !isFaultError(error);
+    if (!isEngineFault(error) && !damaged) return error;
     if (!this.#faulted) {
-      this.#deps.log.error("the datastore's index failed and is rebuilt", { error: messageOf(error) });
+      this.#deps.log.error("the datastore's index is rebuilt", { error: messageOf(error) });
       this.#faulted = true;
+      this.#damaged ||= damaged;
       const waiting = this.#pending.splice(0);
       this.#pendingBytes = 0;
       for (const p of waiting) p.settle.reject(faultError());
@@ -604,6 +693,7 @@ class Store implements Datastore {
     this.#durable = Math.max(this.#durable, state.reserved, state.compacted);
     this.#engine = engine;
     this.#faulted = false;
+    this.#damaged = false;
     this.#collectLeaseKeys();
   }
 
@@ -613,7 +703,8 @@ class Store implements Datastore {
       try {
         // An append that is under way would find its log closed.
         while (this.#draining) await this.#draining;
-        await this.#log.recover(this.#durable);
+        // A damaged file is not written to: loading it sets it aside.
+        if (!this.#damaged) await this.#log.recover(this.#durable);
         if (this.#faulted) await this.#rebuild();
         if (this.#state === "recovering") this.#state = "open";
         this.#deps.log.info("datastore recovered", { revision: this.#durable });
@@ -628,6 +719,8 @@ class Store implements Datastore {
 
   async #compactSlices(revision: number): Promise<void> {
     await this.#exporting;
+    // Those that begin from now on read at the compacted revision or above it.
+    await Promise.all(this.#slicedReads);
     if (this.#state !== "open") throw closedError();
     this.#engine.compactOpen(revision);
     let more = true;
@@ -673,16 +766,13 @@ class Store implements Datastore {
   #collectLeaseKeys(): void {
     if (this.#faulted) return;
     this.#leases.clearKeys();
-    for (const { kv } of this.#engine.select(Infinity, (_logged, lease) => lease !== 0))
+    for (const { kv } of this.#engine.select(Infinity, false, (_logged, lease) => lease !== 0))
       this.#leases.attach(kv.lease, kv.key);
   }
 }
 
-/** The first key there can be behind `key`. */
-function keyAfter(key: Key): Key | undefined {
-  if (key.length < maxKeyBytes) return `${key}\0`;
-  const { end } = prefixRange(key);
-  return end === "\0" ? undefined : end;
+function* supersededBy(group: readonly Pending[]): Generator<KeyValue> {
+  for (const { events } of group) for (const { prevKv } of events) if (prevKv) yield prevKv;
 }
 
 function closedError(): Error {
@@ -693,6 +783,12 @@ function recoveringError(): Error {
   return datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
 }
 
+const beingRebuilt = "the datastore's index failed and is being rebuilt";
+
 function faultError(): Error {
-  return datastoreError("DATASTORE_CORRUPT", "the datastore's index failed and is being rebuilt");
+  return datastoreError("DATASTORE_CORRUPT", beingRebuilt);
+}
+
+function isFaultError(error: unknown): boolean {
+  return error instanceof Error && error.message === beingRebuilt;
 }

@@ -67,9 +67,10 @@ class FailingFiles implements BlockFiles {
   }
 }
 
-function open(files: BlockFiles, clock: FakeClock): Promise<Datastore> {
+function open(files: BlockFiles, clock: FakeClock, cold = false): Promise<Datastore> {
   const deps = { clock, log: silentLogger };
-  const newEngine = () => new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: 1 });
+  const newEngine = () =>
+    new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: 1, warmValueBytes: cold ? 0 : undefined });
   return openStore(
     newEngine,
     openSqliteLog({ path: "/db", files, module, maxFrames: 12, reserveBytes: 8192 }, deps),
@@ -87,7 +88,9 @@ async function story(code: string, failAt: number): Promise<number> {
   const clock = new FakeClock(0);
   files.failAt = failAt;
   // A start that fails is tried again by whoever supervises the process.
-  const store = await open(files, clock).catch(() => open(files, clock));
+  // With some of the codes no value is in memory, so that reading fails too.
+  const cold = code === "EIO" || code === "EMFILE";
+  const store = await open(files, clock, cold).catch(() => open(files, clock, cold));
   const acked = ["/old/0"];
   for (let i = 0; i < 14; i++) {
     const key = `/k/${i}`;
@@ -103,6 +106,7 @@ async function story(code: string, failAt: number): Promise<number> {
       await nextTurn();
       await clock.advance(1500);
     }
+    await store.range(prefixRange("/")).catch(() => {});
     if (i === 9) await store.compact(store.revision()).catch(() => {});
   }
   store.verify();

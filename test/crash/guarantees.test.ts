@@ -41,9 +41,13 @@ async function runChecked({ seed, operations: wanted, plant, unsafeAcknowledgeEa
   const pick = (n: number) => Math.floor(random.float() * n);
   const key = () => `/${"abc"[pick(3)]}/${pick(6)}`;
   let files = new RecordedFiles();
+  let opened = 0;
   const open = () => {
     const deps = { clock: new FakeClock(0), log: silentLogger };
-    const newEngine = () => new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: seed });
+    // Every other time no value is in memory: all are read from the log.
+    const warmValueBytes = opened++ % 2 === 0 ? undefined : 0;
+    const newEngine = () =>
+      new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: seed, warmValueBytes });
     const log = openSqliteLog({ path: "/state.db", files, module, maxFrames: 60, unsafeAcknowledgeEarly }, deps);
     return openStore(newEngine, log, deps);
   };

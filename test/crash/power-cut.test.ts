@@ -18,6 +18,9 @@ const firstSeed = Number(process.env["MOTE_CRASH_SEED"] ?? 1);
 const module = new WebAssembly.Module(readAsset("sqlite3.wasm"));
 const engineWasm = readAsset("engine.wasm");
 const path = "/state.db";
+/** With `cold`, so little that no value is kept and all are read from the log. */
+const memory = (cold: boolean) =>
+  cold ? { maximumBytes: 3 * 1024 * 1024, warmValueBytes: 0 } : { maximumBytes: 64 * 1024 * 1024 };
 
 interface Written {
   readonly revision: number;
@@ -33,9 +36,9 @@ interface Story {
   readonly acks: { readonly revision: number; readonly at: number; readonly durable: boolean }[];
 }
 
-async function openOn(files: RecordedFiles, unsafeAcknowledgeEarly = false): Promise<Datastore> {
+async function openOn(files: RecordedFiles, unsafeAcknowledgeEarly = false, cold = false): Promise<Datastore> {
   const deps = { clock: new FakeClock(0), log: silentLogger };
-  const engine = () => new Engine({ wasm: engineWasm, maximumBytes: 64 * 1024 * 1024, hashSeed: 1 });
+  const engine = () => new Engine({ ...memory(cold), wasm: engineWasm, hashSeed: 1 });
   // Checkpoints every few transactions, so that cuts fall into them.
   const log = openSqliteLog({ path, files, module, unsafeAcknowledgeEarly, maxFrames: 40 }, deps);
   return openStore(engine, log, deps);
@@ -47,7 +50,7 @@ async function tell(seed: number, unsafe: boolean): Promise<Story> {
   const pick = (n: number) => Math.floor(random.float() * n);
   const files = new RecordedFiles();
   const story: Story = { files, txns: [], acks: [] };
-  const store = await openOn(files, unsafe);
+  const store = await openOn(files, unsafe, seed % 2 === 0);
   const writer = async () => {
     for (let n = 0; n < 25; n++) {
       const changes = new Map<string, string | undefined>();
@@ -86,7 +89,7 @@ async function problemAfter(story: Story, cut: number, image: Map<string, Buffer
   const lastDurable = Math.max(0, ...acked.filter((a) => a.durable).map((a) => a.revision));
   let store: Datastore;
   try {
-    store = await openOn(new RecordedFiles(image));
+    store = await openOn(new RecordedFiles(image), false, cut % 2 === 0);
   } catch (error) {
     return `does not open: ${String(error)}`;
   }

@@ -1,7 +1,16 @@
 // Host side of assembly/engine: loads the module, copies keys and values in and out, refreshes views after memory grew.
 // One call into the module per operation; what comes out is copied, so nothing here hands out a view of its memory.
+//
+// The index is always in memory, in the module; values are beside it (values.ts) while there is room below a ceiling for
+// both. What the log has may go cold: the oldest that were not used, and superseded values when they leave a small
+// window. Cold values are read from the log where they are needed; what does not fit and is not yet in the log waits
+// in `outside`.
 import { assert } from "#base/assert.ts";
+import { messageOf } from "#base/errors.ts";
 import { type Key, type KeyValue, maxKeyBytes, type Revision, revision } from "../backend.ts";
+import { datastoreError } from "../errors.ts";
+import { HistoryWindow } from "./history-window.ts";
+import { nowhere, Values } from "./values.ts";
 
 /** Shared with assembly/engine/records.ts. */
 export const tombstoneFlag = 1;
@@ -18,37 +27,54 @@ const field = {
   flags: 32,
   key: 36,
   keyLength: 40,
-  value: 44,
+  place: 44,
   valueLength: 48,
   record: 52,
   older: 56,
 } as const;
 
+/** What one slice of history may read from the log, about a millisecond. */
+const historyColdBytes = 256 * 1024;
 /** Values of a range are gathered into buffers of this size, so that 500 of them cost few allocations. */
 const gatherBytes = 64 * 1024;
 const pageBytes = 65536;
 const noEnd = 0;
 /** Blocks split and round up: what the module asks of its allocator must stay well below what memory can hold. */
 const fillFactor = 0.8;
+const deleteFactor = 0.9;
+const tombstoneBytes = 64;
+/** Of the ceiling, what one value may take: it would have to be in one piece. */
+const largeShare = 128;
+/** For `cool`: the value that the newest one of the key has superseded. */
+const superseded = 0;
+/** Of the ceiling, what superseded values may take at most; and in bytes. They are there for watchers that are a little behind. */
+const windowShare = 16;
+const maxWindowBytes = 4 * 1024 * 1024;
 
 interface EngineExports {
   init(seed: number): void;
   inputAddress(): number;
   outputAddress(): number;
-  reserve(length: number): number;
-  valueAddress(record: number): number;
-  discard(record: number): void;
-  put(keyLength: number, record: number, revision: number, sub: number, lease: number, flags: number): void;
+  put(
+    keyLength: number,
+    place: number,
+    length: number,
+    revision: number,
+    sub: number,
+    lease: number,
+    flags: number,
+  ): number;
   loadRecord(
     keyLength: number,
-    record: number,
+    place: number,
+    length: number,
     revision: number,
     sub: number,
     create: number,
     version: number,
     lease: number,
     flags: number,
-  ): void;
+  ): number;
   remove(keyLength: number, revision: number, sub: number): number;
   rollback(revision: number): void;
   get(keyLength: number, revision: number): number;
@@ -58,6 +84,11 @@ interface EngineExports {
   rangeRest(): number;
   historyOpen(startLength: number, endLength: number, from: number, to: number): void;
   historyNext(): number;
+  spareHeld(): number;
+  holdSpare(): void;
+  place(record: number, where: number): void;
+  coldness(record: number, durable: number): number;
+  cool(keyLength: number, revision: number): void;
   compactOpen(revision: number): void;
   compactNext(maxKeys: number): number;
   compactPending(): number;
@@ -69,6 +100,7 @@ interface EngineExports {
   recordsHeld(): number;
   bytesHeld(): number;
   bytesOfHistory(): number;
+  valueBytesOfHistory(): number;
   verify(): number;
 }
 
@@ -77,9 +109,6 @@ export const engineExportNames: readonly (keyof EngineExports)[] = [
   "init",
   "inputAddress",
   "outputAddress",
-  "reserve",
-  "valueAddress",
-  "discard",
   "put",
   "loadRecord",
   "remove",
@@ -91,6 +120,11 @@ export const engineExportNames: readonly (keyof EngineExports)[] = [
   "rangeRest",
   "historyOpen",
   "historyNext",
+  "spareHeld",
+  "holdSpare",
+  "place",
+  "coldness",
+  "cool",
   "compactOpen",
   "compactNext",
   "compactPending",
@@ -102,14 +136,17 @@ export const engineExportNames: readonly (keyof EngineExports)[] = [
   "recordsHeld",
   "bytesHeld",
   "bytesOfHistory",
+  "valueBytesOfHistory",
   "verify",
 ];
 
 export interface EngineOptions {
   readonly wasm: Uint8Array<ArrayBuffer>;
-  /** Ceiling of the module's memory. */
+  /** Ceiling of the index and of values in memory. */
   readonly maximumBytes: number;
   readonly hashSeed: number;
+  /** Longer values that the log has are never in memory, where room for them would have to be in one piece; default 1/128 of the ceiling. */
+  readonly warmValueBytes?: number | undefined;
 }
 
 export interface StoredRecord {
@@ -145,12 +182,25 @@ export function isEngineFault(error: unknown): boolean {
 export type WatchKind = "exact" | "prefix" | "listed";
 const kindNumber: Readonly<Record<WatchKind, number>> = { exact: 0, prefix: 1, listed: 2 };
 
+/** Reads from the log the value of the record that was written at (revision, sub). Must not call the engine. */
+export type ColdValues = (revision: number, sub: number) => Uint8Array;
+
 export class Engine {
   readonly #wasm: EngineExports;
   readonly #memory: WebAssembly.Memory;
   readonly #input: number;
   readonly #output: number;
   readonly #maximumBytes: number;
+  readonly #warmValueBytes: number;
+  #coldValues: ColdValues | undefined;
+  /** The log has everything up to here. */
+  #durable = 0;
+  /** Values of records that are cold before the log has them; in the order of their revisions. */
+  readonly #outside = new Map<string, { readonly revision: number; readonly value: Uint8Array }>();
+  #outsideBytes = 0;
+  #coldBytesRead = 0;
+  readonly #values: Values;
+  readonly #window: HistoryWindow;
   #buffer: ArrayBuffer;
   #bytes: Buffer;
   #view: DataView;
@@ -158,12 +208,32 @@ export class Engine {
   constructor(options: EngineOptions) {
     const maximum = Math.floor(options.maximumBytes / pageBytes);
     this.#maximumBytes = maximum * pageBytes;
+    this.#warmValueBytes = options.warmValueBytes ?? this.#maximumBytes / largeShare;
+    this.#window = new HistoryWindow(Math.min(this.#maximumBytes / windowShare, maxWindowBytes), (key, at) => {
+      this.#wasm.cool(this.#writeKey(key), at);
+    });
     this.#memory = new WebAssembly.Memory({ initial: 32, maximum });
     const abort = (_message: number, _file: number, line: number, column: number) => {
       throw new EngineFault(`engine assertion at ${line}:${column}`);
     };
     const module = new WebAssembly.Module(options.wasm);
-    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory, abort } });
+    const release = (place: number, length: number) => {
+      try {
+        this.#values.release(place >>> 0, length >>> 0);
+      } catch (error) {
+        throw new EngineFault(messageOf(error));
+      }
+    };
+    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory, abort, release } });
+    this.#values = new Values({
+      coldness: (record) => (this.#coldValues ? this.#wasm.coldness(record, this.#durable) : 0),
+      place: (record, where) => this.#wasm.place(record, where),
+      budgetBytes: () => {
+        // The module's memory doubles when it grows; of what it has too much nothing is used, so nothing is taken.
+        const grown = this.#memory.buffer.byteLength;
+        return this.#maximumBytes - (grown <= this.#maximumBytes / 2 ? grown : this.#wasm.bytesHeld() / fillFactor);
+      },
+    });
     this.#wasm = instance.exports as unknown as EngineExports;
     this.#buffer = this.#memory.buffer;
     this.#bytes = Buffer.from(this.#buffer);
@@ -173,21 +243,59 @@ export class Engine {
     this.#output = this.#wasm.outputAddress() >>> 0;
   }
 
-  /** Whether a record of `bytes` more still fits below the ceiling. */
-  hasRoom(bytes: number): boolean {
-    return this.#wasm.bytesHeld() + bytes + maxKeyBytes < this.#maximumBytes * fillFactor;
+  /** From now on values of the log may be left there, and are read by `values`. */
+  readColdFrom(values: ColdValues): void {
+    this.#coldValues = values;
+  }
+
+  /** Whether an index of so many bytes more fits below the ceiling, and where values must stay in memory, they too. */
+  hasRoom(indexBytes: number, valueBytes: number): boolean {
+    if (this.#wasm.bytesHeld() + indexBytes + maxKeyBytes > this.#maximumBytes * fillFactor || !this.#hasSpare())
+      return false;
+    return this.#coldValues !== undefined || this.heldBytes + valueBytes < this.#maximumBytes * fillFactor;
+  }
+
+  /** Whether so many deletions can be taken: they go on when nothing else does, in the room that is left above the ceiling's share. */
+  hasRoomToDelete(count: number): boolean {
+    return this.#wasm.bytesHeld() + count * tombstoneBytes < this.#maximumBytes * deleteFactor;
   }
 
   put(key: Key, value: Uint8Array, at: number, sub: number, lease: number, logged: boolean): void {
-    const record = this.#reserve(value);
-    this.#wasm.put(this.#writeKey(key), record, at, sub, lease, logged ? loggedFlag : 0);
+    const where = logged && this.#isTooLarge(value.length) ? nowhere : this.#keep(value);
+    if (where === nowhere && value.length > 0) {
+      if (!logged || !this.#coldValues) throw datastoreError("DATASTORE_FULL", "the datastore's memory is full");
+      this.#outside.set(rowName(at, sub), { revision: at, value });
+      this.#outsideBytes += value.length;
+    }
+    const length = this.#writeKey(key);
+    const record = this.#wasm.put(length, where, value.length, at, sub, lease, logged ? loggedFlag : 0);
+    if (where !== nowhere) this.#values.own(where, record);
   }
 
+  /** The log has everything up to `at`; `history` are the values that this has superseded. */
+  settled(at: number, history: Iterable<KeyValue>): void {
+    this.#durable = at;
+    for (const [name, { revision: of, value }] of this.#outside) {
+      if (of > at) break;
+      this.#outside.delete(name);
+      this.#outsideBytes -= value.length;
+    }
+    if (!this.#coldValues) return;
+    for (const kv of history) this.#window.add(kv.key, kv.modRevision, kv.value.length);
+  }
+
+  /** A record that the log has. Its value stays there when there is no room, and when the next one supersedes it. */
   load(record: StoredRecord): void {
-    const address = this.#reserve(record.value);
-    this.#wasm.loadRecord(
+    const { length } = record.value;
+    const where = this.#isTooLarge(length) ? nowhere : this.#keep(record.value);
+    if (where === nowhere && length > 0 && !this.#coldValues) {
+      throw datastoreError("DATASTORE_FULL", "the datastore does not fit into memory");
+    }
+    this.#durable = Math.max(this.#durable, record.revision);
+    const address = this.#wasm.loadRecord(
       this.#writeKey(record.key),
-      address,
+      where,
+      length,
       record.revision,
       record.sub,
       record.create,
@@ -195,6 +303,8 @@ export class Engine {
       record.lease,
       record.flags,
     );
+    if (where !== nowhere) this.#values.own(where, address);
+    if (record.version !== 1 && this.#coldValues) this.#wasm.cool(record.key.length, superseded);
   }
 
   /** Deletes a key that is there; true when the log knows it and must be told. */
@@ -204,6 +314,11 @@ export class Engine {
 
   rollback(to: number): void {
     this.#wasm.rollback(to);
+    for (const [name, { revision: of, value }] of this.#outside) {
+      if (of <= to) continue;
+      this.#outside.delete(name);
+      this.#outsideBytes -= value.length;
+    }
   }
 
   get(key: Key, at: number): KeyValue | undefined {
@@ -211,20 +326,51 @@ export class Engine {
     return this.#keyValue(0, true, undefined);
   }
 
+  /** The same; a value that was cold is in memory afterwards, because one who asks for a single key asks again. */
+  getAndKeep(key: Key, at: number): KeyValue | undefined {
+    if (!this.#wasm.get(this.#writeKey(key), at)) return undefined;
+    this.#refresh();
+    const cold = this.#view.getUint32(this.#output + field.place, true) === nowhere;
+    const record = this.#view.getUint32(this.#output + field.record, true);
+    const kv = this.#keyValue(0, true, undefined);
+    if (!cold || kv.modRevision > this.#durable || this.#isTooLarge(kv.value.length)) return kv;
+    const where = this.#keep(kv.value);
+    if (where === nowhere) return kv;
+    this.#values.own(where, record);
+    this.#wasm.place(record, where);
+    return kv;
+  }
+
   /** At most `limit` (0: all) of [key, end) at a revision; `end` "\0" for no end. */
   range(key: Key, end: Key, at: number, limit: number, keysOnly: boolean): KeyValue[] {
+    return this.slice(key, end, { at, limit, keysOnly, maxColdBytes: Infinity }).kvs;
+  }
+
+  /** The same, but it stops when so much had to be read from the log; then `next` is the key to go on with. */
+  slice(
+    key: Key,
+    end: Key,
+    { at, limit, keysOnly, maxColdBytes }: SliceOptions,
+  ): { readonly kvs: KeyValue[]; readonly next: Key | undefined } {
     this.#openRange(key, end, at, limit);
-    const found: KeyValue[] = [];
+    const kvs: KeyValue[] = [];
     const gather: Gather = { buffer: undefined, used: 0 };
+    const before = this.#coldBytesRead;
     for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
-      for (let i = 0; i < n; i++)
-        found.push(this.#keyValue(i, !keysOnly, n > 1 || found.length > 0 ? gather : undefined));
+      for (let i = 0; i < n; i++) {
+        if (this.#coldBytesRead - before >= maxColdBytes) return { kvs, next: this.#keyAt(i) };
+        kvs.push(this.#keyValue(i, !keysOnly, n > 1 || kvs.length > 0 ? gather : undefined));
+      }
     }
-    return found;
+    return { kvs, next: undefined };
   }
 
   /** The live records of all keys that `wanted` picks by their flags and lease, without copying out the others. */
-  select(at: number, wanted: (logged: boolean, lease: number) => boolean): { kv: KeyValue; sub: number }[] {
+  select(
+    at: number,
+    withValues: boolean,
+    wanted: (logged: boolean, lease: number) => boolean,
+  ): { kv: KeyValue; sub: number }[] {
     this.#openRange("\0", "\0", at, 0);
     const found: { kv: KeyValue; sub: number }[] = [];
     for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
@@ -233,23 +379,31 @@ export class Engine {
         const p = this.#output + i * itemBytes;
         const logged = (this.#view.getUint32(p + field.flags, true) & loggedFlag) !== 0;
         if (!wanted(logged, this.#view.getFloat64(p + field.lease, true))) continue;
-        found.push({ kv: this.#keyValue(i, true, undefined), sub: this.#view.getUint32(p + field.sub, true) });
+        found.push({ kv: this.#keyValue(i, withValues, undefined), sub: this.#view.getUint32(p + field.sub, true) });
       }
     }
     return found;
   }
 
-  /** At most `limit` live records from `key` on. */
-  page(key: Key, at: number, limit: number): { kv: KeyValue; sub: number }[] {
-    this.#openRange(key, "\0", at, limit);
-    const found: { kv: KeyValue; sub: number }[] = [];
+  /** At most `limit` live records from `key` on, and not many more bytes than said; `next` is the key to go on with. */
+  page(
+    key: Key,
+    at: number,
+    limit: number,
+    maxBytes: number,
+  ): { readonly records: { kv: KeyValue; sub: number }[]; readonly next: Key | undefined } {
+    this.#openRange(key, "\0", at, limit + 1);
+    const records: { kv: KeyValue; sub: number }[] = [];
+    let bytes = 0;
     for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
       for (let i = 0; i < n; i++) {
+        if (records.length === limit || bytes >= maxBytes) return { records, next: this.#keyAt(i) };
         const kv = this.#keyValue(i, true, undefined);
-        found.push({ kv, sub: this.#view.getUint32(this.#output + i * itemBytes + field.sub, true) });
+        bytes += kv.value.length;
+        records.push({ kv, sub: this.#view.getUint32(this.#output + i * itemBytes + field.sub, true) });
       }
     }
-    return found;
+    return { records, next: undefined };
   }
 
   /** Keys of the range that the `range` call just before has left out. */
@@ -262,10 +416,10 @@ export class Engine {
     return this.#wasm.rangeRest() >>> 0;
   }
 
-  /** All records of the range with from <= revision <= to, in the order they were written. */
+  /** Records of the range with from <= revision <= to, in the order they were written: `limit` of them and those of their last revision. */
   history(key: Key, end: Key, from: number, to: number, limit: number): { records: HistoryRecord[]; through: number } {
     this.#wasm.historyOpen(this.#writeKey(key), this.#writeEnd(end), from, to);
-    const found: { mod: number; sub: number; record: number; older: number; key: number }[] = [];
+    const found: { mod: number; sub: number; record: number; older: number; key: number; coldBytes: number }[] = [];
     for (let n = this.#wasm.historyNext(); n > 0; n = this.#wasm.historyNext()) {
       this.#refresh();
       for (let i = 0; i < n; i++) {
@@ -276,15 +430,21 @@ export class Engine {
           record: this.#view.getUint32(p + field.record, true),
           older: this.#view.getUint32(p + field.older, true),
           key: this.#view.getUint32(p + field.key, true),
+          coldBytes:
+            this.#view.getUint32(p + field.place, true) === nowhere
+              ? this.#view.getUint32(p + field.valueLength, true)
+              : 0,
         });
       }
     }
     found.sort((a, b) => a.mod - b.mod || a.sub - b.sub);
     // Cut after a whole revision: the caller takes the rest in its next turn.
-    let count = found.length;
+    let count = 0;
+    for (let coldBytes = 0; count < Math.min(found.length, limit) && coldBytes < historyColdBytes; count++) {
+      coldBytes += found[count]!.coldBytes;
+    }
     let through = to;
-    if (count > limit) {
-      count = limit;
+    if (count < found.length) {
       while (count < found.length && found[count]!.mod === found[count - 1]!.mod) count++;
       if (count < found.length) through = found[count - 1]!.mod;
     }
@@ -343,15 +503,28 @@ export class Engine {
   get recordCount(): number {
     return this.#wasm.recordsHeld() >>> 0;
   }
+  /** The index and the values in memory. */
   get heldBytes(): number {
-    return this.#wasm.bytesHeld();
+    return this.#wasm.bytesHeld() + this.#values.liveBytes;
   }
   get historyBytes(): number {
     return this.#wasm.bytesOfHistory();
   }
-  /** What the module's memory takes of the process; never shrinks. */
+  /** Superseded values, in memory or in the log. */
+  get historyValueBytes(): number {
+    return this.#wasm.valueBytesOfHistory();
+  }
+  /** Values in memory, as far as they are alive. */
+  get warmBytes(): number {
+    return this.#values.liveBytes;
+  }
+  /** What was read from the log since the start. */
+  get coldBytesRead(): number {
+    return this.#coldBytesRead;
+  }
+  /** What index and values take of the process: the module's memory, which never shrinks, and segments of values. */
   get memoryBytes(): number {
-    return this.#memory.buffer.byteLength;
+    return this.#memory.buffer.byteLength + this.#values.allocatedBytes + this.#outsideBytes;
   }
 
   /** Throws when an invariant of the index is broken. */
@@ -364,12 +537,40 @@ export class Engine {
     this.#wasm.rangeOpen(this.#writeKey(key), this.#writeEnd(end), at, limit);
   }
 
-  #reserve(value: Uint8Array): number {
-    const record = this.#wasm.reserve(value.length) >>> 0;
-    const address = this.#wasm.valueAddress(record) >>> 0;
-    this.#refresh();
-    this.#bytes.set(value, address);
-    return record;
+  #isTooLarge(length: number): boolean {
+    return this.#coldValues !== undefined && length > this.#warmValueBytes;
+  }
+
+  /** Nowhere: there is no room, whatever goes cold. */
+  #keep(value: Uint8Array): number {
+    return value.length === 0 ? nowhere : (this.#values.put(value) ?? nowhere);
+  }
+
+  #cold(at: number, sub: number): Uint8Array {
+    const waiting = this.#outside.get(rowName(at, sub));
+    if (waiting) return waiting.value;
+    assert(this.#coldValues, "a value is in the log, which nobody reads");
+    const value = this.#coldValues(at, sub);
+    this.#coldBytesRead += value.length;
+    return value;
+  }
+
+  #keyAt(index: number): Key {
+    const p = this.#output + index * itemBytes;
+    const at = this.#view.getUint32(p + field.key, true);
+    return this.#bytes.toString("latin1", at, at + this.#view.getUint32(p + field.keyLength, true));
+  }
+
+  #hasSpare(): boolean {
+    if (this.#wasm.spareHeld()) return true;
+    try {
+      this.#wasm.holdSpare();
+      return true;
+    } catch (error) {
+      // Memory is too scattered; the module goes on without, and nothing is added until deletions have made room.
+      if (error instanceof WebAssembly.RuntimeError) return false;
+      throw error;
+    }
   }
 
   /** Memory that grew has left the old buffer empty; must run after any call that may allocate. */
@@ -406,21 +607,24 @@ export class Engine {
     const p = this.#output + index * itemBytes;
     const view = this.#view;
     const keyAddress = view.getUint32(p + field.key, true);
-    const valueAddress = view.getUint32(p + field.value, true);
+    const where = view.getUint32(p + field.place, true);
     const length = withValue ? view.getUint32(p + field.valueLength, true) : 0;
     let value: Uint8Array;
     if (length === 0) {
       value = new Uint8Array(0);
+    } else if (where === nowhere) {
+      value = this.#cold(view.getFloat64(p + field.mod, true), view.getUint32(p + field.sub, true));
+      assert(value.length === length, "the log has another value than the index knows");
     } else if (gather && length <= gatherBytes / 4) {
       if (!gather.buffer || gather.used + length > gatherBytes) {
         gather.buffer = new Uint8Array(gatherBytes);
         gather.used = 0;
       }
       value = gather.buffer.subarray(gather.used, gather.used + length);
-      value.set(this.#bytes.subarray(valueAddress, valueAddress + length));
+      value.set(this.#values.view(where, length));
       gather.used += length;
     } else {
-      value = new Uint8Array(this.#buffer.slice(valueAddress, valueAddress + length));
+      value = Uint8Array.from(this.#values.view(where, length));
     }
     return {
       key: this.#bytes.toString("latin1", keyAddress, keyAddress + view.getUint32(p + field.keyLength, true)),
@@ -431,6 +635,15 @@ export class Engine {
       lease: view.getFloat64(p + field.lease, true),
     };
   }
+}
+
+const rowName = (at: number, sub: number): string => `${at}/${sub}`;
+
+interface SliceOptions {
+  readonly at: number;
+  readonly limit: number;
+  readonly keysOnly: boolean;
+  readonly maxColdBytes: number;
 }
 
 interface Gather {

@@ -128,7 +128,7 @@ export function readRange(deps: TransactionDeps, options: RangeOptions, newest: 
   const end = options.end ?? `${options.key}\0`;
   if (options.countOnly) return { kvs: [], count: engine.count(options.key, end, at), more: false, revision };
   if (options.end === undefined && !options.keysOnly) {
-    const kv = engine.get(options.key, at);
+    const kv = engine.getAndKeep(options.key, at);
     return { kvs: kv ? [kv] : [], count: kv ? 1 : 0, more: false, revision };
   }
   const kvs = engine.range(options.key, end, at, limit, options.keysOnly ?? false);
@@ -136,7 +136,7 @@ export function readRange(deps: TransactionDeps, options: RangeOptions, newest: 
   return { kvs, count, more: count > kvs.length, revision };
 }
 
-function checkRevision(
+export function checkRevision(
   { compacted }: TransactionDeps,
   { revision: asked = 0 as Revision }: RangeOptions,
   current: number,
@@ -193,6 +193,9 @@ function remove(engine: Engine, op: Extract<Op, { type: "delete" }>, at: number,
       : engine.range(op.key, op.end, Infinity, 0, false);
   if (applied.events.length + found.length > maxChanges) {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction changes at most ${maxChanges} keys`);
+  }
+  if (!engine.hasRoomToDelete(found.length)) {
+    throw datastoreError("DATASTORE_FULL", "the datastore's memory is full; delete fewer at a time, and compact");
   }
   for (const previous of found) removeKey(engine, previous, at, applied);
   return { type: "delete", deleted: found.length, prevKvs: op.prevKv ? found : [] };

@@ -56,6 +56,11 @@ export interface DatastoreLog {
    * DATASTORE_FLUSH_FAILED (unknown; only `recover` may be called next). One call at a time.
    */
   append(batch: LogBatch): Promise<void>;
+  /**
+   * The value of a record that an append has written and none has dropped; where there is no such function, values stay in
+   * memory. Throws DATASTORE_CORRUPT when it is not what was written, DATASTORE_FLUSH_FAILED when it cannot be read now.
+   */
+  readonly read?: ((revision: number, sub: number) => Uint8Array) | undefined;
   /** Reopens after a failed flush and drops all records above `revision`; rejects while that is not possible. */
   recover(revision: number): Promise<void>;
   close(): Promise<void>;

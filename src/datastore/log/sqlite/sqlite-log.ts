@@ -39,6 +39,7 @@ const spaceCheckMs = 1000;
 /** Of the reserve, one batch may take so much: the rest is for the deletions that will come. */
 const reserveShare = 4;
 const walHeaderBytes = 32;
+const columns = "id, key, create_revision, version, lease, flags, crc, value";
 /** More revisions than one append can have. */
 const tornRevisions = 2048;
 /** Compacted or reserved revisions that are so far ahead of every record are none; heartbeats alone take a block a day. */
@@ -74,6 +75,7 @@ interface Connection {
   readonly rollback: Statement;
   readonly insert: Statement;
   readonly drop: Statement;
+  readonly find: Statement;
   readonly setMeta: Statement;
   readonly putLease: Statement;
   readonly dropLease: Statement;
@@ -140,6 +142,7 @@ class SqliteLog implements DatastoreLog {
 
   async load(start: () => (record: LogRecord) => void): Promise<LogState> {
     const { path, files, reserveBytes = 0 } = this.#options;
+    await this.#folding;
     finishExchange(path, files);
     const wal = scanWal(this.#walPath, files);
     let state: LogState;
@@ -203,22 +206,9 @@ class SqliteLog implements DatastoreLog {
     while (leaseRows.step()) leases.push({ id: leaseRows.integer(0), ttlSeconds: leaseRows.integer(1) });
     leaseRows.finalize();
     let newest = 0;
-    const rows = db.prepare("SELECT id, key, create_revision, version, lease, flags, crc, value FROM log ORDER BY id");
+    const rows = db.prepare(`SELECT ${columns} FROM log ORDER BY id`);
     while (rows.step()) {
-      const id = rows.bigint(0);
-      const record: LogRecord = {
-        revision: Number(id >> 16n),
-        sub: Number(id & 0xffffn),
-        key: rows.bytesView(1).toString("latin1"),
-        create: rows.integer(2),
-        version: rows.integer(3),
-        lease: rows.integer(4),
-        flags: rows.integer(5) | loggedFlag,
-        value: rows.bytesView(7),
-      };
-      if (record.key.length > maxKeyBytes || checksum(id, record, this.#scratch) !== rows.integer(6)) {
-        throw damage(`the record of revision ${record.revision} fails its checksum`);
-      }
+      const record = this.#recordOf(rows);
       newest = Math.max(newest, record.revision);
       visit(record);
     }
@@ -229,6 +219,43 @@ class SqliteLog implements DatastoreLog {
       throw damage("the revisions of the meta table are not possible");
     return { compacted, reserved, leases, newest };
   }
+
+  /** Of the row that `rows` stands on; its value is a view that holds until the next step. */
+  #recordOf(rows: Statement): LogRecord {
+    const id = rows.bigint(0);
+    const record: LogRecord = {
+      revision: Number(id >> 16n),
+      sub: Number(id & 0xffffn),
+      key: rows.bytesView(1).toString("latin1"),
+      create: rows.integer(2),
+      version: rows.integer(3),
+      lease: rows.integer(4),
+      flags: rows.integer(5) | loggedFlag,
+      value: rows.bytesView(7),
+    };
+    if (record.key.length > maxKeyBytes || checksum(id, record, this.#scratch) !== rows.integer(6)) {
+      throw damage(`the record of revision ${record.revision} fails its checksum`);
+    }
+    return record;
+  }
+
+  /** Never while a statement is being stepped; a fold that waits for its flush is no hindrance. */
+  readonly read = (revision: number, sub: number): Uint8Array => {
+    const { find } = this.#connection();
+    try {
+      find.bindBigint(1, rowId(revision, sub));
+      if (!find.step()) throw damage(`the record of revision ${revision} is gone`);
+      try {
+        return Uint8Array.from(this.#recordOf(find).value);
+      } finally {
+        find.reset();
+      }
+    } catch (error) {
+      if (hasCode(error, "DATASTORE_CORRUPT")) throw error;
+      const why = `reading the log failed: ${messageOf(error)}`;
+      throw datastoreError(isMendable(error) ? "DATASTORE_CORRUPT" : "DATASTORE_FLUSH_FAILED", why, {}, error);
+    }
+  };
 
   note(name: string): number | undefined {
     return readMeta(this.#connection().db).get(name);
@@ -337,6 +364,7 @@ class SqliteLog implements DatastoreLog {
         rollback: db.prepare("ROLLBACK"),
         insert: db.prepare("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
         drop: db.prepare("DELETE FROM log WHERE id = ?1"),
+        find: db.prepare(`SELECT ${columns} FROM log WHERE id = ?1`),
         setMeta: db.prepare("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2"),
         putLease: db.prepare("INSERT OR REPLACE INTO lease VALUES (?1, ?2)"),
         dropLease: db.prepare("DELETE FROM lease WHERE id = ?1"),
