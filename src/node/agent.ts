@@ -19,6 +19,7 @@ import { rotateLogs } from "./log-rotation.ts";
 import type { ContainerLookup, PodLookup } from "./lookup.ts";
 import { NodeObject } from "./node-object.ts";
 import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
+import { type OrphanDeps, type OrphanFacts, rememberNode, waitForOrphans } from "./orphans.ts";
 import { type PodContext, Slots } from "./pods/context.ts";
 import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
 import { newestContainer, type ObservedContainer, type PodObservation, readySandbox } from "./pods/observation.ts";
@@ -110,7 +111,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       },
       { client, clock, log, events, cri, runtime, machine },
     );
-    await node.register(signal);
+    const isNewNode = await node.register(signal);
+    const hadNode = await rememberNode(options.dataFolder);
 
     // One listener on the agent's signal, however many pods there are.
     const children = new Set<AbortController>();
@@ -170,7 +172,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     own(node.keep(child().signal));
     own(rotateLogs({ cri, runtime, clock, log }, child().signal));
     await informer.whenSynced(signal);
-    own(endOrphans(context, volumes, signal, child));
+    const warn = (message: string) => node.warn("PodsUnknown", message);
+    own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));
     ready();
     await Promise.race([untilAborted(signal), watching]);
     await probes.close();
@@ -181,9 +184,13 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   async function endOrphans(
     context: PodContext,
     volumes: Volumes,
+    node: Pick<OrphanFacts, "isNewNode" | "hadNode"> & Pick<OrphanDeps, "warn">,
     signal: AbortSignal,
     child: () => ChildSignal,
   ): Promise<void> {
+    const orphans = () => runtime.all().filter((observed) => !workers.has(observed.uid));
+    const facts = { ...node, knownPods: workers.size, orphans: orphans().length };
+    await waitForOrphans(facts, { clock, log, warn: node.warn }, signal);
     const endOne = async (observed: PodObservation) => {
       log.info("ending a pod that is no longer in the API", { namespace: observed.namespace, pod: observed.name });
       const worker = new PodWorker(context, standIn(observed));
@@ -197,12 +204,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         workers.delete(observed.uid);
       }
     };
-    await Promise.all(
-      runtime
-        .all()
-        .filter((observed) => !workers.has(observed.uid))
-        .map(endOne),
-    );
+    await Promise.all(orphans().map(endOne));
     if (signal.aborted) return;
     for (const uid of await volumes.leftovers()) if (!workers.has(uid)) await volumes.remove(uid);
   }

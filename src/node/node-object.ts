@@ -186,8 +186,8 @@ export class NodeObject {
     this.#deps = deps;
   }
 
-  /** Creates the Node, or brings labels and pod range of the existing one up to date. */
-  async register(signal: AbortSignal): Promise<void> {
+  /** Creates the Node, or brings labels and pod range of the existing one up to date. True where it was not there. */
+  async register(signal: AbortSignal): Promise<boolean> {
     const { client, clock, log, machine } = this.#deps;
     const { nodeName, podCidr } = this.#options;
     const version = await this.#deps.cri.version();
@@ -208,10 +208,12 @@ export class NodeObject {
           spec: { podCIDR: podCidr, podCIDRs: [podCidr] },
           status,
         };
+        let isNew = true;
         try {
           await client.create(nodes, node);
         } catch (error) {
           if (!isAlreadyExists(error)) throw error;
+          isNew = false;
           const existing = await client.get(nodes, nodeName);
           const missing = Object.entries(labels).some(([key, value]) => existing.metadata.labels?.[key] !== value);
           if (missing) await client.patch(nodes, { name: nodeName }, { metadata: { labels } });
@@ -219,7 +221,7 @@ export class NodeObject {
         }
         await this.report();
         this.#event("Starting", "Starting kubelet.");
-        return;
+        return isNew;
       } catch (error) {
         log.warn("cannot register the node, retrying", { error: messageOf(error) });
         await clock.sleep(pauseMs, signal);
@@ -264,6 +266,11 @@ export class NodeObject {
     }
     this.#told = status;
     this.#toldAtMs = clock.monotonicMs();
+  }
+
+  /** An event of type Warning on the Node. */
+  warn(reason: string, message: string): void {
+    this.#event(reason, message, "Warning");
   }
 
   async #patch(status: NodeStatus): Promise<void> {
@@ -346,15 +353,13 @@ export class NodeObject {
     }
   }
 
-  #event(reason: string, message: string): void {
+  #event(reason: string, message: string, type: "Normal" | "Warning" = "Normal"): void {
     const { nodeName } = this.#options;
     // Upstream's node events carry the name as uid, and people filter by that.
     this.#deps.events.record({
       resource: nodes,
       object: { metadata: { name: nodeName, uid: nodeName } },
-      type: "Normal",
-      reason,
-      message,
+      ...{ type, reason, message },
     });
   }
 }
