@@ -12,6 +12,7 @@ import type { Attributes, Authorizer } from "./authz/authorizer.ts";
 import { actionOf } from "./endpoints/actions.ts";
 import { createBodies } from "./endpoints/bodies.ts";
 import { createDiscovery } from "./endpoints/discovery.ts";
+import { FieldTracking } from "./endpoints/field-tracking.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
 import { ResourceEndpoints, type ServedResource } from "./endpoints/resources.ts";
 import { type HandlerRequest, noSuchPath, type Result } from "./endpoints/result.ts";
@@ -74,7 +75,14 @@ export function createHandler(
   });
   const authorizer = withSuperuser(deps);
   const bodies = createBodies();
-  const endpoints = new ResourceEndpoints({ backend: deps.backend, random: deps.random, registry, bodies });
+  const endpoints = new ResourceEndpoints({
+    backend: deps.backend,
+    random: deps.random,
+    registry,
+    bodies,
+    tracking: new FieldTracking({ clock: deps.clock, infos: allResources }),
+    authorizeCreate: (request, info) => authorize(authorizer, request.user, { ...info, verb: "create" }),
+  });
   const discovery = createDiscovery(allResources, serverAddress);
   const openapi = createOpenApi(deps.openapi);
   const served = new Map<string, ServedResource | ResourceInfo>();

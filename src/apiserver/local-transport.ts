@@ -6,7 +6,7 @@ import type { ApiRequest, ClientWatchEvent, Transport } from "#client/transport.
 import type { ApiObject, UnknownObject } from "#model/object.ts";
 import { groupVersion } from "#model/resource-info.ts";
 import { ApiError, internalError, type Status } from "#model/status.ts";
-import type { UserInfo } from "./authn/user.ts";
+import { loopback, type UserInfo } from "./authn/user.ts";
 import type { HandlerRequest, Result, View } from "./endpoints/result.ts";
 import type { Handler } from "./handler.ts";
 import type { Item } from "./registry/codec.ts";
@@ -46,6 +46,7 @@ function handlerRequest(request: ApiRequest, user: UserInfo, signal: AbortSignal
   const headers: Readonly<Record<string, string | undefined>> = {
     "content-type": request.contentType,
     accept: request.accept,
+    "user-agent": agentOf(user),
   };
   return {
     method: request.method,
@@ -60,6 +61,13 @@ function handlerRequest(request: ApiRequest, user: UserInfo, signal: AbortSignal
     },
     warn() {},
   };
+}
+
+/** What a part of the process calls itself, as the same part of upstream does: it shows in managedFields. */
+function agentOf(user: UserInfo): string {
+  if (user.name === loopback.name) return "kube-controller-manager";
+  if (user.name.startsWith("system:node:")) return "kubelet";
+  return user.name.slice(user.name.lastIndexOf(":") + 1);
 }
 
 function decoded(result: Result): UnknownObject {

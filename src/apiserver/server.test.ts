@@ -121,7 +121,7 @@ describe("verbs", () => {
       "the server does not allow this method on the requested resource",
     ],
     [
-      "apply",
+      "apply without a manager",
       () =>
         client.patch(
           resources.configMaps,
@@ -129,8 +129,8 @@ describe("verbs", () => {
           {},
           { type: "application/apply-patch+yaml" },
         ),
-      415,
-      /server-side apply/,
+      422,
+      'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
     ],
   ])("refuses: %s", async (_name, act, code, message) => {
     const error = await act().then(

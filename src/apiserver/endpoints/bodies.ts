@@ -57,7 +57,7 @@ export function createBodies(): Bodies {
 /** Registered in every group: decodeObject takes any apiVersion for it. */
 const deleteOptionsShape = { group: "", version: "v1", kind: "DeleteOptions", type: "meta/v1.DeleteOptions" };
 
-function fieldValidationOf(request: HandlerRequest): FieldValidation {
+export function fieldValidationOf(request: HandlerRequest): FieldValidation {
   const value = request.query.get("fieldValidation") ?? "";
   if (value === "") return "Warn";
   if (value === "Strict" || value === "Warn" || value === "Ignore") return value;

@@ -3,11 +3,12 @@
 import type { Random } from "#base/clock.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
-import { cloneJson } from "#model/patch/json-value.ts";
+import { cloneJson, type JsonObject } from "#model/patch/json-value.ts";
 import type { ResourceInfo, Verb } from "#model/resource-info.ts";
 import {
   ApiError,
   badRequest,
+  conflict,
   type FieldError,
   fieldForbidden,
   fieldNotSupported,
@@ -15,15 +16,23 @@ import {
   methodNotAllowed,
   notFound,
 } from "#model/status.ts";
+import { parseApplyConfig } from "../patch/apply.ts";
 import { applyPatch, decodePatched, parsePatch, patchKind } from "../patch/dispatch.ts";
 import type { Item } from "../registry/codec.ts";
 import { fromStorage, toStorage } from "../registry/convert.ts";
 import { type DeleteOptions, validateDeleteOptions } from "../registry/deletion.ts";
 import { tooLargeRevision } from "../registry/errors.ts";
 import { collectionPrefix } from "../registry/keys.ts";
-import type { Registry, Resource, WriteContext } from "../registry/registry.ts";
-import type { Bodies } from "./bodies.ts";
+import { type Registry, type Resource, statusUpdate, type WriteContext } from "../registry/registry.ts";
+import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
+import {
+  applyOptions,
+  type FieldTracking,
+  managerOf,
+  withParentEntries,
+  withScaleEntries,
+} from "./field-tracking.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
 import type { HandlerRequest, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
@@ -40,6 +49,9 @@ export interface ResourceEndpointDeps {
   readonly random: Random;
   readonly registry: Registry;
   readonly bodies: Bodies;
+  readonly tracking: FieldTracking;
+  /** Rejects with 403 where the user may not create what an update or apply of a missing name would create. */
+  readonly authorizeCreate: (request: HandlerRequest, info: RequestInfo) => Promise<void>;
 }
 
 /** Upstream's --min-request-timeout: watches without timeoutSeconds end after one to two times this. */
@@ -204,21 +216,32 @@ export class ResourceEndpoints {
   async #create(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
     const { resource } = served;
     if (info.name !== "") throw methodNotAllowed(notAllowed);
+    const manager = managerOf(request, "CreateOptions");
     const object = await this.#deps.bodies.read(request, served.info);
-    const stored = toStorage(served.info, object);
+    const stored = toStorage(served.info, this.#deps.tracking.update(served.info, "", undefined, object, manager));
     const item = await this.#deps.registry.create(resource, info.namespace, stored, writeContext(request));
     return { type: "item", status: 201, view, item };
   }
 
   async #update(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
     const { resource } = served;
+    const manager = managerOf(request, "UpdateOptions");
     const object = await this.#deps.bodies.read(request, served.info);
     matchName(object, info.name);
     const { item, created } = await this.#deps.registry.update(
       resource,
       info.namespace,
       info.name,
-      { subresource: "", mayCreate: true, change: () => cloneForWrite(toStorage(served.info, object)) },
+      {
+        subresource: "",
+        mayCreate: true,
+        change: async (current) => {
+          if (!current) await this.#deps.authorizeCreate(request, info);
+          const live = current && fromStorage(served.info, current);
+          const next = cloneForWrite(object);
+          return toStorage(served.info, this.#deps.tracking.update(served.info, "", live, next, manager));
+        },
+      },
       writeContext(request),
     );
     return { type: "item", status: created ? 201 : 200, view, item };
@@ -234,6 +257,8 @@ export class ResourceEndpoints {
     const { resource } = served;
     const bodyInfo = subresource?.shape ?? served.info;
     const kind = patchKind(request.header("content-type"), bodyInfo);
+    if (kind === "apply") return this.#apply(served, view, subresource, info, request);
+    const manager = managerOf(request, "PatchOptions");
     const patch = parsePatch(kind, await request.body());
     const { item } = await this.#deps.registry.update(
       resource,
@@ -251,12 +276,95 @@ export class ResourceEndpoints {
             this.#deps.bodies.redecode(request, bodyInfo, made),
           );
           matchName(object, info.name);
-          return toStorage(served.info, subresource ? cloneForWrite(subresource.merge(versioned, object)) : object);
+          return this.#changed(served, subresource, info, versioned, object, manager);
         },
       },
       writeContext(request),
     );
     return this.#shown(view, subresource, item);
+  }
+
+  /** What an update through the main resource or a subresource makes of `live`, owned; of the storage version. */
+  #changed(
+    served: ServedResource,
+    subresource: PlainSubresource | undefined,
+    info: RequestInfo,
+    live: UnknownObject,
+    incoming: UnknownObject,
+    manager: string,
+  ): UnknownObject {
+    const { tracking } = this.#deps;
+    if (!subresource) return toStorage(served.info, tracking.update(served.info, "", live, incoming, manager));
+    let next = subresource.merge(live, incoming);
+    if (subresource.shape) {
+      const scale = withScaleEntries(subresource.show(live), live);
+      const owned = tracking.update(subresource.shape, info.subresource, scale, incoming, manager);
+      next = withParentEntries(served.info, next, owned);
+    } else {
+      if (info.subresource === "status") next = statusUpdateOf(served.info, live, next);
+      next = tracking.update(served.info, info.subresource, live, next, manager);
+    }
+    return toStorage(served.info, cloneForWrite(next));
+  }
+
+  /** Server-side apply: makes the object where there is none. */
+  async #apply(
+    served: ServedResource,
+    view: View,
+    subresource: PlainSubresource | undefined,
+    info: RequestInfo,
+    request: HandlerRequest,
+  ): Promise<Result> {
+    const { resource } = served;
+    const options = applyOptions(request);
+    const fieldValidation = fieldValidationOf(request);
+    const config = parseApplyConfig(await request.body(), { fieldValidation, warn: (text) => request.warn(text) });
+    const { item, created } = await this.#deps.registry.update(
+      resource,
+      info.namespace,
+      info.name,
+      {
+        subresource: info.subresource,
+        mayCreate: subresource ? false : "always",
+        retries: 5,
+        change: async (current) => {
+          if (!current) await this.#deps.authorizeCreate(request, info);
+          const live = current && fromStorage(served.info, current);
+          const applied = this.#applied(served, subresource, info, request, live, config, options);
+          if (current) return applied;
+          if ((applied.metadata.uid ?? "") === "") return applied;
+          throw conflict(
+            resource.about,
+            info.name,
+            `uid mismatch: the provided object specified uid ${applied.metadata.uid}, and no existing object was found`,
+          );
+        },
+      },
+      writeContext(request),
+    );
+    const shown = this.#shown(view, subresource, item);
+    return created ? { type: "item", status: 201, view, item } : shown;
+  }
+
+  #applied(
+    served: ServedResource,
+    subresource: PlainSubresource | undefined,
+    info: RequestInfo,
+    request: HandlerRequest,
+    live: UnknownObject | undefined,
+    config: JsonObject,
+    options: { readonly manager: string; readonly force: boolean },
+  ): UnknownObject {
+    const bodyInfo = subresource?.shape ?? served.info;
+    const shown = live && subresource?.shape ? withScaleEntries(subresource.show(live), live) : live;
+    const merged = this.#deps.tracking.apply(bodyInfo, info.subresource, shown, config, options);
+    const object = this.#deps.bodies.redecode(request, bodyInfo, merged);
+    matchName(object, info.name);
+    if (!subresource || !live) return toStorage(served.info, object);
+    let next = subresource.merge(live, object);
+    if (subresource.shape) next = withParentEntries(served.info, next, object);
+    else next = { ...next, metadata: withManagersOf(next.metadata, object.metadata) };
+    return toStorage(served.info, cloneForWrite(next));
   }
 
   async #delete(served: ServedResource, view: View, info: RequestInfo, request: HandlerRequest): Promise<Result> {
@@ -324,6 +432,7 @@ export class ResourceEndpoints {
       case "patch":
         return this.#patch(served, view, subresource, info, request);
       case "update": {
+        const manager = managerOf(request, "UpdateOptions");
         const object = await this.#deps.bodies.read(request, subresource.shape ?? served.info);
         matchName(object, info.name);
         const { item } = await this.#deps.registry.update(
@@ -334,8 +443,7 @@ export class ResourceEndpoints {
             subresource: info.subresource,
             change: (current) => {
               if (!current) throw notFound(resource.about, info.name);
-              const versioned = fromStorage(served.info, current);
-              return toStorage(served.info, cloneForWrite(subresource.merge(versioned, object)));
+              return this.#changed(served, subresource, info, fromStorage(served.info, current), object, manager);
             },
           },
           writeContext(request),
@@ -373,6 +481,27 @@ export class ResourceEndpoints {
     validateDeleteOptions(options);
     return options;
   }
+}
+
+/** As the registry will: what a status write leaves alone is compared by reference then. */
+function statusUpdateOf(info: ResourceInfo, live: UnknownObject, next: UnknownObject): UnknownObject {
+  const { uid, resourceVersion, name, namespace } = next.metadata;
+  const updated = statusUpdate(info, live, next);
+  const asked: Record<string, unknown> = { name, namespace, uid, resourceVersion };
+  const metadata: Record<string, unknown> = { ...updated.metadata };
+  for (const [field, value] of Object.entries(asked)) {
+    if (value === undefined) delete metadata[field];
+    else metadata[field] = value;
+  }
+  return { ...updated, metadata: metadata as UnknownObject["metadata"] };
+}
+
+function withManagersOf(
+  metadata: UnknownObject["metadata"],
+  from: UnknownObject["metadata"],
+): UnknownObject["metadata"] {
+  const { managedFields: _managedFields, ...rest } = metadata;
+  return from.managedFields ? { ...rest, managedFields: from.managedFields } : rest;
 }
 
 const ofOneObject = new Set(["get", "update", "patch", "delete"]);

@@ -12,16 +12,14 @@ import { ApiError, badRequest, fieldInvalid, invalid, unsupportedMediaType } fro
 
 export type PatchKind = "json" | "merge" | "strategic";
 
-const kinds: Readonly<Record<string, PatchKind>> = {
+const kinds: Readonly<Record<string, PatchKind | "apply">> = {
   "application/json-patch+json": "json",
   "application/merge-patch+json": "merge",
   "application/strategic-merge-patch+json": "strategic",
+  "application/apply-patch+yaml": "apply",
 };
-export function patchKind(contentType: string | undefined, info: ResourceInfo): PatchKind {
+export function patchKind(contentType: string | undefined, info: ResourceInfo): PatchKind | "apply" {
   const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
-  if (type === "application/apply-patch+yaml" || type === "application/apply-patch+cbor") {
-    throw unsupportedMediaType("server-side apply is not served yet; use kubectl apply without --server-side");
-  }
   const kind = kinds[type];
   if (!kind || (kind === "strategic" && info.type === "")) {
     const accepted = Object.keys(kinds).filter((name) => kinds[name] !== "strategic" || info.type !== "");

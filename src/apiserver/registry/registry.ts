@@ -4,6 +4,7 @@
 // Upstream counterpart: registry.Store with rest.BeforeCreate / BeforeUpdate.
 import { assert } from "#base/assert.ts";
 import { type Clock, type Random, randomSuffix, rfc3339 } from "#base/clock.ts";
+import { sameButTimes } from "#model/managed-fields/managers.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import {
@@ -64,8 +65,8 @@ export interface UpdateOptions {
   readonly subresource: string;
   /** The new object, made from the current one (undefined: there is none). Ours to change. Called again after a conflict. */
   readonly change: (current: UnknownObject | undefined) => Promise<UnknownObject> | UnknownObject;
-  /** A PUT to a name that does not exist may create. */
-  readonly mayCreate?: boolean;
+  /** A name that does not exist may be created: by a PUT where the kind allows that, by an apply always. */
+  readonly mayCreate?: boolean | "always";
   /** Conflicts are retried where the client named no resourceVersion. */
   readonly retries?: number;
 }
@@ -82,7 +83,7 @@ export interface Deleted {
 }
 
 /** Metadata that PUT .../status may change beside annotations; other kinds keep what they have. */
-const labelledByStatus = new Set([
+export const labelledByStatus: ReadonlySet<string> = new Set([
   "pods",
   "nodes",
   "namespaces",
@@ -174,9 +175,9 @@ export class Registry {
     for (let attempt = 0; ; attempt++) {
       const old = await resource.storage.get(namespace, name);
       if (!old) {
-        if (!options.mayCreate || options.subresource !== "" || !resource.strategy.allowCreateOnUpdate) {
-          throw notFound(about, name);
-        }
+        const mayCreate =
+          options.mayCreate === "always" || (options.mayCreate && resource.strategy.allowCreateOnUpdate);
+        if (!mayCreate || options.subresource !== "") throw notFound(about, name);
         const object = await options.change(undefined);
         if (object.metadata.resourceVersion && object.metadata.resourceVersion !== "0") throw notFound(about, name);
         delete object.metadata.resourceVersion;
@@ -336,7 +337,7 @@ export class Registry {
       }
       object.metadata.resourceVersion = current.metadata.resourceVersion!;
       // Nothing changed: no write, no event, no revision.
-      if (equalJson(object, current)) return old;
+      if (isSameButTimes(object, current)) return old;
       if (write.dryRun) return { ...old, value: encodeStored(info, object) };
       const item = await storage.update(old, cloneTop(object));
       written = item !== undefined;
@@ -378,7 +379,6 @@ const serverFields = [
   "deletionTimestamp",
   "deletionGracePeriodSeconds",
   "selfLink",
-  "managedFields",
   "generation",
 ] as const;
 
@@ -400,14 +400,24 @@ function keepServerFields(object: UnknownObject, current: UnknownObject): void {
     else (meta as Record<string, unknown>)[field] = value;
   }
   delete meta.selfLink;
-  delete meta.managedFields;
+}
+
+/** Whether nothing differs but the times at which managers wrote. */
+function isSameButTimes(object: UnknownObject, current: UnknownObject): boolean {
+  const { managedFields } = object.metadata;
+  const old = current.metadata.managedFields;
+  if (!sameButTimes(managedFields, old)) return false;
+  const { managedFields: _managedFields, ...metadata } = object.metadata;
+  const { managedFields: _old, ...oldMetadata } = current.metadata;
+  return equalJson({ ...object, metadata }, { ...current, metadata: oldMetadata });
 }
 
 /** The old object with the new status, and the metadata a status update may change. */
-function statusUpdate(info: ResourceInfo, current: UnknownObject, next: UnknownObject): UnknownObject {
+export function statusUpdate(info: ResourceInfo, current: UnknownObject, next: UnknownObject): UnknownObject {
   const metadata = { ...current.metadata };
-  const fields = ["annotations", "finalizers", ...(labelledByStatus.has(qualifiedResource(info)) ? ["labels"] : [])];
-  for (const field of fields as ("annotations" | "finalizers" | "labels")[]) {
+  const labels = labelledByStatus.has(qualifiedResource(info)) ? ["labels"] : [];
+  const fields = ["annotations", "finalizers", "managedFields", ...labels];
+  for (const field of fields as ("annotations" | "finalizers" | "labels" | "managedFields")[]) {
     const value = next.metadata[field];
     if (value === undefined) delete metadata[field];
     else (metadata as Record<string, unknown>)[field] = value;

@@ -1,0 +1,170 @@
+// Field ownership of writes through the endpoints: which schema, version and manager a request has, and which fields a
+// target resets. Writes that parts of the server make on their own (binding, eviction) are not tracked, as upstream.
+// Upstream counterpart: the FieldManager of each RequestScope and the GetResetFields of strategies.
+import { type Clock, rfc3339 } from "#base/clock.ts";
+import { facts } from "#model/facts.ts";
+import type { ManagedFieldsEntry } from "#model/gen/meta-v1.ts";
+import { emptySet, type FieldSet, setOfPaths } from "#model/managed-fields/field-set.ts";
+import { parentEntries, scaleEntries } from "#model/managed-fields/scale.ts";
+import { type BuiltInSchemas, createBuiltInSchemas, deduced, type MapSchema } from "#model/managed-fields/schema.ts";
+import { type Target, trackApply, trackUpdate, type Write } from "#model/managed-fields/tracking.ts";
+import type { UnknownObject } from "#model/object.ts";
+import type { JsonObject } from "#model/patch/json-value.ts";
+import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
+import { fieldForbidden, fieldInvalid, fieldRequired, fieldTooLong, invalid } from "#model/status.ts";
+import { fromStorage, toStorage } from "../registry/convert.ts";
+import { labelledByStatus } from "../registry/registry.ts";
+import { isTrue } from "./request-info.ts";
+import type { HandlerRequest } from "./result.ts";
+
+export interface FieldTrackingDeps {
+  readonly clock: Clock;
+  /** Every version of every resource. */
+  readonly infos: readonly ResourceInfo[];
+}
+
+/** Which options a write is made with; messages name them. */
+export type WriteOptionsKind = "CreateOptions" | "UpdateOptions" | "PatchOptions";
+
+const maxManagerChars = 128;
+
+/** Checks fieldManager and force, and says who writes: what is asked for, else the client's own name. */
+export function managerOf(request: HandlerRequest, kind: WriteOptionsKind, isApply = false): string {
+  const asked = request.query.get("fieldManager") ?? "";
+  const errors = [];
+  if (isApply && asked === "") errors.push(fieldRequired("fieldManager", "is required for apply patch"));
+  if (!isApply && kind === "PatchOptions" && request.query.has("force")) {
+    errors.push(fieldForbidden("force", "may not be specified for non-apply patch"));
+  }
+  if (asked.length > maxManagerChars) errors.push(fieldTooLong("fieldManager", maxManagerChars));
+  const odd = [...asked].find((letter) => !isPrintable(letter));
+  if (odd !== undefined) {
+    errors.push(fieldInvalid("fieldManager", asked, "should only contain printable characters"));
+  }
+  if (errors.length > 0) throw invalid("meta.k8s.io", kind, "", errors);
+  return asked === "" ? nameOfAgent(request.header("user-agent") ?? "") : asked;
+}
+
+/** `kubectl/v1.32.3 (linux/amd64) …` is kubectl. */
+function nameOfAgent(agent: string): string {
+  let name = "";
+  for (const letter of agent.split("/")[0]!) {
+    if (!isPrintable(letter)) continue;
+    if (Buffer.byteLength(name + letter) > maxManagerChars) break;
+    name += letter;
+  }
+  return name;
+}
+
+const isPrintable = (letter: string): boolean => letter === " " || /^[\p{L}\p{M}\p{N}\p{P}\p{S}]$/u.test(letter);
+
+const statusResets = setOfPaths([["f:status"]]);
+const specResets = setOfPaths([["f:spec"], ["f:metadata", "f:deletionTimestamp"], ["f:metadata", "f:ownerReferences"]]);
+const specAndLabelResets = setOfPaths([
+  ["f:spec"],
+  ["f:metadata", "f:deletionTimestamp"],
+  ["f:metadata", "f:labels"],
+  ["f:metadata", "f:ownerReferences"],
+]);
+
+function resetsOf(info: ResourceInfo, subresource: string): FieldSet {
+  if (subresource === "") return info.subresources["status"] ? statusResets : emptySet;
+  if (subresource === "status") return labelledByStatus.has(qualifiedResource(info)) ? specResets : specAndLabelResets;
+  return emptySet;
+}
+
+export class FieldTracking {
+  readonly #deps: FieldTrackingDeps;
+  readonly #builtIn: BuiltInSchemas = createBuiltInSchemas(facts);
+  /** One per version and subresource. */
+  readonly #targets = new Map<string, Target>();
+  constructor(deps: FieldTrackingDeps) {
+    this.#deps = deps;
+  }
+
+  /** `next` with its managedFields; in the version of `info`, as `live` is. */
+  update(
+    info: ResourceInfo,
+    subresource: string,
+    live: UnknownObject | undefined,
+    next: UnknownObject,
+    manager: string,
+  ): UnknownObject {
+    return trackUpdate(this.#target(info, subresource), live, next, this.#write(manager));
+  }
+
+  apply(
+    info: ResourceInfo,
+    subresource: string,
+    live: UnknownObject | undefined,
+    config: JsonObject,
+    options: { readonly manager: string; readonly force: boolean },
+  ): UnknownObject {
+    const write = { ...this.#write(options.manager), force: options.force };
+    return trackApply(this.#target(info, subresource), live, config, write);
+  }
+
+  #write(manager: string): Write {
+    return { manager, now: rfc3339(this.#deps.clock.now()) };
+  }
+
+  #target(info: ResourceInfo, subresource: string): Target {
+    const key = `${groupVersion(info)} ${info.kind} ${subresource}`;
+    let target = this.#targets.get(key);
+    if (!target) {
+      target = {
+        apiVersion: groupVersion(info),
+        kind: info.kind,
+        schema: this.#schema(info),
+        subresource,
+        resets: resetsOf(info, subresource),
+        other: (apiVersion) => {
+          const other = this.#deps.infos.find(
+            (row) =>
+              groupVersion(row) === apiVersion && row.kind === info.kind && row.storageVersion === info.storageVersion,
+          );
+          if (!other) return undefined;
+          return {
+            schema: this.#schema(other),
+            to: (object) => fromStorage(other, toStorage(info, object as UnknownObject)),
+            from: (object) => fromStorage(info, toStorage(other, object as UnknownObject)),
+          };
+        },
+      };
+      this.#targets.set(key, target);
+    }
+    return target;
+  }
+
+  #schema(info: ResourceInfo): MapSchema {
+    if (info.type !== "") return this.#builtIn(info.type);
+    const metadata = { schema: this.#builtIn("meta/v1.ObjectMeta"), isValue: true, default: undefined };
+    const fields = new Map([["metadata", metadata]]);
+    return { kind: "map", atomic: false, fields, element: deduced, values: ["metadata"] };
+  }
+}
+
+/** What a Scale shows of who owns its parent's replicas. */
+export function withScaleEntries(scale: UnknownObject, parent: UnknownObject): UnknownObject {
+  return withEntries(scale, scaleEntries(parent.metadata.managedFields));
+}
+
+/** The parent with the owners of replicas as the Scale has them now. */
+export function withParentEntries(info: ResourceInfo, parent: UnknownObject, scale: UnknownObject): UnknownObject {
+  const { managedFields } = parent.metadata;
+  return withEntries(parent, parentEntries(managedFields, scale.metadata.managedFields, groupVersion(info)));
+}
+
+function withEntries(object: UnknownObject, managedFields: ManagedFieldsEntry[] | undefined): UnknownObject {
+  const { managedFields: _managedFields, ...metadata } = object.metadata;
+  return { ...object, metadata: managedFields ? { ...metadata, managedFields } : metadata };
+}
+
+export interface ApplyOptions {
+  readonly manager: string;
+  readonly force: boolean;
+}
+export const applyOptions = (request: HandlerRequest): ApplyOptions => ({
+  manager: managerOf(request, "PatchOptions", true),
+  force: isTrue(request.query.get("force")),
+});
