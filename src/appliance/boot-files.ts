@@ -12,6 +12,18 @@ const patterns: Readonly<Record<BootFileKind, RegExp>> = {
   "factory-reset": /^factory[-_ ]?reset(\.txt)*$/i,
 };
 
+/** Names that somebody probably meant for one of these kinds, but that are none: `mote.json`, `token.rtf`. */
+export function strangersOf(names: readonly string[]): string[] {
+  return names
+    .filter((name) => /^(token|mote|factory[-_ ]?reset)\b/i.test(name) && !/^mote-status\.txt$/i.test(name))
+    .filter((name) => !bootFileKinds.some((kind) => patterns[kind].test(name)))
+    .sort()
+    .slice(0, maxStrangers);
+}
+
+/** In one status file. */
+const maxStrangers = 5;
+
 /** Larger than any configuration; a film named mote.yaml must not fill the memory. */
 export const maxBootFileBytes = 64 * 1024;
 

@@ -29,8 +29,12 @@ export function startTime({ nowMs, past }: ClockFacts): number | undefined {
 export function serverTime(facts: ClockFacts & { readonly offsetMs: number }): number | undefined {
   const wanted = facts.nowMs + facts.offsetMs;
   if (Math.abs(facts.offsetMs) < minStepMs || wanted > maxMs) return undefined;
-  return wanted < floorOf(facts.past) - toleranceMs ? undefined : wanted;
+  return isBelow(facts) ? undefined : wanted;
 }
+
+/** Whether a server's answer is earlier than can be. */
+export const isBelow = (facts: ClockFacts & { readonly offsetMs: number }): boolean =>
+  facts.nowMs + facts.offsetMs < floorOf(facts.past) - toleranceMs;
 
 /** Whether the last known time on flash is old enough to be written again. */
 export const shouldPersist = (nowMs: number, lastKnownMs: number | undefined): boolean =>

@@ -31,6 +31,7 @@ const read = (hasCluster = false, storageMore: Partial<Storage> = {}) =>
     {
       storage: {
         ...{ bootDir: `${folder}/boot`, dataDir: `${folder}/data`, notes: [], close: async () => {} },
+        isDataWritable: async () => true,
         async writeBoot(work) {
           writes++;
           return work();
@@ -115,6 +116,46 @@ test("an existing cluster keeps its token; the file is taken away all the same",
   expect(token).toEqual({ token: "first" });
   expect(notes[0]).toMatch(/was not used: this device's cluster has its token already/);
   expect(existsSync(`${folder}/boot/token`)).toBe(false);
+});
+
+test("what a power cut leaves of a removal is removed unread; a new file of that name is read", async () => {
+  const long = `machine: {hostname: pump}\n#${"secret ".repeat(300)}\n`;
+  boot("MOTE.YAML.txt", long);
+  const cut = (at: number) => ({
+    writeBoot: async () => {
+      writeFileSync(`${folder}/boot/MOTE.YAML.txt`, Buffer.from(long).fill(0, at, at + 512));
+      throw new Error("no power");
+    },
+  });
+  for (const at of [0, 512, 1536]) {
+    await read(false, cut(at));
+    const { machine, notes, problems } = await read();
+    expect(machine.hostname).toBe("pump");
+    expect(notes).toEqual(["the rest of MOTE.YAML.txt, which had been read before, was removed"]);
+    expect(problems).toEqual([]);
+    expect(readdirSync(`${folder}/boot`)).toEqual([]);
+    boot("MOTE.YAML.txt", long);
+  }
+  await read(false, cut(0));
+  boot("MOTE.YAML.txt", "machine: {hostname: other}");
+  expect((await read()).machine.hostname).toBe("other");
+  expect(await read()).toMatchObject({ notes: [], machine: { hostname: "other" } });
+});
+
+test("a file that was probably meant, but has another name, is said", async () => {
+  for (const name of ["mote.json", "token.rtf", "mote-status.txt", "motel.txt", "README.txt", "mote.yaml~"])
+    boot(name, "x");
+  const { notes } = await read();
+  expect(notes.map((note) => note.split(" ")[0])).toEqual(["mote.json", "mote.yaml~", "token.rtf"]);
+});
+
+test("a server to join may be named in either file", async () => {
+  boot("mote.yml", "server: 10.0.0.9\ntls-san: a\n");
+  expect(await read()).toMatchObject({ joins: "https://10.0.0.9:6443", server: { "tls-san": "a" }, problems: [] });
+  boot("token", "server=https://10.0.0.8 token=t");
+  expect((await read()).joins).toBe("https://10.0.0.8:6443");
+  boot("mote.yml", "server: 'http://no'");
+  expect((await read()).problems[0]).toMatch(/^mote.yaml: server: "http:\/\/no" is not allowed/);
 });
 
 test("a boot partition that cannot be written is a problem, not a failure", async () => {

@@ -8,15 +8,16 @@ import type { Logger } from "#base/log.ts";
 import { type BlockDevice, listBlockDevices, readAt } from "#platform/block-devices.ts";
 import { listFolder, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { overwriteAndRemove } from "#platform/flash-files.ts";
+import { removeFile } from "#platform/folders.ts";
 import type { Commands } from "#platform/processes.ts";
-import { decodeText, namesOf, textOf } from "./boot-files.ts";
+import { decodeText, namesOf, strangersOf, textOf } from "./boot-files.ts";
 import { defaultMachineConfig, type MoteConfig, parseMoteYaml, type ServerKeys } from "./machine-config.ts";
 import type { Storage } from "./storage.ts";
 import { parseTokenFile, type TokenFile } from "./token-file.ts";
 
 export interface Configuration extends MoteConfig {
   readonly token: TokenFile;
-  readonly notes: readonly string[];
+  readonly notes: string[];
 }
 
 export interface ConfigurationOptions {
@@ -61,6 +62,7 @@ export async function readConfiguration(
   const seenPath = `${folder}/seen`;
   const seenText = (await readFileIfExists(seenPath))?.toString("utf8");
   const seen = new Set<string>(seenText?.split("\n").filter((line) => line !== "") ?? []);
+  notes.push(...(await finishRemoval(folder, deps)));
   const found = [
     ...(await fromFolder(options.fwCfgDir, "the hypervisor", (kind) => `${kind}/raw`)),
     ...(options.cidataDir === undefined ? [] : await fromCidata(options.cidataDir, deps)),
@@ -84,25 +86,65 @@ export async function readConfiguration(
   }
   const nowSeen = [...seen].slice(-maxSeen).join("\n");
   if (nowSeen !== (seenText ?? "")) await writeFileDurable(seenPath, nowSeen, 0o600);
-  if (used.length > 0) {
-    await storage
-      .writeBoot(async () => {
-        for (const name of used) await overwriteAndRemove(`${storage.bootDir}/${name}`);
-      })
-      .catch((error: unknown) => {
-        log.error("cannot remove files from the boot partition", { error: messageOf(error) });
-        problems.push(`${used.join(", ")}: could not be removed from the boot partition (${messageOf(error)})`);
-      });
+  await remove(folder, used, deps).catch((error: unknown) => {
+    log.error("cannot remove files from the boot partition", { error: messageOf(error) });
+    problems.push(`${used.join(", ")}: could not be removed from the boot partition (${messageOf(error)})`);
+  });
+  for (const name of strangersOf(await fileNames(storage.bootDir))) {
+    notes.push(`${name} was not read; the files that are read are token and mote.yaml, as plain text`);
   }
   return { ...(await stored(folder, deps.keys, problems)), problems, notes: notes.filter((note) => note !== "") };
 }
+
+/** The names that are being removed stand on the data partition meanwhile: half a secret is no file to be read. */
+const removingFile = "removing";
+
+async function remove(folder: string, names: readonly string[], { storage }: ConfigurationDeps): Promise<void> {
+  if (names.length === 0) return;
+  await writeFileDurable(`${folder}/${removingFile}`, names.join("\n"), 0o600);
+  await storage.writeBoot(async () => {
+    for (const name of names) await overwriteAndRemove(`${storage.bootDir}/${name}`);
+  });
+  await removeFile(`${folder}/${removingFile}`);
+}
+
+/** Removes what a power cut left of files that had been read. A whole file of that name is a new one, and is read. */
+async function finishRemoval(folder: string, deps: ConfigurationDeps): Promise<string[]> {
+  const { storage, log } = deps;
+  const text = (await readFileIfExists(`${folder}/${removingFile}`))?.toString("utf8");
+  if (text === undefined) return [];
+  const rests: string[] = [];
+  for (const name of text.split("\n").filter((one) => /^[^/]+$/.test(one))) {
+    const bytes = await readFileIfExists(`${storage.bootDir}/${name}`);
+    if (bytes && hasZeroSector(bytes)) rests.push(name);
+  }
+  try {
+    await remove(folder, rests, deps);
+    if (rests.length === 0) await removeFile(`${folder}/${removingFile}`);
+  } catch (error) {
+    log.error("cannot remove files from the boot partition", { error: messageOf(error) });
+  }
+  return rests.map((name) => `the rest of ${name}, which had been read before, was removed`);
+}
+
+/** A removal overwrites with zeros, sector by sector. */
+function hasZeroSector(bytes: Uint8Array): boolean {
+  if (bytes.length === 0) return true;
+  for (let at = 0; at < bytes.length; at += 512) {
+    if (bytes.subarray(at, at + 512).every((byte) => byte === 0)) return true;
+  }
+  return false;
+}
+
+const fileNames = async (folder: string): Promise<string[]> =>
+  (await listFolder(folder)).filter((entry) => entry.isFile()).map((entry) => entry.name);
 
 /** What is in force: always read back from the data partition, so that every start sees the same. */
 async function stored(
   folder: string,
   keys: ServerKeys,
   problems: string[],
-): Promise<Pick<Configuration, "token" | "server" | "machine">> {
+): Promise<Pick<Configuration, "token" | "server" | "machine" | "joins">> {
   const read = async <T>(kind: Kind, parse: (text: string) => T, otherwise: T): Promise<T> => {
     const bytes = await readFileIfExists(`${folder}/${kind}`);
     if (bytes === undefined) return otherwise;
@@ -117,7 +159,8 @@ async function stored(
   const nothing: MoteConfig = { server: {}, machine: defaultMachineConfig, problems: [] };
   const config = await read("mote.yaml", (text) => parseMoteYaml(text, keys), nothing);
   problems.push(...config.problems.map((one) => `mote.yaml: ${one}`));
-  return { token, server: config.server, machine: config.machine };
+  const joins = token.server ?? config.joins;
+  return { token, server: config.server, machine: config.machine, ...(joins === undefined ? {} : { joins }) };
 }
 
 /** The note for the status file; empty where nothing changed. */
@@ -133,7 +176,7 @@ async function keep(path: string, text: string, one: Found, options: Configurati
 }
 
 async function fromBoot(bootDir: string): Promise<Found[]> {
-  const names = (await listFolder(bootDir)).filter((entry) => entry.isFile()).map((entry) => entry.name);
+  const names = await fileNames(bootDir);
   const found: Found[] = [];
   for (const kind of kinds) {
     // The name as documented wins over others, so it is read last.
@@ -174,7 +217,7 @@ async function fromCidata(mountDir: string, deps: ConfigurationDeps): Promise<Fo
       continue;
     }
     try {
-      const names = (await listFolder(mountDir)).filter((entry) => entry.isFile()).map((entry) => entry.name);
+      const names = await fileNames(mountDir);
       const found = await Promise.all(
         kinds.map(async (kind) => {
           const name = namesOf(kind, names)[0];

@@ -11,6 +11,8 @@ export interface EtcFile {
 
 export interface EtcFacts {
   readonly hostname: string;
+  /** The host name of the first start. */
+  readonly nodeName: string;
   readonly machineId: string;
   readonly machine: MachineConfig;
   /** Keys of config.yaml from mote.yaml. */
@@ -25,7 +27,7 @@ export function etcFiles(facts: EtcFacts): EtcFile[] {
   const labels = Object.entries(machine.labels).map(([key, value]) => `${key}=${value}`);
   const given = facts.server["node-label"] ?? [];
   const config = {
-    "node-name": facts.hostname,
+    "node-name": facts.nodeName,
     ...facts.server,
     ...(facts.token === undefined ? {} : { token: facts.token }),
     ...(labels.length > 0 ? { "node-label": [...(Array.isArray(given) ? given : [given]), ...labels] } : {}),

@@ -15,10 +15,15 @@ export class LogBudget {
   #atMs: number;
   #dropped = 0;
 
-  constructor(options: LogBudgetOptions, nowMs: number) {
+  /** `leftBytes` is what an earlier run of the program had left. */
+  constructor(options: LogBudgetOptions, nowMs: number, leftBytes?: number) {
     this.#options = options;
-    this.#bytes = options.burstBytes;
+    this.#bytes = Math.min(leftBytes ?? options.burstBytes, options.burstBytes);
     this.#atMs = nowMs;
+  }
+
+  get leftBytes(): number {
+    return Math.floor(this.#bytes);
   }
 
   /** What to write for this line at monotonic time `nowMs`: the line, with a count of those lost before it, or nothing. */

@@ -4,6 +4,7 @@
 // the command line, which hands them in.
 import { messageOf } from "#base/errors.ts";
 import { parseYaml } from "#wire/yaml.ts";
+import { checkServer } from "./token-file.ts";
 
 export interface InterfaceConfig {
   /** One of the two, or neither: then the first wired link. */
@@ -45,6 +46,8 @@ export interface MoteConfig {
   /** Keys of config.yaml that were accepted, as written. */
   readonly server: Readonly<Record<string, unknown>>;
   readonly machine: MachineConfig;
+  /** `https://HOST:PORT` of the server to join, as k3s' agents have it in their config.yaml. */
+  readonly joins?: string;
   /** One sentence each. */
   readonly problems: readonly string[];
 }
@@ -79,7 +82,7 @@ export function parseMoteYaml(text: string, keys: ServerKeys): MoteConfig {
   const problems: string[] = [];
   const server: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(document)) {
-    if (key === "machine") continue;
+    if (key === "machine" || key === "server") continue;
     const name = key.endsWith("+") ? key.slice(0, -1) : key;
     if (reservedKeys.includes(name)) {
       problems.push(`${key}: is not allowed here; the device decides it`);
@@ -94,7 +97,15 @@ export function parseMoteYaml(text: string, keys: ServerKeys): MoteConfig {
       }
     }
   }
-  return { server, machine: readMachine(document["machine"], problems), problems };
+  let joins: string | undefined;
+  try {
+    const given = document["server"] ?? undefined;
+    if (given !== undefined) joins = checkServer(scalarText(given) ?? "");
+  } catch (error) {
+    problems.push(messageOf(error));
+  }
+  const machine = readMachine(document["machine"], problems);
+  return { server, machine, ...(joins === undefined ? {} : { joins }), problems };
 }
 
 interface Field {

@@ -15,15 +15,27 @@ export interface MachineLog {
 
 /** Of memory, twice: the file in use and the one before. */
 const ringBytes = 128 * 1024;
+const budgetFileBytes = 4096;
 const spillFileBytes = 512 * 1024;
 const spillBudget = { bytesPerDay: 256 * 1024, burstBytes: 16 * 1024 } as const;
 
 export function createMachineLog(
-  options: { readonly ringPath: string; readonly debug: boolean },
+  options: {
+    readonly ringPath: string;
+    /** In memory: what is left of the budget, so that a program that ends again and again has one altogether. */
+    readonly budgetPath: string;
+    /** The content of that file at start. */
+    readonly budgetText: string | undefined;
+    readonly debug: boolean;
+  },
   { clock }: { readonly clock: Clock },
 ): MachineLog {
   const ring = rotatingFile(options.ringPath, ringBytes);
-  const budget = new LogBudget(spillBudget, clock.monotonicMs());
+  const left = rotatingFile(options.budgetPath, budgetFileBytes);
+  // A line per line written; the last counts.
+  const before = /(\d+)\n$/.exec(options.budgetText ?? "")?.[1];
+  const leftBytes = before === undefined ? undefined : Number(before);
+  const budget = new LogBudget(spillBudget, clock.monotonicMs(), leftBytes);
   let spill: RotatingFile | undefined;
   const log = createLogger(
     (level, message, fields) => {
@@ -31,7 +43,9 @@ export function createMachineLog(
       ring.append(line);
       if (level !== "error" || !spill) return;
       const text = budget.admit(line, clock.monotonicMs());
-      if (text !== undefined) spill.append(text);
+      if (text === undefined) return;
+      spill.append(text);
+      left.append(`${budget.leftBytes}\n`);
     },
     options.debug ? "debug" : "info",
   );
@@ -42,6 +56,7 @@ export function createMachineLog(
     },
     close() {
       ring.close();
+      left.close();
       spill?.close();
       spill = undefined;
     },

@@ -11,17 +11,23 @@ import { type DeviceServer, runMachine, type ServerRun } from "./machine.ts";
 let folder: string;
 const runs: ServerRun[] = [];
 let stoppedPods = 0;
+let isStuck = false;
 
 beforeEach(() => {
   folder = mkdtempSync("/tmp/mote-machine-");
   for (const name of ["boot/grub", "etc"]) mkdirSync(`${folder}/${name}`, { recursive: true });
   runs.length = 0;
   stoppedPods = 0;
+  isStuck = false;
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
 /** A device with a server that ends when told to, and is ready at once unless `fails` says otherwise. */
-async function device(until: () => boolean, fails: () => string | undefined = () => undefined): Promise<number> {
+async function device(
+  until: () => boolean,
+  fails: () => string | undefined = () => undefined,
+  clock = systemClock,
+): Promise<number> {
   const stop = new AbortController();
   const server: DeviceServer = {
     keys: { names: ["tls-san"], check: () => {} },
@@ -34,6 +40,7 @@ async function device(until: () => boolean, fails: () => string | undefined = ()
       if (failure !== undefined) throw new Error(failure);
       args.onApiReady();
       args.onNode(true, "kubelet is posting ready status");
+      if (isStuck) await new Promise(() => {});
       await new Promise<void>((resolve) => args.signal.addEventListener("abort", () => resolve(), { once: true }));
     },
     async stopPods() {
@@ -46,7 +53,7 @@ async function device(until: () => boolean, fails: () => string | undefined = ()
       ...{ runDir: `${folder}/run`, fwCfgDir: `${folder}/none`, commandLine: "quiet mote.slot=B", debug: false },
       ...{ hasOwnDisk: false, hasOwnNetwork: false, hasOwnClock: false, hasWatchdog: false },
     },
-    { clock: systemClock, random: seededRandom(1), commands: systemCommands, sysctl: systemSysctl, server },
+    { clock, random: seededRandom(1), commands: systemCommands, sysctl: systemSysctl, server },
     stop.signal,
   );
   const deadlineMs = systemClock.monotonicMs() + 8000;
@@ -90,6 +97,26 @@ test("identity and configuration last; the second start writes nothing to the bo
   expect(readFileSync(`${folder}/data/identity/identity.json`, "utf8")).toBe(identity);
   expect(readFileSync(`${folder}/data/identity/device.key`, "utf8")).toBe(key);
   expect(readFileSync(runs[2]!.configPath, "utf8")).toContain("tls-san: a");
+});
+
+test("another host name does not make another node of the device", async () => {
+  writeFileSync(`${folder}/boot/mote.yaml`, "machine: {hostname: pump}\n");
+  await device(statusSays("ready"));
+  writeFileSync(`${folder}/boot/mote.yaml`, "machine: {hostname: valve}\n");
+  await device(statusSays("the cluster goes on knowing this device as pump"));
+  expect(parseYaml(readFileSync(runs[1]!.configPath, "utf8"))).toMatchObject({ "node-name": "pump" });
+  expect(readFileSync(`${folder}/etc/hostname`, "utf8")).toBe("valve\n");
+});
+
+test("a server that does not end holds the switching off up for fifteen seconds at most", async () => {
+  isStuck = true;
+  let isStopping = false;
+  const sleep = (ms: number, signal?: AbortSignal) => {
+    isStopping ||= ms === 15_000;
+    return systemClock.sleep(ms === 15_000 ? 20 : ms, signal);
+  };
+  expect(await device(statusSays("ready"), () => undefined, { ...systemClock, sleep })).toBe(0);
+  expect([isStopping, stoppedPods]).toEqual([true, 1]);
 });
 
 test("a server that fails is started again, and the status says why meanwhile", async () => {

@@ -3,7 +3,7 @@
 // the console and a sentence in mote-status.txt; only a device without its data partition gives up, and init tries again.
 import type { Clock, Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
-import { restarting, type Service } from "#base/service.ts";
+import { restarting, type Service, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { overwriteInPlace } from "#platform/flash-files.ts";
 import { writePlainFile } from "#platform/folders.ts";
@@ -82,6 +82,7 @@ const addressTimeoutMs = 30_000;
 /** One address may be there before that of the default route; the latter is the node's where there is one. */
 const routeTimeoutMs = 10_000;
 const addressCheckMs = 10_000;
+const dataCheckMs = 60_000;
 /** Of a device without network, on its loopback link: a cluster needs an address that is neither loopback nor link-local. From TEST-NET-1, which nobody has. */
 const offlineAddress = "192.0.2.1";
 /** After this without a ready node the status says why. */
@@ -89,14 +90,24 @@ const patienceMs = 5 * 60_000;
 const serverRetry = { minMs: 2_000, maxMs: 60_000 } as const;
 /** init waits 45 s before it goes on without us. */
 const stopPodsMs = 20_000;
-const noNetwork = "There is no network address so far; check the cable, or the interfaces in mote.yaml.";
+/** Of these, the server's own services get so much. What still runs then ends with the power. */
+const stopServerMs = 15_000;
+const noNetwork =
+  "There is no network address so far; check the cable, or the interfaces and the Wi-Fi name and password in mote.yaml.";
+const readOnlyData =
+  "The data partition can no longer be written: its medium fails. Save what is needed and replace it; a restart may help for a while.";
 const failurePauseMs = 30_000;
 
 /** Runs until `signal` aborts; the exit code. */
 export async function runMachine(options: MachineOptions, deps: MachineDeps, signal: AbortSignal): Promise<number> {
   const { clock } = deps;
   await makeFolder(options.runDir);
-  const machineLog = createMachineLog({ ringPath: `${options.runDir}/log`, debug: options.debug }, { clock });
+  const budgetPath = `${options.runDir}/log-budget`;
+  const budgetText = (await readFileIfExists(budgetPath))?.toString("utf8");
+  const machineLog = createMachineLog(
+    { ringPath: `${options.runDir}/log`, budgetPath, budgetText, debug: options.debug },
+    { clock },
+  );
   const { log } = machineLog;
   let watchdog = options.hasWatchdog ? await armWatchdog(deps, log) : undefined;
   let storage: Storage | undefined;
@@ -176,16 +187,25 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
     watchdog.device.disarm();
   }
   const hostname = wanted.hostname ?? identity.hostname;
+  const nodeName = await keptNodeName(dataDir, hostname);
+  if (nodeName !== hostname && configuration.server["node-name"] === undefined) {
+    configuration.notes.push(
+      `the host name is ${hostname} now; the cluster goes on knowing this device as ${nodeName}, and its pods stay`,
+    );
+  }
   status.set({
     hostname,
     serial: identity.serial,
     problems: configuration.problems,
     notes: [...storage.notes, ...configuration.notes],
   });
-  const configPath = await writeEtc(options, identity, hostname, configuration);
+  const configPath = await writeEtc(options, { identity, hostname, nodeName }, configuration);
   const setTime = options.hasOwnClock ? setTimeWith(commands) : async () => {};
   const time = { path: `${dataDir}/last-known-time`, past: [options.madeMs, wanted.notBeforeMs] };
-  const timeDeps: TimeDeps = { clock, random, log, setTime };
+  const onDisbelief = (sentence: string) => {
+    status.set({ problems: [...status.facts.problems.filter((one) => one !== sentence), sentence] });
+  };
+  const timeDeps: TimeDeps = { clock, random, log, setTime, onDisbelief };
   await startClock(time, timeDeps);
   const networkDir = `${options.runDir}/network`;
   if (options.hasOwnNetwork) {
@@ -207,7 +227,7 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
     restarting(service, { clock, log, minMs: 10_000, maxMs: 600_000 }).run(stop.signal, () => {}),
   );
   try {
-    if (configuration.token.server !== undefined) await refuseToJoin(configuration.token.server, status, signal);
+    if (configuration.joins !== undefined) await refuseToJoin(configuration.joins, status, signal);
     else await keepServer(machine, configPath, configuration, signal);
   } finally {
     stop.abort();
@@ -221,7 +241,7 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
 
 /** Joining another server comes with a later version; forming a cluster of its own instead would surprise. */
 async function refuseToJoin(server: string, status: StatusFile, signal: AbortSignal): Promise<void> {
-  const detail = `The token file names the server ${server}, but this version cannot join a cluster yet. Put a token file without server= on this partition to make the device a cluster of its own.`;
+  const detail = `The token file or mote.yaml names the server ${server}, but this version cannot join a cluster yet. Put a token file without server= (and a mote.yaml without server:) on this partition to make the device a cluster of its own.`;
   await stayUp(detail, status, signal);
 }
 
@@ -230,10 +250,7 @@ async function stayUp(detail: string, status: StatusFile, signal: AbortSignal): 
   say(`error ${detail}`);
   status.set({ phase: "error", detail });
   await status.flush();
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
+  await untilAborted(signal);
 }
 
 /** Runs the server again whenever it fails or the device's address has changed. */
@@ -270,9 +287,9 @@ async function keepServer(
     const cancelPatience = clock.after(patienceMs, () => {
       if (!isNodeReady) status.set({ phase: "waiting", detail: reason || "The node has not become ready so far." });
     });
-    const watching = watchAddress(machine, address, ended);
+    const watching = Promise.all([watchAddress(machine, address, ended), watchData(machine, ended.signal)]);
     try {
-      await server.run({
+      const running = server.run({
         ...{ configPath, environment, log, signal: ended.signal },
         ...(isOffline ? { nodeIp: offlineAddress } : {}),
         onApiReady: () => say("api ready"),
@@ -285,6 +302,7 @@ async function keepServer(
           status.set(isReady ? { phase: "ready", detail } : { phase: "waiting", detail: why });
         },
       });
+      await endsInTime(running, machine, signal);
     } catch (error) {
       if (!signal.aborted && !ended.signal.aborted) {
         log.error("the server fails", { error: messageOf(error) });
@@ -300,6 +318,35 @@ async function keepServer(
       ended.abort(new Error("the server has ended"));
       await watching;
     }
+  }
+}
+
+/** Waits for the server; once the device is to be switched off only for so long. */
+async function endsInTime(running: Promise<void>, { deps, log }: Machine, signal: AbortSignal): Promise<void> {
+  const done = new AbortController();
+  const late = async () => {
+    await untilAborted(AbortSignal.any([signal, done.signal]));
+    if (done.signal.aborted) return;
+    await deps.clock.sleep(stopServerMs, done.signal).catch(() => {});
+    if (!done.signal.aborted) log.error("the server did not end in time");
+  };
+  try {
+    await Promise.race([running, late()]);
+  } finally {
+    done.abort();
+  }
+}
+
+/** A file system that meets errors turns read-only, and everything above it fails in its own words. */
+async function watchData({ deps, log, storage, status }: Machine, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    if (!(await storage.isDataWritable())) {
+      log.error("the data partition is read-only");
+      say(`error ${readOnlyData}`);
+      status.set({ problems: [readOnlyData, ...status.facts.problems.filter((one) => one !== readOnlyData)] });
+      return;
+    }
+    await deps.clock.sleep(dataCheckMs, signal).catch(() => {});
   }
 }
 
@@ -357,12 +404,18 @@ async function stopPods({ deps, log }: Machine, configPath: string): Promise<voi
 
 async function writeEtc(
   options: MachineOptions,
-  identity: Identity,
-  hostname: string,
+  names: { readonly identity: Identity; readonly hostname: string; readonly nodeName: string },
   configuration: Configuration,
 ): Promise<string> {
+  const { identity, hostname, nodeName } = names;
   const files = etcFiles({
-    ...{ hostname, machineId: identity.machineId, machine: configuration.machine, server: configuration.server },
+    ...{
+      hostname,
+      nodeName,
+      machineId: identity.machineId,
+      machine: configuration.machine,
+      server: configuration.server,
+    },
     ...(configuration.token.token === undefined ? {} : { token: configuration.token.token }),
     dataDir: `${options.dataDir}/mote`,
     runDir: options.runDir,
@@ -370,6 +423,15 @@ async function writeEtc(
   await makeFolder(`${options.etcDir}/mote`, 0o700);
   for (const file of files) await writePlainFile(`${options.etcDir}/${file.path}`, file.text, file.mode);
   return `${options.etcDir}/mote/config.yaml`;
+}
+
+/** The name the cluster first knew this device by: with another one it would be another node, without its pods. */
+async function keptNodeName(dataDir: string, hostname: string): Promise<string> {
+  const path = `${dataDir}/identity/node-name`;
+  const kept = (await readFileIfExists(path))?.toString("utf8").trim();
+  if (kept) return kept;
+  await writeFileDurable(path, `${hostname}\n`);
+  return hostname;
 }
 
 async function ensureIdentity(dataDir: string, random: Random): Promise<Identity> {
@@ -421,13 +483,22 @@ async function guardGrubenv(storage: Storage, log: ServerRun["log"]): Promise<vo
 }
 
 async function armWatchdog(deps: MachineDeps, log: ServerRun["log"]): Promise<Machine["watchdog"]> {
-  const device = await openWatchdog();
+  const device = await openWatchdog().catch((error: unknown) => {
+    // A device without one works; the initramfs' arming of it then restarts a device with a broken one.
+    log.error("cannot open the watchdog", { error: messageOf(error) });
+    say(`error watchdog: ${messageOf(error)}`);
+    return undefined;
+  });
   if (!device) return undefined;
   log.info("watchdog armed", { timeoutS: device.timeoutS });
   let cancel = () => {};
   // A turn of the event loop feeds it: what hangs is reset.
   const feed = () => {
-    device.feed();
+    try {
+      device.feed();
+    } catch (error) {
+      log.error("cannot feed the watchdog", { error: messageOf(error) });
+    }
     cancel = deps.clock.after((device.timeoutS * 1000) / 4, feed);
   };
   feed();

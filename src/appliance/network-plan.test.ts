@@ -74,6 +74,17 @@ describe("interfaces", () => {
   test("neither name nor address means the first wired link with a cable", () => {
     expect(planNetwork(machine({ interfaces: [entry({ dhcp: true })] }), links).dhcp).toEqual(["eth1"]);
   });
+  test("a fixed network with a way out but no name server is said", () => {
+    const fixed = entry({ name: "eth0", addresses: ["10.0.0.2/8"], gateway: "10.0.0.1" });
+    expect(planNetwork(machine({ interfaces: [fixed] }), links).problems).toEqual([
+      "machine.dns: no name server is given, and no interface asks for one; images cannot be fetched",
+    ]);
+    const dns = { servers: ["10.0.0.1"], search: [] };
+    expect(planNetwork(machine({ interfaces: [fixed], dns }), links).problems).toEqual([]);
+    expect(planNetwork(machine({ interfaces: [fixed, entry({ name: "eth1", dhcp: true })] }), links).problems).toEqual(
+      [],
+    );
+  });
   test("what is missing is named with what is there; the rest is configured", () => {
     const plan = planNetwork(
       machine({ interfaces: [entry({ name: "eth9" }), entry({ name: "eth0", dhcp: true })] }),
@@ -108,6 +119,8 @@ describe("Wi-Fi", () => {
 network={
   ssid=612262
   psk="p w"'#1"
+  key_mgmt=WPA-PSK WPA-PSK-SHA256 SAE
+  ieee80211w=1
   scan_ssid=1
   priority=3
 }
@@ -153,10 +166,11 @@ test("the lease script configures, keeps name servers of all links, and forgets 
     );
     expect(readFileSync(`${folder}/eth0.ntp`, "utf8")).toBe("10.0.0.4\n");
     call("deconfig");
+    call("bound", { ip: "10.0.0.7" });
     call("renew", { ip: "10.0.0.6" });
     expect(readFileSync(`${folder}/resolv.conf`, "utf8")).toBe("nameserver 9.9.9.9\n");
     expect(readFileSync(`${folder}/ip.log`, "utf8")).toMatch(
-      /flush dev eth0 scope global\n.*\n.*replace 10.0.0.6\/24 dev eth0\n$/,
+      /address del 10.0.0.5\/24 dev eth0\n.* up\n.*replace 10.0.0.7\/24 dev eth0\n-4 address del 10.0.0.7\/24 dev eth0\n.*replace 10.0.0.6\/24 dev eth0\n$/,
     );
     expect(dhcpScript({ folder, resolvConf: "/etc/resolv.conf", hasFixedDns: true })).not.toContain("resolv.conf");
   } finally {

@@ -47,6 +47,10 @@ export function planNetwork(machine: MachineConfig, links: readonly Link[]): Net
     commands.push(...configure(wanted, link.name));
     if (wanted.dhcp) dhcp.push(nameOf(wanted, link.name));
   }
+  const isFixed = machine.interfaces.some((wanted) => wanted.gateway !== undefined);
+  if (isFixed && dhcp.length === 0 && isComplete && machine.wifi.length === 0 && machine.dns.servers.length === 0) {
+    problems.push("machine.dns: no name server is given, and no interface asks for one; images cannot be fetched");
+  }
   if (machine.interfaces.length === 0) {
     const cabled = wired.filter((link) => link.hasCarrier);
     for (const link of wired) commands.push(["link", "set", "dev", link.name, "up"]);
@@ -118,8 +122,9 @@ export function wifiConfig(networks: readonly WifiConfig[], country: string | un
       `  ssid=${[...new TextEncoder().encode(network.ssid)].map((b) => b.toString(16).padStart(2, "0")).join("")}`,
     );
     if (network.password === undefined) lines.push("  key_mgmt=NONE");
-    else
-      lines.push(/^[0-9a-f]{64}$/.test(network.password) ? `  psk=${network.password}` : `  psk="${network.password}"`);
+    else if (/^[0-9a-f]{64}$/.test(network.password)) lines.push(`  psk=${network.password}`);
+    // WPA3 as well, where the radio can; protected management frames, which it demands, where the network has them.
+    else lines.push(`  psk="${network.password}"`, "  key_mgmt=WPA-PSK WPA-PSK-SHA256 SAE", "  ieee80211w=1");
     if (network.hidden) lines.push("  scan_ssid=1");
     // The first of the list is preferred.
     lines.push(`  priority=${networks.length - i}`, "}");
@@ -148,15 +153,24 @@ export function dhcpScript(options: DhcpScriptOptions): string {
   return `#!/bin/sh
 # Written by mote at every start; changes are lost.
 folder=${options.folder}
+# The leased address alone: those of mote.yaml stay.
+forget() {
+  [ -s "$folder/$interface.address" ] || return 0
+  ip -4 address del "$(cat "$folder/$interface.address")" dev "$interface"
+  rm -f "$folder/$interface.address"
+}
 case "$1" in
 deconfig)
   rm -f "$folder/$interface.dns" "$folder/$interface.ntp"
-  ip -4 address flush dev "$interface" scope global
+  forget
   ip link set dev "$interface" up
   ;;
 bound|renew)
   [ -n "$mtu" ] && ip link set dev "$interface" mtu "$mtu"
-  ip -4 address replace "$ip/\${mask:-24}" dev "$interface"
+  address=$ip/\${mask:-24}
+  [ "$(cat "$folder/$interface.address" 2>/dev/null)" = "$address" ] || forget
+  ip -4 address replace "$address" dev "$interface"
+  echo "$address" > "$folder/$interface.address"
   for gateway in $router; do
     ip -4 route replace default via "$gateway" dev "$interface" onlink
     break

@@ -89,6 +89,14 @@ describe("log budget", () => {
     expect(budget.admit("a\n", 3600_000)).toBe("(2 lines were left out)\na\n");
     expect(budget.admit("b\n", 3600_000)).toBe("b\n");
   });
+  test("a program that starts again and again has one budget altogether", () => {
+    const options = { bytesPerDay: 24_000, burstBytes: 20 };
+    const first = new LogBudget(options, 0);
+    first.admit("0123456789", 0);
+    expect(first.leftBytes).toBe(10);
+    expect(new LogBudget(options, 0, first.leftBytes).admit("0123456789\n", 0)).toBeUndefined();
+    expect(new LogBudget(options, 0, 1_000_000).leftBytes).toBe(20);
+  });
   test("never more than a day's worth and the burst within a day, however lines come", () => {
     const random = seededRandom(9);
     for (let round = 0; round < 50; round++) {
@@ -144,14 +152,21 @@ describe("status text", () => {
 describe("/etc", () => {
   test("config.yaml holds the given keys, the token and the labels, but the device's own folders", () => {
     const files = etcFiles({
-      ...{ hostname: "pump", machineId: "m", dataDir: "/data/mote", runDir: "/run/mote", token: "t: #1" },
+      ...{
+        hostname: "pump",
+        nodeName: "mote-1",
+        machineId: "m",
+        dataDir: "/data/mote",
+        runDir: "/run/mote",
+        token: "t: #1",
+      },
       server: { "node-label": "a=b", "tls-san": ["x"] },
       machine: { ...defaultMachineConfig, labels: { site: "hall" } },
     });
     const config = files.find((file) => file.path === "mote/config.yaml")!;
     expect(config.mode).toBe(0o600);
     expect(parseYaml(config.text)).toEqual({
-      ...{ "node-name": "pump", "tls-san": ["x"], token: "t: #1", "node-label": ["a=b", "site=hall"] },
+      ...{ "node-name": "mote-1", "tls-san": ["x"], token: "t: #1", "node-label": ["a=b", "site=hall"] },
       ...{ "data-dir": "/data/mote", "run-dir": "/run/mote", "write-kubeconfig": "/data/mote/kubeconfig.yaml" },
     });
     expect(files.find((file) => file.path === "hosts")!.text).toContain("127.0.1.1 pump\n");

@@ -4,7 +4,7 @@ import { silentLogger } from "#base/log.ts";
 import { type BlockDevice, listBlockDevices } from "#platform/block-devices.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { findPartitions, openStorage } from "./storage.ts";
+import { findPartitions, isWritable, openStorage } from "./storage.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -68,6 +68,14 @@ test("listBlockDevices reads sysfs", async () => {
   expect(whole).toMatchObject({ name: "mmcblk0", disk: "mmcblk0", bytes: 102_400, sectorBytes: 4096 });
   expect(part).toMatchObject({ disk: "mmcblk0", number: 7, label: "data", partUuid: "abc", path: "/dev/mmcblk0p7" });
   expect(await listBlockDevices(`${folder}/none`)).toEqual([]);
+});
+
+test("whether the data partition can be written is in the table of mounts", () => {
+  const table = (options: string) =>
+    `proc /proc proc rw 0 0\n/dev/vda7 /data ext4 ${options} 0 0\nx /data/a ext4 ro 0 0\n`;
+  expect(isWritable(table("rw,noatime,errors=remount-ro"), "/data")).toBe(true);
+  expect(isWritable(table("ro,noatime,errors=remount-ro"), "/data")).toBe(false);
+  expect(isWritable("", "/data")).toBe(true);
 });
 
 test("folders of somebody else are used as they are; writers take turns and a failure does not stop the next", async () => {

@@ -31,6 +31,8 @@ export interface Storage {
   readonly dataProblem?: string;
   /** Runs `work` while the boot partition may be written; one at a time. */
   writeBoot<T>(work: () => Promise<T>): Promise<T>;
+  /** False once the file system has met errors and turned read-only. */
+  isDataWritable(): Promise<boolean>;
   /** Flushes and unmounts. */
   close(): Promise<void>;
 }
@@ -68,7 +70,14 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
     await makeFolder(bootDir);
     await makeFolder(dataDir);
     if ((await resetAsked(bootDir)).length > 0) log.warn("factory reset is left to whoever owns the disk");
-    return { bootDir, dataDir, notes, writeBoot: inTurn((work) => work()), close: async () => {} };
+    return {
+      bootDir,
+      dataDir,
+      notes,
+      writeBoot: inTurn((work) => work()),
+      isDataWritable: async () => true,
+      close: async () => {},
+    };
   }
   const { boot, data, disk } = findPartitions(await listBlockDevices(options.sysfs), options.bootPartUuid);
   const mounted = await mountPoints();
@@ -94,6 +103,7 @@ export async function openStorage(options: StorageOptions, deps: StorageDeps): P
   return {
     ...{ bootDir, dataDir, notes, writeBoot },
     ...(dataProblem === undefined ? {} : { dataProblem }),
+    isDataWritable: async () => isWritable(await mountTable(), dataDir),
     async close() {
       for (const point of dataProblem === undefined ? [dataDir, bootDir] : [bootDir]) {
         const result = await commands.run("umount", [point]);
@@ -233,9 +243,18 @@ async function grow(disk: BlockDevice, deps: StorageDeps): Promise<number | unde
   return growth.bytesAfter > growth.bytesBefore ? growth.bytesAfter : undefined;
 }
 
-async function mountPoints(): Promise<Set<string>> {
-  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
-  return new Set(table.split("\n").map((line) => line.split(" ")[1] ?? ""));
+const mountTable = async (): Promise<string> => (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
+
+const mountPoints = async (): Promise<Set<string>> =>
+  new Set((await mountTable()).split("\n").map((line) => line.split(" ")[1] ?? ""));
+
+/** By the lines of /proc/self/mounts: device, place, type, options. What is not mounted was never read-only. */
+export function isWritable(table: string, point: string): boolean {
+  const options = table
+    .split("\n")
+    .map((line) => line.split(" "))
+    .findLast((fields) => fields[1] === point)?.[3];
+  return options === undefined || options.split(",")[0] !== "ro";
 }
 
 function inTurn(around: (work: () => Promise<unknown>) => Promise<unknown>): Storage["writeBoot"] {

@@ -12,6 +12,7 @@ let socket: UdpSocket;
 let asked = 0;
 let answer: (request: Buffer) => Buffer | undefined = () => undefined;
 const set: number[] = [];
+const disbelieved: string[] = [];
 
 /** A clock that is `behindMs` late, and hears when it is set. */
 const deps = (behindMs: number): TimeDeps => ({
@@ -19,11 +20,13 @@ const deps = (behindMs: number): TimeDeps => ({
   random: seededRandom(1),
   log: silentLogger,
   setTime: async (ms) => void set.push(ms),
+  onDisbelief: (sentence) => void disbelieved.push(sentence),
 });
 
 beforeEach(async () => {
   folder = mkdtempSync("/tmp/mote-time-");
   set.length = 0;
+  disbelieved.length = 0;
   asked = 0;
   socket = await openUdp({
     ...{ address: "127.0.0.1", port: 0 },
@@ -70,6 +73,13 @@ describe("time servers", () => {
     await run(() => set.length > 0);
     expect(Math.abs(set[0]! - systemClock.now())).toBeLessThan(2000);
     expect(Date.parse(readFileSync(`${folder}/last`, "utf8").trim())).toBeGreaterThan(0);
+  });
+
+  test("an answer from before what has certainly passed is said, and not followed", async () => {
+    answer = (request) => reply(request);
+    await run(() => disbelieved.length > 0, [systemClock.now() + 400 * 24 * hour]);
+    expect(set).toEqual([]);
+    expect(disbelieved).toEqual([expect.stringMatching(/^The time server 127.0.0.1 says it is 20..-..-.., but/)]);
   });
 
   test.each<[string, (packet: Buffer) => void]>([

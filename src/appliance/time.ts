@@ -8,7 +8,7 @@ import { readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { resolveHost } from "#platform/resolve-host.ts";
 import { decodeOffset, encodeRequest, sntpPort } from "#wire/sntp.ts";
-import { parseLastKnown, serverTime, shouldPersist, startTime } from "./clock-plan.ts";
+import { floorOf, isBelow, parseLastKnown, serverTime, shouldPersist, startTime } from "./clock-plan.ts";
 
 export interface TimeOptions {
   /** Holds the last known time. */
@@ -22,6 +22,8 @@ export interface TimeDeps {
   readonly log: Logger;
   /** Sets the system's clock. */
   readonly setTime: (ms: number) => Promise<void>;
+  /** Told, in a sentence, when a time server says that it is earlier than is known to be possible. */
+  readonly onDisbelief?: (sentence: string) => void;
 }
 
 const retryMs = { min: 2_000, max: 10 * 60_000 } as const;
@@ -86,6 +88,14 @@ export function createTimeSync(
           if (ms !== undefined) {
             await deps.setTime(ms);
             log.info("the clock was set", { server: answer.server, offsetMs: Math.round(answer.offsetMs) });
+          } else if (isBelow({ nowMs: clock.now(), offsetMs: answer.offsetMs, past })) {
+            const [said, known] = [clock.now() + answer.offsetMs, floorOf(past)].map((at) =>
+              new Date(at).toISOString(),
+            );
+            log.warn("a time server is not believed", { server: answer.server, said, known });
+            deps.onDisbelief?.(
+              `The time server ${answer.server} says it is ${said?.slice(0, 10)}, but this device has seen ${known?.slice(0, 10)}. Its clock never goes back; if the device was wrong, it needs a factory reset.`,
+            );
           }
           if (shouldPersist(clock.now(), past.at(-1))) await persistTime(options.path, clock);
           pauseMs = retryMs.min;
