@@ -106,10 +106,16 @@ export class Machine {
     this.#kubeconfig = join(folder, "kubeconfig.yaml");
   }
 
-  static async start(disk: string, folder: string, diskOptions?: string): Promise<Machine> {
+  /** `devices`: more arguments for QEMU. */
+  static async start(
+    disk: string,
+    folder: string,
+    diskOptions?: string,
+    devices: readonly string[] = [],
+  ): Promise<Machine> {
     const port = await freePort();
     const vm = await Vm.start({
-      flow: machineFlow,
+      flow: { ...machineFlow, machine: [...machineFlow.machine, ...devices] },
       folder,
       disk,
       forwards: [{ hostPort: port, guestPort: apiPort }],
