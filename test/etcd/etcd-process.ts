@@ -23,7 +23,7 @@ export class EtcdMember {
     this.#path = path;
     this.url = url;
     this.#dataDir = dataDir;
-    this.#args = ["--data-dir", dataDir, ...args];
+    this.#args = args;
   }
 
   /** While it does not run. */
@@ -52,11 +52,18 @@ export interface EtcdCluster {
   close(): Promise<void>;
 }
 
+export interface EtcdClusterOptions {
+  readonly tls?: EtcdFiles;
+  readonly flags?: readonly string[];
+  /** The command that etcd is an argument of: `nsenter --net=…`. */
+  readonly within?: readonly string[];
+}
+
 /** Not started yet. Data are flushed, as in production. */
 export async function createEtcdCluster(
   path: string,
   size: number,
-  options: { readonly tls?: EtcdFiles; readonly flags?: readonly string[] } = {},
+  options: EtcdClusterOptions = {},
 ): Promise<EtcdCluster> {
   const folder = mkdtempSync(join(tmpdir(), "mote-etcd-"));
   const scheme = options.tls ? "https" : "http";
@@ -72,8 +79,10 @@ export async function createEtcdCluster(
     : [];
   const members = ports.map(({ client }, i) => {
     const url = `${scheme}://127.0.0.1:${client}`;
-    return new EtcdMember(path, url, join(folder, String(i)), [
-      ...["--name", `m${i}`, "--log-level", "error"],
+    const [program, ...before] = [...(options.within ?? []), path];
+    return new EtcdMember(program!, url, join(folder, String(i)), [
+      ...before,
+      ...["--name", `m${i}`, "--data-dir", join(folder, String(i)), "--log-level", "error"],
       ...["--listen-client-urls", url, "--advertise-client-urls", url],
       ...["--listen-peer-urls", peerUrl(i), "--initial-advertise-peer-urls", peerUrl(i)],
       ...["--initial-cluster", initial, "--initial-cluster-state", "new"],
