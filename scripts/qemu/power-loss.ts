@@ -14,14 +14,18 @@ import { existsSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { planFor } from "#appliance/data-file-system.ts";
+import { decodeMarker, markerBytes, markerOffset } from "#appliance/data-marker.ts";
+import type { DataPlan } from "#appliance/data-plan.ts";
 import { messageOf } from "#base/errors.ts";
+import { readAt } from "#platform/block-devices.ts";
 import { run } from "#scripts/run-command.ts";
 import { main, seconds, UserError } from "#scripts/stages.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { bootHoldsSecret, checkImage, fileVersions } from "./power-loss-check.ts";
 import { openReader, Replayer, type Window } from "./power-loss-disk.ts";
 import { type CrashPlan, planCrash, planOf } from "./power-loss-images.ts";
-import { type LogEntry, parseLog, type ReadAt } from "./power-loss-log.ts";
+import { type LogEntry, parseLog, type ReadAt, sectorBytes } from "./power-loss-log.ts";
 import { Machine, machineDiskBytes, machineFlow, recordInMachine } from "./power-loss-machine.ts";
 import { HostServer, type Recording, recordOnHost } from "./power-loss-record.ts";
 import { type Expectation, judgeObjects, readObjects, seenRevisionAt } from "./power-loss-workload.ts";
@@ -131,11 +135,13 @@ async function collectVersions(run: Run): Promise<Map<string, ReadonlySet<string
   return versions;
 }
 
-async function check(run: Run, replayer: Replayer, plan: CrashPlan) {
+async function check(run: Run, replayer: Replayer, plan: CrashPlan, markers?: Replayer) {
   const image = join(run.scratch, "image.img");
   await replayer.make(plan, image);
   const { recording } = run;
-  return checkImage({
+  // Before anything is repaired.
+  const decision = markers && (await decisionFor(run, markers, plan, image));
+  const result = await checkImage({
     image,
     folder: join(run.scratch, "files"),
     expected: expectationAt(run, plan.cut),
@@ -144,6 +150,22 @@ async function check(run: Run, replayer: Replayer, plan: CrashPlan) {
     files: run.versions,
     ...(recording.boot ? { secret: recording.boot.secret } : {}),
   });
+  return { ...result, decision };
+}
+
+/** What a device would do with its data partition after this cut. */
+async function decisionFor(run: Run, markers: Replayer, plan: CrashPlan, image: string): Promise<DataPlan["kind"]> {
+  const file = join(run.scratch, "marker.img");
+  await markers.make(plan, file);
+  const marker = decodeMarker(await readAt(file, 0, markerBytes));
+  const bytes = run.recording.window.sectorCount * sectorBytes;
+  return (await planFor({ path: image, bytes }, marker)).kind;
+}
+
+/** A used partition is never formatted; one that was not may be, and is never left alone. */
+function judgeDecision(decision: DataPlan["kind"] | undefined, isFormatted: boolean): string[] {
+  if (decision === "refuse") return ["the device would refuse its data partition"];
+  return decision === "format" && isFormatted ? ["the device would format its data partition"] : [];
 }
 
 /** The boot partition of the same cut: what a person put there is there still, if it is not on the data partition yet. */
@@ -162,18 +184,25 @@ async function checkAll(run: Run, plans: readonly Numbered[]): Promise<Numbered[
   const replayer = await replayerOf(run);
   const { boot } = run.recording;
   const bootReplayer = boot && (await replayerOf(run, boot.window, "boot-work"));
+  // A recording of the host has no disk around its partition.
+  const markerWindow = { firstSector: markerOffset / sectorBytes, sectorCount: 1 };
+  const markers = boot && (await replayerOf(run, markerWindow, "marker-work"));
+  const decisions = new Map<string, number>();
   const startedMs = performance.now();
   const sums = { withLoss: 0, lostWrites: 0, onBoot: 0 };
   const kinds = new Map<string, number>();
   for (const [index, { number, plan }] of plans.entries()) {
-    const result = await check(run, replayer, plan);
+    const result = await check(run, replayer, plan, markers);
     const lost = result.holdsSecret || !bootReplayer ? [] : await checkBoot(run, bootReplayer, plan);
     if (bootReplayer && !result.holdsSecret && lost.length === 0) sums.onBoot++;
     if (result.usedBackup && plan.cut >= run.recording.formattedAt) torn.push({ number, plan });
     if (plan.lostWrites > 0) sums.withLoss++;
     sums.lostWrites += plan.lostWrites;
     kinds.set(plan.kind, (kinds.get(plan.kind) ?? 0) + 1);
-    const problems = [...result.problems, ...lost];
+    const decided =
+      result.decision === undefined ? [] : judgeDecision(result.decision, plan.cut >= run.recording.formattedAt);
+    if (result.decision) decisions.set(result.decision, (decisions.get(result.decision) ?? 0) + 1);
+    const problems = [...result.problems, ...lost, ...decided];
     judge(problems, `image ${number}, ${describe(plan)}`);
     if (problems.length > 0) await keep(run, replayer, plan, `image-${number}`);
     if ((index + 1) % 100 === 0 || index + 1 === plans.length) {
@@ -185,10 +214,12 @@ async function checkAll(run: Run, plans: readonly Numbered[]): Promise<Numbered[
   }
   replayer.close();
   bootReplayer?.close();
+  markers?.close();
   if (plans.length === 0) return torn;
   console.log(`fates: ${[...kinds].map(([kind, n]) => `${n} ${kind}`).join(", ")}`);
   console.log(`${sums.withLoss} images lack writes, ${sums.lostWrites} in all`);
   if (boot) console.log(`${sums.onBoot} images have ${boot.name} on the boot partition still, the others on data`);
+  if (markers) console.log(`the device would: ${[...decisions].map(([kind, n]) => `${kind} ${n}`).join(", ")}`);
   if (torn.length > 0) console.log(`${torn.length} images have a torn superblock, which e2fsck took from a backup`);
   return torn;
 }

@@ -6,7 +6,7 @@ import type { Logger } from "#base/log.ts";
 import { readAt, writeAt } from "#platform/block-devices.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { type DataMarker, decodeMarker, encodeMarker, markerBytes, markerOffset } from "./data-marker.ts";
-import { planData } from "./data-plan.ts";
+import { type DataPlan, planData } from "./data-plan.ts";
 import {
   type Backup,
   backupPlaces,
@@ -49,12 +49,7 @@ export const writeMarker = (diskPath: string, marker: Parameters<typeof encodeMa
 export async function prepareFileSystem(target: DataTarget, deps: DataDeps, notes: string[]): Promise<void> {
   const { path, diskPath } = target;
   const marker = await readMarker(diskPath);
-  const primary = await readPrimary(path);
-  const plan = planData({
-    ...{ marker, primary, partitionBytes: target.bytes },
-    backups: primary ? [] : await readBackups(target),
-    isBlank: primary === undefined && (await isBlank(path)),
-  });
+  const plan = await planFor(target, marker);
   if (plan.kind === "refuse") throw new AppError("APPLIANCE_DATA", plan.why);
   if (plan.kind === "format") {
     deps.log.info("formatting the data partition", { device: path, marker: marker.kind });
@@ -69,6 +64,17 @@ export async function prepareFileSystem(target: DataTarget, deps: DataDeps, note
     deps.log.warn("marking the data partition as formatted", { marker: marker.kind });
     await writeMarker(diskPath, { kind: "formatted", uuid: now.uuid });
   }
+}
+
+/** What has to be done with it. Only reads. */
+export async function planFor(target: Pick<DataTarget, "path" | "bytes">, marker: DataMarker): Promise<DataPlan> {
+  const { path, bytes } = target;
+  const primary = await readPrimary(path);
+  return planData({
+    ...{ marker, primary, partitionBytes: bytes },
+    backups: primary ? [] : await readBackups(target),
+    isBlank: primary === undefined && (await isBlank(path)),
+  });
 }
 
 /** Bytes by which the file system is smaller than its partition; also those of an extension that was cut. */
@@ -121,7 +127,7 @@ export async function checkFileSystem(path: string, deps: DataDeps, notes: strin
 const readPrimary = async (path: string): Promise<Superblock | undefined> =>
   parseSuperblock(await readAt(path, primaryOffset, superblockBytes));
 
-async function readBackups({ path, bytes }: DataTarget): Promise<Backup[]> {
+async function readBackups({ path, bytes }: Pick<DataTarget, "path" | "bytes">): Promise<Backup[]> {
   const backups: Backup[] = [];
   for (const { offset, ...place } of backupPlaces(bytes)) {
     const found = await readAt(path, offset, superblockBytes);
