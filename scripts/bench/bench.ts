@@ -4,11 +4,13 @@ import { main, UserError } from "#scripts/stages.ts";
 import { datastore } from "./datastore.ts";
 import { footprint } from "./footprint.ts";
 import { image } from "./image.ts";
+import { log } from "./log.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   datastore,
   footprint,
   image,
+  log,
 };
 
 await main(async () => {
