@@ -10,7 +10,7 @@ import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/c
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
 import { createNodeAgent } from "#node/agent.ts";
-import { type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
+import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { assetFolder } from "#platform/assets.ts";
@@ -48,7 +48,12 @@ function containerdOptions(config: ServerConfig): ContainerdOptions {
 const cniConfDirOf = (config: ServerConfig): string => `${config.agentDir}/etc/cni/net.d`;
 const ipamDirOf = (config: ServerConfig): string => `${config.runDir}/cni`;
 
-export function nodeServices(context: ServerContext): Service[] {
+/** What takes longest to start, before everything else; its process belongs to `nodeServices`. */
+export function beginNode(config: ServerConfig, log: ServerContext["log"]): Promise<number | undefined> {
+  return beginContainerd(containerdOptions(config), log.child({ part: "node" }));
+}
+
+export function nodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
   const { config, clock, random, log, metrics, api, client, informers, events, pki } = context;
   const commands = systemCommands;
   const agent = createNodeAgent(
@@ -59,7 +64,7 @@ export function nodeServices(context: ServerContext): Service[] {
       podCidr: podCidrOf(config),
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
-      containerd: containerdOptions(config),
+      containerd: { ...containerdOptions(config), begun },
       labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
       ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
       port: nodeApiPort,

@@ -26,7 +26,7 @@ import { ensureTokens } from "#supervisor/tokens.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
-import { nodeServices } from "./node.ts";
+import { beginNode, nodeServices } from "./node.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -74,6 +74,7 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
   const metrics = new Metrics();
   const damages: DamageReport[] = [];
+  const begun = config.disableAgent ? undefined : beginNode(config, log);
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
@@ -81,8 +82,11 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(context, onNode);
-    await runAll(services(context, datastore, onApiReady), { clock: systemClock, log, stopTimeoutMs }, signal, () =>
-      log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
+    await runAll(
+      services(context, datastore, begun, onApiReady),
+      { clock: systemClock, log, stopTimeoutMs },
+      signal,
+      () => log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
     );
     return 0;
   } finally {
@@ -123,7 +127,12 @@ function watchNode(context: ServerContext, onNode: NonNullable<ServerHost["onNod
   informers.informer(nodes).addHandler({ add: look, update: look });
 }
 
-function services(context: ServerContext, datastore: OpenedDatastore, onApiReady: () => void = () => {}): Service[] {
+function services(
+  context: ServerContext,
+  datastore: OpenedDatastore,
+  begun: Promise<number | undefined> | undefined,
+  onApiReady: () => void = () => {},
+): Service[] {
   const { config, clock, random, log, metrics, pki, api, client, informers, events } = context;
   const alive = (service: Service) => restarting(service, { clock, log, ...restartPause });
   const bootstrapper = api.bootstrapper(
@@ -169,7 +178,7 @@ function services(context: ServerContext, datastore: OpenedDatastore, onApiReady
       clock,
       log: log.child({ part: "datastore" }),
     }).map(alive),
-    ...(config.disableAgent ? [] : nodeServices(context).map(alive)),
+    ...(begun ? nodeServices(context, begun).map(alive) : []),
   ];
 }
 

@@ -33,6 +33,8 @@ export interface ContainerdOptions {
   readonly snapshotter?: string;
   /** Registry hosts files; default `<configDir>/certs.d`. */
   readonly certsDir?: string;
+  /** Process that `beginContainerd` started for this run: it is young and may take its time to answer. */
+  readonly begun?: Promise<number | undefined>;
 }
 
 export interface ContainerdDeps {
@@ -60,10 +62,7 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
   return {
     name: "containerd",
     async run(signal, ready) {
-      for (const folder of [options.root, options.state, options.configDir, options.cniConfDir]) {
-        await makeFolder(folder, 0o711);
-      }
-      await writeFileDurable(configPathOf(options), await containerdConfig(options), 0o600);
+      await prepare(options);
       let pid = (await adopt(options, deps, signal)) ?? (await start(options));
       await waitUntilAnswers(pid, options, clock, signal);
       ready();
@@ -81,6 +80,31 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
       }
     },
   };
+}
+
+/**
+ * Starts containerd where none runs, before whoever keeps it: it takes seconds in which the API server can start. Fails
+ * silently, because the service does it all again and tells. The new process, for `ContainerdOptions.begun`.
+ */
+export async function beginContainerd(options: ContainerdOptions, log: Logger): Promise<number | undefined> {
+  try {
+    if ((await livePids(options)).length > 0) return undefined;
+    await prepare(options);
+    return await start(options);
+  } catch (error) {
+    log.debug("containerd cannot be started early", { error: messageOf(error) });
+    return undefined;
+  }
+}
+
+async function prepare(options: ContainerdOptions): Promise<void> {
+  for (const folder of [options.root, options.state, options.configDir, options.cniConfDir]) {
+    await makeFolder(folder, 0o711);
+  }
+  const path = configPathOf(options);
+  const text = await containerdConfig(options);
+  // Most starts change nothing, and a write is a flush.
+  if ((await readFileIfExists(path))?.toString("utf8") !== text) await writeFileDurable(path, text, 0o600);
 }
 
 const configPathOf = (options: ContainerdOptions): string => `${options.configDir}/config.toml`;
@@ -136,12 +160,15 @@ async function adopt(
   { clock, log }: ContainerdDeps,
   signal: AbortSignal,
 ): Promise<number | undefined> {
+  // Not before its program is the one that runs, or two would be started.
+  await options.begun;
   const pids = await livePids(options);
   const [pid] = pids;
   if (pid === undefined) return undefined;
   try {
-    await waitUntilAnswers(pid, options, clock, signal, adoptTimeoutMs);
-    log.info("adopted running containerd", { pid });
+    const isYoung = pid === (await options.begun);
+    await waitUntilAnswers(pid, options, clock, signal, isYoung ? startTimeoutMs : adoptTimeoutMs);
+    if (!isYoung) log.info("adopted running containerd", { pid });
     // Others only wait for the database of the first.
     for (const other of pids.slice(1)) signalProcess(other, "SIGKILL");
     return pid;
