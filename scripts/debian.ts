@@ -42,6 +42,11 @@ export class PackageGoneError extends Error {
   }
 }
 
+/** No index could be had from the mirror, so that nothing is known about what it holds. */
+export class MirrorError extends Error {
+  override readonly name = "MirrorError";
+}
+
 const run = promisify(execFile);
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const archiveTimeoutMs = 10 * 60_000;
@@ -217,13 +222,7 @@ export async function resolveDebianClosure(
 ): Promise<DebianPackage[]> {
   const folder = options.folder ?? join(process.cwd(), "build", "debian");
   const apt = await privateApt({ arch }, folder, options);
-  await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs }).catch((error: { stderr?: string }) => {
-    // A mirror in the middle of a sync serves an area whose hash is wrong. The suite itself is enough to go on, but the
-    // user must know that updates may be missing.
-    const failed = [...(error.stderr ?? "").matchAll(/^E: Failed to fetch (\S+)/gm)].map((m) => m[1]!);
-    if (failed.length === 0 || failed.some((url) => url.includes(`/dists/${versions.debianSuite}/main/`))) throw error;
-    console.warn(`warning: resolving without ${failed.join(", ")}: apt rejected what the mirror sent`);
-  });
+  await updateIndex(apt);
   const large = { maxBuffer: 64 * 1024 * 1024, timeout: archiveTimeoutMs };
   const install = [...apt, "install", "-y", "--no-install-recommends", "--print-uris", ...names];
   const { stdout } = await run("apt-get", install, large);
@@ -267,16 +266,14 @@ export async function fetchDebianPackages(
     const specs = missing.map((p) => `${p.name}=${p.version}`);
     const download = (list: readonly string[]) =>
       run("apt-get", [...apt, "download", ...list], { cwd: workFolder, timeout: archiveTimeoutMs });
-    await download(specs)
-      .catch(async () => {
-        await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs });
-        await download(specs);
-      })
-      .catch(async (error: unknown) => {
+    await download(specs).catch(async () => {
+      await updateIndex(apt);
+      await download(specs).catch(async (error: unknown) => {
         const known = await Promise.all(specs.map((spec) => isInIndex(apt, spec)));
         const gone = missing.filter((_, i) => !known[i]);
         throw gone.length > 0 ? new PackageGoneError(gone) : error;
       });
+    });
     for (const p of missing) {
       const path = join(workFolder, `${p.name}_${p.version.replaceAll(":", "%3a")}_${p.arch}.deb`);
       const hash = await hashOf(path);
@@ -287,6 +284,26 @@ export async function fetchDebianPackages(
     await fs.rm(workFolder, { recursive: true, force: true });
   }
   return files;
+}
+
+/**
+ * A mirror in the middle of a sync serves an area whose hash is wrong. The suite itself is enough to go on, but the user
+ * must know that updates may be missing.
+ */
+async function updateIndex(apt: readonly string[]): Promise<void> {
+  // Without a network apt only warns, and ends as if all were well.
+  const { stderr, error } = await run("apt-get", [...apt, "update"], { timeout: archiveTimeoutMs }).then(
+    (result) => ({ stderr: result.stderr, error: undefined }),
+    (e: Error & { stderr?: string }) => ({ stderr: e.stderr ?? "", error: e }),
+  );
+  const failed = [...new Set([...stderr.matchAll(/^[EW]: Failed to fetch (\S+)/gm)].map((m) => m[1]!))];
+  if (failed.some((url) => url.includes(`/dists/${versions.debianSuite}/`)) || (error && failed.length === 0)) {
+    const why = stderr.trim().split("\n")[0] || String(error);
+    throw new MirrorError(`the Debian mirror cannot be read: ${why}; MOTE_DEBIAN_MIRROR names another`, {
+      cause: error,
+    });
+  }
+  if (failed.length > 0) console.warn(`warning: going on without ${failed.join(", ")}: apt could not use what it got`);
 }
 
 async function isInIndex(apt: readonly string[], spec: string): Promise<boolean> {

@@ -7,7 +7,7 @@ import { parseArgs } from "node:util";
 import { buildStages } from "#scripts/build/build.ts";
 import { distFolder } from "#scripts/build/bundle.ts";
 import { buildImages } from "#scripts/build/images.ts";
-import { PackageGoneError } from "#scripts/debian.ts";
+import { MirrorError, PackageGoneError } from "#scripts/debian.ts";
 import { main, runStages, type Stage, seconds, UserError } from "#scripts/stages.ts";
 import { type BuiltDisk, buildDisk } from "./disk.ts";
 import { buildInitramfs } from "./initramfs.ts";
@@ -40,7 +40,7 @@ export function imageStages(target: Target, options: ImageOptions): Stage[] {
     {
       name: "host tools",
       run: async () => {
-        tools = await prepareTools();
+        tools = await explainGone(prepareTools());
       },
     },
     {
@@ -108,7 +108,7 @@ async function squash(target: Target, tools: Tools, output: string, level: numbe
 
 async function explainGone<T>(work: Promise<T>): Promise<T> {
   return work.catch((error: unknown) => {
-    if (error instanceof PackageGoneError) throw new UserError(error.message);
+    if (error instanceof PackageGoneError || error instanceof MirrorError) throw new UserError(error.message);
     throw error;
   });
 }
