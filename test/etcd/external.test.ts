@@ -18,6 +18,7 @@ import { createEtcdCluster, type EtcdCluster } from "./etcd-process.ts";
 import { etcdPath, startMote } from "./peers.ts";
 
 const path = await etcdPath();
+const isLong = process.env["MOTE_ETCD_LONG"] !== undefined;
 const cleaning: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
   for (const clean of cleaning.splice(0).reverse()) await clean();
@@ -190,6 +191,22 @@ describe.skipIf(!path)("an external etcd", () => {
     expect(difference(seen.lines, truth)).toBe(undefined);
     const told = new Set(truth.map((l) => l.split(/[ =]/)[2]));
     expect([...writing.acknowledged.keys()].filter((key) => !told.has(key))).toEqual([]);
+  });
+
+  // Waits for deadlines: half a minute, and nothing to see.
+  test.skipIf(!isLong)("of three members finds one hanging, and uses another", { timeout: 120_000 }, async () => {
+    const { endpoint, members } = await cluster(3);
+    for (const member of members) member.start();
+    const backend = await open({ endpoint });
+    const first = backend.revision() + 1;
+    const seen = watch(backend, "/w/", first);
+    await put(backend, "/w/a", "1");
+    await members[0]!.signal("SIGSTOP");
+    await expect(put(backend, "/w/a", "2")).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_UNAVAILABLE"));
+    await put(backend, "/w/a", "3");
+    await until("the watch", () => seen.lines.at(-1)?.endsWith("/w/a=3") ?? false, 60_000);
+    await members[0]!.signal("SIGCONT");
+    expect(difference(seen.lines, (await historyOf(endpoint, first)).slice(0, seen.lines.length))).toBe(undefined);
   });
 
   test("that has lost its data ends every watch, and goes on", { timeout: 30_000 }, async () => {
