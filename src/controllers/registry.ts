@@ -9,6 +9,7 @@ import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createCronJobController } from "./workloads/cronjob/controller.ts";
 import { createDaemonSetController } from "./workloads/daemonset/controller.ts";
 import { createDeploymentController } from "./workloads/deployment/controller.ts";
 import { createJobController, createTtlAfterFinishedController } from "./workloads/job/controller.ts";
@@ -35,6 +36,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createDaemonSetController(deps),
     createStatefulSetController(deps),
     createJobController(deps),
+    createCronJobController(deps),
     createTtlAfterFinishedController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),

@@ -1,5 +1,7 @@
 // The kinds that make pods. Upstream: pkg/apis/apps/validation, pkg/apis/batch/validation, pkg/apis/policy/validation,
 // pkg/apis/autoscaling/validation.
+
+import { cronProblem } from "../cron.ts";
 import type { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet } from "../gen/apps-v1.ts";
 import type { HorizontalPodAutoscaler } from "../gen/autoscaling-v2.ts";
 import type { CronJob, Job, JobSpec } from "../gen/batch-v1.ts";
@@ -19,7 +21,6 @@ import {
   selectorIsEmpty,
   unchanged,
 } from "./checks.ts";
-import { cronProblem } from "./cron-form.ts";
 import { goMap, goSelector, invalidGo, notSupportedInOrder } from "./go-syntax.ts";
 import { validatePodTemplate } from "./pod.ts";
 
