@@ -183,8 +183,10 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
   for (const problem of configuration.problems) say(`error ${problem}`);
   const { machine: wanted } = configuration;
   if (!wanted.watchdog && watchdog) {
-    watchdog.stop();
-    watchdog.device.disarm();
+    if (watchdog.device.canDisarm) {
+      watchdog.stop();
+      watchdog.device.disarm();
+    } else configuration.notes.push("this board's watchdog cannot be switched off; it goes on");
   }
   const hostname = wanted.hostname ?? identity.hostname;
   const nodeName = await keptNodeName(dataDir, hostname);

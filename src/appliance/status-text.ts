@@ -2,7 +2,7 @@
 // for Windows, always the same size, so that rewriting it changes nothing in the file system but the file's own sector.
 // No times and no secrets: the text changes only when something has happened. Pure.
 
-export type Phase = "starting" | "ready" | "waiting" | "error" | "stopped";
+export type Phase = "starting" | "ready" | "waiting" | "error";
 
 export interface StatusFacts {
   readonly phase: Phase;
@@ -28,7 +28,6 @@ const headlines: Readonly<Record<Phase, string>> = {
   ready: "The device is ready.",
   waiting: "The device is up, but not ready yet.",
   error: "The device cannot work as asked.",
-  stopped: "The device was switched off in order.",
 };
 
 export function renderStatus(facts: StatusFacts): string {

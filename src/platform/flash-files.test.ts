@@ -1,4 +1,4 @@
-import { linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { overwriteAndRemove, overwriteInPlace } from "./flash-files.ts";
 import { rotatingFile } from "./rotating-file.ts";
@@ -52,4 +52,11 @@ test("a watchdog is fed and told to stop; none is no failure", async () => {
   watchdog.feed();
   watchdog.disarm();
   expect(readFileSync(`${folder}/watchdog0`, "utf8")).toBe("..V");
+  mkdirSync(`${folder}/class/watchdog/watchdog0`, { recursive: true });
+  writeFileSync(`${folder}/class/watchdog/watchdog0/timeout`, "60\n");
+  writeFileSync(`${folder}/class/watchdog/watchdog0/nowayout`, "1\n");
+  expect([watchdog.canDisarm, await openWatchdog(`${folder}/watchdog0`, folder)]).toMatchObject([
+    true,
+    { timeoutS: 60, canDisarm: false },
+  ]);
 });

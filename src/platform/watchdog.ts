@@ -7,8 +7,10 @@ import { hasCode } from "#base/errors.ts";
 
 export interface Watchdog {
   readonly timeoutS: number;
+  /** False: it goes on until the power is cut (`nowayout`), so it must be fed for ever. */
+  readonly canDisarm: boolean;
   feed(): void;
-  /** Stops the countdown where the hardware allows it. */
+  /** Stops the countdown. */
   disarm(): void;
 }
 
@@ -24,9 +26,14 @@ export async function openWatchdog(path = "/dev/watchdog0", sysfs = "/sys"): Pro
     if (hasCode(error, "ENOENT") || hasCode(error, "EBUSY") || hasCode(error, "ENODEV")) return undefined;
     throw error;
   }
-  const told = await readFile(`${sysfs}/class/watchdog/${basename(path)}/timeout`, "utf8").catch(() => "");
+  const told = (name: string) =>
+    readFile(`${sysfs}/class/watchdog/${basename(path)}/${name}`, "utf8").then(
+      (text) => text.trim(),
+      () => "",
+    );
   return {
-    timeoutS: Number(told.trim()) || defaultTimeoutS,
+    timeoutS: Number(await told("timeout")) || defaultTimeoutS,
+    canDisarm: (await told("nowayout")) !== "1",
     feed: () => void writeSync(fd, "."),
     disarm() {
       writeSync(fd, "V");
