@@ -1,12 +1,14 @@
 // Brings the images that ship with mote into containerd, so that a node without a registry can start pods.
 // Invariant: after it, every shipped reference names exactly the shipped digest; what is already right is not touched,
-// so a restart costs one `ctr images ls`. Imported images carry containerd's pinned label, which keeps image garbage
+// so a restart costs one question. `ctr` only imports: it is 27 MB to read, seconds on a small board. Imported images carry containerd's pinned label, which keeps image garbage
 // collection away from them (known from containerd 1.7 on; older ones ignore it, and mote's own collector asks here).
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { listFolder } from "#platform/files.ts";
+import { createGrpcClient } from "#platform/grpc-client.ts";
 import { openForReading } from "#platform/open-file.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
+import { createWireCodec } from "#wire/protobuf.ts";
 
 export interface EnsureImagesOptions {
   readonly containerdSocket: string;
@@ -21,6 +23,19 @@ export interface EnsureImagesOptions {
 export interface EnsureImagesDeps {
   readonly commands: Commands;
   readonly log: Logger;
+  /** Default: containerd's image service. */
+  readonly store?: ImageStore;
+}
+
+/** What is asked of containerd itself. */
+export interface ImageStore {
+  /**
+   * Reference to digest. Images without the label are left out: a kill between import and label must not leave one
+   * unprotected for good.
+   */
+  pinned(): Promise<ReadonlyMap<string, string>>;
+  pin(reference: string): Promise<void>;
+  close(): void;
 }
 
 export interface ShippedImage {
@@ -33,7 +48,32 @@ export interface ShippedImage {
 
 /** The containerd namespace that the CRI plugin works in. */
 const namespace = "k8s.io";
-const pinnedLabel = "io.cri-containerd.pinned=pinned";
+const pinnedLabel = "io.cri-containerd.pinned";
+const questionMs = 20_000;
+/** Of containerd.services.images.v1, as far as it is used. */
+const imagesService = "/containerd.services.images.v1.Images";
+const imagesTable = `ListRequest
+ filters 1 []string
+ListResponse
+ images 1 []Image
+Image
+ name 1 string
+ labels 2 {}string
+ target 3 Descriptor
+Descriptor
+ mediaType 1 string
+ digest 2 string
+UpdateRequest
+ image 1 Image
+ updateMask 2 FieldMask
+FieldMask
+ paths 1 []string
+`;
+interface ListedImage {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly target?: { readonly digest: string };
+}
 /** Unpacking on a slow card; a healthy board needs seconds. */
 const importTimeoutMs = 5 * 60_000;
 /** index.json is the first entry and a few hundred bytes. */
@@ -51,33 +91,48 @@ export async function ensureImages(options: EnsureImagesOptions, deps: EnsureIma
       folder: options.folder,
     });
   }
-  const present = parseImageList(await ctr(["images", "ls"]));
-  const shipped: ShippedImage[] = [];
-  for (const name of names.sort()) {
-    const path = `${options.folder}/${name}`;
-    const { reference, digest } = await readArchiveIndex(path);
-    const imported = present.get(reference) !== digest;
-    if (imported) {
-      await ctr(["images", "import", path], importTimeoutMs);
-      await ctr(["images", "label", reference, pinnedLabel]);
-      deps.log.info("image imported", { reference, digest });
+  const store = deps.store ?? containerdStore(options.containerdSocket);
+  try {
+    const present = await store.pinned();
+    const shipped: ShippedImage[] = [];
+    for (const name of names.sort()) {
+      const path = `${options.folder}/${name}`;
+      const { reference, digest } = await readArchiveIndex(path);
+      const imported = present.get(reference) !== digest;
+      if (imported) {
+        await ctr(["images", "import", path], importTimeoutMs);
+        await store.pin(reference);
+        deps.log.info("image imported", { reference, digest });
+      }
+      shipped.push({ reference, digest, path, imported });
     }
-    shipped.push({ reference, digest, path, imported });
+    return shipped;
+  } finally {
+    store.close();
   }
-  return shipped;
 }
 
-/**
- * Reference to digest, from the table of `ctr images ls` (REF TYPE DIGEST SIZE PLATFORMS LABELS). Images without the
- * label are left out: a kill between import and label must not leave one unprotected for good.
- */
-export function parseImageList(table: string): Map<string, string> {
-  const images = new Map<string, string>();
-  for (const line of table.split("\n").slice(1)) {
-    const [reference, , digest] = line.split(/\s+/);
-    if (reference && digest?.startsWith("sha256:") && line.includes(pinnedLabel)) images.set(reference, digest);
-  }
-  return images;
+function containerdStore(socketPath: string): ImageStore {
+  const codec = createWireCodec(imagesTable);
+  const grpc = createGrpcClient({ target: { socketPath }, headers: { "containerd-namespace": namespace } });
+  const call = (method: string, bytes: Uint8Array) =>
+    grpc.unary(`${imagesService}/${method}`, bytes, { timeoutMs: questionMs });
+  return {
+    async pinned() {
+      const bytes = await call("List", codec.encode("ListRequest", {}));
+      const { images } = codec.decode<{ readonly images: readonly ListedImage[] }>("ListResponse", bytes);
+      const ours = images.filter((image) => image.labels[pinnedLabel] === "pinned" && image.target);
+      return new Map(ours.map((image) => [image.name, image.target!.digest]));
+    },
+    async pin(reference) {
+      const request = {
+        image: { name: reference, labels: { [pinnedLabel]: "pinned" } },
+        updateMask: { paths: [`labels.${pinnedLabel}`] },
+      };
+      await call("Update", codec.encode("UpdateRequest", request));
+    },
+    close: () => grpc.close(),
+  };
 }
 
 /** What an archive of ours holds, from its first entry; reads a block or two, whatever the size of the archive. */
