@@ -101,6 +101,21 @@ const steps: readonly Step[] = [
     },
   },
   {
+    name: "limits hold: cgroup v2 has them, a pod that takes too much is killed",
+    run: async ({ device }) => {
+      await device.kubectl(["apply", "-f", "-"], { input: greedyPod });
+      const reason = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
+      await device.until(["get", "pod", "greedy", "-o", reason], (text) => text !== "", timeouts.cluster);
+      const said = await device.kubectl(["get", "pod", "greedy", "-o", reason]);
+      must(said.output === "OOMKilled", `the pod ended by ${said.output}`);
+      const { output } = await device.kubectl(["logs", "greedy"]);
+      must(/^25000 100000$/m.test(output), `cpu.max is ${output.trim()}`);
+      must(new RegExp(`^${32 * 1024 ** 2}$`, "m").test(output), `memory.max is ${output.trim()}`);
+      await device.kubectl(["delete", "pod", "greedy", "--wait=false"]);
+      return "cpu.max 25000 100000, OOMKilled above 32 MiB";
+    },
+  },
+  {
     name: "restarts itself in order and keeps the cluster",
     isLong: true,
     run: async (test) => {
@@ -140,6 +155,21 @@ const steps: readonly Step[] = [
     },
   },
 ];
+
+const greedyPod = `
+apiVersion: v1
+kind: Pod
+metadata: { name: greedy }
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: mote.local/busybox:1
+      # dd takes its whole block at once.
+      command: ["sh", "-c", "cd /sys/fs/cgroup; cat cpu.max memory.max; exec dd if=/dev/zero of=/dev/null bs=100M count=1"]
+      resources: { limits: { cpu: 250m, memory: 32Mi } }
+`;
 
 /** Runs the steps in order; after one that fails the others make no sense. */
 export async function testFlow(flow: Flow, options: { readonly isShort?: boolean } = {}): Promise<Counts> {
