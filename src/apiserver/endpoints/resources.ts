@@ -301,8 +301,10 @@ export class ResourceEndpoints {
       const owned = tracking.update(subresource.shape, info.subresource, scale, incoming, manager);
       next = withParentEntries(served.info, next, owned);
     } else {
-      if (info.subresource === "status") next = statusUpdateOf(served.info, live, next);
+      const isStatus = info.subresource === "status";
+      if (isStatus) next = statusUpdateOf(served.info, live, next);
       next = tracking.update(served.info, info.subresource, live, next, manager);
+      if (isStatus) return toStorage(served.info, cloneStatus(next));
     }
     return toStorage(served.info, cloneForWrite(next));
   }
@@ -556,8 +558,19 @@ function matchName(object: UnknownObject, name: string): void {
     throw badRequest(`the name of the object (${given}) does not match the name on the URL (${name})`);
 }
 
-/** A body may be used again after a conflict; the registry changes what it is given. */
-const cloneForWrite = (object: UnknownObject): UnknownObject => cloneJson(object) as UnknownObject;
+/** A body may be used again after a conflict; the registry changes what it is given, but never who owns what. */
+function cloneForWrite(object: UnknownObject): UnknownObject {
+  const { managedFields, ...metadata } = object.metadata ?? {};
+  const clone = cloneJson({ ...object, metadata }) as UnknownObject;
+  if (managedFields) clone.metadata.managedFields = managedFields;
+  return clone;
+}
+
+/** For writes of status, which are most of all writes: nothing behind changes what is not theirs to change. */
+function cloneStatus(object: UnknownObject): UnknownObject {
+  const { metadata, status } = object;
+  return { ...object, ...cloneForWrite({ metadata, ...(status === undefined ? {} : { status }) }) };
+}
 
 export function parseRevision(value: string | null): number {
   if (value === null || value === "") return 0;

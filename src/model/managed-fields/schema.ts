@@ -18,13 +18,13 @@ export interface MapSchema {
   readonly fields: ReadonlyMap<string, FieldSchema>;
   /** Of members that are not declared; undefined where there may be none. */
   readonly element: Schema | undefined;
-  /** Declared members with `isValue`, by name. */
+  /** Declared members with `absent`, by name. */
   readonly values: readonly string[];
 }
 export interface FieldSchema {
   readonly schema: Schema;
-  /** A struct that is there even where it is left out: owning it says nothing. */
-  readonly isValue: boolean;
+  /** What is there, empty, even where the member is left out: being there is nothing to own then. */
+  readonly absent: object | undefined;
   /** What a key that is left out counts as; undefined: it may not be left out. */
   readonly default: unknown;
 }
@@ -80,7 +80,7 @@ export function createBuiltInSchemas(facts: Facts): BuiltInSchemas {
       },
       element: undefined,
       get values() {
-        values ??= [...this.fields].filter(([, field]) => field.isValue).map(([name]) => name);
+        values ??= [...this.fields].filter(([, field]) => field.absent).map(([name]) => name);
         return values;
       },
     };
@@ -91,13 +91,12 @@ export function createBuiltInSchemas(facts: Facts): BuiltInSchemas {
     const out = new Map<string, FieldSchema>();
     if (message.isKind) {
       for (const name of ["apiVersion", "kind"]) {
-        out.set(name, { schema: { kind: "scalar", scalar: "string" }, isValue: false, default: undefined });
+        out.set(name, { schema: { kind: "scalar", scalar: "string" }, absent: undefined, default: undefined });
       }
     }
     for (const [name, field] of message.members) {
       const schema = schemaOf(field);
-      const isValue = schema.kind === "map" && field.isMessage && !field.repeated && !field.map && !field.pointer;
-      out.set(name, { schema, isValue, default: field.default ?? zeroOf(field, schema) });
+      out.set(name, { schema, absent: absentOf(field, schema), default: field.default ?? zeroOf(field, schema) });
     }
     return out;
   };
@@ -124,6 +123,16 @@ function listType(field: FieldFacts, element: Schema): Pick<ListSchema, "type" |
     if (element.kind === "scalar") return { type: "set", keys: [] };
   }
   return { type: "atomic", keys: [] };
+}
+
+const emptyMap = Object.freeze({});
+const emptyList = Object.freeze([]);
+
+/** Structs that are no pointers are always there in Go, lists and maps where they are always written. */
+function absentOf(field: FieldFacts, schema: Schema): object | undefined {
+  if (field.pointer || schema.kind === "scalar" || schema.kind === "deduced") return undefined;
+  if (schema.kind === "list") return field.omitEmpty ? undefined : emptyList;
+  return field.map && field.omitEmpty ? undefined : emptyMap;
 }
 
 /** What Go has where a member that it always writes was left out. */

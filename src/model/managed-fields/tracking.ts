@@ -122,12 +122,11 @@ function updateManagers(
   write: Write,
 ): void {
   const differences = new DifferencesByVersion(target, live, next);
-  const own = differences.own;
-  takeOver(managers, differences, undefined, true);
-  const taken = difference(own.changed, stripped);
+  const info = managerInfo(write.manager, "Update", target);
+  const id = managerId(info);
+  takeOver(managers, differences, { id, losesRemoved: true }, true);
+  const taken = difference(differences.own.changed, stripped);
   if (!isEmptySet(taken)) {
-    const info = managerInfo(write.manager, "Update", target);
-    const id = managerId(info);
     const before = managers.get(id)?.fields ?? emptySet;
     const fields = union(before, taken);
     managers.set(id, { ...info, time: write.now, fields: fields === before ? before : inOrder(fields) });
@@ -183,23 +182,26 @@ function untracked(object: UnknownObject): JsonObject {
 
 type Conflicts = Map<string, { readonly info: ManagerInfo; readonly fields: FieldSet }>;
 
-/** Takes what changed from all but `workflow`, and what is gone from all. Rejects with the conflicts unless forced. */
-function takeOver(
-  managers: Managers,
-  differences: DifferencesByVersion,
-  workflow: string | undefined,
-  force: boolean,
-): void {
+interface Workflow {
+  readonly id: string;
+  /** An applier owns what it says, be it there or not. */
+  readonly losesRemoved: boolean;
+}
+
+/** Takes what changed from all but the writer, and what is gone from all. Rejects with the conflicts unless forced. */
+function takeOver(managers: Managers, differences: DifferencesByVersion, writer: Workflow, force: boolean): void {
   const conflicts: Conflicts = new Map();
   const left = new Map<string, FieldSet>();
   for (const [id, manager] of managers) {
-    if (id === workflow) continue;
+    const isWriter = id === writer.id;
+    if (isWriter && !writer.losesRemoved) continue;
     const found = differences.in(manager.apiVersion);
     if (!found) {
       left.set(id, emptySet);
       continue;
     }
-    const lost = intersection(manager.fields, found.changed);
+    // What the writer changed it owns anyway; its set then often stays the very same.
+    const lost = isWriter ? emptySet : intersection(manager.fields, found.changed);
     if (!isEmptySet(lost)) conflicts.set(id, { info: manager, fields: lost });
     left.set(id, difference(difference(manager.fields, lost), found.removed));
   }
@@ -285,7 +287,7 @@ function applyConfig(
   const merged = mergeValues(target.schema, live, config);
   const object = last ? prune(target, merged, managers, last.apiVersion, last.fields) : merged;
   const differences = new DifferencesByVersion(target, live as UnknownObject, object as UnknownObject);
-  takeOver(managers, differences, id, write.force);
+  takeOver(managers, differences, { id, losesRemoved: false }, write.force);
   const own = managers.get(id);
   if (own) {
     const kept = difference(own.fields, stripped);

@@ -259,9 +259,9 @@ function compareMaps(schema: MapSchema, old: JsonObject, next: JsonObject): Foun
     if (!type) return;
     let left = inOld ? old[name] : undefined;
     let right = inNext ? next[name] : undefined;
-    if (field?.isValue) {
-      left ??= none;
-      right ??= none;
+    if (field?.absent) {
+      left ??= field.absent;
+      right ??= field.absent;
     } else if (field && left === undefined && right !== undefined && isZero(type, right, field.default)) return;
     else if (field && right === undefined && left !== undefined && isZero(type, left, field.default)) return;
     if (left === right) return;
@@ -311,7 +311,8 @@ function everything(schema: Schema, value: unknown): FieldSet {
       if (member && value[name] !== undefined) out[fieldElement(name)] = everything(member, value[name]);
     }
     for (const name of type.values) {
-      if (get(value, name) === undefined) out[fieldElement(name)] = everything(memberSchema(type, name)!, none);
+      const { schema: member, absent } = type.fields.get(name)!;
+      if (get(value, name) === undefined) out[fieldElement(name)] = everything(member, absent);
     }
     return nodeOf(out, true) ?? leaf;
   }
