@@ -15,6 +15,7 @@ export type DatastoreErrorCode =
   | "DATASTORE_LOCKED"
   | "DATASTORE_FORMAT"
   | "DATASTORE_CORRUPT"
+  | "DATASTORE_BUCKET"
   | "DATASTORE_BAD_REQUEST";
 
 export function datastoreError(

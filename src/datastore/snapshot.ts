@@ -81,8 +81,7 @@ export async function saveSnapshot(store: Datastore, options: SaveOptions, deps:
 export async function listSnapshots(folder: string): Promise<Snapshot[]> {
   const found: Snapshot[] = [];
   for (const entry of await listFolder(folder)) {
-    if (entry.isFile() && /-\d+(\.gz)?$/.test(entry.name))
-      found.push(await factsOf(`${folder}/${entry.name}`, entry.name));
+    if (entry.isFile() && isSnapshotName(entry.name)) found.push(await factsOf(`${folder}/${entry.name}`, entry.name));
   }
   return found.sort((a, b) => a.createdMs - b.createdMs || (a.name < b.name ? -1 : 1));
 }
@@ -94,14 +93,24 @@ export async function pruneSnapshots(options: {
   readonly node: string;
   readonly retention: number;
 }): Promise<Snapshot[]> {
-  const prefix = `${options.name}-${options.node}-`;
-  const mine = (await listSnapshots(options.folder)).filter(
-    ({ name }) => name.startsWith(prefix) && /^\d+(\.gz)?$/.test(name.slice(prefix.length)),
-  );
-  const doomed = mine.slice(0, Math.max(0, mine.length - options.retention));
+  const doomed = beyondRetention(await listSnapshots(options.folder), options);
   for (const { path } of doomed) await removeFile(path);
   return doomed;
 }
+
+/** The oldest beyond `retention` of those saved under `name` on `node`. `all`: oldest first. */
+export function beyondRetention(
+  all: readonly Snapshot[],
+  options: { readonly name: string; readonly node: string; readonly retention: number },
+): Snapshot[] {
+  const prefix = `${options.name}-${options.node}-`;
+  const mine = all.filter(({ name }) => name.startsWith(prefix) && /^\d+(\.gz)?$/.test(name.slice(prefix.length)));
+  return mine.slice(0, Math.max(0, mine.length - options.retention));
+}
+
+/** What `saveSnapshot` names its files. */
+export const isSnapshotName = (name: string): boolean => /^[\w.-]+-\d+(\.gz)?$/.test(name);
+export const createdMsOf = (name: string): number => Number(/-(\d+)(\.gz)?$/.exec(name)?.[1] ?? 0) * 1000;
 
 /** Reads every record and proves the index over it. Rejects with DATASTORE_CORRUPT. The file is not changed. */
 export async function verifySnapshot(path: string, deps: SnapshotDeps): Promise<{ keys: number; revision: number }> {
@@ -219,6 +228,5 @@ async function factsOf(path: string, name: string): Promise<Snapshot> {
   if (!file) throw datastoreError("DATASTORE_BAD_REQUEST", `there is no snapshot ${path}`);
   const { sizeBytes } = await file.facts();
   await file.close();
-  const seconds = Number(/-(\d+)(\.gz)?$/.exec(name)?.[1] ?? 0);
-  return { name, path, sizeBytes, createdMs: seconds * 1000 };
+  return { name, path, sizeBytes, createdMs: createdMsOf(name) };
 }

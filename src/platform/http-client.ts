@@ -1,9 +1,11 @@
 // HTTP and HTTPS requests over kept-alive HTTP/1.1 connections: the door through which the client machinery, probes and
 // whatever else speaks HTTP leaves the process. Bodies stream; whoever reads one bounds it (readBody does). There are no
-// redirects, no proxies and no retries: those are decisions of the caller.
+// redirects and no retries, and a proxy only where the caller names one.
 import * as http from "node:http";
 import * as https from "node:https";
+import { Readable } from "node:stream";
 import { AppError, messageOf } from "#base/errors.ts";
+import { parseProxy, tunnelAgent } from "./http-proxy.ts";
 
 export interface HttpClientOptions {
   /** Scheme, host and port, e.g. https://127.0.0.1:6443; a path is kept as prefix. */
@@ -17,6 +19,8 @@ export interface HttpClientOptions {
   readonly insecureSkipTlsVerify?: boolean;
   /** Idle connections kept; default 4. Connections in use are not limited: each watch holds one. */
   readonly maxIdleSockets?: number;
+  /** `http://[USER:PASSWORD@]HOST:PORT`. */
+  readonly proxy?: string;
 }
 
 export interface HttpRequest {
@@ -24,7 +28,8 @@ export interface HttpRequest {
   /** Path with query. */
   readonly path: string;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string | Uint8Array;
+  /** A stream is sent as it is read, and left where the request fails. */
+  readonly body?: string | Uint8Array | { readonly sizeBytes: number; readonly chunks: AsyncIterable<Uint8Array> };
   /** The connection may be silent for so long, connecting included; HTTP_TIMEOUT after it. */
   readonly idleTimeoutMs: number;
 }
@@ -49,17 +54,20 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   const secure = base.protocol === "https:";
   const prefix = base.pathname.replace(/\/$/, "");
   const pool = { keepAlive: true, keepAliveMsecs: 30_000, maxFreeSockets: options.maxIdleSockets ?? 4 };
-  const agent = secure
-    ? new https.Agent({
-        ...pool,
-        ...(options.ca === undefined ? {} : { ca: Buffer.from(options.ca) }),
-        ...(options.cert === undefined ? {} : { cert: Buffer.from(options.cert) }),
-        ...(options.key === undefined ? {} : { key: Buffer.from(options.key) }),
-        ...(options.serverName === undefined ? {} : { servername: options.serverName }),
-        rejectUnauthorized: options.insecureSkipTlsVerify !== true,
-        minVersion: "TLSv1.2",
-      })
-    : new http.Agent(pool);
+  const proxy = options.proxy === undefined ? undefined : parseProxy(options.proxy);
+  const tlsOptions = {
+    ...pool,
+    ...(options.ca === undefined ? {} : { ca: Buffer.from(options.ca) }),
+    ...(options.cert === undefined ? {} : { cert: Buffer.from(options.cert) }),
+    ...(options.key === undefined ? {} : { key: Buffer.from(options.key) }),
+    ...(options.serverName === undefined ? {} : { servername: options.serverName }),
+    rejectUnauthorized: options.insecureSkipTlsVerify !== true,
+    minVersion: "TLSv1.2" as const,
+  };
+  const secureAgent = () => (proxy ? tunnelAgent(proxy, tlsOptions) : new https.Agent(tlsOptions));
+  const agent = secure ? secureAgent() : new http.Agent(pool);
+  // Plain HTTP goes to the proxy itself, with the whole URL as its path.
+  const plainProxy = secure ? undefined : proxy;
 
   const send = (request: HttpRequest, signal?: AbortSignal): Promise<HttpResponse> =>
     new Promise((resolve, reject) => {
@@ -67,16 +75,21 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
         reject(signal.reason);
         return;
       }
+      const { body } = request;
+      const stream = typeof body === "object" && "chunks" in body ? body : undefined;
+      const bytes = stream === undefined ? (body as string | Uint8Array | undefined) : undefined;
+      const sizeBytes = stream?.sizeBytes ?? (bytes === undefined ? undefined : Buffer.byteLength(bytes));
       const what = `${request.method} ${base.origin}${prefix}${request.path.split("?")[0]}`;
       const outgoing = (secure ? https : http).request({
         agent,
-        host: base.hostname.replace(/^\[|\]$/g, ""),
-        port: base.port || (secure ? 443 : 80),
+        host: plainProxy?.host ?? base.hostname.replace(/^\[|\]$/g, ""),
+        port: plainProxy?.port ?? (base.port || (secure ? 443 : 80)),
         method: request.method,
-        path: prefix + request.path,
+        path: (plainProxy ? base.origin : "") + prefix + request.path,
         headers: {
+          ...(plainProxy ? { host: base.host, ...plainProxy.headers } : {}),
           ...request.headers,
-          ...(request.body === undefined ? {} : { "content-length": String(Buffer.byteLength(request.body)) }),
+          ...(sizeBytes === undefined ? {} : { "content-length": String(sizeBytes) }),
         },
         timeout: request.idleTimeoutMs,
       });
@@ -99,7 +112,13 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
           destroy: () => incoming.destroy(),
         });
       });
-      outgoing.end(request.body);
+      if (stream === undefined) outgoing.end(bytes);
+      else {
+        const chunks = Readable.from(stream.chunks, { objectMode: false });
+        chunks.on("error", (error) => outgoing.destroy(error));
+        outgoing.on("close", () => chunks.destroy());
+        chunks.pipe(outgoing);
+      }
     });
 
   return { send, close: () => agent.destroy() };

@@ -1,0 +1,164 @@
+// Snapshots in an S3-compatible bucket, beside the local ones: k3s's names of options, in flags and in a Secret; upload,
+// list, retention, delete, download. Objects are `FOLDER/NAME-NODE-SECONDS`, so that several clusters can share a bucket.
+import { type AppError, messageOf } from "#base/errors.ts";
+import { parseDurationNanoseconds } from "#model/duration.ts";
+import { removeFile, renamePath } from "#platform/folders.ts";
+import { parseProxy } from "#platform/http-proxy.ts";
+import { datastoreError } from "./errors.ts";
+import { S3Client, type S3Deps, type S3Limits, type S3Target } from "./snapshot/s3-client.ts";
+import { beyondRetention, createdMsOf, isSnapshotName, type Snapshot } from "./snapshot.ts";
+
+export interface S3Settings extends S3Target {
+  /** Without slashes at its ends; empty: the bucket itself. */
+  readonly folder: string;
+  readonly retention: number;
+}
+
+/** Options by k3s's names without their `etcd-s3-`, as texts. */
+export type S3Fields = Readonly<Record<string, string | undefined>>;
+
+/** What an option is when nobody set it. */
+export const s3Defaults = {
+  endpoint: "s3.amazonaws.com",
+  region: "us-east-1",
+  "bucket-lookup-type": "auto",
+  timeout: "5m0s",
+  retention: "5",
+} as const;
+
+/** `name` says how an option is called where it was written. `endpoint-ca` is PEM, bare or in base64. */
+export function parseS3Settings(fields: S3Fields, name: (option: string) => string): S3Settings {
+  const text = (option: string): string | undefined => fields[option] || undefined;
+  const refuse = (option: string, why: string): AppError =>
+    datastoreError("DATASTORE_BAD_REQUEST", `${name(option)}: ${why}`);
+  const needed = (option: string): string => {
+    const value = text(option);
+    if (value === undefined) throw refuse(option, "is needed for S3");
+    return value;
+  };
+  const flag = (option: string): boolean => {
+    const value = text(option) ?? "false";
+    if (!/^(true|false)$/i.test(value)) throw refuse(option, `"${value}" is not allowed; use true or false`);
+    return value.toLowerCase() === "true";
+  };
+  const endpoint = text("endpoint") ?? s3Defaults.endpoint;
+  if (!/^(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?$/i.test(endpoint)) {
+    throw refuse("endpoint", `"${endpoint}" is not allowed; use HOST or HOST:PORT`);
+  }
+  const bucket = needed("bucket");
+  if (!/^[\w.-]{1,255}$/.test(bucket)) throw refuse("bucket", `"${bucket}" is not allowed`);
+  const bucketLookup = text("bucket-lookup-type") ?? s3Defaults["bucket-lookup-type"];
+  if (bucketLookup !== "auto" && bucketLookup !== "dns" && bucketLookup !== "path") {
+    throw refuse("bucket-lookup-type", `"${bucketLookup}" is not allowed; use one of auto, dns, path`);
+  }
+  const retention = text("retention") ?? s3Defaults.retention;
+  if (!/^[1-9]\d{0,5}$/.test(retention))
+    throw refuse("retention", `"${retention}" is not allowed; use a number above 0`);
+  const proxy = text("proxy");
+  try {
+    if (proxy !== undefined) parseProxy(proxy);
+  } catch (error) {
+    throw refuse("proxy", messageOf(error));
+  }
+  return {
+    endpoint,
+    endpointCa: pemOf(text("endpoint-ca"), (why) => refuse("endpoint-ca", why)),
+    skipSslVerify: flag("skip-ssl-verify"),
+    insecure: flag("insecure"),
+    keys: {
+      accessKey: needed("access-key"),
+      secretKey: needed("secret-key"),
+      sessionToken: text("session-token"),
+    },
+    ...{ bucket, bucketLookup, proxy },
+    region: text("region") ?? s3Defaults.region,
+    folder: (text("folder") ?? "").replace(/^\/+|\/+$/g, ""),
+    retention: Number(retention),
+    timeoutMs: timeoutOf(text("timeout") ?? s3Defaults.timeout, (why) => refuse("timeout", why)),
+  };
+}
+
+/** The data of a Secret whose keys are k3s's flag names, `etcd-s3-endpoint` and so on; values in base64. */
+export function s3SettingsOfSecret(
+  data: Readonly<Record<string, string | Uint8Array>> | undefined,
+  secret: string,
+): S3Settings {
+  const fields: Record<string, string> = {};
+  for (const [key, value] of Object.entries(data ?? {})) {
+    const text = typeof value === "string" ? Buffer.from(value, "base64") : Buffer.from(value);
+    if (key.startsWith("etcd-s3-")) fields[key.slice("etcd-s3-".length)] = text.toString("utf8").trim();
+  }
+  return parseS3Settings(fields, (option) => `secret ${secret}, key etcd-s3-${option}`);
+}
+
+function pemOf(text: string | undefined, refuse: (why: string) => AppError): string | undefined {
+  if (text === undefined) return undefined;
+  const pem = text.includes("-----BEGIN") ? text : Buffer.from(text, "base64").toString("latin1");
+  if (!pem.includes("-----BEGIN CERTIFICATE-----")) throw refuse("is no certificate in PEM");
+  return pem;
+}
+
+function timeoutOf(text: string, refuse: (why: string) => AppError): number {
+  let timeoutMs: number;
+  try {
+    timeoutMs = parseDurationNanoseconds(text) / 1e6;
+  } catch (error) {
+    throw refuse(messageOf(error));
+  }
+  if (timeoutMs < 1000) throw refuse(`"${text}" is too short; use a duration such as 5m`);
+  return timeoutMs;
+}
+
+export interface SnapshotBucket {
+  /** Removes the oldest beyond its retention too; names what it removed. */
+  upload(snapshot: Snapshot, owner: { readonly name: string; readonly node: string }): Promise<Snapshot>;
+  /** Oldest first. */
+  list(): Promise<Snapshot[]>;
+  prune(options: { readonly name: string; readonly node: string; readonly retention?: number }): Promise<Snapshot[]>;
+  remove(name: string): Promise<void>;
+  /** To `folder`/`name`, which appears when it is whole. Returns its path. */
+  download(name: string, folder: string): Promise<string>;
+  close(): void;
+}
+
+export function openSnapshotBucket(settings: S3Settings, deps: S3Deps, limits?: S3Limits): SnapshotBucket {
+  const client = new S3Client(settings, deps, limits);
+  const prefix = settings.folder === "" ? "" : `${settings.folder}/`;
+  const located = (name: string) => `s3://${settings.bucket}/${prefix}${name}`;
+  const list = async (): Promise<Snapshot[]> => {
+    const objects = await client.list(prefix);
+    return objects
+      .map(({ key, sizeBytes }) => ({ name: key.slice(prefix.length), sizeBytes }))
+      .filter(({ name }) => isSnapshotName(name))
+      .map(({ name, sizeBytes }) => ({ name, path: located(name), sizeBytes, createdMs: createdMsOf(name) }))
+      .sort((a, b) => a.createdMs - b.createdMs || (a.name < b.name ? -1 : 1));
+  };
+  const prune: SnapshotBucket["prune"] = async ({ retention = settings.retention, ...owner }) => {
+    const doomed = beyondRetention(await list(), { ...owner, retention });
+    for (const { name } of doomed) await client.remove(`${prefix}${name}`);
+    return doomed;
+  };
+  return {
+    list,
+    prune,
+    close: () => client.close(),
+    async upload({ name, path, sizeBytes, createdMs }, owner) {
+      await client.put(path, `${prefix}${name}`);
+      deps.log.info("snapshot uploaded", { name, bucket: settings.bucket });
+      await prune(owner);
+      return { name, path: located(name), sizeBytes, createdMs };
+    },
+    remove: (name) => client.remove(`${prefix}${name}`),
+    async download(name, folder) {
+      if (!isSnapshotName(name)) throw datastoreError("DATASTORE_BAD_REQUEST", `"${name}" is no name of a snapshot`);
+      const path = `${folder}/${name}`;
+      try {
+        await client.get(`${prefix}${name}`, `${path}.tmp`);
+        await renamePath(`${path}.tmp`, path);
+      } finally {
+        await removeFile(`${path}.tmp`);
+      }
+      return path;
+    },
+  };
+}
