@@ -10,7 +10,6 @@ import { askControlSocket } from "#platform/control-socket.ts";
 import { watchInto } from "#test/conformance/backend.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { prefixRange } from "./backend.ts";
-import { parseCron } from "./cron.ts";
 import { openDatastore } from "./open.ts";
 import { listSnapshots, pruneSnapshots, restoreSnapshot, saveSnapshot, verifySnapshot } from "./snapshot.ts";
 import { createSnapshotSchedule, createSnapshotSocket } from "./snapshots.ts";
@@ -218,31 +217,5 @@ describe("schedule and retention", () => {
     stop.abort();
     await running;
     await store.close();
-  });
-});
-
-describe("cron", () => {
-  const at = (text: string) => new Date(text).getTime();
-  it.each([
-    ["0 */12 * * *", "2026-01-01T00:00", "2026-01-01T12:00"],
-    ["0 */12 * * *", "2026-01-01T12:00:01", "2026-01-02T00:00"],
-    ["*/15 * * * *", "2026-01-01T00:14:59", "2026-01-01T00:15"],
-    ["30 3 * * 1-5", "2026-01-02T04:00", "2026-01-05T03:30"],
-    ["0 0 13 * 5", "2026-01-01T00:00", "2026-01-02T00:00"],
-    ["0 0 * * 7", "2026-01-01T00:00", "2026-01-04T00:00"],
-    ["5,10 1-3/2 * * *", "2026-01-01T01:10", "2026-01-01T03:05"],
-    ["0 0 29 2 *", "2026-01-01T00:00", "2028-02-29T00:00"],
-    ["@daily", "2026-01-01T00:00", "2026-01-02T00:00"],
-  ])("%s after %s is %s", (text, after, expected) => {
-    expect(new Date(parseCron(text).next(at(after))!).toString()).toBe(new Date(expected).toString());
-  });
-  it.each(["", "* * * *", "60 * * * *", "* 24 * * *", "a * * * *", "5-1 * * * *", "*/0 * * * *", "* * 0 * *"])(
-    "refuses %j",
-    (text) => {
-      expect(() => parseCron(text)).toThrow(/schedule/);
-    },
-  );
-  it("knows that some days never come", () => {
-    expect(parseCron("0 0 30 2 *").next(0)).toBe(undefined);
   });
 });

@@ -3,8 +3,8 @@
 import { join } from "node:path";
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
+import { parseCron } from "#model/cron.ts";
 import { controlSocket } from "#platform/control-socket.ts";
-import { parseCron } from "./cron.ts";
 import { datastoreError } from "./errors.ts";
 import { pruneSnapshots, type Snapshot, type SnapshotDeps, saveSnapshot } from "./snapshot.ts";
 import type { Datastore } from "./store.ts";

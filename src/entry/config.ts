@@ -2,8 +2,8 @@
 // derived. Nothing else reads the environment.
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
-import { parseCron } from "#datastore/cron.ts";
-import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/drivers/etcd/endpoints.ts";
+import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
+import { parseCron } from "#model/cron.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseYaml } from "#wire/yaml.ts";
@@ -236,7 +236,9 @@ function scheduleOf(values: FlagValues): string | undefined {
   try {
     parseCron(schedule);
   } catch (error) {
-    throw usageError(`etcd-snapshot-schedule-cron: ${messageOf(error)}`);
+    throw usageError(
+      `etcd-snapshot-schedule-cron: "${schedule}" is not a schedule such as "0 */12 * * *": ${messageOf(error)}`,
+    );
   }
   return schedule;
 }
