@@ -64,6 +64,14 @@ describe("growing", () => {
     expect(planGrowth(factsOf(disk), newGuid)).toBeUndefined();
   });
 
+  test("leaves somebody else's last partition alone", () => {
+    const disk = imageDisk((4 * mib) / 512);
+    const theirs = { ...disk, partitions: disk.partitions.map((p) => (p.number === 7 ? { ...p, name: "mine" } : p)) };
+    const bytes = medium((8 * mib) / 512);
+    bytes.set(encodeGpt(theirs).primary);
+    expect(planGrowth(factsOf(bytes), newGuid)).toBeUndefined();
+  });
+
   test("leaves a medium without room alone", () => {
     expect(planGrowth(factsOf(medium((4 * mib) / 512)), newGuid)).toBeUndefined();
     expect(planGrowth(factsOf(medium((4 * mib) / 512 + 30)), newGuid)).toBeUndefined();

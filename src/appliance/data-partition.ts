@@ -32,6 +32,8 @@ export interface Growth {
 /** Sectors to read at either end. */
 export const tableSectors = (sectorBytes: number): number => usableRange(sectorBytes, 0).first;
 
+/** Of the partition, on every image. */
+export const dataName = "data";
 /** A smaller gain is not worth a write. */
 const minGrowthBytes = 1024 * 1024;
 
@@ -42,7 +44,8 @@ export function planGrowth(facts: DiskFacts, newDiskGuid: string): Growth | unde
   if (facts.sectors < disk.sectors) {
     throw new AppError("APPLIANCE_DISK", "the medium is smaller than its partition table says");
   }
-  const grown = growLastPartition(disk, facts.sectors);
+  // One that somebody put behind ours is theirs.
+  const grown = last.name === dataName ? growLastPartition(disk, facts.sectors) : disk;
   const gained = (lastOf(grown).lastLba - last.lastLba) * facts.sectorBytes;
   if (gained < minGrowthBytes && !isRepair && hasBackup(facts, disk)) return undefined;
   // Two media written from one image would otherwise carry the same name.

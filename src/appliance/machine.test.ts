@@ -151,4 +151,6 @@ test("the boot loader's variables are restored from their copy when damaged, and
   writeFileSync(path, "");
   await device(() => runs.length === 4);
   expect(readFileSync(path)).toEqual(block("B"));
+  writeFileSync(path, encodeGrubenv(new Map(Object.entries({ good: "B", try: "", failed: "A" }))));
+  await device(statusSays("slot A did not start in three tries"));
 });

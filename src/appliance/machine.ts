@@ -117,6 +117,7 @@ export async function runMachine(options: MachineOptions, deps: MachineDeps, sig
       { commands: deps.commands, random: deps.random, log },
     );
     const status = createStatusFile(storage, firstStatus(options, storage), { clock, log });
+    for (const note of storage.notes) say(note);
     if (storage.dataProblem !== undefined) {
       // Starting again changes nothing; a person has to.
       await stayUp(storage.dataProblem, status, signal);
@@ -169,7 +170,7 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
   const { options, deps, log, storage, status, watchdog } = machine;
   const { clock, random, commands, server } = deps;
   const { dataDir } = storage;
-  await guardGrubenv(storage, log);
+  const failedSlot = await guardGrubenv(storage, log);
   const identity = await ensureIdentity(dataDir, random);
   const configuration = await readConfiguration(
     {
@@ -199,7 +200,7 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
     hostname,
     serial: identity.serial,
     problems: configuration.problems,
-    notes: [...storage.notes, ...configuration.notes],
+    notes: [...storage.notes, ...slotNotes(failedSlot), ...configuration.notes],
   });
   const configPath = await writeEtc(options, { identity, hostname, nodeName }, configuration);
   const setTime = options.hasOwnClock ? setTimeWith(commands) : async () => {};
@@ -462,19 +463,31 @@ async function ensureIdentity(dataDir: string, random: Random): Promise<Identity
   return identity;
 }
 
-/** Keeps a checked copy of the boot loader's variables and puts it back where power loss damaged them. */
-async function guardGrubenv(storage: Storage, log: ServerRun["log"]): Promise<void> {
+const slotNotes = (failed: string | undefined): string[] =>
+  failed
+    ? [`slot ${failed} did not start in three tries and was given up; the device runs the slot that worked before`]
+    : [];
+
+/**
+ * Keeps a checked copy of the boot loader's variables and puts it back where power loss damaged them. The slot that the
+ * loader has given up, if there is one.
+ */
+async function guardGrubenv(storage: Storage, log: ServerRun["log"]): Promise<string | undefined> {
   const path = `${storage.bootDir}/grub/grubenv`;
   const copyPath = `${storage.dataDir}/update/grubenv`;
   try {
     const block = await readFileIfExists(path);
     const copy = await readFileIfExists(copyPath);
     const good = copy && unprotect(copy);
-    if (block && decodeGrubenv(block)) {
-      if (good && Buffer.compare(good, block) === 0) return;
+    const variables = block && decodeGrubenv(block);
+    if (variables) {
+      const failed = variables.get("failed");
+      if (good && Buffer.compare(good, block) === 0) return failed;
       await makeFolder(`${storage.dataDir}/update`);
       await writeFileDurable(copyPath, protect(block));
-    } else if (good) {
+      return failed;
+    }
+    if (good) {
       log.error("the boot loader's variables are damaged, restoring them");
       await storage.writeBoot(() => overwriteInPlace(path, good));
     }
@@ -482,6 +495,7 @@ async function guardGrubenv(storage: Storage, log: ServerRun["log"]): Promise<vo
     // The loader starts slot A without the file; the device works meanwhile.
     log.error("cannot look after the boot loader's variables", { error: messageOf(error) });
   }
+  return undefined;
 }
 
 async function armWatchdog(deps: MachineDeps, log: ServerRun["log"]): Promise<Machine["watchdog"]> {

@@ -41,6 +41,10 @@ describe("findPartitions", () => {
     expect(names(two, "unknown")).toEqual(["sda1", "sda7", "sda"]);
   });
   test("by label where there is neither", () => expect(names(flashed("vda"))).toEqual(["vda1", "vda7", "vda"]));
+  test("a seventh partition of another name is somebody else's", () => {
+    const other = flashed("vda").map((d) => (d.number === 7 ? device("vda7", { ...d, label: "photos" }) : d));
+    expect(() => names(other)).toThrow(/no disk with the partitions BOOT and data/);
+  });
   test("says what there is otherwise", () => {
     expect(() => names([device("vda"), device("vda1", { disk: "vda", number: 1 })])).toThrow(
       /no disk with .* found vda1/,

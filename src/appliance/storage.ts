@@ -20,7 +20,7 @@ import {
   writeMarker,
 } from "./data-file-system.ts";
 import { markerBytes, markerOffset } from "./data-marker.ts";
-import { planGrowth, tableSectors } from "./data-partition.ts";
+import { dataName, planGrowth, tableSectors } from "./data-partition.ts";
 
 export interface Storage {
   readonly bootDir: string;
@@ -212,7 +212,8 @@ export function findPartitions(
   const diskName = (named || below || labelled)?.disk;
   const part = (number: number) => devices.find((d) => d.disk === diskName && d.number === number);
   const [boot, data, disk] = [part(bootNumber), part(dataNumber), byName.get(diskName ?? "")];
-  if (!boot || !data || !disk) {
+  // By number and name: whoever divided the disk anew must not lose what is there now.
+  if (!boot || data?.label !== dataName || !disk) {
     const seen = devices.filter((d) => d.number !== undefined).map((d) => d.name);
     throw new AppError(
       "APPLIANCE_DISK",
