@@ -3,7 +3,7 @@
 
 import { silentLogger } from "#base/log.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
-import { isEtcdEndpoint } from "#datastore/drivers/etcd/endpoints.ts";
+import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { openDatastore } from "#datastore/open.ts";
 import {
   listSnapshots,

@@ -2,7 +2,7 @@
 // etcd, and over mote's own etcd face.
 import { afterAll, describe } from "vitest";
 import { silentLogger } from "#base/log.ts";
-import { openEtcdBackend } from "#datastore/drivers/etcd/etcd-backend.ts";
+import { openEtcdBackend } from "#datastore/etcd-backend.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { type BackendFixture, describeBackend } from "#test/conformance/backend.ts";

@@ -17,7 +17,7 @@ import { type EtcdMethods, etcdMethods, etcdTable, type ResponseHeader } from "#
 import { GrpcError, isGrpcError } from "#wire/grpc.ts";
 import { createWireCodec, type WireInput } from "#wire/protobuf.ts";
 import { datastoreError } from "../../errors.ts";
-import type { EtcdEndpoint } from "./endpoints.ts";
+import type { EtcdEndpoint } from "../../etcd-endpoints.ts";
 import { fromEtcd } from "./errors.ts";
 
 export const etcdCodec = createWireCodec(etcdTable);

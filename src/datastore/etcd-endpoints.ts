@@ -1,6 +1,6 @@
 // `--datastore-endpoint` of an external etcd: one or more addresses, told apart by commas, as k3s takes them. Everything
 // that looks like an endpoint of k3s and is none of ours is refused by name rather than taken for a file.
-import { datastoreError } from "../../errors.ts";
+import { datastoreError } from "./errors.ts";
 
 export interface EtcdEndpoint {
   /** As given, for people. */

@@ -25,15 +25,15 @@ import {
   type Watch,
   type WatchOptions,
   type WatchSink,
-} from "../../backend.ts";
-import { checkRange, checkTxn } from "../../engine/requests.ts";
-import { datastoreError, leaseNotFound } from "../../errors.ts";
-import { EtcdClient, etcdCodec } from "./client.ts";
-import { isEtcdEndpoint, parseEtcdEndpoints } from "./endpoints.ts";
-import { fromEtcd } from "./errors.ts";
-import { EventLeases } from "./event-leases.ts";
-import { Follower } from "./follower.ts";
-import { keyText, onlyReads, rangeRequest, rangeResult, txnRequest, txnResult } from "./messages.ts";
+} from "./backend.ts";
+import { EtcdClient, etcdCodec } from "./drivers/etcd/client.ts";
+import { fromEtcd } from "./drivers/etcd/errors.ts";
+import { EventLeases } from "./drivers/etcd/event-leases.ts";
+import { Follower } from "./drivers/etcd/follower.ts";
+import { keyText, onlyReads, rangeRequest, rangeResult, txnRequest, txnResult } from "./drivers/etcd/messages.ts";
+import { checkRange, checkTxn } from "./engine/requests.ts";
+import { datastoreError, leaseNotFound } from "./errors.ts";
+import { isEtcdEndpoint, parseEtcdEndpoints } from "./etcd-endpoints.ts";
 
 export interface EtcdBackendOptions {
   /** `https://a:2379,https://b:2379`. */
