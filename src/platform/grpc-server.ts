@@ -1,13 +1,21 @@
 // gRPC calls answered over HTTP/2: clear text on a unix socket or a TCP address, or TLS, with client certificates where
 // a CA for them is given. A handler gets message bytes and answers with frames (prefix included), so that an answer is
 // built once and never copied. Bounds: message size, header size, streams and connections; a stream's backlog is the
-// handler's to watch (`write` says when to stop). Deadlines of clients are kept. Counterpart: google.golang.org/grpc.
-import * as http2 from "node:http2";
-import type { AddressInfo, Socket } from "node:net";
-import type { TLSSocket } from "node:tls";
+// handler's to watch (`write` says when to stop). Deadlines of clients are kept. The protocol itself is in wire/http2; here
+// are sockets, timers and the rules of gRPC. What a turn of the event loop answers leaves as one write.
+// Counterpart: google.golang.org/grpc.
+import * as net from "node:net";
+import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
-import { decodeTimeout, encodeMessage, FrameReader, GrpcError, grpcCodes } from "#wire/grpc.ts";
+import { decodeTimeout, encodeMessage, FrameReader, framePrefixBytes, GrpcError, grpcCodes } from "#wire/grpc.ts";
+import { encodeHeaderBlock, type HeaderList } from "#wire/http2/hpack.ts";
+import {
+  type Http2Options,
+  Http2ServerConnection,
+  type Http2Stream,
+  type StreamSink,
+} from "#wire/http2/server-connection.ts";
 
 export interface GrpcTls {
   readonly certificatePem: string;
@@ -53,70 +61,52 @@ export interface GrpcServer {
   close(graceMs: number): Promise<void>;
 }
 
-/** Streams of one connection: a Kubernetes API server keeps hundreds of watches on one. */
-const maxConcurrentStreams = 10_000;
 const maxConnections = 2000;
-const maxHeaderBytes = 16 * 1024;
+const http2Options: Http2Options = {
+  // A Kubernetes API server keeps hundreds of watches on one connection.
+  maxConcurrentStreams: 10_000,
+  streamWindowBytes: 1024 * 1024,
+  // The window of the connection must not be what holds a single large message back.
+  connectionWindowBytes: 8 * 1024 * 1024,
+  maxHeaderBytes: 16 * 1024,
+  maxQueuedBytes: 256 * 1024 * 1024,
+};
 /** Bytes a stream may owe its client before its handler is told to stop. */
 const maxBacklogBytes = 1024 * 1024;
-/** What a client may send ahead of the reader of its stream. */
-const windowBytes = 1024 * 1024;
+/** How often what is bounded per interval is allowed anew; a half-open answered call may stay for one to two of them. */
+const relaxMs = 1000;
+/** Until when a client must have introduced itself. */
+const introductionTicks = 10;
+const keepAliveMs = 30_000;
+/** How much of an answer waits in the socket before its streams are held back. */
+const socketBufferBytes = 256 * 1024;
 
-/** How long a client may leave its side of an answered call open. A reset at once would overtake the answer. */
-const halfOpenMs = 1000;
-
-const answerHeaders = { ":status": 200, "content-type": "application/grpc" } as const;
+const answerBlock = encodeHeaderBlock([
+  [":status", "200"],
+  ["content-type", "application/grpc"],
+]);
+const okTrailers = encodeHeaderBlock([["grpc-status", "0"]]);
 
 /** Listens. Rejects with GRPC_LISTEN when the address is taken or may not be used. */
 export async function openGrpcServer(options: GrpcServerOptions, handlers: GrpcHandlers): Promise<GrpcServer> {
-  const { log, tls } = options;
-  const common = {
-    settings: { maxConcurrentStreams, initialWindowSize: windowBytes, maxHeaderListSize: maxHeaderBytes },
-    maxSessionMemory: 256,
-    maxSessionInvalidFrames: 100,
-    maxSessionRejectedStreams: 100,
+  const { log } = options;
+  const connections = new Set<Connection>();
+  const accept = (socket: net.Socket) => {
+    const connection = new Connection(socket, { options, handlers, over: () => connections.delete(connection) });
+    connections.add(connection);
   };
-  const server = tls
-    ? http2.createSecureServer({
-        ...common,
-        ALPNProtocols: ["h2"],
-        minVersion: "TLSv1.2",
-        cert: tls.certificatePem,
-        key: tls.keyPem,
-        ...(tls.clientCaPem ? { ca: tls.clientCaPem, requestCert: true, rejectUnauthorized: true } : {}),
-      })
-    : http2.createServer(common);
-  const sockets = new Set<Socket | TLSSocket>();
-  const sessions = new Set<http2.ServerHttp2Session>();
-  server.on("connection", (socket: Socket) => {
-    if (sockets.size >= maxConnections) {
-      socket.destroy();
-      return;
-    }
-    sockets.add(socket);
-    socket.setNoDelay(true);
-    socket.on("close", () => sockets.delete(socket));
-    socket.on("error", () => socket.destroy());
-  });
-  server.on("session", (session) => {
-    sessions.add(session);
-    // The window of the connection must not be what holds a single large message back.
-    session.setLocalWindowSize(8 * windowBytes);
-    session.on("close", () => sessions.delete(session));
-    session.on("error", (error) => log.debug("gRPC session failed", { error: messageOf(error) }));
-  });
-  server.on("sessionError", (error) => log.debug("gRPC session failed", { error: messageOf(error) }));
-  if (tls) server.on("tlsClientError", (error: Error) => log.debug("TLS handshake failed", { error: error.message }));
-  server.on("stream", (stream, headers) => {
-    const call = new Call(stream, options, log);
-    const failure = refusal(headers, handlers);
-    if (failure === undefined) call.start(handlers.get(headers[":path"]!)!, headers["grpc-timeout"]);
-    else call.refuse(failure);
-  });
+  const server = options.tls
+    ? tlsServer(options.tls, log, accept)
+    : net.createServer({ highWaterMark: socketBufferBytes }, accept);
+  server.maxConnections = maxConnections;
   await listen(server, options.listen);
   server.on("error", (error: Error) => log.error("gRPC server failed", { error: error.message }));
+  const timer = setInterval(() => {
+    for (const connection of connections) connection.tick();
+  }, relaxMs);
+  timer.unref();
   const bound = server.address();
-  const port = bound !== null && typeof bound === "object" ? (bound as AddressInfo).port : undefined;
+  const port = bound !== null && typeof bound === "object" ? (bound as net.AddressInfo).port : undefined;
   return {
     address: "socketPath" in options.listen ? `unix://${options.listen.socketPath}` : `${options.listen.host}:${port}`,
     port,
@@ -124,21 +114,37 @@ export async function openGrpcServer(options: GrpcServerOptions, handlers: GrpcH
       const closed = new Promise<void>((resolve) => {
         server.close(() => resolve());
       });
-      for (const session of sessions) session.close();
-      const timer = setTimeout(() => {
-        for (const session of sessions) session.destroy();
-        for (const socket of sockets) socket.destroy();
+      for (const connection of connections) connection.leave();
+      const cut = setTimeout(() => {
+        for (const connection of connections) connection.destroy();
       }, graceMs);
       await closed;
-      clearTimeout(timer);
+      clearTimeout(cut);
+      clearInterval(timer);
     },
   };
 }
 
-function listen(
-  server: http2.Http2Server | http2.Http2SecureServer,
-  where: GrpcServerOptions["listen"],
-): Promise<void> {
+function tlsServer(options: GrpcTls, log: Logger, accept: (socket: net.Socket) => void): tls.Server {
+  const server = tls.createServer(
+    {
+      ALPNProtocols: ["h2"],
+      minVersion: "TLSv1.2",
+      handshakeTimeout: introductionTicks * relaxMs,
+      cert: options.certificatePem,
+      key: options.keyPem,
+      ...(options.clientCaPem ? { ca: options.clientCaPem, requestCert: true, rejectUnauthorized: true } : {}),
+    },
+    (socket) => {
+      if (socket.alpnProtocol === "h2") accept(socket);
+      else socket.destroy();
+    },
+  );
+  server.on("tlsClientError", (error: Error) => log.debug("TLS handshake failed", { error: error.message }));
+  return server;
+}
+
+function listen(server: net.Server, where: GrpcServerOptions["listen"]): Promise<void> {
   const name = "socketPath" in where ? where.socketPath : `${where.host}:${where.port}`;
   return new Promise((resolve, reject) => {
     const failed = (cause: Error) =>
@@ -153,66 +159,190 @@ function listen(
   });
 }
 
-function refusal(headers: http2.IncomingHttpHeaders, handlers: GrpcHandlers): GrpcError | number | undefined {
-  if (headers[":method"] !== "POST") return 405;
-  if (!/^application\/grpc(?:$|[+;])/.test(headers["content-type"] ?? "")) return 415;
-  const path = headers[":path"] ?? "";
-  if (handlers.has(path)) {
-    const encoding = headers["grpc-encoding"];
-    if (encoding === undefined || encoding === "identity") return undefined;
-    return new GrpcError(
-      "UNIMPLEMENTED",
-      `grpc: Decompressor is not installed for grpc-encoding "${String(encoding)}"`,
-    );
-  }
-  const [, service, method] = /^\/(.*)\/([^/]*)$/.exec(path) ?? [];
-  if (service === undefined) return new GrpcError("UNIMPLEMENTED", `malformed method name: "${path}"`);
-  const known = [...handlers.keys()].some((name) => name.startsWith(`/${service}/`));
-  return new GrpcError(
-    "UNIMPLEMENTED",
-    known ? `unknown method ${method} for service ${service}` : `unknown service ${service}`,
-  );
+interface ConnectionDeps {
+  readonly options: GrpcServerOptions;
+  readonly handlers: GrpcHandlers;
+  over(): void;
 }
 
+/** Moves bytes between a socket and the protocol. */
+class Connection {
+  readonly #socket: net.Socket;
+  readonly #deps: ConnectionDeps;
+  readonly #http2: Http2ServerConnection;
+  #ticks = 0;
+  #ending = false;
+  #over = false;
+  /** Of the last request: clients send the same headers for many. */
+  #lastHeaders: HeaderList | undefined;
+  #lastRoute: Route | undefined;
+
+  constructor(socket: net.Socket, deps: ConnectionDeps) {
+    this.#socket = socket;
+    this.#deps = deps;
+    this.#http2 = new Http2ServerConnection(http2Options, {
+      request: (stream, headers) => this.#request(stream, headers),
+      // After all that is answered in the same breath.
+      output: () => process.nextTick(() => this.#flush()),
+    });
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, keepAliveMs);
+    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
+    socket.on("drain", () => this.#drained());
+    socket.on("error", (error) => deps.options.log.debug("gRPC connection failed", { error: messageOf(error) }));
+    socket.on("end", () => this.destroy());
+    socket.on("close", () => this.destroy());
+  }
+
+  leave(): void {
+    this.#http2.leave();
+    if (!this.#http2.started) this.destroy();
+  }
+
+  destroy(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#deps.over();
+    this.#http2.close();
+    this.#socket.destroy();
+  }
+
+  tick(): void {
+    // A client that does not take the last it is told, or says nothing at all, is cut off.
+    if (this.#ending || (++this.#ticks === introductionTicks && !this.#http2.started)) {
+      this.destroy();
+      return;
+    }
+    this.#http2.relax();
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#over) return;
+    try {
+      this.#http2.receive(chunk);
+    } catch (error) {
+      this.#deps.options.log.error("gRPC connection failed", { error: messageOf(error) });
+      this.destroy();
+    }
+  }
+
+  #flush(): void {
+    if (this.#over) return;
+    const output = this.#http2.takeOutput();
+    let more = true;
+    if (output.length === 1) more = this.#socket.write(output[0]!);
+    else if (output.length > 1) {
+      this.#socket.cork();
+      for (const part of output) more = this.#socket.write(part);
+      this.#socket.uncork();
+    }
+    if (!more) this.#http2.pause();
+    else if (output.length > 0) this.#http2.resume();
+    if (!this.#http2.ended || this.#ending) return;
+    this.#ending = true;
+    const { failure } = this.#http2;
+    if (failure !== undefined) this.#deps.options.log.debug("gRPC connection is cut off", { why: failure });
+    // What is under way is sent; the client may not keep it open.
+    this.#socket.end(() => this.destroy());
+  }
+
+  #drained(): void {
+    this.#http2.resume();
+  }
+
+  #request(stream: Http2Stream, headers: HeaderList): StreamSink {
+    if (headers !== this.#lastHeaders) {
+      this.#lastRoute = routeOf(headers, this.#deps.handlers);
+      this.#lastHeaders = headers;
+    }
+    const route = this.#lastRoute!;
+    const call = new Call(stream, this.#deps.options);
+    if (route.handler) call.start(route.handler, route.timeout);
+    else call.refuse(route.refusal!);
+    return call;
+  }
+}
+
+interface Route {
+  readonly handler?: GrpcHandler;
+  readonly refusal?: GrpcError | number;
+  readonly timeout?: string | undefined;
+}
+
+function routeOf(list: HeaderList, handlers: GrpcHandlers): Route {
+  const header = (name: string): string | undefined => {
+    for (let i = 0; i < list.length; i += 2) if (list[i] === name) return list[i + 1];
+    return undefined;
+  };
+  if (header(":method") !== "POST") return { refusal: 405 };
+  if (!/^application\/grpc(?:$|[+;])/.test(header("content-type") ?? "")) return { refusal: 415 };
+  const path = header(":path") ?? "";
+  const handler = handlers.get(path);
+  if (handler) {
+    const encoding = header("grpc-encoding");
+    if (encoding === undefined || encoding === "identity") return { handler, timeout: header("grpc-timeout") };
+    const message = `grpc: Decompressor is not installed for grpc-encoding "${encoding}"`;
+    return { refusal: new GrpcError("UNIMPLEMENTED", message) };
+  }
+  const [, service, method] = /^\/(.*)\/([^/]*)$/.exec(path) ?? [];
+  if (service === undefined) return { refusal: new GrpcError("UNIMPLEMENTED", `malformed method name: "${path}"`) };
+  const known = [...handlers.keys()].some((name) => name.startsWith(`/${service}/`));
+  return {
+    refusal: new GrpcError(
+      "UNIMPLEMENTED",
+      known ? `unknown method ${method} for service ${service}` : `unknown service ${service}`,
+    ),
+  };
+}
+
+/** Why the signal of a call that was answered aborts: nobody is told. */
+const answered = new GrpcError("CANCELLED", "context canceled");
 const goneError = () => new GrpcError("CANCELLED", "context canceled");
 
-class Call implements GrpcStream {
-  readonly #stream: http2.ServerHttp2Stream;
-  readonly #reader: FrameReader;
-  readonly #log: Logger;
-  readonly #over = new AbortController();
+class Call implements GrpcStream, StreamSink {
+  readonly #stream: Http2Stream;
+  readonly #options: GrpcServerOptions;
+  /** Of a unary call; absent where messages are read one by one. */
+  #handle: Extract<GrpcHandler, { kind: "unary" }>["handle"] | undefined;
+  #reader: FrameReader | undefined;
+  /** Came and is not yet read. */
+  #messages: Uint8Array[] = [];
+  #heldBytes = 0;
+  #inputEnded = false;
+  #inputWaiting: (() => void) | undefined;
+  /** Made when somebody asks for it: most calls end before. */
+  #over: AbortController | undefined;
+  #overReason: GrpcError | undefined;
   #timer: NodeJS.Timeout | undefined;
   #waiting: (() => void)[] = [];
+  #headSent = false;
   #ended = false;
-  #status: GrpcError | undefined;
 
-  constructor(stream: http2.ServerHttp2Stream, options: GrpcServerOptions, log: Logger) {
+  constructor(stream: Http2Stream, options: GrpcServerOptions) {
     this.#stream = stream;
-    this.#reader = new FrameReader(options.maxMessageBytes);
-    this.#log = log;
-    stream.on("error", () => this.#gone());
-    stream.on("aborted", () => this.#gone());
-    stream.on("close", () => this.#gone());
-    stream.on("drain", () => this.#wake());
+    this.#options = options;
   }
 
   get signal(): AbortSignal {
+    if (!this.#over) {
+      this.#over = new AbortController();
+      if (this.#overReason) this.#over.abort(this.#overReason);
+    }
     return this.#over.signal;
   }
 
   refuse(failure: GrpcError | number): void {
     if (typeof failure === "number") {
       this.#ended = true;
-      this.#stream.respond({ ":status": failure }, { endStream: true });
-      this.#stream.close();
+      this.#stream.respond(encodeHeaderBlock([[":status", String(failure)]]), true);
     } else this.#finish(failure);
   }
 
-  start(handler: GrpcHandler, timeout: string | string[] | undefined): void {
+  start(handler: GrpcHandler, timeout: string | undefined): void {
     if (timeout !== undefined) {
-      const ms = decodeTimeout(String(timeout));
+      const ms = decodeTimeout(timeout);
       if (ms === undefined) {
-        this.#finish(new GrpcError("INTERNAL", `malformed grpc-timeout: ${String(timeout)}`));
+        this.#finish(new GrpcError("INTERNAL", `malformed grpc-timeout: ${timeout}`));
         return;
       }
       this.#timer = setTimeout(
@@ -220,137 +350,184 @@ class Call implements GrpcStream {
         Math.min(ms, 0x7fffffff),
       );
     }
-    if (handler.kind === "unary") this.#unary(handler.handle);
-    else {
-      handler.handle(this).then(
-        () => this.#finish(undefined),
-        (error: unknown) => this.#finish(error),
-      );
+    if (handler.kind === "unary") {
+      this.#handle = handler.handle;
+      return;
     }
+    handler.handle(this).then(
+      () => this.#finish(undefined),
+      (error: unknown) => this.#finish(error),
+    );
   }
 
-  #unary(handle: (message: Uint8Array, call: GrpcCall) => Promise<Uint8Array>): void {
-    let message: Uint8Array | undefined;
-    this.#stream.on("data", (chunk: Uint8Array) => {
-      if (this.#ended) return;
-      try {
-        for (const next of this.#reader.push(chunk)) {
-          if (message) throw new GrpcError("INTERNAL", "a unary call has one request message");
-          message = next;
-        }
-      } catch (error) {
-        this.#finish(error);
-      }
-    });
-    this.#stream.on("end", () => {
-      if (this.#ended || this.signal.aborted) return;
-      if (message === undefined || this.#reader.partial) {
-        this.#finish(new GrpcError("INTERNAL", "the request ended before its message did"));
-        return;
-      }
-      handle(message, this).then(
-        (frame) => {
-          this.#head();
-          if (!this.#ended) this.#stream.write(frame);
-          this.#finish(undefined);
-        },
-        (error: unknown) => this.#finish(error),
-      );
-    });
+  // What the protocol tells
+
+  data(bytes: Uint8Array): void {
+    if (this.#ended || this.#overReason) {
+      this.#stream.consumed(bytes.length);
+      return;
+    }
+    if (
+      this.#handle &&
+      !this.#reader &&
+      this.#messages.length === 0 &&
+      isOneMessage(bytes, this.#options.maxMessageBytes)
+    ) {
+      this.#stream.consumed(bytes.length);
+      this.#messages.push(bytes.subarray(framePrefixBytes));
+      return;
+    }
+    this.#reader ??= new FrameReader(this.#options.maxMessageBytes);
+    try {
+      this.#messages.push(...this.#reader.push(bytes));
+      if (this.#handle && this.#messages.length > 1)
+        throw new GrpcError("INTERNAL", "a unary call has one request message");
+    } catch (error) {
+      this.#stream.consumed(bytes.length);
+      this.#finish(error);
+      return;
+    }
+    this.#heldBytes += bytes.length;
+    // A message that has only begun must get its rest: its size is bounded by itself.
+    if (this.#handle || this.#messages.length === 0) this.#release();
+    this.#inputWaiting?.();
   }
+
+  end(): void {
+    this.#inputEnded = true;
+    if (!this.#handle) {
+      this.#inputWaiting?.();
+      return;
+    }
+    if (this.#ended || this.#overReason) return;
+    const [message] = this.#messages;
+    if (message === undefined || this.#reader?.partial) {
+      this.#finish(new GrpcError("INTERNAL", "the request ended before its message did"));
+      return;
+    }
+    this.#handle(message, this).then(
+      (frame) => {
+        if (this.#ended || this.#overReason) return;
+        this.#stream.respond(answerBlock, false);
+        this.#headSent = true;
+        this.#stream.data(frame);
+        this.#finish(undefined);
+      },
+      (error: unknown) => this.#finish(error),
+    );
+  }
+
+  gone(): void {
+    clearTimeout(this.#timer);
+    this.#abort(goneError());
+  }
+
+  caughtUp(): void {
+    this.#wake();
+  }
+
+  // What a handler asks
 
   get messages(): AsyncIterable<Uint8Array> {
-    const stream = this.#stream;
-    const reader = this.#reader;
-    const { signal } = this;
-    return (async function* () {
-      try {
-        for await (const chunk of stream.iterator({ destroyOnReturn: false })) yield* reader.push(chunk as Uint8Array);
-      } catch (error) {
-        signal.throwIfAborted();
-        throw error;
+    return this.#read();
+  }
+
+  async *#read(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      if (this.#overReason) throw this.#overReason;
+      const message = this.#messages.shift();
+      if (message !== undefined) {
+        if (this.#messages.length === 0) this.#release();
+        yield message;
+        continue;
       }
-      signal.throwIfAborted();
-      if (reader.partial) throw new GrpcError("INTERNAL", "the request ended inside a message");
-    })();
+      if (this.#inputEnded) break;
+      await new Promise<void>((resolve) => {
+        this.#inputWaiting = resolve;
+      });
+      this.#inputWaiting = undefined;
+    }
+    if (this.#reader?.partial) throw new GrpcError("INTERNAL", "the request ended inside a message");
   }
 
   write(frame: Uint8Array): boolean {
+    if (this.#ended || this.#overReason) return true;
     this.#head();
-    if (this.#ended || this.signal.aborted) return true;
-    this.#stream.write(frame);
-    return this.#stream.writableLength < maxBacklogBytes;
+    this.#stream.data(frame);
+    return this.#stream.queuedBytes < maxBacklogBytes;
   }
 
   async drained(): Promise<void> {
-    if (this.#ended || this.signal.aborted || !this.#stream.writableNeedDrain) return;
+    if (this.#ended || this.#overReason || this.#stream.queuedBytes === 0) return;
     await new Promise<void>((resolve) => {
       this.#waiting.push(resolve);
     });
   }
 
+  #release(): void {
+    this.#stream.consumed(this.#heldBytes);
+    this.#heldBytes = 0;
+  }
+
   #head(): void {
-    if (this.#ended || this.signal.aborted || this.#stream.headersSent || this.#stream.destroyed) return;
-    this.#stream.respond(answerHeaders, { waitForTrailers: true });
-    this.#stream.on("wantTrailers", () => {
-      if (this.#stream.destroyed) return;
-      const status = this.#status;
-      this.#stream.sendTrailers(status ? trailersOf(status) : { "grpc-status": "0" });
-      this.#letGo();
-    });
+    if (this.#headSent) return;
+    this.#headSent = true;
+    this.#stream.respond(answerBlock, false);
   }
 
   /** Ends the call with a status; the first one counts. */
   #finish(failure: unknown): void {
-    clearTimeout(this.#timer);
+    if (this.#timer) clearTimeout(this.#timer);
     if (this.#ended) return;
-    this.#status = failure === undefined ? undefined : this.#statusOf(failure);
-    const stream = this.#stream;
-    if (!stream.destroyed && !stream.closed && !this.signal.aborted) {
-      if (stream.headersSent || !this.#status) {
+    this.#ended = true;
+    const status = failure === undefined ? undefined : this.#statusOf(failure);
+    if (!this.#overReason) {
+      if (!status) {
         this.#head();
-        this.#ended = true;
-        stream.end();
-      } else {
-        this.#ended = true;
-        stream.respond({ ...answerHeaders, ...trailersOf(this.#status) }, { endStream: true });
-        this.#letGo();
+        this.#stream.end(okTrailers);
+      } else if (this.#headSent) this.#stream.end(encodeHeaderBlock(trailersOf(status)));
+      else {
+        const head = [[":status", "200"], ["content-type", "application/grpc"], ...trailersOf(status)] as const;
+        this.#stream.respond(encodeHeaderBlock(head), true);
       }
     }
-    this.#ended = true;
-    this.#over.abort(this.#status ?? goneError());
-    this.#wake();
+    this.#messages = [];
+    this.#release();
+    this.#abort(status ?? answered);
   }
 
-  /** The call is answered: what the client still sends is thrown away, and for a moment it may end by itself. */
-  #letGo(): void {
-    const stream = this.#stream;
-    if (stream.readableEnded || stream.destroyed) return;
-    stream.resume();
-    const timer = setTimeout(() => stream.close(http2.constants.NGHTTP2_NO_ERROR), halfOpenMs);
-    timer.unref();
-    stream.once("close", () => clearTimeout(timer));
+  #abort(reason: GrpcError): void {
+    if (this.#overReason) return;
+    this.#overReason = reason;
+    this.#over?.abort(reason);
+    this.#wake();
+    this.#inputWaiting?.();
   }
 
   #statusOf(failure: unknown): GrpcError {
     if (failure instanceof GrpcError) return failure;
-    this.#log.error("gRPC handler failed", { error: messageOf(failure) });
+    this.#options.log.error("gRPC handler failed", { error: messageOf(failure) });
     return new GrpcError("UNKNOWN", messageOf(failure));
   }
 
-  #gone(): void {
-    clearTimeout(this.#timer);
-    if (!this.signal.aborted) this.#over.abort(goneError());
-    this.#wake();
-  }
-
   #wake(): void {
+    if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resolve of waiting) resolve();
   }
 }
 
-function trailersOf(status: GrpcError): Record<string, string> {
-  return { "grpc-status": String(grpcCodes.indexOf(status.code)), "grpc-message": encodeMessage(status.message) };
+/** The whole of one uncompressed message and nothing else. */
+function isOneMessage(bytes: Uint8Array, maxBytes: number): boolean {
+  const size = bytes.length - framePrefixBytes;
+  if (size < 0 || size > maxBytes || bytes[0] !== 0) return false;
+  return bytes[1]! * 2 ** 24 + (bytes[2]! << 16) + (bytes[3]! << 8) + bytes[4]! === size;
+}
+
+function trailersOf(status: GrpcError): readonly (readonly [string, string])[] {
+  return [
+    ["grpc-status", String(grpcCodes.indexOf(status.code))],
+    ["grpc-message", encodeMessage(status.message)],
+  ];
 }
