@@ -1,12 +1,14 @@
 // What the image weighs and how it behaves on an emulated board: sizes by part, time from power-on to PID 1, API, Ready and
 // first pod (first and warm start), memory in use, bytes and flushes that reach the block device per idle hour. All under
-// TCG: times compare builds with each other, not with hardware.
+// TCG: times compare builds with each other, not with hardware. Figures are kept in build/qemu/bench-image.json as they come,
+// for as long as the image is the same, so that a run may be made in parts; the JSON at the end holds all of them.
 //   --arch A       once per architecture (default: those whose image is built)
+//   --only PART    sizes, boot, memory or idle; the last two are taken on the first architecture
 //   --minutes N    idle time before and while counting writes (default 5)
-//   --memory LIST  MiB of smaller guests to look at too (default 384,256), first architecture only
+//   --memory LIST  MiB of smaller guests to look at too (default 384,256)
 //   --control      positive control: a config map that changes every second must show in the idle figures
 import { existsSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -28,11 +30,16 @@ interface Times {
   readonly podS: number;
 }
 
+const parts = ["sizes", "boot", "memory", "idle"] as const;
+type Part = (typeof parts)[number];
+const keptPath = join("build", "qemu", "bench-image.json");
+
 export async function image(args: readonly string[]): Promise<Readonly<Record<string, number>>> {
   const { values } = parseArgs({
     args: [...args],
     options: {
       arch: { type: "string", multiple: true },
+      only: { type: "string", multiple: true },
       minutes: { type: "string", default: "5" },
       memory: { type: "string", default: "384,256" },
       control: { type: "boolean" },
@@ -40,41 +47,98 @@ export async function image(args: readonly string[]): Promise<Readonly<Record<st
   });
   const minutes = Number(values.minutes);
   if (!(minutes > 0)) throw new UserError(`--minutes ${values.minutes}: a number above 0`);
+  const unknown = (values.only ?? []).filter((name) => !parts.some((part) => part === name));
+  if (unknown.length > 0) throw new UserError(`--only ${unknown.join(", ")}: use ${parts.join(", ")}`);
+  const wants = (part: Part) => values.only?.includes(part) ?? true;
   const built: Flow[] = [];
   for (const arch of values.arch ?? new Set(flows.map((flow) => flow.arch))) {
     if (values.arch || (await findImage(imageFolder, arch))) built.push(findFlow({ arch }));
   }
-  if (built.length === 0) throw new UserError(`no image in ${imageFolder}: run \`npm run image -- --arch amd64\``);
+  const [first] = built;
+  if (!first) throw new UserError(`no image in ${imageFolder}: run \`npm run image -- --arch amd64\``);
   console.log(`host tools: ${await ensureTools(built)}`);
-  const figures: Record<string, number> = {};
-  for (const [index, flow] of built.entries()) {
-    const sizes = await sizesOf(flow);
-    for (const [part, bytes] of Object.entries(sizes)) row(`${flow.arch} ${part}`, `${round(bytes / mib, 1)} MiB`);
-    figures[`slot_mib_${flow.arch}`] = round(((sizes["root"] ?? 0) + (sizes["verity"] ?? 0)) / mib, 1);
-    row(`${flow.arch} slot (root and verity)`, `${figures[`slot_mib_${flow.arch}`]} MiB`, "goal 90, then 64");
-    row(`${flow.arch} slot with kernel and what starts it`, `${round(sum(Object.values(sizes)) / mib, 1)} MiB`);
+  for (const flow of built) {
+    if (wants("sizes")) await keep(flow, sizeFigures(flow, await sizesOf(flow)));
+    const onFirst = { idle: flow === first && wants("idle"), memory: flow === first && wants("memory") };
+    if (!wants("boot") && !onFirst.idle && !onFirst.memory) continue;
     const folder = join("build", "qemu", `bench-${flow.name}`);
-    const disk = await freshDisk(flow, folder, {});
-    const first = await startedDevice(flow, folder, disk);
-    showTimes(flow, "first start", await timesOf(first, true));
-    await off(first);
+    const disk = await startedDisk(flow, folder, wants("boot"));
     const warm = await startedDevice(flow, folder, disk);
     const times = await timesOf(warm, false);
     showTimes(flow, "warm start", times);
-    figures[`ready_s_${flow.arch}`] = times.readyS;
-    if (index === 0) {
-      Object.assign(figures, await idle(warm, minutes, values.control === true));
-      figures["used_mib_idle"] = await usedMib(warm);
-      row(`${flow.arch} in use of ${flow.defaultMemoryMib} MiB, idle`, `${figures["used_mib_idle"]} MiB`);
+    if (wants("boot")) await keep(flow, timeFigures(flow, "", times));
+    if (onFirst.idle) await keep(flow, await idle(warm, minutes, values.control === true));
+    if (onFirst.memory) {
+      if (!onFirst.idle) await sleep(60_000);
+      const used = await usedMib(warm);
+      row(`${flow.arch} in use of ${flow.defaultMemoryMib} MiB, idle`, `${used} MiB`);
+      await keep(flow, { used_mib_idle: used });
     }
     await off(warm);
-    if (index > 0) continue;
-    for (const memoryMib of values.memory.split(",").map(Number)) {
+    for (const memoryMib of onFirst.memory ? values.memory.split(",").map(Number) : []) {
       const used = await usedOf(flow, folder, disk, memoryMib);
       row(`${flow.arch} in use of ${memoryMib} MiB, idle`, used === undefined ? "not Ready" : `${used} MiB`);
+      if (used !== undefined) await keep(flow, { [`used_mib_idle_in_${memoryMib}`]: used });
     }
   }
-  return figures;
+  return Object.assign({}, ...Object.values(await kept()).map(({ figures }) => figures));
+}
+
+/** By architecture: figures, and when the image they are of was made. */
+type Kept = Record<string, { readonly imageMs: number; readonly figures: Readonly<Record<string, number>> }>;
+
+/** What earlier runs found out about the images that are here now. */
+async function kept(): Promise<Kept> {
+  if (!existsSync(keptPath)) return {};
+  const all = JSON.parse(await readFile(keptPath, "utf8")) as Kept;
+  const current: Kept = {};
+  for (const [arch, entry] of Object.entries(all)) {
+    const path = await findImage(imageFolder, arch);
+    if (path && (await stat(path)).mtimeMs === entry.imageMs) current[arch] = entry;
+  }
+  return current;
+}
+
+async function keep(flow: Flow, figures: Readonly<Record<string, number>>): Promise<void> {
+  const all = await kept();
+  const { mtimeMs } = await stat(await imageOf(flow));
+  const entry = { imageMs: mtimeMs, figures: { ...all[flow.arch]?.figures, ...figures } };
+  await writeFile(keptPath, `${JSON.stringify({ ...all, [flow.arch]: entry }, undefined, 2)}\n`);
+}
+
+function sizeFigures(flow: Flow, sizes: Readonly<Record<string, number>>): Record<string, number> {
+  for (const [part, bytes] of Object.entries(sizes)) row(`${flow.arch} ${part}`, `${round(bytes / mib, 1)} MiB`);
+  const slot = round(((sizes["root"] ?? 0) + (sizes["verity"] ?? 0)) / mib, 1);
+  const whole = round(sum(Object.values(sizes)) / mib, 1);
+  row(`${flow.arch} slot (root and verity)`, `${slot} MiB`, "goal 90, then 64");
+  row(`${flow.arch} slot with kernel and what starts it`, `${whole} MiB`);
+  return { [`slot_mib_${flow.arch}`]: slot, [`slot_and_kernel_mib_${flow.arch}`]: whole };
+}
+
+function timeFigures(flow: Flow, prefix: string, times: Times): Record<string, number> {
+  return {
+    [`${prefix}pid1_s_${flow.arch}`]: times.pid1S,
+    [`${prefix}api_s_${flow.arch}`]: times.apiS,
+    [`${prefix}ready_s_${flow.arch}`]: times.readyS,
+    [`${prefix}pod_s_${flow.arch}`]: times.podS,
+  };
+}
+
+/** A disk that has been started once and holds the pod; the one of an earlier run where its first start need not be timed. */
+async function startedDisk(flow: Flow, folder: string, isTimed: boolean): Promise<string> {
+  const markPath = join(folder, "started");
+  const imageMs = String((await stat(await imageOf(flow))).mtimeMs);
+  const disk = join(folder, "disk.img");
+  const mark = existsSync(markPath) && existsSync(disk) ? await readFile(markPath, "utf8") : "";
+  if (!isTimed && mark === imageMs) return disk;
+  await freshDisk(flow, folder, {});
+  const device = await startedDevice(flow, folder, disk);
+  const times = await timesOf(device, true);
+  showTimes(flow, "first start", times);
+  await keep(flow, timeFigures(flow, "first_", times));
+  await off(device);
+  await writeFile(markPath, imageMs);
+  return disk;
 }
 
 /** Bytes of what a slot holds, read from the image itself. */
