@@ -10,6 +10,8 @@ export interface Flag {
   readonly kind: "string" | "number" | "boolean" | "list";
   /** Suffix of the variable: DATA_DIR is read from MOTE_DATA_DIR, then K3S_DATA_DIR. */
   readonly env?: string;
+  /** A variable of others, read last: AWS_ACCESS_KEY_ID. */
+  readonly foreignEnv?: string;
   readonly default?: string | number | boolean | readonly string[];
   readonly help: string;
   /** What a value may be. */
@@ -101,8 +103,8 @@ function fromEnvironment(
   flag: Flag,
   env: Readonly<Record<string, string | undefined>>,
 ): { from: string; texts: string[] } | undefined {
-  if (!flag.env) return undefined;
-  for (const name of [`MOTE_${flag.env}`, `K3S_${flag.env}`]) {
+  const own = flag.env ? [`MOTE_${flag.env}`, `K3S_${flag.env}`] : [];
+  for (const name of [...own, ...(flag.foreignEnv ? [flag.foreignEnv] : [])]) {
     const text = env[name];
     if (text !== undefined && text !== "") return { from: name, texts: [text] };
   }
@@ -199,6 +201,7 @@ export function helpText(flags: readonly Flag[]): string {
         notes.push(`default ${String(flag.default)}`);
       }
       if (flag.env) notes.push(`$MOTE_${flag.env}`);
+      if (flag.foreignEnv) notes.push(`$${flag.foreignEnv}`);
       const text = `${flag.help}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;
       const head = left[i]!;
       return head.length + 2 > width ? `${head}\n${" ".repeat(width)}${text}` : `${head.padEnd(width)}${text}`;

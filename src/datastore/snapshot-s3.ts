@@ -110,8 +110,12 @@ function timeoutOf(text: string, refuse: (why: string) => AppError): number {
 }
 
 export interface SnapshotBucket {
-  /** Removes the oldest beyond its retention too; names what it removed. */
-  upload(snapshot: Snapshot, owner: { readonly name: string; readonly node: string }): Promise<Snapshot>;
+  /** Removes the oldest beyond its retention too. */
+  upload(
+    snapshot: Snapshot,
+    owner: { readonly name: string; readonly node: string },
+    signal?: AbortSignal,
+  ): Promise<Snapshot>;
   /** Oldest first. */
   list(): Promise<Snapshot[]>;
   prune(options: { readonly name: string; readonly node: string; readonly retention?: number }): Promise<Snapshot[]>;
@@ -142,8 +146,8 @@ export function openSnapshotBucket(settings: S3Settings, deps: S3Deps, limits?: 
     list,
     prune,
     close: () => client.close(),
-    async upload({ name, path, sizeBytes, createdMs }, owner) {
-      await client.put(path, `${prefix}${name}`);
+    async upload({ name, path, sizeBytes, createdMs }, owner, signal) {
+      await client.put(path, `${prefix}${name}`, signal);
       deps.log.info("snapshot uploaded", { name, bucket: settings.bucket });
       await prune(owner);
       return { name, path: located(name), sizeBytes, createdMs };

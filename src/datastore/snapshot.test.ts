@@ -9,9 +9,11 @@ import { systemClock } from "#platform/clock.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
 import { watchInto } from "#test/conformance/backend.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
+import { S3Server } from "#test/harness/s3-server.ts";
 import { prefixRange } from "./backend.ts";
 import { openDatastore } from "./open.ts";
 import { listSnapshots, pruneSnapshots, restoreSnapshot, saveSnapshot, verifySnapshot } from "./snapshot.ts";
+import { parseS3Settings } from "./snapshot-s3.ts";
 import { createSnapshotSchedule, createSnapshotSocket } from "./snapshots.ts";
 import type { Datastore } from "./store.ts";
 
@@ -185,6 +187,44 @@ describe("schedule and retention", () => {
     ]);
     stop.abort();
     await running;
+    await store.close();
+  });
+
+  it("sends what it saved to a bucket, and again when that failed, without saving again", async () => {
+    const folder = newFolder();
+    const clock = new FakeClock(Date.UTC(2026, 0, 1));
+    const store = await open(folder);
+    const account = { bucket: "b", accessKey: "a", secretKey: "s", region: "us-east-1" };
+    const server = new S3Server({ ...account, skewMs: Date.UTC(2026, 0, 1) - Date.now() });
+    const fields = { endpoint: `127.0.0.1:${await server.listen()}`, insecure: "true", bucket: "b" };
+    const settings = parseS3Settings({ ...fields, "access-key": "a", "secret-key": "s" }, (name) => name);
+    const options = { folder: `${folder}/s`, name: "etcd-snapshot", node: "n", retention: 3, compress: true };
+    let asked = 0;
+    const s3 = async () => {
+      if (asked++ < 2) throw new Error("no network");
+      return settings;
+    };
+    const stop = new AbortController();
+    const service = createSnapshotSchedule(
+      { ...options, s3, schedule: "0 * * * *" },
+      { store, clock, log: silentLogger },
+    );
+    const running = service.run(stop.signal, () => {});
+    await put(store, "/a", "1");
+    for (let i = 0; server.objects.size === 0; i++) {
+      if (i > 400) throw new Error("never uploaded");
+      await clock.advance(60_000);
+      await systemClock.sleep(10);
+    }
+    const [saved, ...others] = await listSnapshots(options.folder);
+    expect([...server.objects.keys()]).toEqual([saved!.name]);
+    expect(asked).toBe(3);
+    // Two pauses of a quarter of an hour after the full hour.
+    expect(clock.now() - saved!.createdMs).toBeGreaterThanOrEqual(30 * 60_000);
+    expect(others).toEqual([]);
+    stop.abort();
+    await running;
+    await server.close();
     await store.close();
   });
 

@@ -8,6 +8,7 @@ import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { type EtcdAddress, parseGuardedEtcdAddress } from "./etcd-address.ts";
+import { type S3Choice, s3ChoiceOf } from "./snapshot-s3.ts";
 
 export interface ServerConfig {
   readonly debug: boolean;
@@ -45,6 +46,8 @@ export interface ServerConfig {
     readonly compress: boolean;
     /** Undefined: only on request. */
     readonly schedule: string | undefined;
+    /** Undefined: no bucket. */
+    readonly s3: S3Choice | undefined;
   };
   readonly kubeconfigPath: string;
   readonly kubeconfigMode: number;
@@ -175,6 +178,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       retention: (values["etcd-snapshot-retention"] as number | undefined) ?? 5,
       compress: values["etcd-snapshot-compress"] === true,
       schedule: scheduleOf(values),
+      s3: s3ChoiceOf(values, "etcd-s3"),
     },
     kubeconfigPath: text("write-kubeconfig") ?? paths.kubeconfig,
     kubeconfigMode: Number.parseInt(mode, 8),

@@ -14,12 +14,14 @@ import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { createEtcdListener } from "#datastore/etcd-face.ts";
 import { etcdSnapshots } from "#datastore/etcd-snapshot.ts";
 import { type DamageReport, openDatastore } from "#datastore/open.ts";
+import { s3SettingsOfSecret } from "#datastore/snapshot-s3.ts";
 import { createSnapshotSchedule, createSnapshotSocket, snapshotSocket } from "#datastore/snapshots.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { readFileIfExists } from "#platform/files.ts";
 import type { GrpcClientTls } from "#platform/grpc-client.ts";
 import type { EtcdPki } from "#supervisor/etcd-pki.ts";
 import type { ServerConfig } from "./config.ts";
+import { resolveS3 } from "./snapshot-s3.ts";
 
 export interface OpenedDatastore {
   readonly backend: Backend;
@@ -68,14 +70,22 @@ export function createDatastoreServices(
   config: ServerConfig,
   { backend, store }: OpenedDatastore,
   pki: EtcdPki | undefined,
-  deps: DatastoreParts,
+  deps: DatastoreParts & {
+    /** Data of a secret in kube-system. */
+    readonly readSecret: (name: string) => Promise<Readonly<Record<string, string | Uint8Array>> | undefined>;
+  },
 ): Service[] {
   if (!store) return [createEtcdCompactor({}, { backend, ...deps })];
-  const { schedule } = config.snapshots;
-  const options = { ...config.snapshots, node: config.nodeName };
+  const { schedule, s3, ...rest } = config.snapshots;
+  const readSettings = async (name: string) => s3SettingsOfSecret(await deps.readSecret(name), `kube-system/${name}`);
+  const options = {
+    ...{ ...rest, schedule, node: config.nodeName },
+    ...(s3 === undefined ? {} : { s3: () => resolveS3(s3, readSettings) }),
+  };
+  const socket = snapshotSocket(`${config.serverDir}/db`);
   return [
     createCompactor({}, { store, ...deps }),
-    createSnapshotSocket({ ...options, socket: snapshotSocket(`${config.serverDir}/db`) }, { store, ...deps }),
+    createSnapshotSocket({ ...options, socket, readSecret: readSettings }, { store, ...deps }),
     ...(schedule === undefined ? [] : [createSnapshotSchedule({ ...options, schedule }, { store, ...deps })]),
     ...etcdListeners(config, store, pki, deps),
   ];

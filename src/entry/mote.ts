@@ -58,10 +58,13 @@ const commands: readonly Command[] = [
     name: "snapshot",
     summary: `copies of the datastore: ${snapshotUsage}`,
     flags: snapshotCommandFlags,
-    run: async (args) => {
-      const { values, positionals } = await readFlags(snapshotCommandFlags, args, process.env);
-      return snapshot(positionals, values, serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner()));
-    },
+    run: (args) => snapshotCommand(args),
+  },
+  {
+    name: "etcd-snapshot",
+    summary: "the same under k3s's name; without a verb it saves",
+    flags: snapshotCommandFlags,
+    run: (args) => snapshotCommand(args, "save"),
   },
   {
     name: "kubectl",
@@ -96,6 +99,12 @@ const commands: readonly Command[] = [
   },
 ];
 
+async function snapshotCommand(args: readonly string[], defaultVerb?: string): Promise<number> {
+  const { values, positionals } = await readFlags(snapshotCommandFlags, args, process.env);
+  const words = positionals.length === 0 && defaultVerb !== undefined ? [defaultVerb] : positionals;
+  return snapshot(words, values, serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner()));
+}
+
 async function configFor(flags: readonly Flag[], args: readonly string[]) {
   const { values, positionals, warnings } = await readFlags(flags, args, process.env);
   if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
@@ -109,7 +118,7 @@ const isForeseen = (error: unknown): boolean =>
   error instanceof AppError || (error instanceof Error && "syscall" in error);
 
 function usage(): string {
-  const lines = commands.map((c) => `  mote ${c.name.padEnd(10)} ${c.summary}`);
+  const lines = commands.map((c) => `  mote ${c.name.padEnd(13)} ${c.summary}`);
   return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
 }
 

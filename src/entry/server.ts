@@ -13,7 +13,7 @@ import { InformerFactory } from "#client/informer.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
 import type { Node } from "#model/gen/core-v1.ts";
-import { nodes } from "#model/resources.ts";
+import { nodes, secrets } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
@@ -177,6 +177,7 @@ function services(
     ...createDatastoreServices(config, datastore, context.etcdPki, {
       clock,
       log: log.child({ part: "datastore" }),
+      readSecret: async (name) => (await client.get(secrets, name, "kube-system")).data,
     }).map(alive),
     ...(begun ? nodeServices(context, begun).map(alive) : []),
   ];

@@ -1,5 +1,5 @@
 // `mote snapshot save|ls|prune|delete|verify|restore`: through the server of the data folder where it must be, else on
-// the files. Counterpart: k3s etcd-snapshot, and k3s server --cluster-reset-restore-path.
+// the files; with --s3 in the bucket too. Counterpart: k3s etcd-snapshot, and k3s server --cluster-reset-restore-path.
 
 import { silentLogger } from "#base/log.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
@@ -13,18 +13,23 @@ import {
   saveSnapshot,
   verifySnapshot,
 } from "#datastore/snapshot.ts";
-import { type SnapshotRequest, snapshotSocket } from "#datastore/snapshots.ts";
+import { openSnapshotBucket, type S3Settings, type SnapshotBucket } from "#datastore/snapshot-s3.ts";
+import { type S3Request, type SnapshotRequest, snapshotSocket } from "#datastore/snapshots.ts";
 import { systemClock } from "#platform/clock.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
-import { exists } from "#platform/files.ts";
+import { exists, makeFolder } from "#platform/files.ts";
 import { removeFile } from "#platform/folders.ts";
+import { systemRandom } from "#platform/random.ts";
 import type { ServerConfig } from "./config.ts";
+import { resolveS3, s3ChoiceOf } from "./snapshot-s3.ts";
 
 interface Context {
   readonly config: ServerConfig;
   readonly values: FlagValues;
   readonly folder: string;
   readonly names: readonly string[];
+  /** With --s3. */
+  readonly bucket: SnapshotBucket | undefined;
 }
 
 const verbs: Readonly<Record<string, (context: Context) => Promise<void>>> = {
@@ -51,11 +56,32 @@ export async function snapshot(args: readonly string[], values: FlagValues, conf
     throw usageError(`snapshot: the datastore is an external etcd; use etcdctl snapshot ${verb}`);
   }
   const folder = (values["dir"] as string | undefined) ?? config.snapshots.folder;
-  await run({ config, values, folder, names });
+  const bucket = await bucketOf(values, config);
+  try {
+    await run({ config, values, folder, names, bucket });
+  } finally {
+    bucket?.close();
+  }
   return 0;
 }
 
-async function save({ config, values, folder }: Context): Promise<void> {
+async function bucketOf(values: FlagValues, config: ServerConfig): Promise<SnapshotBucket | undefined> {
+  const choice = s3ChoiceOf(values, "s3");
+  if (!choice) return undefined;
+  const askServer = async (secret: string) => {
+    const request: S3Request = { command: "s3", secret };
+    const settings = await askControlSocket(snapshotSocket(`${config.serverDir}/db`), request);
+    if (settings === undefined) {
+      throw usageError(
+        "snapshot: without a running server secrets cannot be read; give --s3-bucket and what belongs to it",
+      );
+    }
+    return settings as S3Settings;
+  };
+  return openSnapshotBucket(await resolveS3(choice, askServer), { ...deps, random: systemRandom });
+}
+
+async function save({ config, values, folder, bucket }: Context): Promise<void> {
   const options = {
     folder,
     name: String(values["name"]),
@@ -66,6 +92,9 @@ async function save({ config, values, folder }: Context): Promise<void> {
   const asked = await askControlSocket(snapshotSocket(`${config.serverDir}/db`), request);
   const saved = asked === undefined ? await saveOffline(config, options) : (asked as Snapshot);
   console.log(`Snapshot ${saved.name} saved: ${saved.path} (${saved.sizeBytes} bytes)`);
+  if (!bucket) return;
+  const sent = await bucket.upload(saved, { name: options.name, node: config.nodeName });
+  console.log(`Snapshot ${sent.name} uploaded: ${sent.path}`);
 }
 
 /** No server runs: nobody else has the files. */
@@ -86,8 +115,9 @@ async function saveOffline(
   }
 }
 
-async function list({ values, folder }: Context): Promise<void> {
-  const found = await listSnapshots(folder);
+async function list({ values, folder, bucket }: Context): Promise<void> {
+  const local = (await listSnapshots(folder)).map((snapshot) => ({ ...snapshot, path: `file://${snapshot.path}` }));
+  const found = [...local, ...((await bucket?.list()) ?? [])];
   if (values["output"] === "json") {
     console.log(JSON.stringify(found, undefined, 2));
     return;
@@ -95,21 +125,29 @@ async function list({ values, folder }: Context): Promise<void> {
   print(found);
 }
 
-async function prune({ config, values, folder }: Context): Promise<void> {
-  const retention = Number(values["snapshot-retention"]);
-  const removed = await pruneSnapshots({ folder, name: String(values["name"]), node: config.nodeName, retention });
+async function prune({ config, values, folder, bucket }: Context): Promise<void> {
+  const owner = { name: String(values["name"]), node: config.nodeName };
+  const removed = await pruneSnapshots({ folder, ...owner, retention: Number(values["snapshot-retention"]) });
   for (const { name } of removed) console.log(`Snapshot ${name} deleted`);
+  for (const { path } of (await bucket?.prune(owner)) ?? []) console.log(`Snapshot ${path} deleted`);
 }
 
-async function remove({ folder, names }: Context): Promise<void> {
-  const found = await listSnapshots(folder);
+async function remove({ folder, names, bucket }: Context): Promise<void> {
+  const local = await listSnapshots(folder);
+  const stored = (await bucket?.list()) ?? [];
   for (const name of names) {
-    const one = found.find((s) => s.name === name);
-    if (!one) throw usageError(`snapshot delete: there is no snapshot "${name}" in ${folder}`);
-    await removeFile(one.path);
+    const here = local.find((s) => s.name === name);
+    const there = stored.find((s) => s.name === name);
+    if (!here && !there)
+      throw usageError(`snapshot delete: there is no snapshot "${name}" ${placesOf(folder, bucket)}`);
+    if (here) await removeFile(here.path);
+    if (there) await bucket!.remove(name);
     console.log(`Snapshot ${name} deleted`);
   }
 }
+
+const placesOf = (folder: string, bucket: SnapshotBucket | undefined): string =>
+  `in ${folder}${bucket ? " or in the bucket" : ""}`;
 
 async function verify(context: Context): Promise<void> {
   const { keys, revision } = await verifySnapshot(await pathOf(context), deps);
@@ -124,9 +162,13 @@ async function restore(context: Context): Promise<void> {
   console.log(`Restored ${keys} keys to ${target}${kept ? `; what was there is ${kept}` : ""}. Start mote server now.`);
 }
 
-/** A path, or a name in the folder. */
-async function pathOf({ folder, names }: Context): Promise<string> {
+/** A path, or a name in the folder; with --s3 a name in the bucket, which then stands in the folder too. */
+async function pathOf({ folder, names, bucket }: Context): Promise<string> {
   const [name = ""] = names;
+  if (bucket) {
+    await makeFolder(folder, 0o700);
+    return bucket.download(name, folder);
+  }
   for (const path of [`${folder}/${name}`, name]) if (await exists(path)) return path;
   throw usageError(`snapshot: there is no snapshot "${name}" in ${folder}`);
 }
@@ -134,7 +176,7 @@ async function pathOf({ folder, names }: Context): Promise<string> {
 function print(found: readonly Snapshot[]): void {
   const rows = [
     ["Name", "Location", "Size", "Created"],
-    ...found.map((s) => [s.name, `file://${s.path}`, String(s.sizeBytes), new Date(s.createdMs).toISOString()]),
+    ...found.map((s) => [s.name, s.path, String(s.sizeBytes), new Date(s.createdMs).toISOString()]),
   ];
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   for (const row of rows)

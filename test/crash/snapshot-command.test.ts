@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { parse } from "yaml";
 import { systemClock } from "#platform/clock.ts";
+import { S3Server } from "#test/harness/s3-server.ts";
 
 const root = mkdtempSync(join(tmpdir(), "mote-command-"));
 const running = new Set<ReturnType<typeof spawn>>();
@@ -52,6 +53,56 @@ it.skipIf(!existsSync("build/dist/mote.mjs"))(
     expect((JSON.parse(await mote("ls", "-o", "json")) as unknown[]).length).toBe(1);
     await expect(mote("verify", "nothing")).rejects.toThrow(/there is no snapshot "nothing"/);
     await expect(mote("grow")).rejects.toThrow(/save \| ls/);
+  },
+);
+
+it.skipIf(!existsSync("build/dist/mote.mjs"))(
+  "keeps snapshots in a bucket, by flags and by a secret, and restores from it",
+  { timeout: 120_000 },
+  async () => {
+    const account = { bucket: "backups", accessKey: "id", secretKey: "secret", region: "us-east-1" };
+    const bucket = new S3Server(account);
+    const s3 = {
+      ...{ "s3-endpoint": `127.0.0.1:${await bucket.listen()}`, "s3-insecure": "true", "s3-bucket": "backups" },
+      ...{ "s3-access-key": "id", "s3-secret-key": "secret", "s3-folder": "shop", "s3-retention": "1" },
+    };
+    const s3Flags = ["--s3", ...Object.entries(s3).map(([name, value]) => `--${name}=${value}`)];
+    try {
+      rmSync(`${root}/data`, { recursive: true, force: true });
+      const server = await startServer();
+      await createConfigMap("kept");
+      const first = /Snapshot (\S+) saved/.exec(await mote("save", "--name", "mine", ...s3Flags))![1]!;
+      await createConfigMap("lost");
+      const data = Object.entries(s3).map(([name, value]) => [`etcd-${name}`, Buffer.from(value).toString("base64")]);
+      const secret = { apiVersion: "v1", kind: "Secret", metadata: { name: "s3" }, data: Object.fromEntries(data) };
+      await create("/api/v1/namespaces/kube-system/secrets", secret);
+      const bySecret = ["--etcd-s3", "--etcd-s3-config-secret", "s3"];
+      expect(await mote("ls", ...bySecret)).toContain(`s3://backups/shop/${first}`);
+      await systemClock.sleep(1000);
+      // The second takes the place of the first in the bucket, where one is kept, and not here, where five are.
+      expect(await mote("save", "--name", "mine", ...bySecret)).toMatch(
+        /Snapshot mine-\S+ uploaded: s3:\/\/backups\/shop\/mine-/,
+      );
+      expect([...bucket.objects.keys()].length).toBe(1);
+      expect([...bucket.objects.keys()]).not.toContain(`shop/${first}`);
+      expect(JSON.parse(await mote("ls", "-o", "json"))).toHaveLength(2);
+      const second = [...bucket.objects.keys()][0]!.slice("shop/".length);
+      rmSync(`${root}/data/server/db/snapshots`, { recursive: true });
+      await stop(server);
+      await expect(mote("restore", second, ...bySecret)).rejects.toThrow(/secrets cannot be read; give --s3-bucket/);
+      expect(await mote("restore", second, ...s3Flags)).toMatch(/^Restored \d+ keys/);
+      const again = await startServer();
+      expect(await configMaps()).toEqual(expect.arrayContaining(["kept", "lost"]));
+      await stop(again);
+      await mote("delete", second, ...s3Flags);
+      expect(bucket.objects.size).toBe(0);
+      await expect(mote("delete", second, ...s3Flags)).rejects.toThrow(/there is no snapshot .* or in the bucket/);
+      await expect(mote("ls", ...s3Flags, "--s3-secret-key=x")).rejects.toThrow(/SignatureDoesNotMatch/);
+      await expect(mote("ls", "--s3")).rejects.toThrow(/etcd-s3-bucket: is needed/);
+      expect(bucket.problems).toEqual([]);
+    } finally {
+      await bucket.close();
+    }
   },
 );
 
@@ -124,17 +175,19 @@ function configMaps(): Promise<string[]> {
   });
 }
 
-function createConfigMap(name: string): Promise<void> {
+const createConfigMap = (name: string) => create(path, { apiVersion: "v1", kind: "ConfigMap", metadata: { name } });
+
+function create(at: string, object: object): Promise<void> {
   return new Promise((resolve, reject) => {
     const headers = { "content-type": "application/json" };
-    const sent = request({ ...credentials(), path, method: "POST", headers }, (answer) => {
+    const sent = request({ ...credentials(), path: at, method: "POST", headers }, (answer) => {
       answer.resume();
       answer.on("end", () =>
         answer.statusCode === 201 ? resolve() : reject(new Error(`status ${answer.statusCode}`)),
       );
     });
     sent.on("error", reject);
-    sent.end(JSON.stringify({ apiVersion: "v1", kind: "ConfigMap", metadata: { name } }));
+    sent.end(JSON.stringify(object));
   });
 }
 
