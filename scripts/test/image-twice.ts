@@ -60,7 +60,9 @@ function stagesOf(job: Job, base: string): Stage[] {
         const { privateKey } = generateKeyPairSync("ed25519");
         await fs.writeFile(key, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o644 });
         await fs.mkdir(join(base, "home"));
-        for (const clone of [first, second]) await prepare(clone);
+        await prepare(first, process.cwd());
+        // Of the first, so that a commit made meanwhile changes nothing.
+        await prepare(second, first.folder);
         if (job.isControl) await fs.appendFile(join(second.folder, "rootfs/overlay/etc/hosts"), "# control\n");
         if (second.user !== undefined) {
           await run("chown", ["-R", `${nobody}:${nobody}`, second.folder, join(base, "home")]);
@@ -73,9 +75,10 @@ function stagesOf(job: Job, base: string): Stage[] {
   ];
 }
 
-async function prepare(clone: Clone): Promise<void> {
+async function prepare(clone: Clone, from: string): Promise<void> {
   await fs.mkdir(clone.folder, { recursive: true });
-  await shell(clone, `git clone -q --no-hardlinks '${process.cwd()}' '${clone.folder}'`, process.cwd());
+  const { user: _, ...owned } = clone;
+  await shell(owned, `git clone -q --no-hardlinks '${from}' '${clone.folder}'`, process.cwd());
   // What a download would bring, with the same hashes; times and owners are the copy's.
   await fs.cp("node_modules", join(clone.folder, "node_modules"), { recursive: true, verbatimSymlinks: true });
   for (const folder of ["pool", "apt"]) {
@@ -85,7 +88,6 @@ async function prepare(clone: Clone): Promise<void> {
 }
 
 function shell(clone: Clone, command: string, cwd: string, output: "keep" | "show" = "keep") {
-  // As nobody even git and apt must be content.
   const user =
     clone.user === undefined ? [] : ["setpriv", `--reuid=${clone.user}`, `--regid=${clone.user}`, "--clear-groups"];
   const [program, ...args] = [...user, "sh", "-c", `umask ${clone.umask}; ${command}`];
