@@ -90,10 +90,11 @@ test("binding puts a pod on a node, once", async () => {
 });
 
 test("eviction deletes, unless a budget forbids it", async () => {
+  const conditions = [{ type: "Ready", status: "True" }];
   for (const name of ["free", "kept"]) {
     await newPod(name, { app: name });
     const pod = await client.get(resources.pods, name, "default");
-    await client.updateStatus(resources.pods, { ...pod, status: { ...pod.status, phase: "Running" } });
+    await client.updateStatus(resources.pods, { ...pod, status: { ...pod.status, phase: "Running", conditions } });
   }
   const budget = await client.create(resources.podDisruptionBudgets, {
     metadata: { name: "b", namespace: "default" },
@@ -122,6 +123,31 @@ test("eviction deletes, unless a budget forbids it", async () => {
   await expect(client.get(resources.pods, "kept", "default")).rejects.toMatchObject({ code: 404 });
   const after = await client.get(resources.podDisruptionBudgets, "b", "default");
   expect(after.status).toMatchObject({ disruptionsAllowed: 0, disruptedPods: { kept: "2026-01-01T00:00:00Z" } });
+});
+
+test.each([
+  ["ill-1", "enough others are ready", undefined, 1, 201],
+  ["ill-2", "too few others are ready", undefined, 0, 429],
+  ["ill-3", "such may always go", "AlwaysAllow", 0, 201],
+])("evicting a pod that is not ready: %s, %s", async (name, _, unhealthyPodEvictionPolicy, currentHealthy, code) => {
+  await newPod(name, { app: name });
+  const pod = await client.get(resources.pods, name, "default");
+  await client.updateStatus(resources.pods, { ...pod, status: { ...pod.status, phase: "Running" } });
+  const budget = await client.create(resources.podDisruptionBudgets, {
+    metadata: { name, namespace: "default" },
+    spec: {
+      minAvailable: 1,
+      selector: { matchLabels: { app: name } },
+      ...(unhealthyPodEvictionPolicy ? { unhealthyPodEvictionPolicy } : {}),
+    },
+  } as PodDisruptionBudget);
+  await client.updateStatus(resources.podDisruptionBudgets, {
+    ...budget,
+    status: { observedGeneration: 1, disruptionsAllowed: 0, currentHealthy, desiredHealthy: 1, expectedPods: 2 },
+  });
+  const evicted = post(`/api/v1/namespaces/default/pods/${name}/eviction`, { metadata: { name } });
+  if (code === 201) await evicted;
+  else await expect(evicted).rejects.toMatchObject({ code });
 });
 
 test("tokens, bound to what exists", async () => {

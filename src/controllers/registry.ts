@@ -2,6 +2,7 @@
 // no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
 import type { Service } from "#base/service.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import { createDisruptionController } from "./disruption/controller.ts";
 import { createGarbageCollector } from "./gc/controller.ts";
 import { createNamespaceController } from "./namespaces/controller.ts";
 import { createTaintEvictionController } from "./nodes/eviction.ts";
@@ -38,6 +39,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createJobController(deps),
     createCronJobController(deps),
     createTtlAfterFinishedController(deps),
+    createDisruptionController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),
     createNodeLifecycleController(deps),

@@ -166,6 +166,7 @@ async function takeFromBudget(
     );
   }
   const budget = matching[0]!;
+  if (mayGoUnhealthy(budget, pod)) return;
   const name = budget.metadata.name ?? "";
   await deps.registry.update(
     budgets,
@@ -199,6 +200,15 @@ async function takeFromBudget(
     },
     { user: request.user, dryRun, warn: (message) => request.warn(message) },
   );
+}
+
+/** Pods that are not ready and that the budget does not count on: they may go without taking from it. */
+function mayGoUnhealthy({ spec, status }: PodDisruptionBudget, pod: Pod): boolean {
+  const isReady = pod.status?.conditions?.some((one) => one.type === "Ready" && one.status === "True") === true;
+  if (isReady) return false;
+  if (spec.unhealthyPodEvictionPolicy === "AlwaysAllow") return true;
+  const desired = status?.desiredHealthy ?? 0;
+  return desired > 0 && (status?.currentHealthy ?? 0) >= desired;
 }
 
 async function issueToken(deps: ActionDeps, info: RequestInfo, request: HandlerRequest): Promise<Result> {
