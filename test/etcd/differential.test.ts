@@ -7,6 +7,7 @@ import { etcdMethods, type ResponseHeader } from "#wire/gen/etcd.ts";
 import { isGrpcError } from "#wire/grpc.ts";
 import { createGenerator, type History, normalized, type Operation, plain } from "./operations.ts";
 import { type Answer, codec, etcdPath, type Peer, startEtcd, startMote } from "./peers.ts";
+import { RawClient } from "./raw-client.ts";
 import { WatchProbe } from "./watcher.ts";
 
 const operations = Number(process.env["MOTE_ETCD_OPERATIONS"] ?? 4000);
@@ -21,12 +22,16 @@ const changes = 20;
 const path = await etcdPath();
 let etcd: Peer;
 let mote: Peer;
+let clients: readonly RawClient[] = [];
 
 beforeAll(async () => {
   if (!path) return;
   [etcd, mote] = await Promise.all([startEtcd(path), startMote()]);
+  const portOf = ({ address }: Peer) => Number(address.split(":").at(-1));
+  clients = await Promise.all([etcd, mote].map((peer) => RawClient.open(portOf(peer))));
 });
 afterAll(async () => {
+  for (const client of clients) client.close();
   await etcd?.close();
   await mote?.close();
 });
@@ -37,9 +42,9 @@ interface Raw {
 }
 
 /** An answer as bytes, or the error. */
-async function ask(peer: Peer, { method }: Operation, message: Uint8Array): Promise<Raw> {
+async function ask(client: RawClient, { method }: Operation, message: Uint8Array): Promise<Raw> {
   try {
-    return { bytes: await peer.client.grpc.unary(etcdMethods[method].path, message, { timeoutMs: 10_000 }) };
+    return { bytes: await client.unary(etcdMethods[method].path, message) };
   } catch (error) {
     if (!isGrpcError(error)) throw error;
     return { answer: { code: error.code, message: error.message } };
@@ -80,10 +85,10 @@ test.skipIf(!path)(
     /** What the answers say is looked at while the next one is under way. */
     const run = async (operation: Operation, what: string): Promise<boolean> => {
       const message = codec.encode(etcdMethods[operation.method].request, operation.request as object);
-      const asked = Promise.all([ask(etcd, operation, message), ask(mote, operation, message)]);
+      const asked = Promise.all(clients.map((client) => ask(client, operation, message)));
       owed();
       owed = () => {};
-      const [theirs, ours] = await asked;
+      const [theirs, ours] = (await asked) as [Raw, Raw];
       if (theirs.bytes) history.revision = split(theirs.bytes).revision;
       owed = () => compare(operation, what, theirs, ours);
       const failure = theirs.answer as { message?: string } | undefined;

@@ -44,6 +44,8 @@ export interface EtcdCall {
 const callTimeoutMs = 10_000;
 /** How long an endpoint that answers is looked for: an election takes one to two seconds, and a client of the API may be waiting. */
 const failoverMs = 3000;
+/** How often it is said of one endpoint that it does not do. */
+const sayEveryMs = 10_000;
 const minPauseMs = 50;
 const maxPauseMs = 500;
 const connectTimeoutMs = 3000;
@@ -62,6 +64,7 @@ export class EtcdClient {
   readonly #clients: readonly GrpcClient[];
   readonly #deps: EtcdClientDeps;
   readonly #ended = new AbortController();
+  readonly #saidMs = new Map<string, number>();
   #current = 0;
   #inFlight = 0;
   #clusterId: string | undefined;
@@ -127,7 +130,10 @@ export class EtcdClient {
   leave(url: string, reason: string): void {
     if (this.#ended.signal.aborted || this.url !== url || this.#endpoints.length === 1) return;
     this.#current = (this.#current + 1) % this.#endpoints.length;
-    this.#deps.log.warn("etcd endpoint is left", { endpoint: url, next: this.url, reason });
+    const nowMs = this.#deps.clock.monotonicMs();
+    const isNews = nowMs - (this.#saidMs.get(url) ?? Number.NEGATIVE_INFINITY) >= sayEveryMs;
+    if (isNews) this.#saidMs.set(url, nowMs);
+    this.#deps.log[isNews ? "warn" : "debug"]("etcd endpoint is left", { endpoint: url, next: this.url, reason });
   }
 
   close(): void {

@@ -48,6 +48,8 @@ const maxPauseMs = 1000;
 const sliceEvents = 1000;
 /** A watch that was asked for must be confirmed in this time, or the endpoint is left. */
 const createTimeoutMs = 10_000;
+/** How often it is said that there is still no stream. */
+const sayEveryMs = 10_000;
 /** A write waits so long for its own event at most: longer, and the stream is broken. */
 const maxBehindMs = 1000;
 /** etcd keeps each of them; beyond it a client is at fault. */
@@ -62,10 +64,13 @@ interface Entry {
   progress: number;
   /** Of its own watch while catching up. */
   watchId: number;
+  /** While live. */
+  group: Group | undefined;
 }
 
 /** Live watchers of the same range. */
 interface Group {
+  readonly name: string;
   readonly range: KeyRange;
   readonly entries: Set<Entry>;
 }
@@ -81,7 +86,9 @@ type Partial = Map<number, Event[]>;
 export class Follower {
   readonly #deps: FollowerDeps;
   readonly #history: History;
-  readonly #groups = new Map<string, Group>();
+  /** Of single keys by key, of ranges by what they are. */
+  readonly #exact = new Map<string, Group>();
+  readonly #ranges = new Map<string, Group>();
   readonly #entries = new Set<Entry>();
   readonly #catching = new Map<number, Entry>();
   readonly #partial: Partial = new Map();
@@ -158,7 +165,15 @@ export class Follower {
     const from = options.startRevision ? options.startRevision : now + 1;
     const isLive = from > this.#followed;
     const progress = Math.min(from - 1, this.#followed);
-    const entry: Entry = { range, sink, from, state: isLive ? "live" : "replaying", progress, watchId: 0 };
+    const entry: Entry = {
+      range,
+      sink,
+      from,
+      state: isLive ? "live" : "replaying",
+      progress,
+      watchId: 0,
+      group: undefined,
+    };
     this.#entries.add(entry);
     if (isLive) this.#join(entry);
     else this.#replay(entry).catch((error: unknown) => this.#end(entry, error as Error));
@@ -195,6 +210,7 @@ export class Follower {
   async #run(): Promise<void> {
     const { clock, client, log } = this.#deps;
     let pauseMs = minPauseMs;
+    let saidMs = Number.NEGATIVE_INFINITY;
     while (!this.#ended.signal.aborted) {
       const startedMs = clock.monotonicMs();
       const url = client.url;
@@ -202,7 +218,9 @@ export class Follower {
         await this.#follow();
       } catch (error) {
         if (this.#ended.signal.aborted) return;
-        log.warn("watching etcd is interrupted", { endpoint: url, error: messageOf(error) });
+        const isNews = clock.monotonicMs() - saidMs >= sayEveryMs;
+        if (isNews) saidMs = clock.monotonicMs();
+        log[isNews ? "warn" : "debug"]("watching etcd is interrupted", { endpoint: url, error: messageOf(error) });
         client.leave(url, messageOf(error));
       }
       if (clock.monotonicMs() - startedMs > maxPauseMs) pauseMs = minPauseMs;
@@ -310,12 +328,14 @@ export class Follower {
       }
       const event = watchEvent(message);
       change.push(event);
-      for (const group of this.#groups.values()) {
-        if (!inRange(group.range, event.kv.key)) continue;
+      const owe = (group: Group) => {
         const events = owed.get(group);
         if (events) events.push(event);
         else owed.set(group, [event]);
-      }
+      };
+      const exact = this.#exact.get(event.kv.key);
+      if (exact) owe(exact);
+      for (const group of this.#ranges.values()) if (inRange(group.range, event.kv.key)) owe(group);
     }
     finish();
     if (through === this.#followed) return;
@@ -429,13 +449,20 @@ export class Follower {
 
   #join(entry: Entry): void {
     entry.state = "live";
-    const name = `${entry.range.key.length} ${entry.range.key}${entry.range.end ?? ""}${entry.range.end === undefined ? "" : " "}`;
-    let group = this.#groups.get(name);
+    const { key, end } = entry.range;
+    const groups = this.#groupsOf(entry.range);
+    const name = end === undefined ? key : `${key.length} ${key}${end}`;
+    let group = groups.get(name);
     if (!group) {
-      group = { range: entry.range, entries: new Set() };
-      this.#groups.set(name, group);
+      group = { name, range: entry.range, entries: new Set() };
+      groups.set(name, group);
     }
+    entry.group = group;
     group.entries.add(entry);
+  }
+
+  #groupsOf(range: KeyRange): Map<string, Group> {
+    return range.end === undefined ? this.#exact : this.#ranges;
   }
 
   #deliver(entry: Entry, events: readonly WatchEvent[], through: number): void {
@@ -464,11 +491,10 @@ export class Follower {
     if (entry.state === "catching") this.#forget(entry);
     entry.state = "ended";
     this.#entries.delete(entry);
-    for (const [name, group] of this.#groups) {
-      if (!group.entries.delete(entry)) continue;
-      if (group.entries.size === 0) this.#groups.delete(name);
-      return;
-    }
+    const { group } = entry;
+    if (!group) return;
+    group.entries.delete(entry);
+    if (group.entries.size === 0) this.#groupsOf(entry.range).delete(group.name);
   }
 }
 
