@@ -1,7 +1,7 @@
 // What a device does between its kernel and its cluster, in this order: watchdog, boot and data partitions, configuration,
 // identity, /etc, clock, network, then the server, kept running until init asks it to end. Every failure becomes a line on
 // the console and a sentence in mote-status.txt; only a device without its data partition gives up, and init tries again.
-import type { Clock, Random } from "#base/clock.ts";
+import { type Clock, pause, type Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import { restarting, type Service, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
@@ -141,7 +141,7 @@ export async function runMachine(options: MachineOptions, deps: MachineDeps, sig
     if (isAbort(error, signal)) return 0;
     log.error("the machine program fails", { error: messageOf(error) });
     say(`error ${messageOf(error)}`);
-    await clock.sleep(failurePauseMs, signal).catch(() => {});
+    await pause(clock, failurePauseMs, signal);
     return 1;
   } finally {
     machineLog.close();
@@ -312,7 +312,7 @@ async function keepServer(
         say(`error server: ${messageOf(error)}`);
         status.set({ phase: "error", detail: messageOf(error) });
         if (clock.monotonicMs() - startedMs > serverRetry.maxMs) pauseMs = serverRetry.minMs;
-        await clock.sleep(pauseMs, signal).catch(() => {});
+        await pause(clock, pauseMs, signal);
         pauseMs = Math.min(pauseMs * 2, serverRetry.maxMs);
       }
     } finally {
@@ -330,7 +330,7 @@ async function endsInTime(running: Promise<void>, { deps, log }: Machine, signal
   const late = async () => {
     await untilAborted(AbortSignal.any([signal, done.signal]));
     if (done.signal.aborted) return;
-    await deps.clock.sleep(stopServerMs, done.signal).catch(() => {});
+    await pause(deps.clock, stopServerMs, done.signal);
     if (!done.signal.aborted) log.error("the server did not end in time");
   };
   try {
@@ -349,7 +349,7 @@ async function watchData({ deps, log, storage, status }: Machine, signal: AbortS
       status.set({ problems: [readOnlyData, ...status.facts.problems.filter((one) => one !== readOnlyData)] });
       return;
     }
-    await deps.clock.sleep(dataCheckMs, signal).catch(() => {});
+    await pause(deps.clock, dataCheckMs, signal);
   }
 }
 
@@ -362,7 +362,7 @@ async function watchAddress(
   if (!options.hasOwnNetwork) return;
   let changed: string | undefined;
   while (!ended.signal.aborted) {
-    await deps.clock.sleep(addressCheckMs, ended.signal).catch(() => {});
+    await pause(deps.clock, addressCheckMs, ended.signal);
     const now = deps.server.address();
     // Seen twice: a lease that is being renewed has no address for a moment.
     if (now !== undefined && now !== before && now === changed && !ended.signal.aborted) {
@@ -386,7 +386,7 @@ async function waitForAddress({ deps, log }: Machine, signal: AbortSignal): Prom
       say("error no network address; the cluster starts without network");
       return;
     }
-    await clock.sleep(200, signal).catch(() => {});
+    await pause(clock, 200, signal);
   }
 }
 

@@ -1,6 +1,6 @@
 // Sets the clock: at start to a moment that has certainly passed, then by time servers. The last known time is written at
 // most once a day and when the device is switched off.
-import type { Clock, Random } from "#base/clock.ts";
+import { type Clock, pause, type Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { openUdp } from "#platform/datagram.ts";
@@ -61,7 +61,7 @@ export function createTimeKeeper(options: TimeOptions, deps: Pick<TimeDeps, "clo
     async run(signal, ready) {
       ready();
       while (!signal.aborted) {
-        await clock.sleep(checkPersistMs, signal).catch(() => {});
+        await pause(clock, checkPersistMs, signal);
         if (signal.aborted) return;
         if (shouldPersist(clock.now(), await readLastKnown(options.path))) await persistTime(options.path, clock);
       }
@@ -100,7 +100,7 @@ export function createTimeSync(
           if (shouldPersist(clock.now(), past.at(-1))) await persistTime(options.path, clock);
           pauseMs = retryMs.min;
         } else pauseMs = Math.min(pauseMs * 2, retryMs.max);
-        await clock.sleep(answer ? repeatMs : pauseMs, signal).catch(() => {});
+        await pause(clock, answer ? repeatMs : pauseMs, signal);
       }
     },
   };
@@ -144,7 +144,7 @@ async function ask(
   });
   try {
     socket.send(encodeRequest(nonce), port, address);
-    await clock.sleep(answerTimeoutMs, AbortSignal.any([stop.signal, signal])).catch(() => {});
+    await pause(clock, answerTimeoutMs, AbortSignal.any([stop.signal, signal]));
   } finally {
     await socket.close();
   }

@@ -1,6 +1,7 @@
 // Time and chance come in through these two. Logic measures with `monotonicMs`; `now` is only for what people or
 // certificates read, because a board without a battery boots in 1970. Real ones: platform/clock.ts, platform/random.ts;
 // simulated ones: test/harness.
+import { isAbort } from "./errors.ts";
 
 export interface Clock {
   /** Wall clock, milliseconds since 1970. May jump in either direction. */
@@ -11,6 +12,15 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** Calls `callback` once after `ms`; the returned function cancels. For deadlines that are mostly cancelled. */
   after(ms: number, callback: () => void): () => void;
+}
+
+/** Sleeps, or returns early when `signal` aborts; any other failure of the clock is passed on. */
+export async function pause(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
+  try {
+    await clock.sleep(ms, signal);
+  } catch (error) {
+    if (!signal || !isAbort(error, signal)) throw error;
+  }
 }
 
 export interface Random {

@@ -1,7 +1,7 @@
 // One lifecycle for everything that runs: a signal in, an awaited end out. There is no start/stop pair and no status
 // flag; whoever starts a service awaits its `run`.
 
-import type { Clock } from "./clock.ts";
+import { type Clock, pause } from "./clock.ts";
 import { AppError, messageOf } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
@@ -127,7 +127,7 @@ export function restarting(
           options.log.error("service failed, restarting", { service: service.name, error: messageOf(error) });
         }
         if (options.clock.monotonicMs() - startedAt > options.maxMs) pauseMs = options.minMs;
-        await options.clock.sleep(pauseMs, signal).catch(() => {});
+        await pause(options.clock, pauseMs, signal);
         pauseMs = Math.min(pauseMs * 2, options.maxMs);
       }
     },

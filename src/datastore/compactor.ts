@@ -1,6 +1,6 @@
 // Keeps history short: every `intervalMs` it drops what is older than the interval before, and what goes beyond a size
 // sooner: that bounds the memory of its index, the file, and the time that opening takes. Upstream counterpart: the API server's compactor (storage/etcd3/compact.go, every 5 minutes).
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
@@ -38,7 +38,7 @@ export function createCompactor(options: CompactorOptions, deps: CompactorDeps):
       let mark: number = store.revision();
       let checked = mark;
       while (!signal.aborted) {
-        await clock.sleep(Math.min(checkMs, intervalMs), signal).catch(() => {});
+        await pause(clock, Math.min(checkMs, intervalMs), signal);
         if (signal.aborted) return;
         const old = clock.monotonicMs() - markAtMs >= intervalMs;
         const { historyBytes, historyValueBytes } = store.accounts();

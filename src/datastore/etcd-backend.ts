@@ -3,7 +3,7 @@
 // this process have been told, as with the local store.
 // Storage classes: etcd keeps everything on disk. Events are attached to leases of an hour; heartbeats are ordinary keys.
 // Upstream counterpart: the API server's storage/etcd3, k3s with an etcd endpoint.
-import type { Clock, Random } from "#base/clock.ts";
+import { type Clock, pause, type Random } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
@@ -82,7 +82,7 @@ export async function openEtcdBackend(options: EtcdBackendOptions, deps: EtcdBac
     deps.log.info("etcd is the datastore", { endpoint: client.url, version, revision });
     const backend = new EtcdBackend(options, client, { ...deps, revision, compacted });
     // What is written from now on is seen by watchers before it is acknowledged; etcd may also go away right now.
-    await Promise.race([backend.ready, deps.clock.sleep(firstCallMs, deps.signal).catch(() => {})]);
+    await Promise.race([backend.ready, pause(deps.clock, firstCallMs, deps.signal)]);
     return backend;
   } catch (error) {
     client.close();

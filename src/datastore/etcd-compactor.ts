@@ -2,7 +2,7 @@
 // key whose version counts the rounds, so that one of them compacts in each interval, to what was current one interval
 // before. Key and protocol are those of upstream's storage/etcd3/compact.go.
 import { Buffer } from "node:buffer";
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
@@ -31,7 +31,7 @@ export function createEtcdCompactor(options: EtcdCompactorOptions, deps: EtcdCom
       let round = 0;
       let target = 0;
       while (!signal.aborted) {
-        await clock.sleep(intervalMs, signal).catch(() => {});
+        await pause(clock, intervalMs, signal);
         if (signal.aborted) return;
         try {
           ({ round, current: target } = await compactOnce(round, target, deps));

@@ -1,7 +1,9 @@
 // Snapshots by schedule and on request, within the server. A scheduled one is left out when nothing durable was written
 // since the last, so that an idle device writes nothing. One that did not reach the bucket is sent again until it does or
 // a newer one takes its place.
+
 import { join } from "node:path";
+import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import { parseCron } from "#model/cron.ts";
@@ -70,7 +72,7 @@ export function createSnapshotSchedule(
         const leftMs = next === undefined ? maxSleepMs : next - clock.now();
         if (leftMs > 0) {
           const untilSendMs = unsent ? unsent.afterMs - clock.monotonicMs() : maxSleepMs;
-          await clock.sleep(Math.min(leftMs, maxSleepMs, untilSendMs), signal).catch(() => {});
+          await pause(clock, Math.min(leftMs, maxSleepMs, untilSendMs), signal);
           // A clock that was set back must not wait for the old future.
           if (next !== undefined && next - clock.now() > leftMs) next = cron.next(clock.now());
           continue;

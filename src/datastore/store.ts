@@ -8,7 +8,7 @@
 // head: newest revision given out. durable: newest revision that readers see. compacted <= durable <= head.
 // Upstream counterpart: etcd server/storage/mvcc and lease.
 import { assert } from "#base/assert.ts";
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
@@ -711,7 +711,7 @@ class Store implements Datastore {
         return;
       } catch (error) {
         this.#deps.log.error("datastore cannot recover yet", { error: messageOf(error) });
-        await this.#deps.clock.sleep(pauseMs, this.#ended.signal).catch(() => {});
+        await pause(this.#deps.clock, pauseMs, this.#ended.signal);
         pauseMs = Math.min(pauseMs * 2, recoverMaxMs);
       }
     }

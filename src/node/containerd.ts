@@ -3,7 +3,7 @@
 // pid file may be lost to a crash, and two of them would wait for each other's database for ever. It is started again
 // when it dies; its shims keep the containers meanwhile. The log is cut at start, when it has grown past a bound.
 // Counterpart: k3s's containerd package.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
@@ -68,7 +68,7 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
       ready();
       while (!signal.aborted) {
         // Ends early only because the signal aborted.
-        await clock.sleep(checkMs, signal).catch(() => {});
+        await pause(clock, checkMs, signal);
         await cutLog(logPath);
         if (signal.aborted || (await isRunning(pid, binary))) continue;
         log.warn("containerd ended, starting it again", { pid, logPath });

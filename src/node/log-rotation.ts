@@ -2,8 +2,7 @@
 // `N.log` is always the current file. Not compressed: that would write everything a second time.
 
 import { basename, dirname } from "node:path";
-import type { Clock } from "#base/clock.ts";
-import { rfc3339 } from "#base/clock.ts";
+import { type Clock, pause, rfc3339 } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { listFolder } from "#platform/files.ts";
@@ -23,7 +22,7 @@ export async function rotateLogs(
 ): Promise<void> {
   while (!signal.aborted) {
     // Ends early only because the signal aborted.
-    await deps.clock.sleep(checkMs, signal).catch(() => {});
+    await pause(deps.clock, checkMs, signal);
     if (signal.aborted) return;
     for (const pod of deps.runtime.all()) {
       for (const container of pod.containers) {

@@ -2,7 +2,7 @@
 // lease every ten seconds. That the lease costs no flash is the datastore's doing. Pure builders first, then the loops.
 // Counterpart: the kubelet's node status setters and lease controller; reasons and messages are what people search for.
 import { isDeepStrictEqual } from "node:util";
-import { type Clock, rfc3339, rfc3339Micro } from "#base/clock.ts";
+import { type Clock, pause, rfc3339, rfc3339Micro } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
@@ -349,7 +349,7 @@ export class NodeObject {
         // Conflicts and outages of the API pass; the next round tells everything again.
         if (!isConflict(error)) this.#deps.log.warn(`cannot write ${what}, retrying`, { error: messageOf(error) });
       }
-      await this.#deps.clock.sleep(periodMs, signal).catch(() => {});
+      await pause(this.#deps.clock, periodMs, signal);
     }
   }
 

@@ -2,7 +2,7 @@
 // leave out (exit codes, addresses) are asked once per change of state. containerd's exit events cut the time to notice an
 // end from the relist period to milliseconds, so the period can be long and an idle node stays idle.
 // Counterpart: the kubelet's PLEG.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import * as cri from "#wire/gen/cri.ts";
@@ -129,7 +129,7 @@ export class RuntimeCache {
       }
       this.#eventsLive = false;
       this.#wake();
-      await this.#clock.sleep(relistMs.without, signal).catch(() => {});
+      await pause(this.#clock, relistMs.without, signal);
     }
   }
 
@@ -142,7 +142,7 @@ export class RuntimeCache {
     signal.addEventListener("abort", stop, { once: true });
     if (leftMs <= 0) this.#wake = stop;
     // Rejects only because it was woken.
-    await this.#clock.sleep(ms, wait.signal).catch(() => {});
+    await pause(this.#clock, ms, wait.signal);
     this.#wake = () => {};
     signal.removeEventListener("abort", stop);
   }

@@ -2,7 +2,7 @@
 // pod cannot fill the memory. Age is counted from when this process first saw a revision of the event, on the monotonic
 // clock: boards without a battery have no other, and after a restart events live up to an hour longer.
 // Upstream counterpart: --event-ttl, there by leases of etcd.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { type Backend, type KeyValue, maxTxnOps, prefixRange } from "#datastore/backend.ts";
@@ -34,7 +34,7 @@ export async function expireEvents(deps: EventExpiryDeps, signal: AbortSignal): 
       // Nothing depends on it; the next round tries again.
       if (!signal.aborted) deps.log.warn("events could not be expired", { error: messageOf(error) });
     }
-    await deps.clock.sleep(sweepMs, signal).catch(() => {});
+    await pause(deps.clock, sweepMs, signal);
   }
 }
 

@@ -6,6 +6,7 @@
 //      └────────── object gone (force-deleted, or left over from an earlier run) ──▶ ending ──▶ ended
 //
 // Counterpart: the kubelet's pod workers with syncPod, syncTerminatingPod, syncTerminatedPod.
+import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { pods } from "#model/resources.ts";
@@ -145,7 +146,7 @@ export class PodWorker {
     this.#wake = stop;
     signal.addEventListener("abort", stop, { once: true });
     // Rejects only because it was woken.
-    await this.#context.clock.sleep(ms, wait.signal).catch(() => {});
+    await pause(this.#context.clock, ms, wait.signal);
     signal.removeEventListener("abort", stop);
     this.#wake = () => {};
   }

@@ -2,7 +2,7 @@
 // a file that grows and is rotated (renamed, with a new one under the old name) while the container runs.
 // Invariant: output is made of whole log lines in file order; nothing is read twice or skipped when the file rotates.
 // Bounds: one block in memory at a time, one line at most `maxLineBytes`. Upstream counterpart: kuberuntime/logs.ReadLogs.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { AppError } from "#base/errors.ts";
 import { fileFacts, type OpenFile, openForReading } from "#platform/open-file.ts";
 import { fixedTime, parseLogLine } from "./log-line.ts";
@@ -64,7 +64,7 @@ export async function* readLog(
         // The runtime may still be writing its last lines to the old file: look at it once more after a pause.
         hasSuccessor = true;
         await next.close();
-        await deps.clock.sleep(pollMs, signal).catch(() => {});
+        await pause(deps.clock, pollMs, signal);
         continue;
       }
       if (next) {
@@ -78,7 +78,7 @@ export async function* readLog(
         continue;
       }
       if (!mayGrow) break;
-      await deps.clock.sleep(pollMs, signal).catch(() => {});
+      await pause(deps.clock, pollMs, signal);
     }
     // A last line without its line feed: the writer was cut off.
     if (rest.length > 0 && !signal.aborted) {
