@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { type FieldFacts, facts } from "#model/facts.ts";
+import { createBuiltInSchemas } from "#model/managed-fields/schema.ts";
 import { schemaName } from "#model/openapi.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { sourceFolder } from "./packages.ts";
@@ -61,4 +62,29 @@ describe.skipIf(!types)("client-go's merge schema agrees", () => {
     expect(own.sort()).toEqual(relations.sort());
     expect(message.structType === "atomic" ? "atomic" : undefined).toBe(schema.elementRelationship);
   });
+
+  test("about keys that may be left out of items", () => {
+    const schemas = createBuiltInSchemas(facts);
+    const found = new Set<string>();
+    for (const message of messages) {
+      for (const [name, { schema }] of schemas(message.name).fields) {
+        if (schema.kind !== "list" || schema.type !== "map" || schema.element.kind !== "map") continue;
+        const element = byName.get(elementName(byName.get(schemaName(message.name))!, name))!;
+        for (const key of schema.keys) {
+          const theirs = element.map?.fields?.find((field) => field.name === key)?.default;
+          expect([message.name, name, key, schema.element.fields.get(key)?.default]).toEqual([
+            message.name,
+            name,
+            key,
+            theirs,
+          ]);
+          found.add(String(theirs));
+        }
+      }
+    }
+    expect([...found].sort()).toEqual(["", "0", "TCP", "undefined"]);
+  });
 });
+
+const elementName = (type: NamedType, field: string): string =>
+  type.map?.fields?.find(({ name }) => name === field)?.type.list?.elementType.namedType ?? "";
