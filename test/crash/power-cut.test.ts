@@ -10,6 +10,7 @@ import { openSqliteLog } from "#datastore/log/sqlite/sqlite-log.ts";
 import { type Datastore, openStore } from "#datastore/store.ts";
 import { readAsset } from "#platform/assets.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
+import { oldStore } from "#test/harness/old-store.ts";
 import { RecordedFiles } from "#test/harness/recorded-files.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 
@@ -48,7 +49,8 @@ async function openOn(files: RecordedFiles, unsafeAcknowledgeEarly = false, cold
 async function tell(seed: number, unsafe: boolean): Promise<Story> {
   const random = seededRandom(seed);
   const pick = (n: number) => Math.floor(random.float() * n);
-  const files = new RecordedFiles();
+  // Every third is an old store, with larger pages.
+  const files = new RecordedFiles(seed % 3 === 0 ? oldStore(path, module) : undefined);
   const story: Story = { files, txns: [], acks: [] };
   const store = await openOn(files, unsafe, seed % 2 === 0);
   const writer = async () => {

@@ -6,10 +6,9 @@
 // this WAL follows the transaction's commit. If something does, the break is damage to what was flushed already, and the
 // frames after it count; those that fail their own checksum are handed out apart, to be searched for rows.
 import type { BlockFile, BlockFiles } from "#platform/block-file.ts";
-import { frameBytes, pageBytes } from "./format.ts";
+import { frameHeaderBytes, pageSizes } from "./format.ts";
 
 const walHeaderBytes = 32;
-const frameHeaderBytes = frameBytes - pageBytes;
 const magicLittle = 0x377f0682;
 
 export interface WalScan {
@@ -31,8 +30,26 @@ export interface PageSource {
   close(): void;
 }
 
-export function openPages(path: string, files: BlockFiles): PageSource {
-  const wal = scanWal(`${path}-wal`, files);
+/** The size of the pages as the files say, and the other one that there is, should they not be right. */
+export function likelyPageSizes(path: string, files: BlockFiles): readonly number[] {
+  const said = [numberAt(path, files, 16, 2), numberAt(`${path}-wal`, files, 8, 4)];
+  const first = said.find((size) => pageSizes.includes(size));
+  return first === undefined ? pageSizes : [first, ...pageSizes.filter((size) => size !== first)];
+}
+
+function numberAt(path: string, files: BlockFiles, position: number, length: number): number {
+  if (!files.exists(path)) return 0;
+  const file = files.open(path, { create: false });
+  try {
+    const bytes = Buffer.alloc(length);
+    return file.read(bytes, position) === length ? bytes.readUIntBE(0, length) : 0;
+  } finally {
+    file.close();
+  }
+}
+
+export function openPages(path: string, pageBytes: number, files: BlockFiles): PageSource {
+  const wal = scanWal(`${path}-wal`, pageBytes, files);
   const file = files.exists(path) ? files.open(path, { create: false }) : undefined;
   const inFile = Math.ceil((file?.size() ?? 0) / pageBytes);
   return {
@@ -51,12 +68,12 @@ export function openPages(path: string, files: BlockFiles): PageSource {
 }
 
 /** Reads the whole WAL, which is bounded by the log. */
-export function scanWal(path: string, files: BlockFiles): WalScan {
+export function scanWal(path: string, pageBytes: number, files: BlockFiles): WalScan {
   const nothing: WalScan = { damaged: false, torn: false, pages: new Map(), broken: [] };
   if (!files.exists(path)) return nothing;
   const file = files.open(path, { create: false });
   try {
-    return scan(readAll(file)) ?? nothing;
+    return scan(readAll(file), pageBytes) ?? nothing;
   } finally {
     file.close();
   }
@@ -77,7 +94,8 @@ interface Frame {
   readonly content: Buffer;
 }
 
-function scan(wal: Buffer): WalScan | undefined {
+function scan(wal: Buffer, pageBytes: number): WalScan | undefined {
+  const frameBytes = frameHeaderBytes + pageBytes;
   if (wal.length < walHeaderBytes + frameBytes) return undefined;
   // Struck out after a fold: nothing here counts any more.
   const header = wal.subarray(0, walHeaderBytes);

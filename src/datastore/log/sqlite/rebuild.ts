@@ -4,13 +4,13 @@
 //   state.db-rebuilt written and flushed -> state.db to state.db-damaged -> its WAL after it -> rebuilt to state.db
 //
 // After a crash between these steps `finishExchange` goes on where they stopped.
-import { AssertionError } from "#base/assert.ts";
+import { AssertionError, assert } from "#base/assert.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
 import { datastoreError } from "../../errors.ts";
 import { type DamageReport, type DatastoreLog, emptyBatch, type LogRecord } from "../log.ts";
-import { openPages } from "./page-source.ts";
+import { likelyPageSizes, openPages, type PageSource } from "./page-source.ts";
 import { type Salvaged, salvage } from "./salvage.ts";
 
 /** SQLite's codes for trouble that another file of the same disk would have too. */
@@ -44,9 +44,8 @@ export interface RebuildOptions {
 
 /** Rejects with `cause` when there is nothing of ours in the file. */
 export async function rebuild({ path, files, cause, create, log: logger }: RebuildOptions): Promise<DamageReport> {
-  const source = openPages(path, files);
+  const [source, found] = openSalvaged(path, files);
   try {
-    const found = salvage(source);
     // Nothing of ours: a foreign file is not touched.
     if (found.rows.length === 0 || isNewer(found)) throw cause;
     const target = `${path}-rebuilt`;
@@ -88,6 +87,19 @@ export async function rebuild({ path, files, cause, create, log: logger }: Rebui
   } finally {
     source.close();
   }
+}
+
+/** Read with the size of pages that the files say; with the other one only when that finds nothing. */
+function openSalvaged(path: string, files: BlockFiles): [source: PageSource, found: Salvaged] {
+  let last: [PageSource, Salvaged] | undefined;
+  for (const pageBytes of likelyPageSizes(path, files)) {
+    last?.[0].close();
+    const source = openPages(path, pageBytes, files);
+    last = [source, salvage(source)];
+    if (last[1].rows.length > 0) break;
+  }
+  assert(last, "there are sizes of pages");
+  return last;
 }
 
 /** Completes what a crash has interrupted; needs nothing else to have looked at the files. */

@@ -5,7 +5,7 @@
 import { maxKeyBytes, maxValueBytes } from "../../backend.ts";
 import { loggedFlag } from "../../engine/engine.ts";
 import type { LogLease, LogRecord } from "../log.ts";
-import { checksum, checksumScratch, pageBytes } from "./format.ts";
+import { checksum, checksumScratch } from "./format.ts";
 import type { PageSource } from "./page-source.ts";
 
 const roots = { meta: 2, lease: 3, log: 4 } as const;
@@ -13,7 +13,6 @@ const interiorTable = 5;
 const leafTable = 13;
 const leafIndex = 10;
 const maxPayloadBytes = maxKeyBytes + maxValueBytes + 1024;
-const overflowBytes = pageBytes - 4;
 /** Damaged records that are remembered by name; beyond it only their number counts. */
 const maxNamed = 1000;
 
@@ -123,9 +122,9 @@ function walk(source: PageSource, root: number): { leaves: number[]; seen: Set<n
       return;
     }
     const count = content.readUInt16BE(3);
-    for (let i = 0; i < count && 12 + i * 2 + 2 <= pageBytes; i++) {
+    for (let i = 0; i < count && 12 + i * 2 + 2 <= content.length; i++) {
       const at = content.readUInt16BE(12 + i * 2);
-      if (at + 4 > pageBytes) unreadable++;
+      if (at + 4 > content.length) unreadable++;
       else visit(content.readUInt32BE(at), depth + 1);
     }
     visit(content.readUInt32BE(8), depth + 1);
@@ -140,7 +139,7 @@ function freePages(source: PageSource): Set<number> {
   while (trunk > 1 && trunk <= source.pageCount && !free.has(trunk)) {
     free.add(trunk);
     const content = source.page(trunk)!;
-    const count = Math.min(content.readUInt32BE(4), (pageBytes - 8) / 4);
+    const count = Math.min(content.readUInt32BE(4), (content.length - 8) / 4);
     for (let i = 0; i < count; i++) free.add(content.readUInt32BE(8 + i * 4));
     trunk = content.readUInt32BE(0);
   }
@@ -155,10 +154,10 @@ function cellPointers(content: Buffer): number[] {
   const count = content.readUInt16BE(3);
   const start = content.readUInt16BE(5);
   const found: number[] = [];
-  let lowest = pageBytes;
+  let lowest = content.length;
   for (let i = 0; 8 + i * 2 + 2 <= lowest; i++) {
     const at = content.readUInt16BE(8 + i * 2);
-    if (at < 8 || at > pageBytes - 4) {
+    if (at < 8 || at > content.length - 4) {
       if (i >= count) break;
       continue;
     }
@@ -186,6 +185,8 @@ function readPayload(
   length: number,
   type: number,
 ): Buffer | undefined {
+  const pageBytes = content.length;
+  const overflowBytes = pageBytes - 4;
   const most = type === leafTable ? pageBytes - 35 : Math.floor(((pageBytes - 12) * 64) / 255) - 23;
   const least = Math.floor(((pageBytes - 12) * 32) / 255) - 23;
   let local = length;

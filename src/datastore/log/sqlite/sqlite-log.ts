@@ -19,18 +19,21 @@ import { loggedFlag } from "../../engine/engine.ts";
 import { datastoreError } from "../../errors.ts";
 import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
 import { Database, type Statement, sqliteFull } from "./database.ts";
-import { checksum, checksumScratch, frameBytes, pageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
-import { scanWal } from "./page-source.ts";
+import { checksum, checksumScratch, frameHeaderBytes, newPageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
+import { likelyPageSizes, scanWal } from "./page-source.ts";
 import { damage, finishExchange, isMendable, rebuild } from "./rebuild.ts";
 import { Reserve, reservePath } from "./reserve.ts";
 import { instantiateSqlite, type SqliteModule } from "./sqlite-module.ts";
 import { installVfs, type Vfs } from "./vfs.ts";
 
-/** Copying so many pages takes two milliseconds; done when nothing was written for `idleMs`. */
-const defaultCheckpointFrames = 256;
+/**
+ * The WAL's bound, but for one group: from here on a fold does not wait for an idle moment. Copying half of it takes two
+ * milliseconds, which is done when nothing was written for `idleMs`.
+ */
+const maxWalBytes = 2 * 1024 * 1024;
 const idleMs = 500;
-/** The WAL's bound (2 MiB and one group): from here on a fold does not wait for an idle moment. */
-const defaultMaxFrames = 512;
+/** When the disk is full, folding the WAL may need its whole size once more, and then there must be room left to delete. */
+const reserveShareOfWal = 2;
 /** The log is never read at run time, so SQLite needs few pages in memory. */
 const cacheKib = 2048;
 const memoryBytes = 64 * 1024 * 1024;
@@ -50,8 +53,7 @@ export interface SqliteLogOptions {
   readonly files: BlockFiles;
   /** sqlite3.wasm, compiled; reused when the log has to be opened again. */
   readonly module: WebAssembly.Module;
-  /** WAL frames from which an idle moment is used for a fold, and from which none is waited for. */
-  readonly checkpointFrames?: number;
+  /** Test only: frames of the WAL from which a fold is not waited for, instead of `maxWalBytes`. */
   readonly maxFrames?: number;
   /** Size of the file that is given up when the disk is full; default 0: none. */
   readonly reserveBytes?: number;
@@ -68,6 +70,8 @@ export interface SqliteLogDeps {
 }
 
 interface Connection {
+  /** Of this file; `newPageBytes` or what older ones have. */
+  readonly pageBytes: number;
   readonly db: Database;
   readonly vfs: Vfs;
   readonly begin: Statement;
@@ -144,7 +148,8 @@ class SqliteLog implements DatastoreLog {
     const { path, files, reserveBytes = 0 } = this.#options;
     await this.#folding;
     finishExchange(path, files);
-    const wal = scanWal(this.#walPath, files);
+    const [pageBytes = newPageBytes] = likelyPageSizes(path, files);
+    const wal = scanWal(this.#walPath, pageBytes, files);
     let state: LogState;
     try {
       if (wal.damaged) throw damage("the write-ahead log is damaged in its middle");
@@ -345,7 +350,7 @@ class SqliteLog implements DatastoreLog {
     const db = new Database(this.#sqlite, vfs, path);
     try {
       expectPragma(db, "locking_mode=EXCLUSIVE", "exclusive");
-      db.run(`PRAGMA page_size=${pageBytes}`);
+      db.run(`PRAGMA page_size=${newPageBytes}`);
       expectPragma(db, "journal_mode=WAL", "wal");
       db.run("PRAGMA temp_store=MEMORY");
       db.run(`PRAGMA cache_size=-${cacheKib}`);
@@ -356,7 +361,9 @@ class SqliteLog implements DatastoreLog {
       // From here on SQLite flushes nothing: the WAL's entry in its folder is made durable before anything is in it.
       files.syncFolderOf(path);
       vfs.mode = "deferred";
+      const [pageBytes = ""] = db.run("PRAGMA page_size");
       return {
+        pageBytes: Number(pageBytes),
         db,
         vfs,
         begin: db.prepare("BEGIN IMMEDIATE"),
@@ -412,8 +419,13 @@ class SqliteLog implements DatastoreLog {
           this.#leaveFull("there is room on the disk again");
           return;
         }
-        if (!this.#full) this.#deps.log.warn("there is no room for the datastore's reserve");
-        this.#full = this.#full || !this.#hasFreePages();
+        // While an append is under way, that one looks itself.
+        if (!this.#busy) {
+          const full = !this.#hasFreePages();
+          if (full && !this.#full) this.#deps.log.warn("there is no room for the datastore's reserve");
+          if (!full) this.#leaveFull("there is room in the file again");
+          this.#full = full;
+        }
         this.#lookForSpaceLater();
       });
   }
@@ -427,15 +439,15 @@ class SqliteLog implements DatastoreLog {
 
   #hasFreePages(): boolean {
     const c = this.#open;
-    if (!c || this.#busy) return false;
+    if (!c) return false;
     const [free = "0"] = c.db.run("PRAGMA freelist_count");
-    return Number(free) * pageBytes >= (this.#options.reserveBytes ?? 0);
+    return Number(free) * c.pageBytes >= (this.#options.reserveBytes ?? 0);
   }
 
   /** What deletions and compaction have freed within the file is as good as a reserve. */
   #leaveFullWhenPagesAreFree(c: Connection): void {
     const [free = "0"] = c.db.run("PRAGMA freelist_count");
-    if (Number(free) * pageBytes >= (this.#options.reserveBytes ?? 0))
+    if (Number(free) * c.pageBytes >= (this.#options.reserveBytes ?? 0))
       this.#leaveFull("there is room in the file again");
   }
 
@@ -542,10 +554,12 @@ class SqliteLog implements DatastoreLog {
   #scheduleFold(): void {
     const c = this.#open;
     if (!c || this.#closed) return;
-    const frames = (c.vfs.writtenTo(this.#walPath) - this.#foldedAt) / frameBytes;
-    const { checkpointFrames = defaultCheckpointFrames, maxFrames = defaultMaxFrames } = this.#options;
-    if (frames >= maxFrames) this.#startFold(c);
-    else if (frames >= checkpointFrames) {
+    const bytes = c.vfs.writtenTo(this.#walPath) - this.#foldedAt;
+    const { maxFrames, reserveBytes = 0 } = this.#options;
+    let most = reserveBytes > 0 ? Math.min(maxWalBytes, reserveBytes / reserveShareOfWal) : maxWalBytes;
+    if (maxFrames !== undefined) most = maxFrames * (c.pageBytes + frameHeaderBytes);
+    if (bytes >= most) this.#startFold(c);
+    else if (bytes >= most / 2) {
       this.#cancelCheckpoint = this.#deps.clock.after(idleMs, () => {
         this.#cancelCheckpoint = undefined;
         if (!this.#busy && this.#open === c) this.#startFold(c);
