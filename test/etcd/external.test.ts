@@ -321,6 +321,36 @@ describe.skipIf(!path)("an external etcd", () => {
     await put(backend, "/nothing/a", "1");
     await until("a first event", () => quiet.lines.length === 1);
   });
+
+  test("sends large transactions in fragments, which watchers get whole", { timeout: 60_000 }, async () => {
+    const { endpoint, members } = await cluster(1, { flags: ["--unsafe-no-fsync"] });
+    members[0]!.start();
+    const writer = await open({ endpoint });
+    const first = writer.revision() + 1;
+    // With what was there before, 2.4 MB for each revision: etcd sends 1.5 at a time.
+    const keys = Array.from({ length: 30 }, (_, i) => `/w/${String(i).padStart(2, "0")}`);
+    const batches: WatchEvent[][] = [];
+    const sink = { onEvents: (events: readonly WatchEvent[]) => void batches.push([...events]), onEnd() {} };
+    writer.watch(prefixRange("/w/"), sink);
+    for (const fill of [1, 2, 3]) {
+      const value = new Uint8Array(40_000).fill(fill);
+      await writer.commit({ compares: [], success: keys.map((key) => ({ type: "put" as const, key, value })) });
+    }
+    const live = batches.splice(0);
+    // The same from the past.
+    const late = await open({ endpoint });
+    late.watch({ ...prefixRange("/w/"), startRevision: revision(first) }, sink);
+    await until("all", () => batches.flat().length >= 90);
+    for (const told of [live, batches]) {
+      const ends = told.map((batch) => [batch[0]!.kv.modRevision, batch.at(-1)!.kv.modRevision]);
+      for (let i = 1; i < ends.length; i++) expect(ends[i]![0]).toBeGreaterThan(ends[i - 1]![1]!);
+      const events = told.flat();
+      expect(events.map(({ kv }) => kv.key)).toEqual([...keys, ...keys, ...keys]);
+      expect(events.map(({ kv, prevKv }) => `${kv.value[39_999]} ${prevKv?.value[0]}`)).toEqual(
+        ["1 undefined", "2 1", "3 2"].flatMap((pair) => keys.map(() => pair)),
+      );
+    }
+  });
 });
 
 test("a mote that serves etcd's API will do for an etcd", async () => {
