@@ -11,6 +11,17 @@ export const distFolder = "build/dist";
  * after churn. The old-space limit is a fuse, not a target.
  */
 const nodeFlags = "--optimize-for-size --max-semi-space-size=1 --max-old-space-size=1024 --no-warnings";
+/** mote is one file that evaluates no text and loads no machine code; then nobody else shall do so in its process. */
+const strictFlags = "--disallow-code-generation-from-strings --no-addons";
+/** What makes Node run other code first, or write where it was not told to. */
+const nodeVariables = "NODE_OPTIONS NODE_PATH NODE_REPL_EXTERNAL_MODULE NODE_V8_COVERAGE NODE_REDIRECT_WARNINGS";
+
+/** The command on a device: its own Node, whatever the environment says. */
+export const applianceLauncher = `#!/bin/sh
+# Starts mote on its own Node.js, with nothing of the environment that Node would take orders from.
+unset ${nodeVariables}
+exec /usr/lib/mote/node ${nodeFlags} ${strictFlags} /usr/lib/mote/mote.mjs "$@"
+`;
 
 export async function buildBundle(): Promise<string> {
   mkdirSync(distFolder, { recursive: true });
@@ -37,7 +48,7 @@ export async function buildBundle(): Promise<string> {
   });
   writeFileSync(
     `${distFolder}/mote`,
-    `#!/bin/sh\n# Starts mote; MOTE_NODE names another Node.js 20.\nhere=$(dirname "$(readlink -f "$0")")\nexec "\${MOTE_NODE:-node}" ${nodeFlags} "$here/mote.mjs" "$@"\n`,
+    `#!/bin/sh\n# Starts mote; MOTE_NODE names another Node.js 20.\nhere=$(dirname "$(readlink -f "$0")")\nexec "\${MOTE_NODE:-node}" ${nodeFlags} ${strictFlags} "$here/mote.mjs" "$@"\n`,
   );
   chmodSync(`${distFolder}/mote`, 0o755);
   const bytes = Object.values(result.metafile.outputs).reduce((sum, o) => sum + o.bytes, 0);

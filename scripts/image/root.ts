@@ -4,6 +4,7 @@
 import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
+import { applianceLauncher } from "#scripts/build/bundle.ts";
 import { busyboxApplets } from "#scripts/build/images.ts";
 import { fetchDebianPackages } from "#scripts/debian.ts";
 import { run } from "#scripts/run-command.ts";
@@ -125,6 +126,9 @@ export async function finishRoot(target: Target, kernel: Kernel, tools: Tools, d
     if (path.startsWith("images/")) return path.endsWith(`-${target.architecture.oci}.tar`);
     return !/\.(map|txt)$/.test(path);
   });
+  // Not on the PATH: Node is a part of mote here, and no tool for whoever gets to run programs.
+  await fs.rename(join(root, "usr/bin/node"), join(mote, "node"));
+  await fs.writeFile(join(mote, "mote"), applianceLauncher, { mode: 0o755 });
   const saved = await shrinkRoot(
     await libraryFolderOf(root),
     programFolders.map((folder) => join(root, folder)),
@@ -275,7 +279,7 @@ async function copyModules(
 async function lackingLibraries(root: string): Promise<string[]> {
   const libraryFolder = await libraryFolderOf(root);
   const lacking: string[] = [];
-  for (const folder of [...programFolders, relative(root, libraryFolder)]) {
+  for (const folder of [...programFolders, "usr/lib/mote", relative(root, libraryFolder)]) {
     for (const entry of await fs.readdir(join(root, folder), { withFileTypes: true })) {
       if (!entry.isFile()) continue;
       const needs = elfNeeds(await fs.readFile(join(root, folder, entry.name)));

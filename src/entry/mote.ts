@@ -8,6 +8,7 @@ import { serverFlags } from "#cli/server-flags.ts";
 import { snapshotFlags } from "#cli/snapshot-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
+import { refuseDebugger } from "#platform/signals.ts";
 import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
@@ -146,5 +147,6 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+refuseDebugger();
 // Open handles of a stopped part must not keep the process: every service has ended by now.
 process.exit(await main(process.argv.slice(2)));

@@ -1,4 +1,4 @@
-// SIGTERM and SIGINT as an AbortSignal.
+// SIGTERM and SIGINT as an AbortSignal; SIGUSR1 as nothing.
 import { AppError } from "#base/errors.ts";
 
 /** Aborted by the first SIGTERM or SIGINT; a second one ends the process as the default would. */
@@ -12,4 +12,9 @@ export function stopSignal(): AbortSignal {
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
   return controller.signal;
+}
+
+/** Without a listener of ours, Node answers SIGUSR1 by opening its debugger on a port: whoever reaches it runs code here. */
+export function refuseDebugger(): void {
+  process.on("SIGUSR1", () => undefined);
 }
