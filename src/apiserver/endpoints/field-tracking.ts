@@ -138,7 +138,7 @@ export class FieldTracking {
 
   #schema(info: ResourceInfo): MapSchema {
     if (info.type !== "") return this.#builtIn(info.type);
-    const metadata = { schema: this.#builtIn("meta/v1.ObjectMeta"), isValue: true, default: undefined };
+    const metadata = { schema: this.#builtIn("meta/v1.ObjectMeta"), absent: {}, default: undefined };
     const fields = new Map([["metadata", metadata]]);
     return { kind: "map", atomic: false, fields, element: deduced, values: ["metadata"] };
   }
