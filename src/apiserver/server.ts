@@ -1,6 +1,6 @@
 // The API server: the generic registry over a Backend, served on one TLS port and to parts of the same process. Nobody
 // else reads or writes API objects in the datastore. Upstream counterpart: kube-apiserver.
-import type { Service } from "#base/service.ts";
+import { type Service, untilAborted } from "#base/service.ts";
 import type { Transport } from "#client/transport.ts";
 import type { WatchEvent } from "#datastore/backend.ts";
 import type { ApiObject } from "#model/object.ts";
@@ -104,10 +104,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
         }
         const expiry = expireEvents(deps, signal);
         ready();
-        await new Promise<void>((resolve) => {
-          if (signal.aborted) resolve();
-          else signal.addEventListener("abort", () => resolve(), { once: true });
-        });
+        await untilAborted(signal);
         closing = true;
         for (const leave of [...leaving]) leave();
         leaving.clear();

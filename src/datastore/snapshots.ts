@@ -1,7 +1,6 @@
 // Snapshots by schedule and on request, within the server. A scheduled one is left out when nothing durable was written
 // since the last, so that an idle device writes nothing. One that did not reach the bucket is sent again until it does or
 // a newer one takes its place.
-
 import { join } from "node:path";
 import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";

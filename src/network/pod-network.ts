@@ -2,7 +2,7 @@
 // the file up when it appears. Masquerade is the service proxy's, addresses live in /run: they mean nothing after a boot,
 // and flash is spared. Upstream counterpart: flannel's CNI configuration in k3s.
 import type { Logger } from "#base/log.ts";
-import type { Service as Lifecycle } from "#base/service.ts";
+import { type Service as Lifecycle, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 
@@ -42,10 +42,7 @@ export function createPodNetwork(options: PodNetworkOptions, deps: PodNetworkDep
         deps.log.info("pod network configured", { podCidr: options.podCidr, mtu: options.mtu, file: path });
       }
       ready();
-      await new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+      await untilAborted(signal);
     },
   };
 }

@@ -6,7 +6,7 @@
 import type { Clock } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
-import type { Service } from "#base/service.ts";
+import { type Service, untilAborted } from "#base/service.ts";
 import {
   type HttpsServer,
   openHttpsServer,
@@ -80,10 +80,7 @@ export function createNodeServer(options: NodeServerOptions, deps: NodeServerDep
       try {
         deps.listening?.({ host: server.host, port: server.port });
         ready();
-        await new Promise<void>((resolve) => {
-          if (signal.aborted) resolve();
-          else signal.addEventListener("abort", () => resolve(), { once: true });
-        });
+        await untilAborted(signal);
       } finally {
         stopping.abort(new AppError("NODE_SERVER_STOP", "the node server is stopping"));
         await server.close(stopGraceMs);

@@ -5,7 +5,7 @@
 import type { Clock } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
-import type { Service as Process } from "#base/service.ts";
+import { type Service as Process, untilAborted } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
@@ -54,7 +54,7 @@ export function createBootstrapper(options: BootstrapOptions, dependencies: Boot
       }
       if (signal.aborted) return;
       ready();
-      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+      await untilAborted(signal);
     },
   };
 }

@@ -7,6 +7,7 @@
 // Upstream counterpart: etcd server/etcdserver/api/v3rpc/watch.go, mvcc/watchable_store.go ("victims").
 import type { Clock } from "#base/clock.ts";
 import { hasCode } from "#base/errors.ts";
+import { untilAborted } from "#base/service.ts";
 import type { GrpcStream } from "#platform/grpc-server.ts";
 import type { WatchCreateRequest, WatchRequest } from "#wire/gen/etcd.ts";
 import { GrpcError } from "#wire/grpc.ts";
@@ -112,10 +113,7 @@ class WatchStream {
       if (this.#behind) await this.#stream.drained();
     }
     // A client that has nothing more to ask still wants its events.
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      else signal.addEventListener("abort", () => resolve(), { once: true });
-    });
+    await untilAborted(signal);
   }
 
   #create(request: WatchCreateRequest): void {
