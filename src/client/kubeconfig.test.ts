@@ -23,6 +23,12 @@ test("what is written is read back", async () => {
   });
 });
 
+test("everything is embedded as kubectl wants it", () => {
+  expect(written).toContain("server: https://127.0.0.1:6443\n");
+  expect(written).toContain(`client-key-data: ${Buffer.from("KEY").toString("base64")}\n`);
+  expect(written).toContain("current-context: default\n");
+});
+
 test("files and another context", async () => {
   const text = `
 current-context: a

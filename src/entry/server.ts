@@ -10,6 +10,7 @@ import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
+import { formatKubeconfig } from "#client/kubeconfig.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
 import type { Node } from "#model/gen/core-v1.ts";
@@ -21,7 +22,7 @@ import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
-import { ensurePki, kubeconfig, type Pki, type PkiOptions } from "#supervisor/pki.ts";
+import { ensurePki, type Pki, type PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
@@ -270,10 +271,12 @@ function writeKubeconfig(context: ServerContext, onApiReady: () => void): Servic
   return {
     name: "kubeconfig",
     async run(signal, ready) {
-      const text = kubeconfig({
+      const text = formatKubeconfig({
+        name: "default",
         server: `https://127.0.0.1:${config.port}`,
-        serverCa: pki.serverCa.certificate,
-        client: pki.clientAdmin,
+        ca: pki.serverCa.certificate,
+        cert: pki.clientAdmin.certificate,
+        key: pki.clientAdmin.key,
       });
       const folder = config.kubeconfigPath.replace(/\/[^/]*$/, "") || "/";
       try {

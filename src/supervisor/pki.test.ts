@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -7,7 +7,7 @@ import { silentLogger } from "#base/log.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { ensurePki, kubeconfig, type PkiOptions } from "./pki.ts";
+import { ensurePki, type PkiOptions } from "./pki.ts";
 
 let folder = "";
 beforeEach(() => {
@@ -123,16 +123,5 @@ describe("ensurePki", () => {
     await make(Date.now());
     const verify = ["verify", "-x509_strict", "-CAfile", "server-ca.crt", "serving-kubelet.crt"];
     expect(await systemCommands.run("openssl", verify, { cwd: folder })).toMatchObject({ code: 0 });
-  });
-
-  test("kubeconfig embeds what it needs", async () => {
-    const pki = await make();
-    const text = kubeconfig({
-      server: "https://127.0.0.1:6443",
-      serverCa: pki.serverCa.certificate,
-      client: pki.clientAdmin,
-    });
-    expect(text).toContain("server: https://127.0.0.1:6443\n");
-    expect(text).toContain(Buffer.from(readFileSync(join(folder, "client-admin.key"))).toString("base64"));
   });
 });

@@ -101,41 +101,6 @@ async function all<T extends Record<string, Promise<unknown>>>(tasks: T): Promis
   return Object.fromEntries(entries) as { [K in keyof T]: Awaited<T[K]> };
 }
 
-export interface KubeconfigOptions {
-  /** e.g. https://127.0.0.1:6443 */
-  readonly server: string;
-  /** PEM of the authority that the server's certificate is checked with. */
-  readonly serverCa: string;
-  readonly client: KeyPair;
-}
-
-/** A kubeconfig with everything embedded; cluster, user and context are named `default`, as k3s names them. */
-export function kubeconfig(options: KubeconfigOptions): string {
-  const base64 = (text: string) => Buffer.from(text, "utf8").toString("base64");
-  return [
-    "apiVersion: v1",
-    "kind: Config",
-    "clusters:",
-    "- name: default",
-    "  cluster:",
-    `    certificate-authority-data: ${base64(options.serverCa)}`,
-    `    server: ${options.server}`,
-    "contexts:",
-    "- name: default",
-    "  context:",
-    "    cluster: default",
-    "    user: default",
-    "current-context: default",
-    "preferences: {}",
-    "users:",
-    "- name: default",
-    "  user:",
-    `    client-certificate-data: ${base64(options.client.certificate)}`,
-    `    client-key-data: ${base64(options.client.key)}`,
-    "",
-  ].join("\n");
-}
-
 const dayMs = 24 * 60 * 60 * 1000;
 /** A board without a battery boots in 1970; whatever it makes then must still be valid when its clock is right. */
 const neverBeforeMs = Date.UTC(2026, 10, 1);
