@@ -26,13 +26,7 @@ import { collectionPrefix } from "../registry/keys.ts";
 import { type Registry, type Resource, statusUpdate, type WriteContext } from "../registry/registry.ts";
 import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
-import {
-  applyOptions,
-  type FieldTracking,
-  managerOf,
-  withParentEntries,
-  withScaleEntries,
-} from "./field-tracking.ts";
+import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
 import type { HandlerRequest, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
