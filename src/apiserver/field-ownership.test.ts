@@ -143,7 +143,7 @@ describe("every write", () => {
 
   test("a write that changes nothing is none, whoever writes", async () => {
     const made = await ask("POST", `${core}/configmaps`, configMap("idle", { a: "1" }), { fieldManager: "a" });
-    kinds.clock.advance(60_000);
+    await kinds.clock.advance(60_000);
     const again = await ask("PUT", `${core}/configmaps/idle`, configMap("idle", { a: "1" }), { fieldManager: "b" });
     expect(again).toEqual(made);
   });
@@ -186,7 +186,7 @@ describe("apply", () => {
     expect(made.metadata.uid).toBeDefined();
     expect(made.spec).toMatchObject({ replicas: 2, minReadySeconds: 3, revisionHistoryLimit: 10 });
     expect(owners(made)["a Apply apps/v1"]).not.toContain(".spec.revisionHistoryLimit");
-    kinds.clock.advance(60_000);
+    await kinds.clock.advance(60_000);
     const again = await apply(`${apps}/applied`, deployment("applied", { replicas: 2, minReadySeconds: 3 }), "a");
     expect(again).toEqual(made);
     const less = await apply(`${apps}/applied`, deployment("applied", { replicas: 2 }), "a");
