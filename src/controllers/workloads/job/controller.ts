@@ -4,8 +4,8 @@
 //   pod ends ──► uid into status.uncountedTerminatedPods ──► finalizer off the pod ──► counted, uid out of the status
 //
 // A job that is decided (SuccessCriteriaMet, FailureTarget) becomes Complete or Failed once all is counted and no pod
-// is terminating. Upstream counterpart: pkg/controller/job (1.32). Not here: backoffLimitPerIndex, podFailurePolicy,
-// successPolicy; jobs with spec.managedBy of another controller are left alone.
+// is terminating. Upstream counterpart: pkg/controller/job (1.32); jobs with spec.managedBy of another
+// controller are left alone.
 import { rfc3339 } from "#base/clock.ts";
 import type { Service } from "#base/service.ts";
 import type { Job, JobCondition, JobStatus } from "#model/gen/batch-v1.ts";
@@ -21,28 +21,34 @@ import { claim, controllerKey, controllerReference, indexByController } from "..
 import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { isPodActive, isPodFinished, isPodReady } from "../../runtime/pods.ts";
 import { matcherOf } from "../../runtime/selector.ts";
+import { formatIndexes, parseIndexes } from "./index-text.ts";
 import {
   completionIndexKey,
   completionIndexOf,
+  failedIndexes,
+  failureAnnotations,
+  hasIndexLimit,
+  isIndexed,
+  isTracked,
+  lastFailures,
+  trackingFinalizer,
+} from "./indexes.ts";
+import {
   conditionOf,
   countEnded,
   deadlineInMs,
   decidedOutcome,
+  endedAtMs,
   failurePauseMs,
-  formatIndexes,
-  hasFailed,
-  hasSucceeded,
   isFinished,
-  isIndexed,
-  isTracked,
   maxUncounted,
   type Outcome,
-  parseIndexes,
+  planEarlySuccess,
   planFailure,
   planPods,
   planSuccess,
-  trackingFinalizer,
 } from "./plan.ts";
+import { failureCounts, hasFailed, hasSucceeded } from "./policies.ts";
 
 const name = "job-controller";
 
@@ -79,9 +85,17 @@ export function createJobController(deps: ControllerDeps): Service {
   const say = (job: Job, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: jobs as ResourceInfo, object: job, type, reason, message });
 
-  async function createPods(key: string, job: Job, count: number, indexes: readonly number[]): Promise<void> {
+  async function createPods(
+    key: string,
+    job: Job,
+    count: number,
+    indexes: readonly number[],
+    replaced: ReadonlyMap<number, Pod>,
+  ): Promise<void> {
     const { error } = await slowStart(count, async (i) => {
-      expectations.created(key, await podControl.create(podOf(job, indexes[i]), job));
+      const index = indexes[i];
+      const pod = podOf(job, index, index === undefined ? undefined : replaced.get(index));
+      expectations.created(key, await podControl.create(pod, job));
     });
     if (error !== undefined && !isNamespaceTerminating(error)) throw error;
   }
@@ -107,10 +121,7 @@ export function createJobController(deps: ControllerDeps): Service {
 
   function noteFailures(key: string, newFailed: readonly Pod[], newSucceeded: readonly Pod[]): FailureRecord {
     const record = failures.get(key) ?? { inARow: 0, lastAtMs: 0 };
-    const endOf = (pod: Pod): number => {
-      const ends = (pod.status?.containerStatuses ?? []).map((s) => Date.parse(s.state?.terminated?.finishedAt ?? ""));
-      return Math.max(0, ...ends.filter((ms) => !Number.isNaN(ms))) || clock.now();
-    };
+    const endOf = (pod: Pod): number => endedAtMs(pod, clock.now());
     const lastSuccessMs = Math.max(0, ...newSucceeded.map(endOf));
     if (newSucceeded.length > 0) record.inARow = 0;
     for (const pod of newFailed) {
@@ -138,17 +149,20 @@ export function createJobController(deps: ControllerDeps): Service {
     const succeeded = new Set(next.uncountedTerminatedPods?.succeeded ?? []);
     const failed = new Set(next.uncountedTerminatedPods?.failed ?? []);
     const indexes = new Set(parseIndexes(next.completedIndexes, job.spec.completions ?? 0));
+    // The last failed pod of an index keeps the count until its successor has it.
+    const kept = outcome || isDeleting(job) ? new Map<number, Pod>() : lastFailures(job, owned);
     for (const pod of owned) {
       const uid = uidOf(pod);
       if (!held.has(uid)) continue;
-      const isOver = hasSucceeded(pod) || hasFailed(pod);
+      const isOver = hasSucceeded(pod) || hasFailed(job, pod) || (outcome !== undefined && isDeleting(pod));
       if (!isOver && !isDeleting(job)) continue;
+      if (kept.get(completionIndexOf(pod) ?? -1) === pod) continue;
       doneWith.push(pod);
       if (hasSucceeded(pod) && !failed.has(uid)) {
         const index = completionIndexOf(pod);
         if (!isIndexed(job)) succeeded.add(uid);
         else if (index !== undefined && index < (job.spec.completions ?? 0)) indexes.add(index);
-      } else if (isOver) failed.add(uid);
+      } else if (isOver && failureCounts(job, pod)) failed.add(uid);
       if (succeeded.size + failed.size >= maxUncounted) break;
     }
     const now = rfc3339(clock.now());
@@ -159,6 +173,7 @@ export function createJobController(deps: ControllerDeps): Service {
       next = {
         ...rest,
         ...(sorted.length > 0 ? { completedIndexes: formatIndexes(sorted), succeeded: sorted.length } : {}),
+        ...(hasIndexLimit(job) ? { failedIndexes: formatIndexes(failedIndexes(job, owned)) } : {}),
       };
     }
     if (outcome && !conditionOf({ ...job, status: next }, outcome.type)) {
@@ -234,7 +249,7 @@ export function createJobController(deps: ControllerDeps): Service {
     const leftMs = deadlineInMs({ ...job, status }, nowMs);
     if (leftMs !== undefined && leftMs > 0) again(leftMs);
 
-    let outcome = decidedOutcome(job) ?? planFailure(job, owned, counts, nowMs);
+    let outcome = decidedOutcome(job) ?? planFailure(job, owned, counts, nowMs) ?? planEarlySuccess(job, countable);
     let failure: unknown;
     const endPods = async (doomed: readonly Pod[]) => {
       try {
@@ -251,12 +266,14 @@ export function createJobController(deps: ControllerDeps): Service {
       if (isCertain && !isDeleting(job)) {
         isManaged = true;
         const plan = planPods(job, countable, counts.succeeded, nowMs);
-        const waitMs = pause.lastAtMs + failurePauseMs(pause.inARow) - nowMs;
+        // Where each index counts its own failures, each pauses by itself.
+        const waitMs = hasIndexLimit(job) ? 0 : pause.lastAtMs + failurePauseMs(pause.inARow) - nowMs;
+        if (plan.againMs !== undefined) again(plan.againMs);
         if (plan.remove.length > 0) await endPods(plan.remove);
         else if (plan.create > 0 && waitMs > 0) again(waitMs);
         else if (plan.create > 0) {
           try {
-            await createPods(key, job, plan.create, plan.indexes);
+            await createPods(key, job, plan.create, plan.indexes, lastFailures(job, countable));
           } catch (error) {
             failure = error;
           }
@@ -378,7 +395,7 @@ function makeCondition(
 }
 
 /** A pod of the job; with an index it gets it as annotation, label, host name and environment variable. */
-function podOf(job: Job, index: number | undefined): Pod {
+function podOf(job: Job, index: number | undefined, replaced: Pod | undefined): Pod {
   const indexed = index !== undefined;
   const pod = podFromTemplate(job.spec.template, {
     namespace: namespaceOf(job),
@@ -387,7 +404,11 @@ function podOf(job: Job, index: number | undefined): Pod {
   });
   pod.metadata.finalizers = [...(pod.metadata.finalizers ?? []), trackingFinalizer];
   if (!indexed) return pod;
-  pod.metadata.annotations = { ...pod.metadata.annotations, [completionIndexKey]: String(index) };
+  pod.metadata.annotations = {
+    ...pod.metadata.annotations,
+    [completionIndexKey]: String(index),
+    ...failureAnnotations(job, replaced),
+  };
   pod.metadata.labels = { ...pod.metadata.labels, [completionIndexKey]: String(index) };
   const variable = {
     name: "JOB_COMPLETION_INDEX",

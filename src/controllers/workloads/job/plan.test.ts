@@ -1,17 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { Job } from "#model/gen/batch-v1.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import {
-  completionIndexKey,
-  countEnded,
-  failurePauseMs,
-  formatIndexes,
-  parseIndexes,
-  planFailure,
-  planPods,
-  planSuccess,
-  trackingFinalizer,
-} from "./plan.ts";
+import { formatIndexes, parseIndexes } from "./index-text.ts";
+import { completionIndexKey, trackingFinalizer } from "./indexes.ts";
+import { countEnded, failurePauseMs, planFailure, planPods, planSuccess } from "./plan.ts";
 
 const nowMs = Date.parse("2026-01-01T01:00:00Z");
 const job = (spec: Partial<Job["spec"]> = {}, status: Job["status"] = {}): Job =>

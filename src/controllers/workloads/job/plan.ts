@@ -1,14 +1,30 @@
 // The decisions of the job controller: which pods count, whether the job is over, what to create and delete. Pure.
-// Upstream counterpart: pkg/controller/job/{job_controller,indexed_job_utils,backoff_utils}.go of 1.32.
+// Upstream counterpart: pkg/controller/job/{job_controller,backoff_utils}.go of 1.32.
 import type { Job, JobCondition } from "#model/gen/batch-v1.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, uidOf } from "#model/object.ts";
 import { maxBurst } from "../../runtime/pod-control.ts";
 import { rankForDeletion } from "../../runtime/pod-ranking.ts";
-import { isPodActive, restartsOf } from "../../runtime/pods.ts";
+import { isPodActive, isPodFinished, restartsOf } from "../../runtime/pods.ts";
+import {
+  completionIndexOf,
+  failedIndexes,
+  hasIndexLimit,
+  isIndexed,
+  isTracked,
+  lastFailures,
+  succeededIndexes,
+  triesWith,
+} from "./indexes.ts";
+import {
+  failureCounts,
+  hasFailed,
+  hasSucceeded,
+  judgeFailure,
+  metSuccessRule,
+  replacesOnlyFailed,
+} from "./policies.ts";
 
-export const trackingFinalizer = "batch.kubernetes.io/job-tracking";
-export const completionIndexKey = "batch.kubernetes.io/job-completion-index";
 /** Pods counted per status write: upstream's bound on the two uid lists. */
 export const maxUncounted = 500;
 
@@ -22,53 +38,6 @@ export const conditionOf = (job: Job, type: string): JobCondition | undefined =>
   job.status?.conditions?.find((c) => c.type === type && c.status === "True");
 export const isFinished = (job: Job): boolean =>
   conditionOf(job, "Complete") !== undefined || conditionOf(job, "Failed") !== undefined;
-export const isIndexed = (job: Job): boolean => job.spec.completionMode === "Indexed";
-export const isTracked = (pod: Pod): boolean => pod.metadata.finalizers?.includes(trackingFinalizer) === true;
-/** A pod being deleted counts as failed at once: nothing it still does will be waited for. */
-export const hasFailed = (pod: Pod): boolean =>
-  pod.status?.phase === "Failed" || (isDeleting(pod) && pod.status?.phase !== "Succeeded");
-export const hasSucceeded = (pod: Pod): boolean => pod.status?.phase === "Succeeded";
-
-export function completionIndexOf(pod: Pod): number | undefined {
-  const text = pod.metadata.annotations?.[completionIndexKey];
-  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
-}
-
-/** "0,2-4" as sorted numbers; what is beyond `completions` (the job was made smaller) is left out. */
-export function parseIndexes(text: string | undefined, completions: number): number[] {
-  const out: number[] = [];
-  for (const part of text ? text.split(",") : []) {
-    const [first, last] = part.split("-").map(Number);
-    if (first === undefined || Number.isNaN(first)) continue;
-    for (let i = first; i <= Math.min(last ?? first, completions - 1); i++) out.push(i);
-  }
-  return out;
-}
-
-/** The reverse: runs of three and more as a range, of two as "a,b". */
-export function formatIndexes(indexes: readonly number[]): string {
-  const parts: string[] = [];
-  for (let i = 0; i < indexes.length; ) {
-    let end = i;
-    while (indexes[end + 1] === indexes[end]! + 1) end++;
-    if (end - i >= 2) parts.push(`${indexes[i]}-${indexes[end]}`);
-    else for (let k = i; k <= end; k++) parts.push(String(indexes[k]));
-    i = end + 1;
-  }
-  return parts.join(",");
-}
-
-/** Indexes that have succeeded: those in the status and those of tracked pods that are done. */
-export function succeededIndexes(job: Job, pods: readonly Pod[]): number[] {
-  const completions = job.spec.completions ?? 0;
-  const all = new Set(parseIndexes(job.status?.completedIndexes, completions));
-  for (const pod of pods) {
-    const index = completionIndexOf(pod);
-    if (index !== undefined && index < completions && hasSucceeded(pod) && isTracked(pod)) all.add(index);
-  }
-  return [...all].sort((a, b) => a - b);
-}
-
 export interface Counts {
   readonly succeeded: number;
   readonly failed: number;
@@ -83,7 +52,7 @@ export function countEnded(job: Job, pods: readonly Pod[]): Counts {
   const noted = new Set([...(uncounted?.succeeded ?? []), ...(uncounted?.failed ?? [])]);
   const fresh = pods.filter((pod) => isTracked(pod) && !noted.has(uidOf(pod)));
   const newSucceeded = fresh.filter(hasSucceeded);
-  const newFailed = fresh.filter((pod) => !hasSucceeded(pod) && hasFailed(pod));
+  const newFailed = fresh.filter((pod) => !hasSucceeded(pod) && hasFailed(job, pod) && failureCounts(job, pod));
   return {
     succeeded: isIndexed(job)
       ? succeededIndexes(job, pods).length
@@ -114,6 +83,10 @@ export function decidedOutcome(job: Job): Outcome | undefined {
 /** Whether the job has failed, and why. */
 export function planFailure(job: Job, pods: readonly Pod[], counts: Counts, nowMs: number): Outcome | undefined {
   const type = "FailureTarget";
+  for (const pod of job.spec.podFailurePolicy ? pods : []) {
+    const verdict = hasFailed(job, pod) ? judgeFailure(job, pod) : undefined;
+    if (verdict?.action === "FailJob") return { type, reason: "PodFailurePolicy", message: verdict.message };
+  }
   const limit = job.spec.backoffLimit ?? 6;
   const isNew = counts.failed > (job.status?.failed ?? 0);
   let isOverLimit = isNew && counts.failed > limit;
@@ -129,7 +102,26 @@ export function planFailure(job: Job, pods: readonly Pod[], counts: Counts, nowM
   if (leftMs !== undefined && leftMs <= 0) {
     return { type, reason: "DeadlineExceeded", message: "Job was active longer than specified deadline" };
   }
-  return undefined;
+  return planIndexFailure(job, pods);
+}
+
+function planIndexFailure(job: Job, pods: readonly Pod[]): Outcome | undefined {
+  if (!hasIndexLimit(job)) return undefined;
+  const type = "FailureTarget";
+  const failed = failedIndexes(job, pods).length;
+  if (job.spec.maxFailedIndexes !== undefined && failed > job.spec.maxFailedIndexes) {
+    const message = "Job has exceeded the specified maximal number of failed indexes";
+    return { type, reason: "MaxFailedIndexesExceeded", message };
+  }
+  const isAllDone = failed + succeededIndexes(job, pods).length >= (job.spec.completions ?? 0);
+  return failed > 0 && isAllDone ? { type, reason: "FailedIndexes", message: "Job has failed indexes" } : undefined;
+}
+
+/** Whether a rule of the success policy is met; what still runs is ended then. */
+export function planEarlySuccess(job: Job, pods: readonly Pod[]): Outcome | undefined {
+  if (!isIndexed(job) || !job.spec.successPolicy) return undefined;
+  const message = metSuccessRule(job, succeededIndexes(job, pods));
+  return message === undefined ? undefined : { type: "SuccessCriteriaMet", reason: "SuccessPolicy", message };
 }
 
 /** Whether the job has succeeded. Without completions any success will do once nothing runs any more. */
@@ -146,6 +138,8 @@ export interface PodPlan {
   readonly remove: readonly Pod[];
   readonly create: number;
   readonly indexes: readonly number[];
+  /** How long until an index that has failed may be tried again. */
+  readonly againMs?: number;
 }
 
 export function planPods(job: Job, pods: readonly Pod[], succeeded: number, nowMs: number): PodPlan {
@@ -163,13 +157,30 @@ export function planPods(job: Job, pods: readonly Pod[], succeeded: number, nowM
   const ranked = tooMany > 0 ? rankForDeletion(rest, () => 0, nowMs).slice(0, tooMany) : [];
   const remove = [...duplicates, ...ranked].slice(0, maxBurst);
   if (remove.length > 0) return { remove, ...none };
-  const missing = Math.min(wanted - active.length, maxBurst);
+  // Pods on their way out keep their place where only what has ended is replaced.
+  const leaving = replacesOnlyFailed(job) ? pods.filter((pod) => isDeleting(pod) && !isPodFinished(pod)) : [];
+  const missing = Math.min(wanted - active.length - leaving.length, maxBurst);
   if (missing <= 0) return { remove, ...none };
   if (!isIndexed(job)) return { remove, create: missing, indexes: [] };
-  const taken = new Set([...active.map(completionIndexOf), ...succeededIndexes(job, pods)]);
+  const taken = new Set([...active, ...leaving].map(completionIndexOf));
+  for (const index of [...succeededIndexes(job, pods), ...failedIndexes(job, pods)]) taken.add(index);
+  const waiting = lastFailures(job, pods);
   const indexes: number[] = [];
-  for (let i = 0; i < (completions ?? 0) && indexes.length < missing; i++) if (!taken.has(i)) indexes.push(i);
-  return { remove, create: indexes.length, indexes };
+  const waits: number[] = [];
+  for (let i = 0; i < (completions ?? 0) && indexes.length < missing; i++) {
+    if (taken.has(i)) continue;
+    const failed = waiting.get(i);
+    const waitMs = failed ? endedAtMs(failed, nowMs) + failurePauseMs(triesWith(failed)) - nowMs : 0;
+    if (waitMs > 0) waits.push(waitMs);
+    else indexes.push(i);
+  }
+  return { remove, create: indexes.length, indexes, ...(waits.length > 0 ? { againMs: Math.min(...waits) } : {}) };
+}
+
+/** When the last container of a pod ended; now, where nothing tells. */
+export function endedAtMs(pod: Pod, nowMs: number): number {
+  const ends = (pod.status?.containerStatuses ?? []).map((s) => Date.parse(s.state?.terminated?.finishedAt ?? ""));
+  return Math.max(0, ...ends.filter((ms) => !Number.isNaN(ms))) || nowMs;
 }
 
 /** Active pods without a usable index, of an index that is done, or second ones of an index. */
