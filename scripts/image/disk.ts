@@ -26,6 +26,8 @@ export interface BuiltDisk {
   /** For the report. */
   readonly parts: Readonly<Record<string, number>>;
   readonly rootHash: string;
+  /** What the FAT partitions hold, as `<partition>/<path>`. */
+  readonly files: readonly FatFile[];
 }
 
 interface LayoutFile {
@@ -99,6 +101,7 @@ export async function buildDisk(target: Target, input: DiskInput, tools: Tools, 
     parts["root squashfs"] = rootBytes;
     parts["verity tree"] = verity.tree.length;
 
+    const inFat: FatFile[] = [];
     const fatOf = async (p: GptPartition, label: string, files: readonly FatFile[]): Promise<void> => {
       const volume = buildFat(files, {
         sizeBytes: sizeOf(p),
@@ -107,6 +110,7 @@ export async function buildDisk(target: Target, input: DiskInput, tools: Tools, 
         mtimeSeconds: target.epochSeconds,
         hiddenSectors: p.firstLba,
       });
+      inFat.push(...files.map(({ path, data }) => ({ path: `${p.name}/${path}`, data })));
       for (const { offset, data } of volume) await write(bytesAt(p.firstLba) + offset, data);
     };
     const image = await fs.readFile(input.kernel.image);
@@ -141,6 +145,7 @@ export async function buildDisk(target: Target, input: DiskInput, tools: Tools, 
       extents: extents.sort((a, b) => a.offset - b.offset),
       parts,
       rootHash: verity.rootHash,
+      files: inFat,
     };
   } finally {
     await root.close();

@@ -86,7 +86,7 @@ export function imageStages(target: Target, options: ImageOptions): Stage[] {
       run: async () => {
         const { key, said } = await signingKey(options.key);
         await fs.writeFile(`${image}.bmap`, await buildBlockMap(image, disk));
-        await fs.writeFile(`${target.output}.spdx.json`, await buildSbom(target, locked));
+        await fs.writeFile(`${target.output}.spdx.json`, await buildSbom(target, locked, disk));
         const compressed = await compress(image, tools, options.isFast);
         await writeSums([image, `${image}.bmap`, `${target.output}.spdx.json`, ...compressed], key);
         return said;

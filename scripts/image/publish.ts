@@ -4,6 +4,7 @@ import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, typ
 import { createReadStream, existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import type { DebianPackage } from "#scripts/debian.ts";
 import { UserError } from "#scripts/stages.ts";
 import type { BuiltDisk } from "./disk.ts";
 import type { LockedGroups } from "./lock.ts";
@@ -79,29 +80,21 @@ export async function buildBlockMap(image: string, disk: BuiltDisk): Promise<str
   );
 }
 
-/** SPDX 2.3: every package by version and hash, every file of the root by hash. */
-export async function buildSbom(target: Target, locked: LockedGroups): Promise<string> {
+/**
+ * SPDX 2.3: every package by version and hash (Debian's, those in the container images that ship along, npm's in the
+ * bundle), every file of the root and of the FAT partitions by hash.
+ */
+export async function buildSbom(target: Target, locked: LockedGroups, disk: Pick<BuiltDisk, "files">): Promise<string> {
   const root = join(target.workFolder, "root");
-  const packages = [...locked.root, ...locked.kernel, ...locked.boot].map((p) => ({
-    SPDXID: `SPDXRef-Package-${p.name.replace(/[^A-Za-z0-9.-]/g, "-")}`,
-    name: p.name,
-    versionInfo: p.version,
-    downloadLocation: "NOASSERTION",
-    filesAnalyzed: false,
-    checksums: [{ algorithm: "SHA256", checksumValue: p.sha256 }],
-    externalRefs: [
-      {
-        referenceCategory: "PACKAGE-MANAGER",
-        referenceType: "purl",
-        referenceLocator: `pkg:deb/debian/${p.name}@${encodeURIComponent(p.version)}?arch=${p.arch}`,
-      },
-    ],
-  }));
+  const debian = [...locked.root, ...locked.kernel, ...locked.boot, ...(await imagePackages(target))].map((p) =>
+    spdxPackage("deb", `deb/debian/${p.name}@${encodeURIComponent(p.version)}?arch=${p.arch}`, p.name, p.version, {
+      algorithm: "SHA256",
+      checksumValue: p.sha256,
+    }),
+  );
+  const packages = [...new Map([...debian, ...(await bundledPackages())].map((p) => [p.SPDXID, p])).values()];
   const files: unknown[] = [];
-  for (const path of await listTree(root)) {
-    const stat = await fs.lstat(join(root, path));
-    if (!stat.isFile()) continue;
-    const bytes = await fs.readFile(join(root, path));
+  const add = (path: string, bytes: Uint8Array): void => {
     files.push({
       SPDXID: `SPDXRef-File-${files.length}`,
       fileName: `./${path}`,
@@ -110,7 +103,11 @@ export async function buildSbom(target: Target, locked: LockedGroups): Promise<s
         checksumValue: createHash(algorithm.toLowerCase()).update(bytes).digest("hex"),
       })),
     });
+  };
+  for (const path of await listTree(root)) {
+    if ((await fs.lstat(join(root, path))).isFile()) add(path, await fs.readFile(join(root, path)));
   }
+  for (const { path, data } of disk.files) add(path, data);
   const document = {
     spdxVersion: "SPDX-2.3",
     dataLicense: "CC0-1.0",
@@ -121,10 +118,52 @@ export async function buildSbom(target: Target, locked: LockedGroups): Promise<s
       created: new Date(target.epochSeconds * 1000).toISOString().replace(/\.\d+Z$/, "Z"),
       creators: [`Tool: mote-image-${target.version}`],
     },
+    documentDescribes: packages.map((p) => p.SPDXID),
     packages,
     files,
   };
   return `${JSON.stringify(document, null, 1)}\n`;
+}
+
+function spdxPackage(
+  kind: "deb" | "npm",
+  purl: string,
+  name: string,
+  version: string,
+  checksum: { readonly algorithm: string; readonly checksumValue: string },
+) {
+  return {
+    SPDXID: `SPDXRef-Package-${kind}-${`${name}-${version}`.replace(/[^A-Za-z0-9.-]/g, "-")}`,
+    name,
+    versionInfo: version,
+    downloadLocation: "NOASSERTION",
+    filesAnalyzed: false,
+    checksums: [checksum],
+    externalRefs: [{ referenceCategory: "PACKAGE-MANAGER", referenceType: "purl", referenceLocator: `pkg:${purl}` }],
+  };
+}
+
+/** What the container images in the root are made from. */
+async function imagePackages(target: Target): Promise<readonly DebianPackage[]> {
+  const path = join("scripts", "build", "images.lock.json");
+  const { packages } = JSON.parse(await fs.readFile(path, "utf8")) as { packages: readonly DebianPackage[] };
+  return packages.filter((p) => p.arch === "all" || p.arch === target.arch);
+}
+
+/** npm's packages that become part of the bundle: everything that is not there for development only. */
+async function bundledPackages(): Promise<ReturnType<typeof spdxPackage>[]> {
+  const lock = JSON.parse(await fs.readFile("package-lock.json", "utf8")) as {
+    packages: Readonly<Record<string, { version?: string; integrity?: string; dev?: boolean; optional?: boolean }>>;
+  };
+  const found: ReturnType<typeof spdxPackage>[] = [];
+  for (const [path, p] of Object.entries(lock.packages)) {
+    if (path === "" || p.dev || p.version === undefined || !p.integrity?.startsWith("sha512-")) continue;
+    const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length);
+    const checksumValue = Buffer.from(p.integrity.slice("sha512-".length), "base64").toString("hex");
+    const purl = `npm/${encodeURIComponent(name).replaceAll("%2F", "/")}@${p.version}`;
+    found.push(spdxPackage("npm", purl, name, p.version, { algorithm: "SHA512", checksumValue }));
+  }
+  return found;
 }
 
 export async function compress(image: string, tools: Tools, isFast: boolean): Promise<string[]> {
