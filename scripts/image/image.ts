@@ -11,6 +11,7 @@ import { MirrorError, PackageGoneError } from "#scripts/debian.ts";
 import { main, runStages, type Stage, seconds, UserError } from "#scripts/stages.ts";
 import { type BuiltDisk, buildDisk } from "./disk.ts";
 import { buildInitramfs } from "./initramfs.ts";
+import { collectLicenses } from "./licenses.ts";
 import { type LockedGroups, readImageLock } from "./lock.ts";
 import { buildBlockMap, buildSbom, compress, signingKey, writeSums } from "./publish.ts";
 import { finishRoot, type Kernel, prepareKernel, unpackPackages } from "./root.ts";
@@ -30,6 +31,7 @@ export function imageStages(target: Target, options: ImageOptions): Stage[] {
   const levels = options.isFast ? fast : release;
   const squashfs = join(target.workFolder, "root.squashfs");
   const image = `${target.output}.img`;
+  const licenses = `${target.output}.licenses.txt`;
   let tools: Tools;
   let locked: LockedGroups;
   let kernel: Kernel;
@@ -54,6 +56,7 @@ export function imageStages(target: Target, options: ImageOptions): Stage[] {
       name: "root file system",
       run: async () => {
         await buildImages({ architectures: [target.arch] });
+        await fs.writeFile(licenses, await collectLicenses(target));
         kernel = await prepareKernel(target, tools);
         return finishRoot(target, kernel, tools, distFolder);
       },
@@ -88,7 +91,7 @@ export function imageStages(target: Target, options: ImageOptions): Stage[] {
         await fs.writeFile(`${image}.bmap`, await buildBlockMap(image, disk));
         await fs.writeFile(`${target.output}.spdx.json`, await buildSbom(target, locked, disk));
         const compressed = await compress(image, tools, options.isFast);
-        await writeSums([image, `${image}.bmap`, `${target.output}.spdx.json`, ...compressed], key);
+        await writeSums([image, `${image}.bmap`, `${target.output}.spdx.json`, licenses, ...compressed], key);
         return said;
       },
     },

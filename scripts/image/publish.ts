@@ -144,26 +144,35 @@ function spdxPackage(
 }
 
 /** What the container images in the root are made from. */
-async function imagePackages(target: Target): Promise<readonly DebianPackage[]> {
+export async function imagePackages(target: Target): Promise<readonly DebianPackage[]> {
   const path = join("scripts", "build", "images.lock.json");
   const { packages } = JSON.parse(await fs.readFile(path, "utf8")) as { packages: readonly DebianPackage[] };
   return packages.filter((p) => p.arch === "all" || p.arch === target.arch);
 }
 
+type NpmPackage = { readonly version?: string; readonly integrity?: string; readonly dev?: boolean };
+
 /** npm's packages that become part of the bundle: everything that is not there for development only. */
-async function bundledPackages(): Promise<ReturnType<typeof spdxPackage>[]> {
+async function lockedNpm(): Promise<(readonly [name: string, p: NpmPackage])[]> {
   const lock = JSON.parse(await fs.readFile("package-lock.json", "utf8")) as {
-    packages: Readonly<Record<string, { version?: string; integrity?: string; dev?: boolean; optional?: boolean }>>;
+    readonly packages: Readonly<Record<string, NpmPackage>>;
   };
-  const found: ReturnType<typeof spdxPackage>[] = [];
-  for (const [path, p] of Object.entries(lock.packages)) {
-    if (path === "" || p.dev || p.version === undefined || !p.integrity?.startsWith("sha512-")) continue;
-    const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length);
-    const checksumValue = Buffer.from(p.integrity.slice("sha512-".length), "base64").toString("hex");
-    const purl = `npm/${encodeURIComponent(name).replaceAll("%2F", "/")}@${p.version}`;
-    found.push(spdxPackage("npm", purl, name, p.version, { algorithm: "SHA512", checksumValue }));
-  }
-  return found;
+  return Object.entries(lock.packages)
+    .filter(([path, p]) => path !== "" && !p.dev && p.version !== undefined)
+    .map(([path, p]) => [path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length), p]);
+}
+
+export async function bundledNames(): Promise<readonly string[]> {
+  return (await lockedNpm()).map(([name]) => name).sort();
+}
+
+async function bundledPackages(): Promise<ReturnType<typeof spdxPackage>[]> {
+  return (await lockedNpm()).map(([name, { version, integrity }]) => {
+    if (!integrity?.startsWith("sha512-")) throw new Error(`package-lock.json: ${name} has no SHA-512`);
+    const checksumValue = Buffer.from(integrity.slice("sha512-".length), "base64").toString("hex");
+    const purl = `npm/${encodeURIComponent(name).replaceAll("%2F", "/")}@${version}`;
+    return spdxPackage("npm", purl, name, version!, { algorithm: "SHA512", checksumValue });
+  });
 }
 
 export async function compress(image: string, tools: Tools, isFast: boolean): Promise<string[]> {
