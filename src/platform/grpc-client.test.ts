@@ -111,3 +111,13 @@ test.each([
   for (const socket of sockets) socket.destroy();
   await new Promise((resolve) => silent.close(resolve));
 });
+test("a connection that comes after the client was closed is given up", async () => {
+  answer = (stream) => ok(stream, [[1]]);
+  const late = createGrpcClient({ target: { socketPath: `${folder}/s` } });
+  const call = late.unary("/x", new Uint8Array(), { timeoutMs: 1000 });
+  late.close();
+  await expect(call).rejects.toBeInstanceOf(NotConnectedError);
+  // What is asked of it later connects anew.
+  expect([...(await late.unary("/x", new Uint8Array(), { timeoutMs: 1000 }))]).toEqual([1]);
+  late.close();
+});

@@ -63,12 +63,19 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
   const maxBytes = options.maxMessageBytes ?? 16 * 1024 * 1024;
   let session: ClientHttp2Session | undefined;
   let opening: Promise<ClientHttp2Session> | undefined;
+  let closes = 0;
 
   function open(): Promise<ClientHttp2Session> {
     if (session && !session.closed && !session.destroyed) return Promise.resolve(session);
+    const closesBefore = closes;
     opening ??= connectSession(options).then(
       (fresh) => {
         opening = undefined;
+        if (closes !== closesBefore) {
+          // Nobody would end this one.
+          fresh.destroy();
+          throw new NotConnectedError("the client was closed");
+        }
         session = fresh;
         // Without a call in flight an open session must not keep the process alive.
         fresh.on("close", () => {
@@ -167,6 +174,7 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
     },
 
     close() {
+      closes++;
       session?.destroy();
       session = undefined;
     },

@@ -28,6 +28,7 @@ export class RawClient {
   #streamWindow = defaultWindowBytes;
   readonly #streamWindows = new Map<number, number>();
   #waiting: { readonly id: number; readonly data: Buffer }[] = [];
+  #out: Uint8Array[] = [];
   #received = 0;
   #nextId = 1;
   #rest: Buffer = Buffer.alloc(0);
@@ -51,6 +52,7 @@ export class RawClient {
     socket.write(preface);
     this.#frame(frameType.settings, 0, 0, settings);
     this.#allow(maxWindowBytes - defaultWindowBytes);
+    this.#flush();
     socket.on("data", (chunk: Buffer) => {
       try {
         this.#receive(chunk);
@@ -72,11 +74,10 @@ export class RawClient {
     data.set(message, 5);
     return new Promise((resolve, reject) => {
       this.#calls.set(id, { resolve, reject, parts: [] });
-      this.#socket.cork();
       this.#frame(frameType.headers, frameFlag.endHeaders, id, this.#block(path));
       this.#waiting.push({ id, data });
       this.#send();
-      this.#socket.uncork();
+      this.#flush();
     });
   }
 
@@ -106,8 +107,14 @@ export class RawClient {
     head[3] = type;
     head[4] = flags;
     head.writeUInt32BE(id, 5);
-    this.#socket.write(head);
-    this.#socket.write(payload);
+    this.#out.push(head, payload);
+  }
+
+  /** In one piece: cheaper than a vector of small ones. */
+  #flush(): void {
+    if (this.#out.length === 0) return;
+    this.#socket.write(this.#out.length === 1 ? this.#out[0]! : Buffer.concat(this.#out));
+    this.#out = [];
   }
 
   #allow(bytes: number): void {
@@ -146,6 +153,7 @@ export class RawClient {
       at = end;
     }
     this.#rest = all.subarray(at);
+    this.#flush();
   }
 
   #take(type: number, flags: number, id: number, payload: Buffer): void {
