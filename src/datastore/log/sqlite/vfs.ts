@@ -3,6 +3,9 @@
 //
 // What SQLite's own unix VFS does and must be done here too: a short read is zero-filled and said; a file of no length
 // does not exist; the folder is flushed after a file was created.
+// SQLite writes a frame of the WAL in two small pieces, and pages one by one; what follows on each other goes to the file
+// system as one write. It is there before SQLite reads, before it learns that a sync is done, and with the last frame of
+// a transaction, so that a write that fails does so within the call of SQLite that it belongs to.
 // Locks do nothing: one connection (locking_mode=EXCLUSIVE) of one process (platform/process-lock) uses the file.
 import { randomFillSync } from "node:crypto";
 import { hasCode } from "#base/errors.ts";
@@ -18,11 +21,16 @@ const ioShortRead = ioError | (2 << 8);
 const ioDeleteNoEnt = ioError | (23 << 8);
 const openCreate = 4;
 const openDeleteOnClose = 8;
+const openWal = 0x80000;
 const accessExists = 0;
 /** SQLITE_IOCAP_POWERSAFE_OVERWRITE, as unix answers; without it every commit is padded to a sector. */
 const characteristics = 0x1000;
 const sectorBytes = 4096;
 const maxPathBytes = 1024;
+/** Small enough that what a system call takes is in the cache of the processor. */
+const gatherBytes = 128 * 1024;
+const frameHeaderBytes = 24;
+const commitMarkAt = 4;
 
 export interface VfsCounters {
   /** Bytes handed to the file system. */
@@ -36,7 +44,7 @@ export interface Vfs {
   readonly counters: VfsCounters;
   /** Bytes written to the file of that path since it was opened. */
   writtenTo(path: string): number;
-  /** The open file of that path. */
+  /** The open file of that path, which has all that SQLite has written. */
   fileOf(path: string): BlockFile | undefined;
   /** Writes beside SQLite, and counts it. */
   writeTo(path: string, bytes: Uint8Array, position: number): void;
@@ -58,6 +66,12 @@ interface OpenFile {
   /** The folder has yet to be flushed for this new file. */
   created: boolean;
   written: number;
+  /** A WAL: its frame headers say when a transaction is complete. */
+  readonly isWal: boolean;
+  /** Written by SQLite and not yet handed on: `length` bytes that belong at `position`. */
+  readonly gathered: { bytes: Buffer | undefined; position: number; length: number };
+  /** The next write is the last of its transaction. */
+  completes: boolean;
 }
 
 type Method = readonly [signature: Signature, callback: (...args: never[]) => number];
@@ -82,6 +96,31 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
   const mustNotBeFrozen = () => {
     if (vfs.mode === "frozen") throw new Error("the files are left as they are after a failure");
   };
+  const handOn = ({ file, gathered }: OpenFile) => {
+    const { bytes, length, position } = gathered;
+    if (!bytes || length === 0) return;
+    gathered.length = 0;
+    mustNotBeFrozen();
+    file.write(bytes.subarray(0, length), position);
+  };
+  const write = (target: OpenFile, bytes: Buffer, position: number) => {
+    const { gathered } = target;
+    if (gathered.length > 0) {
+      const follows = position === gathered.position + gathered.length;
+      if (!follows || gathered.length + bytes.length > gatherBytes) handOn(target);
+    }
+    if (bytes.length > gatherBytes) {
+      target.file.write(bytes, position);
+      return;
+    }
+    gathered.bytes ??= Buffer.allocUnsafeSlow(gatherBytes);
+    if (gathered.length === 0) gathered.position = position;
+    gathered.bytes.set(bytes, gathered.length);
+    gathered.length += bytes.length;
+    const complete = target.completes;
+    target.completes = target.isWal && bytes.length === frameHeaderBytes && bytes.readUInt32BE(commitMarkAt) !== 0;
+    if (complete) handOn(target);
+  };
   const entry = (id: number): OpenFile => {
     const found = open.get(id);
     if (!found) throw new Error("SQLite used a file that is not open");
@@ -94,6 +133,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       "ii",
       guard(ioError, (id: number) => {
         const { file, path, deleteOnClose } = entry(id);
+        if (vfs.mode !== "frozen") handOn(entry(id));
         open.delete(id);
         file.close();
         if (deleteOnClose) files.remove(path);
@@ -105,6 +145,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       "iiiij",
       guard(ioError, (id: number, into: number, length: number, position: bigint) => {
         const target = sqlite.bytes().subarray(into, into + length);
+        handOn(entry(id));
         const n = entry(id).file.read(target, Number(position));
         if (n === length) return ok;
         target.fill(0, n);
@@ -117,7 +158,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       guard(ioError, (id: number, from: number, length: number, position: bigint) => {
         mustNotBeFrozen();
         const target = entry(id);
-        target.file.write(sqlite.bytes().subarray(from, from + length), Number(position));
+        write(target, sqlite.bytes().subarray(from, from + length), Number(position));
         target.written += length;
         counters.written += length;
         return ok;
@@ -128,6 +169,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       "iij",
       guard(ioError, (id: number, size: bigint) => {
         mustNotBeFrozen();
+        handOn(entry(id));
         entry(id).file.truncate(Number(size));
         return ok;
       }),
@@ -136,8 +178,9 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iii",
       guard(ioError, (id: number) => {
-        if (vfs.mode !== "blocking") return ok;
         const target = entry(id);
+        if (vfs.mode !== "frozen") handOn(target);
+        if (vfs.mode !== "blocking") return ok;
         target.file.sync();
         counters.flushes++;
         if (target.created) {
@@ -152,6 +195,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     [
       "iii",
       guard(ioError, (id: number, out: number) => {
+        handOn(entry(id));
         sqlite.view().setBigInt64(out, BigInt(entry(id).file.size()), true);
         return ok;
       }),
@@ -187,7 +231,11 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
         const create = (flags & openCreate) !== 0;
         const created = create && !files.exists(path);
         const file = files.open(path, { create });
-        open.set(id, { path, file, deleteOnClose: (flags & openDeleteOnClose) !== 0, created, written: 0 });
+        open.set(id, {
+          ...{ path, file, deleteOnClose: (flags & openDeleteOnClose) !== 0, created, written: 0 },
+          ...{ isWal: (flags & openWal) !== 0, completes: false },
+          gathered: { bytes: undefined, position: 0, length: 0 },
+        });
         sqlite.view().setUint32(id, fileTable, true);
         if (outFlags !== 0) sqlite.view().setInt32(outFlags, flags, true);
         return ok;
@@ -274,11 +322,16 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     writeTo(path, bytes, position) {
       const target = byPath(path);
       if (!target) throw new Error(`${path} is not open`);
+      handOn(target);
       target.file.write(bytes, position);
       target.written += bytes.length;
       counters.written += bytes.length;
     },
-    fileOf: (path) => byPath(path)?.file,
+    fileOf(path) {
+      const found = byPath(path);
+      if (found) handOn(found);
+      return found?.file;
+    },
     writtenTo: (path) => byPath(path)?.written ?? 0,
     takeError() {
       const error = lastError;
