@@ -2,6 +2,7 @@
 // cuts, kills of the real process, damaged files, and operations under the linearizability checker.
 //   --images N      power cuts (default 10000)      --rot N    damaged files (default 1000)
 //   --kills N       kill -9 (default 100)           --ops N    checked operations (default 1000000)
+//   --fuzz N        ruined files; ten times as many mutated connections (default 500)
 //   --only NAME     one test file of test/crash           --seed N   another run of the same kind
 //   --every-call    let each call to the file system fail once, in place of every fifth
 // A found fault is repeated by its seed: keep it as a test beside the fix.
@@ -17,12 +18,13 @@ await main(async () => {
       rot: { type: "string", default: "1000" },
       kills: { type: "string", default: "100" },
       ops: { type: "string", default: "1000000" },
+      fuzz: { type: "string", default: "500" },
       only: { type: "string", default: "" },
       seed: { type: "string", default: "" },
       "every-call": { type: "boolean", default: false },
     },
   });
-  for (const name of ["images", "rot", "kills", "ops"] as const) {
+  for (const name of ["images", "rot", "kills", "ops", "fuzz"] as const) {
     if (!/^[1-9]\d*$/.test(values[name])) throw new UserError(`--${name} ${values[name]}: a number above 0`);
   }
   if (!/^\d{0,9}$/.test(values.seed)) throw new UserError(`--seed ${values.seed}: a whole number`);
@@ -33,6 +35,7 @@ await main(async () => {
     MOTE_ROT_ROUNDS: values.rot,
     MOTE_KILL_ROUNDS: values.kills,
     MOTE_CHECK_OPS: values.ops,
+    MOTE_FUZZ_ROUNDS: values.fuzz,
     ...(values.seed === "" ? {} : { MOTE_CRASH_SEED: values.seed }),
     ...(values["every-call"] ? { MOTE_EVERY_CALL: "1" } : {}),
   };
