@@ -43,5 +43,12 @@ export const kineFlags: readonly Flag[] = [
     max: 3_145_728,
     help: "greatest request that is taken",
   },
+  {
+    name: "datastore-memory",
+    kind: "number",
+    min: 8,
+    max: 1024,
+    help: "MiB that the datastore may take; what is beyond it is read from disk. Default a quarter of the machine's, at most 1024",
+  },
   { name: "debug", kind: "boolean", default: false, help: "log more" },
 ];

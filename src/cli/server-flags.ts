@@ -65,6 +65,13 @@ export const serverFlags: readonly Flag[] = [
   },
   { name: "datastore-keyfile", kind: "string", env: "DATASTORE_KEYFILE", help: "its private key" },
   {
+    name: "datastore-memory",
+    kind: "number",
+    min: 8,
+    max: 1024,
+    help: "MiB that the own datastore may take; what is beyond it is read from disk. Default a quarter of the machine's, at most 1024",
+  },
+  {
     name: "etcd-listen",
     kind: "list",
     help: "serve the etcd API of the own datastore at unix:///FILE or https://HOST:PORT (client certificates of DATA-DIR/server/tls/etcd)",

@@ -4,6 +4,7 @@ import { type AppError, hasCode } from "#base/errors.ts";
 import { readAsset } from "#platform/assets.ts";
 import { type BlockFiles, systemBlockFiles } from "#platform/block-file.ts";
 import { makeFolder } from "#platform/files.ts";
+import { totalMemoryBytes } from "#platform/machine.ts";
 import { acquireProcessLock, type ProcessLock } from "#platform/process-lock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { Engine } from "./engine/engine.ts";
@@ -17,8 +18,9 @@ export interface DatastoreOptions {
   /** `sqlite:///absolute/path/state.db` or `memory://`. */
   readonly endpoint: string;
   /**
-   * Ceiling of the index and of values in memory; default 1 GiB, 256 MiB where addresses have 32 bits. What is above it is
-   * read from the log; the index alone, some 150 bytes and the key for each, must fit.
+   * Ceiling of the index and of values in memory; default a quarter of what the machine has, at most 1 GiB, 256 MiB where
+   * addresses have 32 bits. What is above it is read from the log; the index alone, some 150 bytes and the key for each,
+   * must fit.
    */
   readonly maximumMemoryBytes?: number | undefined;
   /** Longer values are never kept in memory; default 1/128 of the ceiling. */
@@ -29,7 +31,11 @@ export interface DatastoreOptions {
   readonly files?: BlockFiles;
 }
 
-const defaultReserveBytes = 4 * 1024 * 1024;
+const mib = 1024 * 1024;
+const defaultReserveBytes = 4 * mib;
+/** Of the machine's memory: pods and their page cache need the rest. A cluster's objects are a few dozen MiB. */
+const memoryShare = 0.25;
+const leastMemoryBytes = 64 * mib;
 
 export type { DamageReport };
 
@@ -132,10 +138,11 @@ function releasing(store: Datastore, lock: ProcessLock): Datastore {
 
 /** An engine of the usual size. */
 export function createEngine(options: DatastoreOptions): Engine {
-  const small = process.arch === "arm" || process.arch === "ia32";
+  const most = (process.arch === "arm" || process.arch === "ia32" ? 256 : 1024) * mib;
+  const usual = Math.min(most, Math.max(leastMemoryBytes, totalMemoryBytes() * memoryShare));
   return new Engine({
     wasm: readAsset("engine.wasm"),
-    maximumBytes: options.maximumMemoryBytes ?? (small ? 256 : 1024) * 1024 * 1024,
+    maximumBytes: options.maximumMemoryBytes ?? usual,
     warmValueBytes: options.warmValueBytes,
     hashSeed: Buffer.from(systemRandom.bytes(4)).readUInt32LE(),
   });

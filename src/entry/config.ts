@@ -33,6 +33,8 @@ export interface ServerConfig {
   readonly datastore: {
     /** `sqlite:///FILE`, `memory://`, or addresses of an external etcd. */
     readonly endpoint: string;
+    /** Ceiling of the own store's memory in MiB; undefined: by what the machine has. */
+    readonly memoryMib: number | undefined;
     readonly caFile: string | undefined;
     readonly certFile: string | undefined;
     readonly keyFile: string | undefined;
@@ -211,7 +213,8 @@ function datastoreOf(values: FlagValues, dataDir: string): ServerConfig["datasto
     throw usageError("etcd-listen: the datastore is an external etcd; let clients use that one");
   }
   const etcdListen = listen.map((address) => parseGuardedEtcdAddress("etcd-listen", address));
-  return { endpoint, caFile, certFile, keyFile, etcdListen };
+  const memoryMib = values["datastore-memory"] as number | undefined;
+  return { endpoint, memoryMib, caFile, certFile, keyFile, etcdListen };
 }
 
 function checkEtcd(endpoint: string): void {

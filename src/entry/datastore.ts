@@ -43,9 +43,10 @@ export async function openServerDatastore(
     readonly damaged: (report: DamageReport) => void;
   },
 ): Promise<OpenedDatastore> {
-  const { endpoint } = config.datastore;
+  const { endpoint, memoryMib } = config.datastore;
   if (!isEtcdEndpoint(endpoint)) {
-    const store = await openDatastore({ endpoint }, deps);
+    const maximumMemoryBytes = memoryMib === undefined ? undefined : memoryMib * 1024 * 1024;
+    const store = await openDatastore({ endpoint, maximumMemoryBytes }, deps);
     return { backend: store, store };
   }
   return { backend: await openEtcdBackend({ endpoint, tls: await clientTls(config) }, deps), store: undefined };

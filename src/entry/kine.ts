@@ -39,8 +39,10 @@ export async function runKine(
   const log = createProcessLog(systemClock, values["debug"] === true);
   const signal = stopSignal();
   log.info("mote kine starts", { version: moteVersion, endpoint: values["endpoint"] });
+  const memoryMib = values["datastore-memory"] as number | undefined;
+  const maximumMemoryBytes = memoryMib === undefined ? undefined : memoryMib * 1024 * 1024;
   const backend = await openDatastore(
-    { endpoint: endpointOf(String(values["endpoint"])) },
+    { endpoint: endpointOf(String(values["endpoint"])), maximumMemoryBytes },
     { clock: systemClock, log: log.child({ part: "datastore" }) },
   ).catch((error: unknown) => {
     throw new AppError("STARTUP", messageOf(error), {}, { cause: error });

@@ -32,6 +32,11 @@ export async function readMachine(): Promise<Machine> {
   };
 }
 
+/** Bytes that the machine has; readable without waiting. */
+export function totalMemoryBytes(): number {
+  return totalmem();
+}
+
 /** Bytes the kernel could give out without swapping. */
 export async function availableMemoryBytes(): Promise<number> {
   return Number(/^MemAvailable:\s+(\d+)/m.exec(await text("/proc/meminfo"))?.[1] ?? "0") * 1024;
