@@ -2,7 +2,9 @@
 // by the caller's `pick`. Every node is looked at: at the sizes mote is for (up to some hundred nodes) sampling saves
 // nothing. Upstream counterpart: scheduleOne's findNodesThatFitPod, prioritizeNodes, selectHost and FitError.
 import type { Pod } from "#model/gen/core-v1.ts";
+import type { PodDisruptionBudget } from "#model/gen/policy-v1.ts";
 import type { Plugin, Prepared } from "./plugins/framework.ts";
+import { type Preemption, planPreemption, preemptionBar } from "./preemption.ts";
 import type { NodeInfo, Snapshot } from "./snapshot.ts";
 
 export interface NodeRejection {
@@ -20,16 +22,20 @@ export type Decision =
       readonly rejections: ReadonlyMap<string, NodeRejection>;
       /** Which plugins said no: decides which events are worth another try. */
       readonly plugins: ReadonlySet<string>;
+      /** Who would have to go so that the pod fits. */
+      readonly preemption?: Preemption;
     };
 
 export interface ScheduleOptions {
   readonly plugins: readonly Plugin[];
   /** Index below `count`, to choose among nodes of the same score. */
   readonly pick: (count: number) => number;
+  /** Which pods are better left alone when room is made for this one. */
+  readonly budgets?: readonly PodDisruptionBudget[];
 }
 
 export function schedule(pod: Pod, snapshot: Snapshot, options: ScheduleOptions): Decision {
-  const prepared = options.plugins.map((plugin) => ({ plugin, ...plugin.prepare(pod, snapshot) }));
+  const prepared = prepare(pod, snapshot, options.plugins);
   const rejections = new Map<string, NodeRejection>();
   const feasible: NodeInfo[] = [];
   for (const node of snapshot.nodes) {
@@ -37,14 +43,7 @@ export function schedule(pod: Pod, snapshot: Snapshot, options: ScheduleOptions)
     if (rejection) rejections.set(node.name, rejection);
     else feasible.push(node);
   }
-  if (feasible.length === 0) {
-    return {
-      kind: "unschedulable",
-      message: failureMessage(pod, snapshot.nodes.length, rejections),
-      rejections,
-      plugins: new Set([...rejections.values()].map((r) => r.plugin)),
-    };
-  }
+  if (feasible.length === 0) return unschedulable(pod, snapshot, rejections, options);
   const totals = scoreAll(prepared, feasible);
   const best = Math.max(...totals);
   const candidates = feasible.filter((_, i) => totals[i] === best);
@@ -53,6 +52,25 @@ export function schedule(pod: Pod, snapshot: Snapshot, options: ScheduleOptions)
 }
 
 type Ready = Prepared & { readonly plugin: Plugin };
+
+const prepare = (pod: Pod, snapshot: Snapshot, plugins: readonly Plugin[]): Ready[] =>
+  plugins.map((plugin) => ({ plugin, ...plugin.prepare(pod, snapshot) }));
+
+function unschedulable(
+  pod: Pod,
+  snapshot: Snapshot,
+  rejections: ReadonlyMap<string, NodeRejection>,
+  options: ScheduleOptions,
+): Decision {
+  const { message, preemption } = tryPreemption(pod, snapshot, rejections, options);
+  return {
+    kind: "unschedulable",
+    message: failureMessage(snapshot.nodes.length, rejections, message),
+    rejections,
+    plugins: new Set([...rejections.values()].map((r) => r.plugin)),
+    ...(preemption ? { preemption } : {}),
+  };
+}
 
 function firstRejection(prepared: readonly Ready[], node: NodeInfo): NodeRejection | undefined {
   for (const { plugin, filter } of prepared) {
@@ -77,19 +95,33 @@ function scoreAll(prepared: readonly Ready[], nodes: readonly NodeInfo[]): numbe
 }
 
 /** Upstream's words, which people and tools search logs for. */
-export function failureMessage(pod: Pod, nodeCount: number, rejections: ReadonlyMap<string, NodeRejection>): string {
+function failureMessage(nodeCount: number, rejections: ReadonlyMap<string, NodeRejection>, preemption: string): string {
   if (nodeCount === 0) return "no nodes available to schedule pods";
   const reasons = histogram([...rejections.values()].flatMap((r) => r.reasons));
-  return `0/${nodeCount} nodes are available: ${reasons}. ${preemptionMessage(pod, nodeCount, rejections)}`;
+  return `0/${nodeCount} nodes are available: ${reasons}.${preemption === "" ? "" : ` preemption: ${preemption}`}`;
 }
 
-/** Preemption is not attempted in this version, so no node ever has victims. */
-function preemptionMessage(pod: Pod, nodeCount: number, rejections: ReadonlyMap<string, NodeRejection>): string {
-  if (pod.spec.preemptionPolicy === "Never") return "preemption: not eligible due to preemptionPolicy=Never.";
-  const reasons = [...rejections.values()].map((r) =>
-    r.isUnresolvable ? "Preemption is not helpful for scheduling" : "No preemption victims found for incoming pod",
+/** Whom to push out; where nobody, why not. */
+function tryPreemption(
+  pod: Pod,
+  snapshot: Snapshot,
+  rejections: ReadonlyMap<string, NodeRejection>,
+  options: ScheduleOptions,
+): { readonly message: string; readonly preemption?: Preemption } {
+  const bar = preemptionBar(pod, snapshot);
+  if (bar !== undefined) return { message: bar };
+  const plan = planPreemption({
+    pod,
+    snapshot,
+    nodes: snapshot.nodes.filter((node) => rejections.get(node.name)?.isUnresolvable === false),
+    budgets: options.budgets ?? [],
+    rejection: (changed, node) => firstRejection(prepare(pod, changed, options.plugins), node)?.reasons,
+  });
+  if ("victims" in plan) return { message: "", preemption: plan };
+  const reasons = snapshot.nodes.flatMap(
+    ({ name }) => plan.reasons.get(name) ?? ["Preemption is not helpful for scheduling"],
   );
-  return `preemption: 0/${nodeCount} nodes are available: ${histogram(reasons)}.`;
+  return { message: `0/${snapshot.nodes.length} nodes are available: ${histogram(reasons)}.` };
 }
 
 function histogram(reasons: readonly string[]): string {

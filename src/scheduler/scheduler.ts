@@ -1,6 +1,7 @@
 // The scheduling loop: informers fill cache and queue, pods are decided one at a time, bindings are written while the
-// next pod is decided. It never writes pods but for the PodScheduled condition, and never binds a pod that is being
-// deleted or belongs to another scheduler. Upstream counterpart: pkg/scheduler/schedule_one.go, eventhandlers.go.
+// next pod is decided. A pod that fits nowhere may push out less important ones; the room that they leave is promised to it
+// (status.nominatedNodeName) against all that matter less. Pods that are being deleted or belong to another scheduler are
+// never bound. Upstream counterpart: pkg/scheduler/schedule_one.go, eventhandlers.go.
 import { type Clock, type Random, rfc3339 } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -11,14 +12,15 @@ import type { EventSink } from "#client/events.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Binding, Node, Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
-import { namespaces, nodes, pods } from "#model/resources.ts";
+import { namespaces, nodes, podDisruptionBudgets, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
 import { SchedulerCache } from "./cache.ts";
 import { defaultPlugins } from "./plugins/default-plugins.ts";
 import type { Plugin } from "./plugins/framework.ts";
+import { type Preemption, priorityOf } from "./preemption.ts";
 import { noNodes, SchedulingQueue } from "./queue.ts";
 import { schedule } from "./schedule.ts";
-import { occupiesNode } from "./snapshot.ts";
+import { occupiesNode, type Snapshot, withPromised } from "./snapshot.ts";
 
 export const defaultSchedulerName = "default-scheduler";
 
@@ -60,6 +62,8 @@ class Scheduler {
   readonly #cache: SchedulerCache;
   readonly #queue: SchedulingQueue;
   readonly #bindings = new Set<Promise<void>>();
+  /** Nodes on which room is being made, by the key of the pod it is for. No more than there are pending pods. */
+  readonly #promised = new Map<string, { readonly pod: Pod; readonly node: string }>();
   readonly #attempts;
   readonly #attemptSeconds;
 
@@ -88,7 +92,10 @@ class Scheduler {
     const podInformer = informers.informer(pods);
     const nodeInformer = informers.informer(nodes);
     const namespaceInformer = informers.informer(namespaces);
-    const synced = [podInformer, nodeInformer, namespaceInformer].map((informer) => informer.whenSynced(signal));
+    const budgetInformer = informers.informer(podDisruptionBudgets);
+    const synced = [podInformer, nodeInformer, namespaceInformer, budgetInformer].map((informer) =>
+      informer.whenSynced(signal),
+    );
     // Handlers only once everything is there: the first decision must know all that runs.
     try {
       await Promise.all(synced);
@@ -152,6 +159,10 @@ class Scheduler {
   #onPod(pod: Pod, old: Pod | undefined): void {
     const key = keyOf(pod);
     this.#cache.setPod(pod);
+    const nominated = pod.status?.nominatedNodeName;
+    if (!isOurs(pod)) this.#promised.delete(key);
+    else if (nominated) this.#promised.set(key, { pod, node: nominated });
+    else if (old?.status?.nominatedNodeName) this.#promised.delete(key);
     if (occupiesNode(pod)) {
       this.#queue.remove(key);
       if (!old || !occupiesNode(old)) this.#queue.moved("assignedPodAdded");
@@ -171,6 +182,7 @@ class Scheduler {
 
   #onPodGone(pod: Pod): void {
     const key = keyOf(pod);
+    this.#promised.delete(key);
     this.#queue.remove(key);
     this.#cache.removePod(key);
     if (pod.spec.nodeName) this.#queue.moved("assignedPodRemoved");
@@ -192,8 +204,9 @@ class Scheduler {
     };
     let work: Promise<void>;
     try {
-      const decision = schedule(pod, this.#cache.snapshot(), {
+      const decision = schedule(pod, this.#snapshotFor(pod), {
         plugins: this.#plugins,
+        budgets: informers.informer(podDisruptionBudgets).list(),
         pick: (count) => Math.floor(random.float() * count),
       });
       if (decision.kind === "bind") {
@@ -207,7 +220,12 @@ class Scheduler {
         this.#queue.failed(pod, plugins.size === 0 ? new Set([noNodes]) : plugins);
         events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
         finish("unschedulable");
-        work = this.#setCondition(pod, "Unschedulable", message);
+        const { preemption } = decision;
+        // Promised in this turn, so that the next pod to be decided does not take the room.
+        if (preemption) this.#promised.set(key, { pod, node: preemption.node });
+        work = this.#setCondition(pod, "Unschedulable", message, preemption?.node).then(() =>
+          preemption ? this.#preempt(pod, preemption) : undefined,
+        );
       }
     } catch (error) {
       // A pod whose spec no plugin can read (a quantity written by an older version) must not stop the others.
@@ -219,6 +237,62 @@ class Scheduler {
       })
       .then(() => void this.#bindings.delete(task));
     this.#bindings.add(task);
+  }
+
+  /** What is there for this pod: without the room that is promised to others who matter as much. */
+  #snapshotFor(pod: Pod): Snapshot {
+    const snapshot = this.#cache.snapshot();
+    if (this.#promised.size === 0) return snapshot;
+    const key = keyOf(pod);
+    const others = [...this.#promised].filter(
+      ([other, promise]) => other !== key && priorityOf(promise.pod) >= priorityOf(pod),
+    );
+    return withPromised(
+      snapshot,
+      others.map(([, promise]) => promise),
+    );
+  }
+
+  /** Ends the victims, each saying why; a later failure leaves the rest to the next attempt. */
+  async #preempt(pod: Pod, { node, victims }: Preemption): Promise<void> {
+    const { client, clock, events } = this.#deps;
+    const condition = {
+      type: "DisruptionTarget",
+      status: "True",
+      reason: "PreemptionByScheduler",
+      message: `${defaultSchedulerName}: preempting to accommodate a higher priority pod`,
+      lastTransitionTime: rfc3339(clock.now()),
+    };
+    for (const victim of victims) {
+      if (isDeleting(victim)) continue;
+      const target = { name: nameOf(victim), namespace: namespaceOf(victim) };
+      try {
+        await client.patch(
+          pods,
+          target,
+          { metadata: { uid: uidOf(victim) }, status: { conditions: [condition] } },
+          { type: "application/strategic-merge-patch+json", subresource: "status" },
+        );
+        await client.delete(pods, target, { preconditions: { uid: uidOf(victim) } });
+      } catch (error) {
+        // Gone or replaced already: what was wanted.
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+        continue;
+      }
+      const message = `Preempted by pod ${uidOf(pod)} on node ${node}`;
+      events.record({ resource: pods, object: victim, type: "Normal", reason: "Preempted", message });
+    }
+    // Less important ones that were promised this node look again, and elsewhere.
+    for (const [key, promise] of this.#promised) {
+      if (promise.node !== node || priorityOf(promise.pod) >= priorityOf(pod)) continue;
+      this.#promised.delete(key);
+      await this.#setCondition(
+        promise.pod,
+        "Unschedulable",
+        "its nominated node was taken by a more important pod",
+        "",
+      );
+    }
   }
 
   async #bind(pod: Pod, node: string, finish: (result: string) => void): Promise<void> {
@@ -260,10 +334,12 @@ class Scheduler {
     await this.#setCondition(pod, "SchedulerError", message);
   }
 
-  async #setCondition(pod: Pod, reason: string, message: string): Promise<void> {
+  /** `nominatedNode`: "" takes an earlier one back, undefined leaves it. */
+  async #setCondition(pod: Pod, reason: string, message: string, nominatedNode?: string): Promise<void> {
     const { client, clock } = this.#deps;
     const old = pod.status?.conditions?.find((c) => c.type === "PodScheduled");
-    if (old?.status === "False" && old.reason === reason && old.message === message) return;
+    const isNominated = nominatedNode === undefined || nominatedNode === (pod.status?.nominatedNodeName ?? "");
+    if (isNominated && old?.status === "False" && old.reason === reason && old.message === message) return;
     const condition = {
       type: "PodScheduled",
       status: "False",
@@ -276,7 +352,13 @@ class Scheduler {
       await client.patch(
         pods,
         { name: nameOf(pod), namespace: namespaceOf(pod) },
-        { metadata: { uid: uidOf(pod) }, status: { conditions: [condition] } },
+        {
+          metadata: { uid: uidOf(pod) },
+          status: {
+            conditions: [condition],
+            ...(nominatedNode === undefined ? {} : { nominatedNodeName: nominatedNode === "" ? null : nominatedNode }),
+          },
+        },
         { type: "application/strategic-merge-patch+json", subresource: "status" },
       );
     } catch (error) {

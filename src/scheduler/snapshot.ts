@@ -94,6 +94,27 @@ export function snapshotOf(
   return { nodes: list, namespaceLabels, imageSpread: imageSpreadOf(list) };
 }
 
+/** The snapshot as if these pods were on these nodes already: room that is promised to them is taken. */
+export function withPromised(
+  snapshot: Snapshot,
+  promised: Iterable<{ readonly pod: Pod; readonly node: string }>,
+): Snapshot {
+  const copies = new Map<string, NodeInfo>();
+  for (const { pod, node: name } of promised) {
+    const node = copies.get(name) ?? snapshot.nodes.find((one) => one.name === name);
+    if (!node || node.pods.has(keyOf(pod))) continue;
+    let copy = copies.get(name);
+    if (!copy) {
+      copy = new NodeInfo(node.node);
+      for (const other of node.pods.values()) copy.addPod(other);
+      copies.set(name, copy);
+    }
+    copy.addPod(pod);
+  }
+  if (copies.size === 0) return snapshot;
+  return { ...snapshot, nodes: snapshot.nodes.map((node) => copies.get(node.name) ?? node) };
+}
+
 export function imageSpreadOf(nodes: readonly NodeInfo[]): Map<string, number> {
   const spread = new Map<string, number>();
   for (const node of nodes) for (const name of node.images.keys()) spread.set(name, (spread.get(name) ?? 0) + 1);
