@@ -37,8 +37,7 @@ export function managerOf(request: HandlerRequest, kind: WriteOptionsKind, isApp
     errors.push(fieldForbidden("force", "may not be specified for non-apply patch"));
   }
   if (asked.length > maxManagerChars) errors.push(fieldTooLong("fieldManager", maxManagerChars));
-  const odd = [...asked].find((letter) => !isPrintable(letter));
-  if (odd !== undefined) {
+  if (!plainName.test(asked) && [...asked].some((letter) => !isPrintable(letter))) {
     errors.push(fieldInvalid("fieldManager", asked, "should only contain printable characters"));
   }
   if (errors.length > 0) throw invalid("meta.k8s.io", kind, "", errors);
@@ -47,8 +46,11 @@ export function managerOf(request: HandlerRequest, kind: WriteOptionsKind, isApp
 
 /** `kubectl/v1.32.3 (linux/amd64) …` is kubectl. */
 function nameOfAgent(agent: string): string {
+  const slash = agent.indexOf("/");
+  const whole = slash < 0 ? agent : agent.slice(0, slash);
+  if (plainName.test(whole)) return whole;
   let name = "";
-  for (const letter of agent.split("/")[0]!) {
+  for (const letter of whole) {
     if (!isPrintable(letter)) continue;
     if (Buffer.byteLength(name + letter) > maxManagerChars) break;
     name += letter;
@@ -56,6 +58,7 @@ function nameOfAgent(agent: string): string {
   return name;
 }
 
+const plainName = /^[\x20-\x7e]{0,128}$/;
 const isPrintable = (letter: string): boolean => letter === " " || /^[\p{L}\p{M}\p{N}\p{P}\p{S}]$/u.test(letter);
 
 const statusResets = setOfPaths([["f:status"]]);

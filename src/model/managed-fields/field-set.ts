@@ -12,7 +12,7 @@ type Node = { [element: string]: FieldSet };
 
 export const emptySet: FieldSet = Object.freeze({});
 /** A node that is in the set and has nothing below. */
-export const leaf: FieldSet = emptySet;
+export const leaf: FieldSet = Object.freeze({});
 const self = ".";
 
 export const isEmptySet = (set: FieldSet): boolean => {
@@ -142,8 +142,7 @@ export function equalSets(a: FieldSet, b: FieldSet): boolean {
 export function pathsOf(set: FieldSet): string[] {
   const out: string[] = [];
   const walk = (node: FieldSet, path: string): void => {
-    const elements = Object.keys(node).filter((element) => element !== self);
-    elements.sort(compareElements);
+    const elements = sortElements(Object.keys(node).filter((element) => element !== self));
     for (const element of elements) if (isMember(node[element]!)) out.push(path + elementText(element));
     for (const element of elements) walk(node[element]!, path + elementText(element));
   };
@@ -168,22 +167,27 @@ export function elementText(element: string): string {
   }
 }
 
-/** Fields, then keys, then values, then places; each by its text. */
-const ranks: Readonly<Record<string, number>> = { ".": 0, f: 1, k: 2, v: 3, i: 4 };
-function compareElements(a: string, b: string): number {
-  const byKind = ranks[a[0]!]! - ranks[b[0]!]!;
-  if (byKind !== 0) return byKind;
-  return a < b ? -1 : a > b ? 1 : 0;
+/** Fields, then keys, then values, then places; each by its text: the order of texts but for places. */
+function sortElements(elements: string[]): string[] {
+  elements.sort();
+  if (!elements.some((element) => element.startsWith("i:"))) return elements;
+  return [...elements.filter((element) => !element.startsWith("i:")), ...elements.filter((e) => e.startsWith("i:"))];
 }
 
 /** The same set with elements in upstream's order, which is what gets stored. */
 export function inOrder(set: FieldSet): FieldSet {
-  const elements = Object.keys(set);
-  if (elements.length === 0) return leaf;
-  elements.sort(compareElements);
+  const given = Object.keys(set);
+  if (given.length === 0) return leaf;
+  const elements = sortElements([...given]);
+  let isSame = true;
   const out: Node = {};
-  for (const element of elements) out[element] = inOrder(set[element]!);
-  return out;
+  for (let index = 0; index < elements.length; index++) {
+    const element = elements[index]!;
+    const below = inOrder(set[element]!);
+    if (element !== given[index] || below !== set[element]) isSame = false;
+    out[element] = below;
+  }
+  return isSame ? set : out;
 }
 
 /** Nesting of sets that clients send; objects are not nested deeper. */

@@ -13,6 +13,7 @@ export interface ManagerInfo {
   readonly subresource: string;
 }
 export interface Manager extends ManagerInfo {
+  /** RFC 3339 in UTC and whole seconds, so that order of texts is order in time. */
   readonly time: string | undefined;
   readonly fields: FieldSet;
 }
@@ -24,8 +25,8 @@ const maxUpdaters = 10;
 const ancientChanges = "ancient-changes";
 const unknownManager = "unknown";
 
-export const managerId = (info: ManagerInfo): string =>
-  JSON.stringify([info.operation, info.manager, info.subresource, info.operation === "Update" ? info.apiVersion : ""]);
+export const managerId = ({ operation, manager, subresource, apiVersion }: ManagerInfo): string =>
+  `${operation}\0${manager}\0${subresource}\0${operation === "Update" ? apiVersion : ""}`;
 
 export const managerInfo = (
   manager: string,
@@ -83,7 +84,7 @@ export function encodeManagers(managers: Managers): ManagedFieldsEntry[] | undef
   const sorted = [...managers.values()].sort(
     (a, b) =>
       compareText(a.operation, b.operation) ||
-      secondsOf(a) - secondsOf(b) ||
+      compareText(a.time ?? "", b.time ?? "") ||
       compareText(a.manager, b.manager) ||
       compareText(a.apiVersion, b.apiVersion) ||
       compareText(a.subresource, b.subresource),
@@ -100,8 +101,6 @@ export function encodeManagers(managers: Managers): ManagedFieldsEntry[] | undef
 }
 
 const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
-const secondsOf = (manager: Manager): number =>
-  manager.time === undefined ? 0 : Math.floor(Date.parse(manager.time) / 1000) || 0;
 
 /** Sets what a manager owns; nothing: it is no manager any more. The same set leaves the entry as it is. */
 export function setFields(managers: Managers, id: string, fields: FieldSet): void {
@@ -116,7 +115,7 @@ export function capUpdaters(managers: Managers): void {
   const updaters = [...managers].filter(([, manager]) => manager.operation === "Update");
   let count = updaters.length;
   if (count <= maxUpdaters) return;
-  updaters.sort(([idA, a], [idB, b]) => secondsOf(a) - secondsOf(b) || compareText(idA, idB));
+  updaters.sort(([idA, a], [idB, b]) => compareText(a.time ?? "", b.time ?? "") || compareText(idA, idB));
   const firstOf = new Map<string, string>();
   for (const [id, manager] of updaters) {
     if (count <= maxUpdaters) return;

@@ -39,7 +39,6 @@ export interface DeducedSchema {
   readonly kind: "deduced";
 }
 
-export const untyped: Schema = { kind: "scalar", scalar: "untyped" };
 export const deduced: Schema = { kind: "deduced" };
 const noFields: ReadonlyMap<string, FieldSchema> = new Map();
 export const deducedMap: MapSchema = { kind: "map", atomic: false, fields: noFields, element: deduced, values: [] };

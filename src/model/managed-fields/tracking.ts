@@ -285,7 +285,9 @@ function applyConfig(
   const fields = differenceBelow(fieldsOf(target.schema, config), target.resets);
   managers.set(id, { ...info, time: last?.time, fields });
   const merged = mergeValues(target.schema, live, config);
-  const object = last ? prune(target, merged, managers, last.apiVersion, last.fields) : merged;
+  // Who says all that it said before, takes nothing out.
+  const drops = last && (last.apiVersion !== info.apiVersion || !isEmptySet(difference(last.fields, fields)));
+  const object = drops ? prune(target, merged, managers, last.apiVersion, last.fields) : merged;
   const differences = new DifferencesByVersion(target, live as UnknownObject, object as UnknownObject);
   takeOver(managers, differences, { id, losesRemoved: false }, write.force);
   const own = managers.get(id);

@@ -126,43 +126,60 @@ const maxErrors = 100;
 /** What does not fit the schema, as `.path: why`. */
 export function schemaErrors(schema: MapSchema, value: unknown): string[] {
   const errors: string[] = [];
-  const report = (path: string, why: string): void => {
-    if (errors.length < maxErrors) errors.push(path === "" ? why : `${path}: ${why}`);
+  /** To where the walk is; texts are made only where something is wrong. */
+  const path: (() => string)[] = [];
+  const report = (why: string): void => {
+    const where = path.map((text) => text()).join("");
+    if (errors.length < maxErrors) errors.push(where === "" ? why : `${where}: ${why}`);
   };
-  const walk = (at: Schema, current: unknown, path: string): void => {
+  const below = (text: () => string, look: () => void): void => {
+    path.push(text);
+    look();
+    path.pop();
+  };
+  const walk = (at: Schema, current: unknown): void => {
     if (current === null || current === undefined) return;
     const type = resolve(at, current);
     if (type.kind === "scalar") {
       const problem = scalarProblem(type, current);
-      if (problem) report(path, problem);
+      if (problem) report(problem);
     } else if (type.kind === "map") {
-      if (!isObject(current)) report(path, `expected map, got ${goValue(current)}`);
-      for (const name of isObject(current) ? Object.keys(current) : []) {
-        const member = memberSchema(type, name);
-        if (member) walk(member, (current as JsonObject)[name], `${path}.${name}`);
-        else report(`${path}.${name}`, "field not declared in schema");
-      }
-    } else {
-      if (!Array.isArray(current)) report(path, `expected list, got ${goValue(current)}`);
-      const seen = new Set<string>();
-      for (const [index, item] of Array.isArray(current) ? current.entries() : []) {
-        let element = `i:${index}`;
-        if (type.type !== "atomic") {
-          try {
-            element = itemElement(type, item);
-          } catch (error) {
-            if (!(error instanceof KeyError)) throw error;
-            report(path, `element ${index}: ${error.message}`);
-            continue;
-          }
-          if (seen.has(element)) report(path, `duplicate entries for key ${elementText(element)}`);
-          seen.add(element);
-        }
-        walk(type.element, item, path + elementText(element));
-      }
+      if (isObject(current)) walkMap(type, current);
+      else report(`expected map, got ${goValue(current)}`);
+    } else if (Array.isArray(current)) walkList(type, current);
+    else report(`expected list, got ${goValue(current)}`);
+  };
+  const walkMap = (type: MapSchema, current: JsonObject): void => {
+    for (const name of Object.keys(current)) {
+      const member = memberSchema(type, name);
+      below(
+        () => `.${name}`,
+        () => (member ? walk(member, current[name]) : report("field not declared in schema")),
+      );
     }
   };
-  walk(schema, value, "");
+  const walkList = (type: ListSchema, current: readonly unknown[]): void => {
+    const seen = new Set<string>();
+    for (const [index, item] of current.entries()) {
+      let element = `i:${index}`;
+      if (type.type !== "atomic") {
+        try {
+          element = itemElement(type, item);
+        } catch (error) {
+          if (!(error instanceof KeyError)) throw error;
+          report(`element ${index}: ${error.message}`);
+          continue;
+        }
+        if (seen.has(element)) report(`duplicate entries for key ${elementText(element)}`);
+        seen.add(element);
+      }
+      below(
+        () => elementText(element),
+        () => walk(type.element, item),
+      );
+    }
+  };
+  walk(schema, value);
   return errors;
 }
 
@@ -282,7 +299,19 @@ function isZero(schema: Schema, value: unknown, zero: unknown): boolean {
   return schema.kind === "scalar" && (value === "" || value === 0 || value === false) && value === zero;
 }
 
+function hasSameKey(schema: ListSchema, old: unknown, next: unknown): boolean {
+  if (schema.type === "set" || !isObject(old) || !isObject(next)) return equalJson(old, next);
+  return schema.keys.every((key) => get(old, key) === get(next, key));
+}
+
 function compareLists(schema: ListSchema, old: readonly unknown[], next: readonly unknown[]): Found | undefined {
+  // Most lists keep their order and most of these do not change: to tell that takes no path elements. What was found is
+  // used below, for looking twice at each level would be exponential in their number.
+  const isAligned = old.length === next.length && old.every((item, index) => hasSameKey(schema, item, next[index]));
+  const aligned = isAligned
+    ? new Map(next.map((item, index) => [item, compareNodes(schema.element, old[index], item)]))
+    : undefined;
+  if (aligned && [...aligned.values()].every((found) => found === undefined)) return undefined;
   const out = new Collector();
   const left = itemsByElement(schema, old);
   const right = itemsByElement(schema, next);
@@ -290,7 +319,8 @@ function compareLists(schema: ListSchema, old: readonly unknown[], next: readonl
     const before = left.get(element);
     if (!before) out.added(element, items.length > 1 ? leaf : everything(schema.element, items[0]));
     else if (before.length === 1 && items.length === 1) {
-      out.both(element, compareNodes(schema.element, before[0], items[0]));
+      const found = aligned ? aligned.get(items[0]) : compareNodes(schema.element, before[0], items[0]);
+      out.both(element, found);
     } else if (!equalJson(before, items)) out.added(element, leaf);
   }
   for (const [element, items] of left) {
