@@ -247,6 +247,28 @@ describe("compactor", () => {
   });
 });
 
+describe("compaction", () => {
+  it("takes little from the log at a time, the oldest of a key first", async () => {
+    const batches: LogBatch[] = [];
+    const log = createMemoryLog({
+      fail: (batch) => {
+        batches.push(batch);
+        return undefined;
+      },
+    });
+    const store = await openStore(newEngine, log, { clock: new FakeClock(0), log: silentLogger });
+    await Promise.all(Array.from({ length: 3000 }, (_, i) => put(store, "/one", String(i))));
+    await store.commit({ compares: [], success: [{ type: "delete", key: "/one" }] });
+    await store.compact(store.revision());
+    const dropped = batches.map((batch) => batch.dropped.map((row) => row.revision)).filter((rows) => rows.length > 0);
+    expect(Math.max(...dropped.map((rows) => rows.length))).toBeLessThanOrEqual(500);
+    expect(dropped.flat()).toEqual([...dropped.flat()].sort((a, b) => a - b));
+    expect(dropped.flat().length).toBe(3001);
+    expect(batches.find((batch) => batch.dropped.length > 0)?.compacted).toBe(store.revision());
+    await store.close();
+  });
+});
+
 describe("a damaged record", () => {
   const module = new WebAssembly.Module(readAsset("sqlite3.wasm"));
   async function openOn(files: RecordedFiles, reports: DamageReport[] = []) {

@@ -68,6 +68,8 @@ const maxPendingBytes = 64 * 1024 * 1024;
 const recordOverheadBytes = 256;
 /** Keys per slice of a compaction: well below a millisecond. */
 const compactSliceKeys = 500;
+/** Rows that one append takes from the log: two milliseconds, however many revisions a single key has. */
+const compactSliceRows = 500;
 /** Records of one batch of an export, and where their values are large, their bytes. */
 const exportPageKeys = 200;
 const exportPageBytes = 512 * 1024;
@@ -727,13 +729,15 @@ class Store implements Datastore {
     while (more) {
       const dropped: { revision: number; sub: number }[] = [];
       more = this.#engine.compactNext(compactSliceKeys, dropped);
-      if (dropped.length > 0) {
-        this.#dropped.push(...dropped);
+      // Newest first, as they come; a tombstone must not be gone from the log before what it ends.
+      dropped.reverse();
+      for (let i = 0; i < dropped.length; i += compactSliceRows) {
+        if (this.#state !== "open") throw closedError();
+        this.#dropped.push(...dropped.slice(i, i + compactSliceRows));
         // A transaction without changes: its group takes the rows along and waits for the log.
         await this.#enqueue(nothingApplied(), []);
-      } else if (more) {
-        await nextTurn();
       }
+      if (dropped.length === 0 && more) await nextTurn();
       if (this.#state !== "open") throw closedError();
     }
   }
