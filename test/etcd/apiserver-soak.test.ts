@@ -12,6 +12,7 @@ import type { Event } from "#wire/gen/etcd.ts";
 import { Cache } from "./apiserver.ts";
 import { type SoakReport, soak } from "./apiserver-soak.ts";
 import { createEtcdCluster } from "./etcd-process.ts";
+import { moteProgram } from "./mote-program.ts";
 import { etcdPath, freePort } from "./peers.ts";
 
 const seconds = Number(process.env["MOTE_SOAK_SECONDS"] ?? 6);
@@ -36,10 +37,11 @@ test("on mote kine, killed in between", { timeout: 60_000 + seconds * 2000 }, as
   const folder = mkdtempSync(join(tmpdir(), "mote-soak-"));
   cleaning.push(() => rmSync(folder, { recursive: true, force: true }));
   const port = await freePort();
+  const program = await moteProgram();
   let child: ChildProcess | undefined;
   const start = async () => {
     const args = ["--listen-address", `http://127.0.0.1:${port}`, "--endpoint", `sqlite://${folder}/state.db`];
-    child = spawn(process.execPath, ["scripts/run.mjs", "src/entry/mote.ts", "kine", ...args], {
+    child = spawn(process.execPath, [program, "kine", ...args], {
       stdio: ["ignore", "ignore", "pipe"],
     });
     let said = "";

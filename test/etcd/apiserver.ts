@@ -192,7 +192,7 @@ export class Cache {
   #progress = 0;
   fills = 0;
   events = 0;
-  watchId: number | undefined;
+  compared: Promise<void> = Promise.resolve();
   /** Since the last comparison: what undoes each event. */
   #undo: { readonly revision: number; readonly key: string; readonly before: Cached | undefined }[] = [];
 
@@ -290,7 +290,16 @@ export class WatchCaches {
   }
 
   /** cacher's consistent read: the current revision of etcd, then progress until the cache is there, then both compared. */
-  async compare(cache: Cache, pageLimit: number): Promise<void> {
+  compare(cache: Cache, pageLimit: number): Promise<void> {
+    // One after the other: what lies before the last comparison is forgotten.
+    const compared = cache.compared.then(() => this.#compare(cache, pageLimit));
+    cache.compared = compared.catch(() => {
+      // Its caller was told.
+    });
+    return compared;
+  }
+
+  async #compare(cache: Cache, pageLimit: number): Promise<void> {
     const { fills } = cache;
     const revision = await this.#storage.currentRevision(cache.prefix);
     const endMs = performance.now() + 20_000;

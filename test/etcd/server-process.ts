@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parse } from "yaml";
+import { moteProgram } from "./mote-program.ts";
 import { freePort } from "./peers.ts";
 
 export interface ApiAnswer {
@@ -21,11 +22,14 @@ export class MoteServer {
   #child: ChildProcess | undefined;
   log = "";
 
+  readonly #program: string;
+
   static async create(flags: readonly string[]): Promise<MoteServer> {
-    return new MoteServer(await freePort(), flags);
+    return new MoteServer(await moteProgram(), await freePort(), flags);
   }
 
-  private constructor(port: number, flags: readonly string[]) {
+  private constructor(program: string, port: number, flags: readonly string[]) {
+    this.#program = program;
     this.#port = port;
     this.#flags = flags;
     writeFileSync(`${this.folder}/none.yaml`, "");
@@ -35,7 +39,7 @@ export class MoteServer {
     this.#child = spawn(
       process.execPath,
       [
-        ...["scripts/run.mjs", "src/entry/mote.ts", "server", "--config", `${this.folder}/none.yaml`],
+        ...[this.#program, "server", "--config", `${this.folder}/none.yaml`],
         ...["--data-dir", `${this.folder}/data`, "--run-dir", `${this.folder}/run`, "--node-ip", "192.0.2.1"],
         ...["--disable-agent", "--bind-address", "127.0.0.1", "--https-listen-port", String(this.#port)],
         ...["--write-kubeconfig", `${this.folder}/kubeconfig`, ...this.#flags],
