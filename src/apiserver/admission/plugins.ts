@@ -1,9 +1,10 @@
 // The admission plugins of this server, in upstream's order of application. Not there yet, and therefore not
-// advertised: LimitRanger, ResourceQuota, PodSecurity, webhooks and admission policies.
+// advertised: ResourceQuota, PodSecurity, webhooks and admission policies.
 import type { Random } from "#base/clock.ts";
 import type { RbacAuthorizer } from "../authz/rbac.ts";
 import { createDefaultStorageClass } from "./default-storage-class.ts";
 import { createDefaultTolerationSeconds } from "./default-toleration-seconds.ts";
+import { createLimitRanger } from "./limit-ranger.ts";
 import { createNamespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
@@ -21,6 +22,7 @@ export interface AdmissionDependencies {
 export function createAdmissionPlugins(dependencies: AdmissionDependencies): readonly AdmissionPlugin[] {
   return [
     createNamespaceLifecycle(),
+    createLimitRanger(),
     createServiceAccount(dependencies),
     createNodeRestriction(),
     createPriority(),
