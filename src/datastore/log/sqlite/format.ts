@@ -10,7 +10,7 @@ import type { Database } from "./database.ts";
 
 export const formatVersion = 1;
 /** "mote" in ASCII, so that `file` and a curious administrator can tell what this is. */
-const applicationId = 0x6d6f7465;
+export const applicationId = 0x6d6f7465;
 /**
  * Of new files. Small, because a lone write costs the pages that it touches, whole: half the bytes that pages of 4096 cost
  * (docs/adr/2026-11-21-log-in-sqlite-wal.md). Files of the first stores have 4096 and keep it.

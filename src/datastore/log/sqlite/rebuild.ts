@@ -10,6 +10,7 @@ import type { Logger } from "#base/log.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
 import { datastoreError } from "../../errors.ts";
 import { type DamageReport, type DatastoreLog, emptyBatch, type LogRecord } from "../log.ts";
+import { applicationId } from "./format.ts";
 import { likelyPageSizes, openPages, type PageSource } from "./page-source.ts";
 import { type Salvaged, salvage } from "./salvage.ts";
 
@@ -46,8 +47,8 @@ export interface RebuildOptions {
 export async function rebuild({ path, files, cause, create, log: logger }: RebuildOptions): Promise<DamageReport> {
   const [source, found] = openSalvaged(path, files);
   try {
-    // Nothing of ours: a foreign file is not touched.
-    if (found.rows.length === 0 || isNewer(found)) throw cause;
+    // A foreign file is not touched.
+    if ((found.rows.length === 0 && !isOurs(source)) || isNewer(found)) throw cause;
     const target = `${path}-rebuilt`;
     for (const leftover of [target, `${target}-wal`]) if (files.exists(leftover)) files.remove(leftover);
     const log = create(target);
@@ -113,6 +114,12 @@ function exchange(path: string, files: BlockFiles): void {
   if (files.exists(`${path}-wal`)) files.rename(`${path}-wal`, `${path}-damaged-wal`);
   files.rename(`${path}-rebuilt`, path);
   files.syncFolderOf(path);
+}
+
+/** Told by the header, for a store that has lost every row: it still opens, empty, with the ruin beside it. */
+function isOurs(source: PageSource): boolean {
+  const header = source.page(1);
+  return header !== undefined && header.length >= 72 && header.readUInt32BE(68) === applicationId;
 }
 
 /** A format that is newer than ours by what it says, and not by a flipped bit, is not damage. */
