@@ -115,6 +115,9 @@ async function together(tasks: readonly Promise<void>[]): Promise<void> {
 /** Somebody else writing the same object is the only reason to try again; two servers can meet a few times at most. */
 const attempts = 5;
 
+/** What is made here belongs to the server, whoever's client it is made with. */
+const asServer = { fieldManager: "kube-apiserver" } as const;
+
 async function ensureObject<T extends ApiObject>(
   client: Client,
   resource: ResourceInfo<T>,
@@ -130,17 +133,17 @@ async function ensureObject<T extends ApiObject>(
         throw error;
       });
       if (!found) {
-        await client.create(resource, wanted);
+        await client.create(resource, wanted, asServer);
         return;
       }
       const step = plan(found);
       if (step.do === "keep") return;
       if (step.do === "update") {
-        await client.update(resource, step.object);
+        await client.update(resource, step.object, asServer);
         return;
       }
       await client.delete(resource, { name, namespace });
-      await client.create(resource, step.object);
+      await client.create(resource, step.object, asServer);
       return;
     } catch (error) {
       if (attempt >= attempts || !(isConflict(error) || isAlreadyExists(error))) throw error;

@@ -5,8 +5,9 @@ import { type Clock, rfc3339 } from "#base/clock.ts";
 import { facts } from "#model/facts.ts";
 import type { ManagedFieldsEntry } from "#model/gen/meta-v1.ts";
 import { emptySet, type FieldSet, setOfPaths } from "#model/managed-fields/field-set.ts";
+import { schemaOfKind } from "#model/managed-fields/openapi-schema.ts";
 import { parentEntries, scaleEntries } from "#model/managed-fields/scale.ts";
-import { type BuiltInSchemas, createBuiltInSchemas, deduced, type MapSchema } from "#model/managed-fields/schema.ts";
+import { type BuiltInSchemas, createBuiltInSchemas, type MapSchema } from "#model/managed-fields/schema.ts";
 import { type Target, trackApply, trackUpdate, type Write } from "#model/managed-fields/tracking.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { JsonObject } from "#model/patch/json-value.ts";
@@ -21,6 +22,8 @@ export interface FieldTrackingDeps {
   readonly clock: Clock;
   /** Every version of every resource. */
   readonly infos: readonly ResourceInfo[];
+  /** OpenAPI schema of a kind without facts; whoever changes one makes a new row for the kind. */
+  readonly openapiOf?: (info: ResourceInfo) => unknown;
 }
 
 /** Which options a write is made with; messages name them. */
@@ -79,8 +82,8 @@ function resetsOf(info: ResourceInfo, subresource: string): FieldSet {
 export class FieldTracking {
   readonly #deps: FieldTrackingDeps;
   readonly #builtIn: BuiltInSchemas = createBuiltInSchemas(facts);
-  /** One per version and subresource. */
-  readonly #targets = new Map<string, Target>();
+  /** By row and subresource; gone with the row. */
+  readonly #targets = new WeakMap<ResourceInfo, Map<string, Target>>();
   constructor(deps: FieldTrackingDeps) {
     this.#deps = deps;
   }
@@ -112,8 +115,9 @@ export class FieldTracking {
   }
 
   #target(info: ResourceInfo, subresource: string): Target {
-    const key = `${groupVersion(info)} ${info.kind} ${subresource}`;
-    let target = this.#targets.get(key);
+    const ofRow = this.#targets.get(info) ?? new Map<string, Target>();
+    this.#targets.set(info, ofRow);
+    let target = ofRow.get(subresource);
     if (!target) {
       target = {
         apiVersion: groupVersion(info),
@@ -134,16 +138,14 @@ export class FieldTracking {
           };
         },
       };
-      this.#targets.set(key, target);
+      ofRow.set(subresource, target);
     }
     return target;
   }
 
   #schema(info: ResourceInfo): MapSchema {
     if (info.type !== "") return this.#builtIn(info.type);
-    const metadata = { schema: this.#builtIn("meta/v1.ObjectMeta"), absent: {}, default: undefined };
-    const fields = new Map([["metadata", metadata]]);
-    return { kind: "map", atomic: false, fields, element: deduced, values: ["metadata"] };
+    return schemaOfKind(this.#deps.openapiOf?.(info), this.#builtIn("meta/v1.ObjectMeta"));
   }
 }
 
