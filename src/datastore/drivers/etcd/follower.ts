@@ -9,7 +9,7 @@
 // A broken stream is opened again, on the next endpoint, from the first revision that is owed: nothing is lost, and what
 // comes twice is dropped. Invariants: `followed` only grows; a live watcher has everything up to it.
 // Upstream counterpart: clientv3's watcher and the API server's watch cache.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { nextTurn } from "#platform/turns.ts";
@@ -224,7 +224,7 @@ export class Follower {
         client.leave(url, messageOf(error));
       }
       if (clock.monotonicMs() - startedMs > maxPauseMs) pauseMs = minPauseMs;
-      await clock.sleep(pauseMs, this.#ended.signal).catch(() => {});
+      await pause(clock, pauseMs, this.#ended.signal);
       pauseMs = Math.min(pauseMs * 2, maxPauseMs);
     }
   }
