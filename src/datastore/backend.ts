@@ -74,6 +74,8 @@ export type Op =
       /** Keep the value, or the lease, that the key has: DATASTORE_KEY_NOT_FOUND where there is no such key. */
       readonly keepValue?: boolean;
       readonly keepLease?: boolean;
+      /** Whoever reads the value of the result's `prevKv` asks for it. */
+      readonly prevKv?: boolean;
     }
   | { readonly type: "delete"; readonly key: Key; readonly end?: Key | undefined; readonly prevKv?: boolean }
   | { readonly type: "range"; readonly range: RangeOptions }

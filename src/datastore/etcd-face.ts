@@ -27,7 +27,8 @@ import * as kv from "./etcdface/kv.ts";
 import * as lease from "./etcdface/lease.ts";
 import * as maintenance from "./etcdface/maintenance.ts";
 import { etcdCodec, frameOf, frameOfTable, type Identity, type Part } from "./etcdface/messages.ts";
-import { serveWatch } from "./etcdface/watch.ts";
+import { readPut, readRange, readTxn } from "./etcdface/requests.ts";
+import { EncodedEvents, serveWatch } from "./etcdface/watch.ts";
 
 export type { SnapshotSource } from "./etcdface/maintenance.ts";
 
@@ -63,6 +64,7 @@ const healthServing = 1;
 export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): GrpcHandlers {
   const { backend, clock } = deps;
   const maxRequestBytes = options.maxRequestBytes ?? defaultMaxRequestBytes;
+  const encodedEvents = new EncodedEvents();
   const alarms = new maintenance.Alarms(identity.memberId);
   const header = () => ({ ...identity, revision: backend.revision() });
   const checkAlarms = (adds: boolean) => alarms.check(adds);
@@ -76,11 +78,11 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
     openSnapshot: deps.openSnapshot,
   };
   /** A write tells whether there is space. */
-  const writing = async (answer: Promise<Part>): Promise<Part> => {
+  const writing = async <T>(answer: Promise<T>): Promise<T> => {
     try {
-      const part = await answer;
+      const given = await answer;
       alarms.note(false);
-      return part;
+      return given;
     } catch (error) {
       const failure = toGrpcError(error);
       if (hasCode(failure.cause, "DATASTORE_FULL")) alarms.note(true);
@@ -89,6 +91,25 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
   };
 
   const handlers = new Map<string, GrpcHandler>();
+  /** Read by hand where they are of the plain form, answered with a frame. */
+  const quick = <K extends keyof EtcdMethods>(
+    method: K,
+    read: (message: Uint8Array) => EtcdMethods[K]["request"] | undefined,
+    answer: (request: EtcdMethods[K]["request"], bytes: number) => Promise<Uint8Array>,
+  ) => {
+    const { path, request } = etcdMethods[method];
+    handlers.set(path, {
+      kind: "unary",
+      async handle(message) {
+        const decoded = read(message) ?? decode<EtcdMethods[K]["request"]>(request, message);
+        try {
+          return await answer(decoded, message.length);
+        } catch (error) {
+          throw toGrpcError(error);
+        }
+      },
+    });
+  };
   const unary = <K extends keyof EtcdMethods>(
     method: K,
     answer: (request: EtcdMethods[K]["request"], bytes: number) => Promise<Part | object>,
@@ -119,14 +140,14 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
     handlers.set(etcdMethods[method].path, { kind: "stream", handle });
   };
 
-  unary("KV/Range", (request) => kv.range(kvDeps, request), "part");
-  unary("KV/Put", (request, bytes) => writing(kv.put(kvDeps, request, bytes)), "part");
+  quick("KV/Range", readRange, async (request) => frameOf(await kv.range(kvDeps, request)));
+  quick("KV/Put", readPut, (request, bytes) => writing(kv.put(kvDeps, request, bytes)));
   unary("KV/DeleteRange", (request, bytes) => kv.deleteRange(kvDeps, request, bytes), "part");
-  unary("KV/Txn", (request, bytes) => writing(kv.txn(kvDeps, request, bytes)), "part");
+  quick("KV/Txn", readTxn, async (request, bytes) => frameOf(await writing(kv.txn(kvDeps, request, bytes))));
   unary("KV/Compact", (request) => kv.compact(kvDeps, request), "part");
   stream("Watch/Watch", (call) =>
     serveWatch(call, {
-      ...{ backend, clock, identity, maxRequestBytes },
+      ...{ backend, clock, identity, maxRequestBytes, encodedEvents },
       progressIntervalMs: options.watchProgressIntervalMs ?? 5000,
       decode: (message) => decode("WatchRequest", message),
     }),

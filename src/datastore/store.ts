@@ -17,7 +17,6 @@ import {
   revision as asRevision,
   type Backend,
   type Key,
-  type KeyValue,
   type Lease,
   type Op,
   type RangeOptions,
@@ -30,7 +29,7 @@ import {
   type WatchOptions,
   type WatchSink,
 } from "./backend.ts";
-import { type Engine, isEngineFault, loggedFlag } from "./engine/engine.ts";
+import { type Engine, isEngineFault, loggedFlag, type Superseded } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
 import { checkRange, checkTxn } from "./engine/requests.ts";
 import {
@@ -107,7 +106,7 @@ export interface Datastore extends Backend {
    * leases and `snapshot_keys`, the number of records.
    */
   export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }>;
-  /** Throws when an invariant of the index is broken. For tests and for `mote snapshot verify`. */
+  /** Throws when an invariant of the index is broken, or the log has something else. For tests and `mote snapshot verify`. */
   verify(): void;
 }
 
@@ -116,6 +115,7 @@ interface Pending {
   readonly revision: number;
   readonly events: readonly WatchEvent[];
   readonly records: readonly LogRecord[];
+  readonly superseded: readonly Superseded[];
   readonly leases: readonly LogLease[];
   readonly revokedLeases: readonly number[];
   readonly bytes: number;
@@ -453,6 +453,14 @@ class Store implements Datastore {
 
   verify(): void {
     this.#engine.verify();
+    const { read } = this.#log;
+    if (!read || this.#state !== "open" || this.#faulted) return;
+    try {
+      this.#engine.verifyAgainst(read);
+    } catch (error) {
+      // Of a log that has to be opened again nothing can be said.
+      if (!hasCode(error, "DATASTORE_FLUSH_FAILED")) throw error;
+    }
   }
 
   close(): Promise<void> {
@@ -512,7 +520,7 @@ class Store implements Datastore {
     const result: TxnResult = { succeeded, revision: asRevision(this.#head), results: applied.results };
     // What was read may hold writes that are not durable yet: the answer waits for them.
     if (applied.events.length === 0 && this.#pending.length === 0 && !this.#draining) return Promise.resolve(result);
-    return this.#enqueue(applied, []).then(() => result);
+    return this.#enqueue(applied, [], result);
   }
 
   /** Applies ops at head + 1. */
@@ -545,7 +553,10 @@ class Store implements Datastore {
     }
   }
 
-  #enqueue(applied: Applied, revokedLeases: readonly number[]): Promise<void> {
+  #enqueue(applied: Applied, revokedLeases: readonly number[]): Promise<void>;
+  #enqueue<T>(applied: Applied, revokedLeases: readonly number[], result: T): Promise<T>;
+  /** Resolves with `result` when it is durable. */
+  #enqueue(applied: Applied, revokedLeases: readonly number[], result?: unknown): Promise<unknown> {
     if (this.#state === "recovering") return Promise.reject(recoveringError());
     assert(this.#state !== "closed", "nothing is written to a closed log");
     return new Promise((resolve, reject) => {
@@ -553,10 +564,11 @@ class Store implements Datastore {
         revision: this.#head,
         events: applied.events,
         records: applied.records,
+        superseded: applied.superseded,
         leases: applied.leases,
         revokedLeases,
         bytes: applied.bytes,
-        settle: { resolve, reject },
+        settle: { resolve: () => resolve(result), reject },
       });
       this.#pendingBytes += applied.bytes;
       this.#startDraining();
@@ -775,8 +787,8 @@ class Store implements Datastore {
   }
 }
 
-function* supersededBy(group: readonly Pending[]): Generator<KeyValue> {
-  for (const { events } of group) for (const { prevKv } of events) if (prevKv) yield prevKv;
+function* supersededBy(group: readonly Pending[]): Generator<Superseded> {
+  for (const { superseded } of group) yield* superseded;
 }
 
 function closedError(): Error {

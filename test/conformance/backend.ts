@@ -164,7 +164,7 @@ export function describeBackend(name: string, open: (clock: FakeClock) => Promis
         const result = await backend.commit({
           compares: [],
           success: [
-            { type: "put", key: "/a", value: bytes("2") },
+            { type: "put", key: "/a", value: bytes("2"), prevKv: true },
             { type: "range", range: { key: "/a" } },
             { type: "delete", key: "/b/", end: "/b0", prevKv: true },
           ],

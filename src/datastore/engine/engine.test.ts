@@ -220,7 +220,11 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       const kind = pick(100);
       const key = `/registry/${pick(3)}/${pick(1500)}`;
       if (kind < 60) {
-        const previous = engine.get(key, Infinity);
+        const current = engine.current(key);
+        const read = engine.get(key, Infinity);
+        expect(text(current?.kv)).toBe(text(read));
+        expect([current?.kv.modRevision, current?.valueBytes]).toEqual([read?.modRevision, read?.value.length]);
+        const previous = current && { key, revision: current.kv.modRevision, valueBytes: current.valueBytes };
         const value = `${round} ${"v".repeat(pick(kind === 0 ? 100_000 : 3000))}`;
         // Some are in memory only, and stay there.
         const logged = pick(20) > 0 || memoryOnly++ > 300;

@@ -160,6 +160,13 @@ export interface StoredRecord {
   readonly flags: number;
 }
 
+/** A record that is not the newest of its key any more. */
+export interface Superseded {
+  readonly key: Key;
+  readonly revision: number;
+  readonly valueBytes: number;
+}
+
 /** One record found by `history`; `previous` is the live record before it, where it still exists. */
 export interface HistoryRecord {
   readonly kv: KeyValue;
@@ -273,7 +280,7 @@ export class Engine {
   }
 
   /** The log has everything up to `at`; `history` are the values that this has superseded. */
-  settled(at: number, history: Iterable<KeyValue>): void {
+  settled(at: number, history: Iterable<Superseded>): void {
     this.#durable = at;
     for (const [name, { revision: of, value }] of this.#outside) {
       if (of > at) break;
@@ -281,7 +288,7 @@ export class Engine {
       this.#outsideBytes -= value.length;
     }
     if (!this.#coldValues) return;
-    for (const kv of history) this.#window.add(kv.key, kv.modRevision, kv.value.length);
+    for (const old of history) this.#window.add(old.key, old.revision, old.valueBytes);
   }
 
   /** A record that the log has. Its value stays there when there is no room, and when the next one supersedes it. */
@@ -324,6 +331,36 @@ export class Engine {
   get(key: Key, at: number): KeyValue | undefined {
     if (!this.#wasm.get(this.#writeKey(key), at)) return undefined;
     return this.#keyValue(0, true, undefined);
+  }
+
+  /**
+   * The newest of a key, without copying its value: that is read when it is asked for, which must be before a compaction can
+   * have dropped it.
+   */
+  current(key: Key): { readonly kv: KeyValue; readonly valueBytes: number } | undefined {
+    if (!this.#wasm.get(this.#writeKey(key), Infinity)) return undefined;
+    this.#refresh();
+    const view = this.#view;
+    const p = this.#output;
+    const modRevision = revision(view.getFloat64(p + field.mod, true));
+    let value: Uint8Array | undefined;
+    const read = () => {
+      const found = this.get(key, modRevision);
+      assert(found?.modRevision === modRevision, "a value is asked for after its record has gone");
+      return found.value;
+    };
+    const kv: KeyValue = {
+      key,
+      get value() {
+        value ??= read();
+        return value;
+      },
+      createRevision: revision(view.getFloat64(p + field.create, true)),
+      modRevision,
+      version: view.getUint32(p + field.version, true),
+      lease: view.getFloat64(p + field.lease, true),
+    };
+    return { kv, valueBytes: view.getUint32(p + field.valueLength, true) };
   }
 
   /** The same; a value that was cold is in memory afterwards, because one who asks for a single key asks again. */
@@ -490,7 +527,7 @@ export class Engine {
     this.#wasm.watchRemove(id, kindNumber[kind], this.#writeKey(key));
   }
 
-  /** Calls `visit` with the id of every watched range that holds the key. */
+  /** Calls `visit`, which must not call the engine, with the id of every watched range that holds the key. */
   match(key: Key, visit: (id: number) => void): void {
     const n = this.#wasm.match(this.#writeKey(key));
     this.#refresh();
@@ -531,6 +568,26 @@ export class Engine {
   verify(): void {
     const broken = this.#wasm.verify();
     assert(broken === 0, `engine invariant ${broken} is broken`);
+  }
+
+  /** Throws when a record that the log has is not there as the index knows it. Reads all of them. */
+  verifyAgainst(values: ColdValues): void {
+    const length = this.#writeKey("\0");
+    this.#wasm.historyOpen(length, noEnd, 0, this.#durable);
+    for (let n = this.#wasm.historyNext(); n > 0; n = this.#wasm.historyNext()) {
+      this.#refresh();
+      for (let i = 0; i < n; i++) {
+        const p = this.#output + i * itemBytes;
+        if ((this.#view.getUint32(p + field.flags, true) & loggedFlag) === 0) continue;
+        const at = this.#view.getFloat64(p + field.mod, true);
+        const logged = values(at, this.#view.getUint32(p + field.sub, true));
+        const bytes = this.#view.getUint32(p + field.valueLength, true);
+        const where = this.#view.getUint32(p + field.place, true);
+        const known = where === nowhere ? undefined : this.#values.view(where, bytes);
+        const agrees = logged.length === bytes && (!known || Buffer.compare(known, logged) === 0);
+        assert(agrees, `the value of revision ${at} is another in the log`);
+      }
+    }
   }
 
   #openRange(key: Key, end: Key, at: number, limit: number): void {

@@ -9,7 +9,8 @@ export function checkTxn(txn: Txn): Changes[] {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
   }
   for (const compare of compares) checkRange(compare);
-  return [checkOps(success), checkOps(failure)];
+  // What a single op changes cannot be changed twice.
+  return [success.length === 1 ? changesOf(success[0]!) : checkOps(success), checkOps(failure)];
 }
 
 interface Changes {

@@ -14,7 +14,7 @@ import {
 } from "../backend.ts";
 import { compactedRevision, datastoreError, futureRevision, leaseNotFound } from "../errors.ts";
 import type { LogLease, LogRecord } from "../log/log.ts";
-import { type Engine, loggedFlag, tombstoneFlag } from "./engine.ts";
+import { type Engine, loggedFlag, type Superseded, tombstoneFlag } from "./engine.ts";
 import type { LeaseTable } from "./leases.ts";
 
 /** The log numbers the changes of one revision with 16 bits. */
@@ -27,6 +27,7 @@ export interface Applied {
   readonly records: LogRecord[];
   /** Leases that the log has to learn of with these records. */
   readonly leases: LogLease[];
+  readonly superseded: Superseded[];
   bytes: number;
 }
 
@@ -37,13 +38,13 @@ export interface TransactionDeps {
 }
 
 export function nothingApplied(): Applied {
-  return { results: [], events: [], records: [], leases: [], bytes: 0 };
+  return { results: [], events: [], records: [], leases: [], superseded: [], bytes: 0 };
 }
 
 export function holds(engine: Engine, compare: Compare): boolean {
   const found =
     compare.end === undefined
-      ? [engine.get(compare.key, Infinity)].filter((kv) => kv !== undefined)
+      ? [engine.current(compare.key)?.kv].filter((kv) => kv !== undefined)
       : engine.range(compare.key, compare.end, Infinity, 0, compare.target !== "value");
   if (compare.target === "value") {
     const wanted = compare.value;
@@ -164,21 +165,29 @@ function put(
   applied: Applied,
 ): OpResult {
   const logged = (op.class ?? "durable") === "durable";
-  const previous = engine.get(op.key, Infinity);
+  // Its value is read only where somebody wants it: most puts are by those who know what was there.
+  const current = engine.current(op.key);
+  const previous = current?.kv;
   const lease = op.keepLease ? previous!.lease : (op.lease ?? 0);
-  const value = op.keepValue ? previous!.value : op.value;
+  // Once it is read it stays with `previous`.
+  const oldValue = op.keepValue || op.prevKv ? previous?.value : undefined;
+  const newValue = op.keepValue ? oldValue! : op.value;
   const sub = applied.events.length;
-  engine.put(op.key, value, at, sub, lease, logged);
+  engine.put(op.key, newValue, at, sub, lease, logged);
   const kv: KeyValue = {
     key: op.key,
-    value,
+    value: newValue,
     createRevision: previous ? previous.createRevision : asRevision(at),
     modRevision: asRevision(at),
     version: (previous?.version ?? 0) + 1,
     lease,
   };
   applied.events.push({ type: "put", kv, prevKv: previous });
-  applied.bytes += op.key.length + value.length;
+  if (current) {
+    const { kv: old, valueBytes } = current;
+    applied.superseded.push({ key: op.key, revision: old.modRevision, valueBytes });
+  }
+  applied.bytes += op.key.length + newValue.length;
   if (logged) {
     if (lease !== 0 && leases.markLogged(lease)) applied.leases.push(leases.describe(lease));
     applied.records.push(toRecord(kv, sub, loggedFlag));
@@ -213,6 +222,7 @@ function removeKey(engine: Engine, previous: KeyValue, at: number, applied: Appl
     lease: 0,
   };
   applied.events.push({ type: "delete", kv, prevKv: previous });
+  applied.superseded.push({ key: previous.key, revision: previous.modRevision, valueBytes: previous.value.length });
   applied.bytes += previous.key.length;
   if (logged) applied.records.push(toRecord(kv, sub, loggedFlag | tombstoneFlag));
 }

@@ -117,13 +117,17 @@ export class WatchHub {
   }
 
   #sort(event: WatchEvent, owed: Map<Group, WatchEvent[]>): void {
+    let wanted = false;
     this.#deps.engine().match(event.kv.key, (id) => {
       const group = this.#byId.get(id);
       if (!group) return;
+      wanted = true;
       const events = owed.get(group);
       if (events) events.push(event);
       else owed.set(group, [event]);
     });
+    // Read while it is certainly there, for watchers keep events; but not while the engine tells what matches.
+    if (wanted) void event.prevKv?.value;
   }
 
   async #replay(entry: Entry): Promise<void> {

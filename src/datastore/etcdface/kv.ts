@@ -26,6 +26,8 @@ import {
 import { etcdError } from "./errors.ts";
 import {
   deletePart,
+  frameOf,
+  headerFrame,
   headerPart,
   type Identity,
   type Part,
@@ -50,7 +52,7 @@ export interface KvDeps {
 export const toNumber = (value: number | bigint): number => Number(value);
 
 const latin1 = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+  (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString("latin1");
 
 /** An empty end is none; "\0" says "from here on" to the Backend too. */
 export const rangeOf = (request: { readonly key: Uint8Array; readonly rangeEnd: Uint8Array }): KeyRange => ({
@@ -66,7 +68,8 @@ export async function range(deps: KvDeps, request: RangeRequest): Promise<Part> 
   return rangePart(headerPart(result.revision, deps.identity), rangeAnswer(request, result));
 }
 
-export async function put(deps: KvDeps, request: PutRequest, bytes: number): Promise<Part> {
+/** The frame of the answer: most often a header alone. */
+export async function put(deps: KvDeps, request: PutRequest, bytes: number): Promise<Uint8Array> {
   checkPut(request);
   checkSize(deps, bytes);
   deps.checkAlarms(true);
@@ -74,7 +77,8 @@ export async function put(deps: KvDeps, request: PutRequest, bytes: number): Pro
   if (request.ignoreValue && toNumber(request.lease) !== 0) await deps.backend.lease(toNumber(request.lease));
   const { revision, results } = await deps.backend.commit({ compares: [], success: [putOp(request)] });
   const [result] = results as [Extract<OpResult, { type: "put" }>];
-  return putPart(headerPart(revision, deps.identity), request.prevKv ? result.prevKv : undefined);
+  if (!request.prevKv) return headerFrame(revision, deps.identity);
+  return frameOf(putPart(headerPart(revision, deps.identity), result.prevKv));
 }
 
 export async function deleteRange(deps: KvDeps, request: DeleteRangeRequest, bytes: number): Promise<Part> {
@@ -198,6 +202,7 @@ const putOp = (request: PutRequest): Op => ({
   lease: toNumber(request.lease),
   keepValue: request.ignoreValue,
   keepLease: request.ignoreLease,
+  prevKv: request.prevKv,
 });
 
 const deleteOp = (request: DeleteRangeRequest): Op => ({ type: "delete", ...rangeOf(request), prevKv: request.prevKv });

@@ -47,6 +47,35 @@ export function headerPart(revision: number, identity?: Identity): Part {
   ]);
 }
 
+/** Everything of a header but its revision: the same for every answer. */
+const headers = new WeakMap<Identity, { readonly before: Uint8Array; readonly after: Uint8Array }>();
+
+/** The frame of an answer that is a header and nothing else, as that of almost every put. */
+export function headerFrame(revision: number, identity: Identity): Uint8Array {
+  let parts = headers.get(identity);
+  if (!parts) {
+    const { clusterId, memberId, raftTerm } = identity;
+    const bytes = (part: Part) => {
+      const out = Buffer.alloc(part.size);
+      part.write(out, 0);
+      return out;
+    };
+    const before = bytes(message([...numberField(1, clusterId), ...numberField(2, memberId)]));
+    parts = { before, after: bytes(message(numberField(4, raftTerm))) };
+    headers.set(identity, parts);
+  }
+  const { before, after } = parts;
+  const header = before.length + numberSize(revision) + after.length;
+  const size = 1 + varintSize(header) + header;
+  const out = Buffer.allocUnsafe(framePrefixBytes + size);
+  out[0] = 0;
+  out.writeUInt32BE(size, 1);
+  let at = writeVarint(out, writeVarint(out, framePrefixBytes, 10), header);
+  at += put(out, at, before);
+  put(out, writeNumber(out, at, 3, revision), after);
+  return out;
+}
+
 export interface RangeAnswer {
   readonly kvs: readonly KeyValue[];
   readonly keysOnly: boolean;
@@ -95,6 +124,13 @@ export const watchPart = (header: Part, answer: WatchAnswer): Part =>
     ...numberField(7, answer.fragment ? 1 : 0),
     ...(answer.events ?? []).map((event) => field(11, event)),
   ]);
+
+/** Written out, for those who send the same event many times. */
+export function encoded(event: Part): Part {
+  const bytes = Buffer.allocUnsafe(event.size);
+  event.write(bytes, 0);
+  return { size: bytes.length, write: (out, at) => at + put(out, at, bytes) };
+}
 
 /** The field of an answer's list of events that this event fills. */
 export const eventFieldSize = (event: Part): number => 1 + varintSize(event.size) + event.size;

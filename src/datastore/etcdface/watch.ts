@@ -15,6 +15,7 @@ import { revision as asRevision, type Backend, type KeyRange, type Watch, type W
 import { etcdError, toGrpcError } from "./errors.ts";
 import { rangeOf, toNumber } from "./kv.ts";
 import {
+  encoded,
   eventFieldSize,
   eventPart,
   frameOf,
@@ -33,6 +34,8 @@ export interface WatchDeps {
   readonly progressIntervalMs: number;
   /** Fragments are cut at this size. */
   readonly maxRequestBytes: number;
+  /** Of all streams of the store. */
+  readonly encodedEvents: EncodedEvents;
   decode(message: Uint8Array): WatchRequest;
 }
 
@@ -45,6 +48,39 @@ export async function serveWatch(stream: GrpcStream, deps: WatchDeps): Promise<v
     watches.end();
   }
 }
+
+/**
+ * Watches of the same range are handed the same list of events, one after the other: it is encoded once. Only the last list
+ * is kept; nothing of it is used when another one has come.
+ */
+export class EncodedEvents {
+  readonly #last: [Encoded, Encoded] = [noneEncoded, noneEncoded];
+
+  of(events: readonly WatchEvent[], withPrevious: boolean): readonly Part[] {
+    const index = withPrevious ? 1 : 0;
+    const last = this.#last[index];
+    if (last.events === events) {
+      // Written out when a second watch wants it: most events have one.
+      last.parts ??= last.unwritten.map(encoded);
+      return last.parts;
+    }
+    const unwritten = events.map((event) => eventPart(event, withPrevious));
+    // All are told in one breath; what is kept must not outlive it.
+    if (last === noneEncoded)
+      queueMicrotask(() => {
+        this.#last[index] = noneEncoded;
+      });
+    this.#last[index] = { events, unwritten, parts: undefined };
+    return unwritten;
+  }
+}
+
+interface Encoded {
+  readonly events: readonly WatchEvent[];
+  readonly unwritten: readonly Part[];
+  parts: readonly Part[] | undefined;
+}
+const noneEncoded: Encoded = { events: [], unwritten: [], parts: undefined };
 
 /** etcd's "no watch" and "all watches of the stream". */
 const noWatch = -1;
@@ -183,7 +219,7 @@ class WatchStream {
     const parts =
       request.filters.length > 0
         ? events.filter((event) => !unwanted(event)).map((event) => eventPart(event, request.prevKv))
-        : events.map((event) => eventPart(event, request.prevKv));
+        : this.#deps.encodedEvents.of(events, request.prevKv);
     if (parts.length === 0) return;
     entry.quiet = false;
     if (request.fragment) this.#sendFragments(entry, parts, through);

@@ -124,7 +124,9 @@ export class Statement {
   }
 
   bindInteger(index: number, value: number): void {
-    this.bindBigint(index, BigInt(value));
+    // Without a detour through a bigint where it fits.
+    if ((value | 0) === value) this.#check(this.#x["sqlite3_bind_int"]!(this.#pointer, index, value) as number);
+    else this.bindBigint(index, BigInt(value));
   }
   bindBigint(index: number, value: bigint): void {
     this.#check(this.#x["sqlite3_bind_int64"](this.#pointer, index, value));
