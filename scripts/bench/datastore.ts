@@ -1,9 +1,10 @@
 // The datastore beside etcd of Debian, in the same run and interleaved: 1 KiB puts over gRPC from a client in C (h2load),
 // and what needs no peer: the in-process path, a card whose flush takes 20 ms, bytes written per byte, opening again.
-//   --seconds N   of each measurement (default 5)     --rounds N   interleaved, the median counts (default 3)
-// h2load sends one and the same request, so the puts over gRPC are to one key; the in-process ones go over 20,000 keys.
+//   --seconds N   of each measurement (default 3)     --rounds N   interleaved, the median counts (default 3)
+//   --only PART   may be repeated; the other figures are those of the last run (build/bench/datastore.json)
+// h2load sends one and the same request, so the puts over gRPC are to one key; the others go over 20,000 keys.
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,67 +21,133 @@ import { buildStages } from "#scripts/build/build.ts";
 import { unpackDebianClosure, unpackDebianPackage } from "#scripts/debian.ts";
 import { runStages, UserError } from "#scripts/stages.ts";
 import { SlowFiles } from "#test/harness/slow-files.ts";
+import { LoadConnection } from "./grpc-load.ts";
 
 const value = Buffer.alloc(1024, "v");
 const keys = 20_000;
+/** Where parts of earlier runs stand, so that all together are one line. */
+const resultsPath = "build/bench/datastore.json";
 let folder = "";
-let seconds = 5;
+let seconds = 3;
+let rounds = 3;
+
+type Figures = Record<string, number>;
+
+const parts: Readonly<Record<string, () => Promise<Figures>>> = {
+  put1: () => putFigures(1),
+  put64: () => putFigures(64),
+  put256: () => putFigures(256),
+  range: rangeFigures,
+  watch1: () => watchFigures(1),
+  watch100: () => watchFigures(100),
+  watch10k: () => watchFigures(10_000),
+  rss: rssFigures,
+  inprocess: inProcessFigures,
+  slowdisk: slowDiskFigures,
+  open: openFigures,
+};
+
+/** Of two figures, which may be from different parts. */
+const ratios: readonly (readonly [name: string, over: string, under: string])[] = [
+  ["put1_vs_etcd", "put1_mote_rate", "put1_etcd_rate"],
+  ["put64_vs_etcd", "put64_mote_rate", "put64_etcd_rate"],
+  ["put256_vs_etcd", "put256_mote_rate", "put256_etcd_rate"],
+  ["put256_inprocess_vs_etcd", "put256_inprocess_rate", "put256_etcd_rate"],
+  ["put1_p99_vs_etcd", "put1_mote_p99_ms", "put1_etcd_p99_ms"],
+  ["range500_vs_etcd", "range500_mote_rate", "range500_etcd_rate"],
+  ["range10k_vs_etcd", "range10k_mote_rate", "range10k_etcd_rate"],
+  ["watch1_p99_vs_etcd", "watch1_mote_p99_ms", "watch1_etcd_p99_ms"],
+  ["watch100_p99_vs_etcd", "watch100_mote_p99_ms", "watch100_etcd_p99_ms"],
+  ["watch10k_p99_vs_etcd", "watch10k_mote_p99_ms", "watch10k_etcd_p99_ms"],
+  ["rss_vs_etcd", "rss_mote_mib", "rss_etcd_mib"],
+];
+
+const goals: Readonly<Record<string, string>> = {
+  put256_vs_etcd: "goal 1.2, then 1.5",
+  put256_inprocess_vs_etcd: "goal 3",
+  put64_slowdisk_vs_ceiling: "goal 0.8 of in flight / flush time",
+  put1_p99_vs_etcd: "goal at most 1",
+  range10k_vs_etcd: "goal 2",
+  watch1_p99_vs_etcd: "goal at most 0.33",
+  watch100_p99_vs_etcd: "goal at most 0.33",
+  watch10k_p99_vs_etcd: "goal at most 0.33",
+  rss_vs_etcd: "goal at most 0.25",
+  bytes_per_byte_lone: "goal at most 7",
+  bytes_per_byte_64: "goal at most 2.6",
+  heartbeat_bytes: "goal 0",
+  slowdisk_get_p99_ms: "goal at most 10",
+};
 
 export async function datastore(args: readonly string[]): Promise<Readonly<Record<string, number>>> {
   const { values } = parseArgs({
     args: [...args],
-    options: { seconds: { type: "string", default: "5" }, rounds: { type: "string", default: "3" } },
+    options: {
+      seconds: { type: "string", default: "3" },
+      rounds: { type: "string", default: "3" },
+      only: { type: "string", multiple: true, default: [] },
+    },
   });
   seconds = Number(values.seconds);
-  const rounds = Number(values.rounds);
+  rounds = Number(values.rounds);
   if (!(seconds > 0 && rounds > 0)) throw new UserError("--seconds and --rounds: a number above 0");
-  await runStages(buildStages);
-  folder = mkdtempSync(join(tmpdir(), "mote-bench-"));
-  try {
-    const inProcess = await inProcessFigures();
-    const overGrpc = await grpcFigures(rounds);
-    const figures = { ...overGrpc, ...inProcess };
-    const put256 = figures["put256_etcd_rate"];
-    const all: Record<string, number> = {
-      ...figures,
-      ...(put256 ? { put256_inprocess_vs_etcd: round(figures["put256_inprocess_rate"]! / put256, 2) } : {}),
-    };
-    const goals: Readonly<Record<string, string>> = {
-      put256_vs_etcd: "goal 1.2, then 1.5",
-      put256_inprocess_vs_etcd: "goal 3",
-      put64_slowdisk_vs_ceiling: "goal 0.8 of in flight / flush time",
-      put1_max_vs_etcd: "worst request of each round; h2load gives no p99",
-      rss_vs_etcd: "goal at most 0.25",
-      bytes_per_byte_lone: "goal at most 7",
-      bytes_per_byte_64: "goal at most 2.6",
-      slowdisk_get_p99_ms: "goal at most 10",
-    };
-    for (const [name, figure] of Object.entries(all)) {
-      console.log(`${name.padEnd(28)}${String(figure).padStart(12)}   ${goals[name] ?? ""}`);
-    }
-    return all;
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
+  for (const name of values.only) {
+    if (!parts[name]) throw new UserError(`--only ${name}: one of ${Object.keys(parts).join(", ")}`);
   }
+  await runStages(buildStages);
+  let figures: Figures = {};
+  if (values.only.length > 0 && existsSync(resultsPath)) {
+    figures = JSON.parse(readFileSync(resultsPath, "utf8")) as Figures;
+  }
+  for (const [name, measure] of Object.entries(parts)) {
+    if (values.only.length > 0 && !values.only.includes(name)) continue;
+    folder = mkdtempSync(join(tmpdir(), "mote-bench-"));
+    try {
+      Object.assign(figures, await measure());
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+  for (const [name, over, under] of ratios) {
+    const [a, b] = [figures[over], figures[under]];
+    if (a !== undefined && b !== undefined) figures[name] = round(a / b, 2);
+  }
+  mkdirSync("build/bench", { recursive: true });
+  writeFileSync(resultsPath, JSON.stringify(figures));
+  for (const [name, figure] of Object.entries(figures)) {
+    console.log(`${name.padEnd(28)}${String(figure).padStart(12)}   ${goals[name] ?? ""}`);
+  }
+  return figures;
 }
 
-async function inProcessFigures(): Promise<Record<string, number>> {
-  const metrics = new Metrics();
-  const endpoint = `sqlite://${folder}/in-process/state.db`;
-  const store = await openDatastore({ endpoint }, { clock: systemClock, log: silentLogger, metrics });
-  await sleep(1000);
-  const figures: Record<string, number> = {};
+/** In the process itself: rates, latencies, and what is written. */
+async function inProcessFigures(): Promise<Figures> {
+  const figures: Figures = {};
   for (const inFlight of [1, 64, 256]) {
-    const written = metricOf(metrics, "mote_datastore_written_bytes_total");
+    const metrics = new Metrics();
+    const endpoint = `sqlite://${folder}/in-process-${inFlight}/state.db`;
+    const store = await openDatastore({ endpoint }, { clock: systemClock, log: silentLogger, metrics });
+    const written = () => metricOf(metrics, "mote_datastore_written_bytes_total");
+    await sleep(1000);
+    const before = written();
     const { count, p99Ms } = await putFor(store, inFlight);
-    const bytes = metricOf(metrics, "mote_datastore_written_bytes_total") - written;
+    const bytes = written() - before;
     figures[`put${inFlight}_inprocess_rate`] = Math.round(count / seconds);
     figures[`put${inFlight}_inprocess_p99_ms`] = round(p99Ms, 2);
     if (inFlight < 256)
       figures[inFlight === 1 ? "bytes_per_byte_lone" : "bytes_per_byte_64"] = round(bytes / (count * 1024), 2);
-    await store.compact(store.revision());
+    if (inFlight === 1) {
+      await store.commit({ compares: [], success: [{ type: "put", key: "/beat", value, class: "heartbeat" }] });
+      const beforeBeats = written();
+      for (let i = 0; i < 1000; i++)
+        await store.commit({ compares: [], success: [{ type: "put", key: "/beat", value, class: "heartbeat" }] });
+      figures["heartbeat_bytes"] = written() - beforeBeats;
+    }
+    await store.close();
   }
-  await store.close();
+  return figures;
+}
+
+async function slowDiskFigures(): Promise<Figures> {
   const slow = await openDatastore(
     { endpoint: `sqlite://${folder}/slow/state.db`, files: new SlowFiles(20), reserveBytes: 0 },
     { clock: systemClock, log: silentLogger },
@@ -98,32 +165,31 @@ async function inProcessFigures(): Promise<Record<string, number>> {
   const { count } = await putFor(slow, 64);
   done = true;
   await reading;
-  figures["put64_slowdisk_vs_ceiling"] = round(count / seconds / (64 / 0.02), 2);
-  figures["slowdisk_get_p99_ms"] = round(percentile(gets, 0.99), 2);
-  figures["slowdisk_longest_pause_ms"] = round(percentile(gets, 1), 1);
   await slow.close();
-  figures["open100k_s"] = await openFigure();
-  return figures;
+  return {
+    put64_slowdisk_vs_ceiling: round(count / seconds / (64 / 0.02), 2),
+    slowdisk_get_p99_ms: round(percentile(gets, 0.99), 2),
+    slowdisk_longest_pause_ms: round(percentile(gets, 1), 1),
+  };
 }
 
-async function openFigure(): Promise<number> {
-  const endpoint = `sqlite://${folder}/open/state.db`;
-  const deps = { clock: systemClock, log: silentLogger };
-  const store = await openDatastore({ endpoint, reserveBytes: 0 }, deps);
-  for (let i = 0; i < 100_000; i += 128) {
-    const success = Array.from({ length: Math.min(128, 100_000 - i) }, (_, n) => ({
-      ...{ type: "put" as const, key: `/registry/things/${i + n}`, value },
-    }));
-    await store.commit({ compares: [], success });
-  }
-  await store.close();
+/** After kill -9 of a server that has just written them. */
+async function openFigures(): Promise<Figures> {
+  const mote = await startMote();
+  const load = new LoadConnection(mote.port);
+  await putMany(load, 100_000, 100_000, 256);
+  load.close();
+  await end(mote);
   const startMs = performance.now();
-  const again = await openDatastore({ endpoint, reserveBytes: 0 }, deps);
+  const again = await openDatastore(
+    { endpoint: `sqlite://${folder}/mote/state.db`, reserveBytes: 0 },
+    { clock: systemClock, log: silentLogger },
+  );
   const took = (performance.now() - startMs) / 1000;
   const { count } = await again.range({ ...prefixRange("/"), countOnly: true });
   if (count !== 100_000) throw new UserError(`opened ${count} keys`);
   await again.close();
-  return round(took, 2);
+  return { open100k_s: round(took, 2) };
 }
 
 async function putFor(store: Datastore, inFlight: number): Promise<{ count: number; p99Ms: number }> {
@@ -147,38 +213,139 @@ interface Peer {
   readonly child: ChildProcess;
 }
 
-async function grpcFigures(rounds: number): Promise<Record<string, number>> {
-  const h2load = await findH2load();
+/** Both peers, turn about, so that neither always has the warmer machine; the median of each figure. */
+async function interleaved(
+  measure: (peer: Peer, note: (name: string, figure: number) => void) => Promise<void>,
+  prepare: (peer: Peer) => Promise<void> = async () => {},
+): Promise<Figures> {
   const peers = [await startMote(), await startEtcd()];
+  const found: Record<string, number[]> = {};
   try {
-    const body = `${folder}/put.grpc`;
-    writeFileSync(body, putRequest());
-    const rates: Record<string, number[]> = {};
-    const note = (name: string, figure: number) => {
-      rates[name] ??= [];
-      rates[name].push(figure);
-    };
+    for (const peer of peers) await prepare(peer);
     for (let i = 0; i < rounds; i++) {
-      for (const inFlight of [1, 64, 256]) {
-        // Turn about, so that neither always has the warmer machine.
-        for (const peer of i % 2 ? [...peers].reverse() : peers) {
-          const { rate, maxMs } = await load(h2load, peer.port, inFlight, body);
-          note(`put${inFlight}_${peer.name}_rate`, rate);
-          if (inFlight === 1) note(`put1_max_ms_${peer.name}`, maxMs);
-        }
+      for (const peer of i % 2 ? [...peers].reverse() : peers) {
+        await measure(peer, (name, figure) => {
+          found[name] ??= [];
+          found[name].push(figure);
+        });
       }
     }
-    const figures: Record<string, number> = {};
-    for (const [name, values] of Object.entries(rates)) figures[name] = round(percentile(values, 0.5), 1);
-    for (const { name, child } of peers) figures[`rss_${name}_mib`] = round(rssKib(child.pid!) / 1024, 1);
-    for (const n of [1, 64, 256])
-      figures[`put${n}_vs_etcd`] = round(figures[`put${n}_mote_rate`]! / figures[`put${n}_etcd_rate`]!, 2);
-    figures["put1_max_vs_etcd"] = round(figures["put1_max_ms_mote"]! / figures["put1_max_ms_etcd"]!, 2);
-    figures["rss_vs_etcd"] = round(figures["rss_mote_mib"]! / figures["rss_etcd_mib"]!, 2);
-    return figures;
   } finally {
-    for (const { child } of peers) child.kill("SIGKILL");
+    for (const peer of peers) await end(peer);
   }
+  return Object.fromEntries(Object.entries(found).map(([name, list]) => [name, round(percentile(list, 0.5), 3)]));
+}
+
+async function end({ child }: Peer): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGKILL");
+  await new Promise((resolve) => child.once("exit", resolve));
+}
+
+async function putFigures(inFlight: number): Promise<Figures> {
+  const h2load = await findH2load();
+  const body = requestFile("put", putRequest("/registry/things/1"));
+  return interleaved(async (peer, note) => {
+    const connections = inFlight === 1 ? 1 : 4;
+    const { rate, latenciesMs } = await load(h2load, peer.port, { inFlight, connections, body, method: "KV/Put" });
+    note(`put${inFlight}_${peer.name}_rate`, rate);
+    note(`put${inFlight}_${peer.name}_p50_ms`, percentile(latenciesMs, 0.5));
+    note(`put${inFlight}_${peer.name}_p99_ms`, percentile(latenciesMs, 0.99));
+  });
+}
+
+async function rangeFigures(): Promise<Figures> {
+  const h2load = await findH2load();
+  const bodies = {
+    range500: requestFile("range500", rangeRequest("/registry/things/", "/registry/things0", 500)),
+    range10k: requestFile("range10k", rangeRequest("/registry/things/", "/registry/things0", 0)),
+  };
+  return interleaved(
+    async (peer, note) => {
+      for (const [name, body] of Object.entries(bodies)) {
+        const { rate } = await load(h2load, peer.port, { inFlight: 4, connections: 4, body, method: "KV/Range" });
+        note(`${name}_${peer.name}_rate`, rate);
+      }
+    },
+    async ({ port }) => {
+      const filling = new LoadConnection(port);
+      await putMany(filling, 10_000, 10_000, 128);
+      filling.close();
+    },
+  );
+}
+
+/** From the moment a put is sent to that at which a watcher has its event; 100 watches to a stream, up to 4 connections. */
+async function watchFigures(count: number): Promise<Figures> {
+  const puts = count > 1000 ? 20 : 200;
+  return interleaved(async (peer, note) => {
+    const connections = Array.from(
+      { length: Math.min(4, Math.ceil(count / 100)) },
+      () => new LoadConnection(peer.port),
+    );
+    const latencies: number[] = [];
+    let created = 0;
+    let sentMs = 0;
+    let arrived = 0;
+    let progressed = (): void => {};
+    const progress = () =>
+      new Promise<void>((resolve) => {
+        progressed = resolve;
+      });
+    const allCreated = progress();
+    for (let i = 0; i < count; i += 100) {
+      const send = connections[(i / 100) % connections.length]!.stream("/etcdserverpb.Watch/Watch", (message) => {
+        if (!hasEvents(message)) {
+          if (++created === count) progressed();
+          return;
+        }
+        latencies.push(performance.now() - sentMs);
+        if (++arrived === count) progressed();
+      });
+      for (let n = i; n < Math.min(i + 100, count); n++) send(watchRequest("/registry/things/", "/registry/things0"));
+    }
+    await allCreated;
+    const writing = new LoadConnection(peer.port);
+    await writing.unary("/etcdserverpb.KV/Put", putRequest("/other"));
+    for (let i = 0; i < puts; i++) {
+      arrived = 0;
+      const told = progress();
+      sentMs = performance.now();
+      await Promise.all([writing.unary("/etcdserverpb.KV/Put", putRequest(`/registry/things/${i}`)), told]);
+      await sleep(5);
+    }
+    for (const connection of [...connections, writing]) connection.close();
+    const name = count === 10_000 ? "10k" : String(count);
+    note(`watch${name}_${peer.name}_p50_ms`, percentile(latencies, 0.5));
+    note(`watch${name}_${peer.name}_p99_ms`, percentile(latencies, 0.99));
+    await sleep(200);
+  });
+}
+
+/** Resident memory after 350,000 puts over 20,000 keys, neither compacted. */
+async function rssFigures(): Promise<Figures> {
+  const figures: Figures = {};
+  for (const start of [startMote, startEtcd]) {
+    const peer = await start();
+    try {
+      const loading = new LoadConnection(peer.port);
+      await putMany(loading, 350_000, keys, 256);
+      loading.close();
+      await sleep(2000);
+      figures[`rss_${peer.name}_mib`] = round(rssKib(peer.child.pid!) / 1024, 1);
+    } finally {
+      await end(peer);
+    }
+  }
+  return figures;
+}
+
+async function putMany(load: LoadConnection, count: number, over: number, inFlight: number): Promise<void> {
+  let n = 0;
+  const writer = async () => {
+    while (n < count) await load.unary("/etcdserverpb.KV/Put", putRequest(`/registry/things/${n++ % over}`));
+  };
+  await Promise.all(Array.from({ length: inFlight }, writer));
 }
 
 async function startMote(): Promise<Peer> {
@@ -190,7 +357,7 @@ async function startMote(): Promise<Peer> {
     "--endpoint",
     `sqlite://${folder}/mote/state.db`,
   ];
-  return ready({ name: "mote", port, child: spawn("node", ["build/dist/mote.mjs", ...args], { stdio: "ignore" }) });
+  return ready({ name: "mote", port, child: spawn("build/dist/mote", args, { stdio: "ignore" }) });
 }
 
 async function startEtcd(): Promise<Peer> {
@@ -246,21 +413,24 @@ async function findH2load(): Promise<readonly string[]> {
   return [`${root}/usr/lib/${triplet}/${loader}`, "--library-path", `${root}/usr/lib/${triplet}`, program];
 }
 
+interface LoadOptions {
+  readonly inFlight: number;
+  readonly connections: number;
+  /** A file with the request and gRPC's prefix. */
+  readonly body: string;
+  readonly method: string;
+}
+
 async function load(
   command: readonly string[],
   port: number,
-  inFlight: number,
-  body: string,
-): Promise<{ rate: number; maxMs: number }> {
-  const connections = inFlight === 1 ? 1 : 4;
+  { inFlight, connections, body, method }: LoadOptions,
+): Promise<{ rate: number; latenciesMs: number[] }> {
+  const log = `${folder}/requests.log`;
+  rmSync(log, { force: true });
   const args = ["-D", String(seconds), "-c", String(connections), "-m", String(inFlight / connections), "-d", body];
-  args.push(
-    "-H",
-    "content-type: application/grpc",
-    "-H",
-    "te: trailers",
-    `http://127.0.0.1:${port}/etcdserverpb.KV/Put`,
-  );
+  args.push(`--log-file=${log}`, "-H", "content-type: application/grpc", "-H", "te: trailers");
+  args.push(`http://127.0.0.1:${port}/etcdserverpb.${method}`);
   const output = await new Promise<string>((resolve, reject) => {
     const child = spawn(command[0]!, [...command.slice(1), ...args], { stdio: ["ignore", "pipe", "pipe"] });
     let text = "";
@@ -274,19 +444,39 @@ async function load(
     child.on("close", () => resolve(text));
   });
   const rate = Number(/finished in [\d.]+\w+, ([\d.]+) req\/s/.exec(output)?.[1]);
-  const [, max = "", unit = ""] = /time for request:\s+\S+\s+([\d.]+)(us|ms|s)\b/.exec(output) ?? [];
   if (!(rate > 0) || !/ 0 failed, 0 errored/.test(output)) throw new UserError(`h2load:\n${output}`);
-  return { rate, maxMs: Number(max) * { us: 0.001, ms: 1, s: 1000 }[unit as "us" | "ms" | "s"] };
+  // start, status, microseconds
+  const latenciesMs = readFileSync(log, "utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => Number(line.split("\t")[2]) / 1000);
+  return { rate, latenciesMs };
 }
 
-/** PutRequest { key, value } with gRPC's five bytes before it. */
-function putRequest(): Buffer {
-  const key = Buffer.from("/registry/things/1");
-  const length = Buffer.from([0x80 | (value.length & 0x7f), value.length >> 7]);
-  const message = Buffer.concat([Buffer.from([0x0a, key.length]), key, Buffer.from([0x12]), length, value]);
+// Requests by hand: fields 1 (key) and 2 (value, or end of range), 3 (limit).
+
+const bytesField = (number: number, bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from([number * 8 + 2, (bytes.length & 127) | 128, bytes.length >> 7]), bytes]);
+
+const putRequest = (key: string): Buffer => Buffer.concat([bytesField(1, Buffer.from(key)), bytesField(2, value)]);
+
+const rangeRequest = (key: string, rangeEnd: string, limit: number): Buffer =>
+  Buffer.concat([
+    ...[bytesField(1, Buffer.from(key)), bytesField(2, Buffer.from(rangeEnd))],
+    Buffer.from([24, (limit & 127) | 128, limit >> 7]),
+  ]);
+
+const watchRequest = (key: string, rangeEnd: string): Buffer =>
+  bytesField(1, Buffer.concat([bytesField(1, Buffer.from(key)), bytesField(2, Buffer.from(rangeEnd))]));
+
+/** An answer of a watch without events is short. */
+const hasEvents = (message: Buffer): boolean => message.length > value.length;
+
+function requestFile(name: string, message: Buffer): string {
   const head = Buffer.alloc(5);
   head.writeUInt32BE(message.length, 1);
-  return Buffer.concat([head, message]);
+  writeFileSync(`${folder}/${name}.grpc`, Buffer.concat([head, message]));
+  return `${folder}/${name}.grpc`;
 }
 
 function freePort(): Promise<number> {
