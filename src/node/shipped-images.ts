@@ -34,7 +34,7 @@ export interface ImageStore {
    * unprotected for good.
    */
   pinned(): Promise<ReadonlyMap<string, string>>;
-  pin(reference: string): Promise<void>;
+  pin(reference: string, digest: string): Promise<void>;
   close(): void;
 }
 
@@ -101,7 +101,7 @@ export async function ensureImages(options: EnsureImagesOptions, deps: EnsureIma
       const imported = present.get(reference) !== digest;
       if (imported) {
         await ctr(["images", "import", path], importTimeoutMs);
-        await store.pin(reference);
+        await store.pin(reference, digest);
         deps.log.info("image imported", { reference, digest });
       }
       shipped.push({ reference, digest, path, imported });
@@ -124,9 +124,10 @@ function containerdStore(socketPath: string): ImageStore {
       const ours = images.filter((image) => image.labels[pinnedLabel] === "pinned" && image.target);
       return new Map(ours.map((image) => [image.name, image.target!.digest]));
     },
-    async pin(reference) {
+    async pin(reference, digest) {
       const request = {
-        image: { name: reference, labels: { [pinnedLabel]: "pinned" } },
+        // The mask leaves the target alone; without one containerd 1.7 ends with a nil pointer.
+        image: { name: reference, labels: { [pinnedLabel]: "pinned" }, target: { digest } },
         updateMask: { paths: [`labels.${pinnedLabel}`] },
       };
       await call("Update", codec.encode("UpdateRequest", request));
