@@ -2,12 +2,14 @@
 // {"bench":NAME,"figures":{…}}.
 import { main, UserError } from "#scripts/stages.ts";
 import { datastore } from "./datastore.ts";
+import { engine } from "./engine.ts";
 import { footprint } from "./footprint.ts";
 import { image } from "./image.ts";
 import { log } from "./log.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   datastore,
+  engine,
   footprint,
   image,
   log,
