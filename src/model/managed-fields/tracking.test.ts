@@ -547,6 +547,23 @@ test("two appliers: applying again is idle, and what one said goes with it", () 
   expect(conflicts).toBeGreaterThan(20);
 });
 
+test("parts that are the same object are not looked at: a status update costs what status costs", () => {
+  const looked: string[] = [];
+  const spec = new Proxy({ replicas: 1 } as JsonObject, {
+    ownKeys(object) {
+      looked.push("spec");
+      return Reflect.ownKeys(object);
+    },
+  });
+  const live = { apiVersion: "apps/v1", kind: "Deployment", metadata: { name: "x", uid: "u" }, spec };
+  const compare = (next: JsonObject) => compareValues(deployments.schema, live, next);
+  expect(pathsOf(compare({ ...live, status: { replicas: 1 } }).changed)).toEqual([".status.replicas"]);
+  expect(looked).toEqual([]);
+  // The control: another spec is looked at.
+  compare({ ...live, spec: { replicas: 1 } });
+  expect(looked).toEqual(["spec"]);
+});
+
 test("equalSets tells sets apart", () => {
   expect(equalSets(setOfPaths([["f:a"]]), setOfPaths([["f:a"], ["f:a", "f:b"]]))).toBe(false);
 });
