@@ -209,10 +209,21 @@ export class S3Client {
       }
       await this.#complete(key, uploadId, tags, sizeBytes, signal);
     } catch (error) {
-      await this.#discard({ method: "DELETE", key, query: { uploadId } }, AbortSignal.timeout(silentMs)).catch(
-        (left: unknown) => this.#deps.log.warn("parts of an upload stay behind", { key, error: messageOf(left) }),
-      );
+      await this.#abandon(key, uploadId);
       throw error;
+    }
+  }
+
+  /** Has time of its own: what made the upload fail may have been the end of the operation. */
+  async #abandon(key: string, uploadId: string): Promise<void> {
+    const late = new AbortController();
+    const cancel = this.#deps.clock.after(silentMs, () => late.abort(s3Error("no answer")));
+    try {
+      await this.#discard({ method: "DELETE", key, query: { uploadId } }, late.signal);
+    } catch (error) {
+      this.#deps.log.warn("parts of an upload stay behind", { key, error: messageOf(error) });
+    } finally {
+      cancel();
     }
   }
 
