@@ -43,10 +43,11 @@ export class CronError extends Error {
 export function parseCron(schedule: string, timeZone?: string): Cron {
   const localTime = localTimeIn(timeZone);
   if (schedule.startsWith("@every ")) return every(schedule);
-  if (schedule.startsWith("@") && descriptors[schedule] === undefined) {
+  if (schedule.startsWith("@") && !Object.hasOwn(descriptors, schedule)) {
     throw new CronError(`unrecognized descriptor: ${schedule}`);
   }
-  const parts = (descriptors[schedule] ?? schedule).split(/[\t ]+/).filter((part) => part !== "");
+  const known = Object.hasOwn(descriptors, schedule) ? descriptors[schedule] : undefined;
+  const parts = (known ?? schedule).split(/[\t ]+/).filter((part) => part !== "");
   if (parts.length !== fields.length) {
     throw new CronError(`expected exactly 5 fields, found ${parts.length}: [${parts.join(" ")}]`);
   }
