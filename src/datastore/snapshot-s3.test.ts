@@ -351,9 +351,9 @@ const hasMoto = (() => {
   }
 })();
 
-it.skipIf(!hasMoto)("moto, an S3 of others, understands it all", { timeout: 60_000 }, async () => {
+it.skipIf(!hasMoto)("moto, an S3 of others, understands it all", { timeout: 180_000 }, async () => {
   const program =
-    "from moto.server import ThreadedMotoServer as S; import time; s=S(port=0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(60)";
+    "from moto.server import ThreadedMotoServer as S; import time; s=S(port=0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(170)";
   const child = spawn("python3", ["-c", program], { stdio: ["ignore", "pipe", "ignore"] });
   closing.push(() => child.kill("SIGKILL"));
   const port = await new Promise<number>((resolve, reject) => {

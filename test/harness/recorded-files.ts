@@ -40,7 +40,7 @@ export class RecordedFiles implements BlockFiles {
       if (error) throw error;
     };
     return {
-      read: (into, position) => content().copy(into, 0, position),
+      read: (into, position) => (position < content().length ? content().copy(into, 0, position) : 0),
       write: (from, position) => {
         check("write");
         const data = Uint8Array.from(from);
