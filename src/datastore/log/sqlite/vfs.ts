@@ -29,6 +29,8 @@ const sectorBytes = 4096;
 const maxPathBytes = 1024;
 /** Small enough that what a system call takes is in the cache of the processor. */
 const gatherBytes = 128 * 1024;
+/** Read at once where one page follows another: opening reads all pages, mostly in their order. */
+const aheadBytes = 64 * 1024;
 const frameHeaderBytes = 24;
 const commitMarkAt = 4;
 
@@ -72,6 +74,8 @@ interface OpenFile {
   readonly gathered: { bytes: Buffer | undefined; position: number; length: number };
   /** The next write is the last of its transaction. */
   completes: boolean;
+  /** What was read ahead: `length` bytes from `position`, until something is written. `next`: where the last read ended. */
+  readonly ahead: { bytes: Buffer | undefined; position: number; length: number; next: number };
 }
 
 type Method = readonly [signature: Signature, callback: (...args: never[]) => number];
@@ -96,11 +100,12 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
   const mustNotBeFrozen = () => {
     if (vfs.mode === "frozen") throw new Error("the files are left as they are after a failure");
   };
-  const handOn = ({ file, gathered }: OpenFile) => {
+  const handOn = ({ file, gathered, ahead }: OpenFile) => {
     const { bytes, length, position } = gathered;
     if (!bytes || length === 0) return;
     gathered.length = 0;
     mustNotBeFrozen();
+    ahead.length = 0;
     file.write(bytes.subarray(0, length), position);
   };
   const write = (target: OpenFile, bytes: Buffer, position: number) => {
@@ -109,6 +114,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       const follows = position === gathered.position + gathered.length;
       if (!follows || gathered.length + bytes.length > gatherBytes) handOn(target);
     }
+    target.ahead.length = 0;
     if (bytes.length > gatherBytes) {
       target.file.write(bytes, position);
       return;
@@ -120,6 +126,21 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     const complete = target.completes;
     target.completes = target.isWal && bytes.length === frameHeaderBytes && bytes.readUInt32BE(commitMarkAt) !== 0;
     if (complete) handOn(target);
+  };
+  const read = ({ file, ahead }: OpenFile, into: Buffer, position: number): number => {
+    const follows = position === ahead.next;
+    ahead.next = position + into.length;
+    const within = position >= ahead.position && position + into.length <= ahead.position + ahead.length;
+    if (!within) {
+      if (!follows || into.length > aheadBytes / 4) return file.read(into, position);
+      ahead.bytes ??= Buffer.allocUnsafeSlow(aheadBytes);
+      ahead.length = 0;
+      ahead.length = file.read(ahead.bytes, position);
+      ahead.position = position;
+      if (ahead.length < into.length) return file.read(into, position);
+    }
+    ahead.bytes!.copy(into, 0, position - ahead.position, position - ahead.position + into.length);
+    return into.length;
   };
   const entry = (id: number): OpenFile => {
     const found = open.get(id);
@@ -146,7 +167,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       guard(ioError, (id: number, into: number, length: number, position: bigint) => {
         const target = sqlite.bytes().subarray(into, into + length);
         handOn(entry(id));
-        const n = entry(id).file.read(target, Number(position));
+        const n = read(entry(id), target, Number(position));
         if (n === length) return ok;
         target.fill(0, n);
         return ioShortRead;
@@ -170,6 +191,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       guard(ioError, (id: number, size: bigint) => {
         mustNotBeFrozen();
         handOn(entry(id));
+        entry(id).ahead.length = 0;
         entry(id).file.truncate(Number(size));
         return ok;
       }),
@@ -235,6 +257,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
           ...{ path, file, deleteOnClose: (flags & openDeleteOnClose) !== 0, created, written: 0 },
           ...{ isWal: (flags & openWal) !== 0, completes: false },
           gathered: { bytes: undefined, position: 0, length: 0 },
+          ahead: { bytes: undefined, position: 0, length: 0, next: 0 },
         });
         sqlite.view().setUint32(id, fileTable, true);
         if (outFlags !== 0) sqlite.view().setInt32(outFlags, flags, true);
@@ -323,6 +346,7 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
       const target = byPath(path);
       if (!target) throw new Error(`${path} is not open`);
       handOn(target);
+      target.ahead.length = 0;
       target.file.write(bytes, position);
       target.written += bytes.length;
       counters.written += bytes.length;
