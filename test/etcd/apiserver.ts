@@ -63,6 +63,10 @@ const prefixEnd = (prefix: string): Uint8Array => {
   return end;
 };
 
+/** What was asked for is no longer there: told to an API server's client as 410. */
+const isCompacted = (error: unknown): boolean =>
+  isGrpcError(error, "OUT_OF_RANGE") && error.message.endsWith("has been compacted");
+
 export class Conflict extends Error {
   readonly current: KeyValue | undefined;
   constructor(current: KeyValue | undefined) {
@@ -126,6 +130,17 @@ export class Storage {
       } catch (error) {
         if (!(error instanceof Conflict)) throw error;
         current = error.current;
+      }
+    }
+  }
+
+  /** Until one list gets through: on a slow machine compaction may overtake its pages, and a reflector begins anew. */
+  async listNow(prefix: string, limit: number): Promise<{ kvs: KeyValue[]; revision: number }> {
+    for (;;) {
+      try {
+        return await this.list(prefix, limit);
+      } catch (error) {
+        if (!isCompacted(error)) throw error;
       }
     }
   }
@@ -276,7 +291,7 @@ export class WatchCaches {
 
   async start(pageLimit: number): Promise<void> {
     for (const cache of this.caches) {
-      const { kvs, revision } = await this.#storage.list(cache.prefix, pageLimit);
+      const { kvs, revision } = await this.#storage.listNow(cache.prefix, pageLimit);
       cache.fill(kvs, revision);
     }
     this.#running = this.#run(pageLimit).catch((error: unknown) => {
@@ -289,17 +304,23 @@ export class WatchCaches {
     await this.#running;
   }
 
-  /** cacher's consistent read: the current revision of etcd, then progress until the cache is there, then both compared. */
-  compare(cache: Cache, pageLimit: number): Promise<void> {
+  /**
+   * cacher's consistent read: the current revision of etcd, then progress until the cache is there, then both compared.
+   * False: history was too short for it.
+   */
+  compare(cache: Cache, pageLimit: number): Promise<boolean> {
     // One after the other: what lies before the last comparison is forgotten.
     const compared = cache.compared.then(() => this.#compare(cache, pageLimit));
-    cache.compared = compared.catch(() => {
-      // Its caller was told.
-    });
+    cache.compared = compared.then(
+      () => {},
+      () => {
+        // Its caller was told.
+      },
+    );
     return compared;
   }
 
-  async #compare(cache: Cache, pageLimit: number): Promise<void> {
+  async #compare(cache: Cache, pageLimit: number): Promise<boolean> {
     const { fills } = cache;
     const revision = await this.#storage.currentRevision(cache.prefix);
     const endMs = performance.now() + 20_000;
@@ -311,9 +332,15 @@ export class WatchCaches {
       await sleep(20);
     }
     const mine = cache.at(revision);
-    const { kvs } = await this.#storage.list(cache.prefix, pageLimit, revision);
+    let kvs: KeyValue[];
+    try {
+      ({ kvs } = await this.#storage.list(cache.prefix, pageLimit, revision));
+    } catch (error) {
+      if (!isCompacted(error)) throw error;
+      return false;
+    }
     // Listed anew meanwhile: it may know only what is later.
-    if (cache.fills !== fills) return;
+    if (cache.fills !== fills) return false;
     if (kvs.length !== mine.size)
       throw new Error(`${cache.prefix}: ${mine.size} cached, ${kvs.length} stored at ${revision}`);
     for (const kv of kvs) {
@@ -322,6 +349,7 @@ export class WatchCaches {
         throw new Error(`${text(kv.key)}: the cache has another object than etcd at ${revision}`);
       }
     }
+    return true;
   }
 
   async #run(pageLimit: number): Promise<void> {
@@ -372,7 +400,7 @@ export class WatchCaches {
           if (!cache || Number(response.compactRevision) === 0) throw new Error(`canceled: ${response.cancelReason}`);
           byId.delete(id);
           this.relists++;
-          const { kvs, revision } = await this.#storage.list(cache.prefix, pageLimit);
+          const { kvs, revision } = await this.#storage.listNow(cache.prefix, pageLimit);
           cache.fill(kvs, revision);
           waiting.push(cache);
           if (waiting.length === 1) createNext();

@@ -3,14 +3,16 @@
 import { isDeepStrictEqual } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { etcdMethods, type ResponseHeader } from "#wire/gen/etcd.ts";
+import { etcdMethods, type ResponseHeader, type WatchRequest } from "#wire/gen/etcd.ts";
 import { isGrpcError } from "#wire/grpc.ts";
+import type { WireInput } from "#wire/protobuf.ts";
 import { createGenerator, type History, normalized, type Operation, plain } from "./operations.ts";
 import { type Answer, codec, etcdPath, type Peer, startEtcd, startMote } from "./peers.ts";
 import { RawClient } from "./raw-client.ts";
 import { WatchProbe } from "./watcher.ts";
 
-const operations = Number(process.env["MOTE_ETCD_OPERATIONS"] ?? 4000);
+/** As many as take most of a minute: both peers answer each before the next, and all of it shares two cores with other tests. */
+const operations = Number(process.env["MOTE_ETCD_OPERATIONS"] ?? 50_000);
 const seed = Number(process.env["MOTE_ETCD_SEED"] ?? 20261121);
 /** Between two looks at what the watchers were told. */
 const roundSize = 100;
@@ -103,6 +105,7 @@ test.skipIf(!path)(
     const probes = [await WatchProbe.open(etcd.client, "etcd"), await WatchProbe.open(mote.client, "mote")] as const;
     // One that sees everything is always there: without a watch etcd tells no progress.
     for (const probe of probes) probe.request({ createRequest: { ...all, prevKv: true, watchId: 1000 } });
+    await Promise.all(probes.map((probe) => probe.barrier(history.revision)));
     const open = new Set<number>();
     let told = 0;
     for (let done = 0; done < operations; ) {
@@ -133,16 +136,28 @@ test.skipIf(!path)(
       if (done % changeEvery > 0) continue;
       // Watches begin and end between two operations, to both: what is under way may or may not be told. Many at once,
       // for etcd takes a tenth of a second to look at those that begin in the past.
+      const atOnce: WireInput<WatchRequest>[] = [];
+      const ended: WireInput<WatchRequest>[] = [];
+      const ids = new Set<number>();
       for (let i = 0; i < changes; i++) {
-        const isNew = open.size === 0 || generate.chance(0.6);
-        const request = isNew
-          ? { createRequest: generate.watch(history) }
-          : { cancelRequest: { watchId: [...open][generate.pick(open.size)]! } };
-        if ("cancelRequest" in request) open.delete(request.cancelRequest.watchId);
-        else if (open.size + i >= maxWatches) continue;
-        for (const probe of probes) probe.request(request as never);
+        if (open.size > 0 && generate.chance(0.4)) {
+          const watchId = [...open][generate.pick(open.size)]!;
+          open.delete(watchId);
+          atOnce.push({ cancelRequest: { watchId } });
+        } else if (open.size + atOnce.length + ended.length < maxWatches) {
+          const watch = generate.watch(history);
+          // The second of two with one id is refused, unless the first has ended meanwhile.
+          const watchId = ids.has(watch.watchId) ? 0 : watch.watchId;
+          ids.add(watchId);
+          const isCompacted = watch.startRevision > 0 && watch.startRevision <= history.compacted;
+          (isCompacted ? ended : atOnce).push({ createRequest: { ...watch, watchId } });
+        }
       }
-      await Promise.all(probes.map((probe) => probe.barrier(history.revision)));
+      // Those that end at once are gone before an id of theirs may be asked for.
+      for (const requests of [ended, atOnce]) {
+        for (const request of requests) for (const probe of probes) probe.request(request);
+        await Promise.all(probes.map((probe) => probe.barrier(history.revision)));
+      }
     }
     for (const probe of probes) await probe.close();
     // The test means something only where much of the API was met.
