@@ -3,7 +3,7 @@
 import type { Random } from "#base/clock.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
-import { cloneJson, type JsonObject } from "#model/patch/json-value.ts";
+import { cloneJson, isObject, type JsonObject } from "#model/patch/json-value.ts";
 import type { ResourceInfo, Verb } from "#model/resource-info.ts";
 import {
   ApiError,
@@ -267,7 +267,7 @@ export class ResourceEndpoints {
           const shown = subresource ? subresource.show(versioned) : versioned;
           const patched = applyPatch(kind, bodyInfo, shown, patch);
           const object = decodePatched(kind, patch, patched, (made) =>
-            this.#deps.bodies.redecode(request, bodyInfo, made),
+            this.#redecode(request, bodyInfo, made, shown.metadata.managedFields),
           );
           matchName(object, info.name);
           return this.#changed(served, subresource, info, versioned, object, manager);
@@ -276,6 +276,24 @@ export class ResourceEndpoints {
       writeContext(request),
     );
     return this.#shown(view, subresource, item);
+  }
+
+  /** What a patch or apply made, through the gate of bodies; `known` managedFields, often half of it, need not pass. */
+  #redecode(
+    request: HandlerRequest,
+    info: ResourceInfo,
+    made: UnknownObject,
+    known: UnknownObject["metadata"]["managedFields"],
+  ): UnknownObject {
+    const { bodies } = this.#deps;
+    // A patch may have made anything of metadata.
+    if (known === undefined || !isObject(made.metadata) || made.metadata["managedFields"] !== known) {
+      return bodies.redecode(request, info, made);
+    }
+    const { managedFields: _known, ...metadata } = made.metadata;
+    const object = bodies.redecode(request, info, { ...made, metadata });
+    object.metadata.managedFields = known;
+    return object;
   }
 
   /** What an update through the main resource or a subresource makes of `live`, owned; of the storage version. */
@@ -354,7 +372,7 @@ export class ResourceEndpoints {
     const bodyInfo = subresource?.shape ?? served.info;
     const shown = live && subresource?.shape ? withScaleEntries(subresource.show(live), live) : live;
     const merged = this.#deps.tracking.apply(bodyInfo, info.subresource, shown, config, options);
-    const object = this.#deps.bodies.redecode(request, bodyInfo, merged);
+    const object = this.#redecode(request, bodyInfo, merged, merged.metadata.managedFields);
     matchName(object, info.name);
     if (!subresource || !live) return toStorage(served.info, object);
     let next = subresource.merge(live, object);
