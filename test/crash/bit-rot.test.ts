@@ -65,12 +65,12 @@ type Damage = (file: Buffer, at: number, random: ReturnType<typeof seededRandom>
 const damages: readonly [string, Damage][] = [
   ["a bit", (file, at, random) => (file[at]! ^= 1 << Math.floor(random.float() * 8))],
   ["a byte", (file, at, random) => (file[at] = Math.floor(random.float() * 256))],
-  ["a sector of zeros", (file, at) => file.fill(0, at & ~511, (at & ~511) + 512)],
+  ["a sector of zeros", (file, at) => file.fill(0, at & ~511, Math.min(file.length, (at & ~511) + 512))],
   [
     "a sector of noise",
     (file, at, random) => file.set(random.bytes(Math.min(512, file.length - (at & ~511))), at & ~511),
   ],
-  ["a page of zeros", (file, at) => file.fill(0, at & ~4095, (at & ~4095) + 4096)],
+  ["a page of zeros", (file, at) => file.fill(0, at & ~4095, Math.min(file.length, (at & ~4095) + 4096))],
 ];
 
 describe("bit rot", () => {
