@@ -53,6 +53,7 @@ const ratios: readonly (readonly [name: string, over: string, under: string])[] 
   ["put64_vs_etcd", "put64_mote_rate", "put64_etcd_rate"],
   ["put256_vs_etcd", "put256_mote_rate", "put256_etcd_rate"],
   ["put256_inprocess_vs_etcd", "put256_inprocess_rate", "put256_etcd_rate"],
+  ["put256_cpu_vs_etcd", "put256_mote_cpu_us", "put256_etcd_cpu_us"],
   ["put1_p99_vs_etcd", "put1_mote_p99_ms", "put1_etcd_p99_ms"],
   ["range500_vs_etcd", "range500_mote_rate", "range500_etcd_rate"],
   ["range10k_vs_etcd", "range10k_mote_rate", "range10k_etcd_rate"],
@@ -247,7 +248,9 @@ async function putFigures(inFlight: number): Promise<Figures> {
   const body = requestFile("put", putRequest("/registry/things/1"));
   return interleaved(async (peer, note) => {
     const connections = inFlight === 1 ? 1 : 4;
+    const before = cpuMs(peer);
     const { rate, latenciesMs } = await load(h2load, peer.port, { inFlight, connections, body, method: "KV/Put" });
+    note(`put${inFlight}_${peer.name}_cpu_us`, ((cpuMs(peer) - before) * 1000) / latenciesMs.length);
     note(`put${inFlight}_${peer.name}_rate`, rate);
     note(`put${inFlight}_${peer.name}_p50_ms`, percentile(latenciesMs, 0.5));
     note(`put${inFlight}_${peer.name}_p99_ms`, percentile(latenciesMs, 0.99));
@@ -486,6 +489,16 @@ function freePort(): Promise<number> {
       server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
     });
   });
+}
+
+/** Processor time of all threads so far: unlike a rate it hardly depends on what else the machine does. */
+function cpuMs({ child }: Peer): number {
+  const stat = readFileSync(`/proc/${child.pid}/stat`, "utf8");
+  const [user, system] = stat
+    .slice(stat.lastIndexOf(")") + 2)
+    .split(" ")
+    .slice(11, 13);
+  return (Number(user) + Number(system)) * 10;
 }
 
 const rssKib = (pid: number): number =>

@@ -222,9 +222,8 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       if (kind < 60) {
         const current = engine.current(key);
         const read = engine.get(key, Infinity);
-        expect(text(current?.kv)).toBe(text(read));
-        expect([current?.kv.modRevision, current?.valueBytes]).toEqual([read?.modRevision, read?.value.length]);
-        const previous = current && { key, revision: current.kv.modRevision, valueBytes: current.valueBytes };
+        expect(text(current)).toBe(text(read));
+        expect([current?.modRevision, current?.valueBytes]).toEqual([read?.modRevision, read?.value.length]);
         const value = `${round} ${"v".repeat(pick(kind === 0 ? 100_000 : 3000))}`;
         // Some are in memory only, and stay there.
         const logged = pick(20) > 0 || memoryOnly++ > 300;
@@ -233,7 +232,7 @@ describe.each(builds)("engine, %s build", (_name, path) => {
         if (logged) log.set(`${revision}/0`, Buffer.from(value));
         if (pick(3) === 0) {
           durable = revision;
-          engine.settled(durable, previous ? [previous] : []);
+          engine.settled(durable, current ? [current] : []);
         }
       } else if (kind < 70) {
         if (model.at(key, Infinity) === undefined) continue;

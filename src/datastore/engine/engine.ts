@@ -163,7 +163,7 @@ export interface StoredRecord {
 /** A record that is not the newest of its key any more. */
 export interface Superseded {
   readonly key: Key;
-  readonly revision: number;
+  readonly modRevision: number;
   readonly valueBytes: number;
 }
 
@@ -288,7 +288,7 @@ export class Engine {
       this.#outsideBytes -= value.length;
     }
     if (!this.#coldValues) return;
-    for (const old of history) this.#window.add(old.key, old.revision, old.valueBytes);
+    for (const old of history) this.#window.add(old.key, old.modRevision, old.valueBytes);
   }
 
   /** A record that the log has. Its value stays there when there is no room, and when the next one supersedes it. */
@@ -337,30 +337,19 @@ export class Engine {
    * The newest of a key, without copying its value: that is read when it is asked for, which must be before a compaction can
    * have dropped it.
    */
-  current(key: Key): { readonly kv: KeyValue; readonly valueBytes: number } | undefined {
+  current(key: Key): StoredKeyValue | undefined {
     if (!this.#wasm.get(this.#writeKey(key), Infinity)) return undefined;
     this.#refresh();
     const view = this.#view;
     const p = this.#output;
-    const modRevision = revision(view.getFloat64(p + field.mod, true));
-    let value: Uint8Array | undefined;
-    const read = () => {
-      const found = this.get(key, modRevision);
-      assert(found?.modRevision === modRevision, "a value is asked for after its record has gone");
-      return found.value;
-    };
-    const kv: KeyValue = {
+    return new StoredKeyValue(this, {
       key,
-      get value() {
-        value ??= read();
-        return value;
-      },
       createRevision: revision(view.getFloat64(p + field.create, true)),
-      modRevision,
+      modRevision: revision(view.getFloat64(p + field.mod, true)),
       version: view.getUint32(p + field.version, true),
       lease: view.getFloat64(p + field.lease, true),
-    };
-    return { kv, valueBytes: view.getUint32(p + field.valueLength, true) };
+      valueBytes: view.getUint32(p + field.valueLength, true),
+    });
   }
 
   /** The same; a value that was cold is in memory afterwards, because one who asks for a single key asks again. */
@@ -691,6 +680,41 @@ export class Engine {
       version: view.getUint32(p + field.version, true),
       lease: view.getFloat64(p + field.lease, true),
     };
+  }
+}
+
+interface Stored extends Omit<KeyValue, "value"> {
+  readonly valueBytes: number;
+}
+
+/** Its value is copied out when it is asked for. A class, because a put makes one: a getter of its own would cost a kilobyte. */
+class StoredKeyValue implements KeyValue, Stored {
+  readonly key: Key;
+  readonly createRevision: Revision;
+  readonly modRevision: Revision;
+  readonly version: number;
+  readonly lease: number;
+  readonly valueBytes: number;
+  readonly #engine: Engine;
+  #value: Uint8Array | undefined;
+
+  constructor(engine: Engine, stored: Stored) {
+    this.#engine = engine;
+    this.key = stored.key;
+    this.createRevision = stored.createRevision;
+    this.modRevision = stored.modRevision;
+    this.version = stored.version;
+    this.lease = stored.lease;
+    this.valueBytes = stored.valueBytes;
+  }
+
+  get value(): Uint8Array {
+    if (this.#value === undefined) {
+      const found = this.#engine.get(this.key, this.modRevision);
+      assert(found?.modRevision === this.modRevision, "a value is asked for after its record has gone");
+      this.#value = found.value;
+    }
+    return this.#value;
   }
 }
 

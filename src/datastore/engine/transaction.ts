@@ -44,7 +44,7 @@ export function nothingApplied(): Applied {
 export function holds(engine: Engine, compare: Compare): boolean {
   const found =
     compare.end === undefined
-      ? [engine.current(compare.key)?.kv].filter((kv) => kv !== undefined)
+      ? [engine.current(compare.key)].filter((kv) => kv !== undefined)
       : engine.range(compare.key, compare.end, Infinity, 0, compare.target !== "value");
   if (compare.target === "value") {
     const wanted = compare.value;
@@ -166,8 +166,7 @@ function put(
 ): OpResult {
   const logged = (op.class ?? "durable") === "durable";
   // Its value is read only where somebody wants it: most puts are by those who know what was there.
-  const current = engine.current(op.key);
-  const previous = current?.kv;
+  const previous = engine.current(op.key);
   const lease = op.keepLease ? previous!.lease : (op.lease ?? 0);
   // Once it is read it stays with `previous`.
   const oldValue = op.keepValue || op.prevKv ? previous?.value : undefined;
@@ -183,10 +182,7 @@ function put(
     lease,
   };
   applied.events.push({ type: "put", kv, prevKv: previous });
-  if (current) {
-    const { kv: old, valueBytes } = current;
-    applied.superseded.push({ key: op.key, revision: old.modRevision, valueBytes });
-  }
+  if (previous) applied.superseded.push(previous);
   applied.bytes += op.key.length + newValue.length;
   if (logged) {
     if (lease !== 0 && leases.markLogged(lease)) applied.leases.push(leases.describe(lease));
@@ -222,7 +218,8 @@ function removeKey(engine: Engine, previous: KeyValue, at: number, applied: Appl
     lease: 0,
   };
   applied.events.push({ type: "delete", kv, prevKv: previous });
-  applied.superseded.push({ key: previous.key, revision: previous.modRevision, valueBytes: previous.value.length });
+  const { key, modRevision, value } = previous;
+  applied.superseded.push({ key, modRevision, valueBytes: value.length });
   applied.bytes += previous.key.length;
   if (logged) applied.records.push(toRecord(kv, sub, loggedFlag | tombstoneFlag));
 }
