@@ -3,16 +3,16 @@
 // prune and validate is the business of others. Recursive references do not exist in structural schemas.
 // Upstream counterpart: kube-openapi's schemaconv and its use for custom resources.
 import { get, isObject, type JsonObject } from "../patch/json-value.ts";
-import { deduced, type FieldSchema, type ListSchema, type MapSchema, type Schema } from "./schema.ts";
+import { deduced, type FieldSchema, fieldSchema, type ListSchema, type MapSchema, type Schema } from "./schema.ts";
 
 /** The schema of a whole object; `metadata` is the same for all kinds. */
 export function schemaOfKind(openapi: unknown, metadata: MapSchema): MapSchema {
   const root = isObject(openapi) ? openapi : {};
   const fields = new Map(propertiesOf(root));
   for (const name of ["apiVersion", "kind"]) {
-    fields.set(name, { schema: { kind: "scalar", scalar: "string" }, absent: undefined, default: undefined });
+    fields.set(name, fieldSchema(name, { kind: "scalar", scalar: "string" }));
   }
-  fields.set("metadata", { schema: metadata, absent: {}, default: undefined });
+  fields.set("metadata", fieldSchema("metadata", metadata, {}));
   return { kind: "map", atomic: false, fields, element: openElement(root, fields.size > 3), values: ["metadata"] };
 }
 
@@ -59,8 +59,8 @@ function* propertiesOf(openapi: JsonObject): Generator<[string, FieldSchema]> {
   if (!isObject(properties)) return;
   for (const name of Object.keys(properties)) {
     const property = properties[name];
-    const schema = schemaOf(property);
-    yield [name, { schema, absent: undefined, default: isObject(property) ? get(property, "default") : undefined }];
+    const fallback = isObject(property) ? get(property, "default") : undefined;
+    yield [name, fieldSchema(name, schemaOf(property), undefined, fallback)];
   }
 }
 

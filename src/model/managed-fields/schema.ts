@@ -3,6 +3,7 @@
 // schema are deduced (objects by field, lists whole). Upstream counterpart: schema of structured-merge-diff and its
 // making out of OpenAPI (list-type, map-type, struct-type, and patch strategies where list-type is missing).
 import type { Facts, FieldFacts, MessageFacts } from "../facts.ts";
+import { fieldElement } from "./field-set.ts";
 
 export type Schema = ScalarSchema | MapSchema | ListSchema | DeducedSchema;
 
@@ -22,6 +23,8 @@ export interface MapSchema {
   readonly values: readonly string[];
 }
 export interface FieldSchema {
+  /** Its path element, made once: texts that are made anew are slow keys. */
+  readonly path: string;
   readonly schema: Schema;
   /** What is there, empty, even where the member is left out: being there is nothing to own then. */
   readonly absent: object | undefined;
@@ -43,6 +46,13 @@ export const deduced: Schema = { kind: "deduced" };
 const noFields: ReadonlyMap<string, FieldSchema> = new Map();
 export const deducedMap: MapSchema = { kind: "map", atomic: false, fields: noFields, element: deduced, values: [] };
 export const deducedList: ListSchema = { kind: "list", type: "atomic", keys: [], element: deduced };
+
+export const fieldSchema = (name: string, schema: Schema, absent?: object, fallback?: unknown): FieldSchema => ({
+  path: fieldElement(name),
+  schema,
+  absent,
+  default: fallback,
+});
 
 export type BuiltInSchemas = (type: string) => MapSchema;
 
@@ -90,12 +100,13 @@ export function createBuiltInSchemas(facts: Facts): BuiltInSchemas {
     const out = new Map<string, FieldSchema>();
     if (message.isKind) {
       for (const name of ["apiVersion", "kind"]) {
-        out.set(name, { schema: { kind: "scalar", scalar: "string" }, absent: undefined, default: undefined });
+        out.set(name, fieldSchema(name, { kind: "scalar", scalar: "string" }));
       }
     }
     for (const [name, field] of message.members) {
       const schema = schemaOf(field);
-      out.set(name, { schema, absent: absentOf(field, schema), default: field.default ?? zeroOf(field, schema) });
+      const fallback = field.default ?? zeroOf(field, schema);
+      out.set(name, fieldSchema(name, schema, absentOf(field, schema), fallback));
     }
     return out;
   };

@@ -107,13 +107,13 @@ function mapFields(schema: MapSchema, value: JsonObject): FieldSet | undefined {
   for (const name of Object.keys(value)) {
     const member = value[name];
     if (member === undefined) continue;
-    const declared = schema.fields.get(name)?.schema;
-    const type = declared ?? schema.element;
+    const declared = schema.fields.get(name);
+    const type = declared?.schema ?? schema.element;
     if (!type) continue;
     const isBare = member === null || (isObject(member) && Object.keys(member).length === 0);
     const node = fieldNode(type, member);
     const whole = nodeOf(node, isBare || declared === undefined || (node !== undefined && isMember(node)));
-    if (whole) out[fieldElement(name)] = whole;
+    if (whole) out[declared?.path ?? fieldElement(name)] = whole;
   }
   return nodeOf(out, false);
 }
@@ -282,7 +282,7 @@ function compareMaps(schema: MapSchema, old: JsonObject, next: JsonObject): Foun
     } else if (field && left === undefined && right !== undefined && isZero(type, right, field.default)) return;
     else if (field && right === undefined && left !== undefined && isZero(type, left, field.default)) return;
     if (left === right) return;
-    const element = fieldElement(name);
+    const element = field?.path ?? fieldElement(name);
     if (left === undefined) out.added(element, everything(type, right));
     else if (right === undefined) out.removed(element, everything(type, left));
     else out.both(element, compareNodes(type, left, right));
@@ -335,23 +335,31 @@ function everything(schema: Schema, value: unknown): FieldSet {
   if (type.kind === "scalar" || value === null) return leaf;
   if (type.kind === "map") {
     if (type.atomic || !isObject(value)) return leaf;
-    const out: Node = {};
+    const out: Node = { ".": leaf };
+    let isBare = true;
     for (const name of Object.keys(value)) {
-      const member = memberSchema(type, name);
-      if (member && value[name] !== undefined) out[fieldElement(name)] = everything(member, value[name]);
+      const field = type.fields.get(name);
+      const member = field?.schema ?? type.element;
+      if (member && value[name] !== undefined) {
+        out[field?.path ?? fieldElement(name)] = everything(member, value[name]);
+        isBare = false;
+      }
     }
     for (const name of type.values) {
-      const { schema: member, absent } = type.fields.get(name)!;
-      if (get(value, name) === undefined) out[fieldElement(name)] = everything(member, absent);
+      const { schema: member, absent, path } = type.fields.get(name)!;
+      if (get(value, name) !== undefined) continue;
+      out[path] = everything(member, absent);
+      isBare = false;
     }
-    return nodeOf(out, true) ?? leaf;
+    return isBare ? leaf : out;
   }
   if (type.type === "atomic" || !Array.isArray(value)) return leaf;
-  const out: Node = {};
-  for (const [element, items] of itemsByElement(type, value)) {
+  const out: Node = { ".": leaf };
+  const byElement = itemsByElement(type, value);
+  for (const [element, items] of byElement) {
     out[element] = items.length > 1 ? leaf : everything(type.element, items[0]);
   }
-  return nodeOf(out, true) ?? leaf;
+  return byElement.size > 0 ? out : leaf;
 }
 
 // Merging
