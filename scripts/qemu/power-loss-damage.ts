@@ -117,11 +117,13 @@ const damages: readonly Damage[] = [
       const boot = await FatPartition.of(disk, "boot-a");
       const [initrd, hangs] = [join(folder, "initrd"), join(folder, "hangs")];
       await boot.take("initrd", initrd);
-      const script = Buffer.from("#!/bin/sh\necho 'mote: hangs on purpose' >/dev/console\nsleep 100000\n");
+      // busybox prefers its own programs to files of their name, so it is a script that hangs.
+      const arms = readFileSync("firmware/initramfs/watchdog.sh", "utf8");
+      const script = Buffer.from(`${arms}\necho 'mote: hangs on purpose' >/dev/console\nsleep 100000\n`);
       const bytes = readFileSync(initrd);
       const padding = Buffer.alloc((4 - (bytes.length % 4)) % 4);
       // A later archive replaces files of an earlier one.
-      const archive = encodeCpio([{ path: "bin/switch_root", kind: "file", mode: 0o755, data: script }], 0);
+      const archive = encodeCpio([{ path: "watchdog.sh", kind: "file", mode: 0o644, data: script }], 0);
       await writeFile(hangs, Buffer.concat([bytes, padding, archive]));
       await boot.put("initrd", hangs);
     },
