@@ -23,7 +23,9 @@ import {
   headerPart,
   rangePart,
   responseOp,
+  sharedAnswer,
   txnPart,
+  watchFrame,
   watchPart,
 } from "./etcdface/messages.ts";
 import { readPut, readRange, readTxn } from "./etcdface/requests.ts";
@@ -201,6 +203,19 @@ describe("the wire", () => {
       ...told,
       events: [{ type: 1, kv: inTable, prevKv: inTable }],
     });
+  });
+
+  test("an answer that many watches share is what the tables say", () => {
+    const kv = { key: "a", value: Buffer.from("1"), ...{ createRevision: revision(1), modRevision: revision(1) } };
+    const event = { type: "put" as const, kv: { ...kv, version: 1, lease: 0 }, prevKv: undefined };
+    const identity = { clusterId: 1, memberId: 2, raftTerm: 3 };
+    const shared = sharedAnswer(headerPart(9, identity), [eventPart(event, false), eventPart(event, true)]);
+    for (const watchId of [0, 1, 300, -1]) {
+      const parts = { watchId, events: [eventPart(event, false), eventPart(event, true)] };
+      expect(Buffer.from(watchFrame(watchId, shared)).equals(frameOf(watchPart(headerPart(9, identity), parts)))).toBe(
+        true,
+      );
+    }
   });
 
   test("a header alone is what the tables say", () => {

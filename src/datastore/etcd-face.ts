@@ -64,7 +64,7 @@ const healthServing = 1;
 export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): GrpcHandlers {
   const { backend, clock } = deps;
   const maxRequestBytes = options.maxRequestBytes ?? defaultMaxRequestBytes;
-  const encodedEvents = new EncodedEvents();
+  const encodedEvents = new EncodedEvents(identity);
   const alarms = new maintenance.Alarms(identity.memberId);
   const header = () => ({ ...identity, revision: backend.revision() });
   const checkAlarms = (adds: boolean) => alarms.check(adds);

@@ -84,12 +84,7 @@ export interface RangeAnswer {
 }
 
 export const rangePart = (header: Part, { kvs, keysOnly, more, count }: RangeAnswer): Part =>
-  message([
-    field(1, header),
-    ...kvs.map((kv) => field(2, keyValuePart(kv, keysOnly))),
-    ...numberField(3, more ? 1 : 0),
-    ...numberField(4, count),
-  ]);
+  message([field(1, header), keyValuesPart(kvs, keysOnly), ...numberField(3, more ? 1 : 0), ...numberField(4, count)]);
 
 export const putPart = (header: Part, prevKv: KeyValue | undefined): Part =>
   message([field(1, header), ...(prevKv ? [field(2, keyValuePart(prevKv, false))] : [])]);
@@ -125,11 +120,30 @@ export const watchPart = (header: Part, answer: WatchAnswer): Part =>
     ...(answer.events ?? []).map((event) => field(11, event)),
   ]);
 
-/** Written out, for those who send the same event many times. */
-export function encoded(event: Part): Part {
-  const bytes = Buffer.allocUnsafe(event.size);
-  event.write(bytes, 0);
-  return { size: bytes.length, write: (out, at) => at + put(out, at, bytes) };
+/** What the answers to many watches have in common: a header before the id, events after it. */
+export interface SharedAnswer {
+  readonly before: Uint8Array;
+  readonly after: Uint8Array;
+}
+
+export function sharedAnswer(header: Part, events: readonly Part[]): SharedAnswer {
+  const bytes = (part: Part) => {
+    const out = Buffer.allocUnsafe(part.size);
+    part.write(out, 0);
+    return out;
+  };
+  return { before: bytes(field(1, header)), after: bytes(message(events.map((event) => field(11, event)))) };
+}
+
+/** The frame of one of these answers. */
+export function watchFrame(watchId: number, { before, after }: SharedAnswer): Uint8Array {
+  const size = before.length + numberSize(watchId) + after.length;
+  const out = Buffer.allocUnsafe(framePrefixBytes + size);
+  out[0] = 0;
+  out.writeUInt32BE(size, 1);
+  out.set(before, framePrefixBytes);
+  out.set(after, writeNumber(out, framePrefixBytes + before.length, 2, watchId));
+  return out;
 }
 
 /** The field of an answer's list of events that this event fills. */
@@ -142,10 +156,37 @@ export const eventPart = ({ type, kv, prevKv }: WatchEvent, withPrevious: boolea
     ...(withPrevious && prevKv ? [field(3, keyValuePart(prevKv, false))] : []),
   ]);
 
+/** Field 2 for each, of which there may be thousands: no object of its own for any. */
+function keyValuesPart(kvs: readonly KeyValue[], keysOnly: boolean): Part {
+  const sizes = kvs.map((kv) => keyValueSize(kv, keysOnly));
+  let size = 0;
+  for (const one of sizes) size += 1 + varintSize(one) + one;
+  return {
+    size,
+    write(out, start) {
+      let at = start;
+      for (let i = 0; i < kvs.length; i++) {
+        out[at] = 18;
+        at = writeKeyValue(out, writeVarint(out, at + 1, sizes[i]!), kvs[i]!, keysOnly);
+      }
+      return at;
+    },
+  };
+}
+
 function keyValuePart(kv: KeyValue, keysOnly: boolean): Part {
-  const { key, value, createRevision, modRevision, version, lease } = kv;
+  return {
+    size: keyValueSize(kv, keysOnly),
+    write: (out, start) => writeKeyValue(out, start, kv, keysOnly),
+  };
+}
+
+function keyValueSize(
+  { key, value, createRevision, modRevision, version, lease }: KeyValue,
+  keysOnly: boolean,
+): number {
   const valueSize = keysOnly ? 0 : value.length;
-  const size =
+  return (
     1 +
     varintSize(key.length) +
     key.length +
@@ -153,24 +194,24 @@ function keyValuePart(kv: KeyValue, keysOnly: boolean): Part {
     numberSize(modRevision) +
     numberSize(version) +
     (valueSize === 0 ? 0 : 1 + varintSize(valueSize) + valueSize) +
-    numberSize(lease);
-  return {
-    size,
-    write(out, start) {
-      let at = writeVarint(out, start, 10);
-      at = writeVarint(out, at, key.length);
-      at += out.write(key, at, "latin1");
-      at = writeNumber(out, at, 2, createRevision);
-      at = writeNumber(out, at, 3, modRevision);
-      at = writeNumber(out, at, 4, version);
-      if (valueSize > 0) {
-        at = writeVarint(out, at, 42);
-        at = writeVarint(out, at, valueSize);
-        at += put(out, at, value);
-      }
-      return writeNumber(out, at, 6, lease);
-    },
-  };
+    numberSize(lease)
+  );
+}
+
+function writeKeyValue(out: Buffer, start: number, kv: KeyValue, keysOnly: boolean): number {
+  const { key, value } = kv;
+  let at = writeVarint(out, start, 10);
+  at = writeVarint(out, at, key.length);
+  at += out.write(key, at, "latin1");
+  at = writeNumber(out, at, 2, kv.createRevision);
+  at = writeNumber(out, at, 3, kv.modRevision);
+  at = writeNumber(out, at, 4, kv.version);
+  if (!keysOnly && value.length > 0) {
+    at = writeVarint(out, at, 42);
+    at = writeVarint(out, at, value.length);
+    at += put(out, at, value);
+  }
+  return writeNumber(out, at, 6, kv.lease);
 }
 
 function message(fields: readonly Part[]): Part {

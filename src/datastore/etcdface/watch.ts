@@ -15,14 +15,16 @@ import { revision as asRevision, type Backend, type KeyRange, type Watch, type W
 import { etcdError, toGrpcError } from "./errors.ts";
 import { rangeOf, toNumber } from "./kv.ts";
 import {
-  encoded,
   eventFieldSize,
   eventPart,
   frameOf,
   headerPart,
   type Identity,
   type Part,
+  type SharedAnswer,
+  sharedAnswer,
   type WatchAnswer,
+  watchFrame,
   watchPart,
 } from "./messages.ts";
 
@@ -50,37 +52,33 @@ export async function serveWatch(stream: GrpcStream, deps: WatchDeps): Promise<v
 }
 
 /**
- * Watches of the same range are handed the same list of events, one after the other: it is encoded once. Only the last list
- * is kept; nothing of it is used when another one has come.
+ * Watches of the same range are handed the same list of events, one after the other: it is encoded once, and each answer is
+ * that with another id. Only the last list is kept, and that no longer than one turn.
  */
 export class EncodedEvents {
-  readonly #last: [Encoded, Encoded] = [noneEncoded, noneEncoded];
+  readonly #identity: Identity;
+  #last: { events: readonly WatchEvent[]; withPrevious: boolean; revision: number; shared: SharedAnswer } | undefined;
 
-  of(events: readonly WatchEvent[], withPrevious: boolean): readonly Part[] {
-    const index = withPrevious ? 1 : 0;
-    const last = this.#last[index];
-    if (last.events === events) {
-      // Written out when a second watch wants it: most events have one.
-      last.parts ??= last.unwritten.map(encoded);
-      return last.parts;
+  constructor(identity: Identity) {
+    this.#identity = identity;
+  }
+
+  /** The answer for one watch, as a frame. */
+  frame(watchId: number, events: readonly WatchEvent[], withPrevious: boolean, revision: number): Uint8Array {
+    let last = this.#last;
+    if (last?.events !== events || last.withPrevious !== withPrevious || last.revision !== revision) {
+      if (!last) {
+        queueMicrotask(() => {
+          this.#last = undefined;
+        });
+      }
+      const parts = events.map((event) => eventPart(event, withPrevious));
+      last = { events, withPrevious, revision, shared: sharedAnswer(headerPart(revision, this.#identity), parts) };
+      this.#last = last;
     }
-    const unwritten = events.map((event) => eventPart(event, withPrevious));
-    // All are told in one breath; what is kept must not outlive it.
-    if (last === noneEncoded)
-      queueMicrotask(() => {
-        this.#last[index] = noneEncoded;
-      });
-    this.#last[index] = { events, unwritten, parts: undefined };
-    return unwritten;
+    return watchFrame(watchId, last.shared);
   }
 }
-
-interface Encoded {
-  readonly events: readonly WatchEvent[];
-  readonly unwritten: readonly Part[];
-  parts: readonly Part[] | undefined;
-}
-const noneEncoded: Encoded = { events: [], unwritten: [], parts: undefined };
 
 /** etcd's "no watch" and "all watches of the stream". */
 const noWatch = -1;
@@ -216,14 +214,15 @@ class WatchStream {
     }
     entry.from = through + 1;
     const unwanted = (event: WatchEvent) => request.filters.includes(event.type === "put" ? noPut : noDelete);
-    const parts =
-      request.filters.length > 0
-        ? events.filter((event) => !unwanted(event)).map((event) => eventPart(event, request.prevKv))
-        : this.#deps.encodedEvents.of(events, request.prevKv);
-    if (parts.length === 0) return;
+    const wanted = request.filters.length > 0 ? events.filter((event) => !unwanted(event)) : events;
+    if (wanted.length === 0) return;
     entry.quiet = false;
-    if (request.fragment) this.#sendFragments(entry, parts, through);
-    else this.#send(through, { watchId: entry.id, events: parts });
+    if (!request.fragment) {
+      this.#write(this.#deps.encodedEvents.frame(entry.id, wanted, request.prevKv, through));
+      return;
+    }
+    const parts = wanted.map((event) => eventPart(event, request.prevKv));
+    this.#sendFragments(entry, parts, through);
   }
 
   #sendFragments(entry: Entry, events: readonly Part[], revision: number): void {
@@ -258,7 +257,10 @@ class WatchStream {
   }
 
   #send(revision: number, answer: WatchAnswer): void {
-    const frame = frameOf(watchPart(headerPart(revision, this.#deps.identity), answer));
+    this.#write(frameOf(watchPart(headerPart(revision, this.#deps.identity), answer)));
+  }
+
+  #write(frame: Uint8Array): void {
     if (this.#stream.write(frame) || this.#behind) return;
     this.#behind = true;
     this.#stream.drained().then(
