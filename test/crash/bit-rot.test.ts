@@ -74,6 +74,24 @@ const damages: readonly [string, Damage][] = [
 ];
 
 describe("bit rot", () => {
+  // Found by seed 80: zeros used to mean that a fold had struck the WAL out, and all of it was lost without a word.
+  it("in the header of the WAL costs nothing that follows it, and is told", async () => {
+    const { image, state } = await grow(80, 450);
+    for (const length of [32, 512, 4096]) {
+      const files = new Map([...image].map(([name, data]) => [name, Buffer.from(data)]));
+      files.get(`${path}-wal`)!.fill(0, 0, length);
+      const reports: DamageReport[] = [];
+      const store = await openOn(new RecordedFiles(files), reports);
+      const { kvs } = await store.range(prefixRange("/"));
+      const found = new Map(kvs.map((kv) => [kv.key, Buffer.from(kv.value).toString()]));
+      const missing = [...state].filter(([key, value]) => found.get(key) !== value);
+      expect(reports.length, `${length} bytes`).toBe(1);
+      // The pages of the lost frames.
+      expect(missing.length).toBeLessThan(15);
+      await store.close();
+    }
+  });
+
   it(`is survived ${rounds} times`, { timeout: 60_000 + rounds * 1000 }, async () => {
     const problems: string[] = [];
     let reported = 0;
@@ -133,7 +151,7 @@ describe("bit rot", () => {
     }
     expect(problems).toEqual([]);
     // Damage that nothing noticed would prove nothing.
-    expect(reported).toBeGreaterThan(rounds * 0.2);
+    expect(reported).toBeGreaterThan(rounds * 0.1);
     expect(lost).toBeGreaterThan(rounds * 0.04);
     console.log(`${rounds} damages from seed ${seed}: 0 problems, ${reported} reported, ${lost} keys lost and named`);
   });

@@ -9,6 +9,11 @@ import type { BlockFile, BlockFiles } from "#platform/block-file.ts";
 import { frameHeaderBytes, pageSizes } from "./format.ts";
 
 const walHeaderBytes = 32;
+/**
+ * What a fold writes over the WAL's header: nothing here counts any more. SQLite takes it for no WAL. Not zeros, which a
+ * sector that went bad reads as.
+ */
+export const struckOut: Uint8Array = Buffer.from("mote has folded this into the db".padEnd(walHeaderBytes));
 const magicLittle = 0x377f0682;
 
 export interface WalScan {
@@ -97,19 +102,18 @@ interface Frame {
 function scan(wal: Buffer, pageBytes: number): WalScan | undefined {
   const frameBytes = frameHeaderBytes + pageBytes;
   if (wal.length < walHeaderBytes + frameBytes) return undefined;
-  // Struck out after a fold: nothing here counts any more.
   const header = wal.subarray(0, walHeaderBytes);
-  if (header.every((byte) => byte === 0)) return undefined;
+  if (header.equals(struckOut)) return undefined;
   const magic = header.readUInt32BE(0);
-  const little = magic === magicLittle;
+  // What is written here is; only a whole header can say otherwise.
+  const little = magic !== magicLittle + 1;
   const sum = checksum(header.subarray(0, 24), [0, 0], little);
   const headerSound =
-    (little || magic === magicLittle + 1) &&
+    (magic === magicLittle || magic === magicLittle + 1) &&
     header.readUInt32BE(8) === pageBytes &&
     sum[0] === header.readUInt32BE(24) &&
     sum[1] === header.readUInt32BE(28);
-  // With a damaged header the first frame tells which frames are of this WAL.
-  const salts = headerSound ? header.subarray(16, 24) : wal.subarray(walHeaderBytes + 8, walHeaderBytes + 16);
+  const salts = headerSound ? header.subarray(16, 24) : saltsOfFrames(wal, frameBytes);
   const frames: Frame[] = [];
   let before: [number, number] | undefined = headerSound ? sum : undefined;
   for (let at = walHeaderBytes; at + frameBytes <= wal.length; at += frameBytes) {
@@ -126,6 +130,16 @@ function scan(wal: Buffer, pageBytes: number): WalScan | undefined {
     frames.push({ page: head.readUInt32BE(0), own, commits: sound && head.readUInt32BE(4) !== 0, sound, content });
   }
   return judge(frames, headerSound);
+}
+
+/** Without a header the first frames that agree tell which are of this WAL; those before them went with it. */
+function saltsOfFrames(wal: Buffer, frameBytes: number): Buffer {
+  const saltsAt = (at: number) => wal.subarray(at + 8, at + 16);
+  for (let at = walHeaderBytes; at + 2 * frameBytes <= wal.length; at += frameBytes) {
+    const salts = saltsAt(at);
+    if (salts.equals(saltsAt(at + frameBytes)) && salts.some((byte) => byte !== 0)) return salts;
+  }
+  return saltsAt(walHeaderBytes);
 }
 
 function judge(frames: readonly Frame[], headerSound: boolean): WalScan {

@@ -20,7 +20,7 @@ import { datastoreError } from "../../errors.ts";
 import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
 import { Database, type Statement, sqliteFull } from "./database.ts";
 import { checksum, checksumScratch, frameHeaderBytes, newPageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
-import { likelyPageSizes, scanWal } from "./page-source.ts";
+import { likelyPageSizes, scanWal, struckOut } from "./page-source.ts";
 import { damage, finishExchange, isMendable, rebuild } from "./rebuild.ts";
 import { Reserve, reservePath } from "./reserve.ts";
 import { instantiateSqlite, type SqliteModule } from "./sqlite-module.ts";
@@ -41,7 +41,6 @@ const memoryBytes = 64 * 1024 * 1024;
 const spaceCheckMs = 1000;
 /** Of the reserve, one batch may take so much: the rest is for the deletions that will come. */
 const reserveShare = 4;
-const walHeaderBytes = 32;
 const columns = "id, key, create_revision, version, lease, flags, crc, value";
 /** More revisions than one append can have. */
 const tornRevisions = 2048;
@@ -587,7 +586,7 @@ class SqliteLog implements DatastoreLog {
     if (busy !== "0" || frames !== folded) return;
     try {
       await this.#flush(c, this.#options.path);
-      c.vfs.writeTo(this.#walPath, new Uint8Array(walHeaderBytes), 0);
+      c.vfs.writeTo(this.#walPath, struckOut, 0);
       await this.#flush(c, this.#walPath);
       this.#foldedAt = c.vfs.writtenTo(this.#walPath);
     } catch (error) {
