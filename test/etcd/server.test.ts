@@ -69,6 +69,8 @@ describe.skipIf(!etcd || !etcdctl)("mote server", () => {
     stream.on("error", () => told.push("broken"));
     stream.on("end", () => told.push("ended"));
 
+    for (let i = 0; i < 400 && told.length === 0; i++) await sleep(50);
+    expect(told).toEqual(["ADDED before"]);
     for (const round of [1, 2]) {
       await members[0]!.signal("SIGKILL");
       const [refused, read, ready] = await Promise.all([
@@ -89,7 +91,7 @@ describe.skipIf(!etcd || !etcdctl)("mote server", () => {
       }
       expect((await mote.api("GET", `${maps}/before`)).status).toBe(200);
     }
-    for (let i = 0; i < 100 && told.length < 3; i++) await sleep(50);
+    for (let i = 0; i < 400 && told.length < 3; i++) await sleep(50);
     expect(told).toEqual(["ADDED before", "ADDED after-1", "ADDED after-2"]);
     stream.destroy();
     expect(await mote.end()).toBe(0);
