@@ -120,10 +120,10 @@ export async function datastore(args: readonly string[]): Promise<Readonly<Recor
   return figures;
 }
 
-/** In the process itself: rates, latencies, and what is written. */
+/** In the process itself: latencies, and what is written. */
 async function inProcessFigures(): Promise<Figures> {
   const figures: Figures = {};
-  for (const inFlight of [1, 64, 256]) {
+  for (const inFlight of [1, 64]) {
     const metrics = new Metrics();
     const endpoint = `sqlite://${folder}/in-process-${inFlight}/state.db`;
     const store = await openDatastore({ endpoint }, { clock: systemClock, log: silentLogger, metrics });
@@ -132,10 +132,8 @@ async function inProcessFigures(): Promise<Figures> {
     const before = written();
     const { count, p99Ms } = await putFor(store, inFlight);
     const bytes = written() - before;
-    figures[`put${inFlight}_inprocess_rate`] = Math.round(count / seconds);
     figures[`put${inFlight}_inprocess_p99_ms`] = round(p99Ms, 2);
-    if (inFlight < 256)
-      figures[inFlight === 1 ? "bytes_per_byte_lone" : "bytes_per_byte_64"] = round(bytes / (count * 1024), 2);
+    figures[inFlight === 1 ? "bytes_per_byte_lone" : "bytes_per_byte_64"] = round(bytes / (count * 1024), 2);
     if (inFlight === 1) {
       await store.commit({ compares: [], success: [{ type: "put", key: "/beat", value, class: "heartbeat" }] });
       const beforeBeats = written();
@@ -218,18 +216,19 @@ interface Peer {
 async function interleaved(
   measure: (peer: Peer, note: (name: string, figure: number) => void) => Promise<void>,
   prepare: (peer: Peer) => Promise<void> = async () => {},
+  alone: (note: (name: string, figure: number) => void) => Promise<void> = async () => {},
 ): Promise<Figures> {
   const peers = [await startMote(), await startEtcd()];
   const found: Record<string, number[]> = {};
+  const note = (name: string, figure: number) => {
+    found[name] ??= [];
+    found[name].push(figure);
+  };
   try {
     for (const peer of peers) await prepare(peer);
     for (let i = 0; i < rounds; i++) {
-      for (const peer of i % 2 ? [...peers].reverse() : peers) {
-        await measure(peer, (name, figure) => {
-          found[name] ??= [];
-          found[name].push(figure);
-        });
-      }
+      for (const peer of i % 2 ? [...peers].reverse() : peers) await measure(peer, note);
+      await alone(note);
     }
   } finally {
     for (const peer of peers) await end(peer);
@@ -246,7 +245,7 @@ async function end({ child }: Peer): Promise<void> {
 async function putFigures(inFlight: number): Promise<Figures> {
   const h2load = await findH2load();
   const body = requestFile("put", putRequest("/registry/things/1"));
-  return interleaved(async (peer, note) => {
+  const measure = async (peer: Peer, note: (name: string, figure: number) => void) => {
     const connections = inFlight === 1 ? 1 : 4;
     const before = cpuMs(peer);
     const { rate, latenciesMs } = await load(h2load, peer.port, { inFlight, connections, body, method: "KV/Put" });
@@ -254,7 +253,21 @@ async function putFigures(inFlight: number): Promise<Figures> {
     note(`put${inFlight}_${peer.name}_rate`, rate);
     note(`put${inFlight}_${peer.name}_p50_ms`, percentile(latenciesMs, 0.5));
     note(`put${inFlight}_${peer.name}_p99_ms`, percentile(latenciesMs, 0.99));
-  });
+  };
+  const store = await openDatastore(
+    { endpoint: `sqlite://${folder}/in-process/state.db` },
+    { clock: systemClock, log: silentLogger },
+  );
+  try {
+    // In the same rounds, so that it is held against what etcd did at that time.
+    return await interleaved(
+      measure,
+      async () => {},
+      async (note) => note(`put${inFlight}_inprocess_rate`, (await putFor(store, inFlight)).count / seconds),
+    );
+  } finally {
+    await store.close();
+  }
 }
 
 async function rangeFigures(): Promise<Figures> {
