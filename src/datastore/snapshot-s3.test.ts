@@ -351,18 +351,30 @@ const hasMoto = (() => {
   }
 })();
 
-it.skipIf(!hasMoto)("moto, an S3 of others, understands it all", { timeout: 180_000 }, async () => {
-  const program =
-    "from moto.server import ThreadedMotoServer as S; import time; s=S(port=0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(170)";
-  const child = spawn("python3", ["-c", program], { stdio: ["ignore", "pipe", "ignore"] });
+/** Its port. It may ask for its own address before it has one, on a busy machine: then it is started again. */
+async function startMoto(program: string, attempts = 5): Promise<number> {
+  const child = spawn("python3", ["-c", program], { stdio: ["ignore", "pipe", "pipe"] });
   closing.push(() => child.kill("SIGKILL"));
-  const port = await new Promise<number>((resolve, reject) => {
+  let complaint = "";
+  child.stderr.on("data", (text: Buffer) => {
+    complaint = `${complaint}${text}`.slice(-2000);
+  });
+  const port = await new Promise<number | undefined>((resolve) => {
     child.stdout.on("data", (line: Buffer) => {
       const said = /^port (\d+)$/m.exec(line.toString())?.[1];
       if (said) resolve(Number(said));
     });
-    child.once("exit", () => reject(new Error("moto did not start")));
+    child.once("exit", () => resolve(undefined));
   });
+  if (port !== undefined) return port;
+  if (attempts === 1) throw new Error(`moto did not start: ${complaint}`);
+  return startMoto(program, attempts - 1);
+}
+
+it.skipIf(!hasMoto)("moto, an S3 of others, understands it all", { timeout: 180_000 }, async () => {
+  const program =
+    "from moto.server import ThreadedMotoServer as S; import time; s=S(port=0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(170)";
+  const port = await startMoto(program);
   const made = await fetch(`http://127.0.0.1:${port}/backups`, { method: "PUT" });
   expect(made.status).toBe(200);
   const limits = { singleBytes: 1_000_000, partBytes: 5 * 1024 * 1024 };
