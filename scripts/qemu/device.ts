@@ -118,7 +118,8 @@ export class Device {
   /** A signal for PID 1, from a pod: TERM restarts the device, USR2 powers it off, both in order. */
   async signalInit(signal: "TERM" | "USR2"): Promise<void> {
     await this.kubectl(["delete", "pod", "signal-init", "--ignore-not-found", "--grace-period=1"]);
-    await this.kubectl(["apply", "-f", "-"], { input: initSignalPod(signal) });
+    const { output } = await this.kubectl(["get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.bootID}"]);
+    await this.kubectl(["apply", "-f", "-"], { input: initSignalPod(signal, output.trim()) });
   }
 
   /** True when the device switched itself off in time. Boards without power button are asked through the API. */
@@ -127,7 +128,8 @@ export class Device {
   }
 }
 
-const initSignalPod = (signal: string): string => `
+/** Only in this boot: a device that stops before the pod's end is reported would run it again after its restart. */
+const initSignalPod = (signal: string, bootId: string): string => `
 apiVersion: v1
 kind: Pod
 metadata: { name: signal-init }
@@ -139,7 +141,7 @@ spec:
     - name: main
       image: mote.local/busybox:1
       # A moment, so that the pod's own start is reported before everything stops.
-      command: ["sh", "-c", "sleep 3; kill -${signal} 1"]
+      command: ["sh", "-c", "sleep 3; grep -q ${bootId} /proc/sys/kernel/random/boot_id && kill -${signal} 1"]
       securityContext: { privileged: true }
 `;
 
