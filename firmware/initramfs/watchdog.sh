@@ -10,10 +10,18 @@ arm_watchdog() {
   fi
   watchdog -F -T 60 -t 3600 /dev/watchdog0 2>/dev/null &
   holder=$!
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
+  # Armed is when the kernel says so: 60 may be what the driver begins with. The time is set right after; a device that
+  # cannot count to a minute keeps its own.
+  was=
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     usleep 50000
+    state=
+    read -r state 2>/dev/null </sys/class/watchdog/watchdog0/state
     read -r seconds </sys/class/watchdog/watchdog0/timeout
+    [ "$state" = active ] || continue
     [ "$seconds" = 60 ] && break
+    [ -n "$was" ] && break
+    was=active
   done
   kill -9 "$holder"
   wait "$holder" 2>/dev/null

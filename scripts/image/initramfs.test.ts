@@ -24,11 +24,15 @@ describe("arming the watchdog", () => {
     for (const path of ["dev", "etc", "bin", "class", "device-tree"]) mkdirSync(join(root, path));
     writeFileSync(join(root, "etc/watchdogs"), "i6300esb.ko\n");
     writeFileSync(join(root, "class/timeout"), "60\n");
-    for (const name of ["insmod", "usleep", "watchdog"]) {
-      writeFileSync(
-        join(root, "bin", name),
-        `#!/bin/sh\necho ${name} "$@" >>${root}/asked\nexec sleep ${name === "watchdog" ? 5 : 0}\n`,
-      );
+    writeFileSync(join(root, "class/state"), "inactive\n");
+    const then = {
+      insmod: "",
+      usleep: "exec sleep 0.05",
+      // As on a busy machine: the program is slow to begin.
+      watchdog: `sleep 0.2; echo ran >>${root}/ran; echo active >${root}/class/state; exec sleep 5`,
+    };
+    for (const [name, rest] of Object.entries(then)) {
+      writeFileSync(join(root, "bin", name), `#!/bin/sh\necho ${name} "$@" >>${root}/asked\n${rest}\n`);
       chmodSync(join(root, "bin", name), 0o755);
     }
   });
@@ -54,6 +58,8 @@ describe("arming the watchdog", () => {
   test("loads the drivers, then sets a minute", () => {
     writeFileSync(join(root, "dev/watchdog0"), "");
     expect(run()).toEqual(["insmod /lib/modules/i6300esb.ko", armed()]);
+    // Not killed before it has armed anything, though the driver began with 60.
+    expect(readFileSync(join(root, "ran"), "utf8")).toBe("ran\n");
   });
   test("a board without one goes on", () => expect(run()).toEqual(["insmod /lib/modules/i6300esb.ko"]));
   test.each([
