@@ -1,7 +1,7 @@
 // Does what plan.ts decided, for one pod: sandboxes, containers, hooks. Each function does one thing to the runtime and
 // says in events and return values what came of it; when and in what order is the worker's business.
 import { messageOf } from "#base/errors.ts";
-import type { Container, Lifecycle, Pod } from "#model/gen/core-v1.ts";
+import type { Container, EphemeralContainer, Lifecycle, Pod } from "#model/gen/core-v1.ts";
 import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeTree } from "#platform/folders.ts";
@@ -15,9 +15,9 @@ import { hostsFile, podDns, podHostname } from "./dns.ts";
 import { buildEnv, ConfigError } from "./env.ts";
 import { runHandler } from "./handlers.ts";
 import { ensureImage } from "./images.ts";
-import { containerMounts, terminationFile } from "./mounts.ts";
-import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
-import { type Action, roleOf, type Waiting } from "./plan.ts";
+import { containerMounts } from "./mounts.ts";
+import { newestContainer, type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
+import { type Action, containerOf, mayBeUp, roleOf, type Waiting } from "./plan.ts";
 import { podCgroup, podLimits } from "./resources.ts";
 
 /** A start that did not come about: what the container waits with, and until when not to try again. */
@@ -29,10 +29,6 @@ export interface StartFailure {
 
 /** The kubelet's pace for configuration that is not there yet. */
 const retryMs = 10_000;
-/** What one container may say at its end, and how much of its log stands in for it. */
-const maxMessageBytes = 4096;
-const maxLogTailBytes = 2048;
-const maxLogTailLines = 80;
 /** SIGKILL never comes sooner than this after SIGTERM, so that a hook that ate the grace leaves time to react. */
 const minGraceSeconds = 2;
 /** Of HTTP hooks; exec hooks end with their program. */
@@ -52,8 +48,14 @@ export function containerEvent(
   reason: string,
   message: string,
 ): void {
-  const isInit = pod.spec.initContainers?.some((c) => c.name === name);
-  const fieldPath = `spec.${isInit ? "initContainers" : "containers"}{${name}}`;
+  const container = containerOf(pod, name);
+  const list = {
+    init: "initContainers",
+    sidecar: "initContainers",
+    main: "containers",
+    ephemeral: "ephemeralContainers",
+  };
+  const fieldPath = `spec.${container ? list[roleOf(pod, container)] : "containers"}{${name}}`;
   context.events.record({ resource: pods, object: pod, type, reason, message, fieldPath });
 }
 
@@ -144,6 +146,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       podFolder: context.volumes.podFolder(pod.metadata.uid ?? ""),
       hostsText: hostsFile(pod, { ips: podIps, hostname: hostname.split(".")[0] ?? hostname, domain, hostFile }),
     });
+    const target = targetOf(pod, container, observed);
     const uid = image.image.uid === undefined ? undefined : Number(image.image.uid.value);
     const config = containerConfig({
       pod,
@@ -155,6 +158,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       imageUser: { uid, name: image.image.username },
       memoryCapacityBytes: context.capacity.memoryBytes,
       seccompDefault: context.seccompDefault,
+      ...(target ? { targetContainerId: target } : {}),
     });
     id = await createOver(context, sandbox.id, config, await configOfSandbox(context, pod, sandbox.attempt), observed);
   } catch (error) {
@@ -194,6 +198,15 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     }
   }
   return undefined;
+}
+
+/** The container whose processes an ephemeral one wants to see. */
+function targetOf(pod: Pod, container: Container, observed: PodObservation): string | undefined {
+  const name = (container as EphemeralContainer).targetContainerName;
+  if (!name || roleOf(pod, container) !== "ephemeral") return undefined;
+  const target = newestContainer(observed, name);
+  if (target?.state !== "running") throw new ConfigError(`unable to find target container ${name}`);
+  return target.id;
 }
 
 /** Creates a container; the husk of an earlier try with the same name and attempt is removed first. */
@@ -245,9 +258,7 @@ export async function stopContainer(
   message?: string,
 ): Promise<void> {
   const { cri, clock } = context;
-  const container = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])].find(
-    (c) => c.name === target.name,
-  );
+  const container = containerOf(pod, target.name);
   containerEvent(context, pod, target.name, "Normal", "Killing", message ?? `Stopping container ${target.name}`);
   let leftSeconds = graceSeconds;
   const hook: Lifecycle["preStop"] = container?.lifecycle?.preStop;
@@ -282,7 +293,7 @@ export async function stopPod(
 ): Promise<void> {
   const startedMs = context.clock.monotonicMs();
   const ip = pod.spec.hostNetwork ? context.nodeIp : (observed.sandboxes[0]?.ips[0] ?? "");
-  const up = observed.containers.filter((c) => c.state === "running");
+  const up = observed.containers.filter(mayBeUp);
   const sidecarOrder = (pod.spec.initContainers ?? []).filter((c) => roleOf(pod, c) === "sidecar").map((c) => c.name);
   const stop = (c: ObservedContainer, grace: number) =>
     stopContainer(context, pod, { id: c.id, name: c.name, ip }, grace, message);
@@ -299,24 +310,6 @@ export async function stopPod(
       if (!isGrpcError(error, "NOT_FOUND")) throw error;
     }
   }
-}
-
-/** A container's last words: its termination message file, or by policy the tail of its log. */
-export async function lastWords(context: PodContext, pod: Pod, container: ObservedContainer): Promise<string> {
-  const spec = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])].find(
-    (c) => c.name === container.name,
-  );
-  const folder = context.volumes.podFolder(pod.metadata.uid ?? "");
-  const file = await readFileIfExists(terminationFile(folder, container.name, container.attempt));
-  const text = file?.subarray(0, maxMessageBytes).toString("utf8") ?? "";
-  if (text !== "" || spec?.terminationMessagePolicy !== "FallbackToLogsOnError" || container.exitCode === 0)
-    return text;
-  const log = await readFileIfExists(container.logPath);
-  const lines = (log?.subarray(Math.max(0, log.length - 64 * 1024)).toString("utf8") ?? "")
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => line.split(" ").slice(3).join(" "));
-  return lines.slice(-maxLogTailLines).join("\n").slice(-maxLogTailBytes);
 }
 
 /** Removes the runtime's records of a pod that has ended, and its logs. */

@@ -148,6 +148,15 @@ async function runHttp(
   return { ok: false, output: `Get "${first}": stopped after ${maxRedirects} redirects` };
 }
 
+const healthStatuses = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"] as const;
+
+/** Key and length of a length-delimited protobuf field. */
+function fieldHead(number: number, length: number): Buffer {
+  const bytes = [(number << 3) | 2];
+  for (; length > 0x7f; length >>>= 7) bytes.push((length & 0x7f) | 0x80);
+  return Buffer.from([...bytes, length]);
+}
+
 /** grpc.health.v1: request {1 service}, response {1 status}, where 1 means SERVING. */
 async function runGrpc(action: GRPCAction, target: HandlerTarget, timeoutSeconds: number): Promise<HandlerResult> {
   const client = createGrpcClient({
@@ -156,11 +165,24 @@ async function runGrpc(action: GRPCAction, target: HandlerTarget, timeoutSeconds
   });
   try {
     const service = Buffer.from(action.service ?? "");
-    const request =
-      service.length === 0 ? Buffer.alloc(0) : Buffer.concat([Buffer.from([0x0a, service.length]), service]);
+    const request = service.length === 0 ? Buffer.alloc(0) : Buffer.concat([fieldHead(1, service.length), service]);
     const answer = await client.unary("/grpc.health.v1.Health/Check", request, { timeoutMs: timeoutSeconds * 1000 });
-    const serving = answer[0] === 0x08 && answer[1] === 1;
-    return { ok: serving, output: serving ? "" : 'service unhealthy (responded with "NOT_SERVING")' };
+    // A status of zero is left out on the wire.
+    const status = answer[0] === 0x08 ? (answer[1] ?? 0) : 0;
+    const ok = healthStatuses[status] === "SERVING";
+    return { ok, output: ok ? "" : `service unhealthy (responded with "${healthStatuses[status] ?? status}")` };
+  } catch (error) {
+    if (isGrpcError(error, "UNIMPLEMENTED")) {
+      const said = messageOf(error);
+      return {
+        ok: false,
+        output: `error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ${said}`,
+      };
+    }
+    if (isGrpcError(error, "DEADLINE_EXCEEDED")) {
+      return { ok: false, output: `timeout: health rpc did not complete within ${timeoutSeconds}s` };
+    }
+    return { ok: false, output: `error: health rpc probe failed: ${dialText(error)}` };
   } finally {
     client.close();
   }

@@ -3,6 +3,7 @@ import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { BackOff } from "./back-off.ts";
 import type { ObservedContainer, PodObservation, ProbeView } from "./observation.ts";
 import { type Action, containerHash, type PlanInput, planPod } from "./plan.ts";
+import { recall } from "./recall.ts";
 
 const nowMs = 1_000_000_000;
 const box = (name: string, extra: Partial<Container> = {}): Container =>
@@ -208,4 +209,93 @@ describe("the rest", () => {
       { kind: "remove", id: containers[3]!.id },
     ]);
   });
+});
+
+describe("what nobody can tell about", () => {
+  const status = (state: object, extra: object = {}): Pod["status"] =>
+    ({
+      phase: "Running",
+      containerStatuses: [
+        {
+          name: "main",
+          state,
+          ready: true,
+          restartCount: 2,
+          image: "box",
+          imageID: "",
+          containerID: "containerd://x",
+          ...extra,
+        },
+      ],
+    }) as Pod["status"];
+  const running = status({ running: { startedAt: "2026-01-01T00:00:00Z" } });
+  const ended = status({ terminated: { exitCode: 0, containerID: "containerd://x" } });
+  const cases: [string, string, Pod["status"], string[], boolean][] = [
+    ["Never, ran when last seen", "Never", running, [], true],
+    ["Never, had ended", "Never", ended, [], true],
+    ["OnFailure, ran when last seen", "OnFailure", running, ["sandbox#0"], false],
+    ["OnFailure, had succeeded", "OnFailure", ended, [], true],
+    ["Always, ran when last seen", "Always", running, ["sandbox#0"], false],
+    ["Never, never ran", "Never", status({ waiting: { reason: "ContainerCreating" } }), ["sandbox#0"], false],
+  ];
+  test.each(cases)("%s", (_, restartPolicy, told, expected, finished) => {
+    const pod = podOf({ restartPolicy }, told);
+    const result = plan(pod, recall(pod, nothing, nowMs));
+    expect(short(result.actions)).toEqual(expected);
+    expect(result.finished).toBe(finished);
+  });
+  test("a lost container counts on from what the API knows", () => {
+    const pod = podOf({ restartPolicy: "Always" }, running);
+    expect(short(plan(pod, recall(pod, observed(), nowMs)).actions)).toEqual(["start main#3"]);
+  });
+  test("what the runtime still knows is not made up", () => {
+    const pod = podOf({}, running);
+    const now = observed([seen("main")]);
+    expect(recall(pod, now, nowMs)).toBe(now);
+  });
+  test("unknown to a runtime that lost sight of it: ended first, then by policy", () => {
+    const unknown = observed([seen("main", { state: "unknown" })]);
+    expect(short(plan(podOf({ restartPolicy: "Always" }), unknown).actions)).toEqual(["kill main"]);
+    const never = plan(podOf({ restartPolicy: "Never" }), unknown);
+    expect(short(never.actions)).toEqual(["stop finished"]);
+    expect(never.finished).toBe(true);
+  });
+});
+
+describe("ephemeral containers", () => {
+  const pod = podOf({ ephemeralContainers: [box("debug")] as never });
+  test("start in a running pod, once", () => {
+    expect(short(plan(pod, observed([seen("main")])).actions)).toEqual(["start debug#0"]);
+    expect(plan(pod, observed([seen("main"), exited("debug", 1)])).actions).toEqual([]);
+    expect(plan(pod, observed([seen("main"), seen("debug")])).actions).toEqual([]);
+  });
+  test("start while the pod is being initialized, and do not hold it up", () => {
+    const waiting = podOf({ initContainers: [box("i1")], ephemeralContainers: [box("debug")] as never });
+    expect(short(plan(waiting, observed([seen("i1")])).actions)).toEqual(["start debug#0"]);
+  });
+  test("do not keep a pod from its end", () => {
+    const done = podOf({ restartPolicy: "Never", ephemeralContainers: [box("debug")] as never });
+    expect(short(plan(done, observed([exited("main", 0), seen("debug")])).actions)).toEqual(["stop finished"]);
+  });
+});
+
+describe("grace of probes", () => {
+  const probe = { terminationGracePeriodSeconds: 5 } as never;
+  const cases: [string, Partial<Container>, "liveness" | "startup", number | undefined][] = [
+    ["the failed one's own", { livenessProbe: probe }, "liveness", 5],
+    ["not another's", { livenessProbe: probe }, "startup", undefined],
+    ["the startup probe's", { startupProbe: probe }, "startup", 5],
+  ];
+  test.each(cases)("%s", (_, extra, failed, expected) => {
+    const pod = podOf({ containers: [box("main", extra)] });
+    const result = plan(pod, observed([seen("main")]), { probe: () => ({ started: true, ready: false, failed }) });
+    expect((result.actions[0] as { graceSeconds?: number }).graceSeconds).toBe(expected);
+  });
+});
+
+test("a pod that the node ends is taken down and stays failed", () => {
+  const failure = { reason: "Evicted", message: "The node was low on resource: memory." };
+  const result = plan(podOf(), observed([seen("main")]), { ending: { failure } });
+  expect(short(result.actions)).toEqual(["stop ended"]);
+  expect(result).toMatchObject({ finished: true, failure });
 });

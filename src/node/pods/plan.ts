@@ -20,12 +20,14 @@ export interface PlanInput {
   readonly backOffMs: (containerName: string, finishedAtMs: number) => number;
   /** The wall-clock time before which the named container must not be tried again (failed pull or creation). */
   readonly holdUntilMs: (containerName: string) => number;
+  /** The node ends the pod or refuses it (eviction, admission, shutdown): for good, with this word. */
+  readonly ending?: { readonly failure: NonNullable<Plan["failure"]> } | undefined;
 }
 
 export type Action =
   | { readonly kind: "create-sandbox"; readonly attempt: number }
   /** Ends all containers and the sandbox, because the pod has run to its end or its sandbox is broken. */
-  | { readonly kind: "stop-pod"; readonly why: "finished" | "sandbox-changed" | "deadline" }
+  | { readonly kind: "stop-pod"; readonly why: "finished" | "sandbox-changed" | "deadline" | "ended" }
   | {
       readonly kind: "start";
       readonly container: Container;
@@ -34,10 +36,17 @@ export type Action =
       /** When it is a restart: the exit that counts towards back-off. */
       readonly afterExitMs?: number;
     }
-  | { readonly kind: "kill"; readonly id: string; readonly name: string; readonly message: string }
+  | {
+      readonly kind: "kill";
+      readonly id: string;
+      readonly name: string;
+      readonly message: string;
+      /** Of the probe that failed; default the pod's. */
+      readonly graceSeconds?: number;
+    }
   | { readonly kind: "remove"; readonly id: string };
 
-export type ContainerRole = "init" | "sidecar" | "main";
+export type ContainerRole = "init" | "sidecar" | "main" | "ephemeral";
 
 export interface Waiting {
   readonly reason: string;
@@ -56,8 +65,10 @@ export interface Plan {
   readonly failure?: { readonly reason: string; readonly message: string };
 }
 
-export const roleOf = (pod: Pod, container: Container): ContainerRole =>
-  pod.spec.initContainers?.includes(container) ? (container.restartPolicy === "Always" ? "sidecar" : "init") : "main";
+export function roleOf(pod: Pod, container: Container): ContainerRole {
+  if (pod.spec.initContainers?.includes(container)) return container.restartPolicy === "Always" ? "sidecar" : "init";
+  return ephemeralContainers(pod).includes(container) ? "ephemeral" : "main";
+}
 
 export function planPod(input: PlanInput): Plan {
   const { pod, observed, nowMs } = input;
@@ -77,6 +88,11 @@ export function planPod(input: PlanInput): Plan {
   // What controllers have counted as ended is never started again, even where its containers are no longer known.
   if (pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed") {
     return done(anythingUp(observed) ? [{ kind: "stop-pod", why: "finished" }] : [], true);
+  }
+
+  if (input.ending) {
+    const { failure } = input.ending;
+    return done(anythingUp(observed) ? [{ kind: "stop-pod", why: "ended" }] : [], true, failure);
   }
 
   const startedAtMs = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
@@ -100,7 +116,7 @@ export function planPod(input: PlanInput): Plan {
   if (!sandbox) {
     const newest = observed.sandboxes[0];
     for (const c of allContainers(pod)) waiting.set(c.name, defaultWaiting(pod, c));
-    if (newest && observed.containers.some((c) => c.state === "running")) {
+    if (newest && observed.containers.some(mayBeUp)) {
       return done([{ kind: "stop-pod", why: "sandbox-changed" }]);
     }
     const holdMs = input.holdUntilMs(sandboxHold);
@@ -152,9 +168,28 @@ export function planPod(input: PlanInput): Plan {
     const { failed } = input.probe(running);
     if (!failed) return false;
     const again = pod.spec.restartPolicy === "Never" && roleOf(pod, container) === "main" ? "" : ", will be restarted";
-    actions.push(kill(running, `Container ${container.name} failed ${failed} probe${again}`));
+    const probe = failed === "liveness" ? container.livenessProbe : container.startupProbe;
+    const graceSeconds = probe?.terminationGracePeriodSeconds;
+    actions.push({
+      ...kill(running, `Container ${container.name} failed ${failed} probe${again}`),
+      ...(graceSeconds === undefined ? {} : { graceSeconds }),
+    });
     return true;
   };
+
+  /** What the runtime has lost sight of may still run: it is ended before anything takes its place. */
+  const endUnknown = (seen: ObservedContainer | undefined): boolean => {
+    if (seen?.state !== "unknown") return false;
+    actions.push(kill(seen, "Container is in unknown state, try killing it before restart"));
+    return true;
+  };
+
+  // Asked for by people who look into the pod: at any time, once.
+  for (const container of ephemeralContainers(pod)) {
+    const seen = newestContainer(observed, container.name);
+    if (!seen || seen.state === "created") start(container, seen);
+    if (!seen && !waiting.has(container.name)) waiting.set(container.name, { reason: "ContainerCreating" });
+  }
 
   const mainSeen = (pod.spec.containers ?? []).some((c) => newestContainer(observed, c.name, sandbox.id));
   let initialized = true;
@@ -165,7 +200,7 @@ export function planPod(input: PlanInput): Plan {
     if (!sidecar) {
       if (mainSeen || (here?.state === "exited" && here.exitCode === 0)) continue;
       initialized = false;
-      if (here?.state !== "running") start(container, here?.state === "unknown" ? here : newest);
+      if (here?.state !== "running" && !endUnknown(here)) start(container, newest);
       break;
     }
     if (here?.state === "running") {
@@ -175,7 +210,7 @@ export function planPod(input: PlanInput): Plan {
       }
       continue;
     }
-    start(container, newest);
+    if (!endUnknown(here)) start(container, newest);
     if (!mainSeen) {
       initialized = false;
       break;
@@ -193,7 +228,8 @@ export function planPod(input: PlanInput): Plan {
       mustEnd(container, here);
       continue;
     }
-    if (here && !mayRestart(pod.spec.restartPolicy, here)) continue;
+    if (newest && !mayRestart(pod.spec.restartPolicy, newest)) continue;
+    if (endUnknown(here)) continue;
     if (!here) waiting.set(container.name, defaultWaiting(pod, container));
     start(container, newest);
   }
@@ -210,8 +246,10 @@ export const sandboxHold = "/sandbox";
 
 /** Whether policy starts the container again after it has ended (or never came up). */
 export function mayRestart(policy: string | undefined, container: ObservedContainer): boolean {
-  if (container.state === "created" || container.state === "unknown") return true;
+  if (container.state === "created") return true;
   if (container.state === "running") return false;
+  // It has run, and how it ended nobody knows any more: a pod that runs once is not run twice.
+  if (container.state === "unknown") return policy !== "Never" || container.startedAtMs === 0;
   if (policy === "Never") return false;
   if (policy === "OnFailure") return container.exitCode !== 0;
   return true;
@@ -227,10 +265,10 @@ export function isFinished(pod: Pod, observed: PodObservation): boolean {
   }
   const newest = (pod.spec.containers ?? []).map((c) => newestContainer(observed, c.name));
   // With Never, containers that were lost with their sandbox are not made again.
-  const anyEnded = newest.some((c) => c?.state === "exited");
+  const anyEnded = newest.some((c) => c !== undefined && c.state !== "running" && !mayRestart(policy, c));
   const sandboxLost = observed.sandboxes.length > 0 && !readySandbox(observed);
   return newest.every((c) =>
-    c === undefined ? policy === "Never" && anyEnded && sandboxLost : c.state !== "running" && !mayRestart(policy, c),
+    c === undefined ? policy === "Never" && anyEnded && sandboxLost : !mayRestart(policy, c) && c.state !== "running",
   );
 }
 
@@ -247,20 +285,31 @@ export function containerHash(container: Container): string {
 export const podLabel = (pod: Pod): string =>
   `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid ?? ""})`;
 
+/** Containers that people add to a running pod; but for their target they are containers like others. */
+export const ephemeralContainers = (pod: Pod): readonly Container[] =>
+  (pod.spec.ephemeralContainers ?? []) as readonly Container[];
+
 export const allContainers = (pod: Pod): readonly Container[] => [
   ...(pod.spec.initContainers ?? []),
   ...(pod.spec.containers ?? []),
+  ...ephemeralContainers(pod),
 ];
+
+export const containerOf = (pod: Pod, name: string): Container | undefined =>
+  allContainers(pod).find((c) => c.name === name);
 
 function defaultWaiting(pod: Pod, container: Container): Waiting {
   const isMain = roleOf(pod, container) === "main";
   return { reason: isMain && (pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating" };
 }
 
-const anythingUp = (observed: PodObservation): boolean =>
-  observed.containers.some((c) => c.state === "running") || observed.sandboxes.some((s) => s.ready);
+export const mayBeUp = (c: ObservedContainer): boolean =>
+  c.state === "running" || (c.state === "unknown" && c.sandboxId !== "");
 
-const kill = (container: ObservedContainer, message: string): Action => ({
+const anythingUp = (observed: PodObservation): boolean =>
+  observed.containers.some(mayBeUp) || observed.sandboxes.some((s) => s.ready);
+
+const kill = (container: ObservedContainer, message: string): Extract<Action, { kind: "kill" }> => ({
   kind: "kill",
   id: container.id,
   name: container.name,
@@ -275,7 +324,7 @@ function garbage(observed: PodObservation): Action[] {
   for (const c of observed.containers) {
     const isNewest = !seen.has(c.name);
     seen.add(c.name);
-    if (c.state === "running") continue;
+    if (mayBeUp(c) || c.sandboxId === "") continue;
     const count = (dead.get(c.name) ?? 0) + 1;
     dead.set(c.name, count);
     // The newest may be the state itself; one older stays as lastState.

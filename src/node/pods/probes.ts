@@ -64,14 +64,7 @@ export class Probes {
         const probe = probeOf(spec, kind);
         if (!probe || (kind === "startup" && watched.started)) continue;
         const target = { containerId: observed.id, container: spec, ip };
-        const loop = this.#loop(
-          watched,
-          kind,
-          probe,
-          target,
-          toldStatus(observed, pod) !== undefined,
-          pod.spec.terminationGracePeriodSeconds,
-        );
+        const loop = this.#loop(watched, kind, probe, target, toldStatus(observed, pod) !== undefined);
         this.#loops.add(loop);
         // Every failure inside is a probe result; what is left is the abort that ends the loop.
         loop.catch(() => {}).finally(() => this.#loops.delete(loop));
@@ -95,14 +88,7 @@ export class Probes {
     this.#containers.delete(id);
   }
 
-  async #loop(
-    watched: Watched,
-    kind: ProbeKind,
-    probe: Probe,
-    target: HandlerTarget,
-    adopted: boolean,
-    _graceSeconds: number | undefined,
-  ): Promise<void> {
+  async #loop(watched: Watched, kind: ProbeKind, probe: Probe, target: HandlerTarget, adopted: boolean): Promise<void> {
     const { clock, random, onChange, onUnhealthy } = this.#deps;
     const { signal } = watched.abort;
     const periodMs = (probe.periodSeconds || 10) * 1000;
@@ -160,6 +146,7 @@ export class Probes {
   }
 }
 
+/** Ephemeral containers have no probes. */
 const specOf = (pod: Pod, name: string): Container | undefined =>
   [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])].find((c) => c.name === name);
 

@@ -20,7 +20,7 @@ import {
   type ProbeView,
   readySandbox,
 } from "./observation.ts";
-import { mayRestart, type Plan, roleOf } from "./plan.ts";
+import { ephemeralContainers, mayBeUp, mayRestart, type Plan, roleOf } from "./plan.ts";
 import { qosClass } from "./resources.ts";
 
 export interface StatusInput {
@@ -42,7 +42,14 @@ export function podStatus(input: StatusInput): PodStatus {
   const sandbox = readySandbox(observed);
   const initStatuses = (pod.spec.initContainers ?? []).map((c) => containerStatus(input, c));
   const statuses = (pod.spec.containers ?? []).map((c) => containerStatus(input, c));
-  const phase = input.plan.failure ? "Failed" : podPhase(input, initStatuses, statuses);
+  const ephemeralStatuses = ephemeralContainers(pod).map((c) => containerStatus(input, c));
+  // A final phase is told when nothing runs any more: whoever waits for it may take what the pod used.
+  const isLast = !input.plan.finished || !observed.containers.some(mayBeUp);
+  const phase = !isLast
+    ? (old.phase ?? "Running")
+    : input.plan.failure
+      ? "Failed"
+      : podPhase(input, initStatuses, statuses);
   const ips = pod.spec.hostNetwork ? (sandbox ? [input.hostIp] : []) : (sandbox?.ips ?? []);
   // A finished pod keeps the address it had, as upstream does until it is deleted.
   const shownIps = ips.length > 0 ? ips : (old.podIPs ?? []).map((p) => p.ip ?? "").filter((ip) => ip !== "");
@@ -56,8 +63,9 @@ export function podStatus(input: StatusInput): PodStatus {
     startTime: old.startTime ?? rfc3339(input.nowMs),
     ...(initStatuses.length > 0 ? { initContainerStatuses: initStatuses } : {}),
     containerStatuses: statuses,
+    ...(ephemeralStatuses.length > 0 ? { ephemeralContainerStatuses: ephemeralStatuses } : {}),
     qosClass: old.qosClass ?? qosClass(pod),
-    ...(input.plan.failure ?? terminalReason(old)),
+    ...((isLast ? input.plan.failure : undefined) ?? terminalReason(old)),
   };
 }
 
@@ -68,9 +76,7 @@ const terminalReason = (old: PodStatus): { reason?: string; message?: string } =
 
 export function containerStatus(input: StatusInput, container: Container): ContainerStatus {
   const { pod, observed } = input;
-  const old = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].find(
-    (s) => s.name === container.name,
-  );
+  const old = toldStatuses(pod).find((s) => s.name === container.name);
   const newest = newestContainer(observed, container.name);
   const before = newest && observed.containers.find((c) => c.name === container.name && c.id !== newest.id);
   const waiting = input.plan.waiting.get(container.name);
@@ -104,7 +110,7 @@ export function containerStatus(input: StatusInput, container: Container): Conta
     name: container.name,
     state,
     lastState: hasLast ? lastState! : {},
-    ready: role === "init" ? initDone : (probe?.ready ?? false),
+    ready: role === "init" ? initDone : role !== "ephemeral" && (probe?.ready ?? false),
     restartCount: Math.max(newest?.attempt ?? 0, old?.restartCount ?? 0),
     image: newest?.image || (container.image ?? ""),
     imageID: newest?.imageId ?? old?.imageID ?? "",
@@ -119,6 +125,13 @@ export function containerStatus(input: StatusInput, container: Container): Conta
       : {}),
   };
 }
+
+/** What the API was told last of each container. */
+export const toldStatuses = (pod: Pod): readonly ContainerStatus[] => [
+  ...(pod.status?.initContainerStatuses ?? []),
+  ...(pod.status?.containerStatuses ?? []),
+  ...(pod.status?.ephemeralContainerStatuses ?? []),
+];
 
 const mountStatus = (mount: VolumeMount): VolumeMountStatus => ({
   name: mount.name,
@@ -136,7 +149,7 @@ function terminated(input: StatusInput, c: ObservedContainer): ContainerState {
   const message = input.terminationMessage(c) || (c.reason === "OOMKilled" ? "" : c.message);
   return {
     terminated: {
-      exitCode: known ? c.exitCode : 137,
+      exitCode: exitCodeOf(c),
       reason,
       ...(message ? { message } : {}),
       startedAt: c.startedAtMs > 0 ? rfc3339(c.startedAtMs) : null,
@@ -145,6 +158,9 @@ function terminated(input: StatusInput, c: ObservedContainer): ContainerState {
     } as unknown as ContainerStateTerminated,
   };
 }
+
+/** What became of a container that nobody can tell about counts as killed. */
+const exitCodeOf = (c: ObservedContainer): number => (c.state === "exited" ? c.exitCode : 137);
 
 function podPhase(input: StatusInput, init: ContainerStatus[], main: ContainerStatus[]): string {
   const { pod, observed } = input;
@@ -171,7 +187,7 @@ function podPhase(input: StatusInput, init: ContainerStatus[], main: ContainerSt
     const c = newest(status.name);
     if (status.state?.running) running++;
     else if (c?.state === "exited" || status.state?.terminated) {
-      const exitCode = c?.exitCode ?? status.state?.terminated?.exitCode ?? 137;
+      const exitCode = (c && exitCodeOf(c)) ?? status.state?.terminated?.exitCode ?? 137;
       if (c && mayRestart(policy, c) && !input.ended) {
         // Between two runs: it has run, so the pod counts as running.
         running++;

@@ -16,7 +16,6 @@ import { VolumeError } from "../volumes/volumes.ts";
 import {
   containerEvent,
   createSandbox,
-  lastWords,
   podEvent,
   removeRemains,
   type StartFailure,
@@ -28,9 +27,11 @@ import { BackOff } from "./back-off.ts";
 import type { PodContext } from "./context.ts";
 import { podLogFolder } from "./cri-config.ts";
 import { createPullBackOff, pullWaiting } from "./images.ts";
+import { lastWords } from "./last-words.ts";
 import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
-import { allContainers, type Plan, planPod, podLabel, sandboxHold } from "./plan.ts";
-import { podStatus } from "./status.ts";
+import { containerOf, mayBeUp, type Plan, planPod, podLabel, sandboxHold } from "./plan.ts";
+import { recall } from "./recall.ts";
+import { podStatus, toldStatuses } from "./status.ts";
 import { statusPatch } from "./status-patch.ts";
 
 /** Plan and apply at most so often per wake-up; a pod needs a round per init container at most. */
@@ -173,12 +174,14 @@ export class PodWorker {
     return metadata.deletionGracePeriodSeconds ?? spec.terminationGracePeriodSeconds ?? 30;
   }
 
-  #observe(): Promise<PodObservation> {
-    return this.#context.runtime.refresh(this.uid, this.#pod.metadata.namespace ?? "", this.#pod.metadata.name ?? "");
+  async #observe(): Promise<PodObservation> {
+    const { namespace = "", name = "" } = this.#pod.metadata;
+    const seen = await this.#context.runtime.refresh(this.uid, namespace, name);
+    return recall(this.pod, seen, this.#context.clock.now());
   }
 
   #specOf(name: string): Container | undefined {
-    return allContainers(this.#pod).find((c) => c.name === name);
+    return containerOf(this.#pod, name);
   }
 
   #plan(observed: PodObservation): Plan {
@@ -228,7 +231,7 @@ export class PodWorker {
             context,
             pod,
             { id: action.id, name: action.name, ip: this.#ip(observed) },
-            this.#killGrace(action.name),
+            action.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
             action.message,
           );
         } else if (action.kind === "remove") await context.cri.removeContainer(action.id);
@@ -259,17 +262,6 @@ export class PodWorker {
       this.#probe(observed);
     }
     return context.clock.now() + 1000;
-  }
-
-  /** Liveness and startup probes may bring a grace of their own. */
-  #killGrace(name: string): number {
-    const spec = this.#specOf(name);
-    return (
-      spec?.livenessProbe?.terminationGracePeriodSeconds ??
-      spec?.startupProbe?.terminationGracePeriodSeconds ??
-      this.#pod.spec.terminationGracePeriodSeconds ??
-      30
-    );
   }
 
   async #volumes(observed: PodObservation): Promise<Map<string, string>> {
@@ -343,8 +335,7 @@ export class PodWorker {
   }
 
   #toldWaiting(name: string): string | undefined {
-    const statuses = [...(this.#told?.initContainerStatuses ?? []), ...(this.#told?.containerStatuses ?? [])];
-    const reason = statuses.find((s) => s.name === name)?.state?.waiting?.reason;
+    const reason = toldStatuses(this.pod).find((s) => s.name === name)?.state?.waiting?.reason;
     return reason === "ImagePullBackOff" ? "ErrImagePull" : reason;
   }
 
@@ -354,7 +345,7 @@ export class PodWorker {
     if (phase === "Succeeded" || phase === "Failed") return;
     for (const c of observed.containers) {
       if (c.state === "exited" && !this.#words.has(c.id))
-        this.#words.set(c.id, await lastWords(this.#context, this.#pod, c));
+        this.#words.set(c.id, await lastWords(this.#context.volumes.podFolder(this.uid), this.#pod, c));
     }
     for (const id of this.#words.keys()) if (!observed.containers.some((c) => c.id === id)) this.#words.delete(id);
     // Conditions of others come from the newest object, our own from what was last told.
@@ -394,7 +385,7 @@ export class PodWorker {
     const pod = this.#pod;
     probes.forget(this.uid);
     let observed = await this.#observe();
-    if (observed.containers.some((c) => c.state === "running") || observed.sandboxes.some((s) => s.ready)) {
+    if (observed.containers.some(mayBeUp) || observed.sandboxes.some((s) => s.ready)) {
       const grace = this.#grace();
       this.#stoppingWith = grace;
       await stopPod(this.#context, pod, observed, grace);
