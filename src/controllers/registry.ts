@@ -10,6 +10,10 @@ import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createVolumeBinder } from "./volumes/binder.ts";
+import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
+import { createVolumeExpander } from "./volumes/expander.ts";
+import { createClaimProtection, createVolumeProtection } from "./volumes/protection.ts";
 import { createCronJobController } from "./workloads/cronjob/controller.ts";
 import { createDaemonSetController } from "./workloads/daemonset/controller.ts";
 import { createDeploymentController } from "./workloads/deployment/controller.ts";
@@ -45,6 +49,11 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createNodeLifecycleController(deps),
     createTaintEvictionController(deps),
     createPodGcController(deps),
+    createVolumeBinder(deps),
+    createClaimProtection(deps),
+    createVolumeProtection(deps),
+    createEphemeralVolumes(deps),
+    createVolumeExpander(deps),
     createNamespaceController(deps),
     // Last: it watches everything, metadata only where no other controller has asked for more.
     createGarbageCollector(deps),

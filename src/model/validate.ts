@@ -5,6 +5,7 @@ import type { ApiObject } from "./object.ts";
 import type { ResourceInfo } from "./resource-info.ts";
 import type { FieldError } from "./status.ts";
 import * as cluster from "./validation/cluster.ts";
+import * as csi from "./validation/csi.ts";
 import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
 import { type NameRule, nameRules } from "./validation/names.ts";
 import { validatePod, validatePodUpdate } from "./validation/pod.ts";
@@ -103,6 +104,16 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "scheduling.k8s.io/PriorityClass": rules({
     create: cluster.validatePriorityClass,
     update: cluster.validatePriorityClassUpdate,
+  }),
+  "storage.k8s.io/CSIDriver": rules({ create: csi.validateCsiDriver, update: csi.validateCsiDriverUpdate }),
+  "storage.k8s.io/CSINode": rules({ create: csi.validateCsiNode, update: csi.validateCsiNodeUpdate }),
+  "storage.k8s.io/CSIStorageCapacity": rules({
+    create: csi.validateStorageCapacity,
+    update: csi.validateStorageCapacityUpdate,
+  }),
+  "storage.k8s.io/VolumeAttachment": rules({
+    create: csi.validateVolumeAttachment,
+    update: csi.validateVolumeAttachmentUpdate,
   }),
   "storage.k8s.io/StorageClass": rules({
     create: storage.validateStorageClass,

@@ -2,6 +2,7 @@
 import type { PersistentVolume, PersistentVolumeClaim } from "../gen/core-v1.ts";
 import type { StorageClass } from "../gen/storage-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
+import { volumeAnnotations } from "../volumes.ts";
 import { validateNodeTerm } from "./affinity.ts";
 import { nanoOf } from "./amount.ts";
 import { checked, labelSelector, oneOf, quantity, requiredOneOf, same } from "./checks.ts";
@@ -32,21 +33,25 @@ function validateAccessModes(path: string, modes: readonly string[] | undefined,
   return errors;
 }
 
-export function validateClaim({ spec }: PersistentVolumeClaim): FieldError[] {
-  if (!spec) return [fieldRequired("spec.accessModes", "at least 1 access mode is required")];
+export const validateClaim = ({ spec }: PersistentVolumeClaim): FieldError[] => validateClaimSpec("spec", spec);
+
+export function validateClaimSpec(at: string, spec: PersistentVolumeClaim["spec"] | undefined): FieldError[] {
+  if (!spec) return [fieldRequired(`${at}.accessModes`, "at least 1 access mode is required")];
   const errors = [
-    ...validateAccessModes("spec.accessModes", spec.accessModes, "at least 1 access mode is required"),
-    ...labelSelector("spec.selector", spec.selector),
-    ...oneOf("spec.volumeMode", spec.volumeMode, volumeModes),
+    ...validateAccessModes(`${at}.accessModes`, spec.accessModes, "at least 1 access mode is required"),
+    ...labelSelector(`${at}.selector`, spec.selector),
+    ...oneOf(`${at}.volumeMode`, spec.volumeMode, volumeModes),
   ];
   const storage = spec.resources?.requests?.["storage"];
-  const path = "spec.resources[storage]";
+  const path = `${at}.resources[storage]`;
   if (storage === undefined) errors.push(fieldRequired(path));
   else if ((nanoOf(storage) ?? 0n) <= 0n) {
     const wrong = quantity(path, storage);
     errors.push(...(wrong.length > 0 ? wrong : [fieldInvalid(path, String(storage), "must be greater than zero")]));
   }
-  if (spec.storageClassName) errors.push(...checked("spec.storageClassName", spec.storageClassName, dns1123Subdomain));
+  for (const field of ["storageClassName", "volumeAttributesClassName"] as const) {
+    if (spec[field]) errors.push(...checked(`${at}.${field}`, spec[field], dns1123Subdomain));
+  }
   return errors;
 }
 
@@ -57,11 +62,17 @@ export function validateClaimUpdate(claim: PersistentVolumeClaim, old: Persisten
   // Binding writes the volume's name, once.
   if (!before.volumeName && next.volumeName) delete next.volumeName;
   const isBound = old.status?.phase === "Bound";
+  // The default class may come later, to a claim that named none and has no volume yet.
+  const hadClass =
+    before.storageClassName !== undefined || old.metadata.annotations?.[volumeAnnotations.oldClass] !== undefined;
+  if (!hadClass && next.storageClassName && !before.volumeName) delete next.storageClassName;
   if (isBound) {
     const asked = nanoOf(claim.spec?.resources?.requests?.["storage"]);
     const had = nanoOf(old.spec?.resources?.requests?.["storage"]);
-    if (asked !== undefined && had !== undefined && asked < had) {
-      errors.push(fieldForbidden("spec.resources.requests.storage", "field can not be less than previous value"));
+    const has = nanoOf(old.status?.capacity?.["storage"]);
+    // A growth that has not come about may be taken back, down to what there is.
+    if (asked !== undefined && had !== undefined && asked < had && (has === undefined || asked <= has)) {
+      errors.push(fieldForbidden("spec.resources.requests.storage", "field can not be less than status.capacity"));
     }
     for (const spec of [next, before]) {
       delete spec.resources;
@@ -99,6 +110,14 @@ export function validateVolume({ spec }: PersistentVolume): FieldError[] {
     if (!spec.hostPath.path) errors.push(fieldRequired("spec.hostPath.path"));
     else errors.push(...validateNoBackSteps("spec.hostPath.path", spec.hostPath.path));
   }
+  if (spec.hostPath?.path === "/" && spec.persistentVolumeReclaimPolicy === "Recycle") {
+    errors.push(
+      fieldForbidden("spec.persistentVolumeReclaimPolicy", "may not be 'recycle' for a hostPath mount of '/'"),
+    );
+  }
+  if (spec.local?.path) errors.push(...validateNoBackSteps("spec.local.path", spec.local.path));
+  if (spec.csi && !spec.csi.driver) errors.push(fieldRequired("spec.csi.driver"));
+  if (spec.csi && !spec.csi.volumeHandle) errors.push(fieldRequired("spec.csi.volumeHandle"));
   if (spec.local && !spec.local.path) errors.push(fieldRequired("spec.local.path"));
   if (spec.local && !spec.nodeAffinity)
     errors.push(fieldRequired("spec.nodeAffinity", "Local volume requires node affinity"));

@@ -3,6 +3,7 @@ import type { KeyToPath, Volume } from "../gen/core-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { noDuplicates, oneOf, quantity, requiredName } from "./checks.ts";
 import { validateFieldRef, validateNoBackSteps, validateRelativePath } from "./container.ts";
+import { validateClaimTemplate, validateInlineCsi } from "./csi.ts";
 import { dataKey, dns1123Label } from "./names.ts";
 
 export function validateVolumes(path: string, volumes: readonly Volume[]): FieldError[] {
@@ -42,6 +43,10 @@ function validateVolume(path: string, volume: Volume): FieldError[] {
   }
   if (persistentVolumeClaim && !persistentVolumeClaim.claimName) {
     errors.push(fieldRequired(`${path}.persistentVolumeClaim.claimName`));
+  }
+  if (volume.csi) errors.push(...validateInlineCsi(`${path}.csi`, volume.csi));
+  if (volume.ephemeral) {
+    errors.push(...validateClaimTemplate(`${path}.ephemeral`, volume.ephemeral.volumeClaimTemplate));
   }
   if (nfs) {
     if (!nfs.server) errors.push(fieldRequired(`${path}.nfs.server`));

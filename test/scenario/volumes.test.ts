@@ -1,0 +1,138 @@
+// Claims and volumes through their lives: bound, protected, released, lost, made on demand for a pod.
+import { afterEach, expect, test } from "vitest";
+import type { Event, PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
+import type { StorageClass } from "#model/gen/storage-v1.ts";
+import { events, persistentVolumeClaims, persistentVolumes, pods, storageClasses } from "#model/resources.ts";
+import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
+
+let cluster: InMemoryCluster | undefined;
+afterEach(async () => {
+  await cluster?.stop();
+  cluster = undefined;
+});
+
+const volume = (name: string, spec: Partial<PersistentVolume["spec"]> = {}): PersistentVolume => ({
+  metadata: { name },
+  spec: { capacity: { storage: "1Gi" }, accessModes: ["ReadWriteOnce"], hostPath: { path: `/mnt/${name}` }, ...spec },
+});
+const claim = (name: string, spec: Partial<PersistentVolumeClaim["spec"]> = {}): PersistentVolumeClaim => ({
+  metadata: { name, namespace: "default" },
+  spec: { accessModes: ["ReadWriteOnce"], resources: { requests: { storage: "1Gi" } }, ...spec },
+});
+const user = (name: string, claimName: string): Pod => ({
+  metadata: { name, namespace: "default" },
+  spec: {
+    containers: [{ name: "c", image: "x" }],
+    volumes: [{ name: "v", persistentVolumeClaim: { claimName } }],
+  },
+});
+
+async function begin() {
+  const c = await InMemoryCluster.start();
+  cluster = c;
+  const claimPhase = async (name: string) => (await c.find(persistentVolumeClaims, name, "default"))?.status?.phase;
+  const volumePhase = async (name: string) => (await c.find(persistentVolumes, name))?.status?.phase;
+  const said = async (reason: string) =>
+    (await c.list(events)).filter((e: Event) => e.reason === reason).map((e) => e.message);
+  return { c, claimPhase, volumePhase, said };
+}
+
+test("a claim is bound, kept while a pod uses it, and its volume released after it", async () => {
+  const { c, claimPhase, volumePhase, said } = await begin();
+  await c.client.create(persistentVolumeClaims, claim("data", { storageClassName: "" }));
+  await c.until(async () => (await said("FailedBinding")).length === 1, "nothing to bind to");
+  await c.client.create(persistentVolumes, volume("one"));
+  await c.until(async () => (await claimPhase("data")) === "Bound", "bound");
+  expect((await c.find(persistentVolumeClaims, "data", "default"))?.status).toMatchObject({
+    capacity: { storage: "1Gi" },
+    accessModes: ["ReadWriteOnce"],
+  });
+
+  await c.client.create(pods, user("p", "data"));
+  await c.until(async () => (await c.find(pods, "p", "default"))?.status?.phase === "Running", "runs");
+  await c.client.delete(persistentVolumeClaims, { name: "data", namespace: "default" });
+  await c.client.delete(persistentVolumes, { name: "one" });
+  await c.advance(30_000);
+  expect(await claimPhase("data")).toBe("Bound");
+  expect(await volumePhase("one")).toBe("Bound");
+
+  await c.client.delete(pods, { name: "p", namespace: "default" });
+  await c.until(async () => (await claimPhase("data")) === undefined, "claim is gone");
+  await c.until(async () => (await volumePhase("one")) === undefined, "volume is gone");
+});
+
+test("Retain keeps what was released; who takes the claim away loses it", async () => {
+  const { c, claimPhase, volumePhase, said } = await begin();
+  await c.client.create(persistentVolumes, volume("kept"));
+  await c.client.create(persistentVolumeClaims, claim("a", { storageClassName: "" }));
+  await c.until(async () => (await claimPhase("a")) === "Bound", "bound");
+  await c.client.delete(persistentVolumeClaims, { name: "a", namespace: "default" });
+  await c.until(async () => (await volumePhase("kept")) === "Released", "released");
+  await c.client.create(persistentVolumeClaims, claim("a", { storageClassName: "" }));
+  await c.advance(5_000);
+  expect(await claimPhase("a")).toBe("Pending");
+  // By hand, as the documentation says: forget the old claim.
+  await c.client.patch(persistentVolumes, { name: "kept" }, { spec: { claimRef: null } });
+  await c.until(async () => (await claimPhase("a")) === "Bound", "bound again");
+
+  await c.client.patch(persistentVolumes, { name: "kept" }, { metadata: { finalizers: null } });
+  await c.client.delete(persistentVolumes, { name: "kept" });
+  await c.client.patch(persistentVolumes, { name: "kept" }, { metadata: { finalizers: null } }).catch(() => {});
+  await c.until(async () => (await claimPhase("a")) === "Lost", "lost");
+  expect(await said("ClaimLost")).toEqual(["Bound claim has lost its PersistentVolume. Data on the volume is lost!"]);
+});
+
+test("each of many claims gets a volume of its own, prebound ones theirs", async () => {
+  const { c } = await begin();
+  const reserved = { kind: "PersistentVolumeClaim", namespace: "default", name: "c3" };
+  await c.client.create(persistentVolumes, volume("for-c3", { claimRef: reserved, capacity: { storage: "9Gi" } }));
+  for (let i = 0; i < 4; i++) await c.client.create(persistentVolumes, volume(`v${i}`));
+  for (let i = 0; i < 5; i++) {
+    await c.client.create(
+      persistentVolumeClaims,
+      claim(`c${i}`, { storageClassName: "", ...(i === 4 ? { volumeName: "v2" } : {}) }),
+    );
+  }
+  await c.advance(10_000);
+  const bound = (await c.list(persistentVolumeClaims)).filter((one) => one.status?.phase === "Bound");
+  const owners = new Map((await c.list(persistentVolumes)).map((v) => [v.metadata.name, v.spec.claimRef?.uid]));
+  // Whether c4 finds v2 free is a race that it may lose; whoever is bound has its volume alone.
+  expect(bound.length).toBeGreaterThanOrEqual(4);
+  for (const one of bound) expect(owners.get(one.spec.volumeName)).toBe(one.metadata.uid);
+  expect(bound.find((one) => one.metadata.name === "c3")?.spec.volumeName).toBe("for-c3");
+});
+
+test("a default class that comes later is given to claims that named none", async () => {
+  const { c, said } = await begin();
+  await c.client.create(persistentVolumeClaims, claim("late"));
+  await c.until(async () => (await said("FailedBinding")).length === 1, "no class");
+  const marked: StorageClass = {
+    metadata: { name: "std", annotations: { "storageclass.kubernetes.io/is-default-class": "true" } },
+    provisioner: "example.com/p",
+  };
+  await c.client.create(storageClasses, marked);
+  const found = async () => c.find(persistentVolumeClaims, "late", "default");
+  await c.until(async () => (await found())?.spec.storageClassName === "std", "has the class");
+  await c.until(
+    async () => (await found())?.metadata.annotations?.["volume.kubernetes.io/storage-provisioner"] === "example.com/p",
+    "the provisioner is told",
+  );
+});
+
+test("an ephemeral volume has a claim that lives as long as its pod", async () => {
+  const { c, claimPhase } = await begin();
+  await c.client.create(persistentVolumes, volume("one"));
+  await c.client.create(pods, {
+    metadata: { name: "p", namespace: "default" },
+    spec: {
+      containers: [{ name: "c", image: "x" }],
+      volumes: [
+        { name: "scratch", ephemeral: { volumeClaimTemplate: { spec: claim("", { storageClassName: "" }).spec } } },
+      ],
+    },
+  });
+  await c.until(async () => (await claimPhase("p-scratch")) === "Bound", "bound");
+  await c.until(async () => (await c.find(pods, "p", "default"))?.status?.phase === "Running", "runs");
+  await c.client.delete(pods, { name: "p", namespace: "default" });
+  await c.until(async () => (await claimPhase("p-scratch")) === undefined, "gone with its pod");
+});
