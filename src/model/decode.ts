@@ -13,7 +13,7 @@ import { decodeProtobuf, isProtobuf } from "./protobuf.ts";
 import { canonicalQuantity } from "./quantity.ts";
 import { groupVersion, type ResourceInfo } from "./resource-info.ts";
 import { resourceOfKind } from "./resources.ts";
-import { ApiError, badRequest } from "./status.ts";
+import { ApiError, badRequest, fieldInvalid, invalid } from "./status.ts";
 import { canonicalMicroTime, canonicalTime } from "./time.ts";
 
 export type FieldValidation = "Ignore" | "Warn" | "Strict";
@@ -22,6 +22,8 @@ export interface DecodeOptions {
   readonly contentType?: "json" | "yaml" | "protobuf";
   /** Default Warn, as kube-apiserver's. */
   readonly fieldValidation?: FieldValidation;
+  /** What a kind without facts does to its objects: prune and default. `report` takes strict errors. May throw DecodeError. */
+  readonly normalize?: ((object: UnknownObject, report: ((text: string) => void) | undefined) => void) | undefined;
 }
 export interface Decoded {
   readonly object: UnknownObject;
@@ -50,6 +52,7 @@ export function decodeObject(bytes: Uint8Array, info: Decodable, options: Decode
   let object: UnknownObject;
   try {
     object = decodeValue(parsed, info, strict ? report : undefined);
+    options.normalize?.(object, strict ? report : undefined);
   } catch (error) {
     if (error instanceof DecodeError) throw cannotBeHandled(apiVersion, kind, info, error.message);
     throw error;
@@ -69,7 +72,18 @@ function attemptKind<T>(info: Decodable, work: () => T): T {
   }
 }
 
-class DecodeError extends Error {}
+export class DecodeError extends Error {}
+
+/** Metadata of an object inside of an object, as that of objects themselves is read. */
+export function decodeMetadata(
+  value: unknown,
+  path: string,
+  report: ((text: string) => void) | undefined,
+): Record<string, unknown> {
+  if (!isPlainObject(value)) throw new DecodeError(`${path}: must be an object`);
+  const names = path.split(".");
+  return decodeMessage(value, facts.message("meta/v1.ObjectMeta"), { names, path: [path], report });
+}
 
 /** A body that does not fit its type. `why` is what was wrong with it, for who must say it in other words. */
 export class UndecodableError extends ApiError {
@@ -151,6 +165,14 @@ function checkKind(apiVersion: string, kind: string, info: Decodable): void {
   const version = apiVersion.slice(slash + 1);
   // Options are registered in every group.
   if (info.kind === "DeleteOptions" && kind === info.kind) return;
+  if (info.type === "") {
+    if (apiVersion === expected) {
+      throw invalid(info.group, info.kind, "", [fieldInvalid("kind", kind, `must be ${info.kind}`)]);
+    }
+    throw badRequest(
+      `the API version in the data (${apiVersion}) does not match the expected API version (${expected})`,
+    );
+  }
   const known = resourceOfKind(group, version, kind);
   if (!known) {
     throw cannotBeHandled(
@@ -277,7 +299,10 @@ function decodeField(value: unknown, field: FieldFacts, owner: MessageFacts, wal
 function decodeSingle(value: unknown, field: FieldFacts, owner: MessageFacts, walk: Walk): unknown {
   const wrong = () => mismatch(value, field, owner, walk, singleTypeText(field, owner));
   if (field.isMessage) {
-    if (!isPlainObject(value)) throw wrong();
+    if (!isPlainObject(value)) {
+      if (field.union) return value;
+      throw wrong();
+    }
     return decodeMessage(value, facts.message(field.type), walk);
   }
   switch (field.type) {

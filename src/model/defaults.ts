@@ -2,6 +2,7 @@
 // and update before admission and validation, and changes the object it is given. Upstream counterpart: the
 // SetDefaults_* families in pkg/apis/*/v1/defaults.go of 1.32.
 import * as cluster from "./defaults/cluster.ts";
+import { defaultCustomResourceDefinition } from "./defaults/extensions.ts";
 import { defaultPod, defaultPodTemplate } from "./defaults/pod.ts";
 import { defaultService } from "./defaults/service.ts";
 import * as workloads from "./defaults/workloads.ts";
@@ -34,6 +35,7 @@ const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>
   "/ReplicationController": workloads.defaultReplicationController,
   "/Secret": cluster.defaultSecret,
   "/Service": defaultService,
+  "apiextensions.k8s.io/CustomResourceDefinition": defaultCustomResourceDefinition,
   "apps/DaemonSet": workloads.defaultDaemonSet,
   "apps/Deployment": workloads.defaultDeployment,
   "apps/ReplicaSet": workloads.defaultReplicaSet,

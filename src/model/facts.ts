@@ -4,8 +4,10 @@
 // (k: has apiVersion and kind, st: structType); a line indented by one space is a field: `name number type flags`.
 // Type: scalar, special type, `Name` of the same package or `pkg/v1.Name`, after `[]` for lists or `{}` for maps.
 // Flags: r required, o omitempty, p pointer, i inline, t= Go's named type, ps= patchStrategy, mk= patchMergeKey,
-// lt= listType, lk= listMapKey, mt= mapType, st= structType, d= default (JSON).
+// lt= listType, lk= listMapKey, mt= mapType, st= structType, d= default (JSON), u: may be something else than its
+// message (a boolean where a schema may stand).
 import { assert } from "#base/assert.ts";
+import { extensionFactsText } from "./extension-facts.ts";
 import { factsText } from "./gen/facts.ts";
 
 export interface FieldFacts {
@@ -29,6 +31,8 @@ export interface FieldFacts {
   readonly listMapKeys: readonly string[];
   readonly mapType: string;
   readonly structType: string;
+  /** Anything that is no object is taken as it is; nobody owns parts of it. */
+  readonly union: boolean;
   readonly default: unknown;
 }
 export interface MessageFacts {
@@ -110,7 +114,7 @@ export function createFacts(text: string): Facts {
 }
 
 /** The table of the built-in API. */
-export const facts: Facts = createFacts(factsText);
+export const facts: Facts = createFacts(factsText + extensionFactsText);
 
 function parsePackage(source: string, find: (type: string) => MessageFacts | undefined): PackageFacts {
   const lines = source.split("\n");
@@ -193,6 +197,7 @@ function parseField(line: string, packageName: string): FieldFacts {
     listMapKeys: list("lk"),
     mapType: flagOf(flags, "mt"),
     structType: flagOf(flags, "st"),
+    union: flags.includes("u"),
     default: fallback === "" ? undefined : parseDefault(fallback),
   };
 }

@@ -74,9 +74,9 @@ export function buildOpenApiV2(options: OpenApiOptions): Json {
 /** `core/v1.Pod` to `io.k8s.api.core.v1.Pod`. */
 export function schemaName(type: string): string {
   const [, group = "", version = "", kind = ""] = /^([^/]+)\/([^.]+)\.(.+)$/.exec(type) ?? [];
-  return group === "meta"
-    ? `io.k8s.apimachinery.pkg.apis.meta.${version}.${kind}`
-    : `io.k8s.api.${group}.${version}.${kind}`;
+  if (group === "meta") return `io.k8s.apimachinery.pkg.apis.meta.${version}.${kind}`;
+  if (group === "apiextensions") return `io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.${version}.${kind}`;
+  return `io.k8s.api.${group}.${version}.${kind}`;
 }
 
 // Schemas
@@ -245,6 +245,7 @@ class SchemaSet {
   }
 
   #value(field: FieldFacts, owner: MessageFacts, isElement: boolean): Json {
+    if (field.union) return {};
     if (field.isMessage || Object.hasOwn(specialNames, field.type)) {
       const reference = this.reference(field.type);
       return isElement && this.#dialect === "v3" && field.type !== "raw"

@@ -1,6 +1,8 @@
 // Every built-in resource, one row each: what discovery announces and what routing, storage and the clients go by.
 // Invariant: a row's `type` names a message of the facts table (resources.test.ts holds them against each other).
 // Upstream counterpart: the discovery documents of kube-apiserver 1.32 with default feature gates.
+
+import type { CustomResourceDefinition } from "./custom-resources.ts";
 import type * as admissionregistration from "./gen/admissionregistration-v1.ts";
 import type * as apps from "./gen/apps-v1.ts";
 import type * as authentication from "./gen/authentication-v1.ts";
@@ -352,6 +354,14 @@ export const volumeAttachments = storage1<storage.VolumeAttachment>(
   },
 );
 
+const extensions1 = rowsOf("apiextensions.k8s.io", "v1", "apiextensions/v1");
+export const customResourceDefinitions = extensions1<CustomResourceDefinition>(
+  "CustomResourceDefinition",
+  "customresourcedefinitions",
+  "Cluster",
+  { short: ["crd", "crds"], categories: ["api-extensions"], subresources: status },
+);
+
 /** In the order in which discovery lists groups and, within them, versions by preference. */
 export const allResources: readonly ResourceInfo[] = [
   bindings,
@@ -411,6 +421,7 @@ export const allResources: readonly ResourceInfo[] = [
   endpointSlices,
   flowSchemas,
   priorityLevelConfigurations,
+  customResourceDefinitions,
 ];
 
 const byPlural: ReadonlyMap<string, ResourceInfo> = new Map(

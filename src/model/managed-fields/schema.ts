@@ -111,6 +111,7 @@ export function createBuiltInSchemas(facts: Facts): BuiltInSchemas {
     return out;
   };
   const elementOf = (field: FieldFacts): Schema => {
+    if (field.union) return deduced;
     if (field.isMessage) return messageSchema(facts.message(field.type), field.structType);
     if (field.type === "raw" || field.type === "fields") return deduced;
     if (field.type === "strings") return deducedList;
