@@ -17,6 +17,7 @@ import { boardSerial, type Identity, makeDeviceKey, makeIdentity, parseIdentity 
 import type { ServerKeys } from "./machine-config.ts";
 import { createMachineLog, say } from "./machine-log.ts";
 import { leasedTimeServers, startNetwork } from "./network.ts";
+import { networkClients } from "./network-clients.ts";
 import { createStatusFile, type StatusFile } from "./status-file.ts";
 import { openStorage, type Storage } from "./storage.ts";
 import { createTimeKeeper, createTimeSync, persistTime, setTimeWith, startClock, type TimeDeps } from "./time.ts";
@@ -210,17 +211,23 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
   };
   const timeDeps: TimeDeps = { clock, random, log, setTime, onDisbelief };
   await startClock(time, timeDeps);
+  const services: Service[] = [createTimeKeeper(time, { clock })];
   const networkDir = `${options.runDir}/network`;
   if (options.hasOwnNetwork) {
     await deps.sysctl.write("kernel.hostname", hostname);
-    const problems = await startNetwork(
+    const network = await startNetwork(
       { machine: wanted, hostname, folder: networkDir, etcDir: options.etcDir },
-      { commands, clock, log },
+      { commands, clock, log, clients: networkClients(networkDir) },
     );
-    for (const problem of problems) say(`error ${problem}`);
-    status.set({ problems: [...configuration.problems, ...problems] });
+    let said: readonly string[] = [];
+    const tell = (problems: readonly string[]) => {
+      for (const problem of problems.filter((one) => !said.includes(one))) say(`error ${problem}`);
+      status.set({ problems: [...status.facts.problems.filter((one) => !said.includes(one)), ...problems] });
+      said = problems;
+    };
+    tell(network.problems);
+    services.push(network.follow(tell));
   }
-  const services: Service[] = [createTimeKeeper(time, { clock })];
   if (options.hasOwnClock && wanted.ntp.length > 0) {
     const servers = async () => [...(await leasedTimeServers(networkDir)), ...wanted.ntp];
     services.push(createTimeSync({ ...time, servers }, timeDeps));

@@ -2,15 +2,16 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { defaultMachineConfig, type InterfaceConfig, type MachineConfig } from "./machine-config.ts";
-import { dhcpScript, type Link, planNetwork, wifiConfig } from "./network-plan.ts";
+import { dhcpScript, type Link, type NetworkPlan, planNetwork, wifiConfig } from "./network-plan.ts";
 
 const link = (name: string, more: Partial<Link> = {}): Link => ({
-  ...{ name, mac: `52:54:00:00:00:0${name.at(-1)}`, isPhysical: true, isWireless: false, hasCarrier: false },
+  ...{ name, index: 1, mac: `52:54:00:00:00:0${name.at(-1)}`, isPhysical: true, isWireless: false, hasCarrier: false },
   ...more,
 });
 const machine = (more: Partial<MachineConfig>): MachineConfig => ({ ...defaultMachineConfig, ...more });
 const entry = (more: Partial<InterfaceConfig>): InterfaceConfig => ({ dhcp: false, addresses: [], ...more });
-const lines = (plan: ReturnType<typeof planNetwork>) => plan.commands.map((args) => args.join(" "));
+const lines = (plan: NetworkPlan) => plan.commands.map(({ args }) => args.join(" "));
+const asks = (plan: NetworkPlan) => plan.dhcp.map(({ name }) => name);
 
 describe("without interfaces", () => {
   test.each<[string, Link[], string[]]>([
@@ -27,7 +28,8 @@ describe("without interfaces", () => {
     ["no bridge or pod end", [link("cni0", { isPhysical: false, hasCarrier: true }), link("eth0")], ["eth0"]],
   ])("%s asks for an address", (_, links, dhcp) => {
     const plan = planNetwork(defaultMachineConfig, links);
-    expect(plan).toMatchObject({ dhcp, problems: [], isComplete: true });
+    expect(asks(plan)).toEqual(dhcp);
+    expect(plan).toMatchObject({ problems: [], isComplete: true });
   });
   test("no hardware is worth waiting for", () => {
     const plan = planNetwork(defaultMachineConfig, [link("cni0", { isPhysical: false })]);
@@ -63,7 +65,7 @@ describe("interfaces", () => {
       "link add link eth1 name eth1.7 type vlan id 7",
       "link set dev eth1.7 up",
     ]);
-    expect(plan.dhcp).toEqual(["eth1.7"]);
+    expect(plan.dhcp).toEqual([{ link: "eth1", name: "eth1.7" }]);
   });
   test("a long name leaves no room for the number", () => {
     const plan = planNetwork(machine({ interfaces: [entry({ name: "enp0s31f6abcde", vlan: 4094 })] }), [
@@ -72,7 +74,7 @@ describe("interfaces", () => {
     expect(lines(plan)[1]).toBe("link add link enp0s31f6abcde name vlan4094 type vlan id 4094");
   });
   test("neither name nor address means the first wired link with a cable", () => {
-    expect(planNetwork(machine({ interfaces: [entry({ dhcp: true })] }), links).dhcp).toEqual(["eth1"]);
+    expect(asks(planNetwork(machine({ interfaces: [entry({ dhcp: true })] }), links))).toEqual(["eth1"]);
   });
   test("a fixed network with a way out but no name server is said", () => {
     const fixed = entry({ name: "eth0", addresses: ["10.0.0.2/8"], gateway: "10.0.0.1" });
@@ -93,7 +95,34 @@ describe("interfaces", () => {
     expect(plan.problems).toEqual([
       "machine.interfaces[0]: there is no interface eth9; found eth0 (52:54:00:00:00:00), eth1 (52:54:00:00:00:01)",
     ]);
-    expect(plan).toMatchObject({ isComplete: false, dhcp: ["eth0"] });
+    expect(plan.isComplete).toBe(false);
+    expect(asks(plan)).toEqual(["eth0"]);
+  });
+});
+
+describe("made anew when links have changed, it stays with what is in use", () => {
+  const nameless = entry({ dhcp: true });
+  const fixed = entry({ addresses: ["10.0.0.2/8"] });
+  const down = (name: string) => link(name);
+  const up = (name: string) => link(name, { hasCarrier: true });
+  test.each<[string, Partial<MachineConfig>, string[], Link[], string[]]>([
+    ["a first link that appears late asks", {}, [], [up("usb0")], ["usb0"]],
+    ["another with a cable changes nothing", {}, ["eth1"], [up("eth0"), up("eth1")], ["eth1"]],
+    ["the cable has moved to another: both ask", {}, ["eth1"], [up("eth0"), down("eth1")], ["eth0", "eth1"]],
+    ["without any cable every link asks", {}, ["eth1"], [down("eth0"), down("eth1")], ["eth0", "eth1"]],
+    ["nameless: stays", { interfaces: [nameless] }, ["eth1"], [up("eth0"), up("eth1")], ["eth1"]],
+    ["nameless: follows the cable", { interfaces: [nameless] }, ["eth1"], [up("eth0"), down("eth1")], ["eth0"]],
+  ])("%s", (_, config, inUse, links, expected) => {
+    expect(asks(planNetwork(machine(config), links, new Set(inUse)))).toEqual(expected);
+  });
+  test("a fixed address stays where it is, cable or not", () => {
+    const plan = planNetwork(machine({ interfaces: [fixed] }), [up("eth0"), down("eth1")], new Set(["eth1"]));
+    expect([...plan.uses]).toEqual(["eth1"]);
+  });
+  test("the radio in use stays", () => {
+    const wifi = [{ ssid: "a", hidden: false }];
+    const radios = ["wlan0", "wlan1"].map((name) => link(name, { isWireless: true }));
+    expect(planNetwork(machine({ wifi }), radios, new Set(["wlan1"])).wifi?.link).toBe("wlan1");
   });
 });
 
@@ -104,13 +133,14 @@ describe("Wi-Fi", () => {
     { ssid: "öffen", hidden: false },
   ];
   test("asks for an address over the radio unless told otherwise", () => {
-    expect(planNetwork(machine({ wifi }), [wlan])).toMatchObject({ dhcp: ["wlan0"], isComplete: true, problems: [] });
+    const alone = planNetwork(machine({ wifi }), [wlan]);
+    expect(alone).toMatchObject({ dhcp: [{ link: "wlan0", name: "wlan0" }], isComplete: true, problems: [] });
     const fixed = machine({ wifi, interfaces: [entry({ name: "wlan0", addresses: ["10.0.0.2/8"] })] });
     expect(planNetwork(fixed, [wlan])).toMatchObject({ dhcp: [], wifi: { link: "wlan0" } });
   });
   test("without hardware is a problem, not a failure", () => {
     expect(planNetwork(machine({ wifi }), [link("eth0")])).toMatchObject({
-      ...{ dhcp: ["eth0"], isComplete: false },
+      ...{ dhcp: [{ name: "eth0" }], isComplete: false },
       problems: ["machine.wifi: there is no Wi-Fi hardware that this image knows; found eth0 (52:54:00:00:00:00)"],
     });
   });

@@ -1,10 +1,12 @@
 // From the `machine:` block and the links that exist to the commands that configure them. Pure; network.ts carries it out.
 // Without an `interfaces:` entry the first wired link with a cable asks for an address; without any cable all do, since
-// nobody can know where one will be plugged in.
+// nobody can know where one will be plugged in. Made anew whenever links change: what is in use stays in use.
 import type { InterfaceConfig, MachineConfig, WifiConfig } from "./machine-config.ts";
 
 export interface Link {
   readonly name: string;
+  /** Another one for an adapter that was pulled out and plugged in again. */
+  readonly index: number;
   readonly mac: string;
   /** Hardware, not a bridge or a pod's end. */
   readonly isPhysical: boolean;
@@ -13,11 +15,13 @@ export interface Link {
 }
 
 export interface NetworkPlan {
-  /** Arguments of `ip`; each may be repeated by a later start. */
-  readonly commands: readonly (readonly string[])[];
-  /** Links that ask for an address, the preferred first. */
-  readonly dhcp: readonly string[];
+  /** Arguments of `ip` and the hardware they are about; each may be repeated by a later start. */
+  readonly commands: readonly { readonly link: string; readonly args: readonly string[] }[];
+  /** Links that ask for an address, the preferred first, and the hardware below them. */
+  readonly dhcp: readonly { readonly link: string; readonly name: string }[];
   readonly wifi?: { readonly link: string; readonly config: string };
+  /** Hardware that was chosen; the next plan is told, so that it stays with it. */
+  readonly uses: ReadonlySet<string>;
   readonly problems: readonly string[];
   /** Something named is not there (yet): drivers may still be loading. */
   readonly isComplete: boolean;
@@ -25,56 +29,86 @@ export interface NetworkPlan {
 
 const maxNameLength = 15;
 
-export function planNetwork(machine: MachineConfig, links: readonly Link[]): NetworkPlan {
-  const commands: string[][] = [];
-  const dhcp: string[] = [];
+/** `inUse`: what the plan before this one chose, as far as it is still the same hardware. */
+export function planNetwork(
+  machine: MachineConfig,
+  links: readonly Link[],
+  inUse: ReadonlySet<string> = new Set(),
+): NetworkPlan {
+  const commands: { link: string; args: string[] }[] = [];
+  const dhcp: { link: string; name: string }[] = [];
+  const uses = new Set<string>();
   const problems: string[] = [];
   const wired = links.filter((link) => link.isPhysical && !link.isWireless).sort(byName);
   const wireless = links.filter((link) => link.isWireless).sort(byName);
-  const radio = machine.wifi.length > 0 ? wireless[0] : undefined;
+  const radio = machine.wifi.length > 0 ? (wireless.find((link) => inUse.has(link.name)) ?? wireless[0]) : undefined;
   let isComplete = true;
   const missing = (sentence: string) => {
     problems.push(sentence);
     isComplete = false;
   };
+  const ask = (link: string, name = link) => {
+    uses.add(link);
+    dhcp.push({ link, name });
+  };
+  const look = { links, wired, inUse };
 
   for (const [i, wanted] of machine.interfaces.entries()) {
-    const link = find(wanted, links, wired);
+    const link = find(wanted, look);
     if (!link) {
       missing(`machine.interfaces[${i}]: there is no ${describe(wanted)}; found ${nameList(links)}`);
       continue;
     }
-    commands.push(...configure(wanted, link.name));
-    if (wanted.dhcp) dhcp.push(nameOf(wanted, link.name));
+    uses.add(link.name);
+    commands.push(...configure(wanted, link.name).map((args) => ({ link: link.name, args })));
+    if (wanted.dhcp) ask(link.name, nameOf(wanted, link.name));
   }
   const isFixed = machine.interfaces.some((wanted) => wanted.gateway !== undefined);
   if (isFixed && dhcp.length === 0 && isComplete && machine.wifi.length === 0 && machine.dns.servers.length === 0) {
     problems.push("machine.dns: no name server is given, and no interface asks for one; images cannot be fetched");
   }
   if (machine.interfaces.length === 0) {
-    const cabled = wired.filter((link) => link.hasCarrier);
-    for (const link of wired) commands.push(["link", "set", "dev", link.name, "up"]);
-    dhcp.push(...(cabled.length > 0 ? cabled.slice(0, 1) : wired).map((link) => link.name));
+    for (const link of wired) commands.push({ link: link.name, args: ["link", "set", "dev", link.name, "up"] });
+    for (const link of asking(wired, inUse)) ask(link.name);
     if (wired.length === 0 && machine.wifi.length === 0) missing(`there is no wired network; found ${nameList(links)}`);
   }
   if (machine.wifi.length > 0 && !radio)
     missing(`machine.wifi: there is no Wi-Fi hardware that this image knows; found ${nameList(links)}`);
   if (radio) {
-    commands.push(["link", "set", "dev", radio.name, "up"]);
-    const isConfigured = machine.interfaces.some((wanted) => find(wanted, links, wired) === radio);
-    if (!isConfigured) dhcp.push(radio.name);
+    uses.add(radio.name);
+    commands.push({ link: radio.name, args: ["link", "set", "dev", radio.name, "up"] });
+    const isConfigured = machine.interfaces.some((wanted) => find(wanted, look) === radio);
+    if (!isConfigured) ask(radio.name);
   }
   return {
-    ...{ commands, dhcp, problems, isComplete },
+    ...{ commands, dhcp, uses, problems, isComplete },
     ...(radio ? { wifi: { link: radio.name, config: wifiConfig(machine.wifi, machine.wifiCountry) } } : {}),
   };
 }
 
-function find(wanted: InterfaceConfig, links: readonly Link[], wired: readonly Link[]): Link | undefined {
+/** Those that ask already, and another one when none of them has a cable. */
+function asking(wired: readonly Link[], inUse: ReadonlySet<string>): Link[] {
+  const kept = wired.filter((link) => inUse.has(link.name));
+  if (kept.some((link) => link.hasCarrier)) return kept;
+  const cabled = wired.find((link) => link.hasCarrier);
+  return cabled ? [cabled, ...kept] : [...wired];
+}
+
+interface Look {
+  readonly links: readonly Link[];
+  readonly wired: readonly Link[];
+  readonly inUse: ReadonlySet<string>;
+}
+
+function find(wanted: InterfaceConfig, { links, wired, inUse }: Look): Link | undefined {
   if (wanted.name !== undefined) return links.find((link) => link.name === wanted.name);
   // A VLAN or bridge has the address of the hardware below it.
   if (wanted.mac !== undefined) return links.find((link) => link.mac === wanted.mac && link.isPhysical);
-  return wired.find((link) => link.hasCarrier) ?? wired[0];
+  const cabled = wired.find((link) => link.hasCarrier);
+  const chosen = wired.find((link) => inUse.has(link.name) && link.hasCarrier) ?? wired.find((l) => inUse.has(l.name));
+  // A fixed address stays where it is, for two links cannot have the same one.
+  const stays = chosen && (chosen.hasCarrier || !cabled || wanted.addresses.length > 0);
+  return stays ? chosen : (cabled ?? wired[0]);
 }
 
 function configure(wanted: InterfaceConfig, link: string): string[][] {
