@@ -95,7 +95,10 @@ export class Device {
   }
 
   /** kubectl against the device; rejects when it fails, unless `ok` allows it. */
-  async kubectl(args: readonly string[], options: { input?: string; ok?: readonly number[] } = {}): Promise<RunResult> {
+  async kubectl(
+    args: readonly string[],
+    options: { input?: string; ok?: readonly number[]; timeoutMs?: number } = {},
+  ): Promise<RunResult> {
     this.#kubectl ||= await ensureKubectl();
     return run(this.#kubectl, ["--kubeconfig", this.kubeconfig, ...args], { timeoutMs: 300_000, ...options });
   }

@@ -106,26 +106,18 @@ export class FatPartition {
 }
 
 /**
- * A file of the data partition, read beside the guest: for boards that cannot print it. The partition is copied first
- * and its journal replayed there, so that the disk itself is not touched. Paths start at the partition's root.
+ * A file of the data partition, read beside the guest: for boards that cannot print it. The disk is copied first and the
+ * journal replayed there, so that the disk itself is not touched. Paths start at the partition's root.
  */
 export async function readDataFile(disk: string, path: string): Promise<string | undefined> {
-  const { offsetBytes, sizeBytes } = await partitionOf(disk, "data");
+  const { offsetBytes } = await partitionOf(disk, "data");
   const copy = `${disk}.data-copy`;
   try {
-    // GNU dd keeps holes with conv=sparse; units of a MiB because partitions are aligned to it.
-    const mib = 1024 ** 2;
-    await run("dd", [
-      `if=${disk}`,
-      `of=${copy}`,
-      "bs=1M",
-      `skip=${offsetBytes / mib}`,
-      `count=${Math.floor(sizeBytes / mib)}`,
-      "conv=sparse",
-      "status=none",
-    ]);
-    await run("e2fsck", ["-p", "-E", "journal_only", copy], { ok: [0, 1, 2, 4, 12] });
-    const shown = await run("debugfs", ["-R", `cat ${path}`, copy]);
+    // The whole disk, because cp passes over holes unread, which copying a part of a file does not.
+    await run("cp", ["--reflink=auto", "--sparse=auto", disk, copy]);
+    const data = `${copy}?offset=${offsetBytes}`;
+    await run("e2fsck", ["-p", "-E", "journal_only", data], { ok: [0, 1, 2, 4, 12] });
+    const shown = await run("debugfs", ["-R", `cat ${path}`, data]);
     // debugfs says its version first and is silent about the exit status of commands.
     const text = shown.output.replace(/^debugfs .*\n/, "");
     return text === "" || /File not found/.test(text) ? undefined : text;

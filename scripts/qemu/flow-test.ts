@@ -12,7 +12,7 @@ import { FatPartition } from "./disk.ts";
 import type { Flow } from "./machines.ts";
 
 /** Emulation on two busy cores: generous, because a machine that is slow is no failure. */
-const timeouts = { boot: 600_000, cluster: 300_000, off: 180_000 };
+const quickTimeouts = { bootMs: 600_000, clusterMs: 300_000, offMs: 180_000, requestMs: 60_000 };
 const token = "test-token-0123456789abcdef";
 const nodeName = "porch-camera";
 
@@ -34,6 +34,7 @@ interface FlowTest {
   readonly folder: string;
   readonly webPort: number;
   readonly apiPort: number;
+  readonly timeouts: typeof quickTimeouts;
   disk: string;
   device: Device;
 }
@@ -47,22 +48,28 @@ const steps: readonly Step[] = [
     name: "starts: PID 1, Node.js with WebAssembly, API, node Ready",
     run: async (test) => {
       const { vm } = test.device;
-      const pid1Ms = await vm.waitForMarker("pid1", timeouts.boot);
-      const apiMs = await vm.waitForMarker("api", timeouts.boot);
-      const nodeMs = await vm.waitForMarker("node", timeouts.boot);
+      const { bootMs } = test.timeouts;
+      const pid1Ms = await vm.waitForMarker("pid1", bootMs);
+      const apiMs = await vm.waitForMarker("api", bootMs);
+      const nodeMs = await vm.waitForMarker("node", bootMs);
       return `PID 1 ${seconds(pid1Ms)}, API ${seconds(apiMs)}, Ready ${seconds(nodeMs)}`;
     },
   },
   {
     name: "kubectl outside sees the node Ready, named by mote.yaml",
     run: async (test) => {
-      await test.device.fetchKubeconfig(timeouts.cluster);
+      await test.device.fetchKubeconfig(test.timeouts.clusterMs);
       const output = await test.device.until(
         ["get", "nodes", "-o", "jsonpath={.items[0].metadata.name} {.items[0].status.nodeInfo.architecture}"],
         (text) => text.startsWith(`${nodeName} `),
-        timeouts.cluster,
+        test.timeouts.clusterMs,
       );
-      await test.device.kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=60s"]);
+      await test.device.kubectl([
+        "wait",
+        "--for=condition=Ready",
+        `node/${nodeName}`,
+        inSeconds(test.timeouts.requestMs),
+      ]);
       return output;
     },
   },
@@ -88,10 +95,11 @@ const steps: readonly Step[] = [
   {
     name: "a pod of examples/web.yaml answers from outside",
     run: async (test) => {
-      const { device } = test;
+      const { device, timeouts } = test;
       const startedMs = performance.now();
-      await device.until(["apply", "-f", "examples/web.yaml"], (text) => /deployment.*web/.test(text), 60_000);
-      await device.kubectl(["rollout", "status", "deploy/web", "--timeout=280s"]);
+      const apply = ["apply", "-f", "examples/web.yaml"];
+      await device.until(apply, (text) => /deployment.*web/.test(text), timeouts.requestMs);
+      await rolledOut(test);
       const tookMs = performance.now() - startedMs;
       const said = await device.kubectl(["exec", "deploy/web", "--", "sh", "-c", "echo inside $(uname -m)"]);
       must(said.output.includes("inside "), `exec said ${said.output}`);
@@ -102,10 +110,10 @@ const steps: readonly Step[] = [
   },
   {
     name: "limits hold: cgroup v2 has them, a pod that takes too much is killed",
-    run: async ({ device }) => {
+    run: async ({ device, timeouts }) => {
       await device.kubectl(["apply", "-f", "-"], { input: greedyPod });
       const reason = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
-      await device.until(["get", "pod", "greedy", "-o", reason], (text) => text !== "", timeouts.cluster);
+      await device.until(["get", "pod", "greedy", "-o", reason], (text) => text !== "", timeouts.clusterMs);
       const said = await device.kubectl(["get", "pod", "greedy", "-o", reason]);
       must(said.output === "OOMKilled", `the pod ended by ${said.output}`);
       const { output } = await device.kubectl(["logs", "greedy"]);
@@ -119,20 +127,20 @@ const steps: readonly Step[] = [
     name: "restarts itself in order and keeps the cluster",
     isLong: true,
     run: async (test) => {
-      const { device } = test;
-      const before = await uid(device);
+      const { device, timeouts } = test;
+      const before = await uid(test);
       await device.signalInit("TERM");
       // The signal comes from a pod; only lines after the stop belong to the next boot.
       await device.vm.waitForLine(
         (text) => /reboot: Restarting|mote: stopp(ing|ed)/.test(text),
         "the stop",
-        timeouts.off,
+        timeouts.offMs,
       );
       device.vm.expectBoot();
-      const apiMs = await device.vm.waitForMarker("api", timeouts.boot);
-      const nodeMs = await device.vm.waitForMarker("node", timeouts.boot);
-      must((await uid(device)) === before, "the deployment is not the one from before");
-      await device.kubectl(["rollout", "status", "deploy/web", "--timeout=280s"]);
+      const apiMs = await device.vm.waitForMarker("api", timeouts.bootMs);
+      const nodeMs = await device.vm.waitForMarker("node", timeouts.bootMs);
+      must((await uid(test)) === before, "the deployment is not the one from before");
+      await rolledOut(test);
       const page = await fetchPage(test.webPort);
       must(page.includes("It works"), `the page is ${page.slice(0, 200)}`);
       return `API ${seconds(apiMs)}, Ready ${seconds(nodeMs)}`;
@@ -148,9 +156,9 @@ const steps: readonly Step[] = [
   },
   {
     name: "switches itself off in order",
-    run: async ({ device }) => {
+    run: async ({ device, timeouts }) => {
       const startedMs = performance.now();
-      must(await device.powerDown(timeouts.off), `still on after ${timeouts.off / 1000} s\n${device.vm.tail()}`);
+      must(await device.powerDown(timeouts.offMs), `still on after ${timeouts.offMs / 1000} s\n${device.vm.tail()}`);
       return seconds(performance.now() - startedMs);
     },
   },
@@ -198,7 +206,14 @@ export async function testFlow(flow: Flow, options: { readonly isShort?: boolean
       apiPort,
       moreForwards: [{ hostPort: webPort, guestPort: 30_080 }],
     });
-    test = { flow, folder, disk, apiPort, webPort, device };
+    const { patience } = flow;
+    const timeouts = {
+      bootMs: quickTimeouts.bootMs * patience,
+      clusterMs: quickTimeouts.clusterMs * patience,
+      offMs: quickTimeouts.offMs * patience,
+      requestMs: quickTimeouts.requestMs * patience,
+    };
+    test = { flow, folder, disk, apiPort, webPort, timeouts, device };
     for (const step of steps.filter((one) => !(options.isShort && one.isLong))) {
       if (counts.failed > 0) {
         counts.skipped++;
@@ -228,11 +243,19 @@ export async function testFlow(flow: Flow, options: { readonly isShort?: boolean
   return counts;
 }
 
-async function uid(device: Device): Promise<string> {
+const inSeconds = (ms: number): string => `--timeout=${Math.round(ms / 1000)}s`;
+
+async function rolledOut({ device, timeouts }: FlowTest): Promise<void> {
+  await device.kubectl(["rollout", "status", "deploy/web", inSeconds(timeouts.clusterMs - 20_000)], {
+    timeoutMs: timeouts.clusterMs,
+  });
+}
+
+async function uid({ device, timeouts }: FlowTest): Promise<string> {
   return device.until(
     ["get", "deploy", "web", "-o", "jsonpath={.metadata.uid}"],
     (text) => /^[-0-9a-f]{36}$/.test(text),
-    60_000,
+    timeouts.requestMs,
   );
 }
 

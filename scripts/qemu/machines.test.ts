@@ -68,10 +68,16 @@ describe("arguments", () => {
     expect(line("armhf-uboot")).toContain("-bios /usr/lib/u-boot/qemu_arm/u-boot.bin");
   });
 
-  test("the Pi has an SD card, USB network, its own loader and fixed memory", () => {
+  test("U-Boot's device tree has the power button, which QEMU leaves out where it expects ACPI", () => {
+    expect(line("arm64-uboot")).toContain("-M virt,acpi=off");
+    expect(line("arm64-uefi")).not.toContain("acpi=off");
+  });
+
+  test("the Pi has an SD card, its own loader, fixed memory, and no network adapter for U-Boot to wear out", () => {
     const pi = line("rpi3", { memoryMib: 512 });
     expect(pi).toContain("-drive file=d.img,format=raw,if=sd");
-    expect(pi).toContain("-device usb-net,netdev=net0");
+    expect(pi).toContain("-netdev user,id=net0");
+    expect(pi).not.toMatch(/-device .*netdev=/);
     expect(pi).toContain("-kernel b/u-boot.bin -dtb b/bcm2837-rpi-3-b.dtb");
     expect(pi).not.toContain("-m 512");
   });

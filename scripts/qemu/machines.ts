@@ -27,7 +27,10 @@ export interface Flow {
   /** Whether QMP's system_powerdown reaches the guest as a pressed power button. */
   readonly hasPowerButton: boolean;
   readonly disk: "virtio" | "sd";
+  /** `usb` is plugged in once the kernel runs; see `pluggedLater`. */
   readonly network: "virtio" | "usb";
+  /** How many times longer than a quick flow this one may take: emulated processors of different boards differ much. */
+  readonly patience: number;
   /** Undefined where the board has what it has. */
   readonly defaultMemoryMib: number | undefined;
   /** Host packages in Debian; see tools.ts. */
@@ -45,6 +48,7 @@ const amd64 = {
   hasPowerButton: true,
   disk: "virtio",
   network: "virtio",
+  patience: 1,
   defaultMemoryMib: 1024,
 } as const;
 const arm64 = {
@@ -88,6 +92,8 @@ export const flows: readonly Flow[] = [
     ...arm64,
     name: "arm64-uboot",
     firmware: "uboot",
+    // Given firmware, QEMU takes it for one that speaks ACPI and leaves the power button out of the device tree.
+    machine: ["-M", "virt,acpi=off", "-cpu", "cortex-a72", "-smp", "2"],
     bios: "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
     packages: ["qemu-system-arm", "u-boot-qemu"],
   },
@@ -117,6 +123,8 @@ export const flows: readonly Flow[] = [
     hasPowerButton: false,
     disk: "sd",
     network: "usb",
+    // Four processors that no option reduces, and a slow SD card.
+    patience: 3,
     defaultMemoryMib: undefined,
     packages: ["qemu-system-arm"],
   },
@@ -208,7 +216,7 @@ export function qemuArguments(flow: Flow, options: MachineOptions): string[] {
     "-netdev",
     network,
     ...(flow.network === "usb"
-      ? ["-device", "usb-net,netdev=net0"]
+      ? []
       : // A random source: without one the first keys of a fresh board wait for the kernel to gather noise.
         ["-device", "virtio-net-pci,netdev=net0", "-device", "virtio-rng-pci"]),
     ...(flow.hasFwCfg
@@ -228,6 +236,13 @@ export function qemuArguments(flow: Flow, options: MachineOptions): string[] {
     "none",
   ];
 }
+
+/**
+ * The device that is plugged in by QMP when the kernel is up and pulled out when U-Boot begins again. Real USB hosts forget
+ * everything at the soft reset a kernel begins with; QEMU's (hcd-dwc2) does not implement it, so that a port U-Boot has
+ * used stays "seen already" and Linux never hears of the adapter behind it.
+ */
+export const pluggedLater = { id: "late0", driver: "usb-net", netdev: "net0", port: "1" } as const;
 
 /** A comma ends an option's value for QEMU; two are one. */
 const escaped = (value: string): string => value.replaceAll(",", ",,");

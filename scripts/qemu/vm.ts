@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { UserError } from "#scripts/stages.ts";
 import { failureIn, LineReader, type MarkerName, markerIn, markers } from "./console.ts";
 import { FatPartition } from "./disk.ts";
-import { type Flow, type MachineFiles, type MachineOptions, qemuArguments } from "./machines.ts";
+import { type Flow, type MachineFiles, type MachineOptions, pluggedLater, qemuArguments } from "./machines.ts";
 
 export interface ConsoleLine {
   readonly text: string;
@@ -44,6 +44,9 @@ export class Vm {
   #failure: string | undefined;
   #exit: string | undefined;
   #stderr = "";
+  /** One plug at a time. */
+  #plugging: Promise<void> = Promise.resolve();
+  #isPlugged = false;
 
   static async start(options: VmOptions): Promise<Vm> {
     const { flow, folder, disk } = options;
@@ -201,7 +204,30 @@ export class Vm {
     }
   }
 
+  /** The network adapter of boards that have it on USB; see `pluggedLater`. */
+  plugAdapter(isIn: boolean): Promise<void> {
+    const { id, driver, netdev, port } = pluggedLater;
+    const plug = async () => {
+      if (isIn === this.#isPlugged) return;
+      await this.qmp(isIn ? "device_add" : "device_del", isIn ? { id, driver, netdev, port } : { id });
+      this.#isPlugged = isIn;
+    };
+    this.#plugging = this.#plugging.then(plug, plug);
+    return this.#plugging;
+  }
+
+  #followUsb(text: string): void {
+    const isIn = markerIn(text) === "pid1";
+    if (!isIn && !/^U-Boot \d/.test(text)) return;
+    this.plugAdapter(isIn).catch((error: Error) => {
+      if (this.#exit) return;
+      this.#failure ??= `the network adapter cannot be plugged: ${error.message}`;
+      this.#wake();
+    });
+  }
+
   #onLine(text: string, show: ((line: string) => void) | undefined): void {
+    if (this.flow.network === "usb") this.#followUsb(text);
     this.lines.push({ text, atMs: performance.now() - this.startedMs });
     if (this.lines.length > maxLines) {
       this.lines.splice(0, maxLines / 2);
