@@ -16,6 +16,11 @@ export interface StrategyContext {
   /** Reads another object (storage version, shared: do not change), or undefined. */
   get<T extends ApiObject>(resource: string, namespace: string, name: string): Promise<T | undefined>;
   list<T extends ApiObject>(resource: string, namespace?: string): Promise<readonly T[]>;
+  /**
+   * Writes `to` over `from` past admission, if that is still what is stored: for what the server keeps beside the object
+   * at hand, as the usage of a quota. False where it changed meanwhile. Not to be called in a dry run.
+   */
+  replace<T extends ApiObject>(resource: string, from: T, to: T): Promise<boolean>;
   /** Warnings to send in the Warning header. */
   warn(message: string): void;
 }

@@ -8,6 +8,7 @@ import { createNamespaceController } from "./namespaces/controller.ts";
 import { createTaintEvictionController } from "./nodes/eviction.ts";
 import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
+import { createResourceQuotaController } from "./quota/controller.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
@@ -55,7 +56,8 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createEphemeralVolumes(deps),
     createVolumeExpander(deps),
     createNamespaceController(deps),
-    // Last: it watches everything, metadata only where no other controller has asked for more.
+    // These two come last: they watch everything, metadata only where no other controller has asked for more.
+    createResourceQuotaController(deps),
     createGarbageCollector(deps),
   ];
 }

@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Namespace, Node, PersistentVolumeClaim, Pod, ServiceAccount } from "#model/gen/core-v1.ts";
+import type {
+  Namespace,
+  Node,
+  PersistentVolume,
+  PersistentVolumeClaim,
+  Pod,
+  ServiceAccount,
+} from "#model/gen/core-v1.ts";
+import type { Ingress, IngressClass } from "#model/gen/networking-v1.ts";
+import type { RuntimeClass } from "#model/gen/node-v1.ts";
 import type { ClusterRole, ClusterRoleBinding, Role, RoleBinding } from "#model/gen/rbac-v1.ts";
 import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
 import type { StorageClass } from "#model/gen/storage-v1.ts";
@@ -145,6 +154,87 @@ test("DefaultStorageClass fills in the default, an empty name is a choice", asyn
   const make = (object: PersistentVolumeClaim) => kinds.client.create(resources.persistentVolumeClaims, object);
   expect((await make(claim("a"))).spec?.storageClassName).toBe("fast");
   expect((await make(claim("b", { storageClassName: "" }))).spec?.storageClassName).toBe("");
+});
+
+describe("RuntimeClass", () => {
+  const runtimeClass = (name: string, more: object): RuntimeClass =>
+    ({ metadata: { name }, handler: "h", ...more }) as RuntimeClass;
+  test("a pod gets what its class costs and where it may run", async () => {
+    const tolerations = [{ key: "sandbox", operator: "Exists" }];
+    const scheduling = { nodeSelector: { sandbox: "yes" }, tolerations };
+    const overhead = { podFixed: { cpu: "250m" } };
+    await kinds.client.create(resources.runtimeClasses, runtimeClass("sandbox", { overhead, scheduling }));
+    const { spec } = await create(pod("boxed", { runtimeClassName: "sandbox", nodeSelector: { a: "b" } }));
+    expect(spec.overhead).toEqual({ cpu: "250m" });
+    expect(spec.nodeSelector).toEqual({ a: "b", sandbox: "yes" });
+    expect(spec.tolerations?.filter(({ key }) => key === "sandbox")).toEqual(tolerations);
+    const refused = (name: string, more: object) =>
+      refusal(create(pod(name, { runtimeClassName: "sandbox", ...more })));
+    expect(await refused("p", { nodeSelector: { sandbox: "no" } })).toBe(
+      'pods "p" is forbidden: pod rejected: conflict: runtimeClass.scheduling.nodeSelector[sandbox] = yes; pod.spec.nodeSelector[sandbox] = no',
+    );
+    expect(await refused("p", { overhead: { cpu: "1" } })).toContain("Pod's Overhead doesn't match RuntimeClass's");
+    expect(await refusal(create(pod("p", { overhead: { cpu: "1" } })))).toContain(
+      "Pod Overhead set without corresponding RuntimeClass defined Overhead",
+    );
+  });
+  test("an unknown class, and one that is gone", async () => {
+    const wanted = 'pods "p" is forbidden: pod rejected: RuntimeClass "fleeting" not found';
+    expect(await refusal(create(pod("p", { runtimeClassName: "fleeting" })))).toBe(wanted);
+    await kinds.client.create(resources.runtimeClasses, runtimeClass("fleeting", {}));
+    expect(await refusal(create(pod("q", { runtimeClassName: "fleeting" })))).toBe("accepted");
+    await kinds.client.delete(resources.runtimeClasses, { name: "fleeting" });
+    expect(await refusal(create(pod("p", { runtimeClassName: "fleeting" })))).toBe(wanted);
+  });
+});
+
+test("an ingress gets the default class, volumes and claims their finalizers, new nodes a taint", async () => {
+  const annotations = { "ingressclass.kubernetes.io/is-default-class": "true" };
+  await kinds.client.create(resources.ingressClasses, {
+    metadata: { name: "usual", annotations },
+    spec: {},
+  } as IngressClass);
+  const defaultBackend = { service: { name: "s", port: { number: 80 } } };
+  const ingress = (name: string, spec: object): Ingress =>
+    ({ metadata: { name, namespace: "default" }, spec: { defaultBackend, ...spec } }) as Ingress;
+  expect((await kinds.client.create(resources.ingresses, ingress("a", {}))).spec?.ingressClassName).toBe("usual");
+  const other = ingress("b", { ingressClassName: "other" });
+  expect((await kinds.client.create(resources.ingresses, other)).spec?.ingressClassName).toBe("other");
+  const volume = await kinds.client.create(resources.persistentVolumes, {
+    metadata: { name: "v" },
+    spec: { capacity: { storage: "1Gi" }, accessModes: ["ReadWriteOnce"], hostPath: { path: "/tmp/v" } },
+  } as PersistentVolume);
+  expect(volume.metadata.finalizers).toEqual(["kubernetes.io/pv-protection"]);
+  const node = await kinds.client.create(resources.nodes, { metadata: { name: "new" }, spec: {} } as Node);
+  expect(node.spec?.taints).toEqual([{ key: "node.kubernetes.io/not-ready", effect: "NoSchedule" }]);
+});
+
+test("a claim grows only when it is bound and its class lets it", async () => {
+  const make = (name: string, allowVolumeExpansion: boolean) =>
+    kinds.client.create(resources.storageClasses, {
+      metadata: { name },
+      provisioner: "p",
+      allowVolumeExpansion,
+    } as StorageClass);
+  await make("elastic", true);
+  await make("stiff", false);
+  const grown = async (name: string, storageClassName: string, phase: string) => {
+    const made = await kinds.client.create(resources.persistentVolumeClaims, {
+      metadata: { name, namespace: "default" },
+      spec: {
+        accessModes: ["ReadWriteOnce"],
+        resources: { requests: { storage: "1Gi" } },
+        storageClassName,
+        volumeName: "v",
+      },
+    } as PersistentVolumeClaim);
+    const bound = await kinds.client.updateStatus(resources.persistentVolumeClaims, { ...made, status: { phase } });
+    const spec = { ...bound.spec, resources: { requests: { storage: "2Gi" } } };
+    return refusal(kinds.client.update(resources.persistentVolumeClaims, { ...bound, spec } as PersistentVolumeClaim));
+  };
+  expect(await grown("g1", "elastic", "Bound")).toBe("accepted");
+  expect(await grown("g2", "elastic", "Pending")).toContain("is immutable after creation");
+  expect(await grown("g3", "stiff", "Bound")).toContain("must support resize");
 });
 
 describe("NodeRestriction", () => {

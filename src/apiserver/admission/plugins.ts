@@ -1,5 +1,5 @@
 // The admission plugins of this server, in upstream's order of application. Not there yet, and therefore not
-// advertised: ResourceQuota, PodSecurity, webhooks and admission policies.
+// advertised: webhooks and admission policies, which will stand before ResourceQuota.
 import type { Random } from "#base/clock.ts";
 import type { RbacAuthorizer } from "../authz/rbac.ts";
 import { createDefaultStorageClass } from "./default-storage-class.ts";
@@ -8,9 +8,18 @@ import { createLimitRanger } from "./limit-ranger.ts";
 import { createNamespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
+import { createPodSecurity } from "./pod-security/plugin.ts";
 import { createPriority } from "./priority.ts";
 import { createRbacEscalation } from "./rbac-escalation.ts";
+import { createResourceQuota } from "./resource-quota.ts";
+import { createRuntimeClass } from "./runtime-class.ts";
 import { createServiceAccount } from "./service-account.ts";
+import {
+  createClaimResize,
+  createDefaultIngressClass,
+  createNodeTaint,
+  createStorageProtection,
+} from "./small-plugins.ts";
 
 export interface AdmissionDependencies {
   readonly random: Random;
@@ -25,9 +34,17 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
     createLimitRanger(),
     createServiceAccount(dependencies),
     createNodeRestriction(),
+    createNodeTaint(),
+    createPodSecurity(),
     createPriority(),
     createDefaultTolerationSeconds(),
     createDefaultStorageClass(),
+    createStorageProtection(),
+    createClaimResize(),
+    createRuntimeClass(),
+    createDefaultIngressClass(),
     ...(dependencies.rbac ? [createRbacEscalation({ rbac: dependencies.rbac })] : []),
+    // Last, so that it charges for what is really written.
+    createResourceQuota(),
   ];
 }

@@ -114,7 +114,9 @@ export class ResourceEndpoints {
       metadata: {
         resourceVersion: String(page.revision),
         ...(page.next === undefined ? {} : { continue: page.next }),
-        ...(page.next === undefined || selection.matches ? {} : { remainingItemCount: page.remaining }),
+        ...(page.next === undefined || selection.matches || selection.name !== undefined
+          ? {}
+          : { remainingItemCount: page.remaining }),
       },
     };
   }
@@ -155,11 +157,13 @@ export class ResourceEndpoints {
       const items = item && (!selection.matches || selection.matches(storage.decode(item))) ? [item] : [];
       return { items, revision: backend.revision(), next: undefined, remaining: 0 };
     }
+    const isNamed = (item: Item) => selection.name === undefined || item.key.endsWith(`/${selection.name}`);
     const items: Item[] = [];
     for (;;) {
       let page: Awaited<ReturnType<typeof storage.list>>;
       try {
-        const size = limit === 0 ? 0 : selection.matches ? Math.max(limit, selectorPage) : limit;
+        const isSelecting = selection.matches !== undefined || selection.name !== undefined;
+        const size = limit === 0 ? 0 : isSelecting ? Math.max(limit, selectorPage) : limit;
         page = await storage.list(namespace, { limit: size, revision, ...(after === undefined ? {} : { after }) });
       } catch (error) {
         throw token === "" ? error : expiredContinue(error, after!.slice(prefix.length));
@@ -168,7 +172,7 @@ export class ResourceEndpoints {
       for (let i = 0; i < page.items.length; i++) {
         const item = page.items[i]!;
         after = item.key;
-        if (!selection.matches || selection.matches(storage.decode(item))) items.push(item);
+        if (isNamed(item) && (!selection.matches || selection.matches(storage.decode(item)))) items.push(item);
         if (limit > 0 && items.length === limit) {
           const remaining = page.items.length - i - 1 + page.remaining;
           const next = remaining > 0 ? encodeContinue({ revision, after: after.slice(prefix.length) }) : undefined;

@@ -278,6 +278,14 @@ export class Registry {
         const { storage } = find(resource);
         return (await storage.list(namespace)).items.map((item) => storage.decode(item) as T);
       },
+      async replace(resource, from, to) {
+        assert(!write.dryRun, "a dry run writes nothing");
+        const { storage } = find(resource);
+        const { namespace = "", name = "", resourceVersion } = from.metadata;
+        const item = await storage.get(namespace, name);
+        if (!item || storage.decode(item).metadata.resourceVersion !== resourceVersion) return false;
+        return (await storage.update(item, cloneTop(to as unknown as UnknownObject))) !== undefined;
+      },
     };
   }
 
