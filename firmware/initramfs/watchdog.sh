@@ -31,3 +31,6 @@ while read -r module; do
   insmod "/lib/modules/$module" 2>/dev/null
 done </etc/watchdogs
 arm_watchdog
+# When nobody fed it any more; mote reports how long that lasted. On a board without watchdog too, where it costs nothing.
+read -r since idle </proc/uptime
+echo "$since" >/dev/watchdog-since

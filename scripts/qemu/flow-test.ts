@@ -124,6 +124,19 @@ const steps: readonly Step[] = [
     },
   },
   {
+    name: "the watchdog is fed again in time after the initramfs has armed it",
+    run: async ({ device, timeouts }) => {
+      await device.kubectl(["apply", "-f", "-"], { input: unfedPod });
+      const phase = ["get", "pod", "unfed", "-o", "jsonpath={.status.phase}"];
+      await device.until(phase, (text) => text === "Succeeded", timeouts.clusterMs);
+      const { output } = await device.kubectl(["logs", "unfed"]);
+      const unfedS = Number(/unfedS"?[:=]\s*([\d.]+)/.exec(output)?.[1]);
+      must(unfedS < watchdogS, `the log says ${output.trim() || "nothing"}`);
+      await device.kubectl(["delete", "pod", "unfed", "--wait=false"]);
+      return `unfed for ${unfedS} s of ${watchdogS}`;
+    },
+  },
+  {
     name: "restarts itself in order and keeps the cluster",
     isLong: true,
     run: async (test) => {
@@ -177,6 +190,23 @@ spec:
       # dd takes its whole block at once.
       command: ["sh", "-c", "cd /sys/fs/cgroup; cat cpu.max memory.max; exec dd if=/dev/zero of=/dev/null bs=100M count=1"]
       resources: { limits: { cpu: 250m, memory: 32Mi } }
+`;
+
+/** What the initramfs arms it with. */
+const watchdogS = 60;
+const unfedPod = `
+apiVersion: v1
+kind: Pod
+metadata: { name: unfed }
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: mote.local/busybox:1
+      command: ["grep", "watchdog was not fed", "/run/mote/log"]
+      volumeMounts: [{ name: run, mountPath: /run/mote, readOnly: true }]
+  volumes: [{ name: run, hostPath: { path: /run/mote } }]
 `;
 
 /** Runs the steps in order; after one that fails the others make no sense. */

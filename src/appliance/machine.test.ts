@@ -138,6 +138,16 @@ test("a device that is told to join says that it cannot, and forms no cluster of
   expect(status()).not.toContain("hush");
 });
 
+test("how long nobody fed the watchdog is reported once", async () => {
+  mkdirSync(`${folder}/run`);
+  writeFileSync(`${folder}/run/watchdog-since`, "0.05\n");
+  await device(() => runs.length === 1);
+  await device(() => runs.length === 2);
+  const log = readFileSync(`${folder}/run/log`, "utf8");
+  expect(log.match(/was not fed during the start.*unfedS/g)).toHaveLength(1);
+  expect(log).toMatch(/this board starts slowly/);
+});
+
 test("the boot loader's variables are restored from their copy when damaged, and copied when changed", async () => {
   const path = `${folder}/boot/grub/grubenv`;
   const block = (good: string) => Buffer.from(encodeGrubenv(new Map([["good", good]])));

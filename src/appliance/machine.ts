@@ -6,7 +6,7 @@ import { isAbort, messageOf } from "#base/errors.ts";
 import { restarting, type Service, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { overwriteInPlace } from "#platform/flash-files.ts";
-import { writePlainFile } from "#platform/folders.ts";
+import { removeFile, writePlainFile } from "#platform/folders.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
 import { openWatchdog, type Watchdog } from "#platform/watchdog.ts";
@@ -76,6 +76,8 @@ export interface MachineDeps {
   readonly server: DeviceServer;
 }
 
+/** What the initramfs arms the watchdog with. */
+const earlyTimeoutS = 60;
 /** A driver that hangs must not keep the rest from working. */
 const driversTimeoutMs = 30_000;
 /** The server needs an address to be reachable; a device without network starts all the same after this. */
@@ -111,6 +113,7 @@ export async function runMachine(options: MachineOptions, deps: MachineDeps, sig
   );
   const { log } = machineLog;
   let watchdog = options.hasWatchdog ? await armWatchdog(deps, log) : undefined;
+  await reportUnfed(options.runDir, log);
   let storage: Storage | undefined;
   try {
     storage = await openStorage(
@@ -514,18 +517,37 @@ async function armWatchdog(deps: MachineDeps, log: ServerRun["log"]): Promise<Ma
   });
   if (!device) return undefined;
   log.info("watchdog armed", { timeoutS: device.timeoutS });
+  const { clock } = deps;
   let cancel = () => {};
+  let fedMs = clock.monotonicMs();
   // A turn of the event loop feeds it: what hangs is reset.
   const feed = () => {
+    const gapS = (clock.monotonicMs() - fedMs) / 1000;
+    if (gapS > device.timeoutS / 2) log.warn("the watchdog was fed late", { gapS, timeoutS: device.timeoutS });
     try {
       device.feed();
     } catch (error) {
       log.error("cannot feed the watchdog", { error: messageOf(error) });
     }
-    cancel = deps.clock.after((device.timeoutS * 1000) / 4, feed);
+    fedMs = clock.monotonicMs();
+    cancel = clock.after((device.timeoutS * 1000) / 4, feed);
   };
   feed();
   return { device, stop: () => cancel() };
+}
+
+/** How long nobody fed the watchdog between the initramfs and this program: the part of its time that a start takes. */
+async function reportUnfed(runDir: string, log: ServerRun["log"]): Promise<void> {
+  const path = `${runDir}/watchdog-since`;
+  const sinceS = Number.parseFloat((await readFileIfExists(path))?.toString("utf8") ?? "");
+  if (!(sinceS > 0)) return;
+  // Once: a later start of this program follows another one that fed it.
+  await removeFile(path);
+  const nowS = Number.parseFloat((await readFileIfExists("/proc/uptime"))?.toString("utf8") ?? "");
+  const unfedS = Math.round((nowS - sinceS) * 10) / 10;
+  log.info("the watchdog was not fed during the start", { unfedS });
+  if (unfedS > earlyTimeoutS / 2)
+    log.warn("this board starts slowly for its watchdog", { unfedS, timeoutS: earlyTimeoutS });
 }
 
 function firstStatus(options: MachineOptions, storage: Storage) {
