@@ -43,10 +43,10 @@ export function outputAddress(): usize {
 export function put(keyLength: u32, place: u32, length: u32, revision: f64, sub: u32, lease: f64, flags: u32): usize {
   const key = keyFor(keyLength);
   const before = liveAt(key, Infinity);
-  const rec = newRec(place, length);
-  rec.create = before != 0 ? changetype<Rec>(before).create : revision;
-  rec.version = before != 0 ? changetype<Rec>(before).version + 1 : 1;
-  adopt(key, rec, revision, sub, lease, flags | USED);
+  const create = before != 0 ? changetype<Rec>(before).create : revision;
+  const version: u32 = before != 0 ? changetype<Rec>(before).version + 1 : 1;
+  const rec = newRec(place, length, revision, sub, create, version, lease, flags | USED);
+  push(key, rec);
   return changetype<usize>(rec);
 }
 
@@ -55,10 +55,8 @@ export function loadRecord(
   keyLength: u32, place: u32, length: u32, revision: f64, sub: u32, create: f64, version: u32, lease: f64, flags: u32,
 ): usize {
   const key = keyFor(keyLength);
-  const rec = newRec(place, length);
-  rec.create = create;
-  rec.version = version;
-  adopt(key, rec, revision, sub, lease, flags);
+  const rec = newRec(place, length, revision, sub, create, version, lease, flags);
+  push(key, rec);
   return changetype<usize>(rec);
 }
 
@@ -69,7 +67,7 @@ export function remove(keyLength: u32, revision: f64, sub: u32): u32 {
   const key = changetype<Key>(found);
   let flags = TOMBSTONE;
   for (let r = key.newest; r != 0; r = changetype<Rec>(r).older) flags |= changetype<Rec>(r).flags & LOGGED;
-  adopt(key, newRec(NOWHERE, 0), revision, sub, 0, flags);
+  push(key, newRec(NOWHERE, 0, revision, sub, revision, 0, 0, flags));
   return flags;
 }
 
@@ -96,7 +94,7 @@ export function get(keyLength: u32, revision: f64): bool {
   if (key == 0) return false;
   const r = liveAt(changetype<Key>(key), revision);
   if (r == 0) return false;
-  changetype<Rec>(r).flags |= USED;
+  changetype<Rec>(r).markUsed();
   writeItem(0, changetype<Key>(key), changetype<Rec>(r));
   return true;
 }
@@ -195,7 +193,7 @@ export function coldness(record: usize, durable: f64): u32 {
   const rec = changetype<Rec>(record);
   if ((rec.flags & LOGGED) == 0 || rec.mod > durable) return 0;
   const used = (rec.flags & USED) != 0;
-  rec.flags &= ~USED;
+  rec.clearUsed();
   return used ? 1 : 2;
 }
 
@@ -365,7 +363,7 @@ export function verify(): u32 {
       for (let r = key.newest; r != 0; r = changetype<Rec>(r).older) {
         const rec = changetype<Rec>(r);
         records++;
-        bytes += REC_BYTES;
+        bytes += rec.bytes;
         if (r != key.newest) {
           history++;
           historyValues += f64(rec.length);
@@ -411,15 +409,6 @@ function removeKey(key: Key): void {
   tableRemove(keys, changetype<usize>(key));
   orderRemove(key);
   freeKey(key);
-}
-
-function adopt(key: Key, rec: Rec, revision: f64, sub: u32, lease: f64, flags: u32): void {
-  assert(revision > 0, "revisions start at 1");
-  rec.mod = revision;
-  rec.sub = sub;
-  rec.lease = lease;
-  rec.flags = flags;
-  push(key, rec);
 }
 
 function openScan(startLength: u32, endLength: u32): void {

@@ -1,13 +1,14 @@
 // Keys and their revisions, all unmanaged blocks of the heap, and the account of what they take.
 //
 //   Key  { hash, newest, length }  + key bytes
-//   Rec  { mod, create, lease, older, version, sub, length, flags, place }
+//   Rec  { id, older, content, place, version, age }   [+ create, lease when EXTENDED]
 //
 //   Key.newest -> Rec (newest) -> Rec.older -> ... -> 0          mod falls strictly along the chain
 //
 // A Key owns its chain. Values are not here: the host keeps them and gives each a place, which it is told of when the
 // record goes; a record without a place is cold, its value is read from the log by (mod, sub). So all blocks here are small
-// and of few sizes. Revisions are f64: exact up to 2^53 and cheap to pass between host and module.
+// and of few sizes: 28 bytes and the allocator's 4 for most records, which is two to a cache line and half of what all fields
+// in full would take. Revisions are passed as f64, cheap between host and module, and kept below 2^47, as in the log.
 
 /** The record says that the key is absent from its revision on. */
 export const TOMBSTONE: u32 = 1;
@@ -15,6 +16,14 @@ export const TOMBSTONE: u32 = 1;
 export const LOGGED: u32 = 2;
 /** Read or written since the host looked last for values that it can do without. */
 export const USED: u32 = 4;
+
+/** The record has `create` and `lease` in full: it has a lease, or was created long before it was written. */
+const EXTENDED: u32 = 8;
+const FLAG_BITS: u32 = 4;
+const FLAGS: u32 = (1 << FLAG_BITS) - 1;
+const MAX_LENGTH: u32 = u32.MAX_VALUE >> FLAG_BITS;
+const SUB_BITS: u64 = 16;
+const MAX_REVISION: f64 = 140737488355328;
 
 /** There is no value, or it is cold. */
 export const NOWHERE: u32 = 0xffffffff;
@@ -32,15 +41,60 @@ export class Key {
 
 @unmanaged
 export class Rec {
-  mod: f64;
-  create: f64;
-  lease: f64;
+  /** Revision and position within it. */
+  private id: u64;
   older: usize;
-  version: u32;
-  sub: u32;
-  length: u32;
-  flags: u32;
+  /** Length of the value and flags. */
+  private content: u32;
   place: u32;
+  version: u32;
+  /** Revisions since the key was created; not of an extended one. */
+  private age: u32;
+
+  // @ts-ignore: decorator
+  @inline get mod(): f64 {
+    return f64(this.id >> SUB_BITS);
+  }
+  // @ts-ignore: decorator
+  @inline get sub(): u32 {
+    return u32(this.id) & 0xffff;
+  }
+  // @ts-ignore: decorator
+  @inline get length(): u32 {
+    return this.content >> FLAG_BITS;
+  }
+  // @ts-ignore: decorator
+  @inline get flags(): u32 {
+    return this.content & (FLAGS ^ EXTENDED);
+  }
+  get create(): f64 {
+    if (this.extended) return load<f64>(changetype<usize>(this) + offsetof<Rec>());
+    return this.mod - f64(this.age);
+  }
+  get lease(): f64 {
+    return this.extended ? load<f64>(changetype<usize>(this) + offsetof<Rec>() + 8) : 0;
+  }
+  get extended(): bool {
+    return (this.content & EXTENDED) != 0;
+  }
+  get bytes(): f64 {
+    return this.extended ? EXTENDED_BYTES : REC_BYTES;
+  }
+  markUsed(): void {
+    this.content |= USED;
+  }
+  clearUsed(): void {
+    this.content &= ~USED;
+  }
+  /** Once, after it was allocated with room for what does not fit. */
+  fill(length: u32, revision: f64, sub: u32, create: f64, lease: f64, flags: u32): void {
+    this.id = (u64(revision) << SUB_BITS) | sub;
+    this.content = (length << FLAG_BITS) | flags;
+    this.age = this.extended ? 0 : u32(revision - create);
+    if (!this.extended) return;
+    store<f64>(changetype<usize>(this) + offsetof<Rec>(), create);
+    store<f64>(changetype<usize>(this) + offsetof<Rec>() + 8, lease);
+  }
 }
 
 /** Bytes held by keys and records, as asked of the allocator. */
@@ -57,6 +111,7 @@ export function keyData(key: Key): usize {
 }
 
 export const REC_BYTES: f64 = f64(offsetof<Rec>());
+const EXTENDED_BYTES: f64 = f64(offsetof<Rec>() + 16);
 
 export function newKey(bytes: usize, length: u32, hash: u32): Key {
   const key = changetype<Key>(heap.alloc(offsetof<Key>() + length));
@@ -74,25 +129,27 @@ export function freeKey(key: Key): void {
   heap.free(changetype<usize>(key));
 }
 
-export function newRec(place: u32, length: u32): Rec {
-  const rec = changetype<Rec>(heap.alloc(offsetof<Rec>()));
-  rec.mod = 0;
-  rec.create = 0;
-  rec.lease = 0;
+export function newRec(
+  place: u32, length: u32, revision: f64, sub: u32, create: f64, version: u32, lease: f64, flags: u32,
+): Rec {
+  assert(revision > 0 && revision < MAX_REVISION && sub <= 0xffff, "a revision is from 1 to 2^47");
+  assert(length <= MAX_LENGTH, "a value is too long");
+  const age = revision - create;
+  const kept = lease != 0 || !(age >= 0 && age <= f64(u32.MAX_VALUE)) ? (flags & ~EXTENDED) | EXTENDED : flags & ~EXTENDED;
+  const bytes: u32 = (kept & EXTENDED) != 0 ? u32(EXTENDED_BYTES) : u32(REC_BYTES);
+  const rec = changetype<Rec>(heap.alloc(bytes));
   rec.older = 0;
-  rec.version = 0;
-  rec.sub = 0;
-  rec.length = length;
-  rec.flags = 0;
+  rec.version = version;
   rec.place = place;
-  heldBytes += REC_BYTES;
+  rec.fill(length, revision, sub, create, lease, kept & FLAGS);
+  heldBytes += rec.bytes;
   recordCount++;
   return rec;
 }
 
 function freeRec(rec: Rec): void {
   setPlace(rec, NOWHERE);
-  heldBytes -= REC_BYTES;
+  heldBytes -= rec.bytes;
   recordCount--;
   heap.free(changetype<usize>(rec));
 }

@@ -10,7 +10,7 @@ import type { Datastore } from "./store.ts";
 export interface CompactorOptions {
   /** Default 5 minutes: a client that was away for less finds its place again. */
   readonly intervalMs?: number;
-  /** Superseded revisions in memory; default 16 MiB, which is some 350,000. Looked at every `checkMs`. */
+  /** Superseded revisions in memory; default 10 MiB, which is some 350,000. Looked at every `checkMs`. */
   readonly maxHistoryBytes?: number;
   /** Superseded values in memory or in the log; default 64 MiB. */
   readonly maxHistoryValueBytes?: number;
@@ -28,7 +28,7 @@ const mib = 1024 * 1024;
 
 export function createCompactor(options: CompactorOptions, deps: CompactorDeps): Service {
   const { intervalMs = 300_000, checkMs = 5000 } = options;
-  const { maxHistoryBytes = 16 * mib, maxHistoryValueBytes = 64 * mib } = options;
+  const { maxHistoryBytes = 10 * mib, maxHistoryValueBytes = 64 * mib } = options;
   const { store, clock, log } = deps;
   return {
     name: "datastore-compactor",

@@ -295,7 +295,7 @@ describe.each(builds)("engine, %s build", (_name, path) => {
     const record = {
       key: "/a",
       value: Buffer.from("x"),
-      revision: 2 ** 52,
+      revision: 2 ** 46,
       sub: 65_535,
       create: 3,
       version: 9,
@@ -307,13 +307,21 @@ describe.each(builds)("engine, %s build", (_name, path) => {
       key: "/a",
       value: new Uint8Array([120]),
       createRevision: 3,
-      modRevision: 2 ** 52,
+      modRevision: 2 ** 46,
       version: 9,
       lease: 2 ** 51,
     });
-    engine.load({ ...record, value: new Uint8Array(0), revision: 2 ** 52 + 1, flags: 2 | tombstoneFlag });
+    engine.load({ ...record, value: new Uint8Array(0), revision: 2 ** 46 + 1, flags: 2 | tombstoneFlag });
     expect(engine.get("/a", Infinity)).toBe(undefined);
-    expect(engine.get("/a", 2 ** 52)?.version).toBe(9);
+    expect(engine.get("/a", 2 ** 46)?.version).toBe(9);
+    // Created long before, and without a lease; or lately: records of two sizes.
+    engine.load({ ...record, key: "/b", lease: 0, create: 2 ** 46 - 2 ** 32 + 1 });
+    engine.load({ ...record, key: "/c", lease: 0, create: 2 ** 46 - 2 ** 32, sub: 0 });
+    expect(engine.get("/b", Infinity)).toMatchObject({ createRevision: 2 ** 46 - 2 ** 32 + 1, lease: 0 });
+    expect(engine.get("/c", Infinity)).toMatchObject({ createRevision: 2 ** 46 - 2 ** 32, lease: 0 });
+    expect(() => engine.load({ ...record, key: "/d", revision: 2 ** 47 })).toThrow(/assertion/);
+    engine.rollback(2);
     engine.verify();
+    expect(engine.keyCount).toBe(0);
   });
 });
