@@ -15,7 +15,9 @@ const nodeFlags = "--optimize-for-size --max-semi-space-size=1 --max-old-space-s
  * `mote kine` serves a store to others: hundreds of requests are under way at once, and a young generation of 1 MiB would be
  * collected while most of them live (docs/datastore.md).
  */
-const kineFlags = "--max-semi-space-size=8 --max-old-space-size=1024 --no-warnings";
+const kineFlags = "--max-semi-space-size=4 --max-old-space-size=1024 --no-warnings";
+/** Of V8's threads each would keep an arena of its own, with what compiling WASM has once taken. */
+const kineMemory = "MALLOC_ARENA_MAX=1";
 /** mote is one file that evaluates no text and loads no machine code; then nobody else shall do so in its process. */
 const strictFlags = "--disallow-code-generation-from-strings --no-addons";
 /** What makes Node run other code first, or write where it was not told to. */
@@ -32,7 +34,7 @@ export async function buildBundle(): Promise<string> {
   mkdirSync(distFolder, { recursive: true });
   const commit = await run("git", ["rev-parse", "--short=12", "HEAD"], { ok: [0, 128] });
   const result = await build({
-    entryPoints: { mote: "src/entry/mote.ts" },
+    entryPoints: { mote: "src/entry/mote.ts", kine: "src/entry/kine-program.ts" },
     outdir: distFolder,
     outExtension: { ".js": ".mjs" },
     bundle: true,
@@ -53,7 +55,15 @@ export async function buildBundle(): Promise<string> {
   });
   writeFileSync(
     `${distFolder}/mote`,
-    `#!/bin/sh\n# Starts mote; MOTE_NODE names another Node.js 20.\nhere=$(dirname "$(readlink -f "$0")")\nflags="${nodeFlags}"\n[ "\${1:-}" = kine ] && flags="${kineFlags}"\nexec "\${MOTE_NODE:-node}" $flags ${strictFlags} "$here/mote.mjs" "$@"\n`,
+    `#!/bin/sh
+# Starts mote; MOTE_NODE names another Node.js 20.
+here=$(dirname "$(readlink -f "$0")")
+if [ "\${1:-}" = kine ]; then
+  export ${kineMemory}
+  exec "\${MOTE_NODE:-node}" ${kineFlags} ${strictFlags} "$here/kine.mjs" "$@"
+fi
+exec "\${MOTE_NODE:-node}" ${nodeFlags} ${strictFlags} "$here/mote.mjs" "$@"
+`,
   );
   chmodSync(`${distFolder}/mote`, 0o755);
   const bytes = Object.values(result.metafile.outputs).reduce((sum, o) => sum + o.bytes, 0);

@@ -1,6 +1,8 @@
 // Flags of `mote kine`, with kine's names where it has them. Variables are KINE_<FLAG>, as there.
 import type { Flag } from "./flags.ts";
 
+export const kineSummary = "run the datastore alone, behind the etcd v3 API";
+
 export const kineFlags: readonly Flag[] = [
   {
     name: "listen-address",

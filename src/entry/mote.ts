@@ -1,8 +1,7 @@
 // The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
-import { AppError, messageOf } from "#base/errors.ts";
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
-import { kineFlags } from "#cli/kine-flags.ts";
+import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { snapshotFlags } from "#cli/snapshot-flags.ts";
@@ -10,6 +9,7 @@ import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { refuseDebugger } from "#platform/signals.ts";
 import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
+import { exitCodeOf } from "./exit-code.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
 import { machine } from "./machine.ts";
@@ -51,7 +51,7 @@ const commands: readonly Command[] = [
   },
   {
     name: "kine",
-    summary: "run the datastore alone, behind the etcd v3 API",
+    summary: kineSummary,
     flags: kineFlags,
     run: (args) => runKine(args, process.env),
   },
@@ -114,10 +114,6 @@ async function configFor(flags: readonly Flag[], args: readonly string[]) {
 
 const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
 
-/** True for what the machine or the user can cause; anything else is a defect and keeps its stack. */
-const isForeseen = (error: unknown): boolean =>
-  error instanceof AppError || (error instanceof Error && "syscall" in error);
-
 function usage(): string {
   const lines = commands.map((c) => `  mote ${c.name.padEnd(13)} ${c.summary}`);
   return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
@@ -139,12 +135,7 @@ async function main(argv: readonly string[]): Promise<number> {
     console.log(`mote ${command.name}: ${command.summary}\n\n${helpText(command.flags)}`);
     return 0;
   }
-  try {
-    return await command.run(args);
-  } catch (error) {
-    console.error(isForeseen(error) ? `error: ${messageOf(error)}` : error);
-    return 1;
-  }
+  return exitCodeOf(() => command.run(args));
 }
 
 refuseDebugger();
