@@ -37,6 +37,11 @@ export interface ScheduleOptions {
 export function schedule(pod: Pod, snapshot: Snapshot, options: ScheduleOptions): Decision {
   const prepared = prepare(pod, snapshot, options.plugins);
   const rejections = new Map<string, NodeRejection>();
+  const rejecting = snapshot.nodes.length === 0 ? undefined : prepared.find(({ reject }) => reject);
+  if (rejecting?.reject) {
+    for (const { name } of snapshot.nodes) rejections.set(name, { plugin: rejecting.plugin.name, ...rejecting.reject });
+    return unschedulable(pod, snapshot, rejections, options, rejecting.reject.reasons.join(", "));
+  }
   const feasible: NodeInfo[] = [];
   for (const node of snapshot.nodes) {
     const rejection = firstRejection(prepared, node);
@@ -61,11 +66,13 @@ function unschedulable(
   snapshot: Snapshot,
   rejections: ReadonlyMap<string, NodeRejection>,
   options: ScheduleOptions,
+  /** One reason for all nodes at once. */
+  shared?: string,
 ): Decision {
   const { message, preemption } = tryPreemption(pod, snapshot, rejections, options);
   return {
     kind: "unschedulable",
-    message: failureMessage(snapshot.nodes.length, rejections, message),
+    message: failureMessage(snapshot.nodes.length, rejections, message, shared),
     rejections,
     plugins: new Set([...rejections.values()].map((r) => r.plugin)),
     ...(preemption ? { preemption } : {}),
@@ -73,8 +80,8 @@ function unschedulable(
 }
 
 function firstRejection(prepared: readonly Ready[], node: NodeInfo): NodeRejection | undefined {
-  for (const { plugin, filter } of prepared) {
-    const rejection = filter?.(node);
+  for (const { plugin, reject, filter } of prepared) {
+    const rejection = reject ?? filter?.(node);
     if (rejection) return { plugin: plugin.name, ...rejection };
   }
   return undefined;
@@ -95,9 +102,14 @@ function scoreAll(prepared: readonly Ready[], nodes: readonly NodeInfo[]): numbe
 }
 
 /** Upstream's words, which people and tools search logs for. */
-function failureMessage(nodeCount: number, rejections: ReadonlyMap<string, NodeRejection>, preemption: string): string {
+function failureMessage(
+  nodeCount: number,
+  rejections: ReadonlyMap<string, NodeRejection>,
+  preemption: string,
+  shared?: string,
+): string {
   if (nodeCount === 0) return "no nodes available to schedule pods";
-  const reasons = histogram([...rejections.values()].flatMap((r) => r.reasons));
+  const reasons = shared ?? histogram([...rejections.values()].flatMap((r) => r.reasons));
   return `0/${nodeCount} nodes are available: ${reasons}.${preemption === "" ? "" : ` preemption: ${preemption}`}`;
 }
 

@@ -12,15 +12,28 @@ import type { EventSink } from "#client/events.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Binding, Node, Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
-import { namespaces, nodes, podDisruptionBudgets, pods } from "#model/resources.ts";
+import {
+  csiDrivers,
+  csiNodes,
+  csiStorageCapacities,
+  namespaces,
+  nodes,
+  persistentVolumeClaims,
+  persistentVolumes,
+  podDisruptionBudgets,
+  pods,
+  storageClasses,
+} from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
 import { SchedulerCache } from "./cache.ts";
 import { defaultPlugins } from "./plugins/default-plugins.ts";
-import type { Plugin } from "./plugins/framework.ts";
+import type { ClusterEvent, Plugin } from "./plugins/framework.ts";
 import { type Preemption, priorityOf } from "./preemption.ts";
 import { noNodes, SchedulingQueue } from "./queue.ts";
 import { schedule } from "./schedule.ts";
-import { occupiesNode, type Snapshot, withPromised } from "./snapshot.ts";
+import { NodeInfo, occupiesNode, type Snapshot, withPromised } from "./snapshot.ts";
+import { VolumeBinder } from "./volume-binder.ts";
+import { claimsOf, planVolumes, type VolumePlan } from "./volumes.ts";
 
 export const defaultSchedulerName = "default-scheduler";
 
@@ -61,7 +74,10 @@ class Scheduler {
   readonly #plugins: readonly Plugin[];
   readonly #cache: SchedulerCache;
   readonly #queue: SchedulingQueue;
+  readonly #volumes: VolumeBinder;
   readonly #bindings = new Set<Promise<void>>();
+  /** Pods that have a node and wait for their volumes; no more than there are pending pods. */
+  readonly #awaitingVolumes = new Set<Promise<void>>();
   /** Nodes on which room is being made, by the key of the pod it is for. No more than there are pending pods. */
   readonly #promised = new Map<string, { readonly pod: Pod; readonly node: string }>();
   readonly #attempts;
@@ -71,6 +87,7 @@ class Scheduler {
     this.#deps = deps;
     this.#plugins = deps.plugins ?? defaultPlugins;
     this.#cache = new SchedulerCache({ assumeTtlMs }, deps);
+    this.#volumes = new VolumeBinder(deps);
     this.#queue = new SchedulingQueue(this.#plugins, deps);
     this.#attempts = deps.metrics?.counter(
       "scheduler_schedule_attempts_total",
@@ -93,12 +110,11 @@ class Scheduler {
     const nodeInformer = informers.informer(nodes);
     const namespaceInformer = informers.informer(namespaces);
     const budgetInformer = informers.informer(podDisruptionBudgets);
-    const synced = [podInformer, nodeInformer, namespaceInformer, budgetInformer].map((informer) =>
-      informer.whenSynced(signal),
-    );
+    const all = [podInformer, nodeInformer, namespaceInformer, budgetInformer, ...this.#volumes.informers];
     // Handlers only once everything is there: the first decision must know all that runs.
     try {
-      await Promise.all(synced);
+      // They fill side by side; one listener on the signal at a time.
+      for (const informer of all) await informer.whenSynced(signal);
     } catch (error) {
       if (signal.aborted) return;
       throw error;
@@ -122,6 +138,7 @@ class Scheduler {
         update: (pod, old) => this.#onPod(pod, old),
         delete: (pod) => this.#onPodGone(pod),
       }),
+      ...this.#watchStorage(),
     ];
     const expiring = this.#expireForever(signal);
     ready();
@@ -135,9 +152,25 @@ class Scheduler {
       if (!isAbort(error, signal)) throw error;
     } finally {
       for (const remove of removers) remove();
-      await Promise.all(this.#bindings);
+      await Promise.all([...this.#bindings, ...this.#awaitingVolumes]);
       await expiring;
     }
+  }
+
+  #watchStorage(): (() => void)[] {
+    const { informers } = this.#deps;
+    const moved = (event: ClusterEvent) => {
+      const move = () => this.#queue.moved(event);
+      return { add: move, update: move, delete: move };
+    };
+    return [
+      informers.informer(persistentVolumeClaims).addHandler(moved("claimChanged")),
+      informers.informer(persistentVolumes).addHandler(moved("volumeChanged")),
+      informers.informer(storageClasses).addHandler(moved("storageClassChanged")),
+      informers.informer(csiNodes).addHandler(moved("csiChanged")),
+      informers.informer(csiDrivers).addHandler(moved("csiChanged")),
+      informers.informer(csiStorageCapacities).addHandler(moved("csiChanged")),
+    ];
   }
 
   #onNamespace(name: string, labels: Readonly<Record<string, string>> | undefined): void {
@@ -203,6 +236,7 @@ class Scheduler {
       this.#attemptSeconds?.observe((clock.monotonicMs() - startedMs) / 1000);
     };
     let work: Promise<void>;
+    let tasks = this.#bindings;
     try {
       const decision = schedule(pod, this.#snapshotFor(pod), {
         plugins: this.#plugins,
@@ -214,7 +248,12 @@ class Scheduler {
           this.#queue.done(pod);
           return;
         }
-        work = this.#bind(pod, decision.node, finish);
+        const volumes = this.#volumePlan(pod, decision.node);
+        if (volumes) {
+          tasks = this.#awaitingVolumes;
+          this.#volumes.promise(volumes.plan, decision.node);
+          work = this.#bindVolumes(pod, volumes, finish, signal);
+        } else work = this.#bind(pod, decision.node, finish);
       } else {
         const { message, plugins } = decision;
         this.#queue.failed(pod, plugins.size === 0 ? new Set([noNodes]) : plugins);
@@ -235,13 +274,53 @@ class Scheduler {
       .catch((error: unknown) => {
         if (!signal.aborted) this.#deps.log.warn("scheduling failed", { pod: key, error: messageOf(error) });
       })
-      .then(() => void this.#bindings.delete(task));
-    this.#bindings.add(task);
+      .then(() => void tasks.delete(task));
+    tasks.add(task);
+  }
+
+  /** What has to be written about the pod's claims before it may be bound; undefined when nothing. */
+  #volumePlan(pod: Pod, nodeName: string): { readonly plan: VolumePlan; readonly node: NodeInfo } | undefined {
+    const claims = claimsOf(pod, this.#volumes.view);
+    if ("refusal" in claims || claims.delayed.length === 0) return undefined;
+    const known = this.#deps.informers.informer(nodes).get(nodeName);
+    if (!known) return undefined;
+    const node = new NodeInfo(known);
+    const plan = planVolumes(claims, node, this.#volumes.view);
+    return "refusals" in plan ? undefined : { plan, node };
+  }
+
+  async #bindVolumes(
+    pod: Pod,
+    { plan, node }: { readonly plan: VolumePlan; readonly node: NodeInfo },
+    finish: (result: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const store = this.#deps.informers.informer(pods);
+    const isWanted = () => {
+      const current = store.get(keyOf(pod));
+      return current !== undefined && uidOf(current) === uidOf(pod) && !isDeleting(current);
+    };
+    try {
+      await this.#volumes.bind(plan, node, isWanted, signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      this.#cache.forget(pod);
+      this.#queue.moved("assignedPodRemoved");
+      if (!isWanted()) {
+        this.#queue.done(pod);
+        finish("error");
+        return;
+      }
+      const message = `running PreBind plugin "VolumeBinding": ${messageOf(error)}`;
+      await this.#onError(pod, new Error(message), finish);
+      return;
+    }
+    await this.#bind(pod, node.name, finish);
   }
 
   /** What is there for this pod: without the room that is promised to others who matter as much. */
   #snapshotFor(pod: Pod): Snapshot {
-    const snapshot = this.#cache.snapshot();
+    const snapshot: Snapshot = { ...this.#cache.snapshot(), volumes: this.#volumes.view };
     if (this.#promised.size === 0) return snapshot;
     const key = keyOf(pod);
     const others = [...this.#promised].filter(

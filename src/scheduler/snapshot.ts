@@ -5,6 +5,7 @@ import { assert } from "#base/assert.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { keyOf, nameOf } from "#model/object.ts";
 import { type Amounts, add, amountsOf, podRequests, subtract } from "./resources.ts";
+import type { VolumeView } from "./volumes.ts";
 
 export interface HostPort {
   readonly ip: string;
@@ -17,6 +18,8 @@ export interface Snapshot {
   readonly namespaceLabels: ReadonlyMap<string, Readonly<Record<string, string>>>;
   /** How many nodes hold an image, by image name: spreads the weight of popular images. */
   readonly imageSpread: ReadonlyMap<string, number>;
+  /** Absent: nothing is known of storage, and nothing is asked of it. */
+  readonly volumes?: VolumeView;
 }
 
 export class NodeInfo {

@@ -136,3 +136,74 @@ test("an ephemeral volume has a claim that lives as long as its pod", async () =
   await c.client.delete(pods, { name: "p", namespace: "default" });
   await c.until(async () => (await claimPhase("p-scratch")) === undefined, "gone with its pod");
 });
+
+const onNode = (name: string) => ({
+  nodeAffinity: {
+    required: {
+      nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/hostname", operator: "In", values: [name] }] }],
+    },
+  },
+});
+
+test("claims that wait are bound for the node of their pod, each to a local volume of its own", async () => {
+  const c = await InMemoryCluster.start({ nodeCount: 2 });
+  cluster = c;
+  await c.client.create(storageClasses, {
+    metadata: { name: "local" },
+    provisioner: "kubernetes.io/no-provisioner",
+    volumeBindingMode: "WaitForFirstConsumer",
+  });
+  const local = { storageClassName: "local" };
+  for (const i of [1, 2])
+    await c.client.create(persistentVolumes, volume(`v${i}`, { ...local, ...onNode(`node-${i}`) }));
+  for (const name of ["a", "b", "extra"]) await c.client.create(persistentVolumeClaims, claim(name, local));
+  await c.advance(5_000);
+  expect((await c.list(persistentVolumeClaims)).map((one) => one.status?.phase)).toEqual([
+    "Pending",
+    "Pending",
+    "Pending",
+  ]);
+  // At once, so that the second is decided while the first waits for its volume.
+  await Promise.all(["a", "b", "extra"].map((name) => c.client.create(pods, user(`p-${name}`, name))));
+  const running = async () => (await c.list(pods, "default")).filter((pod) => pod.status?.phase === "Running");
+  await c.until(async () => (await running()).length === 2, "two run");
+  await c.advance(10_000);
+  for (const pod of await running()) {
+    const name = pod.spec.volumes?.[0]?.persistentVolumeClaim?.claimName ?? "";
+    const bound = await c.find(persistentVolumeClaims, name, "default");
+    expect(`node-${bound?.spec.volumeName?.slice(1)}`).toBe(pod.spec.nodeName);
+  }
+  const waiting = (await c.list(pods, "default")).find((pod) => pod.status?.phase !== "Running");
+  expect(waiting?.status?.conditions?.[0]?.message).toContain(
+    "2 node(s) didn't find available persistent volumes to bind",
+  );
+  // Room that comes later is used.
+  await c.client.create(persistentVolumes, volume("v3", { ...local, ...onNode("node-1") }));
+  await c.until(async () => (await running()).length === 3, "three run");
+});
+
+test("a provisioner that gives the node back sends its pod to be scheduled again", async () => {
+  const c = await InMemoryCluster.start();
+  cluster = c;
+  await c.client.create(storageClasses, {
+    metadata: { name: "made" },
+    provisioner: "d.example",
+    volumeBindingMode: "WaitForFirstConsumer",
+  });
+  await c.client.create(persistentVolumeClaims, claim("c", { storageClassName: "made" }));
+  await c.client.create(pods, user("p", "c"));
+  const selected = "volume.kubernetes.io/selected-node";
+  const find = () => c.find(persistentVolumeClaims, "c", "default");
+  await c.until(async () => (await find())?.metadata.annotations?.[selected] === "node-1", "node chosen");
+  const target = { name: "c", namespace: "default" };
+  await c.client.patch(persistentVolumeClaims, target, { metadata: { annotations: { [selected]: null } } });
+  await c.until(
+    async () => (await c.list(events)).some((e) => e.message?.includes("selectedNode annotation reset")),
+    "said",
+  );
+  await c.until(async () => (await find())?.metadata.annotations?.[selected] === "node-1", "chosen again");
+  const made = await find();
+  const claimRef = { kind: "PersistentVolumeClaim", namespace: "default", name: "c", uid: made?.metadata.uid ?? "" };
+  await c.client.create(persistentVolumes, volume("made", { storageClassName: "made", claimRef }));
+  await c.until(async () => (await c.find(pods, "p", "default"))?.status?.phase === "Running", "runs");
+});

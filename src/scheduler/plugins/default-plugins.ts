@@ -11,6 +11,7 @@ import {
 } from "./node-plugins.ts";
 import { podTopologySpread } from "./pod-topology-spread.ts";
 import { nodeResourcesBalancedAllocation, nodeResourcesFit } from "./resource-plugins.ts";
+import { nodeVolumeLimits, volumeBinding, volumeRestrictions, volumeZone } from "./volume-plugins.ts";
 
 export const defaultPlugins: readonly Plugin[] = [
   nodeUnschedulable,
@@ -19,6 +20,10 @@ export const defaultPlugins: readonly Plugin[] = [
   nodeAffinity,
   nodePorts,
   nodeResourcesFit,
+  volumeRestrictions,
+  nodeVolumeLimits,
+  volumeBinding,
+  volumeZone,
   podTopologySpread,
   interPodAffinity,
   nodeResourcesBalancedAllocation,

@@ -20,9 +20,16 @@ export type ClusterEvent =
   | "assignedPodAdded"
   | "assignedPodChanged"
   | "assignedPodRemoved"
-  | "namespaceChanged";
+  | "namespaceChanged"
+  | "claimChanged"
+  | "volumeChanged"
+  | "storageClassChanged"
+  /** What drivers, nodes and pools say of CSI: CSINode, CSIDriver, CSIStorageCapacity. */
+  | "csiChanged";
 
 export interface Prepared {
+  /** No node will do, whatever it is like. */
+  readonly reject?: Rejection;
   readonly filter?: (node: NodeInfo) => Rejection | undefined;
   /** Any finite number; brought to 0..100 by `normalize`. */
   readonly score?: (node: NodeInfo) => number;
