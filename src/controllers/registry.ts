@@ -11,6 +11,7 @@ import { createPodGcController } from "./nodes/pod-gc.ts";
 import { createResourceQuotaController } from "./quota/controller.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createEndpointSliceMirroring } from "./services/mirror.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
 import { createVolumeExpander } from "./volumes/expander.ts";
@@ -47,6 +48,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createDisruptionController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),
+    createEndpointSliceMirroring(deps),
     createNodeLifecycleController(deps),
     createTaintEvictionController(deps),
     createPodGcController(deps),

@@ -1,5 +1,6 @@
 // A service follows its pods: endpoints appear when pods are ready, leave when they end, and go with the service.
 import { afterEach, expect, test } from "vitest";
+import type { EndpointSubset, Endpoints, Service } from "#model/gen/core-v1.ts";
 import { deployments, endpointSlices, endpoints, services } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { webDeployment, webService } from "./objects.ts";
@@ -48,4 +49,65 @@ test("endpoints and slices follow readiness, scale and deletion", async () => {
   await c.client.delete(services, target);
   await c.until(async () => (await c.list(endpointSlices, "default")).length === 0, "slices go with the service");
   await c.until(async () => (await c.find(endpoints, "web", "default")) === undefined, "endpoints go with the service");
+});
+
+test("hand-made endpoints of a service without selector are mirrored into slices", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const service = { metadata: { name: "own", namespace: "default" }, spec: { ports: [{ name: "p", port: 80 }] } };
+  await c.client.create(services, service as Service);
+  const subset = (ip: string, port: number): EndpointSubset => ({
+    addresses: [{ ip }],
+    notReadyAddresses: [{ ip: "10.9.9.9" }],
+    ports: [{ name: "p", port, protocol: "TCP" }],
+  });
+  const made = await c.client.create(endpoints, {
+    metadata: { name: "own", namespace: "default", labels: { mine: "yes" }, annotations: { note: "n" } },
+    subsets: [subset("10.1.2.3", 80)],
+  } as Endpoints);
+  const mirrored = () => c.list(endpointSlices, "default");
+  await c.until(async () => (await mirrored()).length === 1, "a slice");
+  expect((await mirrored())[0]).toMatchObject({
+    metadata: {
+      labels: {
+        mine: "yes",
+        "kubernetes.io/service-name": "own",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+      },
+      annotations: { note: "n" },
+      ownerReferences: [{ kind: "Endpoints", name: "own" }],
+    },
+    addressType: "IPv4",
+    ports: [{ name: "p", port: 80, protocol: "TCP" }],
+    endpoints: [
+      { addresses: ["10.1.2.3"], conditions: { ready: true } },
+      { addresses: ["10.9.9.9"], conditions: { ready: false } },
+    ],
+  });
+  await c.client.update(endpoints, { ...made, subsets: [subset("10.2.3.4", 9090)] });
+  const changed = async () => {
+    const all = await mirrored();
+    return all.length === 1 && all[0]!.ports?.[0]?.port === 9090 && all[0]!.endpoints[0]?.addresses[0] === "10.2.3.4";
+  };
+  await c.until(changed, "the slice follows");
+  await c.client.delete(endpoints, { name: "own", namespace: "default" });
+  await c.until(async () => (await mirrored()).length === 0, "the slice goes");
+});
+
+test("endpoints without a service are left alone", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const subsets = [{ addresses: [{ ip: "10.0.0.25" }], ports: [{ name: "http", port: 80, protocol: "TCP" }] }];
+  const object = { metadata: { name: "lonely", namespace: "default" }, subsets } as Endpoints;
+  await c.client.create(endpoints, object);
+  await c.client.create(endpoints, {
+    ...object,
+    metadata: { ...object.metadata, name: "skipped", labels: { "endpointslice.kubernetes.io/skip-mirror": "true" } },
+  });
+  const service = { metadata: { name: "skipped", namespace: "default" }, spec: { ports: [{ port: 80 }] } };
+  await c.client.create(services, service as Service);
+  await c.client.patch(endpoints, { name: "lonely", namespace: "default" }, { metadata: { labels: { a: "b" } } });
+  await c.advance(5000);
+  expect((await c.find(endpoints, "lonely", "default"))?.metadata.labels).toEqual({ a: "b" });
+  expect(await c.list(endpointSlices, "default")).toEqual([]);
 });

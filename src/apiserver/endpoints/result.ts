@@ -36,8 +36,8 @@ export type IncludeObject = "None" | "Metadata" | "Object";
 
 export type Result =
   | { readonly type: "item"; readonly status: number; readonly view: View; readonly item: Item }
-  /** Not an item of the store: a Status, a Scale, a review. */
-  | { readonly type: "object"; readonly status: number; readonly object: UnknownObject }
+  /** Not an item of the store: a Status, a Scale, a review. `transforms` false: it has no table and no metadata form. */
+  | { readonly type: "object"; readonly status: number; readonly object: UnknownObject; readonly transforms?: false }
   | { readonly type: "list"; readonly view: View; readonly items: readonly Item[]; readonly metadata: ListMetadata }
   | { readonly type: "watch"; readonly view: View; readonly plan: FeedPlan }
   | {

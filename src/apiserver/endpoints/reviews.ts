@@ -101,7 +101,7 @@ export async function handleReview(
   const body = await deps.bodies.read(request, served);
   const status = await review(deps, body, info, request.user);
   const { resourceVersion: _resourceVersion, ...metadata } = body.metadata;
-  return { type: "object", status: 201, object: { ...body, metadata, status } };
+  return { type: "object", status: 201, object: { ...body, metadata, status }, transforms: false };
 }
 
 const specOf = (body: UnknownObject): AccessSpec => (body["spec"] ?? {}) as AccessSpec;

@@ -62,7 +62,8 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       return;
     case "object": {
       const { apiVersion = "", kind = "" } = result.object;
-      const as = representationOf(exchange, { protobuf: deps.hasProtobuf(apiVersion, kind), transforms: true });
+      const offer = { protobuf: deps.hasProtobuf(apiVersion, kind), transforms: result.transforms !== false };
+      const as = representationOf(exchange, offer);
       const plain: Representation = { ...as, shape: "object" };
       await writeBody(exchange, result.status, encoder.object(result.object, plain), contentTypes[as.format]);
       return;

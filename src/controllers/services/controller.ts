@@ -1,6 +1,6 @@
 // Endpoints and EndpointSlices of services that select pods: two controllers over the same stores, since readers of the
 // old object should not wait for writers of the new ones, and the other way round. The layout is in plan.ts.
-// Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: mirroring of hand-made Endpoints, topology hints.
+// Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: topology hints.
 import { rfc3339 } from "#base/clock.ts";
 import type { Service as RunningService } from "#base/service.ts";
 import type { Endpoints, Pod, Service } from "#model/gen/core-v1.ts";
@@ -18,6 +18,7 @@ import {
 } from "../runtime/controller.ts";
 import { Expectations, lookAgainMs } from "../runtime/expectations.ts";
 import { controllerReference } from "../runtime/owners.ts";
+import { leaderAnnotation } from "./mirror.ts";
 import {
   desiredGroups,
   desiredSubsets,
@@ -182,6 +183,14 @@ export function createEndpointsController(deps: ControllerDeps): RunningService 
     }
   }
 
-  const triggers = [...triggersOf(deps), on(endpointsStore)];
+  /**
+   * Endpoints that somebody makes before their service, or without one, are theirs. Only what is left over from before
+   * the start has lost its service while nobody looked.
+   */
+  const marked = (object: Endpoints, how: "add" | "update" | "delete") => {
+    const isLeftOver = !endpointsStore.hasSynced && object.metadata.annotations?.[leaderAnnotation] === undefined;
+    return how === "delete" || isLeftOver || serviceStore.get(keyOf(object)) ? [keyOf(object)] : [];
+  };
+  const triggers = [...triggersOf(deps), on(endpointsStore, marked)];
   return createController({ name: "endpoint-controller", workers: 5, triggers, sync }, deps);
 }
