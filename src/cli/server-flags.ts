@@ -3,7 +3,7 @@ import type { Flag } from "./flags.ts";
 import { snapshotServerFlags } from "./snapshot-flags.ts";
 
 /** In-process parts that can be switched off with --disable. */
-export const disableable = ["dns", "service-proxy", "scheduler", "controllers"] as const;
+export const disableable = ["dns", "service-proxy", "scheduler", "controllers", "local-storage"] as const;
 
 export const serverFlags: readonly Flag[] = [
   {
@@ -102,5 +102,15 @@ export const serverFlags: readonly Flag[] = [
   { name: "node-ip", short: "i", kind: "string", help: "address of this node; default that of the default route" },
   { name: "node-label", kind: "list", help: "labels KEY=VALUE set when the node registers" },
   { name: "node-taint", kind: "list", help: "taints KEY=VALUE:EFFECT set when the node registers" },
+  {
+    name: "kubelet-arg",
+    kind: "list",
+    help: "settings of the node agent as FLAG=VALUE with the kubelet's names, such as max-pods=50 or system-reserved=memory=200Mi",
+  },
+  {
+    name: "default-local-storage-path",
+    kind: "string",
+    help: "folder for volumes of the storage class local-path; default DATA-DIR/storage",
+  },
   { name: "resolv-conf", kind: "string", env: "RESOLV_CONF", help: "resolv.conf that pods and DNS forwarding use" },
 ];

@@ -15,6 +15,7 @@ import { createEndpointSliceMirroring } from "./services/mirror.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
 import { createVolumeExpander } from "./volumes/expander.ts";
+import { createLocalPathProvisioner, type LocalPathOptions } from "./volumes/local-path.ts";
 import { createClaimProtection, createVolumeProtection } from "./volumes/protection.ts";
 import { createCronJobController } from "./workloads/cronjob/controller.ts";
 import { createDaemonSetController } from "./workloads/daemonset/controller.ts";
@@ -30,6 +31,8 @@ import { createStatefulSetController } from "./workloads/statefulset/controller.
 export interface ControllersDeps extends ControllerDeps {
   /** PEM of the CA that signed the API server's certificate, for kube-root-ca.crt. */
   readonly rootCa: string;
+  /** Absent: no built-in provisioner (`--disable local-storage`). */
+  readonly localPath?: LocalPathOptions;
 }
 
 /** In the order in which they become useful: accounts before pods, makers of pods before watchers of nodes. */
@@ -57,6 +60,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createVolumeProtection(deps),
     createEphemeralVolumes(deps),
     createVolumeExpander(deps),
+    ...(deps.localPath ? [createLocalPathProvisioner(deps, deps.localPath)] : []),
     createNamespaceController(deps),
     // These two come last: they watch everything, metadata only where no other controller has asked for more.
     createResourceQuotaController(deps),

@@ -16,6 +16,8 @@ export interface ServerConfig {
   readonly serverDir: string;
   readonly agentDir: string;
   readonly runDir: string;
+  /** Volumes of the storage class local-path. */
+  readonly localStorageDir: string;
   /** Where containerd's log goes when not beside its configuration. */
   readonly containerdLogDir?: string;
   readonly bindAddress: string;
@@ -164,6 +166,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     runDir: text("run-dir")!,
     bindAddress: text("bind-address")!,
     port: values["https-listen-port"] as number,
+    localStorageDir: text("default-local-storage-path") ?? `${dataDir}/storage`,
     advertiseAddress: text("advertise-address") ?? nodeIp,
     tlsSans: list("tls-san"),
     token: text("token"),

@@ -154,6 +154,7 @@ function services(
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
           rootCa: pki.serverCa.certificate,
+          ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
         })
       : []),
     ...(enabled("scheduler")

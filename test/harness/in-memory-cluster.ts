@@ -22,11 +22,12 @@ import { createControllers } from "#controllers/registry.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Lease } from "#model/gen/coordination-v1.ts";
-import type { Namespace, Node, Pod, PodStatus } from "#model/gen/core-v1.ts";
+import type { Namespace, Node, PersistentVolume, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { leases, namespaces, nodes, pods } from "#model/resources.ts";
+import { leases, namespaces, nodes, persistentVolumes, pods } from "#model/resources.ts";
 import { ApiError, isApiError, isConflict, isNotFound } from "#model/status.ts";
+import { volumeFinalizers } from "#model/volumes.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { FakeClock, settle } from "./fake-clock.ts";
 import { seededRandom } from "./seeded-random.ts";
@@ -49,6 +50,8 @@ export interface InMemoryClusterOptions {
   /** Default one, named node-1. */
   readonly nodeCount?: number;
   readonly behaviour?: (pod: Pod) => PodBehaviour;
+  /** Folder of local volumes; absent: no provisioner. */
+  readonly localPath?: string;
   /** Print what the parts log. */
   readonly verbose?: boolean;
 }
@@ -123,7 +126,11 @@ export class InMemoryCluster {
     const behaviour = options.behaviour ?? (() => ({}));
     const services: Service[] = [
       events,
-      ...createControllers({ ...deps, rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n" }),
+      ...createControllers({
+        ...deps,
+        rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n",
+        ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
+      }),
       createScheduler({ ...deps, events: events.as("default-scheduler") }),
     ];
     for (let i = 1; i <= (options.nodeCount ?? 1); i++) {
@@ -131,6 +138,7 @@ export class InMemoryCluster {
         client,
         clock,
         store: informers.informer(pods),
+        volumes: informers.informer(persistentVolumes),
       });
       this.kubelets.set(kubelet.nodeName, kubelet);
       services.push(kubelet);
@@ -213,6 +221,7 @@ interface KubeletDeps {
   readonly client: Client;
   readonly clock: FakeClock;
   readonly store: Informer<Pod>;
+  readonly volumes: Informer<PersistentVolume>;
 }
 
 const heartbeatMs = 10_000;
@@ -250,12 +259,27 @@ export class FakeKubelet implements Service {
       if (pod.spec.nodeName === this.nodeName) this.#queue.add(keyOf(pod));
     };
     const unsubscribe = store.addHandler({ add: mark, update: mark });
+    // The folder of a local volume is gone as soon as it is asked for.
+    const release = (volume: PersistentVolume) => {
+      const finalizer = volumeFinalizers.provisioner;
+      const { name = "", finalizers = [], annotations } = volume.metadata;
+      if (this.isCut || !isDeleting(volume) || !finalizers.includes(finalizer)) return;
+      if (annotations?.["local.path.provisioner/selected-node"] !== this.nodeName) return;
+      const rest = finalizers.filter((one) => one !== finalizer);
+      this.#deps.client
+        .patch(persistentVolumes, { name }, { metadata: { finalizers: rest } })
+        .catch((error: unknown) => {
+          if (!isNotFound(error)) throw error;
+        });
+    };
+    const forget = this.#deps.volumes.addHandler({ add: release, update: release });
     const beats = this.#heartbeat(signal);
     ready();
     try {
       await this.#queue.run({ workers: 4 }, (key) => this.#work(key), signal);
     } finally {
       unsubscribe();
+      forget();
       await beats;
     }
   }

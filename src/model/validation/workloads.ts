@@ -143,7 +143,7 @@ export function validateDaemonSet({ spec }: DaemonSet): FieldError[] {
 
 export function validateStatefulSet({ spec }: StatefulSet): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = validateSelecting(spec, "statefulset");
+  const errors = validateSelecting({ ...spec, template: withClaims(spec) }, "statefulset");
   errors.push(...requiredOneOf("spec.podManagementPolicy", spec.podManagementPolicy, ["OrderedReady", "Parallel"]));
   const type = spec.updateStrategy?.type;
   if (!type) errors.push(fieldRequired("spec.updateStrategy"));
@@ -162,6 +162,17 @@ export function validateStatefulSet({ spec }: StatefulSet): FieldError[] {
     errors.push(...oneOf(path, retention?.[field], ["Delete", "Retain"]));
   }
   return errors;
+}
+
+/** The template as its pods will be: the claims of the set are volumes that containers may mount. */
+function withClaims({ template, volumeClaimTemplates }: StatefulSet["spec"] & object): PodTemplateSpec {
+  if (!template?.spec || !volumeClaimTemplates || volumeClaimTemplates.length === 0) return template;
+  const claims = volumeClaimTemplates.map(({ metadata }) => {
+    const name = metadata?.name ?? "";
+    return { name, persistentVolumeClaim: { claimName: name } };
+  });
+  const others = (template.spec.volumes ?? []).filter((volume) => !claims.some((claim) => claim.name === volume.name));
+  return { ...template, spec: { ...template.spec, volumes: [...others, ...claims] } };
 }
 
 /** A selector cannot change: pods made under the old one would be nobody's. */

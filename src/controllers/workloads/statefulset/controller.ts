@@ -1,10 +1,10 @@
 // Stateful sets: pods with lasting names and volumes, made and ended in order. The decisions are in plan.ts.
-// Upstream counterpart: pkg/controller/statefulset. Claims of volumeClaimTemplates are made and kept (the retention
-// policies Delete are not carried out); maxUnavailable of rolling updates is 1.
+// Claims of volumeClaimTemplates are made, and owned as the retention policy says (claims.ts); maxUnavailable of rolling
+// updates is 1. Upstream counterpart: pkg/controller/statefulset.
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { StatefulSet } from "#model/gen/apps-v1.ts";
-import type { Pod, PodTemplateSpec, Volume } from "#model/gen/core-v1.ts";
+import type { PersistentVolumeClaim, Pod, PodTemplateSpec, Volume } from "#model/gen/core-v1.ts";
 import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions, persistentVolumeClaims, pods, statefulSets } from "#model/resources.ts";
@@ -16,7 +16,8 @@ import { claim, controllerKey, controllerReference, indexByController } from "..
 import { podFromTemplate } from "../../runtime/pod-control.ts";
 import { revisionHashLabel, syncRevision, templateOf, trimRevisions } from "../../runtime/revisions.ts";
 import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
-import { ordinalOf, planSet, planStatus, revisionOf } from "./plan.ts";
+import { claimOwners, isStaleClaim } from "./claims.ts";
+import { ordinalOf, planSet, planStatus, replicasOf, revisionOf } from "./plan.ts";
 
 const name = "statefulset-controller";
 
@@ -25,6 +26,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
   const setStore = deps.informers.informer(statefulSets);
   const podStore = deps.informers.informer(pods);
   const revisionStore = deps.informers.informer(controllerRevisions);
+  const claimStore = deps.informers.informer(persistentVolumeClaims);
   const resource = statefulSets as ResourceInfo;
   const events = deps.events.as(name);
   const expectations = new Expectations(clock, podStore);
@@ -43,13 +45,43 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
       const labels = { ...template.metadata.labels, ...set.spec.selector.matchLabels };
       const metadata = { ...template.metadata, name: claimName, namespace: namespaceOf(set), labels };
       const what = `create Claim ${claimName} Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+      const known = claimStore.get(`${namespaceOf(set)}/${claimName}`);
+      if (known && isStaleClaim(known, nameOf(pod))) throw new Error(`pvc ${claimName} is being deleted`);
+      if (known) continue;
+      const made: PersistentVolumeClaim = { metadata, spec: template.spec };
+      const ownerReferences = claimOwners(set, undefined, false, made);
       try {
-        await client.create(persistentVolumeClaims, { metadata, spec: template.spec });
+        await client.create(
+          persistentVolumeClaims,
+          ownerReferences ? { ...made, metadata: { ...metadata, ownerReferences } } : made,
+        );
         say(set, true, "create", `${what} success`);
       } catch (error) {
         if (isAlreadyExists(error)) continue;
         say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
         throw error;
+      }
+    }
+  }
+
+  /** Before a pod is scaled away its claims must know whether they go with it; so must those of the others. */
+  async function ownClaims(set: StatefulSet, owned: readonly Pod[]): Promise<void> {
+    const first = set.spec.ordinals?.start ?? 0;
+    for (const pod of owned) {
+      const ordinal = ordinalOf(set, pod);
+      if (ordinal === undefined) continue;
+      const isScaledAway = ordinal < first || ordinal >= first + replicasOf(set);
+      for (const template of set.spec.volumeClaimTemplates ?? []) {
+        const found = claimStore.get(`${namespaceOf(set)}/${nameOf(template)}-${nameOf(pod)}`);
+        const ownerReferences = found && claimOwners(set, pod, isScaledAway, found);
+        if (!found || !ownerReferences) continue;
+        const { resourceVersion } = found.metadata;
+        const patch = { metadata: { uid: uidOf(found), resourceVersion, ownerReferences } };
+        try {
+          await client.patch(persistentVolumeClaims, { name: nameOf(found), namespace: namespaceOf(set) }, patch);
+        } catch (error) {
+          if (!isNotFound(error)) throw error;
+        }
       }
     }
   }
@@ -110,6 +142,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
     const currentRevision = set.status?.currentRevision || updateRevision;
     const input = { set, pods: owned, updateRevision, nowMs: clock.now() };
     if (!isDeleting(set)) {
+      await ownClaims(set, owned);
       const plan = planSet(input);
       const current = revision.all.find((r) => nameOf(r) === currentRevision);
       const oldTemplate = (current && templateOf(current)) ?? template;
@@ -147,6 +180,17 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
           }
         }),
         on(revisionStore, (revision) => [controllerKey(revision, "StatefulSet")]),
+        // A pod may wait for the end of its predecessor's claim.
+        on(claimStore, (object, how) =>
+          how !== "delete"
+            ? []
+            : setStore
+                .list(namespaceOf(object))
+                .filter((set) =>
+                  (set.spec.volumeClaimTemplates ?? []).some((t) => nameOf(object).startsWith(`${nameOf(t)}-`)),
+                )
+                .map(keyOf),
+        ),
       ],
       sync,
     },
