@@ -131,6 +131,21 @@ describe("field validation", () => {
     ));
 });
 
+test("strict errors stand in the order of the text", () => {
+  const body =
+    '{"metadata":{"labels":{"a":"b","a":"c"},"unknownMeta":1},"spec":{"unknown1":1,"twice":1,"twice":2,"hostNetwork":true,' +
+    '"hostNetwork":false,"containers":[{"name":"c","nested":{"x":1,"x":2},"image":"a","image":"b"}]}}';
+  expect(decodeObject(encode(body), pods).warnings).toEqual([
+    'duplicate field "metadata.labels.a"',
+    'unknown field "metadata.unknownMeta"',
+    'unknown field "spec.unknown1"',
+    'unknown field "spec.twice"',
+    'duplicate field "spec.hostNetwork"',
+    'unknown field "spec.containers[0].nested"',
+    'duplicate field "spec.containers[0].image"',
+  ]);
+});
+
 test("objects come out as Go would have written them", () => {
   const { object } = decodeObject(
     encode(

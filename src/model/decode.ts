@@ -45,13 +45,15 @@ export function decodeObject(bytes: Uint8Array, info: Decodable, options: Decode
   };
   if (options.contentType === "protobuf") return { object: decodeBinary(bytes, info), warnings: [] };
   const strict = validation !== "Ignore";
-  const parsed = parse(bytes, info, options.contentType ?? "json", strict ? report : undefined);
+  const duplicates = new Duplicates(report);
+  const parsed = parse(bytes, info, options.contentType ?? "json", strict ? duplicates : undefined);
   const apiVersion = textMember(parsed, "apiVersion", bytes, info) || groupVersion(info);
   const kind = textMember(parsed, "kind", bytes, info) || info.kind;
   checkKind(apiVersion, kind, info);
   let object: UnknownObject;
   try {
-    object = decodeValue(parsed, info, strict ? report : undefined);
+    object = decodeValue(parsed, info, strict ? report : undefined, duplicates);
+    duplicates.reportRest();
     options.normalize?.(object, strict ? report : undefined);
   } catch (error) {
     if (error instanceof DecodeError) throw cannotBeHandled(apiVersion, kind, info, error.message);
@@ -73,6 +75,41 @@ function attemptKind<T>(info: Decodable, work: () => T): T {
 }
 
 export class DecodeError extends Error {}
+
+/**
+ * Members that came twice, by path. They are told where the walk meets them, so that all strict errors stand in the order
+ * of the text, as Go has them; below a member that is unknown nothing more is told.
+ */
+class Duplicates {
+  readonly #paths = new Set<string>();
+  readonly #unknown: string[] = [];
+  readonly #report: (text: string) => void;
+  constructor(report: (text: string) => void) {
+    this.#report = report;
+  }
+
+  add(path: string): void {
+    // As many as can be told of.
+    if (this.#paths.size < 10 * maxStrictErrors) this.#paths.add(path);
+  }
+  met(path: readonly string[]): void {
+    if (this.#paths.size === 0) return;
+    const text = path.join(".");
+    if (this.#paths.delete(text)) this.#report(`duplicate field ${JSON.stringify(text)}`);
+  }
+  isUnknown(path: string): void {
+    if (this.#paths.size > 0) this.#unknown.push(path);
+  }
+  /** Members of free-form values, which the walk does not look into. */
+  reportRest(): void {
+    for (const path of this.#paths) {
+      const isBelow = this.#unknown.some(
+        (top) => path === top || path.startsWith(`${top}.`) || path.startsWith(`${top}[`),
+      );
+      if (!isBelow) this.#report(`duplicate field ${JSON.stringify(path)}`);
+    }
+  }
+}
 
 /** Metadata of an object inside of an object, as that of objects themselves is read. */
 export function decodeMetadata(
@@ -113,7 +150,7 @@ function parse(
   bytes: Uint8Array,
   info: Decodable,
   contentType: "json" | "yaml",
-  report: ((text: string) => void) | undefined,
+  duplicates: Duplicates | undefined,
 ): Record<string, unknown> {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
   let value: unknown;
@@ -125,8 +162,7 @@ function parse(
     }
   } else {
     try {
-      const onDuplicate = report && ((path: string) => report(`duplicate field ${JSON.stringify(path)}`));
-      value = onDuplicate ? parseJson(text, { onDuplicate }) : parseJsonFast(text);
+      value = duplicates ? parseJson(text, { onDuplicate: (path) => duplicates.add(path) }) : parseJsonFast(text);
     } catch (error) {
       throw unrecognized(info, `couldn't get version/kind; json parse error: ${messageOf(error)}`, bytes);
     }
@@ -223,14 +259,16 @@ interface Walk {
   /** With indices: what strict errors show. */
   readonly path: string[];
   readonly report: ((text: string) => void) | undefined;
+  readonly duplicates?: Duplicates | undefined;
 }
 
 function decodeValue(
   value: Record<string, unknown>,
   info: Decodable,
   report: ((text: string) => void) | undefined,
+  duplicates?: Duplicates,
 ): UnknownObject {
-  const walk: Walk = { names: [], path: [], report };
+  const walk: Walk = { names: [], path: [], report, duplicates };
   const message = info.type === "" ? undefined : facts.find(info.type);
   const decoded = message
     ? decodeMessage(value, message, walk)
@@ -256,13 +294,16 @@ function decodeMessage(value: Record<string, unknown>, message: MessageFacts, wa
         if (typeof member === "string") result[name] = member;
         continue;
       }
-      walk.report?.(`unknown field ${JSON.stringify([...walk.path, name].join("."))}`);
+      const path = [...walk.path, name].join(".");
+      walk.report?.(`unknown field ${JSON.stringify(path)}`);
+      walk.duplicates?.isUnknown(path);
       continue;
     }
     if (member === null) continue;
     walk.names.push(name);
     walk.path.push(name);
     const decoded = decodeField(member, field, message, walk);
+    walk.duplicates?.met(walk.path);
     walk.names.pop();
     walk.path.pop();
     if (field.omitEmpty && !field.pointer && isEmpty(decoded, field)) continue;
@@ -289,6 +330,7 @@ function decodeField(value: unknown, field: FieldFacts, owner: MessageFacts, wal
     for (const key of Object.keys(value)) {
       walk.path.push(key);
       setMember(map, key, value[key] === null ? zeroElement(field) : decodeSingle(value[key], field, owner, walk));
+      walk.duplicates?.met(walk.path);
       walk.path.pop();
     }
     return map;
