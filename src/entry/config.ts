@@ -4,6 +4,7 @@ import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
 import { parseCron } from "#model/cron.ts";
+import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseYaml } from "#wire/yaml.ts";
@@ -15,9 +16,9 @@ export interface ServerConfig {
   readonly dataDir: string;
   readonly serverDir: string;
   readonly agentDir: string;
-  readonly runDir: string;
   /** Volumes of the storage class local-path. */
   readonly localStorageDir: string;
+  readonly runDir: string;
   /** Where containerd's log goes when not beside its configuration. */
   readonly containerdLogDir?: string;
   readonly bindAddress: string;
@@ -61,6 +62,8 @@ export interface ServerConfig {
   readonly nodeIp: string;
   readonly nodeLabels: readonly string[];
   readonly nodeTaints: readonly string[];
+  /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
+  readonly kubeletArgs: readonly string[];
   readonly resolvConf: string | undefined;
   readonly warnings: readonly string[];
 }
@@ -163,10 +166,10 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     dataDir,
     serverDir: `${dataDir}/server`,
     agentDir: `${dataDir}/agent`,
+    localStorageDir: text("default-local-storage-path") ?? `${dataDir}/storage`,
     runDir: text("run-dir")!,
     bindAddress: text("bind-address")!,
     port: values["https-listen-port"] as number,
-    localStorageDir: text("default-local-storage-path") ?? `${dataDir}/storage`,
     advertiseAddress: text("advertise-address") ?? nodeIp,
     tlsSans: list("tls-san"),
     token: text("token"),
@@ -193,9 +196,20 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     nodeIp,
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),
+    kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     resolvConf: text("resolv-conf"),
     warnings,
   });
+}
+
+/** Mistakes are told before anything starts. */
+function checkedKubeletArgs(args: readonly string[]): readonly string[] {
+  try {
+    parseConfiguration(args);
+  } catch (error) {
+    throw usageError(messageOf(error));
+  }
+  return args;
 }
 
 function datastoreOf(values: FlagValues, dataDir: string): ServerConfig["datastore"] {

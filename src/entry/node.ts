@@ -5,11 +5,14 @@ import { identities } from "#apiserver/compose.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
+import type { Taint } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
 import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
+import { createNodeAccess } from "#node/access.ts";
 import { createNodeAgent } from "#node/agent.ts";
+import { configz, parseConfiguration } from "#node/configuration.ts";
 import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
@@ -45,6 +48,13 @@ function containerdOptions(config: ServerConfig): ContainerdOptions {
   };
 }
 
+/** KEY[=VALUE]:EFFECT, as the flags were checked to be. */
+function taintOf(text: string): Taint {
+  const [pair = "", effect = ""] = text.split(/:(?=[^:]*$)/);
+  const [key = "", value] = pair.split("=");
+  return { key, effect, ...(value ? { value } : {}) };
+}
+
 const cniConfDirOf = (config: ServerConfig): string => `${config.agentDir}/etc/cni/net.d`;
 const ipamDirOf = (config: ServerConfig): string => `${config.runDir}/cni`;
 
@@ -56,6 +66,7 @@ export function beginNode(config: ServerConfig, log: ServerContext["log"]): Prom
 export function nodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
   const { config, clock, random, log, metrics, api, client, informers, events, pki } = context;
   const commands = systemCommands;
+  const nodeConfiguration = parseConfiguration(config.kubeletArgs);
   const agent = createNodeAgent(
     {
       nodeName: config.nodeName,
@@ -65,6 +76,8 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
       containerd: { ...containerdOptions(config), begun },
+      configuration: nodeConfiguration,
+      taints: config.nodeTaints.map(taintOf),
       labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
       ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
       port: nodeApiPort,
@@ -121,6 +134,7 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
     createNodeServer(
       {
         port: nodeApiPort,
+        configuration: configz(nodeConfiguration),
         tls: {
           certificatePem: pki.servingKubelet.certificate,
           keyPem: pki.servingKubelet.key,
@@ -131,8 +145,13 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
         clock,
         log: log.child({ part: "node-api" }),
         lookup: agent.lookup,
-        authenticate: ({ clientCertificate }) => api.authenticateCertificate(clientCertificate),
+        ...createNodeAccess({
+          nodeName: config.nodeName,
+          ...{ client, clock },
+          byCertificate: (certificate) => api.authenticateCertificate(certificate),
+        }),
         metrics: () => metrics.render(),
+        stats: agent.stats,
       },
     ),
   ];

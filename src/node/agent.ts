@@ -13,19 +13,24 @@ import { uidOf } from "#model/object.ts";
 import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { readMachine } from "#platform/machine.ts";
+import { hasHugeTlb } from "./cgroups.ts";
+import { defaultConfiguration } from "./configuration.ts";
 import { createContainerd, socketOf } from "./containerd.ts";
 import { createCri } from "./cri.ts";
 import { rotateLogs } from "./log-rotation.ts";
-import type { ContainerLookup, PodLookup } from "./lookup.ts";
+import type { PodLookup } from "./lookup.ts";
 import { NodeObject } from "./node-object.ts";
 import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
 import { type OrphanDeps, type OrphanFacts, rememberNode, waitForOrphans } from "./orphans.ts";
+import { createPodLookup } from "./pod-lookup.ts";
 import { type PodContext, Slots } from "./pods/context.ts";
 import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
-import { newestContainer, type ObservedContainer, type PodObservation, readySandbox } from "./pods/observation.ts";
+import { type PodObservation, readySandbox } from "./pods/observation.ts";
 import { Probes } from "./pods/probes.ts";
 import { PodWorker } from "./pods/worker.ts";
+import { ResourceKeeper } from "./resource-keeper.ts";
 import { RuntimeCache } from "./runtime-cache.ts";
+import { createNodeStats, type NodeStats } from "./stats/service.ts";
 import { createPodObjects } from "./volumes/objects.ts";
 import { PodTokens } from "./volumes/tokens.ts";
 import { Volumes } from "./volumes/volumes.ts";
@@ -33,6 +38,8 @@ import { Volumes } from "./volumes/volumes.ts";
 export interface NodeAgent extends Service {
   /** For the node API; empty until the agent runs. */
   readonly lookup: PodLookup;
+  /** What pods use; undefined until the agent runs. */
+  readonly stats: () => NodeStats | undefined;
 }
 
 interface ChildSignal {
@@ -49,6 +56,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   const cri = createCri({ socketPath: socketOf(options.containerd) });
   const runtime = new RuntimeCache({ cri, clock, log });
   const workers = new Map<string, PodWorker>();
+  const configuration = options.configuration ?? defaultConfiguration;
+  const lookup = createPodLookup(cri, runtime, workers);
+  let stats: NodeStats | undefined;
   deps.metrics.gaugeOf(
     "kubelet_running_pods",
     "Number of pods that have a running pod sandbox",
@@ -62,13 +72,40 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     // What an earlier run of this agent knew is asked anew.
     workers.clear();
     const machine = await readMachine();
-    const capacity = { milliCpu: machine.cpus * 1000, memoryBytes: machine.memoryBytes };
     await makeFolder(options.dataFolder, 0o755);
     await deps.ensureImages?.(socketOf(options.containerd));
     await cri.updatePodCidr(options.podCidr);
 
     const objects = createPodObjects({ client, clock });
     const podsFolder = `${options.dataFolder}/pods`;
+    await makeFolder(podsFolder, 0o750);
+    const podLogRoot = options.podLogFolder ?? defaults.podLogFolder;
+    const hasAppArmor = (await readFileIfExists("/sys/module/apparmor/parameters/enabled"))?.[0] === 0x59;
+    const resources = new ResourceKeeper({
+      ...{ configuration, machine, clock, log, metrics: deps.metrics, cri, runtime, workers },
+      ...{ podsFolder, podLogRoot, hasAppArmor },
+      imageFolder: options.containerd.root,
+      pauseImage: options.containerd.pauseImage,
+      warn: (reason, message) => node.warn(reason, message),
+      onChange: () =>
+        void node.report().catch((error: unknown) => {
+          // The regular report follows within seconds.
+          log.debug("cannot report the node at once", { error: messageOf(error) });
+        }),
+    });
+    await resources.open();
+    stats = createNodeStats({
+      ...{ nodeName: options.nodeName, clock, machine, sampler: resources.sampler, pods: lookup.pods },
+      nodeFolder: podsFolder,
+      imageFolder: options.containerd.root,
+      imageBytes: () => node.imageBytes,
+    });
+    const { allocatable } = resources;
+    const capacity = {
+      milliCpu: allocatable["cpu"] ?? 0,
+      memoryBytes: allocatable["memory"] ?? 0,
+      ephemeralBytes: allocatable["ephemeral-storage"] ?? 0,
+    };
     const volumes = new Volumes(
       { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
       { objects, tokens: new PodTokens({ client, clock }), clock, commands: deps.commands },
@@ -88,9 +125,13 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
       hostDns: () => readHostDns(options.resolvConf),
-      podLogFolder: options.podLogFolder ?? defaults.podLogFolder,
+      podLogFolder: podLogRoot,
       seccompDefault: options.seccompDefault ?? true,
-      capacity,
+      ...{ capacity, hasAppArmor },
+      machineMemoryBytes: machine.memoryBytes,
+      maxPids: configuration.podPidsLimit,
+      hasHugeTlb: await hasHugeTlb(),
+      admit: (pod) => resources.admit(pod),
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
       slots: new Slots(startingAtOnce),
@@ -104,12 +145,15 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         nodeIp: options.nodeIp,
         podCidr: options.podCidr,
         port: options.port ?? defaults.port,
-        maxPods: options.maxPods ?? defaults.maxPods,
         labels: options.labels ?? {},
+        taints: options.taints ?? [],
         version: options.version,
-        dataFolder: options.dataFolder,
       },
-      { client, clock, log, events, cri, runtime, machine },
+      {
+        ...{ client, clock, log, events, cri, runtime, machine },
+        resources: () => resources.resources,
+        onNode: (known) => resources.knowNode(known),
+      },
     );
     const isNewNode = await node.register(signal);
     const hadNode = await rememberNode(options.dataFolder);
@@ -170,7 +214,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const relisting = runtime.watch(child().signal);
     own(relisting);
     own(node.keep(child().signal));
-    own(rotateLogs({ cri, runtime, clock, log }, child().signal));
+    own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
+    own(resources.run(child().signal));
     await informer.whenSynced(signal);
     const warn = (message: string) => node.warn("PodsUnknown", message);
     own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));
@@ -211,55 +256,13 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
 
   return {
     name: "node-agent",
-    lookup: createLookup(cri, runtime, workers),
+    lookup,
+    stats: () => stats,
     async run(signal, ready) {
       const containerd = createContainerd(options.containerd, { clock, log });
       await runAll([containerd, { name: "pods", run: runPods }], { clock, log, stopTimeoutMs }, signal, ready);
       cri.close();
     },
-  };
-}
-
-function createLookup(
-  cri: PodLookup["runtime"],
-  runtime: RuntimeCache,
-  workers: ReadonlyMap<string, PodWorker>,
-): PodLookup {
-  const find = (namespace: string, name: string): { worker: PodWorker; observed: PodObservation } | undefined => {
-    for (const worker of workers.values()) {
-      const { metadata } = worker.pod;
-      if (metadata.name !== name || metadata.namespace !== namespace) continue;
-      return { worker, observed: runtime.get(worker.uid, namespace, name) };
-    }
-    return undefined;
-  };
-  return {
-    runtime: cri,
-    pods: () => [...workers.values()].map((w) => w.pod),
-    sandbox(namespace, name) {
-      const found = find(namespace, name);
-      const sandbox = found && readySandbox(found.observed);
-      return sandbox ? { sandboxId: sandbox.id, podUid: found.worker.uid } : undefined;
-    },
-    container(namespace, name, container) {
-      const found = find(namespace, name);
-      if (!found) return undefined;
-      const wanted = container ?? found.worker.pod.spec.containers?.[0]?.name ?? "";
-      const newest = newestContainer(found.observed, wanted);
-      return newest ? containerLookup(found.worker.uid, newest, found.observed) : undefined;
-    },
-  };
-}
-
-function containerLookup(podUid: string, newest: ObservedContainer, observed: PodObservation): ContainerLookup {
-  const before = observed.containers.find((c) => c.name === newest.name && c.id !== newest.id);
-  return {
-    containerId: newest.id,
-    podUid,
-    containerName: newest.name,
-    state: newest.state === "unknown" ? "exited" : newest.state,
-    attempt: newest.attempt,
-    logPath: (previous = false) => (previous ? before?.logPath : newest.logPath) || undefined,
   };
 }
 

@@ -1,14 +1,17 @@
 // The cgroup of a pod as a whole, above those that runc makes for its containers. Works on v1 (one tree per controller)
 // and v2 (one tree). Limits are best effort: where a controller is missing, containers still have their own.
-import { exists, listFolder, makeFolder } from "#platform/files.ts";
+
+import type { Pod } from "#model/gen/core-v1.ts";
+import { exists, listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
-import type { LinuxLimits } from "./pods/resources.ts";
+import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
 
 const root = "/sys/fs/cgroup";
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
-const limited = { cpu: "cpu", memory: "memory" } as const;
+const limited = { cpu: "cpu", memory: "memory", pids: "pids" } as const;
 
-export async function applyPodCgroup(path: string, limits: LinuxLimits): Promise<void> {
+/** `maxPids`: processes the pod may have; 0 for no bound. */
+export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids = 0): Promise<void> {
   if (await isUnified()) {
     const parts = path.split("/").filter((part) => part !== "");
     let at = root;
@@ -20,6 +23,10 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits): Promise
     await writeExisting(`${at}/cpu.weight`, String(weightOf(limits.cpuShares)));
     await writeExisting(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
     await writeExisting(`${at}/memory.max`, limits.memoryBytes > 0 ? String(limits.memoryBytes) : "max");
+    if (maxPids > 0) await writeExisting(`${at}/pids.max`, String(maxPids));
+    for (const [size, bytes] of Object.entries(limits.hugePageBytes)) {
+      await writeExisting(`${at}/hugetlb.${size}.max`, String(bytes));
+    }
     return;
   }
   const cpu = `${root}/${limited.cpu}`;
@@ -36,6 +43,38 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits): Promise
     await makeFolder(`${memory}${path}`);
     await writeExisting(`${memory}${path}/memory.limit_in_bytes`, String(limits.memoryBytes));
   }
+  const pids = `${root}/${limited.pids}`;
+  if (maxPids > 0 && (await exists(pids))) {
+    await makeFolder(`${pids}${path}`);
+    await writeExisting(`${pids}${path}/pids.max`, String(maxPids));
+  }
+}
+
+/** Whether containers can be held to their huge pages. */
+export async function hasHugeTlb(): Promise<boolean> {
+  if (!(await isUnified())) return exists(`${root}/hugetlb`);
+  return ((await readFileIfExists(`${root}/cgroup.controllers`))?.toString("utf8") ?? "").includes("hugetlb");
+}
+
+/**
+ * Weights of the classes below /kubepods: burstable pods together get what they requested, best effort ones the least. And
+ * what all pods together may take, where something is reserved for others.
+ */
+export async function applyNodeCgroups(
+  pods: readonly Pod[],
+  bounds: { readonly memoryBytes: number; readonly milliCpu: number; readonly pids: number },
+): Promise<void> {
+  const burstable = pods.filter((pod) => qosClass(pod) === "Burstable");
+  const shares = burstable.reduce((sum, pod) => sum + podLimits(pod).cpuShares, 0);
+  const none = { cpuQuotaUs: 0, cpuPeriodUs: 100_000, memoryBytes: 0, hugePageBytes: {} };
+  const all = {
+    ...none,
+    cpuShares: Math.max(2, Math.floor((bounds.milliCpu * 1024) / 1000)),
+    memoryBytes: bounds.memoryBytes,
+  };
+  await applyPodCgroup("/kubepods", all, bounds.pids);
+  await applyPodCgroup("/kubepods/burstable", { ...none, cpuShares: Math.min(262_144, Math.max(2, shares)) });
+  await applyPodCgroup("/kubepods/besteffort", { ...none, cpuShares: 2 });
 }
 
 /** Removes the pod's folders once its containers are gone; what is still busy stays for the next time. */

@@ -34,6 +34,10 @@ export interface Cri extends StreamRuntime {
   reopenLog(id: string): Promise<void>;
   imageStatus(image: string): Promise<cri.Image | undefined>;
   listImages(): Promise<readonly cri.Image[]>;
+  removeImage(id: string): Promise<void>;
+  /** Writable layers of all containers, as the runtime last measured them. */
+  containerStats(): Promise<readonly cri.ContainerStats[]>;
+  updateResources(id: string, resources: WireInput<cri.LinuxContainerResources>): Promise<void>;
   pullImage(image: string, auth: WireInput<cri.AuthConfig> | undefined, signal: AbortSignal): Promise<string>;
   /** Ends of container main processes, by container id, from containerd's own event service. */
   exits(signal: AbortSignal): AsyncIterable<string>;
@@ -129,6 +133,15 @@ export function createCri(options: { readonly socketPath: string }): Cri {
     },
     async listImages() {
       return (await call<cri.ListImagesResponse>("ImageService/ListImages", {}, questionMs)).images;
+    },
+    async removeImage(image) {
+      await call("ImageService/RemoveImage", { image: { image } }, changeMs);
+    },
+    async containerStats() {
+      return (await call<cri.ListContainerStatsResponse>("RuntimeService/ListContainerStats", {}, questionMs)).stats;
+    },
+    async updateResources(containerId, linux) {
+      await call("RuntimeService/UpdateContainerResources", { containerId, linux }, changeMs);
     },
     async pullImage(image, auth, signal) {
       const request = { image: { image }, ...(auth ? { auth } : {}) };

@@ -8,16 +8,20 @@ import type { Logger } from "#base/log.ts";
 import { listFolder } from "#platform/files.ts";
 import { removeFile, renamePath } from "#platform/folders.ts";
 import { fileFacts } from "#platform/open-file.ts";
+import type { NodeConfiguration } from "./configuration.ts";
 import type { Cri } from "./cri.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 
-/** The kubelet's defaults: containerLogMaxSize and containerLogMaxFiles. */
-const maxBytes = 10 * 2 ** 20;
-const maxFiles = 5;
 const checkMs = 30_000;
 
 export async function rotateLogs(
-  deps: { readonly cri: Cri; readonly runtime: RuntimeCache; readonly clock: Clock; readonly log: Logger },
+  deps: {
+    readonly cri: Cri;
+    readonly runtime: RuntimeCache;
+    readonly clock: Clock;
+    readonly log: Logger;
+    readonly configuration: Pick<NodeConfiguration, "containerLogMaxBytes" | "containerLogMaxFiles">;
+  },
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
@@ -29,7 +33,9 @@ export async function rotateLogs(
         if (container.state !== "running" || container.logPath === "") continue;
         try {
           const facts = await fileFacts(container.logPath);
-          if (facts && facts.sizeBytes > maxBytes) await rotate(container.id, container.logPath, deps);
+          if (facts && facts.sizeBytes > deps.configuration.containerLogMaxBytes) {
+            await rotate(container.id, container.logPath, deps.configuration.containerLogMaxFiles, deps);
+          }
         } catch (error) {
           // One log that cannot be rotated must not stop the others; it is tried again.
           deps.log.warn("cannot rotate a container log", { path: container.logPath, error: messageOf(error) });
@@ -39,7 +45,12 @@ export async function rotateLogs(
   }
 }
 
-async function rotate(id: string, path: string, deps: { readonly cri: Cri; readonly clock: Clock }): Promise<void> {
+async function rotate(
+  id: string,
+  path: string,
+  maxFiles: number,
+  deps: { readonly cri: Cri; readonly clock: Clock },
+): Promise<void> {
   const stamp = rfc3339(deps.clock.now()).replace(/[-:TZ]/g, "");
   const moved = `${path}.${stamp.slice(0, 8)}-${stamp.slice(8)}`;
   await renamePath(path, moved);

@@ -8,13 +8,14 @@ import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { Lease } from "#model/gen/coordination-v1.ts";
-import type { Node, NodeCondition, NodeStatus } from "#model/gen/core-v1.ts";
+import type { Node, NodeCondition, NodeStatus, Taint } from "#model/gen/core-v1.ts";
 import { leases, nodes } from "#model/resources.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
-import { type FileSystemSize, fileSystemSize } from "#platform/folders.ts";
-import { availableMemoryBytes, type Machine, processCounts } from "#platform/machine.ts";
+import type { Machine } from "#platform/machine.ts";
 import type { Image } from "#wire/gen/cri.ts";
+import { type Amounts, amountsText } from "./capacity.ts";
 import type { Cri } from "./cri.ts";
+import type { PressureCondition } from "./eviction/signals.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 
 export interface NodeObjectOptions {
@@ -22,11 +23,10 @@ export interface NodeObjectOptions {
   readonly nodeIp: string;
   readonly podCidr: string;
   readonly port: number;
-  readonly maxPods: number;
   readonly labels: Readonly<Record<string, string>>;
+  /** Set when the node registers for the first time. */
+  readonly taints: readonly Taint[];
   readonly version: string;
-  /** Folder whose file system is the node's ephemeral storage. */
-  readonly dataFolder: string;
 }
 
 export interface NodeObjectDeps {
@@ -37,6 +37,18 @@ export interface NodeObjectDeps {
   readonly cri: Cri;
   readonly runtime: RuntimeCache;
   readonly machine: Machine;
+  /** What the node has and gives, and what it is short of: asked at every report. */
+  readonly resources: () => NodeResources;
+  /** The Node as the API has it, at every report. */
+  readonly onNode: (node: Node) => void;
+}
+
+export interface NodeResources {
+  readonly capacity: Amounts;
+  readonly allocatable: Amounts;
+  readonly pressure: ReadonlySet<PressureCondition>;
+  /** The machine is being shut down: no pod may come. */
+  readonly isShuttingDown: boolean;
 }
 
 const leaseNamespace = "kube-node-lease";
@@ -46,18 +58,12 @@ const renewMs = 10_000;
 const checkMs = 10_000;
 const reportMs = 5 * 60_000;
 const maxImages = 50;
-/** The kubelet's default hard eviction limits. */
-const minMemoryBytes = 100 * 2 ** 20;
-const minDiskShare = 0.1;
-const minPidShare = 0.02;
 /** containerd that has not answered for so long makes the node NotReady. */
 const runtimeSilenceMs = 3 * 60_000;
 
 export interface NodeFacts {
   readonly machine: Machine;
-  readonly disk: FileSystemSize;
-  readonly availableMemoryBytes: number;
-  readonly pids: { readonly max: number; readonly used: number };
+  readonly resources: NodeResources;
   readonly images: readonly Image[];
   readonly containerRuntimeVersion: string;
   /** Why pods cannot run; undefined when they can. */
@@ -81,7 +87,7 @@ export function nodeStatus(
   old: NodeStatus | undefined,
   nowMs: number,
 ): NodeStatus {
-  const { machine, disk } = facts;
+  const { machine, resources } = facts;
   const now = rfc3339(nowMs);
   const condition = (type: string, bad: boolean, texts: readonly [string, string, string, string]): NodeCondition => {
     const before = old?.conditions?.find((c) => c.type === type);
@@ -95,28 +101,24 @@ export function nodeStatus(
       message: bad ? texts[1] : texts[3],
     };
   };
-  const capacity = {
-    cpu: String(machine.cpus),
-    "ephemeral-storage": `${Math.floor(disk.totalBytes / 1024)}Ki`,
-    "hugepages-1Gi": "0",
-    "hugepages-2Mi": "0",
-    memory: `${Math.floor(machine.memoryBytes / 1024)}Ki`,
-    pods: String(options.maxPods),
-  };
+  // What others have added to the node (extended resources) stays, and pods may have all of it.
+  const foreignAmounts = Object.fromEntries(
+    Object.entries(old?.capacity ?? {}).filter(([name]) => isExtended(name) && resources.capacity[name] === undefined),
+  );
   const own = [
-    condition("MemoryPressure", facts.availableMemoryBytes < minMemoryBytes, [
+    condition("MemoryPressure", resources.pressure.has("MemoryPressure"), [
       "KubeletHasInsufficientMemory",
       "kubelet has insufficient memory available",
       "KubeletHasSufficientMemory",
       "kubelet has sufficient memory available",
     ]),
-    condition("DiskPressure", disk.freeBytes < disk.totalBytes * minDiskShare, [
+    condition("DiskPressure", resources.pressure.has("DiskPressure"), [
       "KubeletHasDiskPressure",
       "kubelet has disk pressure",
       "KubeletHasNoDiskPressure",
       "kubelet has no disk pressure",
     ]),
-    condition("PIDPressure", facts.pids.max - facts.pids.used < facts.pids.max * minPidShare, [
+    condition("PIDPressure", resources.pressure.has("PIDPressure"), [
       "KubeletHasInsufficientPID",
       "kubelet has insufficient PID available",
       "KubeletHasSufficientPID",
@@ -131,12 +133,8 @@ export function nodeStatus(
   ];
   const foreign = (old?.conditions ?? []).filter((c) => !own.some((o) => o.type === c.type));
   return {
-    capacity,
-    allocatable: {
-      ...capacity,
-      "ephemeral-storage": String(Math.floor(disk.totalBytes * (1 - minDiskShare))),
-      memory: `${Math.floor((machine.memoryBytes - minMemoryBytes) / 1024)}Ki`,
-    },
+    capacity: { ...foreignAmounts, ...amountsText(resources.capacity) },
+    allocatable: { ...foreignAmounts, ...amountsText(resources.allocatable) },
     conditions: [...foreign, ...own],
     addresses: [
       { type: "InternalIP", address: options.nodeIp },
@@ -166,11 +164,20 @@ export function nodeStatus(
   };
 }
 
+/** Names with a domain that is not Kubernetes' own. */
+const isExtended = (name: string): boolean => name.includes("/") && !name.split("/")[0]!.endsWith("kubernetes.io");
+
 /** Everything but heartbeats: what must be told at once when it differs. */
 const essence = (status: NodeStatus | undefined) => ({
   ...status,
   conditions: (status?.conditions ?? []).map(({ lastHeartbeatTime: _, lastTransitionTime: __, ...rest }) => rest),
 });
+
+const conditionStates = (status: NodeStatus | undefined) =>
+  Object.fromEntries(
+    (status?.conditions ?? []).filter((c) => ownConditions.has(c.type)).map((c) => [c.type, `${c.status} ${c.reason}`]),
+  );
+const ownConditions = new Set(["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
 
 export class NodeObject {
   readonly #options: NodeObjectOptions;
@@ -184,6 +191,11 @@ export class NodeObject {
   constructor(options: NodeObjectOptions, deps: NodeObjectDeps) {
     this.#options = options;
     this.#deps = deps;
+  }
+
+  /** What images take, as last listed. */
+  get imageBytes(): number {
+    return this.#images.reduce((sum, image) => sum + Number(image.size), 0);
   }
 
   /** Creates the Node, or brings labels and pod range of the existing one up to date. True where it was not there. */
@@ -205,7 +217,11 @@ export class NodeObject {
             labels,
             annotations: { "volumes.kubernetes.io/controller-managed-attach-detach": "true" },
           },
-          spec: { podCIDR: podCidr, podCIDRs: [podCidr] },
+          spec: {
+            podCIDR: podCidr,
+            podCIDRs: [podCidr],
+            ...(this.#options.taints.length > 0 ? { taints: [...this.#options.taints] } : {}),
+          },
           status,
         };
         let isNew = true;
@@ -217,7 +233,6 @@ export class NodeObject {
           const existing = await client.get(nodes, nodeName);
           const missing = Object.entries(labels).some(([key, value]) => existing.metadata.labels?.[key] !== value);
           if (missing) await client.patch(nodes, { name: nodeName }, { metadata: { labels } });
-          this.#told = existing.status;
         }
         await this.report();
         this.#event("Starting", "Starting kubelet.");
@@ -239,10 +254,14 @@ export class NodeObject {
 
   async report(): Promise<void> {
     const { client, clock } = this.#deps;
-    const status = nodeStatus(this.#options, await this.#facts(), this.#told, clock.now());
-    const isSame = isDeepStrictEqual(essence(status), essence(this.#told));
+    const existing = (await this.#existing())?.status;
+    const status = nodeStatus(this.#options, await this.#facts(), existing, clock.now());
+    const isSame =
+      isDeepStrictEqual(essence(status), essence(this.#told)) &&
+      // Others may have written what is ours.
+      isDeepStrictEqual(conditionStates(status), conditionStates(existing));
     if (isSame && this.#toldAtMs > 0 && clock.monotonicMs() - this.#toldAtMs < reportMs) return;
-    const before = this.#told?.conditions?.find((c) => c.type === "Ready")?.status;
+    const before = (this.#told ?? existing)?.conditions?.find((c) => c.type === "Ready")?.status;
     try {
       await this.#patch(status);
     } catch (error) {
@@ -266,6 +285,17 @@ export class NodeObject {
     }
     this.#told = status;
     this.#toldAtMs = clock.monotonicMs();
+  }
+
+  async #existing(): Promise<Node | undefined> {
+    try {
+      const node = await this.#deps.client.get(nodes, this.#options.nodeName);
+      this.#deps.onNode(node);
+      return node;
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
   }
 
   /** An event of type Warning on the Node. */
@@ -301,6 +331,7 @@ export class NodeObject {
         this.#images = await cri.listImages();
         this.#imagesAtMs = clock.monotonicMs();
       }
+      if (this.#deps.resources().isShuttingDown) notReady = "node is shutting down";
     } catch (error) {
       // A restart of containerd takes a moment; only a long silence is a state of the node.
       if (silentMs > runtimeSilenceMs || runtime.lastRelistMs === undefined) {
@@ -309,9 +340,7 @@ export class NodeObject {
     }
     return {
       machine,
-      disk: await fileSystemSize(this.#options.dataFolder),
-      availableMemoryBytes: await availableMemoryBytes(),
-      pids: await processCounts(),
+      resources: this.#deps.resources(),
       images: this.#images,
       containerRuntimeVersion: this.#version,
       notReady,

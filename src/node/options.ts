@@ -4,7 +4,9 @@ import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
+import type { Taint } from "#model/gen/core-v1.ts";
 import type { Commands } from "#platform/processes.ts";
+import type { NodeConfiguration } from "./configuration.ts";
 import type { ContainerdOptions } from "./containerd.ts";
 
 export interface NodeAgentOptions {
@@ -18,9 +20,12 @@ export interface NodeAgentOptions {
   readonly clusterDns: string;
   readonly clusterDomain: string;
   readonly containerd: ContainerdOptions;
-  /** Default 110, as upstream. */
-  readonly maxPods?: number;
+  /** Default: upstream's defaults. */
+  readonly configuration?: NodeConfiguration;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly taints?: readonly Taint[];
+  /** Folder of static pods; default none. */
+  readonly staticPodFolder?: string;
   /** Default /etc/resolv.conf, or systemd-resolved's own where that is a stub. */
   readonly resolvConf?: string;
   /** Port of the node API, shown in the Node object. Default 10250. */
@@ -43,4 +48,4 @@ export interface NodeAgentDeps {
   readonly ensureImages?: (socketPath: string) => Promise<unknown>;
 }
 
-export const defaults = { maxPods: 110, port: 10250, podLogFolder: "/var/log/pods" } as const;
+export const defaults = { port: 10250, podLogFolder: "/var/log/pods" } as const;

@@ -17,8 +17,10 @@ import {
   type TlsMaterial,
 } from "#platform/https-server.ts";
 import { negotiate, tunnelledPortForwardProtocol, websocketProtocols } from "#wire/remote-command.ts";
+import { type NodeCredentials, type NodeUser, subresourceOf } from "./access.ts";
 import type { ContainerLookup, PodLookup } from "./lookup.ts";
 import { logRefusal } from "./server/log-refusal.ts";
+import type { NodeStats } from "./stats/service.ts";
 import {
   bridgeCommand,
   bridgePortForward,
@@ -38,23 +40,18 @@ export interface NodeServerOptions {
   readonly configuration?: Readonly<Record<string, unknown>>;
 }
 
-export interface NodeUser {
-  readonly name: string;
-  readonly groups: readonly string[];
-}
-
 export interface NodeServerDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly lookup: PodLookup;
   /** Who presents this certificate (the API server's authenticator fits); undefined or a rejection: 401. */
-  authenticate(credentials: { readonly clientCertificate?: Uint8Array | undefined }): Promise<NodeUser | undefined>;
+  authenticate(credentials: NodeCredentials): Promise<NodeUser | undefined>;
   /** Default: members of system:masters, which the API server's own client is. */
   authorize?(user: NodeUser, verb: string, path: string): Promise<boolean>;
   /** Prometheus text for /metrics. */
   metrics?(): string;
-  /** Object for /stats/summary; absent: 404. */
-  statsSummary?(): Promise<unknown>;
+  /** For /stats/summary, /metrics/resource and /metrics/cadvisor; undefined: 503 until the agent runs. */
+  stats?(): NodeStats | undefined;
   /** Called with the port once it is open, before `ready`. */
   listening?(server: { readonly host: string; readonly port: number }): void;
 }
@@ -159,10 +156,17 @@ async function route(
   } else if (segments.length === 1 && isRead && first === "configz") {
     response.head(200, json);
     response.end(JSON.stringify({ kubeletconfig: options.configuration ?? {} }));
-  } else if (segments.join("/") === "stats/summary" && isRead && deps.statsSummary) {
-    const summary = await deps.statsSummary();
+  } else if (segments.join("/") === "stats/summary" && isRead && deps.stats) {
+    const summary = await statsOf(deps).summary();
     response.head(200, json);
     response.end(JSON.stringify(summary));
+  } else if (first === "metrics" && segments.length === 2 && isRead && deps.stats && isStatsMetric(namespace)) {
+    const stats = statsOf(deps);
+    const body = namespace === "resource" ? await stats.resource() : await stats.cadvisor();
+    response.head(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+    response.end(body);
+  } else if (first === "checkpoint") {
+    throw new Refusal(404, "checkpointing of containers is not supported by this node");
   } else if (streamVerbs.has(first)) {
     throw new Refusal(400, "you must specify at least 1 of stdin, stdout, stderr, and upgrade the connection");
   } else {
@@ -294,15 +298,30 @@ async function routeUpgrade(
   throw new Refusal(404, "404 page not found");
 }
 
+const isStatsMetric = (name: string): boolean => name === "resource" || name === "cadvisor";
+
+function statsOf(deps: NodeServerDeps): NodeStats {
+  const stats = deps.stats?.();
+  if (!stats) throw new Refusal(503, "the node agent is starting");
+  return stats;
+}
+
 /** Who may go on. */
 async function admit(request: ServerRequest, path: string, deps: NodeServerDeps): Promise<void> {
   const { clientCertificate } = request;
-  const user = clientCertificate ? await deps.authenticate({ clientCertificate }).catch(() => undefined) : undefined;
+  const bearerToken = /^Bearer (\S+)$/.exec(String(request.headers["authorization"] ?? ""))?.[1];
+  const credentials = { clientCertificate, bearerToken };
+  // A refusal and a failure to ask look alike to a stranger.
+  const user =
+    clientCertificate || bearerToken ? await deps.authenticate(credentials).catch(() => undefined) : undefined;
   if (!user) throw new Refusal(401, "Unauthorized");
   const verb = request.method === "GET" || request.method === "HEAD" ? "get" : "create";
   const isAllowed = deps.authorize ? await deps.authorize(user, verb, path) : user.groups.includes("system:masters");
   if (!isAllowed)
-    throw new Refusal(403, `Forbidden (user=${user.name}, verb=${verb}, resource=nodes, subresource=proxy)`);
+    throw new Refusal(
+      403,
+      `Forbidden (user=${user.name}, verb=${verb}, resource=nodes, subresource=${subresourceOf(path)})`,
+    );
 }
 
 function containerOf(namespace: string, pod: string, container: string, deps: NodeServerDeps): ContainerLookup {

@@ -93,3 +93,45 @@ export async function fileSystemSize(path: string): Promise<FileSystemSize> {
     inodesFree: stat.ffree,
   };
 }
+
+/**
+ * Disk space and entries below `path`, on its own file system, hard links once. Stops after `maxEntries` and tells what it has;
+ * undefined when there is no such folder.
+ */
+export async function folderUsage(
+  path: string,
+  maxEntries: number,
+): Promise<{ readonly bytes: number; readonly inodes: number } | undefined> {
+  const device = await fs.stat(path).then(
+    (stat) => stat.dev,
+    () => undefined,
+  );
+  if (device === undefined) return undefined;
+  let bytes = 0;
+  let inodes = 1;
+  const links = new Set<number>();
+  const folders = [path];
+  for (let folder = folders.pop(); folder !== undefined && inodes < maxEntries; folder = folders.pop()) {
+    let names: string[];
+    try {
+      names = await fs.readdir(folder);
+    } catch {
+      // Removed while it was walked.
+      continue;
+    }
+    for (const name of names) {
+      try {
+        const stat = await fs.lstat(`${folder}/${name}`);
+        if (stat.dev !== device || (stat.nlink > 1 && !stat.isDirectory() && links.has(stat.ino))) continue;
+        if (stat.nlink > 1 && !stat.isDirectory()) links.add(stat.ino);
+        inodes++;
+        bytes += stat.blocks * 512;
+        if (stat.isDirectory()) folders.push(`${folder}/${name}`);
+      } catch {
+        // Removed while it was walked.
+      }
+      if (inodes >= maxEntries) break;
+    }
+  }
+  return { bytes, inodes };
+}

@@ -1,6 +1,6 @@
 // What the Node object says about the machine: processors, memory, identities, kernel. Read from the kernel's own files;
 // what is missing is empty, as on systems without a machine id.
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { availableParallelism, release, totalmem } from "node:os";
 
 export interface Machine {
@@ -13,6 +13,8 @@ export interface Machine {
   readonly bootId: string;
   /** GOARCH name. */
   readonly architecture: string;
+  /** Bytes set aside as huge pages, by resource name (`hugepages-2Mi`). */
+  readonly hugePages: Readonly<Record<string, number>>;
 }
 
 const architectures: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64", arm: "arm" };
@@ -29,7 +31,28 @@ export async function readMachine(): Promise<Machine> {
     systemUuid: (await text("/sys/class/dmi/id/product_uuid")).trim() || machineId,
     bootId: (await text("/proc/sys/kernel/random/boot_id")).trim(),
     architecture: architectures[process.arch] ?? process.arch,
+    hugePages: await readHugePages(),
   };
+}
+
+async function readHugePages(): Promise<Record<string, number>> {
+  const folder = "/sys/kernel/mm/hugepages";
+  const out: Record<string, number> = {};
+  let names: string[];
+  try {
+    names = await readdir(folder);
+  } catch {
+    // A kernel without huge pages.
+    return out;
+  }
+  for (const name of names.sort()) {
+    const kib = Number(/^hugepages-(\d+)kB$/.exec(name)?.[1]);
+    if (!kib) continue;
+    const pages = Number((await text(`${folder}/${name}/nr_hugepages`)).trim()) || 0;
+    const size = kib >= 2 ** 20 ? `${kib / 2 ** 20}Gi` : kib >= 1024 ? `${kib / 1024}Mi` : `${kib}Ki`;
+    out[`hugepages-${size}`] = pages * kib * 1024;
+  }
+  return out;
 }
 
 /** Bytes that the machine has; readable without waiting. */

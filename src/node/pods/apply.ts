@@ -79,7 +79,7 @@ export async function createSandbox(
 ): Promise<void> {
   // The broken one must let go of the pod's address and name first.
   for (const old of observed.sandboxes) await context.cri.stopSandbox(old.id);
-  await applyPodCgroup(podCgroup(pod), podLimits(pod));
+  await applyPodCgroup(podCgroup(pod), podLimits(pod), context.maxPids);
   const config = await configOfSandbox(context, pod, attempt);
   await makeFolder(config.logDirectory ?? "", 0o755);
   await context.cri.runSandbox(config, "");
@@ -156,7 +156,9 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       mounts,
       imageRef: image.image.id,
       imageUser: { uid, name: image.image.username },
-      memoryCapacityBytes: context.capacity.memoryBytes,
+      memoryCapacityBytes: context.machineMemoryBytes,
+      hasAppArmor: context.hasAppArmor,
+      hasHugeTlb: context.hasHugeTlb,
       seccompDefault: context.seccompDefault,
       ...(target ? { targetContainerId: target } : {}),
     });

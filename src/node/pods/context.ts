@@ -3,11 +3,14 @@ import type { Clock, Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
 import type { Cri } from "../cri.ts";
 import type { RuntimeCache } from "../runtime-cache.ts";
 import type { PodObjects } from "../volumes/objects.ts";
 import type { Volumes } from "../volumes/volumes.ts";
+import type { Refusal } from "./admission.ts";
 import type { DnsSettings } from "./dns.ts";
+import type { ResourceDefaults } from "./env.ts";
 import type { Probes } from "./probes.ts";
 
 export interface PodContext {
@@ -18,7 +21,14 @@ export interface PodContext {
   readonly hostDns: () => Promise<DnsSettings>;
   readonly podLogFolder: string;
   readonly seccompDefault: boolean;
-  readonly capacity: { readonly milliCpu: number; readonly memoryBytes: number };
+  /** What pods may have: what the downward API shows where a container has no limit. */
+  readonly capacity: ResourceDefaults;
+  readonly machineMemoryBytes: number;
+  readonly maxPids: number;
+  readonly hasAppArmor: boolean;
+  readonly hasHugeTlb: boolean;
+  /** Whether a pod that has not run here may start. */
+  readonly admit: (pod: Pod) => Refusal | undefined;
   readonly version: string;
   readonly client: Client;
   readonly clock: Clock;

@@ -1,6 +1,6 @@
 // The CRI configurations of a pod's sandbox and containers. Pure: paths, addresses and environment are handed in.
 // Labels and annotations are the kubelet's, so that crictl and log collectors find what they expect.
-import type { Container, Pod, SeccompProfile } from "#model/gen/core-v1.ts";
+import type { AppArmorProfile, Container, Pod, SeccompProfile } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import type { ContainerConfig, SandboxConfig } from "../cri.ts";
 import { annotations, labels } from "../runtime-cache.ts";
@@ -59,6 +59,8 @@ export function sandboxConfig(input: SandboxInput): SandboxConfig {
           ? {}
           : { runAsGroup: { value: context.runAsGroup } }),
         supplementalGroups: groups(pod),
+        supplementalGroupsPolicy: groupsPolicy(pod),
+        ...(seLinux(pod) ? { selinuxOptions: seLinux(pod)! } : {}),
         seccomp: privileged
           ? { profileType: cri.SecurityProfileProfileType.Unconfined }
           : { profileType: cri.SecurityProfileProfileType.RuntimeDefault },
@@ -85,6 +87,8 @@ export interface ContainerInput {
   readonly imageUser: { readonly uid?: number | undefined; readonly name: string };
   readonly memoryCapacityBytes: number;
   readonly seccompDefault: boolean;
+  readonly hasAppArmor: boolean;
+  readonly hasHugeTlb: boolean;
   /** To reach the container from its pod's process namespace. */
   readonly targetContainerId?: string;
 }
@@ -130,6 +134,9 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
         cpuShares: limits.cpuShares,
         memoryLimitInBytes: limits.memoryBytes,
         oomScoreAdj: oomScoreAdjust(pod, container, input.memoryCapacityBytes),
+        hugepageLimits: input.hasHugeTlb
+          ? Object.entries(limits.hugePageBytes).map(([pageSize, limit]) => ({ pageSize, limit }))
+          : [],
       },
       securityContext: containerSecurity(input),
     },
@@ -185,6 +192,9 @@ function containerSecurity(input: ContainerInput) {
     ...(runAsUser === undefined && input.imageUser.name !== "" ? { runAsUsername: input.imageUser.name } : {}),
     ...(runAsGroup === undefined ? {} : { runAsGroup: { value: runAsGroup } }),
     supplementalGroups: groups(pod),
+    supplementalGroupsPolicy: groupsPolicy(pod),
+    ...(seLinux(pod, container) ? { selinuxOptions: seLinux(pod, container)! } : {}),
+    ...(input.hasAppArmor && !privileged ? { apparmor: appArmor(own.appArmorProfile ?? ofPod.appArmorProfile) } : {}),
     readonlyRootfs: own.readOnlyRootFilesystem ?? false,
     noNewPrivs: own.allowPrivilegeEscalation === false,
     capabilities: {
@@ -216,6 +226,29 @@ function seccomp(profile: SeccompProfile | undefined, runtimeDefault: boolean) {
       return { profileType: runtimeDefault ? types.RuntimeDefault : types.Unconfined };
   }
 }
+
+function appArmor(profile: AppArmorProfile | undefined) {
+  const types = cri.SecurityProfileProfileType;
+  switch (profile?.type) {
+    case "Localhost":
+      return { profileType: types.Localhost, localhostRef: profile.localhostProfile ?? "" };
+    case "Unconfined":
+      return { profileType: types.Unconfined };
+    default:
+      return { profileType: types.RuntimeDefault };
+  }
+}
+
+function seLinux(pod: Pod, container?: Container) {
+  const given = container?.securityContext?.seLinuxOptions ?? pod.spec.securityContext?.seLinuxOptions;
+  if (!given) return undefined;
+  return { user: given.user ?? "", role: given.role ?? "", type: given.type ?? "", level: given.level ?? "" };
+}
+
+const groupsPolicy = (pod: Pod) =>
+  pod.spec.securityContext?.supplementalGroupsPolicy === "Strict"
+    ? cri.SupplementalGroupsPolicy.Strict
+    : cri.SupplementalGroupsPolicy.Merge;
 
 function namespaces(pod: Pod) {
   const { NODE, POD, CONTAINER } = cri.NamespaceMode;

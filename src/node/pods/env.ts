@@ -13,7 +13,14 @@ export interface EnvInput {
   readonly nodeName: string;
   readonly hostIp: string;
   readonly podIps: readonly string[];
-  readonly capacity: { readonly milliCpu: number; readonly memoryBytes: number };
+  readonly capacity: ResourceDefaults;
+}
+
+/** What stands for a limit that a container does not have. */
+export interface ResourceDefaults {
+  readonly milliCpu: number;
+  readonly memoryBytes: number;
+  readonly ephemeralBytes?: number;
 }
 
 /** A reference that cannot be met: the container waits with CreateContainerConfigError and this text. */
@@ -146,8 +153,11 @@ export function resourceField(
     const milli = given === undefined ? (where === "limits" ? capacity.milliCpu : 0) : milliOf(given);
     return String(Math.ceil(milli / milliOf(unit)));
   }
-  const bytes =
-    given === undefined ? (where === "limits" && name === "memory" ? capacity.memoryBytes : 0) : wholeOf(given);
+  const defaults: Readonly<Record<string, number | undefined>> = {
+    memory: capacity.memoryBytes,
+    "ephemeral-storage": capacity.ephemeralBytes,
+  };
+  const bytes = given === undefined ? (where === "limits" ? (defaults[name] ?? 0) : 0) : wholeOf(given);
   return String(Math.ceil(bytes / wholeOf(unit)));
 }
 

@@ -21,7 +21,7 @@ export interface PlanInput {
   /** The wall-clock time before which the named container must not be tried again (failed pull or creation). */
   readonly holdUntilMs: (containerName: string) => number;
   /** The node ends the pod or refuses it (eviction, admission, shutdown): for good, with this word. */
-  readonly ending?: { readonly failure: NonNullable<Plan["failure"]> } | undefined;
+  readonly ending?: { readonly failure: PodFailure } | undefined;
 }
 
 export type Action =
@@ -62,7 +62,14 @@ export interface Plan {
   /** The pod has reached its end: no container will be started again. */
   readonly finished: boolean;
   /** status.reason/message of a pod that was ended from above. */
-  readonly failure?: { readonly reason: string; readonly message: string };
+  readonly failure?: PodFailure;
+}
+
+export interface PodFailure {
+  readonly reason: string;
+  readonly message: string;
+  /** Why the node took the pod down although it was well: the DisruptionTarget condition's message. */
+  readonly disruption?: string;
 }
 
 export function roleOf(pod: Pod, container: Container): ContainerRole {

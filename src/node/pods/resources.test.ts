@@ -39,12 +39,18 @@ describe("QoS, cgroup and OOM score", () => {
   });
 });
 
+test("huge pages by the kernel's names of their sizes", () => {
+  const container = { name: "c", resources: { limits: { "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi" } } } as never;
+  expect(containerLimits(container).hugePageBytes).toEqual({ "2MB": 4 * 2 ** 20, "1GB": 2 ** 30 });
+});
+
 test("limits of a container", () => {
   expect(containerLimits(box(full))).toEqual({
     cpuShares: 512,
     cpuQuotaUs: 50_000,
     cpuPeriodUs: 100_000,
     memoryBytes: 67_108_864,
+    hugePageBytes: {},
   });
   expect(containerLimits(box())).toMatchObject({ cpuShares: 2, cpuQuotaUs: 0, memoryBytes: 0 });
   expect(containerLimits(box({ cpu: "1m" }))).toMatchObject({ cpuShares: 2, cpuQuotaUs: 1000 });

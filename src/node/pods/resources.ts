@@ -36,6 +36,27 @@ export interface LinuxLimits {
   readonly cpuPeriodUs: number;
   /** 0 means none. */
   readonly memoryBytes: number;
+  /** By page size as the kernel writes it: 2MB, 1GB. */
+  readonly hugePageBytes: Readonly<Record<string, number>>;
+}
+
+/** `hugepages-2Mi` → `2MB`, as the hugetlb controller names its files. */
+function hugePagesOf(amounts: Readonly<Record<string, string>>): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const [name, text] of Object.entries(amounts)) {
+    const match = /^hugepages-(\d+)([KMG])i$/.exec(name);
+    if (match) out[`${match[1]}${match[2]}B`] = wholeOf(text);
+  }
+  return out;
+}
+
+function addHugePages(containers: readonly Container[]): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const c of containers) {
+    for (const [size, bytes] of Object.entries(hugePagesOf(c.resources?.limits ?? {})))
+      out[size] = (out[size] ?? 0) + bytes;
+  }
+  return out;
 }
 
 export const cpuPeriodUs = 100_000;
@@ -59,6 +80,7 @@ export function containerLimits(container: Container): LinuxLimits {
     cpuQuotaUs: quotaOf(cpuLimit),
     cpuPeriodUs,
     memoryBytes: wholeOf(limits["memory"]),
+    hugePageBytes: hugePagesOf(limits),
   };
 }
 
@@ -82,6 +104,7 @@ export function podLimits(pod: Pod): LinuxLimits {
     cpuQuotaUs: cpuLimited ? quotaOf(Math.max(sum(cpuLimit), most(cpuLimit)) + milliOf(overhead["cpu"])) : 0,
     cpuPeriodUs,
     memoryBytes: memoryLimited ? Math.max(sum(memoryLimit), most(memoryLimit)) + wholeOf(overhead["memory"]) : 0,
+    hugePageBytes: addHugePages(all),
   };
 }
 

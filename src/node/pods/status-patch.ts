@@ -3,7 +3,14 @@
 import { isDeepStrictEqual } from "node:util";
 import type { PodStatus } from "#model/gen/core-v1.ts";
 
-const ownConditions = new Set(["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+const ownConditions = new Set([
+  "PodReadyToStartContainers",
+  "Initialized",
+  "Ready",
+  "ContainersReady",
+  "PodScheduled",
+  "DisruptionTarget",
+]);
 /** Lists that strategic merge would merge by address: they are replaced as a whole. */
 const replaced = new Set(["podIPs", "hostIPs"]);
 

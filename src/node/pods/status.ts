@@ -65,11 +65,11 @@ export function podStatus(input: StatusInput): PodStatus {
     containerStatuses: statuses,
     ...(ephemeralStatuses.length > 0 ? { ephemeralContainerStatuses: ephemeralStatuses } : {}),
     qosClass: old.qosClass ?? qosClass(pod),
-    ...((isLast ? input.plan.failure : undefined) ?? terminalReason(old)),
+    ...terminalReason((isLast ? input.plan.failure : undefined) ?? old),
   };
 }
 
-const terminalReason = (old: PodStatus): { reason?: string; message?: string } => ({
+const terminalReason = (old: Pick<PodStatus, "reason" | "message">): { reason?: string; message?: string } => ({
   ...(old.reason === undefined ? {} : { reason: old.reason }),
   ...(old.message === undefined ? {} : { message: old.message }),
 });
@@ -271,6 +271,8 @@ function podConditions(
       ? set("ContainersReady", true)
       : set("ContainersReady", false, finalReason ?? "ContainersNotReady", finalReason ? undefined : unreadyText),
   ];
+  const disruption = input.plan.failure?.disruption;
+  if (disruption !== undefined) owned.push(set("DisruptionTarget", true, "TerminationByKubelet", disruption));
   const scheduled = old.find((c) => c.type === "PodScheduled") ?? set("PodScheduled", true);
   const ownTypes = new Set(["PodScheduled", ...owned.map((c) => c.type)]);
   return [...owned, scheduled, ...old.filter((c) => !ownTypes.has(c.type))];

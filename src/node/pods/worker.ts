@@ -29,7 +29,7 @@ import { podLogFolder } from "./cri-config.ts";
 import { createPullBackOff, pullWaiting } from "./images.ts";
 import { lastWords } from "./last-words.ts";
 import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
-import { containerOf, mayBeUp, type Plan, planPod, podLabel, sandboxHold } from "./plan.ts";
+import { containerOf, mayBeUp, type Plan, type PodFailure, planPod, podLabel, sandboxHold } from "./plan.ts";
 import { recall } from "./recall.ts";
 import { podStatus, toldStatuses } from "./status.ts";
 import { statusPatch } from "./status-patch.ts";
@@ -59,6 +59,10 @@ export class PodWorker {
   #words = new Map<string, string>();
   #volumesGone = false;
   #stoppingWith: number | undefined;
+  /** The node takes the pod down for good. */
+  #ending: { readonly failure: PodFailure; readonly graceSeconds: number } | undefined;
+  #whenDown: (() => void)[] = [];
+  #isAdmitted = false;
   readonly #crashes = new BackOff(crashMs);
   readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
@@ -91,6 +95,30 @@ export class PodWorker {
     this.nudge();
   }
 
+  /** Whether the pod holds resources of this node. */
+  get isActive(): boolean {
+    const { phase } = this.pod.status ?? {};
+    return this.#isAdmitted && !this.#ended && !this.#ending && phase !== "Succeeded" && phase !== "Failed";
+  }
+
+  /** Takes the pod down for good, because the node must; resolves when nothing of it runs any more. */
+  evict(failure: PodFailure, graceSeconds: number): Promise<void> {
+    const phase = this.pod.status?.phase;
+    if (this.#ended || phase === "Succeeded" || phase === "Failed") return Promise.resolve();
+    this.#ending ??= { failure, graceSeconds };
+    this.event("Warning", failure.reason, failure.message);
+    const down = new Promise<void>((resolve) => {
+      this.#whenDown.push(resolve);
+    });
+    if (!this.#starting.signal.aborted) this.#starting.abort(new Error("the pod is being evicted"));
+    this.nudge();
+    return down;
+  }
+
+  #sayDown(): void {
+    for (const resolve of this.#whenDown.splice(0)) resolve();
+  }
+
   nudge(): void {
     this.#dirty = true;
     this.#wake();
@@ -118,7 +146,10 @@ export class PodWorker {
         if (this.#gone || this.#pod.metadata.deletionTimestamp) {
           await this.#end();
           this.#retries.forget("");
-          if (this.#ended) return;
+          if (this.#ended) {
+            this.#sayDown();
+            return;
+          }
         } else {
           const wakeAtMs = await this.#sync();
           if (wakeAtMs !== undefined) pauseMs = Math.max(10, Math.min(pauseMs, wakeAtMs - clock.now()));
@@ -191,6 +222,7 @@ export class PodWorker {
       pod: this.pod,
       nowMs: clock.now(),
       observed,
+      ending: this.#ending,
       probe: (c) => probes.view(c, pod),
       backOffMs: (name, finishedAtMs) => this.#crashes.delayMs(name, finishedAtMs),
       holdUntilMs: (name) =>
@@ -201,12 +233,14 @@ export class PodWorker {
   async #sync(): Promise<number | undefined> {
     const { context, pod } = { context: this.#context, pod: this.#pod };
     let observed = await this.#observe();
+    this.#admit(observed);
     for (let round = 0; round < maxRounds; round++) {
       const plan = this.#plan(observed);
       this.#sayBackOff(plan);
       await this.#tell(observed, plan);
       if (plan.finished && plan.actions.length === 0) {
         context.probes.forget(this.uid);
+        this.#sayDown();
         if (!this.#volumesGone) await context.volumes.removeVolumes(this.uid);
         this.#volumesGone = true;
         return undefined;
@@ -217,7 +251,7 @@ export class PodWorker {
         return plan.wakeAtMs;
       }
       for (const action of plan.actions) {
-        this.#starting.signal.throwIfAborted();
+        if (action.kind === "create-sandbox" || action.kind === "start") this.#starting.signal.throwIfAborted();
         if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
         else if (action.kind === "stop-pod") {
           if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
@@ -225,7 +259,12 @@ export class PodWorker {
             this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
           }
           context.probes.forget(this.uid);
-          await stopPod(context, pod, observed, pod.spec.terminationGracePeriodSeconds ?? 30);
+          await stopPod(
+            context,
+            pod,
+            observed,
+            this.#ending?.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
+          );
         } else if (action.kind === "kill") {
           await stopContainer(
             context,
@@ -262,6 +301,20 @@ export class PodWorker {
       this.#probe(observed);
     }
     return context.clock.now() + 1000;
+  }
+
+  /** Asked once, and not about what ran here before this agent did. */
+  #admit(observed: PodObservation): void {
+    if (this.#isAdmitted || this.#ending) return;
+    const phase = this.pod.status?.phase;
+    const isNew = observed.sandboxes.length === 0 && observed.containers.length === 0;
+    const refusal = isNew && phase !== "Succeeded" && phase !== "Failed" ? this.#context.admit(this.#pod) : undefined;
+    if (!refusal) {
+      this.#isAdmitted = true;
+      return;
+    }
+    this.#ending = { failure: refusal, graceSeconds: 0 };
+    this.event("Warning", refusal.reason, refusal.message);
   }
 
   async #volumes(observed: PodObservation): Promise<Map<string, string>> {

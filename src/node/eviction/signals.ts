@@ -1,0 +1,88 @@
+// Eviction signals and thresholds: their text form, what the machine says of each, and which are crossed. Pure.
+// Counterpart: pkg/kubelet/eviction/{api,helpers}; names, condition types and order are upstream's.
+import { wholeOf } from "../pods/quantities.ts";
+
+export const signals = [
+  "memory.available",
+  "nodefs.available",
+  "nodefs.inodesFree",
+  "imagefs.available",
+  "imagefs.inodesFree",
+  "pid.available",
+] as const;
+export type Signal = (typeof signals)[number];
+
+export interface Threshold {
+  readonly signal: Signal;
+  readonly kind: "hard" | "soft";
+  /** Either an amount or a share of the capacity. */
+  readonly bytes?: number | undefined;
+  readonly share?: number | undefined;
+  /** How long it must be crossed; 0 for hard ones. */
+  readonly graceMs: number;
+  /** What must be free beyond the threshold before it counts as over. */
+  readonly reclaim?: { readonly bytes?: number | undefined; readonly share?: number | undefined };
+}
+
+export interface Observation {
+  readonly capacity: number;
+  readonly available: number;
+}
+export type Observations = ReadonlyMap<Signal, Observation>;
+
+export type PressureCondition = "MemoryPressure" | "DiskPressure" | "PIDPressure";
+/** What is short when the signal is crossed, as messages name it, and the condition of the node. */
+export const signalFacts: Readonly<
+  Record<Signal, { readonly resource: string; readonly condition: PressureCondition }>
+> = {
+  "memory.available": { resource: "memory", condition: "MemoryPressure" },
+  "nodefs.available": { resource: "ephemeral-storage", condition: "DiskPressure" },
+  "nodefs.inodesFree": { resource: "inodes", condition: "DiskPressure" },
+  "imagefs.available": { resource: "ephemeral-storage", condition: "DiskPressure" },
+  "imagefs.inodesFree": { resource: "inodes", condition: "DiskPressure" },
+  "pid.available": { resource: "pids", condition: "PIDPressure" },
+};
+
+/** `memory.available<100Mi,nodefs.available<10%`; throws an Error that names the part. */
+export function parseThresholds(text: string, kind: Threshold["kind"]): Threshold[] {
+  const parts = text.split(",").filter((part) => part !== "");
+  return parts.map((part) => {
+    const match = /^([a-zA-Z.]+)<(\d+(?:\.\d+)?%|[0-9.]+[A-Za-z]*)$/.exec(part.trim());
+    const signal = signals.find((s) => s === match?.[1]);
+    if (!match || !signal)
+      throw new Error(`${JSON.stringify(part)} is not SIGNAL<QUANTITY with one of ${signals.join(", ")}`);
+    const value = match[2]!;
+    const amount = value.endsWith("%") ? { share: Number(value.slice(0, -1)) / 100 } : { bytes: wholeOf(value) };
+    return { signal, kind, graceMs: 0, ...amount };
+  });
+}
+
+export const thresholdText = (t: Threshold): string =>
+  t.share === undefined ? String(t.bytes ?? 0) : `${Math.round(t.share * 1e6) / 1e4}%`;
+
+export const amountOf = (t: Pick<Threshold, "bytes" | "share">, capacity: number): number =>
+  t.share === undefined ? (t.bytes ?? 0) : Math.floor(capacity * t.share);
+
+/** Thresholds whose signal is observed below them; `withReclaim`: below what must be free before they are over. */
+export function crossed(
+  thresholds: readonly Threshold[],
+  seen: Observations,
+  withReclaim: boolean,
+): readonly Threshold[] {
+  return thresholds.filter((t) => {
+    const now = seen.get(t.signal);
+    if (!now) return false;
+    const extra = withReclaim && t.reclaim ? amountOf(t.reclaim, now.capacity) : 0;
+    return now.available < amountOf(t, now.capacity) + extra;
+  });
+}
+
+/** How near the nearest threshold is: below 1 it is crossed; used to look more often when it gets close. */
+export function nearest(thresholds: readonly Threshold[], seen: Observations): number {
+  const ratios = thresholds.flatMap((t) => {
+    const now = seen.get(t.signal);
+    const limit = now && amountOf(t, now.capacity);
+    return now && limit ? [now.available / limit] : [];
+  });
+  return Math.min(Number.POSITIVE_INFINITY, ...ratios);
+}

@@ -1,0 +1,192 @@
+// Keeps the node's resources: what it has and gives, who may start, what is short, which pods and images go. Joins capacity,
+// eviction and image collection for the agent, which only sees this. Counterpart: the parts of the kubelet around its
+// container manager.
+import type { Clock } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { uidOf } from "#model/object.ts";
+import { fileSystemSize } from "#platform/folders.ts";
+import type { Machine } from "#platform/machine.ts";
+import { type Amounts, allocatableOf, capacityOf } from "./capacity.ts";
+import { applyNodeCgroups } from "./cgroups.ts";
+import type { NodeConfiguration } from "./configuration.ts";
+import type { Cri } from "./cri.ts";
+import { EvictionManager } from "./eviction/manager.ts";
+import { ImageCollector } from "./images/gc.ts";
+import type { NodeResources } from "./node-object.ts";
+import { admit, type Refusal } from "./pods/admission.ts";
+import type { PodWorker } from "./pods/worker.ts";
+import type { RuntimeCache } from "./runtime-cache.ts";
+import { Sampler } from "./stats/sampler.ts";
+
+export interface ResourceKeeperDeps {
+  readonly configuration: NodeConfiguration;
+  readonly machine: Machine;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly cri: Cri;
+  readonly runtime: RuntimeCache;
+  readonly workers: ReadonlyMap<string, PodWorker>;
+  readonly podsFolder: string;
+  readonly imageFolder: string;
+  readonly podLogRoot: string;
+  readonly pauseImage: string;
+  readonly hasAppArmor: boolean;
+  readonly warn: (reason: string, message: string) => void;
+  /** Something the Node object shows has changed. */
+  readonly onChange: () => void;
+}
+
+/** Requests of pods come and go; weights of the classes follow at this pace. */
+const weighMs = 60_000;
+
+export class ResourceKeeper {
+  readonly sampler: Sampler;
+  readonly #deps: ResourceKeeperDeps;
+  readonly #eviction: EvictionManager;
+  readonly #images: ImageCollector;
+  #capacity: Amounts = {};
+  #node: Node | undefined;
+  isShuttingDown = false;
+
+  constructor(deps: ResourceKeeperDeps) {
+    this.#deps = deps;
+    const { clock, log, cri, runtime, workers, configuration } = deps;
+    this.sampler = new Sampler({
+      cri,
+      clock,
+      pods: () =>
+        [...workers.values()].map(({ pod, uid }) => ({
+          pod,
+          observed: runtime.get(uid, pod.metadata.namespace ?? "", pod.metadata.name ?? ""),
+        })),
+      podLogRoot: deps.podLogRoot,
+      podFolder: (uid) => `${deps.podsFolder}/${uid}`,
+    });
+    this.#images = new ImageCollector({
+      ...{ cri, clock, log, configuration },
+      imageFolder: deps.imageFolder,
+      pauseImage: deps.pauseImage,
+      warn: deps.warn,
+    });
+    this.#eviction = new EvictionManager({
+      ...{ clock, log, configuration, metrics: deps.metrics },
+      nodeFolder: deps.podsFolder,
+      imageFolder: deps.imageFolder,
+      pods: () => this.#active().map((w) => w.pod),
+      usageOf: (wanted) => this.sampler.usageOf(wanted),
+      evict: (pod, message, graceSeconds) =>
+        workers.get(uidOf(pod))?.evict({ reason: "Evicted", message, disruption: message }, graceSeconds) ??
+        Promise.resolve(),
+      reclaimDisk: () => this.#reclaimDisk(),
+      warn: deps.warn,
+      onConditions: deps.onChange,
+    });
+  }
+
+  /** Measures; before anything else is asked. */
+  async open(): Promise<void> {
+    const { machine, configuration, podsFolder } = this.#deps;
+    this.#capacity = capacityOf(machine, (await fileSystemSize(podsFolder)).totalBytes, configuration);
+    await this.#weigh();
+  }
+
+  get resources(): NodeResources {
+    return {
+      capacity: this.#capacity,
+      allocatable: this.allocatable,
+      pressure: this.#eviction.conditions,
+      isShuttingDown: this.isShuttingDown,
+    };
+  }
+
+  get allocatable(): Amounts {
+    return allocatableOf(this.#capacity, this.#deps.configuration);
+  }
+
+  /** The Node as the API has it now: its labels decide about node selectors. */
+  knowNode(node: Node): void {
+    this.#node = node;
+  }
+
+  admit(pod: Pod): Refusal | undefined {
+    return admit({
+      pod,
+      others: this.#active()
+        .map((w) => w.pod)
+        .filter((other) => uidOf(other) !== uidOf(pod)),
+      allocatable: this.allocatable,
+      allowedUnsafeSysctls: this.#deps.configuration.allowedUnsafeSysctls,
+      hasAppArmor: this.#deps.hasAppArmor,
+      node: this.#node,
+      underPressure: (asked) => this.#eviction.refusal(asked),
+      isShuttingDown: this.isShuttingDown,
+    });
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#eviction.run(signal), this.#images.run(signal), this.#keepWeights(signal)]);
+  }
+
+  #active(): PodWorker[] {
+    return [...this.#deps.workers.values()].filter((w) => w.isActive);
+  }
+
+  async #keepWeights(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#deps;
+    let last = "";
+    while (!signal.aborted) {
+      try {
+        await clock.sleep(weighMs, signal);
+        const active = this.#active();
+        const now = active
+          .map((w) => w.uid)
+          .sort()
+          .join();
+        if (now !== last) await this.#weigh();
+        last = now;
+      } catch (error) {
+        if (isAbort(error, signal)) return;
+        log.warn("cannot write the weights of pod classes, retrying", { error: messageOf(error) });
+      }
+    }
+  }
+
+  async #weigh(): Promise<void> {
+    const { configuration, machine } = this.#deps;
+    const reserved = (name: string) =>
+      (configuration.kubeReserved[name] ?? 0) + (configuration.systemReserved[name] ?? 0);
+    const bound = (name: string, total: number) => (reserved(name) > 0 ? Math.max(0, total - reserved(name)) : 0);
+    await applyNodeCgroups(
+      this.#active().map((w) => w.pod),
+      {
+        memoryBytes: bound("memory", machine.memoryBytes),
+        milliCpu: machine.cpus * 1000 - reserved("cpu"),
+        pids: 0,
+      },
+    );
+  }
+
+  /** Dead containers first, because they hold images; the newest of each name stays for its state and log. */
+  async #reclaimDisk(): Promise<void> {
+    const { runtime, cri, log } = this.#deps;
+    for (const pod of runtime.all()) {
+      const seen = new Set<string>();
+      for (const container of pod.containers) {
+        const isNewest = !seen.has(container.name);
+        seen.add(container.name);
+        if (isNewest || container.state === "running") continue;
+        try {
+          await cri.removeContainer(container.id);
+        } catch (error) {
+          // It has gone already, or is being looked at; the next round tries again.
+          log.debug("cannot remove a dead container", { container: container.id, error: messageOf(error) });
+        }
+      }
+    }
+    await this.#images.freeAll();
+  }
+}

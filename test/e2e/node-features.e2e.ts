@@ -1,0 +1,153 @@
+// What a node does beyond starting and stopping pods, against real containerd and a real kernel: ephemeral containers, local
+// storage limits, numbers for scrapers, lost containers.
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Pod } from "#model/gen/core-v1.ts";
+import * as resources from "#model/resources.ts";
+import { parseConfiguration } from "#node/configuration.ts";
+import { createCri } from "#node/cri.ts";
+import { image, TestNode } from "./node-fixture.ts";
+
+const node = new TestNode(21);
+beforeAll(
+  () => node.open({ configuration: parseConfiguration(["pod-max-pids=64", "system-reserved=memory=64Mi,cpu=100m"]) }),
+  120_000,
+);
+afterAll(() => node.close(), 60_000);
+
+const sleeper = (script = "sleep 1000"): Pod["spec"]["containers"][number] => ({
+  name: "main",
+  image,
+  command: ["sh", "-c", `trap 'exit 0' TERM; ${script} & wait`],
+});
+
+test("an ephemeral container joins a running pod and sees the processes of its target", async () => {
+  await node.run("debugged", { containers: [sleeper()] });
+  await node.whenReady("debugged");
+  const debug = { name: "debug", image, command: ["sh", "-c", "ps; sleep 1000"], targetContainerName: "main" };
+  await node.client.patch(
+    resources.pods,
+    { name: "debugged", namespace: "default" },
+    { spec: { ephemeralContainers: [debug] } },
+    { subresource: "ephemeralcontainers", type: "application/strategic-merge-patch+json" },
+  );
+  await node.when("debugged", (pod) => pod.status?.ephemeralContainerStatuses?.[0]?.state?.running);
+  expect(await node.exec("debugged", ["ps"], "debug")).toMatch(/1 root\s+sh -c trap/);
+  expect((await node.get("debugged")).status?.containerStatuses?.[0]?.restartCount).toBe(0);
+  await node.delete("debugged");
+}, 60_000);
+
+test("processes of a pod are bounded, and its downward API shows what the node gives", async () => {
+  const containers = [
+    {
+      ...sleeper(),
+      env: [{ name: "MEMORY", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "1Mi" } } }],
+    },
+  ];
+  await node.run("bounded", { containers } as Partial<Pod["spec"]>);
+  await node.whenReady("bounded");
+  const pids = await node.exec("bounded", [
+    "sh",
+    "-c",
+    "i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done; echo $i",
+  ]);
+  expect(pids).toMatch(/can't fork|Resource temporarily unavailable/);
+  const allocatable = (await node.client.get(resources.nodes, "node-a")).status?.allocatable?.["memory"] ?? "";
+  const shown = Number((await node.exec("bounded", ["sh", "-c", "echo $MEMORY"])).trim());
+  expect(shown).toBe(Math.ceil(Number.parseInt(allocatable, 10) / 1024));
+  await node.delete("bounded");
+}, 60_000);
+
+test("a pod that writes more than its emptyDir may hold is evicted, and says so", async () => {
+  await node.run("greedy", {
+    restartPolicy: "Never",
+    volumes: [{ name: "v", emptyDir: { sizeLimit: "1Mi" } }],
+    containers: [
+      {
+        ...sleeper("dd if=/dev/zero of=/v/file bs=1M count=5; sleep 1000"),
+        volumeMounts: [{ name: "v", mountPath: "/v" }],
+      },
+    ],
+  });
+  const pod = await node.when("greedy", (p) => (p.status?.phase === "Failed" ? p : undefined), 100_000);
+  expect(pod.status).toMatchObject({
+    reason: "Evicted",
+    message: 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". ',
+  });
+  expect(pod.status?.conditions?.find((c) => c.type === "DisruptionTarget")).toMatchObject({
+    status: "True",
+    reason: "TerminationByKubelet",
+  });
+  expect(pod.status?.containerStatuses?.[0]?.state?.terminated).toBeDefined();
+  await node.delete("greedy");
+}, 120_000);
+
+test("a pod that does not fit is refused and never started", async () => {
+  const containers = [{ ...sleeper(), resources: { requests: { memory: "4000Gi" } } }];
+  await node.run("huge", { containers } as Partial<Pod["spec"]>);
+  const pod = await node.when("huge", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(pod.status?.reason).toBe("OutOfmemory");
+  await node.delete("huge");
+  await node.run("sysctl", {
+    containers: [sleeper()],
+    securityContext: { sysctls: [{ name: "kernel.msgmax", value: "100" }] },
+  });
+  expect((await node.when("sysctl", (p) => (p.status?.phase === "Failed" ? p : undefined))).status?.reason).toBe(
+    "SysctlForbidden",
+  );
+  await node.delete("sysctl");
+}, 60_000);
+
+test("use of CPU, memory, disk and network can be read", async () => {
+  await node.run("busy", {
+    containers: [sleeper("dd if=/dev/zero of=/file bs=1M count=3; while true; do :; done")],
+  });
+  await node.whenReady("busy");
+  const summary = (await node.agent.stats()!.summary()) as {
+    node: { cpu: { usageNanoCores: number }; memory: { workingSetBytes: number } };
+    pods: {
+      podRef: { name: string };
+      containers: { cpu: { usageNanoCores: number }; memory: { workingSetBytes: number } }[];
+      network: { name: string };
+    }[];
+  };
+  const pod = summary.pods.find((p) => p.podRef.name === "busy")!;
+  expect(pod.containers[0]!.cpu.usageNanoCores).toBeGreaterThan(100_000_000);
+  expect(pod.containers[0]!.memory.workingSetBytes).toBeGreaterThan(0);
+  expect(pod.network.name).toBe("eth0");
+  expect(summary.node.memory.workingSetBytes).toBeGreaterThan(2 ** 20);
+  expect(await node.agent.stats()!.resource()).toMatch(
+    /pod_cpu_usage_seconds_total\{namespace="default",pod="busy"\} 0?[.\d]+/,
+  );
+  expect(await node.agent.stats()!.cadvisor()).toMatch(
+    /container_network_receive_bytes_total\{.*pod="busy",interface="eth0"\} \d+/,
+  );
+  await node.delete("busy");
+}, 60_000);
+
+test("a pod that runs once is not run again when its containers are lost", async () => {
+  await node.run("once", { restartPolicy: "Never", containers: [sleeper()] });
+  await node.whenReady("once");
+  await node.run("always", { containers: [sleeper()] });
+  await node.whenReady("always");
+  await node.stop();
+  // As after a reboot whose runtime lost its records.
+  const cri = createCri({ socketPath: `${node.containerd.state}/containerd.sock` });
+  for (const sandbox of await cri.listSandboxes()) {
+    await cri.stopSandbox(sandbox.id);
+    await cri.removeSandbox(sandbox.id);
+  }
+  cri.close();
+  await node.start();
+  const once = await node.when("once", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(once.status?.containerStatuses?.[0]?.state?.terminated).toMatchObject({
+    exitCode: 137,
+    reason: "ContainerStatusUnknown",
+  });
+  const always = await node.when("always", (p) =>
+    p.status?.containerStatuses?.[0]?.state?.running && p.status.containerStatuses[0].restartCount === 1
+      ? p
+      : undefined,
+  );
+  expect(always.status?.containerStatuses?.[0]?.lastState?.terminated?.reason).toBe("ContainerStatusUnknown");
+  expect(once.status?.containerStatuses?.[0]?.restartCount).toBe(0);
+}, 60_000);
