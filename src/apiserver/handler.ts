@@ -1,17 +1,22 @@
 // One request that is authenticated, from its path to its answer: authorisation, then routing to discovery, system
 // paths, reviews, verbs on resources or streams. HTTP and the transport inside the process meet here.
 // Upstream counterpart: the handler chain behind authentication, and the API installer's routes.
+
+import type { Service } from "#base/service.ts";
 import type { Backend } from "#datastore/backend.ts";
+import type { Service as ServiceObject } from "#model/gen/core-v1.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources } from "#model/resources.ts";
-import { ApiError, forbidden, methodNotAllowed, pathNotFound } from "#model/status.ts";
+import { ApiError, forbidden, methodNotAllowed, pathNotFound, serviceUnavailable } from "#model/status.ts";
 import { validateObject, validateObjectUpdate } from "#model/validate.ts";
 import type { UserInfo } from "./authn/user.ts";
 import type { Attributes, Authorizer } from "./authz/authorizer.ts";
+import { DefinitionController } from "./custom-resources/controller.ts";
+import { CustomResourceTable } from "./custom-resources/table.ts";
 import { actionOf } from "./endpoints/actions.ts";
 import { createBodies } from "./endpoints/bodies.ts";
-import { createDiscovery } from "./endpoints/discovery.ts";
+import { createDiscovery, type Discovery } from "./endpoints/discovery.ts";
 import { FieldTracking } from "./endpoints/field-tracking.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
 import { ResourceEndpoints, type ServedResource } from "./endpoints/resources.ts";
@@ -20,6 +25,7 @@ import { handleReview, reviews } from "./endpoints/reviews.ts";
 import { answerSystem, type HealthCheck } from "./endpoints/system.ts";
 import { createOpenApi } from "./openapi/serve.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import type { Column } from "./printers/columns.ts";
 import { DecodeCache } from "./registry/codec.ts";
 import { Registry, type Resource } from "./registry/registry.ts";
 import { ResourceStorage } from "./registry/storage.ts";
@@ -32,6 +38,10 @@ export interface Handler {
   /** By qualified resource. */
   readonly resources: ReadonlyMap<string, Resource>;
   readonly registry: Registry;
+  /** Serves custom resources while it runs. */
+  readonly definitions: Service;
+  /** Of custom resources. */
+  columnsOf(info: ResourceInfo): readonly Column[] | undefined;
 }
 
 /** Everybody may know that the server lives and which version it is. */
@@ -74,16 +84,46 @@ export function createHandler(
     validateObjectUpdate,
   });
   const authorizer = withSuperuser(deps);
-  const bodies = createBodies();
+  const table = new CustomResourceTable({
+    backend: deps.backend,
+    random: deps.random,
+    log: deps.log,
+    cache,
+    classOf: storageClass,
+    resources,
+    serviceAddress: (namespace, name, port) => serviceAddress(resources, namespace, name, port),
+  });
+  const definitions = new DefinitionController({
+    backend: deps.backend,
+    clock: deps.clock,
+    log: deps.log,
+    registry,
+    table,
+    definitions: resources.get("customresourcedefinitions.apiextensions.k8s.io")!,
+  });
+  const bodies = createBodies((info) => table.normalizeOf(info));
   const endpoints = new ResourceEndpoints({
     backend: deps.backend,
     random: deps.random,
     registry,
     bodies,
-    tracking: new FieldTracking({ clock: deps.clock, infos: allResources }),
+    tracking: new FieldTracking({
+      clock: deps.clock,
+      infos: allResources,
+      openapiOf: (info) => table.schemaOf(info),
+      versionOf: (info, apiVersion) => table.versionOf(info, apiVersion),
+    }),
     authorizeCreate: (request, info) => authorize(authorizer, request.user, { ...info, verb: "create" }),
   });
-  const discovery = createDiscovery(allResources, serverAddress);
+  // Made anew when somebody asks after a change, and not before: definitions come in bunches.
+  let discovered = { generation: table.generation, discovery: createDiscovery(allResources, serverAddress) };
+  const currentDiscovery = (): Discovery => {
+    if (discovered.generation !== table.generation) {
+      const rows = [...allResources, ...table.versions().map(({ row }) => row)];
+      discovered = { generation: table.generation, discovery: createDiscovery(rows, serverAddress) };
+    }
+    return discovered.discovery;
+  };
   const openapi = createOpenApi(deps.openapi);
   const served = new Map<string, ServedResource | ResourceInfo>();
   for (const info of allResources) {
@@ -91,22 +131,28 @@ export function createHandler(
     served.set(`${info.group}/${info.version}/${info.plural}`, resource ? { info, resource } : info);
   }
   const groupVersions = new Set(allResources.map((info) => `${info.group}/${info.version}`));
-  const paths = [
-    ...discovery.paths,
-    ...openapi.paths,
-    "/.well-known/openid-configuration",
-    "/healthz",
-    "/livez",
-    "/metrics",
-    "/openid/v1/jwks",
-    "/readyz",
-    "/version",
-    ...checks.flatMap((check) => [`/livez/${check.name}`, `/readyz/${check.name}`]),
-  ].sort();
+  const paths = (): string[] =>
+    [
+      ...currentDiscovery().paths,
+      ...openapi.paths,
+      "/.well-known/openid-configuration",
+      "/healthz",
+      "/livez",
+      "/metrics",
+      "/openid/v1/jwks",
+      "/readyz",
+      "/version",
+      ...checks.flatMap((check) => [`/livez/${check.name}`, `/readyz/${check.name}`]),
+    ].sort();
 
   const handleResource = async (info: RequestInfo, request: HandlerRequest): Promise<Result> => {
-    if (!groupVersions.has(`${info.group}/${info.version}`)) return noSuchPath();
-    const found = served.get(`${info.group}/${info.version}/${info.resource}`);
+    if (!groupVersions.has(`${info.group}/${info.version}`) && !table.serves(info.group, info.version)) {
+      if (definitions.isLoading) throw serviceUnavailable("custom resources are not known yet");
+      return noSuchPath();
+    }
+    const builtIn = served.get(`${info.group}/${info.version}/${info.resource}`);
+    const custom = builtIn ? undefined : table.find(info.group, info.version, info.resource);
+    const found = builtIn ?? custom?.served;
     if (!found) throw pathNotFound();
     const row = "resource" in found ? found.info : found;
     if (!fitsScope(row, info)) throw pathNotFound();
@@ -114,7 +160,13 @@ export function createHandler(
       if (!deps.connector) throw pathNotFound();
       return { type: "connect", connector: deps.connector, info };
     }
-    const action = actionOf(info);
+    if (custom) {
+      if (custom.warning !== "") request.warn(custom.warning);
+      if (info.verb === "create" && table.isTerminating(info.group, info.resource)) {
+        throw methodNotAllowed("create not allowed while custom resource definition is terminating");
+      }
+    }
+    const action = custom ? undefined : actionOf(info);
     if (action) {
       return action({ clock: deps.clock, registry, bodies, resources, tokenIssuer: deps.tokenIssuer }, info, request);
     }
@@ -139,12 +191,14 @@ export function createHandler(
   return {
     resources,
     registry,
+    definitions,
+    columnsOf: (info) => table.columnsOf(info),
     async handle(request) {
       const info = parseRequest(request.method, request.path, request.query);
       if (!info) return noSuchPath();
       await authorize(authorizer, request.user, info);
       if (info.isResource) return handleResource(info, request);
-      const known = discovery.answer(request, info.path) ?? openapi.answer(request, info.path);
+      const known = currentDiscovery().answer(request, info.path) ?? openapi.answer(request, info.path);
       const answer =
         known ??
         (await answerSystem(
@@ -154,7 +208,7 @@ export function createHandler(
             checks,
             tokenIssuer: deps.tokenIssuer,
             jwksUri: options.jwksUri ?? `https://${serverAddress}/openid/v1/jwks`,
-            paths: () => paths,
+            paths,
           },
           request,
           info.path,
@@ -169,7 +223,7 @@ export function createHandler(
 }
 
 /** One per folder of the datastore, by the qualified name in the storage group. */
-function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCache): ReadonlyMap<string, Resource> {
+function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCache): Map<string, Resource> {
   const out = new Map<string, Resource>();
   for (const info of allResources) {
     const isStored = info.verbs.includes("get") && info.verbs.includes("create");
@@ -184,6 +238,25 @@ function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCac
     });
   }
   return out;
+}
+
+/** Where the API server reaches a service: its cluster address, which every node routes. */
+async function serviceAddress(
+  resources: ReadonlyMap<string, Resource>,
+  namespace: string,
+  name: string,
+  port: number,
+): Promise<{ host: string; port: number }> {
+  const services = resources.get("services");
+  const item = await services?.storage.get(namespace, name);
+  const service = item && (services!.storage.decode(item) as unknown as ServiceObject);
+  if (!service) throw new Error(`service ${JSON.stringify(name)} not found`);
+  if (!service.spec.ports?.some((candidate) => candidate.port === port)) {
+    throw new Error(`no service port ${port} found for service ${JSON.stringify(name)}`);
+  }
+  const host = service.spec.type === "ExternalName" ? service.spec.externalName : service.spec.clusterIP;
+  if (!host || host === "None") throw new Error(`service ${JSON.stringify(name)} has no cluster address`);
+  return { host, port };
 }
 
 const storedIn = (info: ResourceInfo): string => info.storageVersion.slice(info.storageVersion.indexOf("/") + 1);

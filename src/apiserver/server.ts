@@ -22,6 +22,8 @@ export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 export interface ApiServer {
   /** Listens while it runs; without `tls` it only marks when transports inside the process are to end. */
   readonly service: Service;
+  /** Serves custom resources: part of `service`, for servers that have no port and run without it. */
+  readonly definitions: Service;
   /** The API inside the process, as `user`. Works before and without `service`. */
   transport(user: UserInfo): Transport;
   /** Reads the store directly: for authenticators and authorisers, which stand in front of the chain. Shared. */
@@ -68,7 +70,9 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     changes: new WeakMap<WatchEvent, WatchedChange>(),
   };
   const protobuf = createProtobufFormat();
-  const encoder = new Encoder({ clock: deps.clock, columnsFor: deps.columnsFor, protobuf });
+  const columnsFor: ApiServerDeps["columnsFor"] = (info) =>
+    (info.type === "" ? handler.columnsOf(info) : undefined) ?? deps.columnsFor(info);
+  const encoder = new Encoder({ clock: deps.clock, columnsFor, protobuf });
   const face = createHttpFace(options, deps, handler, {
     encoder,
     feed,
@@ -79,6 +83,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
   let tls = options.tls;
   return {
     handle: handler.handle,
+    definitions: handler.definitions,
     transport: (user) => createLocalTransport({ handler, feed }, user),
     async read(resource, namespace, name) {
       const found = handler.resources.get(resource);
@@ -103,12 +108,13 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
           deps.log.info("API server listens", { host, port: listening.port });
         }
         const expiry = expireEvents(deps, signal);
-        ready();
+        const definitions = handler.definitions.run(signal, ready);
         await untilAborted(signal);
         closing = true;
         for (const leave of [...leaving]) leave();
         leaving.clear();
         await expiry;
+        await definitions;
         await listening?.close(closeGraceMs);
         listening = undefined;
       },

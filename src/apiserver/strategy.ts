@@ -33,6 +33,14 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   /** Beyond model/validation: what needs context (admission-like checks, allocations that may be refused). */
   validate?(object: T, context: StrategyContext): readonly FieldError[] | Promise<readonly FieldError[]>;
   validateUpdate?(object: T, old: T, context: StrategyContext): readonly FieldError[] | Promise<readonly FieldError[]>;
+  /** On update of the status alone. */
+  validateStatusUpdate?(
+    object: T,
+    old: T,
+    context: StrategyContext,
+  ): readonly FieldError[] | Promise<readonly FieldError[]>;
+  /** The object with what must be there before it may go: finalizers of the server. `object` must not be changed. */
+  prepareForDelete?(object: T, context: StrategyContext): T;
   /** Spec fields whose change does not raise metadata.generation; default: any change outside metadata and status does. */
   readonly hasGeneration?: boolean;
   /** PUT to a missing name creates it (leases, endpoints, config maps … as upstream's AllowCreateOnUpdate). */

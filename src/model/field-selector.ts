@@ -64,10 +64,10 @@ const zeroTexts: Readonly<Record<string, string>> = {
   "status.successful": "0",
 };
 
-export const selectableFields = (info: ResourceInfo): readonly string[] => [
+export const selectableFields = (info: ResourceInfo, own: readonly string[] = []): readonly string[] => [
   "metadata.name",
   ...(info.namespaced ? ["metadata.namespace"] : []),
-  ...(selectable[qualifiedResource(info)] ?? []),
+  ...(selectable[qualifiedResource(info)] ?? own),
 ];
 
 /** Rejects with BadRequest. An empty string selects everything. */
@@ -86,12 +86,16 @@ export function parseFieldSelector(text: string): FieldRequirement[] {
   return requirements;
 }
 
-/** Rejects with BadRequest for a field the resource does not offer. */
-export function checkFields(info: ResourceInfo, requirements: readonly FieldRequirement[]): void {
-  const known = selectableFields(info);
+/** Rejects with BadRequest for a field the resource does not offer. `own`: those of a custom resource. */
+export function checkFields(
+  info: ResourceInfo,
+  requirements: readonly FieldRequirement[],
+  own?: readonly string[],
+): void {
+  const known = selectableFields(info, own);
   for (const { field } of requirements) {
     if (known.includes(field)) continue;
-    const specific = selectable[qualifiedResource(info)];
+    const specific = selectable[qualifiedResource(info)] ?? (own?.length ? own : undefined);
     throw badRequest(
       specific
         ? `field label not supported: ${field}`

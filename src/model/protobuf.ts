@@ -89,8 +89,9 @@ export function encodeProtobufWatchEvent(type: string, object: Uint8Array): Uint
   return frame;
 }
 
-/** Whether the table has a message for it; others are answered in JSON. */
-export const hasProtobuf = (type: string): boolean => type !== "" && builtIn.find(type) !== undefined;
+/** Whether the table has a message for it; others are answered in JSON, and definitions too, whose unions it lacks. */
+export const hasProtobuf = (type: string): boolean =>
+  type !== "" && !type.startsWith("apiextensions/") && builtIn.find(type) !== undefined;
 
 function wrap(apiVersion: string, kind: string, raw: Uint8Array): Uint8Array {
   const unknown = codec.encode("Unknown", { typeMeta: { apiVersion, kind }, raw });

@@ -3,8 +3,9 @@
 import { decodeObject } from "#model/decode.ts";
 import { applyDefaults } from "#model/defaults.ts";
 import type { UnknownObject } from "#model/object.ts";
+import { hasProtobuf } from "#model/protobuf.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { fieldNotSupported, invalid } from "#model/status.ts";
+import { fieldNotSupported, invalid, unsupportedMediaType } from "#model/status.ts";
 import { bodyFormat, type Format } from "./negotiation.ts";
 import type { HandlerRequest } from "./result.ts";
 import { addZeroValues } from "./zero-values.ts";
@@ -21,7 +22,10 @@ export interface Bodies {
 type FieldValidation = "Strict" | "Warn" | "Ignore";
 const utf8 = new TextEncoder();
 
-export function createBodies(): Bodies {
+/** Makes objects of a kind without facts what its schema wants. Undefined: nothing to do. */
+export type Normalize = (object: UnknownObject, report: ((text: string) => void) | undefined) => void;
+
+export function createBodies(normalizeOf?: (info: ResourceInfo) => Normalize | undefined): Bodies {
   const decode = (
     request: HandlerRequest,
     info: ResourceInfo,
@@ -29,7 +33,9 @@ export function createBodies(): Bodies {
     contentType: Format,
   ): UnknownObject => {
     const fieldValidation = fieldValidationOf(request);
-    const { object, warnings } = decodeObject(bytes, info, { contentType, fieldValidation });
+    if (contentType === "protobuf" && !hasProtobuf(info.type)) throw unsupportedMediaType(jsonOnly);
+    const normalize = info.type === "" ? normalizeOf?.(info) : undefined;
+    const { object, warnings } = decodeObject(bytes, info, { contentType, fieldValidation, normalize });
     for (const warning of warnings) request.warn(warning);
     object.metadata ??= {};
     addZeroValues(object, info.type);
@@ -53,6 +59,9 @@ export function createBodies(): Bodies {
     },
   };
 }
+
+const jsonOnly =
+  "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml";
 
 /** Registered in every group: decodeObject takes any apiVersion for it. */
 const deleteOptionsShape = { group: "", version: "v1", kind: "DeleteOptions", type: "meta/v1.DeleteOptions" };

@@ -24,6 +24,8 @@ export interface FieldTrackingDeps {
   readonly infos: readonly ResourceInfo[];
   /** OpenAPI schema of a kind without facts; whoever changes one makes a new row for the kind. */
   readonly openapiOf?: (info: ResourceInfo) => unknown;
+  /** Another served version of the kind of a custom resource. */
+  readonly versionOf?: (info: ResourceInfo, apiVersion: string) => ResourceInfo | undefined;
 }
 
 /** Which options a write is made with; messages name them. */
@@ -126,6 +128,7 @@ export class FieldTracking {
         subresource,
         resets: resetsOf(info, subresource),
         other: (apiVersion) => {
+          if (info.type === "") return this.#otherCustom(info, apiVersion);
           const other = this.#deps.infos.find(
             (row) =>
               groupVersion(row) === apiVersion && row.kind === info.kind && row.storageVersion === info.storageVersion,
@@ -141,6 +144,17 @@ export class FieldTracking {
       ofRow.set(subresource, target);
     }
     return target;
+  }
+
+  /** Versions of custom resources are taken to differ in nothing but their name: a webhook cannot be waited for here. */
+  #otherCustom(info: ResourceInfo, apiVersion: string) {
+    const other = this.#deps.versionOf?.(info, apiVersion);
+    if (!other) return undefined;
+    return {
+      schema: this.#schema(other),
+      to: (object: object) => ({ ...object, apiVersion }) as UnknownObject,
+      from: (object: object) => ({ ...object, apiVersion: groupVersion(info) }) as UnknownObject,
+    };
   }
 
   #schema(info: ResourceInfo): MapSchema {

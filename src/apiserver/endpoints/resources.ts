@@ -24,6 +24,7 @@ import { type DeleteOptions, validateDeleteOptions } from "../registry/deletion.
 import { tooLargeRevision } from "../registry/errors.ts";
 import { collectionPrefix } from "../registry/keys.ts";
 import { type Registry, type Resource, statusUpdate, type WriteContext } from "../registry/registry.ts";
+import type { LiveResource } from "../watch/feed.ts";
 import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
 import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
@@ -36,6 +37,17 @@ import { type PlainSubresource, plainSubresources } from "./subresources.ts";
 export interface ServedResource {
   readonly info: ResourceInfo;
   readonly resource: Resource;
+  /** Of custom resources. */
+  readonly custom?: CustomParts;
+}
+
+/** What a definition makes differ from the built-in kinds. */
+export interface CustomParts {
+  /** Subresources that are not as those of all kinds: scale by paths. */
+  readonly subresources: Readonly<Record<string, PlainSubresource>>;
+  /** Fields that selectors may name. */
+  readonly selectable: readonly string[];
+  readonly live: LiveResource;
 }
 
 export interface ResourceEndpointDeps {
@@ -65,7 +77,7 @@ export class ResourceEndpoints {
     const { resource } = served;
     const view: View = { info: served.info, storage: resource.storage };
     if (info.subresource !== "") {
-      const subresource = plainSubresources[info.subresource];
+      const subresource = served.custom?.subresources[info.subresource] ?? plainSubresources[info.subresource];
       if (!subresource) throw methodNotAllowed(notAllowed);
       return this.#subresource(served, view, subresource, info, request);
     }
@@ -207,6 +219,7 @@ export class ResourceEndpoints {
         markInitialEnd: sendInitial !== null && isTrue(sendInitial) && isTrue(query.get("allowWatchBookmarks")),
         bookmarks: isTrue(query.get("allowWatchBookmarks")),
         timeoutMs,
+        live: served.custom?.live,
       },
     };
   }

@@ -17,7 +17,7 @@ export interface Selection {
 export function parseSelection(served: ServedResource, query: URLSearchParams): Selection {
   const labels = parseLabelSelector(query.get("labelSelector") ?? "");
   const fields = parseFieldSelector(query.get("fieldSelector") ?? "");
-  checkFields(served.info, fields);
+  checkFields(served.info, fields, served.custom?.selectable);
   const named = fields.find(({ field, operator }) => field === "metadata.name" && operator === "=");
   const rest = fields.filter((requirement) => requirement !== named);
   if (labels.length === 0 && rest.length === 0) return { name: named?.value, matches: undefined };

@@ -15,7 +15,7 @@ export interface PlainSubresource {
 type Fields = Record<string, unknown>;
 const fieldsOf = (value: unknown): Fields => (typeof value === "object" && value !== null ? (value as Fields) : {});
 
-const scaleInfo: ResourceInfo = {
+export const scaleInfo: ResourceInfo = {
   group: "autoscaling",
   version: "v1",
   kind: "Scale",
@@ -111,7 +111,7 @@ export const plainSubresources: Readonly<Record<string, PlainSubresource>> = {
 const containersOf = (spec: unknown): Fields[] => (fieldsOf(spec)["containers"] as Fields[] | undefined) ?? [];
 
 /** The parent's metadata with the revision and uid the client holds it to be at. */
-function withRevisionOf(parent: UnknownObject, incoming: UnknownObject): UnknownObject["metadata"] {
+export function withRevisionOf(parent: UnknownObject, incoming: UnknownObject): UnknownObject["metadata"] {
   const { resourceVersion, uid } = incoming.metadata;
   const metadata = { ...parent.metadata };
   if (uid !== undefined && uid !== "") metadata.uid = uid;

@@ -10,5 +10,5 @@ export interface Column<T extends ApiObject = ApiObject> {
   /** 0: always shown; 1: only with -o wide. */
   readonly priority: number;
   /** `nowMs` is for ages. */
-  value(object: T, nowMs: number): string | number | boolean;
+  value(object: T, nowMs: number): string | number | boolean | null;
 }

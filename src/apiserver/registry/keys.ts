@@ -15,13 +15,13 @@ const folders: Readonly<Record<string, string>> = {
 /** Groups that upstream keeps in a folder of their own; other built-in groups share the root. */
 const ownFolder = new Set(["apiregistration.k8s.io", "apiextensions.k8s.io"]);
 
-type Row = Pick<ResourceInfo, "storageGroup" | "plural">;
+type Row = Pick<ResourceInfo, "storageGroup" | "plural"> & { readonly type?: string };
 
-/** Ends with a slash; every object of the resource starts with it and nothing else does. */
-export function resourcePrefix(row: Row, builtIn = true): Key {
+/** Custom resources, which have no type of ours, keep to folders of their group. Ends with a slash; every object of the resource starts with it and nothing else does. */
+export function resourcePrefix(row: Row): Key {
   const qualified = row.storageGroup === "" ? row.plural : `${row.plural}.${row.storageGroup}`;
   const folder = folders[qualified] ?? row.plural;
-  const group = builtIn && !ownFolder.has(row.storageGroup) ? "" : `${row.storageGroup}/`;
+  const group = row.type !== "" && !ownFolder.has(row.storageGroup) ? "" : `${row.storageGroup}/`;
   return `/registry/${group}${folder}/`;
 }
 

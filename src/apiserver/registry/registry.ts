@@ -233,7 +233,8 @@ export class Registry {
       };
       await this.#mutate(request, context);
       await this.#admit(request, context);
-      const plan = planDeletion(current, options, {
+      const doomed = (strategy.prepareForDelete?.(current, context) ?? current) as UnknownObject;
+      const plan = planDeletion(doomed, options, {
         about,
         graceSeconds: strategy.gracePeriodSeconds?.bind(strategy),
         nowMs: this.#deps.clock.now(),
@@ -333,6 +334,8 @@ export class Registry {
       if (subresource === "" || subresource === "scale") {
         errors.push(...this.#deps.validateObjectUpdate(info, object, current));
         errors.push(...((await strategy.validateUpdate?.(object, current, context)) ?? []));
+      } else if (subresource === "status") {
+        errors.push(...((await strategy.validateStatusUpdate?.(object, current, context)) ?? []));
       }
       if (errors.length > 0) throw invalid(info.group, info.kind, name, errors);
       await this.#admit(request, context);
@@ -345,7 +348,7 @@ export class Registry {
       }
       object.metadata.resourceVersion = current.metadata.resourceVersion!;
       // Nothing changed: no write, no event, no revision.
-      if (isSameButTimes(object, current)) return old;
+      if (isSameButTimes(object, current) && storage.isCurrent(old)) return old;
       if (write.dryRun) return { ...old, value: encodeStored(info, object) };
       const item = await storage.update(old, cloneTop(object));
       written = item !== undefined;
@@ -424,7 +427,7 @@ function isSameButTimes(object: UnknownObject, current: UnknownObject): boolean 
 export function statusUpdate(info: ResourceInfo, current: UnknownObject, next: UnknownObject): UnknownObject {
   const metadata = { ...current.metadata };
   const labels = labelledByStatus.has(qualifiedResource(info)) ? ["labels"] : [];
-  const fields = ["annotations", "finalizers", "managedFields", ...labels];
+  const fields = info.type === "" ? ["managedFields"] : ["annotations", "finalizers", "managedFields", ...labels];
   for (const field of fields as ("annotations" | "finalizers" | "labels" | "managedFields")[]) {
     const value = next.metadata[field];
     if (value === undefined) delete metadata[field];

@@ -15,6 +15,11 @@ export interface StorageDeps {
   readonly classOf: (resource: string, namespace: string, name: string) => StorageClass;
 }
 
+export interface Encoded {
+  readonly shown: Uint8Array;
+  readonly stored: Uint8Array;
+}
+
 export interface ItemPage {
   readonly items: readonly Item[];
   /** Objects behind the page, selectors aside. */
@@ -98,15 +103,31 @@ export class ResourceStorage {
     object: UnknownObject,
     modRevision: number,
   ): Promise<Item | undefined> {
-    const value = encodeStored(this.info, object);
+    const { shown, stored } = await this.encode(object);
     const result = await this.#deps.backend.commit({
       compares: [{ key, target: "mod", op: "=", value: modRevision }],
-      success: [{ type: "put", key, value, class: this.#deps.classOf(this.#qualified, namespace, name) }],
+      success: [{ type: "put", key, value: stored, class: this.#deps.classOf(this.#qualified, namespace, name) }],
     });
     if (!result.succeeded) return undefined;
-    const item: Item = { key, value, modRevision: result.revision };
+    const item: Item = { key, value: shown, modRevision: result.revision };
     object.metadata.resourceVersion = String(result.revision);
-    this.#deps.cache.put(item, object);
+    this.remember(item, object);
     return item;
+  }
+
+  /** False where what is stored should be written again although the object stays as it is. */
+  isCurrent(_item: Item): boolean {
+    return true;
+  }
+
+  /** What is answered and what is stored: differ where versions of a custom resource do. */
+  protected encode(object: UnknownObject): Encoded | Promise<Encoded> {
+    const value = encodeStored(this.info, object);
+    return { shown: value, stored: value };
+  }
+
+  /** What was just written need not be parsed again. */
+  protected remember(item: Item, object: UnknownObject): void {
+    this.#deps.cache.put(item, object);
   }
 }

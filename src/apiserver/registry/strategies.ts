@@ -1,6 +1,7 @@
 // The table of strategies: what each kind adds to the generic registry. Kinds that are not listed get shared handling
 // only. Upstream counterpart: the strategy.go files below pkg/registry.
 import type { Clock, Random } from "#base/clock.ts";
+import { customResourceDefinitions } from "../custom-resources/definition-strategy.ts";
 import type { Strategy } from "../strategy.ts";
 import { certificateSigningRequests } from "./strategies/certificate-signing-requests.ts";
 import { coreEvents } from "./strategies/events.ts";
@@ -43,6 +44,8 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     "deployments.apps": withStatus({ hasGeneration: true }),
     "replicasets.apps": withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
     "statefulsets.apps": withStatus({ hasGeneration: true }),
+
+    "customresourcedefinitions.apiextensions.k8s.io": customResourceDefinitions,
 
     "cronjobs.batch": withStatus({ hasGeneration: true }),
     "jobs.batch": jobs,

@@ -55,6 +55,16 @@ export interface FeedPlan {
   readonly markInitialEnd: boolean;
   readonly bookmarks: boolean;
   readonly timeoutMs: number;
+  /** Of resources whose objects are not served as they are stored. */
+  readonly live?: LiveResource | undefined;
+}
+
+/** A resource that is defined at run time. */
+export interface LiveResource {
+  /** The change in the version of the watch; must not be changed. */
+  present(change: WatchedChange): Promise<WatchedChange>;
+  /** Calls `end` when the resource changes or goes: its watches then end, and their clients come back. Takes it back. */
+  onRetired(end: () => void): () => void;
 }
 
 /** Takes a feed. Nothing may throw. After `error` or `end` nothing comes. */
@@ -76,6 +86,8 @@ export interface FeedDeps {
 
 /** As upstream: about once a minute. */
 const bookmarkMs = 60_000;
+/** Batches of changes that may wait for a conversion; a watch that owes more ends. */
+const maxPendingBatches = 1000;
 /** Initial events handed over at a time. */
 const initialSlice = 500;
 
@@ -111,10 +123,12 @@ async function sendInitial(plan: FeedPlan, sink: FeedSink, signal: AbortSignal):
 function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     let stopTimers = () => {};
+    let forgetRetired = () => {};
     let over = false;
     const finish = () => {
       over = true;
       stopTimers();
+      forgetRetired();
       signal.removeEventListener("abort", onAbort);
       watch?.cancel();
       resolve();
@@ -127,14 +141,20 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       finish();
     };
     const deliver = (events: readonly WatchEvent[]) => {
+      send(events.map(changeOf));
+    };
+    const changeOf = (event: WatchEvent): WatchedChange => {
+      let change = deps.changes.get(event);
+      if (!change) {
+        change = new WatchedChange(event);
+        deps.changes.set(event, change);
+      }
+      return change;
+    };
+    const send = (changes: readonly WatchedChange[]) => {
       const out: FeedEvent[] = [];
       let lost = false;
-      for (const event of events) {
-        let change = deps.changes.get(event);
-        if (!change) {
-          change = new WatchedChange(event);
-          deps.changes.set(event, change);
-        }
+      for (const change of changes) {
         const seen = select(plan, change);
         lost = seen === "lost";
         if (lost) break;
@@ -143,6 +163,26 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       if (out.length > 0) sink.events(out);
       if (lost) fail(expired("the state before a deletion is no longer known; list again"));
     };
+    // Conversions take their time; what comes behind one waits for it.
+    let pendingBatches = 0;
+    let tail: Promise<void> = Promise.resolve();
+    const later = (work: () => Promise<void> | void) => {
+      pendingBatches++;
+      tail = tail.then(async () => {
+        pendingBatches--;
+        if (over) return;
+        try {
+          await work();
+        } catch (error) {
+          if (!over) fail(toApiError(error));
+        }
+      });
+      if (pendingBatches > maxPendingBatches && !over) {
+        sink.end();
+        finish();
+      }
+    };
+    const { live } = plan;
     let watch: ReturnType<Backend["watch"]> | undefined;
     // Exactly one object: its key; else the folder.
     const folder = collectionPrefix(plan.storage.info, plan.namespace);
@@ -153,6 +193,13 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       {
         onEvents(events) {
           if (over) return;
+          if (live) {
+            later(async () => {
+              const changes = await Promise.all(events.map((event) => live.present(changeOf(event))));
+              if (!over) send(changes);
+            });
+            return;
+          }
           try {
             deliver(events);
           } catch (error) {
@@ -183,8 +230,20 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     }
     const bookmark = () => {
       const progress = watch?.progress ?? (0 as Revision);
-      if (progress > 0) sink.bookmark(Math.max(progress, after), false);
+      const say = () => {
+        if (progress > 0) sink.bookmark(Math.max(progress, after), false);
+      };
+      if (pendingBatches > 0) later(say);
+      else say();
     };
+    if (live) {
+      forgetRetired = live.onRetired(() => {
+        if (over) return;
+        sink.end();
+        finish();
+      });
+      if (over) return;
+    }
     let cancelBookmark = () => {};
     const scheduleBookmark = () => {
       cancelBookmark = deps.clock.after(bookmarkMs, () => {
