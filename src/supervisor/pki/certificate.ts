@@ -11,7 +11,7 @@ import {
 } from "node:crypto";
 import { assert } from "#base/assert.ts";
 import type { Random } from "#base/clock.ts";
-import * as der from "./der.ts";
+import * as der from "#wire/der.ts";
 
 export interface CertificateRequest {
   readonly commonName: string;
