@@ -9,7 +9,7 @@
 // where one is. An object replaced by another of the same name is reported as delete, then add.
 // Upstream counterpart: client-go reflector, shared informer, thread-safe store.
 import type { Clock, Random } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { AppError, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type ApiObject, keyOf, namespaceOf, uidOf } from "#model/object.ts";
@@ -252,6 +252,7 @@ export class InformerFactory implements Service {
   readonly #options: InformerOptions;
   readonly #deps: InformerDeps;
   readonly #informers = new Map<string, Informer<ApiObject>>();
+  readonly #stops = new Map<Informer<ApiObject>, () => void>();
   #start: ((informer: Informer<ApiObject>) => void) | undefined;
 
   constructor(options: InformerOptions, deps: InformerDeps) {
@@ -270,6 +271,13 @@ export class InformerFactory implements Service {
       this.#start?.(informer);
     }
     return informer as unknown as Informer<T>;
+  }
+
+  /** Ends it and forgets it: its resource is gone. Whoever asks for that resource again gets a new one. */
+  stop(informer: Informer<ApiObject>): void {
+    for (const [key, known] of this.#informers) if (known === informer) this.#informers.delete(key);
+    this.#stops.get(informer)?.();
+    this.#stops.delete(informer);
   }
 
   get informers(): readonly Informer<ApiObject>[] {
@@ -291,11 +299,16 @@ export class InformerFactory implements Service {
     this.#start = (informer) => {
       const child = new AbortController();
       children.add(child);
+      this.#stops.set(informer, () => {
+        children.delete(child);
+        child.abort(new AppError("CLIENT_INFORMER_STOPPED", "the informer was stopped"));
+      });
       const task = informer.run(child.signal).catch((error: unknown) => {
         failure ??= { error };
         stop(error);
       });
       tasks.add(task);
+      void task.then(() => tasks.delete(task));
     };
     const synced = async () => {
       for (const informer of this.#informers.values()) await informer.whenSynced(signal);
@@ -311,6 +324,7 @@ export class InformerFactory implements Service {
       await ended.promise;
     } finally {
       this.#start = undefined;
+      this.#stops.clear();
       signal.removeEventListener("abort", onAbort);
       await Promise.all(tasks);
     }

@@ -68,6 +68,7 @@ export class InMemoryCluster {
   faultRate = 0;
   /** What the parts use; `client` is the test's own and never fails. */
   readonly #shaky: Client;
+  readonly #definitions: Service;
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #failure: unknown;
@@ -110,6 +111,7 @@ export class InMemoryCluster {
         columnsFor,
       },
     );
+    this.#definitions = api.definitions;
     this.client = new Client(api.transport(loopback));
     this.#shaky = new Client(shaky(api.transport(loopback), this.random, () => this.faultRate));
     this.informers = new InformerFactory({ verify: true }, { client: this.#shaky, clock, random, log });
@@ -144,9 +146,14 @@ export class InMemoryCluster {
       services.push(kubelet);
     }
     let isReady = false;
-    this.#running = runAll([informers, ...services], { clock, log, stopTimeoutMs: 60_000 }, this.#stop.signal, () => {
-      isReady = true;
-    }).catch((error: unknown) => {
+    this.#running = runAll(
+      [this.#definitions, informers, ...services],
+      { clock, log, stopTimeoutMs: 60_000 },
+      this.#stop.signal,
+      () => {
+        isReady = true;
+      },
+    ).catch((error: unknown) => {
       this.#failure = error;
     });
     await this.until(() => isReady, "cluster is ready");

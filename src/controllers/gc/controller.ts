@@ -12,12 +12,13 @@
 // resources are not in step. Upstream counterpart: pkg/controller/garbagecollector.
 import type { Service } from "#base/service.ts";
 import type { Informer } from "#client/informer.ts";
+import { type CustomResourceDefinition, resourcesOf, walkableResourceOf } from "#model/custom-resources.ts";
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources, events, resourceOfKind } from "#model/resources.ts";
+import { allResources, customResourceDefinitions, events, resourceOfKind } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { type ControllerDeps, createController, on, type Trigger } from "../runtime/controller.ts";
 import { foregroundFinalizer, isBlocking, isWaiting, type OwnerState, orphanFinalizer, planObject } from "./plan.ts";
 
 const name = "garbage-collector-controller";
@@ -35,12 +36,17 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
   const recorder = deps.events.as(name);
   const nodes = new Map<string, Node>();
   const absent = new Set<string>();
-  const informers = collectable().map((resource) => deps.informers.informer(resource, { metadataOnly: true }));
-  for (const informer of informers) {
+  const informers: Informer<ApiObject>[] = [];
+  const follow = (resource: ResourceInfo): Informer<ApiObject> => {
+    const informer = deps.informers.informer(resource, { metadataOnly: true });
+    informers.push(informer);
     informer.addIndex(ownerIndex, (object) => object.metadata.ownerReferences?.map((r) => r.uid) ?? []);
     const note = (object: ApiObject) => nodes.set(uidOf(object), { informer, key: keyOf(object) });
     informer.addHandler({ add: note, update: note, delete: (object) => nodes.delete(uidOf(object)) });
-  }
+    return informer;
+  };
+  for (const resource of collectable()) follow(resource);
+  const definitions = deps.informers.informer(customResourceDefinitions);
 
   const find = (uid: string): ApiObject | undefined => {
     const node = nodes.get(uid);
@@ -48,6 +54,13 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
     return object && uidOf(object) === uid ? object : undefined;
   };
   const dependentsOf = (uid: string): ApiObject[] => informers.flatMap((i) => i.byIndex(ownerIndex, uid));
+
+  const customOfKind = (group: string, version: string, kind: string): ResourceInfo | undefined =>
+    definitions
+      .list()
+      .filter(({ spec }) => spec.group === group)
+      .flatMap(resourcesOf)
+      .find((row) => row.version === version && row.kind === kind);
 
   async function stateOf(reference: OwnerReference, namespace: string): Promise<OwnerState> {
     const known = find(reference.uid);
@@ -59,7 +72,8 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
     if (absent.has(reference.uid)) return "absent";
     const slash = reference.apiVersion.indexOf("/");
     const group = slash < 0 ? "" : reference.apiVersion.slice(0, slash);
-    const resource = resourceOfKind(group, reference.apiVersion.slice(slash + 1), reference.kind);
+    const version = reference.apiVersion.slice(slash + 1);
+    const resource = resourceOfKind(group, version, reference.kind) ?? customOfKind(group, version, reference.kind);
     // Nothing can be said about kinds that this server does not serve: keeping is the safe side.
     if (!resource) return "solid";
     try {
@@ -134,7 +148,7 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
     }
   }
 
-  const triggers = informers.map((informer) => {
+  const triggerOf = (informer: Informer<ApiObject>): Trigger => {
     const trigger = on(informer, function* (object, how) {
       if (how === "delete") {
         for (const dependent of dependentsOf(uidOf(object))) yield uidOf(dependent);
@@ -150,12 +164,44 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
         trigger.connect(add);
       },
     };
-  });
+  };
+  const triggers = informers.map(triggerOf);
+  // Custom resources come and go while this runs; each is followed under its newest row.
+  const custom = new Map<string, { readonly row: ResourceInfo; readonly informer: Informer<ApiObject> }>();
+  const leave = (name: string) => {
+    const old = custom.get(name);
+    if (!old) return;
+    custom.delete(name);
+    informers.splice(informers.indexOf(old.informer), 1);
+    // Dependents of what was there are looked at again: their owners are gone.
+    const gone = old.informer.list();
+    for (const object of gone) nodes.delete(uidOf(object));
+    deps.informers.stop(old.informer);
+    for (const object of gone) for (const dependent of dependentsOf(uidOf(object))) mark(uidOf(dependent));
+  };
+  const enter = (definition: CustomResourceDefinition) => {
+    const name = nameOf(definition);
+    const row = walkableResourceOf(definition);
+    const old = custom.get(name);
+    if (old && row && groupVersion(old.row) === groupVersion(row) && old.row.kind === row.kind) return;
+    leave(name);
+    if (!row) return;
+    const informer = follow(row);
+    custom.set(name, { row, informer });
+    triggerOf(informer).connect(mark);
+  };
+  const definitionTrigger: Trigger = {
+    informer: definitions as unknown as Trigger["informer"],
+    connect(add) {
+      mark = add;
+      definitions.addHandler({ add: enter, update: enter, delete: (definition) => leave(nameOf(definition)) });
+    },
+  };
   return createController(
     {
       name,
       workers: 8,
-      triggers,
+      triggers: [...triggers, definitionTrigger],
       async sync(uid) {
         try {
           await process(uid);

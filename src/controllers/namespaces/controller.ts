@@ -8,10 +8,11 @@
 import { rfc3339 } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
+import { walkableResourceOf } from "#model/custom-resources.ts";
 import type { Namespace, Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources, namespaces, pods } from "#model/resources.ts";
+import { allResources, customResourceDefinitions, namespaces, pods } from "#model/resources.ts";
 import { isApiError, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 import { lookAgainMs, planConditions, type Sweep } from "./plan.ts";
@@ -23,14 +24,23 @@ const finalizerEstimateSeconds = 15;
 export function createNamespaceController(deps: ControllerDeps): Service {
   const { client, clock } = deps;
   const store = deps.informers.informer(namespaces);
-  const contents = deletableResources();
+  const builtIn = deletableResources();
+  const definitions = deps.informers.informer(customResourceDefinitions);
+  /** Custom resources first: those who work for them may make built-in ones. */
+  const contents = (): ResourceInfo[] => [
+    ...definitions
+      .list()
+      .flatMap((definition) => walkableResourceOf(definition) ?? [])
+      .filter((r) => r.namespaced),
+    ...builtIn,
+  ];
 
   async function sweep(namespace: string): Promise<Sweep & { readonly graceSeconds: number }> {
     const remaining = new Map<string, number>();
     const finalizers = new Map<string, number>();
     const errors: string[] = [];
     let graceSeconds = 0;
-    for (const resource of contents) {
+    for (const resource of contents()) {
       try {
         // Asked first: most resources have nothing in a given namespace, and a list is cheaper than a write.
         const before = await client.list(resource, { namespace, limit: 1 });
@@ -96,6 +106,8 @@ export function createNamespaceController(deps: ControllerDeps): Service {
       workers: 4,
       triggers: [
         on(store),
+        // Waited for, not acted on: a namespace must not go before all that may be in it is known.
+        on(definitions, () => []),
         // The last pod going is what most deletions wait for; no need to sit out the estimate.
         on(podStore, (pod, how) => {
           if (how !== "delete") return [];
