@@ -27,7 +27,7 @@ export interface Flow {
   /** Whether QMP's system_powerdown reaches the guest as a pressed power button. */
   readonly hasPowerButton: boolean;
   readonly disk: "virtio" | "sd";
-  /** `usb` is plugged in once the kernel runs; see `pluggedLater`. */
+  /** `usb` is plugged in once the drivers are loaded; see `pluggedLater`. */
   readonly network: "virtio" | "usb";
   /** How many times longer than a quick flow this one may take: emulated processors of different boards differ much. */
   readonly patience: number;
@@ -238,9 +238,9 @@ export function qemuArguments(flow: Flow, options: MachineOptions): string[] {
 }
 
 /**
- * The device that is plugged in by QMP when the kernel is up and pulled out when U-Boot begins again. Real USB hosts forget
- * everything at the soft reset a kernel begins with; QEMU's (hcd-dwc2) does not implement it, so that a port U-Boot has
- * used stays "seen already" and Linux never hears of the adapter behind it.
+ * The device that is plugged in by QMP when the drivers are loaded and pulled out when U-Boot begins again. Real USB hosts
+ * forget everything at the soft reset a driver begins with; QEMU's (hcd-dwc2) does not implement it, so that a port U-Boot
+ * has used stays "seen already" and Linux never hears of the adapter behind it.
  */
 export const pluggedLater = { id: "late0", driver: "usb-net", netdev: "net0", port: "1" } as const;
 

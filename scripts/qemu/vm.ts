@@ -217,7 +217,8 @@ export class Vm {
   }
 
   #followUsb(text: string): void {
-    const isIn = markerIn(text) === "pid1";
+    // By then all drivers are loaded: one that finds the port in use while it starts loses the adapter, too.
+    const isIn = markerIn(text) === "config";
     if (!isIn && !/^U-Boot \d/.test(text)) return;
     this.plugAdapter(isIn).catch((error: Error) => {
       if (this.#exit) return;
