@@ -7,15 +7,14 @@ import type { Namespace, ServiceAccount } from "#model/gen/core-v1.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import * as resources from "#model/resources.ts";
+import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
 import { type Kinds, openKinds } from "./kinds.fixture.ts";
 
 const template = { metadata: { labels: { app: "a" } }, spec: { containers: [{ name: "c", image: "x" }] } };
 const selector = { matchLabels: { app: "a" } };
 const jobTemplate = { spec: { template: { spec: { ...template.spec, restartPolicy: "Never" } } } };
 const now = "2026-01-01T00:00:00.000000Z";
-const request = Buffer.from("-----BEGIN CERTIFICATE REQUEST-----\nAA==\n-----END CERTIFICATE REQUEST-----\n").toString(
-  "base64",
-);
+const request = Buffer.from(makeSigningRequest({ commonName: "e2e" }).request).toString("base64");
 
 /** What is needed beside metadata, and what a status write says. */
 const samples: Readonly<Record<string, { readonly body?: object; readonly status?: object }>> = {

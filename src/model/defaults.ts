@@ -1,6 +1,7 @@
 // What the API fills in where a client says nothing, one function per kind over shared parts in defaults/. Runs on create
 // and update before admission and validation, and changes the object it is given. Upstream counterpart: the
 // SetDefaults_* families in pkg/apis/*/v1/defaults.go of 1.32.
+import * as administration from "./defaults/administration.ts";
 import * as cluster from "./defaults/cluster.ts";
 import { defaultCustomResourceDefinition } from "./defaults/extensions.ts";
 import { defaultPod, defaultPodTemplate } from "./defaults/pod.ts";
@@ -36,6 +37,10 @@ const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>
   "/Secret": cluster.defaultSecret,
   "/Service": defaultService,
   "apiextensions.k8s.io/CustomResourceDefinition": defaultCustomResourceDefinition,
+  "admissionregistration.k8s.io/MutatingWebhookConfiguration": administration.defaultMutatingWebhooks,
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicy": administration.defaultAdmissionPolicy,
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": administration.defaultAdmissionPolicyBinding,
+  "admissionregistration.k8s.io/ValidatingWebhookConfiguration": administration.defaultValidatingWebhooks,
   "apps/DaemonSet": workloads.defaultDaemonSet,
   "apps/Deployment": workloads.defaultDeployment,
   "apps/ReplicaSet": workloads.defaultReplicaSet,
@@ -44,6 +49,8 @@ const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>
   "batch/CronJob": workloads.defaultCronJob,
   "batch/Job": workloads.defaultJob,
   "discovery.k8s.io/EndpointSlice": cluster.defaultEndpointSlice,
+  "flowcontrol.apiserver.k8s.io/FlowSchema": administration.defaultFlowSchema,
+  "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": administration.defaultPriorityLevel,
   "networking.k8s.io/IngressClass": cluster.defaultIngressClass,
   "networking.k8s.io/NetworkPolicy": cluster.defaultNetworkPolicy,
   "rbac.authorization.k8s.io/ClusterRoleBinding": cluster.defaultRoleBinding,

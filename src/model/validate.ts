@@ -4,12 +4,15 @@
 import type { ApiObject } from "./object.ts";
 import type { ResourceInfo } from "./resource-info.ts";
 import type { FieldError } from "./status.ts";
+import * as administration from "./validation/administration.ts";
 import * as cluster from "./validation/cluster.ts";
 import * as csi from "./validation/csi.ts";
 import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
 import { type NameRule, nameRules } from "./validation/names.ts";
 import { validatePod, validatePodUpdate } from "./validation/pod.ts";
+import { validateResourceQuota, validateResourceQuotaUpdate } from "./validation/quota.ts";
 import * as rbac from "./validation/rbac.ts";
+import * as registration from "./validation/registration.ts";
 import { validateService, validateServiceUpdate } from "./validation/service.ts";
 import * as storage from "./validation/storage.ts";
 import * as workloads from "./validation/workloads.ts";
@@ -70,10 +73,23 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "/Pod": rules({ create: validatePod, update: validatePodUpdate, updateChecksAll: false }),
   "/PodTemplate": rules({ create: workloads.validatePodTemplateObject }),
   "/ReplicationController": rules({ create: workloads.validateReplicationController }),
-  "/ResourceQuota": rules({ create: cluster.validateResourceQuota }),
+  "/ResourceQuota": rules({ create: validateResourceQuota, update: validateResourceQuotaUpdate }),
   "/Secret": rules({ create: cluster.validateSecret, update: cluster.validateSecretUpdate }),
   "/Service": rules({ name: nameRules.service, create: validateService, update: validateServiceUpdate }),
-  "apps/ControllerRevision": rules({ update: workloads.validateControllerRevisionUpdate }),
+  "admissionregistration.k8s.io/MutatingWebhookConfiguration": rules({
+    create: registration.validateWebhookConfiguration,
+  }),
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicy": rules({ create: registration.validatePolicy }),
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": rules({
+    create: registration.validatePolicyBinding,
+  }),
+  "admissionregistration.k8s.io/ValidatingWebhookConfiguration": rules({
+    create: registration.validateWebhookConfiguration,
+  }),
+  "apps/ControllerRevision": rules({
+    create: workloads.validateControllerRevision,
+    update: workloads.validateControllerRevisionUpdate,
+  }),
   "apps/DaemonSet": rules({ create: workloads.validateDaemonSet, update: workloads.validateSelectorUpdate }),
   "apps/Deployment": rules({ create: workloads.validateDeployment, update: workloads.validateSelectorUpdate }),
   "apps/ReplicaSet": rules({ create: workloads.validateReplicaSet, update: workloads.validateSelectorUpdate }),
@@ -81,13 +97,24 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "autoscaling/HorizontalPodAutoscaler": rules({ create: workloads.validateAutoscaler }),
   "batch/CronJob": rules({ create: workloads.validateCronJob }),
   "batch/Job": rules({ create: workloads.validateJob, update: workloads.validateJobUpdate }),
+  "certificates.k8s.io/CertificateSigningRequest": rules({ create: administration.validateSigningRequest }),
   "coordination.k8s.io/Lease": rules({ create: cluster.validateLease }),
   "discovery.k8s.io/EndpointSlice": rules({
     create: cluster.validateEndpointSlice,
     update: cluster.validateEndpointSliceUpdate,
   }),
+  "flowcontrol.apiserver.k8s.io/FlowSchema": rules({ create: administration.validateFlowSchema }),
+  "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": rules({ create: administration.validatePriorityLevel }),
+  "networking.k8s.io/IngressClass": rules({
+    create: administration.validateIngressClass,
+    update: administration.validateIngressClassUpdate,
+  }),
   "networking.k8s.io/Ingress": rules({ create: cluster.validateIngress }),
   "networking.k8s.io/NetworkPolicy": rules({ create: cluster.validateNetworkPolicy }),
+  "node.k8s.io/RuntimeClass": rules({
+    create: administration.validateRuntimeClass,
+    update: administration.validateRuntimeClassUpdate,
+  }),
   "policy/PodDisruptionBudget": rules({ create: workloads.validateDisruptionBudget }),
   "rbac.authorization.k8s.io/ClusterRole": rules({ name: nameRules.pathSegment, create: rbac.validateClusterRole }),
   "rbac.authorization.k8s.io/ClusterRoleBinding": rules({

@@ -1,7 +1,7 @@
 // Everything else: configuration, nodes, discovery, networking, quotas, leases, events, priorities.
 
 import type { Lease } from "../gen/coordination-v1.ts";
-import type { ConfigMap, Endpoints, Event, LimitRange, Node, ResourceQuota, Secret, Taint } from "../gen/core-v1.ts";
+import type { ConfigMap, Endpoints, Event, LimitRange, Node, Secret, Taint } from "../gen/core-v1.ts";
 import type { EndpointSlice } from "../gen/discovery-v1.ts";
 import type { Ingress, NetworkPolicy } from "../gen/networking-v1.ts";
 import type { PriorityClass } from "../gen/scheduling-v1.ts";
@@ -267,16 +267,45 @@ export function validateLease({ spec }: Lease): FieldError[] {
 const positiveLease = (path: string, seconds: number | undefined): FieldError[] =>
   seconds != null && seconds <= 0 ? [fieldInvalid(path, seconds, "must be greater than 0")] : [];
 
-/** Works on both groups' events. */
-export function validateEvent(event: Event & { regarding?: Event["involvedObject"] }): FieldError[] {
+/** A new field of an event may be this long. */
+const maxEventText = 128;
+const maxEventNote = 1024;
+
+type NewEvent = Event & {
+  regarding?: Event["involvedObject"];
+  reportingController?: string;
+  note?: string;
+};
+
+/** Works on both groups' events. Those with an event time come from new clients, who must say more. */
+export function validateEvent(event: NewEvent): FieldError[] {
   const isNew = event.involvedObject === undefined && event.regarding !== undefined;
   const about = event.involvedObject ?? event.regarding ?? {};
   const namespace = event.metadata.namespace ?? "";
   const own = about.namespace ?? "";
-  const fits = own === "" ? namespace === "" || namespace === "default" : own === namespace;
-  if (fits) return [];
-  // Events of cluster-scoped objects live in default (nodes), whatever namespace they name.
-  return [fieldInvalid(`${isNew ? "regarding" : "involvedObject"}.namespace`, own, "does not match event.namespace")];
+  const field = `${isNew ? "regarding" : "involvedObject"}.namespace`;
+  if (!event.eventTime) {
+    // Events of cluster-scoped objects live in default (nodes), whatever namespace they name.
+    const fits = own === "" ? namespace === "" || namespace === "default" : own === namespace;
+    return fits ? [] : [fieldInvalid(field, own, "does not match event.namespace")];
+  }
+  const errors: FieldError[] = [];
+  if (own === "" && namespace !== "default" && namespace !== "kube-system") {
+    errors.push(fieldInvalid(field, own, "does not match event.namespace"));
+  } else if (own !== "" && own !== namespace) errors.push(fieldInvalid(field, own, "does not match event.namespace"));
+  const controller = event.reportingComponent || event.reportingController || "";
+  const path = isNew ? "reportingController" : "reportingComponent";
+  if (controller === "") errors.push(fieldRequired(path));
+  else errors.push(...checked(path, controller, qualifiedName));
+  for (const each of ["reportingInstance", "action", "reason"] as const) {
+    const text = event[each] ?? "";
+    if (text === "") errors.push(fieldRequired(each));
+    if (text.length > maxEventText) errors.push(fieldInvalid(each, "", `can have at most ${maxEventText} characters`));
+  }
+  if ((event.message ?? event.note ?? "").length > maxEventNote) {
+    errors.push(fieldInvalid(isNew ? "note" : "message", "", `can have at most ${maxEventNote} characters`));
+  }
+  return errors;
 }
 
 /** What a user may ask for; the two system classes are above. */
@@ -306,13 +335,6 @@ export function validatePriorityClassUpdate(entry: PriorityClass, old: PriorityC
   const errors: FieldError[] = [];
   if (entry.value !== old.value) errors.push(fieldForbidden("value", "may not be changed in an update."));
   return [...errors, ...unchanged("preemptionPolicy", entry.preemptionPolicy, old.preemptionPolicy)];
-}
-
-export function validateResourceQuota({ spec }: ResourceQuota): FieldError[] {
-  return Object.entries(spec?.hard ?? {}).flatMap(([name, amount]) => [
-    ...checked(`spec.hard[${name}]`, name, qualifiedName),
-    ...quantity(`spec.hard[${name}]`, amount),
-  ]);
 }
 
 export function validateLimitRange({ spec }: LimitRange): FieldError[] {

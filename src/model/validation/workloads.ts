@@ -22,6 +22,7 @@ import {
   unchanged,
 } from "./checks.ts";
 import { goMap, goSelector, invalidGo, notSupportedInOrder } from "./go-syntax.ts";
+import { validateJobPolicies } from "./job-policies.ts";
 import { validatePodTemplate } from "./pod.ts";
 
 interface Selecting {
@@ -202,6 +203,12 @@ export function validateStatefulSetUpdate(object: StatefulSet, old: StatefulSet)
   return [fieldForbidden("spec", why)];
 }
 
+export function validateControllerRevision({ data, revision }: ControllerRevision): FieldError[] {
+  const errors = data === undefined ? [fieldRequired("data", "data is mandatory")] : [];
+  if (revision < 0) errors.push(fieldInvalid("revision", revision, "must be greater than or equal to 0"));
+  return errors;
+}
+
 export function validateControllerRevisionUpdate(object: ControllerRevision, old: ControllerRevision): FieldError[] {
   return unchanged("data", object.data, old.data);
 }
@@ -265,6 +272,7 @@ function validateJobSpec(path: string, spec: JobSpec): FieldError[] {
       errors.push(fieldInvalid(`${path}.parallelism`, spec.parallelism, why));
     }
   }
+  errors.push(...validateJobPolicies(path, spec));
   errors.push(...validatePodTemplate(`${path}.template`, spec.template));
   const policy = spec.template?.spec?.restartPolicy;
   const at = `${path}.template.spec.restartPolicy`;
