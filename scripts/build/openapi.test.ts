@@ -1,10 +1,10 @@
 // The build's documents as clients read them: gnostic's protobuf says the same as the JSON, and sentences arrive.
 import { expect, test } from "vitest";
+import { openapiV2Table } from "#model/gen/openapi-v2.ts";
 import { buildOpenApiV2, type Json } from "#model/openapi.ts";
+import { encodeOpenApiV2 } from "#model/openapi-v2-protobuf.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
-import { openapiV2Table } from "./gen/openapi-v2.ts";
 import { readSentences } from "./openapi.ts";
-import { encodeOpenApiV2 } from "./openapi-v2-protobuf.ts";
 
 interface Named {
   readonly name: string;

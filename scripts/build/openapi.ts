@@ -7,9 +7,9 @@ import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { versions } from "#build.config.ts";
 import { buildOpenApiV2, buildOpenApiV3, type Describe, type Json } from "#model/openapi.ts";
+import { encodeOpenApiV2 } from "#model/openapi-v2-protobuf.ts";
 import { importPath, servedPackages } from "#scripts/gen/kubernetes.ts";
 import { sourceFolder } from "#scripts/gen/packages.ts";
-import { encodeOpenApiV2 } from "./openapi-v2-protobuf.ts";
 
 /** By `core/v1.Pod` and, for members, `core/v1.Pod.spec`. */
 type Sentences = Map<string, string>;
@@ -42,7 +42,12 @@ export async function buildOpenapi(folder = join("build", "dist", "openapi")): P
 
 export async function readSentences(): Promise<Sentences> {
   try {
-    return await sentencesOfGo();
+    const sentences = await sentencesOfGo();
+    // The packages lack this group.
+    for (const [name, text] of await sentencesOfClientNode()) {
+      if (name.startsWith("apiextensions/")) sentences.set(name, text);
+    }
+    return sentences;
   } catch (error) {
     if (process.env["CI"] === "true") throw error;
     const why = error instanceof Error ? error.message.split("\n")[0] : String(error);
@@ -110,7 +115,7 @@ async function sentencesOfClientNode(): Promise<Sentences> {
     const [, prefix = "", version = "", kind = ""] = match;
     const text = await fs.readFile(join(folder, file), "utf8");
     const about = /\/\*\*\n\* (.*)\n\*\/\nexport declare class/.exec(text)?.[1] ?? "";
-    for (const pkg of servedPackages) {
+    for (const pkg of [...servedPackages, "apiextensions/v1"]) {
       if (!pkg.endsWith(`/${version.toLowerCase()}`)) continue;
       if (prefix !== "" && pkg !== `${prefix.toLowerCase()}/${version.toLowerCase()}`) continue;
       const type = `${pkg}.${kind}`;

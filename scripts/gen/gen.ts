@@ -43,7 +43,7 @@ const gnostic = join(
   "github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto",
 );
 files.set(
-  "scripts/build/gen/openapi-v2.ts",
+  "src/model/gen/openapi-v2.ts",
   printWire("openapiV2", [await readFile(gnostic, "utf8")], { types: false }),
 );
 

@@ -13,6 +13,7 @@ import { validateObject, validateObjectUpdate } from "#model/validate.ts";
 import type { UserInfo } from "./authn/user.ts";
 import type { Attributes, Authorizer } from "./authz/authorizer.ts";
 import { DefinitionController } from "./custom-resources/controller.ts";
+import { createCustomOpenApi } from "./custom-resources/openapi.ts";
 import { CustomResourceTable } from "./custom-resources/table.ts";
 import { actionOf } from "./endpoints/actions.ts";
 import { createBodies } from "./endpoints/bodies.ts";
@@ -124,7 +125,7 @@ export function createHandler(
     }
     return discovered.discovery;
   };
-  const openapi = createOpenApi(deps.openapi);
+  const openapi = createOpenApi(deps.openapi, createCustomOpenApi(table, deps.openapi));
   const served = new Map<string, ServedResource | ResourceInfo>();
   for (const info of allResources) {
     const resource = resources.get(storedName(info));

@@ -16,7 +16,7 @@ export interface OpenApiOptions {
   readonly describe: Describe;
 }
 
-type Dialect = "v2" | "v3";
+export type Dialect = "v2" | "v3";
 interface Gvk {
   readonly group: string;
   readonly version: string;
@@ -53,6 +53,55 @@ export function buildOpenApiV3(options: OpenApiOptions): Map<string, Json> {
     });
   }
   return documents;
+}
+
+/** A custom resource; its schema is of the dialect, without what all objects have. */
+export interface CustomKind {
+  readonly info: ResourceInfo;
+  readonly schema: (dialect: Dialect, reference: (type: string) => Json) => Json;
+}
+
+/** Paths and schemas of custom resources, and of what they refer to. */
+export function buildCustomOpenApi(
+  kinds: readonly CustomKind[],
+  dialect: Dialect,
+  describe: Describe,
+): { readonly paths: Json; readonly schemas: Json } {
+  const custom = new Map<string, CustomSchema>();
+  const rows: ResourceInfo[] = [];
+  for (const { info, schema } of kinds) {
+    const word = info.group.replace(/[^a-zA-Z0-9]+(.)/g, (_, letter: string) => letter.toUpperCase());
+    const type = `${word}/${info.version}.${info.kind}`;
+    const name = `${info.group.split(".").reverse().join(".")}.${info.version}.${info.kind}`;
+    const { group, version } = info;
+    custom.set(type, { name, kind: { group, kind: info.kind, version }, schema });
+    custom.set(`${type}List`, {
+      name: `${name}List`,
+      kind: { group, kind: `${info.kind}List`, version },
+      schema: (_dialect, reference) => ({
+        description: `${info.kind}List is a list of ${info.kind}`,
+        type: "object",
+        required: ["items"],
+        properties: {
+          apiVersion: { type: "string" },
+          items: { type: "array", items: reference(type) },
+          kind: { type: "string" },
+          metadata: reference("meta/v1.ListMeta"),
+        },
+      }),
+    });
+    rows.push({ ...info, type });
+  }
+  const schemas = new SchemaSet(dialect, describe, custom);
+  const paths: Json = {};
+  for (const row of rows) Object.assign(paths, routesOf(row, dialect, schemas));
+  return { paths, schemas: schemas.finish() };
+}
+
+interface CustomSchema {
+  readonly name: string;
+  readonly kind: Gvk;
+  readonly schema: CustomKind["schema"];
 }
 
 export function buildOpenApiV2(options: OpenApiOptions): Json {
@@ -144,16 +193,34 @@ class SchemaSet {
   readonly #describe: Describe;
   readonly #schemas = new Map<string, Json>();
   readonly #kinds = new Map<string, Gvk[]>();
-  constructor(dialect: Dialect, describe: Describe) {
+  readonly #custom: ReadonlyMap<string, CustomSchema>;
+  constructor(dialect: Dialect, describe: Describe, custom: ReadonlyMap<string, CustomSchema> = new Map()) {
     this.#dialect = dialect;
     this.#describe = describe;
+    this.#custom = custom;
+  }
+
+  isCustom(type: string): boolean {
+    return this.#custom.has(type);
+  }
+
+  has(type: string): boolean {
+    return this.#custom.has(type) || facts.find(type) !== undefined;
   }
 
   /** A reference to the schema; `gvk` is added to its x-kubernetes-group-version-kind. */
   reference(type: string, gvk?: Gvk): Json {
     const special = Object.hasOwn(specialNames, type) ? specialNames[type] : undefined;
-    const name = special ?? schemaName(type);
-    if (!this.#schemas.has(name)) {
+    const own = this.#custom.get(type);
+    const name = own?.name ?? special ?? schemaName(type);
+    if (own && !this.#schemas.has(name)) {
+      this.#schemas.set(name, {});
+      this.#kinds.set(name, [own.kind]);
+      this.#schemas.set(
+        name,
+        own.schema(this.#dialect, (other) => this.reference(other)),
+      );
+    } else if (!this.#schemas.has(name)) {
       this.#schemas.set(name, {});
       const schema = special
         ? { ...this.#described(specialTypes[type]!, ""), ...specialSchema(type, this.#dialect) }
@@ -372,7 +439,7 @@ function routesOf(info: ResourceInfo, dialect: Dialect, schemas: SchemaSet): Jso
       verb: "list",
       text: `list or watch objects of kind ${info.kind}`,
       parameters: listParameters,
-      answer: facts.find(listType) ? listType : info.type,
+      answer: schemas.has(listType) ? listType : info.type,
     });
   }
   if (has("create")) {
@@ -551,8 +618,12 @@ function printOperation(
               version: info.version,
             })
           : schemas.reference(operation.body);
-  const accepts = operation.body === "patch" ? patchTypes : ["*/*"];
-  const produces = isText ? ["*/*"] : operation.action === "list" ? watchTypes : jsonTypes;
+  const isCustom = schemas.isCustom(info.type);
+  const ownPatchTypes = isCustom ? patchTypes.filter((type) => !type.includes("strategic")) : patchTypes;
+  const accepts = operation.body === "patch" ? ownPatchTypes : ["*/*"];
+  const listTypes = operation.action === "list" ? watchTypes : jsonTypes;
+  const ownTypes = isCustom ? listTypes.slice(0, 2) : listTypes;
+  const produces = isText ? ["*/*"] : ownTypes;
   const texts: Readonly<Record<number, string>> = { 200: "OK", 201: "Created", 202: "Accepted" };
   const responses: Json = {};
   const content = (types: readonly string[], schema: Json): Json =>

@@ -23,11 +23,23 @@ const protobufContentType = "application/com.github.proto-openapi.spec.v2.v1.0+p
 const protobufV3Type = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 const v3Name = /^v3\/(.+)\.json$/;
 
-export function createOpenApi(assets: OpenApiAssets | undefined): OpenApi {
+/** Documents that come and go: those of custom resources. */
+export interface DynamicOpenApi {
+  /** Hash by path under /openapi/v3. */
+  hashes(): ReadonlyMap<string, string>;
+  read(path: string): Uint8Array | undefined;
+  /** The v2 document with what is added to it; undefined: nothing is. */
+  v2(form: "v2.json" | "v2.pb", bytes: () => Uint8Array | undefined): { bytes: Uint8Array; hash: string } | undefined;
+}
+
+export function createOpenApi(assets: OpenApiAssets | undefined, dynamic?: DynamicOpenApi): OpenApi {
   const hashes: ReadonlyMap<string, string> = assets?.hashes ?? new Map();
   const v3 = [...hashes.keys()].flatMap((name) => v3Name.exec(name)?.[1] ?? []).sort();
   const document = (request: HandlerRequest, name: string, contentType: string): Result | undefined => {
-    const hash = hashes.get(name);
+    const path = v3Name.exec(name)?.[1];
+    const added = path === undefined ? undefined : dynamic?.hashes().get(path);
+    const merged = name === "v2.json" || name === "v2.pb" ? dynamic?.v2(name, () => assets?.read(name)) : undefined;
+    const hash = merged?.hash ?? hashes.get(name) ?? added;
     if (hash === undefined) return undefined;
     const etag = `"${hash}"`;
     const isPinned = request.query.get("hash") === hash;
@@ -38,18 +50,24 @@ export function createOpenApi(assets: OpenApiAssets | undefined): OpenApi {
       ...(isPinned ? { expires: "Fri, 31 Dec 2100 00:00:00 GMT" } : {}),
     };
     if (request.header("if-none-match") === etag) return { type: "raw", status: 304, contentType, body: "", headers };
-    const body = assets?.read(name);
-    return body && { type: "raw", status: 200, contentType, body, headers };
+    const body = merged?.bytes ?? (hashes.has(name) ? assets?.read(name) : path && dynamic?.read(path));
+    return body ? { type: "raw", status: 200, contentType, body, headers } : undefined;
   };
   const index = (): Result => {
     const paths: Record<string, { serverRelativeURL: string }> = {};
-    for (const name of v3) {
-      paths[name] = { serverRelativeURL: `/openapi/v3/${name}?hash=${hashes.get(`v3/${name}.json`)}` };
+    const added = dynamic?.hashes() ?? new Map<string, string>();
+    for (const name of [...v3, ...added.keys()].sort()) {
+      paths[name] = {
+        serverRelativeURL: `/openapi/v3/${name}?hash=${hashes.get(`v3/${name}.json`) ?? added.get(name)}`,
+      };
     }
     return { type: "raw", status: 200, contentType: "application/json", body: JSON.stringify({ paths }) };
   };
   return {
-    paths: ["/openapi/v2", "/openapi/v3", ...v3.map((name) => `/openapi/v3/${name}`)],
+    get paths() {
+      const names = [...v3, ...(dynamic?.hashes().keys() ?? [])];
+      return ["/openapi/v2", "/openapi/v3", ...names.map((name) => `/openapi/v3/${name}`)];
+    },
     answer(request, path) {
       if (path === "/openapi/v3") return index();
       if (path === "/openapi/v2") {

@@ -1,20 +1,21 @@
 // The v2 document in gnostic's protobuf form, the only one that kubectl asks for. Maps become lists of named values,
 // unions become oneofs, and extensions carry their value as YAML text (JSON is YAML).
-import type { Json } from "#model/openapi.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import { openapiV2Table } from "./gen/openapi-v2.ts";
+import type { Json } from "./openapi.ts";
 
+/** Parts of a document may be encoded apart: put behind one another they are read as one. */
 export function encodeOpenApiV2(document: Json): Uint8Array {
-  const info = document["info"] as Json;
-  const security = document["securityDefinitions"] as Record<string, Json>;
+  const info = document["info"] as Json | undefined;
+  const security = document["securityDefinitions"] as Record<string, Json> | undefined;
   return createWireCodec(openapiV2Table).encode("Document", {
     swagger: document["swagger"],
-    info: { title: info["title"], version: info["version"] },
+    ...(info ? { info: { title: info["title"], version: info["version"] } } : {}),
     paths: { path: named(document["paths"], pathItem) },
     definitions: { additionalProperties: named(document["definitions"], schema) },
-    securityDefinitions: {
-      additionalProperties: named(security, (value) => ({ apiKeySecurity: value })),
-    },
+    ...(security
+      ? { securityDefinitions: { additionalProperties: named(security, (value) => ({ apiKeySecurity: value })) } }
+      : {}),
     security: ((document["security"] ?? []) as Json[]).map((item) => ({
       additionalProperties: named(item, (value) => ({ value: value as unknown as string[] })),
     })),
@@ -45,7 +46,14 @@ function schema(value: Json): Json {
     ...(type ? { type: { value: [type] } } : {}),
     ...(items ? { items: { schema: [schema(items as Json)] } } : {}),
     ...(properties ? { properties: { additionalProperties: named(properties, schema) } } : {}),
-    ...(additionalProperties ? { additionalProperties: { schema: schema(additionalProperties as Json) } } : {}),
+    ...(additionalProperties === undefined
+      ? {}
+      : {
+          additionalProperties:
+            typeof additionalProperties === "boolean"
+              ? { boolean: additionalProperties }
+              : { schema: schema(additionalProperties as Json) },
+        }),
     vendorExtension: extensions(value),
   };
 }
