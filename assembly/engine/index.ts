@@ -125,10 +125,11 @@ export function rangeOpen(startLength: u32, endLength: u32, revision: f64, limit
   scanLeft = limit == 0 ? u32.MAX_VALUE : limit;
 }
 
-/** Fills OUT with the next items and returns how many; 0: no more. */
-export function rangeNext(): u32 {
+/** Fills OUT with the next items, at most `most`, and returns how many; 0: no more. */
+export function rangeNext(most: u32): u32 {
+  const room = min(most, ITEMS);
   let n: u32 = 0;
-  while (n < ITEMS && scanLeft > 0) {
+  while (n < room && scanLeft > 0) {
     const key = scanKey();
     if (key == 0) break;
     const r = liveAt(changetype<Key>(key), scanTo);

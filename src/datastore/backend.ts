@@ -5,6 +5,8 @@
 // Guarantees: commit resolves only after the write is durable; a watcher sees an event only after that; events of one
 // watch come in revision order, each once, and all events of one revision come in one batch.
 
+import type { RangeScan } from "./engine/range-scan.ts";
+
 /** A point in the history of the store; safe integer (ADR 2026-11-21-revisions). 0 means "now" where it is a parameter. */
 export type Revision = number & { readonly __revision: unique symbol };
 export const revision = (value: number): Revision => value as Revision;
@@ -163,6 +165,11 @@ export interface Backend {
   /** Applies a transaction. Rejects with DATASTORE_CLOSED, DATASTORE_FULL, DATASTORE_TOO_LARGE or DATASTORE_FLUSH_FAILED; after the last the outcome is unknown. */
   commit(txn: Txn): Promise<TxnResult>;
   range(options: RangeOptions): Promise<RangeResult>;
+  /**
+   * The same for a reader that takes key-values as it has room for them: opens at the revision of now, or throws. `hurry`
+   * asks it to read what is left. Absent where ranges come as a whole.
+   */
+  scan?(options: KeyRange & Pick<RangeOptions, "revision" | "limit">, hurry: () => Promise<void>): RangeScan;
   watch(options: WatchOptions, sink: WatchSink): Watch;
   /** Drops history up to and including `revision`, keeping the newest value of each key as of it. */
   compact(revision: Revision): Promise<void>;

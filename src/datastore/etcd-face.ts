@@ -20,6 +20,7 @@ import {
 } from "#platform/grpc-server.ts";
 import { type EtcdMethods, etcdMethods } from "#wire/gen/etcd.ts";
 import { encodeFrame, GrpcError } from "#wire/grpc.ts";
+import type { DataSource } from "#wire/http2/server-connection.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import { type Backend, maxTxnOps as backendMaxTxnOps } from "./backend.ts";
 import { etcdError, toGrpcError } from "./etcdface/errors.ts";
@@ -95,7 +96,7 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
   const quick = <K extends keyof EtcdMethods>(
     method: K,
     read: (message: Uint8Array) => EtcdMethods[K]["request"] | undefined,
-    answer: (request: EtcdMethods[K]["request"], bytes: number) => Promise<Uint8Array>,
+    answer: (request: EtcdMethods[K]["request"], bytes: number) => Promise<Uint8Array | DataSource>,
   ) => {
     const { path, request } = etcdMethods[method];
     handlers.set(path, {
@@ -140,7 +141,7 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
     handlers.set(etcdMethods[method].path, { kind: "stream", handle });
   };
 
-  quick("KV/Range", readRange, async (request) => frameOf(await kv.range(kvDeps, request)));
+  quick("KV/Range", readRange, (request) => kv.range(kvDeps, request));
   quick("KV/Put", readPut, (request, bytes) => writing(kv.put(kvDeps, request, bytes)));
   unary("KV/DeleteRange", (request, bytes) => kv.deleteRange(kvDeps, request, bytes), "part");
   quick("KV/Txn", readTxn, async (request, bytes) => frameOf(await writing(kv.txn(kvDeps, request, bytes))));

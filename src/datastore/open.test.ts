@@ -160,7 +160,7 @@ describe("openDatastore", () => {
       await store.commit({ compares: [], success: [{ type: "delete", ...range }] });
       if (i % 16 === 15) await store.compact(store.revision());
     }
-    await store.compact(store.revision());
+    if (store.compactedRevision() < store.revision()) await store.compact(store.revision());
     expect(store.accounts().keys).toBe(0);
     for (let i = 0; i < 20; i++) await put(store, `/big/${i}`, "x".repeat(100_000));
     store.verify();

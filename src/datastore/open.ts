@@ -120,6 +120,7 @@ function releasing(store: Datastore, lock: ProcessLock): Datastore {
   return {
     commit: (txn) => store.commit(txn),
     range: (range) => store.range(range),
+    scan: (range, hurry) => store.scan(range, hurry),
     watch: (watch, sink) => store.watch(watch, sink),
     compact: (revision) => store.compact(revision),
     revision: () => store.revision(),

@@ -17,6 +17,7 @@ import {
   revision as asRevision,
   type Backend,
   type Key,
+  type KeyRange,
   type Lease,
   type Op,
   type RangeOptions,
@@ -31,6 +32,7 @@ import {
 } from "./backend.ts";
 import { type Engine, isEngineFault, loggedFlag, type Superseded } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
+import { RangeScan } from "./engine/range-scan.ts";
 import { checkRange, checkTxn } from "./engine/requests.ts";
 import {
   type Applied,
@@ -100,6 +102,7 @@ export interface StoreAccounts {
 
 /** A Backend with what the process itself may ask of it. */
 export interface Datastore extends Backend {
+  scan: NonNullable<Backend["scan"]>;
   accounts(): StoreAccounts;
   /**
    * Hands everything that is live at one revision to `write`, in batches, while writing goes on. The last batch has the
@@ -188,6 +191,8 @@ class Store implements Datastore {
   #exporting: Promise<void> = Promise.resolve();
   /** Ranges between two of their slices. */
   readonly #slicedReads = new Set<Promise<void>>();
+  /** Ranges that are read as their readers have room, each with how to have its reader hurry. */
+  readonly #scans = new Map<RangeScan, () => Promise<void>>();
   #durableWrites = 0;
   #recovering: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -256,6 +261,33 @@ class Store implements Datastore {
       return this.#rangeInSlices(options, options.end);
     } catch (error) {
       return Promise.reject(this.#noticed(error));
+    }
+  }
+
+  scan(options: KeyRange & Pick<RangeOptions, "revision" | "limit">, hurry: () => Promise<void>): RangeScan {
+    try {
+      this.#mustBeReadable();
+      checkRange(options);
+      checkRevision(this.#transaction(), options, this.#durable);
+      const engine = this.#engine;
+      const { key, end = `${options.key}\0`, limit = 0 } = options;
+      const at = options.revision ? options.revision : this.#durable;
+      const scan = new RangeScan(
+        { key, end, at, limit },
+        {
+          engine,
+          check: () => {
+            this.#mustBeReadable();
+            if (engine !== this.#engine) throw faultError();
+          },
+          noticed: (error) => this.#noticed(error),
+          closed: (over) => this.#scans.delete(over),
+        },
+      );
+      this.#scans.set(scan, hurry);
+      return scan;
+    } catch (error) {
+      throw this.#noticed(error);
     }
   }
 
@@ -735,6 +767,13 @@ class Store implements Datastore {
     await this.#exporting;
     // Those that begin from now on read at the compacted revision or above it.
     await Promise.all(this.#slicedReads);
+    for (const [scan, hurry] of [...this.#scans]) {
+      if (scan.at >= revision) continue;
+      await hurry().catch(() => {
+        // Its client is told when it comes to that.
+      });
+      scan.close();
+    }
     if (this.#state !== "open") throw closedError();
     this.#engine.compactOpen(revision);
     let more = true;

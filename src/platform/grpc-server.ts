@@ -10,7 +10,9 @@ import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { decodeTimeout, encodeMessage, FrameReader, framePrefixBytes, GrpcError, grpcCodes } from "#wire/grpc.ts";
 import { encodeHeaderBlock, type HeaderList } from "#wire/http2/hpack.ts";
+import { SendBuffers } from "#wire/http2/send-buffers.ts";
 import {
+  type DataSource,
   type Http2Options,
   Http2ServerConnection,
   type Http2Stream,
@@ -47,7 +49,8 @@ export interface GrpcStream extends GrpcCall {
 }
 
 export type GrpcHandler =
-  | { readonly kind: "unary"; handle(message: Uint8Array, call: GrpcCall): Promise<Uint8Array> }
+  /** Answers with a frame, or with what writes it while it is sent. */
+  | { readonly kind: "unary"; handle(message: Uint8Array, call: GrpcCall): Promise<Uint8Array | DataSource> }
   | { readonly kind: "stream"; handle(stream: GrpcStream): Promise<void> };
 
 /** By path: `/package.Service/Method`. */
@@ -62,7 +65,7 @@ export interface GrpcServer {
 }
 
 const maxConnections = 2000;
-const http2Options: Http2Options = {
+const http2Options: Omit<Http2Options, "buffers"> = {
   // A Kubernetes API server keeps hundreds of watches on one connection.
   maxConcurrentStreams: 10_000,
   streamWindowBytes: 1024 * 1024,
@@ -91,8 +94,10 @@ const okTrailers = encodeHeaderBlock([["grpc-status", "0"]]);
 export async function openGrpcServer(options: GrpcServerOptions, handlers: GrpcHandlers): Promise<GrpcServer> {
   const { log } = options;
   const connections = new Set<Connection>();
+  const buffers = new SendBuffers();
   const accept = (socket: net.Socket) => {
-    const connection = new Connection(socket, { options, handlers, over: () => connections.delete(connection) });
+    const over = () => connections.delete(connection);
+    const connection: Connection = new Connection(socket, { options, handlers, buffers, over });
     connections.add(connection);
   };
   const server = options.tls
@@ -162,6 +167,7 @@ function listen(server: net.Server, where: GrpcServerOptions["listen"]): Promise
 interface ConnectionDeps {
   readonly options: GrpcServerOptions;
   readonly handlers: GrpcHandlers;
+  readonly buffers: SendBuffers;
   over(): void;
 }
 
@@ -172,6 +178,7 @@ class Connection {
   readonly #http2: Http2ServerConnection;
   #ticks = 0;
   #ending = false;
+  #flushing = false;
   #over = false;
   /** Of the last request: clients send the same headers for many. */
   #lastHeaders: HeaderList | undefined;
@@ -180,11 +187,14 @@ class Connection {
   constructor(socket: net.Socket, deps: ConnectionDeps) {
     this.#socket = socket;
     this.#deps = deps;
-    this.#http2 = new Http2ServerConnection(http2Options, {
-      request: (stream, headers) => this.#request(stream, headers),
-      // After all that is answered in the same breath.
-      output: () => process.nextTick(() => this.#flush()),
-    });
+    this.#http2 = new Http2ServerConnection(
+      { ...http2Options, buffers: deps.buffers },
+      {
+        request: (stream, headers) => this.#request(stream, headers),
+        output: () => this.#schedule(),
+        sourceFailed: (error) => deps.options.log.error("an answer could not be completed", { error }),
+      },
+    );
     socket.setNoDelay(true);
     socket.setKeepAlive(true, keepAliveMs);
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
@@ -226,8 +236,20 @@ class Connection {
     }
   }
 
+  /** After all that is answered in the same breath; what a flush itself lets follow leaves others their turn. */
+  #schedule(): void {
+    if (this.#flushing) setImmediate(() => this.#flush());
+    else process.nextTick(() => this.#flush());
+  }
+
   #flush(): void {
     if (this.#over) return;
+    this.#flushing = true;
+    this.#write();
+    this.#flushing = false;
+  }
+
+  #write(): void {
     const output = this.#http2.takeOutput();
     let more = true;
     if (output.length === 1) more = this.#socket.write(output[0]!);
@@ -236,6 +258,7 @@ class Connection {
       for (const part of output) more = this.#socket.write(part);
       this.#socket.uncork();
     }
+    if (this.#socket.writableLength === 0) this.#http2.written();
     if (!more) this.#http2.pause();
     else if (output.length > 0) this.#http2.resume();
     if (!this.#http2.ended || this.#ending) return;
@@ -247,6 +270,7 @@ class Connection {
   }
 
   #drained(): void {
+    this.#http2.written();
     this.#http2.resume();
   }
 
@@ -406,11 +430,15 @@ class Call implements GrpcStream, StreamSink {
       return;
     }
     this.#handle(message, this).then(
-      (frame) => {
-        if (this.#ended || this.#overReason) return;
+      (answer) => {
+        if (this.#ended || this.#overReason) {
+          if (!(answer instanceof Uint8Array)) answer.close();
+          return;
+        }
         this.#stream.respond(answerBlock, false);
         this.#headSent = true;
-        this.#stream.data(frame);
+        if (answer instanceof Uint8Array) this.#stream.data(answer);
+        else this.#stream.dataFrom(answer);
         this.#finish(undefined);
       },
       (error: unknown) => this.#finish(error),

@@ -39,6 +39,10 @@ const historyColdBytes = 256 * 1024;
 const gatherBytes = 64 * 1024;
 const pageBytes = 65536;
 const noEnd = 0;
+/** What the output area holds. */
+const mostItems = 1024;
+/** Of a range that is read bit by bit: a bit is some hundred values of a kilobyte. */
+const fewItems = 64;
 /** Blocks split and round up: what the module asks of its allocator must stay well below what memory can hold. */
 const fillFactor = 0.8;
 const deleteFactor = 0.9;
@@ -80,7 +84,7 @@ interface EngineExports {
   get(keyLength: number, revision: number): number;
   describe(record: number, keyAddress: number): void;
   rangeOpen(startLength: number, endLength: number, revision: number, limit: number): void;
-  rangeNext(): number;
+  rangeNext(most: number): number;
   rangeRest(): number;
   historyOpen(startLength: number, endLength: number, from: number, to: number): void;
   historyNext(): number;
@@ -208,6 +212,7 @@ export class Engine {
   #coldBytesRead = 0;
   readonly #values: Values;
   readonly #window: HistoryWindow;
+  readonly #item: ItemView;
   #buffer: ArrayBuffer;
   #bytes: Buffer;
   #view: DataView;
@@ -242,6 +247,7 @@ export class Engine {
       },
     });
     this.#wasm = instance.exports as unknown as EngineExports;
+    this.#item = new ItemView(this.#values, (at, sub) => this.#cold(at, sub));
     this.#buffer = this.#memory.buffer;
     this.#bytes = Buffer.from(this.#buffer);
     this.#view = new DataView(this.#buffer);
@@ -382,13 +388,36 @@ export class Engine {
     const kvs: KeyValue[] = [];
     const gather: Gather = { buffer: undefined, used: 0 };
     const before = this.#coldBytesRead;
-    for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
+    for (let n = this.#wasm.rangeNext(mostItems); n > 0; n = this.#wasm.rangeNext(mostItems)) {
       for (let i = 0; i < n; i++) {
         if (this.#coldBytesRead - before >= maxColdBytes) return { kvs, next: this.#keyAt(i) };
         kvs.push(this.#keyValue(i, !keysOnly, n > 1 || kvs.length > 0 ? gather : undefined));
       }
     }
     return { kvs, next: undefined };
+  }
+
+  /**
+   * Hands out what a range has one by one, without an object for any, until `take` says that it has no room: then with the
+   * key to go on with. `take` must not call the engine.
+   */
+  each(
+    key: Key,
+    end: Key,
+    { at, limit, few }: { readonly at: number; readonly limit: number; readonly few: boolean },
+    take: (item: RawItem) => boolean,
+  ): Key | undefined {
+    this.#openRange(key, end, at, limit);
+    const most = few ? fewItems : mostItems;
+    const item = this.#item;
+    for (let n = this.#wasm.rangeNext(most); n > 0; n = this.#wasm.rangeNext(most)) {
+      this.#refresh();
+      for (let i = 0; i < n; i++) {
+        item.read(this.#bytes, this.#view, this.#output + i * itemBytes);
+        if (!take(item)) return this.#keyAt(i);
+      }
+    }
+    return undefined;
   }
 
   /** The live records of all keys that `wanted` picks by their flags and lease, without copying out the others. */
@@ -399,7 +428,7 @@ export class Engine {
   ): { kv: KeyValue; sub: number }[] {
     this.#openRange("\0", "\0", at, 0);
     const found: { kv: KeyValue; sub: number }[] = [];
-    for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
+    for (let n = this.#wasm.rangeNext(mostItems); n > 0; n = this.#wasm.rangeNext(mostItems)) {
       this.#refresh();
       for (let i = 0; i < n; i++) {
         const p = this.#output + i * itemBytes;
@@ -421,7 +450,7 @@ export class Engine {
     this.#openRange(key, "\0", at, limit + 1);
     const records: { kv: KeyValue; sub: number }[] = [];
     let bytes = 0;
-    for (let n = this.#wasm.rangeNext(); n > 0; n = this.#wasm.rangeNext()) {
+    for (let n = this.#wasm.rangeNext(mostItems); n > 0; n = this.#wasm.rangeNext(mostItems)) {
       for (let i = 0; i < n; i++) {
         if (records.length === limit || bytes >= maxBytes) return { records, next: this.#keyAt(i) };
         const kv = this.#keyValue(i, true, undefined);
@@ -715,6 +744,74 @@ class StoredKeyValue implements KeyValue, Stored {
       this.#value = found.value;
     }
     return this.#value;
+  }
+}
+
+/** One key and its value as they lie in memory; holds within the call that hands it out. */
+export interface RawItem {
+  readonly keyBytes: number;
+  readonly valueBytes: number;
+  readonly createRevision: number;
+  readonly modRevision: number;
+  readonly version: number;
+  readonly lease: number;
+  copyKey(out: Buffer, at: number): void;
+  copyValue(out: Buffer, at: number): void;
+}
+
+/** Copying so few bytes one by one is quicker than asking for it. */
+const shortBytes = 48;
+
+class ItemView implements RawItem {
+  keyBytes = 0;
+  valueBytes = 0;
+  createRevision = 0;
+  modRevision = 0;
+  version = 0;
+  lease = 0;
+  readonly #values: Values;
+  readonly #cold: ColdValues;
+  #bytes: Buffer = Buffer.alloc(0);
+  #keyAt = 0;
+  #place = 0;
+  #sub = 0;
+
+  constructor(values: Values, cold: ColdValues) {
+    this.#values = values;
+    this.#cold = cold;
+  }
+
+  read(bytes: Buffer, view: DataView, p: number): void {
+    this.#bytes = bytes;
+    this.#keyAt = view.getUint32(p + field.key, true);
+    this.keyBytes = view.getUint32(p + field.keyLength, true);
+    this.#place = view.getUint32(p + field.place, true);
+    this.valueBytes = view.getUint32(p + field.valueLength, true);
+    this.createRevision = view.getFloat64(p + field.create, true);
+    this.modRevision = view.getFloat64(p + field.mod, true);
+    this.version = view.getUint32(p + field.version, true);
+    this.lease = view.getFloat64(p + field.lease, true);
+    this.#sub = view.getUint32(p + field.sub, true);
+  }
+
+  copyKey(out: Buffer, at: number): void {
+    const bytes = this.#bytes;
+    const from = this.#keyAt;
+    const length = this.keyBytes;
+    if (length > shortBytes) bytes.copy(out, at, from, from + length);
+    else for (let i = 0; i < length; i++) out[at + i] = bytes[from + i]!;
+  }
+
+  copyValue(out: Buffer, at: number): void {
+    const { valueBytes } = this;
+    if (valueBytes === 0) return;
+    if (this.#place !== nowhere) {
+      this.#values.copy(this.#place, valueBytes, out, at);
+      return;
+    }
+    const value = this.#cold(this.modRevision, this.#sub);
+    assert(value.length === valueBytes, "the log has another value than the index knows");
+    out.set(value, at);
   }
 }
 

@@ -90,6 +90,11 @@ export class Values {
     return this.#segmentOf(place).bytes.subarray(at, at + length);
   }
 
+  copy(place: number, length: number, out: Buffer, at: number): void {
+    const from = offsetOf(place) + headerBytes;
+    this.#segmentOf(place).bytes.copy(out, at, from, from + length);
+  }
+
   release(place: number, length: number): void {
     const segment = this.#segmentOf(place);
     const at = offsetOf(place);
@@ -122,7 +127,7 @@ export class Values {
     // One more than there is now is needed while one is emptied.
     const budget = this.#owner.budgetBytes() - segmentBytes;
     // A quarter and a few segments may be dead: then emptying pays.
-    if (this.#allocated - this.#live > this.#allocated / 4 + 4 * segmentBytes) this.#empty(this.#emptiest(), "move");
+    if (this.#allocated - this.#live > this.#allocated / 8 + 4 * segmentBytes) this.#empty(this.#emptiest(), "move");
     for (let emptied = 0; this.allocatedBytes + bytes > budget; emptied++) {
       const oldest = this.#oldest();
       if (!oldest || emptied === maxEmptied) return false;

@@ -11,6 +11,7 @@ import type {
   RequestOp,
   TxnRequest,
 } from "#wire/gen/etcd.ts";
+import type { DataSource } from "#wire/http2/server-connection.ts";
 import {
   revision as asRevision,
   type Backend,
@@ -37,6 +38,7 @@ import {
   responseOp,
   txnPart,
 } from "./messages.ts";
+import { rangeFrame } from "./range-source.ts";
 
 export interface KvDeps {
   readonly backend: Backend;
@@ -60,12 +62,19 @@ export const rangeOf = (request: { readonly key: Uint8Array; readonly rangeEnd: 
   end: request.rangeEnd.length === 0 ? undefined : latin1(request.rangeEnd),
 });
 
-export async function range(deps: KvDeps, request: RangeRequest): Promise<Part> {
+/** A frame, or what writes it while it is sent. */
+export async function range(deps: KvDeps, request: RangeRequest): Promise<Uint8Array | DataSource> {
   checkRange(request);
+  const { backend, identity } = deps;
   // Below zero is now, but only outside of a transaction.
-  const revision = Math.max(0, toNumber(request.revision));
-  const result = await deps.backend.range({ ...rangeOptions(request), revision: asRevision(revision) });
-  return rangePart(headerPart(result.revision, deps.identity), rangeAnswer(request, result));
+  const revision = asRevision(Math.max(0, toNumber(request.revision)));
+  if (backend.scan && isInOrder(request)) {
+    const limit = Math.max(0, toNumber(request.limit));
+    const options = { ...rangeOf(request), revision, limit, keysOnly: request.keysOnly };
+    return rangeFrame(backend.scan.bind(backend), options, () => headerPart(backend.revision(), identity));
+  }
+  const result = await backend.range({ ...rangeOptions(request), revision });
+  return frameOf(rangePart(headerPart(result.revision, identity), rangeAnswer(request, result)));
 }
 
 /** The frame of the answer: most often a header alone. */
@@ -206,6 +215,14 @@ const putOp = (request: PutRequest): Op => ({
 });
 
 const deleteOp = (request: DeleteRangeRequest): Op => ({ type: "delete", ...rangeOf(request), prevKv: request.prevKv });
+
+/** Many keys, as they come from the index: nothing is sorted, filtered or only counted. */
+const isInOrder = (request: RangeRequest): boolean =>
+  request.rangeEnd.length > 0 &&
+  !request.countOnly &&
+  request.sortOrder === 0 &&
+  request.sortTarget === 0 &&
+  filters.every(([name]) => toNumber(request[name]) === 0);
 
 /** What is sorted or filtered is read whole; the limit counts afterwards. */
 function rangeOptions(request: RangeRequest): RangeOptions {

@@ -6,6 +6,7 @@ import { etcdTable } from "#wire/gen/etcd.ts";
 import { framePrefixBytes } from "#wire/grpc.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import type { KeyValue, WatchEvent } from "../backend.ts";
+import type { RawItem } from "../engine/engine.ts";
 
 export const etcdCodec = createWireCodec(etcdTable);
 
@@ -85,6 +86,14 @@ export interface RangeAnswer {
 
 export const rangePart = (header: Part, { kvs, keysOnly, more, count }: RangeAnswer): Part =>
   message([field(1, header), keyValuesPart(kvs, keysOnly), ...numberField(3, more ? 1 : 0), ...numberField(4, count)]);
+
+/** The same without its key-values: what stands before and after them. */
+export function rangeEnds(header: Part, more: boolean, count: number): { readonly before: Part; readonly after: Part } {
+  return {
+    before: message([field(1, header)]),
+    after: message([...numberField(3, more ? 1 : 0), ...numberField(4, count)]),
+  };
+}
 
 export const putPart = (header: Part, prevKv: KeyValue | undefined): Part =>
   message([field(1, header), ...(prevKv ? [field(2, keyValuePart(prevKv, false))] : [])]);
@@ -174,6 +183,46 @@ function keyValuesPart(kvs: readonly KeyValue[], keysOnly: boolean): Part {
   };
 }
 
+/** As a field 2, in the list of a range's answer. */
+export function itemSize(item: RawItem, keysOnly: boolean): number {
+  const size = itemContentSize(item, keysOnly);
+  return 1 + varintSize(size) + size;
+}
+
+export function writeItem(out: Buffer, start: number, item: RawItem, keysOnly: boolean): number {
+  const { keyBytes } = item;
+  const valueBytes = keysOnly ? 0 : item.valueBytes;
+  out[start] = 18;
+  let at = writeVarint(out, start + 1, itemContentSize(item, keysOnly));
+  out[at++] = 10;
+  at = writeVarint(out, at, keyBytes);
+  item.copyKey(out, at);
+  at = writeNumber(out, at + keyBytes, 2, item.createRevision);
+  at = writeNumber(out, at, 3, item.modRevision);
+  at = writeNumber(out, at, 4, item.version);
+  if (valueBytes > 0) {
+    out[at++] = 42;
+    at = writeVarint(out, at, valueBytes);
+    item.copyValue(out, at);
+    at += valueBytes;
+  }
+  return writeNumber(out, at, 6, item.lease);
+}
+
+function itemContentSize(item: RawItem, keysOnly: boolean): number {
+  const valueBytes = keysOnly ? 0 : item.valueBytes;
+  return (
+    1 +
+    varintSize(item.keyBytes) +
+    item.keyBytes +
+    numberSize(item.createRevision) +
+    numberSize(item.modRevision) +
+    numberSize(item.version) +
+    (valueBytes === 0 ? 0 : 1 + varintSize(valueBytes) + valueBytes) +
+    numberSize(item.lease)
+  );
+}
+
 function keyValuePart(kv: KeyValue, keysOnly: boolean): Part {
   return {
     size: keyValueSize(kv, keysOnly),
@@ -249,7 +298,10 @@ function writeNumber(out: Buffer, at: number, number: number, value: number): nu
 
 /** Negative numbers take ten bytes, as two's complement. */
 function varintSize(value: number): number {
-  if (value < 0) return 10;
+  if (value < 128) return value < 0 ? 10 : 1;
+  if (value < 0x4000) return 2;
+  if (value < 0x200000) return 3;
+  if (value < 0x10000000) return 4;
   let size = 1;
   for (let rest = value; rest > 127; rest = Math.floor(rest / 128)) size++;
   return size;
@@ -267,6 +319,14 @@ function writeVarint(out: Buffer, start: number, value: number): number {
     return at;
   }
   let rest = value;
+  if (rest < 0x80000000) {
+    while (rest > 127) {
+      out[at++] = (rest & 127) | 128;
+      rest >>>= 7;
+    }
+    out[at++] = rest;
+    return at;
+  }
   while (rest > 127) {
     out[at++] = (rest % 128) | 128;
     rest = Math.floor(rest / 128);

@@ -8,7 +8,8 @@ import { describe, expect, test } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { errorCode, frameFlag, frameType, preface, setting } from "./frames.ts";
 import { encodeHeaderBlock } from "./hpack.ts";
-import { Http2ServerConnection, type Http2Stream } from "./server-connection.ts";
+import { SendBuffers } from "./send-buffers.ts";
+import { type DataSource, Http2ServerConnection, type Http2Stream } from "./server-connection.ts";
 
 const options = {
   maxConcurrentStreams: 300,
@@ -16,6 +17,7 @@ const options = {
   connectionWindowBytes: 200_000,
   maxHeaderBytes: 4096,
   maxQueuedBytes: 1_000_000,
+  buffers: new SendBuffers(),
 };
 const block = encodeHeaderBlock([
   [":method", "POST"],
@@ -90,6 +92,7 @@ function open(answer: Answer = () => {}) {
       };
     },
     output() {},
+    sourceFailed: (why) => log.push(`failed: ${why}`),
   });
   const taken = (): Frame[] => framesOf(Buffer.concat(connection.takeOutput()));
   return { connection, log, streams, taken };
@@ -239,6 +242,91 @@ describe("windows of the client", () => {
   });
 });
 
+describe("data that is made while it is sent", () => {
+  /** Hands out `bytes` in pieces of its own size; says when it is closed. */
+  function sourceOf(bytes: Buffer, pieceBytes: number, log: string[], failAt = Infinity): DataSource {
+    let at = 0;
+    return {
+      fill(into) {
+        if (at >= failAt) throw new Error("no more");
+        const size = Math.min(pieceBytes, into.length, bytes.length - at);
+        bytes.copy(into, 0, at, at + size);
+        at += size;
+        return size;
+      },
+      close: () => log.push("closed"),
+    };
+  }
+  const bytes = Buffer.from(Array.from({ length: 1_500_000 }, (_, i) => (i * 7) ^ (i >> 8)));
+
+  test.each([1000, 50_000, 1_000_000])("arrives whole within windows of any size, in pieces of %i", (pieceBytes) => {
+    const random = seededRandom(pieceBytes);
+    const closed: string[] = [];
+    const { connection, taken } = open((stream) => {
+      stream.respond(block, false);
+      stream.dataFrom(sourceOf(bytes, pieceBytes, closed));
+      stream.end(block);
+    });
+    connection.receive(Buffer.concat([hello, headers(1, 5), headers(3, 5)]));
+    const received = { 1: [] as Buffer[], 3: [] as Buffer[] };
+    const ended: number[] = [];
+    for (let i = 0; i < 10_000 && ended.length < 2; i++) {
+      // The socket is behind now and then: what it was given must not change meanwhile.
+      const full = random.float() < 0.25;
+      if (full) connection.pause();
+      for (const { type, flags, id, payload } of taken()) {
+        if (type === frameType.data) received[id as 1 | 3].push(Buffer.from(payload));
+        if (type === frameType.headers && (flags & frameFlag.endStream) !== 0) ended.push(id);
+      }
+      connection.written();
+      if (full) connection.resume();
+      const grant = number(1 + Math.floor(random.float() * 60_000));
+      connection.receive(
+        Buffer.concat([0, 1, 3].map((id) => frame(frameType.windowUpdate, 0, ended.includes(id) ? 0 : id, grant))),
+      );
+      connection.relax();
+    }
+    expect(ended.sort()).toEqual([1, 3]);
+    for (const parts of Object.values(received)) expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+    expect(closed).toEqual(["closed", "closed"]);
+  });
+
+  test("is not made before there is room, and its source is closed with its stream", () => {
+    const closed: string[] = [];
+    let made = 0;
+    const { connection, taken } = open((stream) => {
+      stream.respond(block, false);
+      const source = sourceOf(bytes, 20_000, closed);
+      const fill = (into: Buffer) => {
+        made += 20_000;
+        return source.fill(into);
+      };
+      stream.dataFrom({ ...source, fill });
+      stream.end(block);
+    });
+    connection.receive(Buffer.concat([hello, headers(1, 5)]));
+    taken();
+    expect(made).toBeLessThan(100_000);
+    connection.receive(frame(frameType.reset, 0, 1, number(8)));
+    expect(closed).toEqual(["closed"]);
+    expect(connection.streamCount).toBe(0);
+  });
+
+  test("that fails resets the stream alone", () => {
+    const { connection, log, taken } = open((stream) => {
+      stream.respond(block, false);
+      stream.dataFrom(sourceOf(bytes, 20_000, log, 40_000));
+      stream.end(block);
+    });
+    connection.receive(Buffer.concat([hello, headers(1, 5)]));
+    const reset = taken().find(({ type }) => type === frameType.reset);
+    expect(reset?.payload.readUInt32BE()).toBe(errorCode.internal);
+    expect(log).toContain("failed: no more");
+    expect(log.filter((line) => line === "closed")).toHaveLength(1);
+    expect(connection.failure).toBeUndefined();
+  });
+});
+
 describe("hostile clients", () => {
   const rapid = (i: number) => Buffer.concat([headers(2 * i + 1), frame(frameType.reset, 0, 2 * i + 1, number(8))]);
   test.each<[string, (i: number) => Buffer, number]>([
@@ -317,6 +405,7 @@ describe("hostile clients", () => {
     const connection = new Http2ServerConnection(options, {
       request: () => ({ data() {}, end() {}, gone() {}, caughtUp() {} }),
       output() {},
+      sourceFailed() {},
     });
     connection.receive(Buffer.concat([hello, headers(1)]));
     const resets: Frame[] = [];
@@ -408,6 +497,7 @@ test("headers of nghttp2 are read, whatever bytes their values have", async () =
         setImmediate(() => {
           for (const part of connection.takeOutput()) pipe.push(part);
         }),
+      sourceFailed() {},
     });
     const pipe = new Duplex({
       read() {},

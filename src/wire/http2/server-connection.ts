@@ -22,6 +22,7 @@ import {
   setting,
 } from "./frames.ts";
 import { type HeaderList, HpackDecoder } from "./hpack.ts";
+import type { SendBuffers } from "./send-buffers.ts";
 
 export interface Http2Options {
   readonly maxConcurrentStreams: number;
@@ -31,6 +32,16 @@ export interface Http2Options {
   readonly maxHeaderBytes: number;
   /** What all streams together may owe their client. */
   readonly maxQueuedBytes: number;
+  /** For data that is made while it is sent. */
+  readonly buffers: SendBuffers;
+}
+
+/** Data that is made when there is room to send it. */
+export interface DataSource {
+  /** Writes what comes next and says how much; 0: that was all. What it throws resets the stream. */
+  fill(into: Buffer): number;
+  /** Nothing more is asked of it. */
+  close(): void;
 }
 
 /** What happens to one stream. Called in order, from within `receive`. */
@@ -49,6 +60,8 @@ export interface ConnectionEvents {
   request(stream: Http2Stream, headers: HeaderList): StreamSink;
   /** There is something for `takeOutput`; said once until it is taken. */
   output(): void;
+  /** A source threw; its stream is reset. */
+  sourceFailed(why: string): void;
 }
 
 /** Frames of one header block: our frames hold 16 KiB, so this is more than any honest client needs. */
@@ -76,6 +89,10 @@ export class Http2Stream {
   credit = 0;
   readonly queue: Uint8Array[] = [];
   queuedBytes = 0;
+  /** Where more comes from when nothing is queued. */
+  source: DataSource | undefined;
+  /** What `queue` is of, when it is the source's. */
+  lent: Buffer | undefined;
   trailers: Uint8Array | undefined;
   remoteEnded = false;
   localEnded = false;
@@ -97,6 +114,10 @@ export class Http2Stream {
   /** `bytes` must not change any more. */
   data(bytes: Uint8Array): void {
     this.#connection.sendData(this, bytes);
+  }
+  /** All there will be but trailers. */
+  dataFrom(source: DataSource): void {
+    this.#connection.sendFrom(this, source);
   }
   end(trailers: Uint8Array): void {
     this.#connection.sendTrailers(this, trailers);
@@ -161,6 +182,9 @@ export class Http2ServerConnection {
   #paused = false;
   #queuedBytes = 0;
   #pumping = false;
+  /** Buffers of sources: all of it is in the output; the transport has it. */
+  #spent: Buffer[] = [];
+  #sending: Buffer[] = [];
 
   #resets = 0;
   #controls = 0;
@@ -207,7 +231,18 @@ export class Http2ServerConnection {
     this.#output = [];
     this.#outputBytes = 0;
     this.#announced = false;
+    if (this.#spent.length > 0) {
+      this.#sending.push(...this.#spent);
+      this.#spent = [];
+    }
     return output;
+  }
+
+  /** Everything that was taken has left: its bytes are not looked at any more. */
+  written(): void {
+    if (this.#sending.length === 0) return;
+    for (const buffer of this.#sending) this.#options.buffers.give(buffer);
+    this.#sending = [];
   }
 
   /** The socket takes nothing for now. */
@@ -511,7 +546,7 @@ export class Http2ServerConnection {
         this.#initialSendWindow = value;
         for (const stream of this.#streams.values()) {
           stream.sendWindow += change;
-          if (stream.queuedBytes > 0) this.#waiting.add(stream);
+          if (stream.queuedBytes > 0 || stream.source) this.#waiting.add(stream);
           this.#expect(stream.sendWindow <= maxWindowBytes, errorCode.flowControl, "window size");
         }
       } else if (name === setting.maxFrameSize) {
@@ -541,7 +576,7 @@ export class Http2ServerConnection {
       return;
     }
     stream.sendWindow += increment;
-    if (stream.queuedBytes === 0) return;
+    if (stream.queuedBytes === 0 && !stream.source) return;
     this.#waiting.add(stream);
     this.#pump();
   }
@@ -590,9 +625,19 @@ export class Http2ServerConnection {
     this.#pump();
   }
 
+  sendFrom(stream: Http2Stream, source: DataSource): void {
+    if (stream.closed || stream.localEnded || stream.trailers) {
+      source.close();
+      return;
+    }
+    stream.source = source;
+    this.#waiting.add(stream);
+    this.#pump();
+  }
+
   sendTrailers(stream: Http2Stream, block: Uint8Array): void {
     if (stream.closed || stream.localEnded || stream.trailers) return;
-    if (stream.queuedBytes > 0) {
+    if (stream.queuedBytes > 0 || stream.source) {
       stream.trailers = block;
       return;
     }
@@ -623,6 +668,14 @@ export class Http2ServerConnection {
   }
 
   #forgetQueue(stream: Http2Stream): void {
+    if (stream.source) {
+      this.#waiting.delete(stream);
+      const { source } = stream;
+      stream.source = undefined;
+      // Its buffer may be in the output: nobody gets it back.
+      stream.lent = undefined;
+      source.close();
+    }
     if (stream.queuedBytes === 0) return;
     this.#queuedBytes -= stream.queuedBytes;
     stream.queuedBytes = 0;
@@ -634,6 +687,31 @@ export class Http2ServerConnection {
   #room(stream: Http2Stream): number {
     if (this.#paused || this.#outputBytes >= maxOutputBytes) return 0;
     return Math.min(stream.sendWindow, this.#connectionSendWindow);
+  }
+
+  /** False: the source has nothing more, or has failed. */
+  #refill(stream: Http2Stream, source: DataSource): boolean {
+    const buffer = this.#options.buffers.take();
+    let size = 0;
+    try {
+      size = source.fill(buffer);
+    } catch (error) {
+      this.#options.buffers.give(buffer);
+      this.#events.sourceFailed(messageOf(error));
+      this.resetStream(stream, errorCode.internal);
+      return false;
+    }
+    if (size === 0) {
+      this.#options.buffers.give(buffer);
+      stream.source = undefined;
+      source.close();
+      return false;
+    }
+    stream.lent = buffer;
+    stream.queue.push(buffer.subarray(0, size));
+    stream.queuedBytes += size;
+    this.#queuedBytes += size;
+    return true;
   }
 
   /** One frame for each stream that owes something and may send, until nobody may. */
@@ -651,6 +729,12 @@ export class Http2ServerConnection {
           this.#waiting.delete(stream);
           continue;
         }
+        if (stream.queuedBytes === 0 && stream.source && !this.#refill(stream, stream.source)) {
+          this.#waiting.delete(stream);
+          if (!stream.closed) this.#sentAll(stream, drained);
+          moved = true;
+          continue;
+        }
         const first = stream.queue[0]!;
         const size = Math.min(first.length, room, this.#maxSendFrame);
         this.#writeData(stream, size === first.length ? first : first.subarray(0, size));
@@ -660,15 +744,24 @@ export class Http2ServerConnection {
         this.#queuedBytes -= size;
         moved = true;
         if (stream.queuedBytes > 0) continue;
+        if (stream.lent) {
+          this.#spent.push(stream.lent);
+          stream.lent = undefined;
+        }
+        if (stream.source) continue;
         this.#waiting.delete(stream);
-        if (stream.trailers) {
-          this.#writeHeaders(stream.id, stream.trailers, true);
-          this.#localEnded(stream);
-        } else drained.push(stream);
+        this.#sentAll(stream, drained);
       }
     }
     this.#pumping = false;
     for (const stream of drained) stream.sink?.caughtUp();
+  }
+
+  #sentAll(stream: Http2Stream, drained: Http2Stream[]): void {
+    if (stream.trailers) {
+      this.#writeHeaders(stream.id, stream.trailers, true);
+      this.#localEnded(stream);
+    } else drained.push(stream);
   }
 
   #writeData(stream: Http2Stream, bytes: Uint8Array): void {
@@ -798,6 +891,8 @@ export class Http2ServerConnection {
       stream.closed = true;
       stream.queue.length = 0;
       stream.queuedBytes = 0;
+      stream.source?.close();
+      stream.source = undefined;
       if (!stream.localEnded) stream.sink?.gone();
     }
   }
