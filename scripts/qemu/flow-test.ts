@@ -24,6 +24,8 @@ export interface Counts {
 
 interface Step {
   readonly name: string;
+  /** Left out of other flows. */
+  readonly fits?: (flow: Flow) => boolean;
   /** Left out where one start is enough. */
   readonly isLong?: boolean;
   run(test: FlowTest): Promise<string | undefined>;
@@ -121,6 +123,19 @@ const steps: readonly Step[] = [
       must(new RegExp(`^${32 * 1024 ** 2}$`, "m").test(output), `memory.max is ${output.trim()}`);
       await device.kubectl(["delete", "pod", "greedy", "--wait=false"]);
       return "cpu.max 25000 100000, OOMKilled above 32 MiB";
+    },
+  },
+  {
+    name: "its network adapter is pulled out and plugged in again",
+    fits: (flow) => flow.network === "usb",
+    run: async ({ device, timeouts }) => {
+      await device.vm.plugAdapter(false);
+      // Long enough for mote to see it gone.
+      await sleep(10_000);
+      await device.vm.plugAdapter(true);
+      const startedMs = performance.now();
+      await device.until(["get", "nodes", "-o", "name"], (text) => text.startsWith("node/"), timeouts.clusterMs);
+      return `reachable again after ${seconds(performance.now() - startedMs)}`;
     },
   },
   {
@@ -244,7 +259,7 @@ export async function testFlow(flow: Flow, options: { readonly isShort?: boolean
       requestMs: quickTimeouts.requestMs * patience,
     };
     test = { flow, folder, disk, apiPort, webPort, timeouts, device };
-    for (const step of steps.filter((one) => !(options.isShort && one.isLong))) {
+    for (const step of steps.filter((one) => !(options.isShort && one.isLong) && (one.fits?.(flow) ?? true))) {
       if (counts.failed > 0) {
         counts.skipped++;
         console.log(`  skipped  ${step.name}`);

@@ -104,7 +104,10 @@ export class Vm {
     this.#child.on("close", (code, signal) => {
       process.off("exit", killChild);
       for (const signal of signals) process.off(signal, onSignal);
-      this.#exit ??= code === 0 ? "QEMU ended" : `QEMU ended with ${signal ?? `exit ${code}`}: ${this.#stderr.trim()}`;
+      // Ended from outside it exits with 0, too, and says by whom.
+      const how = code === 0 ? "QEMU ended" : `QEMU ended with ${signal ?? `exit ${code}`}`;
+      const said = this.#stderr.trim();
+      this.#exit ??= said ? `${how}: ${said}` : how;
       this.#wake();
     });
   }
