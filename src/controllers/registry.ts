@@ -2,6 +2,12 @@
 // no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
 import type { Service } from "#base/service.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import {
+  createCertificateApprover,
+  createCertificateCleaner,
+  createCertificateSigning,
+  type SignCertificate,
+} from "./certificates/controller.ts";
 import { createDisruptionController } from "./disruption/controller.ts";
 import { createGarbageCollector } from "./gc/controller.ts";
 import { createNamespaceController } from "./namespaces/controller.ts";
@@ -31,6 +37,8 @@ import { createStatefulSetController } from "./workloads/statefulset/controller.
 export interface ControllersDeps extends ControllerDeps {
   /** PEM of the CA that signed the API server's certificate, for kube-root-ca.crt. */
   readonly rootCa: string;
+  /** Without it requests for certificates are approved and kept, but not signed. */
+  readonly signCertificate?: SignCertificate;
   /** Absent: no built-in provisioner (`--disable local-storage`). */
   readonly localPath?: LocalPathOptions;
 }
@@ -40,6 +48,9 @@ export function createControllers(deps: ControllersDeps): Service[] {
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
+    createCertificateApprover(deps),
+    ...(deps.signCertificate ? [createCertificateSigning(deps, deps.signCertificate)] : []),
+    createCertificateCleaner(deps),
     createDeploymentController(deps),
     createReplicaSetController(deps),
     createReplicationControllerController(deps),

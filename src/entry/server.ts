@@ -21,6 +21,7 @@ import { isRoot } from "#platform/host.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
+import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
 import { ensurePki, type Pki, type PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
@@ -154,6 +155,7 @@ function services(
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
           rootCa: pki.serverCa.certificate,
+          signCertificate: createCertificateSigner({ client: pki.clientCa, server: pki.serverCa }, { clock, random }),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
         })
       : []),

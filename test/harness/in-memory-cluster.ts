@@ -18,6 +18,7 @@ import { EventRecorder } from "#client/events.ts";
 import { type Informer, InformerFactory } from "#client/informer.ts";
 import type { Transport } from "#client/transport.ts";
 import { WorkQueue } from "#client/workqueue.ts";
+import type { SignCertificate } from "#controllers/certificates/controller.ts";
 import { createControllers } from "#controllers/registry.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
@@ -29,6 +30,8 @@ import { leases, namespaces, nodes, persistentVolumes, pods } from "#model/resou
 import { ApiError, isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { volumeFinalizers } from "#model/volumes.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
+import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
+import { generateKey, issueCertificate } from "#supervisor/pki/certificate.ts";
 import { FakeClock, settle } from "./fake-clock.ts";
 import { seededRandom } from "./seeded-random.ts";
 
@@ -131,6 +134,7 @@ export class InMemoryCluster {
       ...createControllers({
         ...deps,
         rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n",
+        signCertificate: createTestSigner({ clock, random }),
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
       }),
       createScheduler({ ...deps, events: events.as("default-scheduler") }),
@@ -221,6 +225,21 @@ function shaky(inner: Transport, random: Random, rate: () => number): Transport 
         if (isFault()) throw lost();
       }
     },
+  };
+}
+
+/** Authorities of a test's own, made when first asked. */
+function createTestSigner(dependencies: { clock: FakeClock; random: Random }): SignCertificate {
+  let sign: SignCertificate | undefined;
+  return (order) => {
+    if (!sign) {
+      const key = generateKey();
+      const times = { notBeforeMs: 0, notAfterMs: dependencies.clock.now() + 1e12 };
+      const about = { commonName: "test", usage: "authority" as const, ...times };
+      const issuer = { certificate: issueCertificate(about, key, undefined, dependencies.random), key };
+      sign = createCertificateSigner({ client: issuer, server: issuer }, dependencies);
+    }
+    return sign(order);
   };
 }
 

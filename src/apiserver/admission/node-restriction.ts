@@ -1,8 +1,9 @@
 // NodeRestriction: a node's identity (system:node:NAME) may change only its own Node, its own Lease and the pods bound
-// to it. The limits on labels and taints are part of it; dynamic resources and CSI objects are not here. Upstream:
-// plugin/pkg/admission/noderestriction.
-import type { Node, Pod } from "#model/gen/core-v1.ts";
+// to it, its own CSINode, the status of claims, and the one finalizer of its local volumes. The limits on labels and taints
+// are part of it; dynamic resources are not here. Upstream: plugin/pkg/admission/noderestriction.
+import type { Node, PersistentVolume, Pod } from "#model/gen/core-v1.ts";
 import { forbidden } from "#model/status.ts";
+import { localPathProvisioner, volumeAnnotations, volumeFinalizers } from "#model/volumes.ts";
 import type { StrategyContext } from "../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "./plugin.ts";
 
@@ -15,12 +16,21 @@ export function nodeOf(user: StrategyContext["user"]): string | undefined {
     : undefined;
 }
 
-const guarded = new Set(["nodes", "pods", "leases", "serviceaccounts"]);
+const guarded = new Set([
+  "nodes",
+  "pods",
+  "leases",
+  "serviceaccounts",
+  "csinodes",
+  "persistentvolumes",
+  "persistentvolumeclaims",
+]);
+const guardedGroups = ["", "coordination.k8s.io", "storage.k8s.io"];
 
 export function createNodeRestriction(): AdmissionPlugin {
   return {
     name: "NodeRestriction",
-    handles: ({ resource }) => guarded.has(resource.plural) && ["", "coordination.k8s.io"].includes(resource.group),
+    handles: ({ resource }) => guarded.has(resource.plural) && guardedGroups.includes(resource.group),
     async validate(request, context) {
       const node = nodeOf(context.user);
       if (node === undefined) return;
@@ -46,6 +56,14 @@ async function refusalFor(
       return namespace === "kube-node-lease" && name !== node
         ? `node "${node}" can only access node lease with the same name as the requesting node`
         : undefined;
+    case "csinodes":
+      return name === node || request.object?.metadata.name === node
+        ? undefined
+        : `node "${node}" is not allowed to modify CSINode "${name}"`;
+    case "persistentvolumes":
+      return volumeChange(request, node);
+    case "persistentvolumeclaims":
+      return claimChange(request, node);
     case "serviceaccounts":
       return subresource === "token" ? await tokenRequest(request, context, node) : undefined;
     default:
@@ -70,6 +88,42 @@ async function refusalFor(
   }
   return undefined;
 }
+
+const localPathNode = "local.path.provisioner/selected-node";
+
+/** That the folder of a local volume of its own is gone is all that a node may say of volumes. */
+function volumeChange({ operation, object, oldObject }: AdmissionRequest, node: string): string | undefined {
+  const refusal = `node "${node}" can only let go of its own local volumes`;
+  const next = object as PersistentVolume | undefined;
+  const old = oldObject as PersistentVolume | undefined;
+  if (operation !== "UPDATE" || !next || !old) return refusal;
+  const isOwn =
+    old.metadata.deletionTimestamp !== undefined &&
+    old.metadata.annotations?.[volumeAnnotations.provisionedBy] === localPathProvisioner &&
+    old.metadata.annotations[localPathNode] === node;
+  const rest = ({ metadata, ...fields }: PersistentVolume) => {
+    const { managedFields: _, finalizers, ...others } = metadata;
+    const kept = (finalizers ?? []).filter((one) => one !== volumeFinalizers.provisioner);
+    return JSON.stringify(canonical({ ...fields, metadata: { ...others, finalizers: kept } }));
+  };
+  return isOwn && rest(next) === rest(old) ? undefined : refusal;
+}
+
+/** A node that has grown a file system says so in the claim's status, and nowhere else. */
+function claimChange({ subresource, operation }: AdmissionRequest, node: string): string | undefined {
+  return operation === "UPDATE" && subresource === "status"
+    ? undefined
+    : `node "${node}" can only update the status of persistent volume claims`;
+}
+
+const canonical = (value: unknown): unknown => {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(canonical);
+  const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
+  return Object.fromEntries(
+    entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, inner]) => [key, canonical(inner)]),
+  );
+};
 
 /** A token for a pod's account: only for a pod that runs here. */
 async function tokenRequest(

@@ -2,6 +2,7 @@
 // advertised: webhooks and admission policies, which will stand before ResourceQuota.
 import type { Random } from "#base/clock.ts";
 import type { RbacAuthorizer } from "../authz/rbac.ts";
+import { createCertificatePlugins } from "./certificates.ts";
 import { createDefaultStorageClass } from "./default-storage-class.ts";
 import { createDefaultTolerationSeconds } from "./default-toleration-seconds.ts";
 import { createLimitRanger } from "./limit-ranger.ts";
@@ -23,7 +24,7 @@ import {
 
 export interface AdmissionDependencies {
   readonly random: Random;
-  /** For escalation checks; without it roles and bindings may be written by whoever is authorised to. */
+  /** For escalation and signer checks; without it roles, bindings and approvals may be written by whoever is authorised to. */
   readonly rbac?: RbacAuthorizer;
 }
 
@@ -43,7 +44,12 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
     createClaimResize(),
     createRuntimeClass(),
     createDefaultIngressClass(),
-    ...(dependencies.rbac ? [createRbacEscalation({ rbac: dependencies.rbac })] : []),
+    ...(dependencies.rbac
+      ? [
+          ...createCertificatePlugins({ authorizer: dependencies.rbac }),
+          createRbacEscalation({ rbac: dependencies.rbac }),
+        ]
+      : []),
     // Last, so that it charges for what is really written.
     createResourceQuota(),
   ];

@@ -43,25 +43,105 @@ export function issueCertificate(
   random: Random,
 ): string {
   const publicKey = createPublicKey(key);
-  const signingKey = createPrivateKey(issuer?.key ?? key);
   const subject = nameOf(request.commonName, request.organizations ?? []);
   const ownKeyId = keyId(publicKey);
   const from = issuer ? identityOf(issuer.certificate) : { subject, keyId: ownKeyId };
+  return assemble(
+    {
+      issuerName: from.subject,
+      notBeforeMs: request.notBeforeMs,
+      notAfterMs: request.notAfterMs,
+      subject,
+      publicKey: publicKey.export({ type: "spki", format: "der" }),
+      extensions: extensionsOf(request, ownKeyId, from.keyId),
+    },
+    issuer?.key ?? key,
+    random,
+  );
+}
+
+/** A leaf for somebody else's key, with the names that were asked for. */
+export interface ForeignRequest {
+  /** DER, as they stand in the request. */
+  readonly subject: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly alternativeNames: Uint8Array | undefined;
+  /** As certificates.k8s.io names them; what has no bit or purpose is left out. */
+  readonly usages: readonly string[];
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+export function issueForeignCertificate(request: ForeignRequest, issuer: Issuer, random: Random): string {
+  const from = identityOf(issuer.certificate);
+  const bits = request.usages.reduce((sum, usage) => sum | (keyUsageBits.get(usage) ?? 0), 0);
+  const purposes = request.usages.flatMap((usage) => purposeIds.get(usage) ?? []);
+  const ownKeyId = createHash("sha1").update(request.publicKey).digest();
+  const extensions = [
+    ...(bits > 0 ? [extension("2.5.29.15", true, der.bitString(Uint8Array.of(bits), trailingZeros(bits)))] : []),
+    ...(purposes.length > 0
+      ? [extension("2.5.29.37", false, der.sequence(...purposes.map((id) => der.objectIdentifier(id))))]
+      : []),
+    extension("2.5.29.19", true, der.sequence()),
+    extension("2.5.29.14", false, der.octetString(ownKeyId)),
+    extension("2.5.29.35", false, der.sequence(der.implicit(0, from.keyId))),
+    ...(request.alternativeNames ? [request.alternativeNames] : []),
+  ];
+  return assemble({ ...request, issuerName: from.subject, extensions }, issuer.key, random);
+}
+
+/** Key usages as bits of the one byte that holds those of leaves, first bit leftmost. */
+const keyUsageBits: ReadonlyMap<string, number> = new Map([
+  ["digital signature", 0x80],
+  ["signing", 0x80],
+  ["content commitment", 0x40],
+  ["key encipherment", 0x20],
+  ["data encipherment", 0x10],
+  ["key agreement", 0x08],
+]);
+const purposeIds: ReadonlyMap<string, string> = new Map([
+  ["any", "2.5.29.37.0"],
+  ["server auth", "1.3.6.1.5.5.7.3.1"],
+  ["client auth", "1.3.6.1.5.5.7.3.2"],
+  ["code signing", "1.3.6.1.5.5.7.3.3"],
+  ["email protection", "1.3.6.1.5.5.7.3.4"],
+  ["s/mime", "1.3.6.1.5.5.7.3.4"],
+  ["ipsec end system", "1.3.6.1.5.5.7.3.5"],
+  ["ipsec tunnel", "1.3.6.1.5.5.7.3.6"],
+  ["ipsec user", "1.3.6.1.5.5.7.3.7"],
+  ["timestamping", "1.3.6.1.5.5.7.3.8"],
+  ["ocsp signing", "1.3.6.1.5.5.7.3.9"],
+]);
+const trailingZeros = (bits: number): number => 31 - Math.clz32(bits & -bits);
+
+interface CertificateBody {
+  readonly issuerName: Uint8Array;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  readonly subject: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly extensions: readonly Uint8Array[];
+}
+
+function assemble(parts: CertificateBody, issuerKey: string, random: Random): string {
   const serial = random.bytes(16);
   serial[0] = (serial[0]! & 0x7f) | 0x40; // positive and always 16 bytes
   const body = der.sequence(
     der.explicit(0, der.integer(Uint8Array.of(2))),
     der.integer(serial),
     ecdsaWithSha256(),
-    from.subject,
-    der.sequence(der.time(request.notBeforeMs), der.time(request.notAfterMs)),
-    subject,
-    publicKey.export({ type: "spki", format: "der" }),
-    der.explicit(3, der.sequence(...extensionsOf(request, ownKeyId, from.keyId))),
+    parts.issuerName,
+    der.sequence(der.time(parts.notBeforeMs), der.time(parts.notAfterMs)),
+    parts.subject,
+    parts.publicKey,
+    der.explicit(3, der.sequence(...parts.extensions)),
   );
-  const signature = sign("sha256", body, { key: signingKey, dsaEncoding: "der" });
+  const signature = sign("sha256", body, { key: createPrivateKey(issuerKey), dsaEncoding: "der" });
   return pem("CERTIFICATE", der.sequence(body, ecdsaWithSha256(), der.bitString(signature)));
 }
+
+const extension = (id: string, critical: boolean, value: Uint8Array): Uint8Array =>
+  der.sequence(der.objectIdentifier(id), ...(critical ? [der.boolean(true)] : []), der.octetString(value));
 
 /** The single certificates of a PEM bundle, in order. */
 export function splitPem(bundle: string): string[] {
@@ -118,8 +198,6 @@ function identityOf(certificate: string): { subject: Uint8Array; keyId: Uint8Arr
 }
 
 function extensionsOf(request: CertificateRequest, ownKeyId: Uint8Array, issuerKeyId: Uint8Array): Uint8Array[] {
-  const extension = (id: string, critical: boolean, value: Uint8Array) =>
-    der.sequence(der.objectIdentifier(id), ...(critical ? [der.boolean(true)] : []), der.octetString(value));
   const isAuthority = request.usage === "authority";
   // digitalSignature | keyEncipherment, and keyCertSign for authorities: bits 0, 2 and 5 from the left.
   const keyUsage = isAuthority ? der.bitString(Uint8Array.of(0xa4), 2) : der.bitString(Uint8Array.of(0xa0), 5);

@@ -1,0 +1,42 @@
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { expect, test } from "vitest";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
+import { createCertificateSigner } from "./certificate-signer.ts";
+import { generateKey, issueCertificate } from "./pki/certificate.ts";
+
+const clock = new FakeClock();
+const random = seededRandom(1);
+const times = { notBeforeMs: 0, notAfterMs: clock.now() + 1e12 };
+const key = generateKey();
+const certificate = issueCertificate({ commonName: "ca", usage: "authority", ...times }, key, undefined, random);
+const sign = createCertificateSigner({ client: { certificate, key }, server: { certificate, key } }, { clock, random });
+
+test("a certificate has what was asked for and no more", () => {
+  const { request, key: own } = makeSigningRequest({
+    commonName: "system:node:a",
+    organizations: ["system:nodes"],
+    dnsNames: ["a"],
+    ips: [[10, 0, 0, 1]],
+  });
+  const usages = ["digital signature", "key encipherment", "server auth"];
+  const signed = new X509Certificate(sign({ authority: "server", request, usages, lifetimeSeconds: 3600 }));
+  expect(signed.subject).toBe("O=system:nodes\nCN=system:node:a");
+  expect(signed.subjectAltName).toBe("DNS:a, IP Address:10.0.0.1");
+  expect(signed.keyUsage).toEqual(["1.3.6.1.5.5.7.3.1"]);
+  expect(signed.ca).toBe(false);
+  expect(signed.checkIssued(new X509Certificate(certificate))).toBe(true);
+  expect(signed.verify(new X509Certificate(certificate).publicKey)).toBe(true);
+  expect(signed.checkPrivateKey(createPrivateKey(own))).toBe(true);
+  expect(Date.parse(signed.validTo) - clock.now()).toBe(3600_000 - 300_000);
+  expect(Date.parse(signed.validFrom)).toBe(clock.now() - 300_000);
+});
+
+test("a request that is not its key's is not signed", () => {
+  const { request } = makeSigningRequest({ commonName: "plain" });
+  const changed = request.replace(/\n([A-Za-z0-9+/]{10})/, (_all, start: string) => `\n${start.slice(0, 9)}A`);
+  expect(() => sign({ authority: "client", request: changed, usages: [], lifetimeSeconds: 600 })).toThrow(
+    "unable to parse",
+  );
+});
