@@ -11,7 +11,7 @@ import type { Backend } from "#datastore/backend.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { clusterRoleBindings, clusterRoles, roleBindings, roles } from "#model/resources.ts";
+import { clusterRoleBindings, clusterRoles, nodes, pods, roleBindings, roles } from "#model/resources.ts";
 import { notFound } from "#model/status.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
@@ -24,10 +24,14 @@ import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrap
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
 import { createNodeProxy } from "./endpoints/node-proxy.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
+import { MetricsCollector } from "./metrics-api/collector.ts";
+import { createMetricsGroup } from "./metrics-api/group.ts";
+import { scrapeNode } from "./metrics-api/scrape.ts";
 import { openApiAssets } from "./openapi/assets.ts";
 import { columnsFor } from "./printers/tables.ts";
 import { createStrategies } from "./registry/strategies.ts";
 import { type ApiServer, createApiServer } from "./server.ts";
+import type { VirtualGroup } from "./virtual-group.ts";
 
 export interface ComposeOptions {
   readonly host?: string;
@@ -64,6 +68,8 @@ export interface ComposedApiServer {
   readonly server: ApiServer;
   /** Lets `informers` keep the authoriser's copy of roles and bindings; nobody but system:masters may do anything before. */
   watchRbac(informers: InformerFactory): void;
+  /** Serves metrics.k8s.io, from what nodes say of themselves when asked. */
+  serveMetrics(informers: InformerFactory): void;
   /** Makes what a cluster cannot do without; /readyz says no before it is ready. `client` must be system:masters. */
   bootstrapper(bootstrap: BootstrapOptions, client: Client): Service;
   /** Who presents a client certificate; for the node API. Rejects with ApiError 401. */
@@ -93,6 +99,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     },
     { getNode: (name) => read<Node>("nodes", "", name) },
   );
+  let virtualGroups: readonly VirtualGroup[] = [];
   const server: ApiServer = createApiServer(
     {
       ...(options.host === undefined ? {} : { host: options.host }),
@@ -119,6 +126,9 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       tokenIssuer: createTokenIssuer(options.serviceAccount, { clock, random }),
       reviewToken: (token, audiences) => tokens.review(token, audiences),
       rulesFor: (user, namespace) => rbac.rulesFor(user, namespace),
+      get virtualGroups() {
+        return virtualGroups;
+      },
       checks: [
         {
           name: "poststarthook/bootstrap",
@@ -142,6 +152,15 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           delete: (object) => rbacCache.remove(resource.kind, object),
         });
       }
+    },
+    serveMetrics(informers) {
+      const collector = new MetricsCollector({
+        clock,
+        log,
+        scrape: (node, signal) => scrapeNode(dialer, node, signal),
+      });
+      const stores = { nodes: informers.informer(nodes), pods: informers.informer(pods) };
+      virtualGroups = [...virtualGroups, createMetricsGroup({ clock, collector, ...stores })];
     },
     bootstrapper(bootstrap, client) {
       const service = createBootstrapper(bootstrap, { client, clock, log });

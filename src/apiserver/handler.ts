@@ -32,6 +32,7 @@ import { Registry, type Resource } from "./registry/registry.ts";
 import { ResourceStorage } from "./registry/storage.ts";
 import { storageClass } from "./registry/storage-class.ts";
 import { versionInfo } from "./version.ts";
+import type { VirtualGroup } from "./virtual-group.ts";
 
 export interface Handler {
   /** Rejects with ApiError, or with what toApiError understands. */
@@ -117,12 +118,17 @@ export function createHandler(
     authorizeCreate: (request, info) => authorize(authorizer, request.user, { ...info, verb: "create" }),
   });
   // Made anew when somebody asks after a change, and not before: definitions come in bunches.
-  let discovered = { generation: table.generation, discovery: createDiscovery(allResources, serverAddress) };
+  const discover = () => {
+    const { virtualGroups } = deps;
+    const stored = [...allResources, ...table.versions().map(({ row }) => row)];
+    const others = virtualGroups?.filter(({ rows: [row] }) => row && !table.serves(row.group, row.version));
+    const rows = [...stored, ...(others ?? []).flatMap((group) => group.rows)];
+    return { generation: table.generation, virtualGroups, discovery: createDiscovery(rows, serverAddress) };
+  };
+  let discovered = discover();
   const currentDiscovery = (): Discovery => {
-    if (discovered.generation !== table.generation) {
-      const rows = [...allResources, ...table.versions().map(({ row }) => row)];
-      discovered = { generation: table.generation, discovery: createDiscovery(rows, serverAddress) };
-    }
+    const isStale = discovered.generation !== table.generation || discovered.virtualGroups !== deps.virtualGroups;
+    if (isStale) discovered = discover();
     return discovered.discovery;
   };
   const openapi = createOpenApi(deps.openapi, createCustomOpenApi(table, deps.openapi));
@@ -148,6 +154,10 @@ export function createHandler(
 
   const handleResource = async (info: RequestInfo, request: HandlerRequest): Promise<Result> => {
     if (!groupVersions.has(`${info.group}/${info.version}`) && !table.serves(info.group, info.version)) {
+      const virtual = deps.virtualGroups?.find(
+        ({ rows: [row] }) => row?.group === info.group && row.version === info.version,
+      );
+      if (virtual) return answerVirtual(virtual, info, request);
       if (definitions.isLoading) throw serviceUnavailable("custom resources are not known yet");
       return noSuchPath();
     }
@@ -221,6 +231,12 @@ export function createHandler(
       return answer;
     },
   };
+}
+
+function answerVirtual(group: VirtualGroup, info: RequestInfo, request: HandlerRequest): Promise<Result> {
+  const row = group.rows.find(({ plural }) => plural === info.resource);
+  if (!row || info.subresource !== "" || !fitsScope(row, info)) throw pathNotFound();
+  return group.handle(row, info, request.query);
 }
 
 /** One per folder of the datastore, by the qualified name in the storage group. */

@@ -67,7 +67,7 @@ export function createHttpFace(
           await result.connector.handle(connectRequest(request, exchange.query, result.info, user), response);
           return;
         }
-        code = result.type === "watch" || result.type === "list" ? 200 : result.status;
+        code = "status" in result ? result.status : 200;
         await writeResult(write, exchange, result);
       };
       if (longRunning) {

@@ -91,6 +91,12 @@ function decoded(result: Result): UnknownObject {
         metadata: result.metadata as UnknownObject["metadata"],
         items: result.items.map((item) => show(result.view, item)),
       };
+    case "objects": {
+      const { info, objects, isList } = result;
+      if (!isList) return objects[0]!;
+      const list = { kind: `${info.kind}List`, apiVersion: groupVersion(info), metadata: {}, items: objects };
+      return list as unknown as UnknownObject;
+    }
     case "object": {
       const { status, code } = result.object as unknown as Status;
       if (result.object.kind === "Status" && status === "Failure")

@@ -18,6 +18,7 @@ import type { HealthCheck } from "./endpoints/system.ts";
 import type { OpenApiAssets } from "./openapi/serve.ts";
 import type { Column } from "./printers/columns.ts";
 import type { Strategy } from "./strategy.ts";
+import type { VirtualGroup } from "./virtual-group.ts";
 
 export interface ApiServerOptions {
   /** Default 0.0.0.0. */
@@ -54,6 +55,8 @@ export interface ApiServerDeps {
   /** Logs, exec, attach, port-forward, proxy; without it those paths are 404. */
   connector?: Connector | undefined;
   readonly openapi?: OpenApiAssets | undefined;
+  /** Groups answered by code; replaced as a whole. All rows of one are of one version. */
+  readonly virtualGroups?: readonly VirtualGroup[] | undefined;
   /** Makes service-account tokens and publishes their keys. */
   tokenIssuer?: TokenIssuer | undefined;
   /** For TokenReview. */

@@ -2,6 +2,7 @@
 // no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
 import type { Service } from "#base/service.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import { createHorizontalAutoscaler } from "./autoscaling/controller.ts";
 import {
   createCertificateApprover,
   createCertificateCleaner,
@@ -59,6 +60,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createJobController(deps),
     createCronJobController(deps),
     createTtlAfterFinishedController(deps),
+    createHorizontalAutoscaler(deps),
     createDisruptionController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),

@@ -5,6 +5,7 @@ import type { ApiObject } from "./object.ts";
 import type { ResourceInfo } from "./resource-info.ts";
 import type { FieldError } from "./status.ts";
 import * as administration from "./validation/administration.ts";
+import { validateAutoscaler } from "./validation/autoscaling.ts";
 import * as cluster from "./validation/cluster.ts";
 import * as csi from "./validation/csi.ts";
 import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
@@ -94,7 +95,7 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "apps/Deployment": rules({ create: workloads.validateDeployment, update: workloads.validateSelectorUpdate }),
   "apps/ReplicaSet": rules({ create: workloads.validateReplicaSet, update: workloads.validateSelectorUpdate }),
   "apps/StatefulSet": rules({ create: workloads.validateStatefulSet, update: workloads.validateStatefulSetUpdate }),
-  "autoscaling/HorizontalPodAutoscaler": rules({ create: workloads.validateAutoscaler }),
+  "autoscaling/HorizontalPodAutoscaler": rules({ create: validateAutoscaler }),
   "batch/CronJob": rules({ create: workloads.validateCronJob }),
   "batch/Job": rules({ create: workloads.validateJob, update: workloads.validateJobUpdate }),
   "certificates.k8s.io/CertificateSigningRequest": rules({ create: administration.validateSigningRequest }),

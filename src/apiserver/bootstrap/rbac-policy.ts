@@ -63,7 +63,9 @@ const toEdit = [
   `${write} networking.k8s.io ingresses,networkpolicies`,
   `${all} coordination.k8s.io leases`,
 ];
+const metricsReader = `${read} metrics.k8s.io pods,nodes`;
 const toView = [
+  metricsReader,
   `${read} core configmaps,endpoints,persistentvolumeclaims,persistentvolumeclaims/status,pods,replicationcontrollers,replicationcontrollers/scale,serviceaccounts,services,services/status`,
   `${read} core bindings,events,limitranges,namespaces/status,pods/log,pods/status,replicationcontrollers/status,resourcequotas,resourcequotas/status`,
   `${read} core namespaces`,
@@ -81,7 +83,7 @@ const reviews = ["create authentication.k8s.io tokenreviews", "create authorizat
 interface RoleEntry {
   readonly rules: readonly string[];
   /** Which role collects this one. */
-  readonly aggregateTo?: "admin" | "edit" | "view";
+  readonly aggregateTo?: "admin" | "edit" | "view" | "all";
   /** Collects the roles marked so. */
   readonly collects?: "admin" | "edit" | "view";
 }
@@ -93,7 +95,9 @@ const clusterRoles: Readonly<Record<string, RoleEntry>> = {
   view: { rules: toView, collects: "view", aggregateTo: "edit" },
   "system:aggregate-to-admin": { rules: toAdmin, aggregateTo: "admin" },
   "system:aggregate-to-edit": { rules: toEdit, aggregateTo: "edit" },
-  "system:aggregate-to-view": { rules: toView, aggregateTo: "view" },
+  "system:aggregate-to-view": { rules: toView.filter((rule) => rule !== metricsReader), aggregateTo: "view" },
+  // metrics-server's own, since its API is served here.
+  "system:aggregated-metrics-reader": { rules: [metricsReader], aggregateTo: "all" },
 
   "system:discovery": {
     rules: ["get /api,/api/*,/apis,/apis/*,/healthz,/livez,/openapi,/openapi/*,/readyz,/version,/version/"],
@@ -278,7 +282,10 @@ const roleBindings: Readonly<Record<string, Required<BindingEntry>>> = {
 };
 
 function clusterRole(name: string, entry: RoleEntry): ClusterRole {
-  const label = (role: string) => ({ [`rbac.authorization.k8s.io/aggregate-to-${role}`]: "true" });
+  const label = (role: string): Record<string, string> =>
+    role === "all"
+      ? { ...label("admin"), ...label("edit"), ...label("view") }
+      : { [`rbac.authorization.k8s.io/aggregate-to-${role}`]: "true" };
   const role: ClusterRole = {
     apiVersion,
     kind: "ClusterRole",

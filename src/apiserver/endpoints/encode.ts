@@ -42,7 +42,7 @@ export class Encoder {
     if (as.shape === "object") return this.object(object, as);
     if (as.shape === "metadata") return this.object(metadataOnly(object, as), as);
     const revision = object.metadata.resourceVersion ?? "";
-    return this.object(this.#table(view, [object], as, include, { resourceVersion: revision }, true), as);
+    return this.object(this.#table(view.info, [object], as, include, { resourceVersion: revision }, true), as);
   }
 
   list(
@@ -56,7 +56,30 @@ export class Encoder {
       return spliceList(listHead(view.info, metadata), items, view.storage.layout);
     }
     const objects = items.map((item) => this.decoded(view, item));
-    if (as.shape === "table") return this.object(this.#table(view, objects, as, include, metadata, true), as);
+    return this.#list(view.info, objects, metadata, as, include);
+  }
+
+  /** What no store has; unless it is a list, exactly one. */
+  objects(
+    info: ResourceInfo,
+    objects: readonly UnknownObject[],
+    isList: boolean,
+    as: Representation,
+    include: IncludeObject,
+  ): Uint8Array {
+    if (isList || as.shape === "table") return this.#list(info, objects, {}, as, include);
+    const [object] = objects as readonly [UnknownObject];
+    return this.object(as.shape === "metadata" ? metadataOnly(object, as) : object, as);
+  }
+
+  #list(
+    info: ResourceInfo,
+    objects: readonly UnknownObject[],
+    metadata: Partial<ListMetadata>,
+    as: Representation,
+    include: IncludeObject,
+  ): Uint8Array {
+    if (as.shape === "table") return this.object(this.#table(info, objects, as, include, metadata, true), as);
     if (as.shape === "metadata") {
       return this.object(
         {
@@ -70,8 +93,8 @@ export class Encoder {
     }
     return this.object(
       {
-        kind: `${view.info.kind}List`,
-        apiVersion: groupVersion(view.info),
+        kind: `${info.kind}List`,
+        apiVersion: groupVersion(info),
         metadata: metadata as UnknownObject["metadata"],
         items: objects.map(({ apiVersion: _apiVersion, kind: _kind, ...rest }) => rest),
       },
@@ -133,7 +156,7 @@ export class Encoder {
     if (as.shape !== "table") return this.item(view, item, compact, include);
     const object = this.decoded(view, item);
     const metadata = { resourceVersion: object.metadata.resourceVersion ?? "" };
-    return this.object(this.#table(view, [object], as, include, metadata, columns), compact);
+    return this.object(this.#table(view.info, [object], as, include, metadata, columns), compact);
   }
 
   #frame(type: string, object: Uint8Array, as: Representation): Uint8Array {
@@ -141,14 +164,14 @@ export class Encoder {
   }
 
   #table(
-    view: View,
+    info: ResourceInfo,
     objects: readonly UnknownObject[],
     as: Representation,
     include: IncludeObject,
-    metadata: ListMetadata,
+    metadata: Partial<ListMetadata>,
     withColumns: boolean,
   ): UnknownObject {
-    const columns = this.#deps.columnsFor(view.info);
+    const columns = this.#deps.columnsFor(info);
     const nowMs = this.#deps.clock.now();
     return {
       kind: "Table",

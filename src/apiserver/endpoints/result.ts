@@ -39,6 +39,13 @@ export type Result =
   /** Not an item of the store: a Status, a Scale, a review. `transforms` false: it has no table and no metadata form. */
   | { readonly type: "object"; readonly status: number; readonly object: UnknownObject; readonly transforms?: false }
   | { readonly type: "list"; readonly view: View; readonly items: readonly Item[]; readonly metadata: ListMetadata }
+  /** Made when asked and never stored; unless it is a list, exactly one. */
+  | {
+      readonly type: "objects";
+      readonly info: ResourceInfo;
+      readonly objects: readonly UnknownObject[];
+      readonly isList: boolean;
+    }
   | { readonly type: "watch"; readonly view: View; readonly plan: FeedPlan }
   | {
       readonly type: "raw";

@@ -82,6 +82,12 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       await writeBody(exchange, result.type === "item" ? result.status : 200, body, contentTypes[as.format]);
       return;
     }
+    case "objects": {
+      const as = representationOf(exchange, { protobuf: false, transforms: true });
+      const body = encoder.objects(result.info, result.objects, result.isList, as, include);
+      await writeBody(exchange, 200, body, contentTypes[as.format]);
+      return;
+    }
     case "watch":
       await writeWatch(deps, exchange, result, include);
       return;

@@ -3,6 +3,7 @@
 import type { ResourceInfo } from "#model/resource-info.ts";
 import * as cluster from "./cluster.ts";
 import type { Column } from "./columns.ts";
+import { nodeMetricsColumns, podMetricsColumns } from "./metrics.ts";
 import { podColumns } from "./pods.ts";
 import * as workloads from "./workloads.ts";
 
@@ -40,6 +41,8 @@ const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
   "coordination.k8s.io/Lease": cluster.leaseColumns,
   "discovery.k8s.io/EndpointSlice": cluster.endpointSliceColumns,
   "events.k8s.io/Event": cluster.eventColumns,
+  "metrics.k8s.io/NodeMetrics": nodeMetricsColumns,
+  "metrics.k8s.io/PodMetrics": podMetricsColumns,
   "networking.k8s.io/Ingress": cluster.ingressColumns,
   "networking.k8s.io/IngressClass": cluster.ingressClassColumns,
   "networking.k8s.io/NetworkPolicy": cluster.networkPolicyColumns,

@@ -1,6 +1,6 @@
 // Tables of apps/v1, batch/v1, autoscaling, policy and pod templates.
 import type { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet } from "#model/gen/apps-v1.ts";
-import type { HorizontalPodAutoscaler } from "#model/gen/autoscaling-v2.ts";
+import type { HorizontalPodAutoscaler, MetricSpec, MetricStatus } from "#model/gen/autoscaling-v2.ts";
 import type { CronJob, Job } from "#model/gen/batch-v1.ts";
 import type { PodTemplate, ReplicationController } from "#model/gen/core-v1.ts";
 import type { PodDisruptionBudget } from "#model/gen/policy-v1.ts";
@@ -176,16 +176,34 @@ export const autoscalerColumns: readonly Column<HorizontalPodAutoscaler>[] = [
 function autoscalerTargets(autoscaler: HorizontalPodAutoscaler): string {
   const metrics = autoscaler.spec?.metrics ?? [];
   if (metrics.length === 0) return "<none>";
-  const shown = metrics.slice(0, 2).map((metric, index) => {
-    const target = metric.resource?.target ?? metric.containerResource?.target;
-    const name = metric.resource?.name ?? metric.containerResource?.name;
-    const now = autoscaler.status?.currentMetrics?.[index];
-    const current = now?.resource?.current ?? now?.containerResource?.current;
-    if (!target) return "<unknown>/<unknown>";
-    if (target.averageValue !== undefined)
-      return `${name}: ${current?.averageValue ?? "<unknown>"}/${target.averageValue}`;
-    const used = current?.averageUtilization === undefined ? "<unknown>" : `${current.averageUtilization}%`;
-    return `${name}: ${used}/${target.averageUtilization ?? "<auto>"}%`;
-  });
+  const shown = metrics
+    .slice(0, 2)
+    .map((metric, index) => targetText(metric, autoscaler.status?.currentMetrics?.[index]));
   return metrics.length > 2 ? `${shown.join(", ")} + ${metrics.length - 2} more...` : shown.join(", ");
+}
+
+function targetText(metric: MetricSpec, now: MetricStatus | undefined): string {
+  const known = (value: string | number | undefined) => value ?? "<unknown>";
+  switch (metric.type) {
+    case "External":
+    case "Object": {
+      const target = metric.external?.target ?? metric.object?.target;
+      const current = now?.external?.current ?? now?.object?.current;
+      if (target?.averageValue !== undefined) return `${known(current?.averageValue)}/${target.averageValue} (avg)`;
+      return `${known(current?.value)}/${target?.value ?? "<nil>"}`;
+    }
+    case "Pods":
+      return `${known(now?.pods?.current.averageValue)}/${metric.pods?.target.averageValue ?? "<nil>"}`;
+    case "Resource":
+    case "ContainerResource": {
+      const source = metric.resource ?? metric.containerResource;
+      const current = now?.resource?.current ?? now?.containerResource?.current;
+      const { averageValue, averageUtilization } = source?.target ?? {};
+      if (averageValue !== undefined) return `${source?.name}: ${known(current?.averageValue)}/${averageValue}`;
+      const used = current?.averageUtilization === undefined ? "<unknown>" : `${current.averageUtilization}%`;
+      return `${source?.name}: ${used}/${averageUtilization === undefined ? "<auto>" : `${averageUtilization}%`}`;
+    }
+    default:
+      return "<unknown type>";
+  }
 }

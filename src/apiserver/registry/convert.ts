@@ -3,6 +3,7 @@
 // versions do not differ in fields, only apiVersion is exchanged. Upstream counterpart: the generated conversions.
 import type { UnknownObject } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
+import { autoscalerFromV1, autoscalerToV1 } from "./autoscaling-conversion.ts";
 
 type Fields = Record<string, unknown>;
 interface Conversion {
@@ -29,46 +30,10 @@ const events = renaming([
   ["deprecatedCount", "count"],
 ]);
 
-const autoscaling: Conversion = {
-  fromStorage(object) {
-    const spec = (object["spec"] ?? {}) as Fields;
-    const { metrics, behavior: _behavior, ...rest } = spec;
-    const cpu = cpuUtilization(metrics, "target");
-    const status = object["status"] as Fields | undefined;
-    const { currentMetrics, conditions: _conditions, ...statusRest } = status ?? {};
-    const current = cpuUtilization(currentMetrics, "current");
-    return {
-      ...object,
-      spec: { ...rest, ...(cpu === undefined ? {} : { targetCPUUtilizationPercentage: cpu }) },
-      ...(status
-        ? { status: { ...statusRest, ...(current === undefined ? {} : { currentCPUUtilizationPercentage: current }) } }
-        : {}),
-    };
-  },
-  toStorage(object) {
-    const { targetCPUUtilizationPercentage: cpu, ...spec } = (object["spec"] ?? {}) as Fields;
-    const target = {
-      type: "Resource",
-      resource: { name: "cpu", target: { type: "Utilization", averageUtilization: cpu } },
-    };
-    return { ...object, spec: { ...spec, ...(cpu === undefined ? {} : { metrics: [target] }) } };
-  },
-};
-
-function cpuUtilization(metrics: unknown, side: "target" | "current"): unknown {
-  if (!Array.isArray(metrics)) return undefined;
-  for (const metric of metrics as {
-    resource?: { name?: string } & Record<string, { averageUtilization?: number }>;
-  }[]) {
-    if (metric.resource?.name === "cpu") return metric.resource[side]?.averageUtilization;
-  }
-  return undefined;
-}
-
 /** By `served group/version Kind`. */
 const conversions: Readonly<Record<string, Conversion>> = {
   "events.k8s.io/v1 Event": events,
-  "autoscaling/v1 HorizontalPodAutoscaler": autoscaling,
+  "autoscaling/v1 HorizontalPodAutoscaler": { fromStorage: autoscalerToV1, toStorage: autoscalerFromV1 },
 };
 
 export const isStorageVersion = (info: ResourceInfo): boolean => groupVersion(info) === info.storageVersion;

@@ -128,7 +128,7 @@ export function defaultHorizontalPodAutoscaler({ spec }: Autoscaler): void {
     const target = { type: "Utilization", averageUtilization: 80 };
     spec.metrics = [{ type: "Resource", resource: { name: "cpu", target } }];
   }
-  if (!spec.behavior || (!spec.behavior.scaleUp && !spec.behavior.scaleDown)) return;
+  if (!spec.behavior) return;
   spec.behavior.scaleUp = {
     stabilizationWindowSeconds: 0,
     selectPolicy: "Max",

@@ -1,9 +1,7 @@
-// The kinds that make pods. Upstream: pkg/apis/apps/validation, pkg/apis/batch/validation, pkg/apis/policy/validation,
-// pkg/apis/autoscaling/validation.
+// The kinds that make pods. Upstream: pkg/apis/apps/validation, pkg/apis/batch/validation, pkg/apis/policy/validation.
 
 import { cronProblem } from "../cron.ts";
 import type { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet } from "../gen/apps-v1.ts";
-import type { HorizontalPodAutoscaler } from "../gen/autoscaling-v2.ts";
 import type { CronJob, Job, JobSpec } from "../gen/batch-v1.ts";
 import type { PodTemplate, PodTemplateSpec, ReplicationController } from "../gen/core-v1.ts";
 import type { LabelSelector } from "../gen/meta-v1.ts";
@@ -386,21 +384,5 @@ export function validateDisruptionBudget({ spec }: PodDisruptionBudget): FieldEr
   if (spec?.minAvailable !== undefined && spec.maxUnavailable !== undefined) {
     errors.push(fieldInvalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"));
   }
-  return errors;
-}
-
-export function validateAutoscaler({ spec }: HorizontalPodAutoscaler): FieldError[] {
-  if (!spec) return [fieldRequired("spec.scaleTargetRef")];
-  const errors: FieldError[] = [];
-  if (spec.minReplicas !== undefined && spec.minReplicas < 1) {
-    errors.push(fieldInvalid("spec.minReplicas", spec.minReplicas, "must be greater than or equal to 1"));
-  }
-  if (!(spec.maxReplicas >= 1))
-    errors.push(fieldInvalid("spec.maxReplicas", spec.maxReplicas, "must be greater than 0"));
-  if (spec.minReplicas !== undefined && spec.maxReplicas < spec.minReplicas) {
-    errors.push(fieldInvalid("spec.maxReplicas", spec.maxReplicas, "must be greater than or equal to `minReplicas`"));
-  }
-  if (!spec.scaleTargetRef?.kind) errors.push(fieldRequired("spec.scaleTargetRef.kind"));
-  if (!spec.scaleTargetRef?.name) errors.push(fieldRequired("spec.scaleTargetRef.name"));
   return errors;
 }
