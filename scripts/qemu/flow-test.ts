@@ -148,7 +148,8 @@ const steps: readonly Step[] = [
       const unfedS = Number(/unfedS"?[:=]\s*([\d.]+)/.exec(output)?.[1]);
       must(unfedS < watchdogS, `the log says ${output.trim() || "nothing"}`);
       await device.kubectl(["delete", "pod", "unfed", "--wait=false"]);
-      return `unfed for ${unfedS} s of ${watchdogS}`;
+      const gaps = /gapsS\W+([\d., ]*\d)/.exec(output)?.[1];
+      return `unfed for ${unfedS} s of ${watchdogS} (to PID 1, to mote: ${gaps} s)`;
     },
   },
   {

@@ -77,7 +77,8 @@ export const flows: readonly Flow[] = [
     ...amd64,
     name: "amd64-uefi",
     firmware: "uefi",
-    machine: ["-M", "q35", ...x86Cpu],
+    // The one emulated watchdog that a kernel of these images knows.
+    machine: ["-M", "q35", ...x86Cpu, "-device", "i6300esb"],
     flash: { code: "/usr/share/OVMF/OVMF_CODE_4M.fd", variables: "/usr/share/OVMF/OVMF_VARS_4M.fd" },
     packages: ["qemu-system-x86", "ovmf"],
   },

@@ -140,11 +140,12 @@ test("a device that is told to join says that it cannot, and forms no cluster of
 
 test("how long nobody fed the watchdog is reported once", async () => {
   mkdirSync(`${folder}/run`);
-  writeFileSync(`${folder}/run/watchdog-since`, "0.05\n");
+  writeFileSync(`${folder}/run/watchdog-since`, "0.05 3.25\n");
   await device(() => runs.length === 1);
   await device(() => runs.length === 2);
   const log = readFileSync(`${folder}/run/log`, "utf8");
   expect(log.match(/was not fed during the start.*unfedS/g)).toHaveLength(1);
+  expect(log).toMatch(/gapsS\W+3\.2\b/);
   expect(log).toMatch(/this board starts slowly/);
 });
 

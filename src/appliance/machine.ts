@@ -536,18 +536,20 @@ async function armWatchdog(deps: MachineDeps, log: ServerRun["log"]): Promise<Ma
   return { device, stop: () => cancel() };
 }
 
-/** How long nobody fed the watchdog between the initramfs and this program: the part of its time that a start takes. */
+/** How long nobody fed the watchdog at a stretch from its arming in the initramfs up to this program. */
 async function reportUnfed(runDir: string, log: ServerRun["log"]): Promise<void> {
   const path = `${runDir}/watchdog-since`;
-  const sinceS = Number.parseFloat((await readFileIfExists(path))?.toString("utf8") ?? "");
-  if (!(sinceS > 0)) return;
+  const text = (await readFileIfExists(path))?.toString("utf8");
+  if (text === undefined) return;
   // Once: a later start of this program follows another one that fed it.
   await removeFile(path);
-  const nowS = Number.parseFloat((await readFileIfExists("/proc/uptime"))?.toString("utf8") ?? "");
-  const unfedS = Math.round((nowS - sinceS) * 10) / 10;
-  log.info("the watchdog was not fed during the start", { unfedS });
-  if (unfedS > earlyTimeoutS / 2)
-    log.warn("this board starts slowly for its watchdog", { unfedS, timeoutS: earlyTimeoutS });
+  const now = Number.parseFloat((await readFileIfExists("/proc/uptime"))?.toString("utf8") ?? "");
+  // Armed, fed by PID 1's start script, now; seconds of uptime.
+  const fedS = [...text.trim().split(/\s+/).map(Number), now];
+  const gapsS = fedS.slice(1).map((atS, i) => Math.round((atS - fedS[i]!) * 10) / 10);
+  const unfedS = Math.max(...gapsS);
+  log.info("the watchdog was not fed during the start", { unfedS, gapsS, timeoutS: earlyTimeoutS });
+  if (unfedS > earlyTimeoutS / 2) log.warn("this board starts slowly for its watchdog", { unfedS });
 }
 
 function firstStatus(options: MachineOptions, storage: Storage) {
