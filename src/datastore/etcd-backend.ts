@@ -38,7 +38,8 @@ import { isEtcdEndpoint, parseEtcdEndpoints } from "./etcd-endpoints.ts";
 export interface EtcdBackendOptions {
   /** `https://a:2379,https://b:2379`. */
   readonly endpoint: string;
-  readonly tls?: GrpcClientTls | undefined;
+  /** A function is asked for each connection, as etcd's own client reads its files. */
+  readonly tls?: GrpcClientTls | (() => Promise<GrpcClientTls>) | undefined;
   /** Keys asked for at once; default 1000. */
   readonly pageKeys?: number | undefined;
   /** What of the past is kept for watchers; default 16 MiB. */

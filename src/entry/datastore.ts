@@ -2,7 +2,7 @@
 // kept short, snapshots (an external etcd has its own), the etcd API of the own store for others.
 import { dirname } from "node:path";
 import type { Clock, Random } from "#base/clock.ts";
-import { AppError } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
@@ -49,7 +49,23 @@ export async function openServerDatastore(
     const store = await openDatastore({ endpoint, maximumMemoryBytes }, deps);
     return { backend: store, store };
   }
-  return { backend: await openEtcdBackend({ endpoint, tls: await clientTls(config) }, deps), store: undefined };
+  return {
+    backend: await openEtcdBackend({ endpoint, tls: await readAnew(config, deps.log) }, deps),
+    store: undefined,
+  };
+}
+
+/** Read for each connection, so that certificates may be replaced; those of before do until there are whole ones. */
+async function readAnew(config: ServerConfig, log: Logger): Promise<() => Promise<GrpcClientTls>> {
+  let last = await clientTls(config);
+  return async () => {
+    try {
+      last = await clientTls(config);
+    } catch (error) {
+      log.warn("the certificate for etcd cannot be read; the one of before is used", { error: messageOf(error) });
+    }
+    return last;
+  };
 }
 
 async function clientTls({ datastore }: ServerConfig): Promise<GrpcClientTls> {

@@ -11,8 +11,8 @@ export interface GrpcClientOptions {
   readonly target: { readonly socketPath: string } | { readonly host: string; readonly port: number };
   /** Extra request headers, e.g. `containerd-namespace`. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Absent: clear text. */
-  readonly tls?: GrpcClientTls | undefined;
+  /** Absent: clear text. A function is asked for each connection, for certificates that are replaced. */
+  readonly tls?: GrpcClientTls | (() => Promise<GrpcClientTls>) | undefined;
   readonly connectTimeoutMs?: number;
   /** Bound of one received message; containerd's own is 16 MiB. */
   readonly maxMessageBytes?: number;
@@ -124,6 +124,7 @@ export function createGrpcClient(options: GrpcClientOptions): GrpcClient {
         };
         const onAbort = () => cancel(call.signal?.reason);
         call.signal?.addEventListener("abort", onAbort, { once: true });
+        if (call.signal?.aborted) onAbort();
         // The server has the deadline too; ours is later, for a server that does not answer at all.
         const timer = setTimeout(
           () => cancel(new GrpcError("DEADLINE_EXCEEDED", "context deadline exceeded")),
@@ -187,6 +188,8 @@ function messagesOf(stream: ClientHttp2Stream, maxBytes: number, signal: AbortSi
   let status: GrpcError | undefined = new GrpcError("UNAVAILABLE", "the connection ended before the call did");
   const onAbort = () => stream.close(8);
   signal.addEventListener("abort", onAbort, { once: true });
+  // It may have aborted while the stream was being opened.
+  if (signal.aborted) onAbort();
   let failure: Error | undefined;
   stream.on("error", (error) => {
     failure = error;
@@ -216,29 +219,28 @@ function messagesOf(stream: ClientHttp2Stream, maxBytes: number, signal: AbortSi
 }
 
 /** Connects first and starts HTTP/2 only on a live socket, so that a missing server is one clear error. */
-function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session> {
+async function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session> {
   const { target } = options;
   const where = "socketPath" in target ? target.socketPath : `${target.host}:${target.port}`;
+  const failed = (cause: unknown) =>
+    new NotConnectedError(`cannot connect to ${where}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  let secure: GrpcClientTls | undefined;
+  let socket: net.Socket;
+  try {
+    secure = typeof options.tls === "function" ? await options.tls() : options.tls;
+    // Throws for a key that is not that of the certificate.
+    socket = openSocket(target, secure);
+  } catch (cause) {
+    throw failed(cause);
+  }
   return new Promise((resolve, reject) => {
-    const plain = "socketPath" in target ? { path: target.socketPath } : { port: target.port, host: target.host };
-    const secure = options.tls;
-    const socket = secure
-      ? tls.connect({
-          ...plain,
-          ALPNProtocols: ["h2"],
-          minVersion: "TLSv1.2",
-          ...serverNameOf(options),
-          ...(secure.caPem ? { ca: secure.caPem } : {}),
-          ...(secure.certificatePem && secure.keyPem ? { cert: secure.certificatePem, key: secure.keyPem } : {}),
-        })
-      : net.connect(plain);
     const timer = setTimeout(
       () => socket.destroy(new Error("connection timed out")),
       options.connectTimeoutMs ?? 5_000,
     );
     const onError = (cause: Error) => {
       clearTimeout(timer);
-      reject(new NotConnectedError(`cannot connect to ${where}: ${cause.message}`, { cause }));
+      reject(failed(cause));
     };
     socket.once("error", onError);
     socket.once(secure ? "secureConnect" : "connect", () => {
@@ -252,6 +254,19 @@ function connectSession(options: GrpcClientOptions): Promise<ClientHttp2Session>
       if (options.keepalive) keepAlive(session, options.keepalive);
       resolve(session);
     });
+  });
+}
+
+function openSocket(target: GrpcClientOptions["target"], secure: GrpcClientTls | undefined): net.Socket {
+  const plain = "socketPath" in target ? { path: target.socketPath } : { port: target.port, host: target.host };
+  if (!secure) return net.connect(plain);
+  return tls.connect({
+    ...plain,
+    ALPNProtocols: ["h2"],
+    minVersion: "TLSv1.2",
+    ...serverNameOf(target, secure),
+    ...(secure.caPem ? { ca: secure.caPem } : {}),
+    ...(secure.certificatePem && secure.keyPem ? { cert: secure.certificatePem, key: secure.keyPem } : {}),
   });
 }
 
@@ -278,7 +293,7 @@ function keepAlive(
 }
 
 /** Node takes no address as a server name: certificates for addresses are checked by the host it connects to. */
-function serverNameOf({ target, tls: secure }: GrpcClientOptions): { servername?: string } {
-  const name = secure?.serverName ?? ("host" in target ? target.host : "localhost");
+function serverNameOf(target: GrpcClientOptions["target"], secure: GrpcClientTls): { servername?: string } {
+  const name = secure.serverName ?? ("host" in target ? target.host : "localhost");
   return net.isIP(name) === 0 ? { servername: name } : {};
 }

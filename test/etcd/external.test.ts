@@ -254,6 +254,41 @@ describe.skipIf(!path)("an external etcd", () => {
     );
   });
 
+  test("takes a client certificate that was replaced with its next connection", { timeout: 30_000 }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), "mote-tls-"));
+    cleaning.push(() => rmSync(folder, { recursive: true, force: true }));
+    const { ca, server, client } = certificates();
+    const stranger = certificates().client;
+    const file = (name: string, content: string) => {
+      writeFileSync(join(folder, name), content);
+      return join(folder, name);
+    };
+    const { endpoint, members } = await cluster(1, {
+      tls: {
+        certificate: file("s.crt", server.certificate),
+        key: file("s.key", server.key),
+        authority: file("ca.crt", ca.certificate),
+      },
+    });
+    members[0]!.start();
+    let pair: { certificate: string; key: string } = client;
+    const tls = async () => ({ caPem: ca.certificate, certificatePem: pair.certificate, keyPem: pair.key });
+    const backend = await open({ endpoint, tls });
+    await put(backend, "/w/a", "1");
+    const restart = async () => {
+      await members[0]!.signal("SIGKILL");
+      members[0]!.start();
+    };
+    // One that etcd does not know, and one that does not fit its key: half of a replacement.
+    for (const wrong of [stranger, { certificate: client.certificate, key: stranger.key }]) {
+      pair = wrong;
+      await restart();
+      expect(hasCode(await put(backend, "/w/a", "2").catch((e: unknown) => e), "DATASTORE_UNAVAILABLE")).toBe(true);
+      pair = client;
+      await until("is let in", async () => (await put(backend, "/w/a", "3").catch(() => undefined)) !== undefined);
+    }
+  });
+
   test("takes events with their lease and leases with their keys", { timeout: 30_000 }, async () => {
     const { endpoint, members } = await cluster();
     members[0]!.start();

@@ -24,7 +24,7 @@ export const etcdCodec = createWireCodec(etcdTable);
 
 export interface EtcdClientOptions {
   readonly endpoints: readonly EtcdEndpoint[];
-  readonly tls?: GrpcClientTls | undefined;
+  readonly tls?: GrpcClientTls | (() => Promise<GrpcClientTls>) | undefined;
 }
 
 export interface EtcdClientDeps {
