@@ -5,16 +5,15 @@ import * as net from "node:net";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
-import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient, type GrpcClient } from "#platform/grpc-client.ts";
 import { generateKey, issueCertificate } from "#supervisor/pki/certificate.ts";
+import { startEtcdFace } from "#test/harness/etcd-face-server.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { type EtcdMethods, etcdMethods, etcdTable, type WatchResponse } from "#wire/gen/etcd.ts";
 import { encodeFrame, isGrpcError } from "#wire/grpc.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import { revision } from "./backend.ts";
-import { createEtcdListener, type EtcdListenerOptions } from "./etcd-face.ts";
+import type { EtcdListenerOptions } from "./etcd-face.ts";
 import {
   eventPart,
   frameOf,
@@ -29,7 +28,6 @@ import {
   watchPart,
 } from "./etcdface/messages.ts";
 import { readPut, readRange, readTxn } from "./etcdface/requests.ts";
-import { openDatastore } from "./open.ts";
 import type { Datastore } from "./store.ts";
 
 const codec = createWireCodec(etcdTable);
@@ -51,26 +49,8 @@ afterEach(async () => {
 async function start(
   options: Partial<EtcdListenerOptions> = {},
 ): Promise<{ store: Datastore; port: number; client: GrpcClient; connect(tls?: object): GrpcClient }> {
-  const store = await openDatastore({ endpoint: "memory://" }, { clock: systemClock, log: silentLogger });
-  closing.push(() => store.close());
-  const stop = new AbortController();
-  let port = 0;
-  let done: Promise<void> = Promise.resolve();
-  await new Promise<void>((resolve, reject) => {
-    const service = createEtcdListener(
-      { listen: { host: "127.0.0.1", port: 0 }, ...options },
-      { backend: store, clock: systemClock, log: silentLogger },
-      (address) => {
-        port = Number(address.split(":").at(-1));
-      },
-    );
-    done = service.run(stop.signal, resolve);
-    done.catch(reject);
-  });
-  closing.push(async () => {
-    stop.abort();
-    await done;
-  });
+  const { store, port, close } = await startEtcdFace(options);
+  closing.push(close);
   const connect = (tls?: object) => {
     const client = createGrpcClient({
       target: { host: "127.0.0.1", port },

@@ -9,14 +9,13 @@ import { hasCode } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
 import { prefixRange } from "#datastore/backend.ts";
 import { Engine } from "#datastore/engine/engine.ts";
-import { createEtcdListener } from "#datastore/etcd-face.ts";
 import type { DamageReport } from "#datastore/log/log.ts";
 import { openSqliteLog } from "#datastore/log/sqlite/sqlite-log.ts";
-import { openDatastore } from "#datastore/open.ts";
 import { type Datastore, openStore } from "#datastore/store.ts";
 import { readAsset } from "#platform/assets.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
+import { startEtcdFace } from "#test/harness/etcd-face-server.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { RecordedFiles } from "#test/harness/recorded-files.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
@@ -191,26 +190,8 @@ describe("the socket of the etcd API", () => {
   const bytes = (text: string) => Buffer.from(text, "latin1");
 
   async function start() {
-    const store = await openDatastore({ endpoint: "memory://" }, { clock: systemClock, log: silentLogger });
-    closing.push(() => store.close());
-    const stop = new AbortController();
-    let port = 0;
-    let done: Promise<void> = Promise.resolve();
-    await new Promise<void>((resolve, reject) => {
-      const service = createEtcdListener(
-        { listen: { host: "127.0.0.1", port: 0 } },
-        { backend: store, clock: systemClock, log: silentLogger },
-        (address) => {
-          port = Number(address.split(":").at(-1));
-        },
-      );
-      done = service.run(stop.signal, resolve);
-      done.catch(reject);
-    });
-    closing.push(async () => {
-      stop.abort();
-      await done;
-    });
+    const { store, port, close } = await startEtcdFace();
+    closing.push(close);
     const put = async () => {
       const client = createGrpcClient({ target: { host: "127.0.0.1", port }, maxMessageBytes: 2 ** 20 });
       const request = codec.encode("PutRequest", { key: bytes("after"), value: bytes("1") });
