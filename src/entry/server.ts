@@ -152,6 +152,7 @@ function services(
   const loops = [
     ...(enabled("controllers")
       ? createControllers({
+  if (enabled("metrics-server")) api.serveMetrics(informers);
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
           rootCa: pki.serverCa.certificate,
