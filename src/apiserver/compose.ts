@@ -15,6 +15,7 @@ import { clusterRoleBindings, clusterRoles, nodes, pods, roleBindings, roles } f
 import { notFound } from "#model/status.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
+import { createBootstrapTokenAuthenticator } from "./authn/bootstrap-token.ts";
 import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
@@ -86,6 +87,10 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     { publicKeys: options.serviceAccount.publicKeys },
     { clock, log, get: (resource, namespace, name) => server.read(resource, namespace, name) },
   );
+  const bootstrapTokens = createBootstrapTokenAuthenticator({
+    ...{ clock, log },
+    get: (resource, namespace, name) => server.read(resource, namespace, name),
+  });
   const read = async <T>(resource: string, namespace: string, name: string): Promise<T> => {
     const object = await server.read(resource, namespace, name);
     if (!object) throw notFound({ group: "", resource }, name);
@@ -109,7 +114,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     },
     {
       ...{ backend, clock, random, log, metrics },
-      authenticators: [certificates, tokens],
+      authenticators: [certificates, tokens, bootstrapTokens],
       authorizer: rbac,
       strategies: createStrategies({
         clock,

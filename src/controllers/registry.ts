@@ -1,6 +1,7 @@
 // The list of all controllers. Each is one Service; entry/ runs them after the informers. They meet nothing but the API:
 // no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
 import type { Service } from "#base/service.ts";
+import { createBootstrapTokenCleaner } from "./accounts/bootstrap-tokens.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
 import { createHorizontalAutoscaler } from "./autoscaling/controller.ts";
 import {
@@ -18,6 +19,7 @@ import { createPodGcController } from "./nodes/pod-gc.ts";
 import { createResourceQuotaController } from "./quota/controller.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import { createEndpointSliceMirroring } from "./services/mirror.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
@@ -49,6 +51,8 @@ export function createControllers(deps: ControllersDeps): Service[] {
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
+    createClusterRoleAggregation(deps),
+    createBootstrapTokenCleaner(deps),
     createCertificateApprover(deps),
     ...(deps.signCertificate ? [createCertificateSigning(deps, deps.signCertificate)] : []),
     createCertificateCleaner(deps),

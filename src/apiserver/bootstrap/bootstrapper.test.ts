@@ -4,6 +4,7 @@ import { resourceOfKind } from "#model/resources.ts";
 import { validateObject } from "#model/validate.ts";
 import { type Kinds, openKinds } from "../kinds.fixture.ts";
 import { bootstrap } from "./bootstrapper.ts";
+import { flowSchemas, priorityLevels } from "./flow-control.ts";
 import { parseRule, rbacPolicy } from "./rbac-policy.ts";
 import { authenticationConfig, kubernetesService, priorityClasses } from "./system-objects.ts";
 
@@ -35,6 +36,8 @@ test("everything it makes is valid", () => {
     ...roles,
     ...roleBindings,
     ...priorityClasses(),
+    ...priorityLevels(),
+    ...flowSchemas(),
     endpoints,
     slice,
     trust!,

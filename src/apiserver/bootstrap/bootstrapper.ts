@@ -1,5 +1,5 @@
 // Makes, at every start, what a cluster cannot do without: the system namespaces, default roles and bindings, the two
-// system priority classes, the `kubernetes` service with its endpoints, and the authorities that extension servers trust.
+// system priority classes, the objects of flow control, the `kubernetes` service with its endpoints, and the authorities that extension servers trust.
 // Works through the API like any client, so it may be run again at any time; then it is ready and waits for the end.
 // Upstream counterpart: kube-apiserver's post-start hooks and the controlplane controllers.
 import type { Clock } from "#base/clock.ts";
@@ -11,6 +11,7 @@ import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import * as resources from "#model/resources.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
+import { autoUpdateSpec, flowSchemas, priorityLevels } from "./flow-control.ts";
 import { rbacPolicy } from "./rbac-policy.ts";
 import { reconcileBinding, reconcileRole, type Step } from "./reconcile.ts";
 import { authenticationConfig, kubernetesService, priorityClasses, systemNamespaces } from "./system-objects.ts";
@@ -83,6 +84,8 @@ export async function bootstrap(options: BootstrapOptions, client: Client): Prom
       ensure(resources.roleBindings, binding, (found) => reconcileBinding(binding, found)),
     ),
     ...priorityClasses().map((entry) => ensure(resources.priorityClasses, entry, keep)),
+    ...priorityLevels().map((level) => ensure(resources.priorityLevelConfigurations, level, respec(level))),
+    ...flowSchemas().map((schema) => ensure(resources.flowSchemas, schema, respec(schema))),
     ensure(resources.services, service, (found) =>
       covers(found.spec, { ports: service.spec?.ports, type: "ClusterIP" })
         ? keep()
@@ -107,7 +110,15 @@ export async function bootstrap(options: BootstrapOptions, client: Client): Prom
   );
 }
 
-/** All at once, some seventy writes: they share a few flushes instead of waiting for one each. Ends when all have ended. */
+/** Back to the spec it should have, unless an administrator has taken it over. */
+const respec =
+  <T extends ApiObject & { spec: unknown }>(wanted: T) =>
+  (found: T): Step<T> =>
+    found.metadata.annotations?.[autoUpdateSpec] === "false" || covers(found.spec, wanted.spec)
+      ? { do: "keep" }
+      : { do: "update", object: { ...found, spec: wanted.spec } };
+
+/** All at once, some ninety writes: they share a few flushes instead of waiting for one each. Ends when all have ended. */
 async function together(tasks: readonly Promise<void>[]): Promise<void> {
   for (const result of await Promise.allSettled(tasks)) if (result.status === "rejected") throw result.reason;
 }

@@ -179,7 +179,9 @@ const clusterRoles: Readonly<Record<string, RoleEntry>> = {
       "patch,update core pods/status",
       "create core pods/eviction",
       `${read} core configmaps,secrets`,
-      "get core persistentvolumeclaims,persistentvolumes",
+      "get core persistentvolumeclaims",
+      // More than upstream's "get": a node removes the folders of local volumes. Admission keeps it to that.
+      `${read},patch core persistentvolumes`,
       "get,patch,update core persistentvolumeclaims/status",
       "get core endpoints",
       "create,get,list,watch certificates.k8s.io certificatesigningrequests",
