@@ -1,5 +1,5 @@
 // `npm run gen`: writes the generated, committed files: the facts table and TypeScript types of the Kubernetes API, and
-// the message tables and types of CRI and etcd. `--check` writes nothing and fails when a file differs.
+// the message tables and types of CRI, CSI and etcd. `--check` writes nothing and fails when a file differs.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { printFacts, readPackages, servedPackages } from "./kubernetes.ts";
@@ -38,6 +38,14 @@ files.set(
     ),
   ),
 );
+// No Debian package carries these two; what the node needs of them lies here.
+for (const [file, name] of [
+  ["csi", "csi"],
+  ["plugin-registration", "registration"],
+] as const) {
+  const text = await readFile(join("scripts", "gen", "proto", `${file}.proto`), "utf8");
+  files.set(`src/wire/gen/${file}.ts`, printWire(name, [text]));
+}
 const gnostic = join(
   await sourceFolder("golang-github-google-gnostic-models-dev"),
   "github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto",

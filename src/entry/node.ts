@@ -80,6 +80,7 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       taints: config.nodeTaints.map(taintOf),
       labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
       ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
+      storageFolder: config.localStorageDir,
       port: nodeApiPort,
       version: moteVersion,
     },

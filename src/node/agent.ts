@@ -36,6 +36,7 @@ import { PodTokens } from "./volumes/tokens.ts";
 import { Volumes } from "./volumes/volumes.ts";
 
 export interface NodeAgent extends Service {
+import { NodeStorage } from "./volumes/storage.ts";
   /** For the node API; empty until the agent runs. */
   readonly lookup: PodLookup;
   /** What pods use; undefined until the agent runs. */
@@ -108,12 +109,22 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     };
     const volumes = new Volumes(
       { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
-      { objects, tokens: new PodTokens({ client, clock }), clock, commands: deps.commands },
+      { objects, tokens, clock, commands: deps.commands, persistent: storage.persistent },
     );
     await volumes.open();
     const probes = new Probes({
       cri,
       clock,
+    const tokens = new PodTokens({ client, clock });
+    const storage = new NodeStorage(
+      {
+        nodeName: options.nodeName,
+        podsFolder,
+        storageFolder: options.storageFolder ?? `${options.dataFolder}/storage`,
+        kubeletFolder: options.kubeletFolder ?? defaults.kubeletFolder,
+      },
+      { client, clock, random, log, events, commands: deps.commands, tokens },
+    );
       random,
       version: options.version,
       onChange: (uid) => workers.get(uid)?.nudge(),
@@ -214,6 +225,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const relisting = runtime.watch(child().signal);
     own(relisting);
     own(node.keep(child().signal));
+    own(storage.run(child().signal));
     own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
     own(resources.run(child().signal));
     await informer.whenSynced(signal);

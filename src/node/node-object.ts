@@ -160,7 +160,6 @@ export function nodeStatus(
         names: [...image.repoDigests, ...image.repoTags].slice(0, 5),
         sizeBytes: Number(image.size),
       })),
-    ...(old?.volumesInUse ? { volumesInUse: old.volumesInUse } : {}),
   };
 }
 

@@ -15,6 +15,10 @@ export interface NodeAgentOptions {
   /** `<data>/agent`: pods/ lies below. */
   readonly dataFolder: string;
   /** Default /var/log/pods. */
+  /** Volumes of the storage class local-path. Default `<dataFolder>/storage`. */
+  readonly storageFolder?: string;
+  /** Where CSI drivers register and find pods' volumes. Default /var/lib/kubelet, as their manifests have it. */
+  readonly kubeletFolder?: string;
   readonly podLogFolder?: string;
   readonly podCidr: string;
   readonly clusterDns: string;
@@ -48,4 +52,4 @@ export interface NodeAgentDeps {
   readonly ensureImages?: (socketPath: string) => Promise<unknown>;
 }
 
-export const defaults = { port: 10250, podLogFolder: "/var/log/pods" } as const;
+export const defaults = { port: 10250, podLogFolder: "/var/log/pods", kubeletFolder: "/var/lib/kubelet" } as const;

@@ -4,6 +4,7 @@
 import type { PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm } from "#model/gen/core-v1.ts";
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from "#model/gen/storage-v1.ts";
 import { matchesLabelSelector } from "#model/label-selector.ts";
+import { matchesNodeTerm } from "#model/node-selector.ts";
 import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import { compareQuantities } from "#model/quantity.ts";
 import {
@@ -16,7 +17,6 @@ import {
   sizeOfClaim,
   volumeAnnotations,
 } from "#model/volumes.ts";
-import { matchesTerm } from "./node-selector.ts";
 import type { NodeInfo } from "./snapshot.ts";
 
 /** Storage as the scheduler sees it: the informers, and what it has promised but not seen written yet. */
@@ -126,7 +126,7 @@ export function planVolumes(
 
 export function reachesNode(volume: PersistentVolume, node: NodeInfo): boolean {
   const required = volume.spec.nodeAffinity?.required;
-  return !required || (required.nodeSelectorTerms ?? []).some((term) => matchesTerm(term, node));
+  return !required || (required.nodeSelectorTerms ?? []).some((term) => matchesNodeTerm(term, node));
 }
 
 function whyNotMade(claim: PersistentVolumeClaim, node: NodeInfo, view: VolumeView): string | undefined {

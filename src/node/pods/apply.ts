@@ -15,7 +15,7 @@ import { hostsFile, podDns, podHostname } from "./dns.ts";
 import { buildEnv, ConfigError } from "./env.ts";
 import { runHandler } from "./handlers.ts";
 import { ensureImage } from "./images.ts";
-import { containerMounts } from "./mounts.ts";
+import { containerDevices, containerMounts } from "./mounts.ts";
 import { newestContainer, type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
 import { type Action, containerOf, mayBeUp, roleOf, type Waiting } from "./plan.ts";
 import { podCgroup, podLimits } from "./resources.ts";
@@ -158,6 +158,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       imageUser: { uid, name: image.image.username },
       memoryCapacityBytes: context.machineMemoryBytes,
       hasAppArmor: context.hasAppArmor,
+      bindSubPath: (request) => context.volumes.bindSubPath(request),
       hasHugeTlb: context.hasHugeTlb,
       seccompDefault: context.seccompDefault,
       ...(target ? { targetContainerId: target } : {}),
@@ -168,6 +169,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     event("Warning", "Failed", `Error: ${messageOf(error)}`);
     context.objects.forget(namespace);
     return failed(isConfig ? "CreateContainerConfigError" : "CreateContainerError", messageOf(error));
+      devices: containerDevices(pod, container, input.volumes),
   }
   event("Normal", "Created", `Created container: ${container.name}`);
   try {

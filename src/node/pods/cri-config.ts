@@ -82,6 +82,12 @@ export interface ContainerInput {
   readonly attempt: number;
   readonly env: ReadonlyMap<string, string>;
   readonly mounts: readonly ContainerMount[];
+  /** Block volumes. */
+  readonly devices?: readonly {
+    readonly hostPath: string;
+    readonly containerPath: string;
+    readonly permissions: string;
+  }[];
   readonly imageRef: string;
   /** The image's own user, for runAsNonRoot. */
   readonly imageUser: { readonly uid?: number | undefined; readonly name: string };
@@ -104,6 +110,7 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
     args: (container.args ?? []).map((word) => expand(word, lookup)),
     workingDir: container.workingDir ?? "",
     envs: [...env].map(([key, value]) => ({ key, value })),
+    devices: [...(input.devices ?? [])],
     mounts: input.mounts.map((m) => ({
       hostPath: m.hostPath,
       containerPath: m.containerPath,

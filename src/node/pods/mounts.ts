@@ -1,9 +1,11 @@
 // Which host paths a container sees where: its volume mounts, the managed hosts file and the termination message file.
 // A subPath must stay inside its volume, links included.
 import { dirname } from "node:path";
+import { messageOf } from "#base/errors.ts";
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { makeFolder } from "#platform/files.ts";
-import { changeMode, kindOf, realPath, writePlainFile } from "#platform/folders.ts";
+import { writePlainFile } from "#platform/folders.ts";
+import type { SubPathRequest } from "../volumes/sub-path.ts";
 import type { ContainerMount } from "./cri-config.ts";
 import { ConfigError, expand } from "./env.ts";
 
@@ -16,6 +18,7 @@ export interface MountsInput {
   /** `<pods>/<uid>` */
   readonly podFolder: string;
   readonly hostsText: string;
+  readonly bindSubPath: (request: SubPathRequest) => Promise<string>;
 }
 
 const hostsPath = "/etc/hosts";
@@ -26,7 +29,7 @@ export const terminationFile = (podFolder: string, name: string, attempt: number
 export async function containerMounts(input: MountsInput): Promise<ContainerMount[]> {
   const { container, podFolder } = input;
   const mounts: ContainerMount[] = [];
-  for (const mount of container.volumeMounts ?? []) {
+  for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
     const volume = input.volumes.get(mount.name);
     if (volume === undefined)
       throw new ConfigError(`cannot find volume "${mount.name}" to mount into container "${container.name}"`);
@@ -34,9 +37,9 @@ export async function containerMounts(input: MountsInput): Promise<ContainerMoun
       ? expand(mount.subPathExpr, (name) => input.env.get(name))
       : (mount.subPath ?? "");
     mounts.push({
-      hostPath: subPath === "" ? volume : await insideVolume(volume, subPath),
+      hostPath: subPath === "" ? volume : await subPathOf(input, { volume, subPath, name: mount.name, index }),
       containerPath: mount.mountPath.startsWith("/") ? mount.mountPath : `/${mount.mountPath}`,
-      readonly: mount.readOnly ?? false,
+      readonly: mount.readOnly === true || isReadOnly(input.pod, mount.name),
       propagation: mount.mountPropagation,
     });
   }
@@ -58,18 +61,37 @@ export async function containerMounts(input: MountsInput): Promise<ContainerMoun
   return mounts;
 }
 
-async function insideVolume(volume: string, subPath: string): Promise<string> {
-  if (subPath.startsWith("/") || subPath.split("/").includes("..")) {
-    throw new ConfigError(`subPath ${JSON.stringify(subPath)} must be relative and stay inside the volume`);
+async function subPathOf(
+  { bindSubPath, container, podFolder }: MountsInput,
+  at: { readonly volume: string; readonly subPath: string; readonly name: string; readonly index: number },
+): Promise<string> {
+  const place = `${podFolder}/volume-subpaths/${at.name}/${container.name}/${at.index}`;
+  try {
+    return await bindSubPath({ volume: at.volume, subPath: at.subPath, place });
+  } catch (error) {
+    throw new ConfigError(
+      `failed to prepare subPath for volumeMount "${at.name}" of container "${container.name}": ${messageOf(error)}`,
+    );
   }
-  const path = `${volume}/${subPath}`;
-  if ((await kindOf(path)) === undefined) {
-    await makeFolder(path, 0o750);
-    await changeMode(path, 0o777);
-  }
-  const [root, real] = await Promise.all([realPath(volume), realPath(path)]);
-  if (real !== root && !real.startsWith(`${root}/`)) {
-    throw new ConfigError(`subPath ${JSON.stringify(subPath)} leads out of the volume`);
-  }
-  return real;
+}
+
+/** Volumes that a container has as devices, each under the path that it asked for. */
+export function containerDevices(
+  pod: Pod,
+  container: Container,
+  volumes: ReadonlyMap<string, string>,
+): { readonly hostPath: string; readonly containerPath: string; readonly permissions: string }[] {
+  return (container.volumeDevices ?? []).map(({ name, devicePath }) => {
+    const hostPath = volumes.get(name);
+    if (hostPath === undefined) {
+      throw new ConfigError(`cannot find volume "${name}" to pass into container "${container.name}"`);
+    }
+    return { hostPath, containerPath: devicePath, permissions: isReadOnly(pod, name) ? "r" : "mrw" };
+  });
+}
+
+/** The pod itself asks for the volume read-only, whatever its containers say. */
+function isReadOnly(pod: Pod, name: string): boolean {
+  const volume = pod.spec.volumes?.find((one) => one.name === name);
+  return volume?.persistentVolumeClaim?.readOnly === true || volume?.csi?.readOnly === true;
 }

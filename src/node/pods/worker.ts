@@ -12,7 +12,7 @@ import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { pods } from "#model/resources.ts";
 import { isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { removePodCgroups } from "../cgroups.ts";
-import { VolumeError } from "../volumes/volumes.ts";
+import { VolumeError } from "../volumes/volume-error.ts";
 import {
   containerEvent,
   createSandbox,

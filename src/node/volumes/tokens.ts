@@ -9,8 +9,15 @@ import { serviceAccounts } from "#model/resources.ts";
 const renewAt = 0.8;
 const maxAgeMs = 24 * 3600_000;
 
+export interface TokenSource {
+  readonly audience?: string | undefined;
+  readonly expirationSeconds: number;
+}
+
 interface Held {
   readonly token: string;
+  /** As the API said. */
+  readonly expirationTimestamp: string;
   readonly renewAtMs: number;
 }
 
@@ -25,10 +32,15 @@ export class PodTokens {
     this.#clock = deps.clock;
   }
 
-  async get(
+  async get(pod: Pod, source: TokenSource): Promise<string> {
+    return (await this.issue(pod, source)).token;
+  }
+
+  /** With its end, as CSI drivers are told. */
+  async issue(
     pod: Pod,
-    source: { readonly audience?: string | undefined; readonly expirationSeconds: number },
-  ): Promise<string> {
+    source: TokenSource,
+  ): Promise<{ readonly token: string; readonly expirationTimestamp: string }> {
     const uid = pod.metadata.uid ?? "";
     let ofPod = this.#held.get(uid);
     if (!ofPod) {
@@ -38,7 +50,7 @@ export class PodTokens {
     const key = `${source.audience ?? ""}\n${source.expirationSeconds}`;
     const nowMs = this.#clock.monotonicMs();
     const held = ofPod.get(key);
-    if (held && nowMs < held.renewAtMs) return held.token;
+    if (held && nowMs < held.renewAtMs) return { token: held.token, expirationTimestamp: held.expirationTimestamp };
     const request = {
       apiVersion: "authentication.k8s.io/v1",
       kind: "TokenRequest",
@@ -55,11 +67,12 @@ export class PodTokens {
     });
     const token = answer.status?.token ?? "";
     // Life as granted, measured on our own clock: wall clocks of board and server may disagree.
-    const expiry = Date.parse(answer.status?.expirationTimestamp ?? "");
+    const expirationTimestamp = answer.status?.expirationTimestamp ?? "";
+    const expiry = Date.parse(expirationTimestamp);
     const grantedMs = Number.isFinite(expiry) ? expiry - this.#clock.now() : source.expirationSeconds * 1000;
     const lifeMs = Math.min(Math.max(grantedMs, 60_000), Math.max(source.expirationSeconds * 1000, 60_000));
-    ofPod.set(key, { token, renewAtMs: nowMs + Math.min(lifeMs * renewAt, maxAgeMs) });
-    return token;
+    ofPod.set(key, { token, expirationTimestamp, renewAtMs: nowMs + Math.min(lifeMs * renewAt, maxAgeMs) });
+    return { token, expirationTimestamp };
   }
 
   forget(podUid: string): void {

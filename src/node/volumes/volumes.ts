@@ -5,14 +5,19 @@
 import type { Clock } from "#base/clock.ts";
 import { AppError } from "#base/errors.ts";
 import type { KeyToPath, Pod, Volume, VolumeProjection } from "#model/gen/core-v1.ts";
-import { listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
-import { changeMode, changeOwner, kindOf, linkTarget, removeTree, writePlainFile } from "#platform/folders.ts";
+import { listFolder, makeFolder } from "#platform/files.ts";
+import { changeMode, changeOwner, kindOf, linkTarget, removeTree } from "#platform/folders.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { ConfigError, type FieldContext, podField, resourceField } from "../pods/env.ts";
 import { wholeOf } from "../pods/quantities.ts";
 import { type Payload, type PayloadFile, writeAtomically } from "./atomic-writer.ts";
+import { ensureHostPath } from "./host-path.ts";
+import { isMounted, unmountAll } from "./mount-points.ts";
 import type { PodObjects } from "./objects.ts";
+import type { PersistentVolumes } from "./persistent.ts";
+import { bindSubPath, type SubPathRequest } from "./sub-path.ts";
 import type { PodTokens } from "./tokens.ts";
+import { VolumeError } from "./volume-error.ts";
 
 export interface VolumesOptions {
   /** `<data>/agent/pods`: emptyDirs and files of pods. */
@@ -27,11 +32,7 @@ export interface VolumesDeps {
   readonly tokens: PodTokens;
   readonly clock: Clock;
   readonly commands: Commands;
-}
-
-/** A volume that cannot be made now; the text goes into the FailedMount event. */
-export class VolumeError extends Error {
-  override readonly name = "VolumeError";
+  readonly persistent: PersistentVolumes;
 }
 
 /** Enough for a node full of pods with tokens, CAs and 1 MiB config maps; only what is used is taken. */
@@ -51,8 +52,9 @@ export class Volumes {
   /** Mounts the shared tmpfs unless an earlier run left it mounted. */
   async open(): Promise<void> {
     await makeFolder(this.#options.podsFolder, 0o750);
+    await this.#deps.persistent.open();
     await makeFolder(this.#options.memoryFolder, 0o755);
-    if ((await mountPoints()).has(this.#options.memoryFolder)) return;
+    if (await isMounted(this.#options.memoryFolder)) return;
     const options = `size=${memorySizeMib}m,mode=0755,nosuid,nodev`;
     await runChecked(this.#deps.commands, "mount", ["-t", "tmpfs", "-o", options, "tmpfs", this.#options.memoryFolder]);
   }
@@ -77,21 +79,27 @@ export class Volumes {
     return paths;
   }
 
+  /** A part of a volume at a place of the pod's own. */
+  bindSubPath(request: SubPathRequest): Promise<string> {
+    return bindSubPath(request, this.#deps.commands);
+  }
+
   /** Everything of a deleted pod: its volumes and the files of its containers. */
   async remove(podUid: string): Promise<void> {
     await this.removeVolumes(podUid);
+    // Nothing may be mounted in what is deleted with all that is in it.
+    await unmountAll(this.podFolder(podUid), this.#deps.commands);
     await removeTree(this.podFolder(podUid));
   }
 
   /** Unmounts and removes the volumes of a pod that has ended; termination messages stay. */
   async removeVolumes(podUid: string): Promise<void> {
+    const { commands, persistent } = this.#deps;
+    await unmountAll(`${this.podFolder(podUid)}/volume-subpaths`, commands);
+    await removeTree(`${this.podFolder(podUid)}/volume-subpaths`);
+    await persistent.release(podUid);
     const folder = `${this.podFolder(podUid)}/volumes`;
-    for (const point of [...(await mountPoints())]
-      .filter((p) => p.startsWith(`${folder}/`))
-      .sort()
-      .reverse()) {
-      await runChecked(this.#deps.commands, "umount", ["-l", point]);
-    }
+    await unmountAll(folder, commands);
     await removeTree(folder);
     await removeTree(`${this.#options.memoryFolder}/${podUid}`);
     this.#deps.tokens.forget(podUid);
@@ -107,6 +115,8 @@ export class Volumes {
     const uid = pod.metadata.uid ?? "";
     if (volume.hostPath) return ensureHostPath(volume.hostPath.path, volume.hostPath.type ?? "");
     if (volume.emptyDir) return this.#ensureEmptyDir(pod, volume);
+    const persistent = await this.#deps.persistent.ensure(pod, volume);
+    if (persistent !== undefined) return persistent;
     const folder = `${this.#options.memoryFolder}/${uid}/${volume.name}`;
     let payload: Payload | undefined;
     try {
@@ -131,7 +141,7 @@ export class Volumes {
     const folder = `${this.podFolder(pod.metadata.uid ?? "")}/volumes/kubernetes.io~empty-dir/${volume.name}`;
     const isNew = (await kindOf(folder)) === undefined;
     await makeFolder(folder, 0o777);
-    if (volume.emptyDir?.medium === "Memory" && !(await mountPoints()).has(folder)) {
+    if (volume.emptyDir?.medium === "Memory" && !(await isMounted(folder))) {
       const limit = wholeOf(volume.emptyDir.sizeLimit);
       const size = limit > 0 ? `,size=${limit}` : "";
       await runChecked(this.#deps.commands, "mount", [
@@ -284,48 +294,4 @@ function tokenAccess(pod: Pod, mode: number): Pick<PayloadFile, "mode" | "gid" |
   );
   const [only] = users;
   return users.size === 1 && only !== undefined ? { mode: 0o600, uid: only } : { mode };
-}
-
-async function ensureHostPath(path: string, type: string): Promise<string> {
-  const kind = await kindOf(path);
-  const must = (wanted: string, text: string) => {
-    if (kind !== wanted) throw new ConfigError(`hostPath type check failed: ${path} is not ${text}`);
-  };
-  switch (type) {
-    case "":
-      // containerd makes a missing folder, as Docker did.
-      if (kind === undefined) await makeFolder(path, 0o755);
-      break;
-    case "DirectoryOrCreate":
-      if (kind === undefined) await makeFolder(path, 0o755);
-      else must("folder", "a directory");
-      break;
-    case "Directory":
-      must("folder", "a directory");
-      break;
-    case "FileOrCreate":
-      if (kind === undefined) await writePlainFile(path, "", 0o644);
-      else must("file", "a file");
-      break;
-    case "File":
-      must("file", "a file");
-      break;
-    case "Socket":
-      must("socket", "a socket file");
-      break;
-    case "CharDevice":
-      must("character-device", "a character device");
-      break;
-    case "BlockDevice":
-      must("block-device", "a block device");
-      break;
-    default:
-      throw new ConfigError(`${type} is an invalid volume type`);
-  }
-  return path;
-}
-
-async function mountPoints(): Promise<Set<string>> {
-  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
-  return new Set(table.split("\n").map((line) => line.split(" ")[1] ?? ""));
 }

@@ -1,6 +1,7 @@
 // Plugins that look at one node by itself: unschedulable mark, name, taints, affinity, host ports, images.
 // Names, weights and messages are upstream's (pkg/scheduler/framework/plugins, v1.32 default profile).
-import { matchesNodeAffinity, matchesTerm, untoleratedTaint } from "../node-selector.ts";
+import { matchesNodeTerm } from "#model/node-selector.ts";
+import { matchesNodeAffinity, untoleratedTaint } from "../node-selector.ts";
 import { type HostPort, hostPortsOf } from "../snapshot.ts";
 import { maxScore, type Plugin, proportional, unresolvable, unschedulable } from "./framework.ts";
 
@@ -82,7 +83,7 @@ export const nodeAffinity: Plugin = {
       ...(preferred.length > 0 && {
         score: (node) => {
           let sum = 0;
-          for (const term of preferred) if (matchesTerm(term.preference, node)) sum += term.weight;
+          for (const term of preferred) if (matchesNodeTerm(term.preference, node)) sum += term.weight;
           return sum;
         },
         normalize: (scores) => proportional(scores, "straight"),

@@ -1,0 +1,304 @@
+// A node's storage with a real driver behind sockets, over an API in memory: registration, the calls for pods that come
+// and go, a restart of the agent in between, inline volumes, growth, and failures.
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Client } from "#client/client.ts";
+import type { Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Volume } from "#model/gen/core-v1.ts";
+import type { CSIDriver, VolumeAttachment } from "#model/gen/storage-v1.ts";
+import {
+  csiDrivers,
+  csiNodes,
+  nodes,
+  persistentVolumeClaims,
+  persistentVolumes,
+  secrets,
+  volumeAttachments,
+} from "#model/resources.ts";
+import { attachmentName, volumeAnnotations } from "#model/volumes.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import { systemCommands as commands } from "#platform/processes.ts";
+import { systemRandom as random } from "#platform/random.ts";
+import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { NodeStorage } from "../storage.ts";
+import { PodTokens } from "../tokens.ts";
+import { startTestDriver, type TestDriver, type TestDriverOptions } from "./driver.fixture.ts";
+
+const driverName = "disk.example.com";
+let folder: string;
+let client: Client;
+let driver: TestDriver | undefined;
+let running: { stop: AbortController; done: Promise<void>; storage: NodeStorage }[];
+let recorded: string[];
+
+beforeEach(async () => {
+  folder = mkdtempSync("/tmp/mote-csi-");
+  mkdirSync(`${folder}/pods`);
+  client = new Client(new FakeTransport());
+  running = [];
+  recorded = [];
+  await client.create(nodes, { metadata: { name: "n" }, spec: {}, status: {} } as Node);
+});
+afterEach(async () => {
+  for (const one of running) one.stop.abort(new Error("over"));
+  await Promise.all(running.map((one) => one.done));
+  await driver?.close();
+  driver = undefined;
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function startAgent(): Promise<NodeStorage> {
+  const storage = new NodeStorage(
+    {
+      nodeName: "n",
+      podsFolder: `${folder}/pods`,
+      storageFolder: `${folder}/storage`,
+      kubeletFolder: `${folder}/kubelet`,
+    },
+    {
+      ...{ client, clock, random, log: silentLogger, commands },
+      events: { record: ({ reason, message }) => void recorded.push(`${reason} ${message}`) },
+      tokens: new PodTokens({ client, clock }),
+    },
+  );
+  await storage.persistent.open();
+  const stop = new AbortController();
+  running.push({ stop, done: storage.run(stop.signal), storage });
+  return storage;
+}
+async function stopAgent(): Promise<void> {
+  const last = running.pop();
+  last?.stop.abort(new Error("restart"));
+  await last?.done;
+}
+async function startDriver(options: Partial<TestDriverOptions> = {}, object: Partial<CSIDriver["spec"]> = {}) {
+  driver = await startTestDriver({ name: driverName, kubeletFolder: `${folder}/kubelet`, ...options });
+  await client.create(csiDrivers, {
+    metadata: { name: driverName },
+    spec: { attachRequired: false, podInfoOnMount: false, ...object },
+  });
+  return driver;
+}
+async function until(what: string, check: () => Promise<boolean>): Promise<void> {
+  const endMs = clock.monotonicMs() + 8000;
+  while (!(await check())) {
+    if (clock.monotonicMs() > endMs) throw new Error(`not in time: ${what}`);
+    await clock.sleep(20);
+  }
+}
+const registered = () =>
+  until("registered", async () => (await client.get(csiNodes, "n").catch(() => undefined))?.spec.drivers.length === 1);
+
+const pod = (name: string, volume: Volume, fsGroup?: number): Pod => ({
+  metadata: { name, namespace: "ns", uid: `${name}-uid` },
+  spec: {
+    containers: [],
+    volumes: [volume],
+    serviceAccountName: "default",
+    ...(fsGroup === undefined ? {} : { securityContext: { fsGroup } }),
+  },
+});
+const withClaim = (name: string, fsGroup?: number): Pod =>
+  pod(name, { name: "data", persistentVolumeClaim: { claimName: "c" } }, fsGroup);
+
+async function boundVolume(spec: Partial<PersistentVolume["spec"]> = {}): Promise<void> {
+  const claim: PersistentVolumeClaim = {
+    metadata: { name: "c", namespace: "ns", annotations: { [volumeAnnotations.bindCompleted]: "yes" } },
+    spec: { volumeName: "pv", accessModes: ["ReadWriteOnce"] },
+    status: { phase: "Bound", capacity: { storage: "1Gi" } },
+  };
+  const { metadata } = await client.create(persistentVolumeClaims, claim);
+  await client.create(persistentVolumes, {
+    metadata: { name: "pv" },
+    spec: {
+      capacity: { storage: "1Gi" },
+      accessModes: ["ReadWriteOnce"],
+      claimRef: { name: "c", namespace: "ns", uid: metadata.uid ?? "" },
+      csi: { driver: driverName, volumeHandle: "vol-1", fsType: "ext4", volumeAttributes: { pool: "fast" } },
+      ...spec,
+    },
+  });
+}
+const ensure = (storage: NodeStorage, p: Pod) => storage.persistent.ensure(p, p.spec.volumes![0]!);
+const methods = () => driver?.calls.map((call) => call.method);
+
+test("a driver comes, is known to the API, and goes", async () => {
+  await startAgent();
+  await until("empty CSINode", async () => (await client.get(csiNodes, "n").catch(() => undefined)) !== undefined);
+  const d = await startDriver({ topology: { "topology.disk.example.com/rack": "r1" }, maxVolumes: 7 });
+  await registered();
+  expect((await client.get(csiNodes, "n")).spec.drivers).toEqual([
+    {
+      name: driverName,
+      nodeID: `id-of-${driverName}`,
+      topologyKeys: ["topology.disk.example.com/rack"],
+      allocatable: { count: 7 },
+    },
+  ]);
+  const node = await client.get(nodes, "n");
+  expect(node.metadata.labels).toEqual({ "topology.disk.example.com/rack": "r1" });
+  expect(node.metadata.annotations).toEqual({
+    "csi.volume.kubernetes.io/nodeid": JSON.stringify({ [driverName]: `id-of-${driverName}` }),
+  });
+  await until("answered", async () => d.statuses.length > 0);
+  expect(d.statuses).toEqual([{ pluginRegistered: true, error: "" }]);
+  await d.close();
+  driver = undefined;
+  await until("gone", async () => (await client.get(csiNodes, "n")).spec.drivers.length === 0);
+});
+
+test("staged once, published for each pod, and taken away in the other order, also by a later agent", async () => {
+  let storage = await startAgent();
+  await startDriver({ capabilities: ["STAGE_UNSTAGE_VOLUME"] });
+  await registered();
+  await client.create(secrets, {
+    metadata: { name: "s", namespace: "sys" },
+    data: { key: Buffer.from("word").toString("base64") },
+  } as Secret);
+  await boundVolume({
+    csi: {
+      driver: driverName,
+      volumeHandle: "vol-1",
+      fsType: "ext4",
+      volumeAttributes: { pool: "fast" },
+      nodeStageSecretRef: { name: "s", namespace: "sys" },
+    },
+    mountOptions: ["noatime"],
+  });
+  const path = await ensure(storage, withClaim("p"));
+  expect(path).toBe(`${folder}/kubelet/pods/p-uid/volumes/kubernetes.io~csi/pv/mount`);
+  await ensure(storage, withClaim("p"));
+  await ensure(storage, withClaim("q"));
+  expect(methods()).toEqual(["NodeStageVolume", "NodePublishVolume", "NodePublishVolume"]);
+  const [stage, publish] = driver!.calls.map((call) => call.request);
+  expect(stage).toMatchObject({
+    volumeId: "vol-1",
+    volumeContext: { pool: "fast" },
+    secrets: { key: "word" },
+    volumeCapability: { mount: { fsType: "ext4", mountFlags: ["noatime"] }, accessMode: { mode: 1 } },
+  });
+  expect(publish).toMatchObject({ stagingTargetPath: stage?.["stagingTargetPath"], targetPath: path, readonly: false });
+
+  await stopAgent();
+  storage = await startAgent();
+  await until("registered again", async () => driver!.statuses.length === 2);
+  driver!.calls.length = 0;
+  await storage.persistent.release("p-uid");
+  expect(methods()).toEqual(["NodeUnpublishVolume"]);
+  driver!.failing.set("NodeUnpublishVolume", "busy");
+  await expect(storage.persistent.release("q-uid")).rejects.toThrow("busy");
+  expect(storage.persistent.isInUse("pv")).toBe(true);
+  driver!.failing.clear();
+  await storage.persistent.release("q-uid");
+  expect(methods()).toEqual(["NodeUnpublishVolume", "NodeUnpublishVolume", "NodeUnpublishVolume", "NodeUnstageVolume"]);
+  expect(storage.persistent.isInUse("pv")).toBe(false);
+  expect(existsSync(`${folder}/kubelet/pods/p-uid/volumes/kubernetes.io~csi/pv`)).toBe(false);
+});
+
+test("a volume is not touched before it is attached, and is in use from then on", async () => {
+  const storage = await startAgent();
+  await startDriver({}, { attachRequired: true });
+  await registered();
+  await boundVolume();
+  await expect(ensure(storage, withClaim("p"))).rejects.toThrow(
+    'MountVolume.SetUp failed for volume "pv" : volume is not attached yet',
+  );
+  const inUse = async () => (await client.get(nodes, "n")).status?.volumesInUse;
+  await until("in use", async () => (await inUse())?.[0] === `kubernetes.io/csi/${driverName}^vol-1`);
+  const attachment: VolumeAttachment = {
+    metadata: { name: attachmentName("vol-1", driverName, "n") },
+    spec: { attacher: driverName, nodeName: "n", source: { persistentVolumeName: "pv" } },
+    status: { attached: true, attachmentMetadata: { device: "sdb" } },
+  };
+  await client.create(volumeAttachments, attachment);
+  await ensure(storage, withClaim("p"));
+  expect(driver!.calls[0]?.request["publishContext"]).toEqual({ device: "sdb" });
+  await storage.persistent.release("p-uid");
+  await until("no longer in use", async () => (await inUse())?.length === 0);
+});
+
+test("an inline volume is told about its pod, and lives as long", async () => {
+  const storage = await startAgent();
+  await startDriver({ capabilities: ["STAGE_UNSTAGE_VOLUME"] }, { podInfoOnMount: true });
+  await registered();
+  const p = pod("p", { name: "scratch", csi: { driver: driverName, readOnly: true, volumeAttributes: { size: "1" } } });
+  await expect(ensure(storage, p)).rejects.toThrow(`volume mode "Ephemeral" not supported by driver ${driverName}`);
+  await client.patch(csiDrivers, { name: driverName }, { spec: { volumeLifecycleModes: ["Ephemeral"] } });
+  await ensure(storage, p);
+  expect(methods()).toEqual(["NodePublishVolume"]);
+  expect(driver!.calls[0]?.request).toMatchObject({
+    readonly: true,
+    stagingTargetPath: "",
+    volumeContext: {
+      size: "1",
+      "csi.storage.k8s.io/pod.name": "p",
+      "csi.storage.k8s.io/pod.namespace": "ns",
+      "csi.storage.k8s.io/pod.uid": "p-uid",
+      "csi.storage.k8s.io/serviceAccount.name": "default",
+      "csi.storage.k8s.io/ephemeral": "true",
+    },
+  });
+  expect(String(driver!.calls[0]?.request["volumeId"])).toMatch(/^csi-[0-9a-f]{64}$/);
+  await storage.persistent.release("p-uid");
+  expect(methods()).toEqual(["NodePublishVolume", "NodeUnpublishVolume"]);
+});
+
+test("a volume that has grown has its file system grown, once, and the claim told", async () => {
+  const storage = await startAgent();
+  await startDriver({ capabilities: ["EXPAND_VOLUME"] });
+  await registered();
+  await boundVolume();
+  await ensure(storage, withClaim("p"));
+  expect(methods()).toEqual(["NodePublishVolume"]);
+  await client.patch(persistentVolumes, { name: "pv" }, { spec: { capacity: { storage: "2Gi" } } });
+  await ensure(storage, withClaim("p"));
+  await ensure(storage, withClaim("p"));
+  expect(methods()).toEqual(["NodePublishVolume", "NodeExpandVolume"]);
+  expect(driver!.calls[1]?.request["capacityRange"]).toMatchObject({ requiredBytes: 2 * 2 ** 30 });
+  expect((await client.get(persistentVolumeClaims, "c", "ns")).status?.capacity).toEqual({ storage: "2Gi" });
+  expect(recorded[0]).toContain("FileSystemResizeSuccessful");
+});
+
+test.runIf(process.getuid?.() === 0).each([
+  ["File", undefined, 4711],
+  ["None", "ext4", 0],
+  ["ReadWriteOnceWithFSType", "ext4", 4711],
+  ["ReadWriteOnceWithFSType", undefined, 0],
+])("group policy %s with type %s: group %i", async (fsGroupPolicy, fsType, expected) => {
+  const storage = await startAgent();
+  await startDriver({}, { fsGroupPolicy });
+  await registered();
+  await boundVolume({ csi: { driver: driverName, volumeHandle: "vol-1", ...(fsType ? { fsType } : {}) } });
+  const path = (await ensure(storage, withClaim("p", 4711))) ?? "";
+  expect(statSync(path).gid).toBe(expected);
+});
+
+test("a block volume is handed on as a file of its own", async () => {
+  const storage = await startAgent();
+  await startDriver();
+  await registered();
+  await boundVolume({ volumeMode: "Block" });
+  const path = await ensure(storage, withClaim("p"));
+  expect(path).toBe(`${folder}/kubelet/plugins/kubernetes.io/csi/volumeDevices/publish/pv/p-uid`);
+  expect(driver!.calls[0]?.request["volumeCapability"]).toMatchObject({ block: {} });
+  await storage.persistent.release("p-uid");
+  expect(existsSync(path ?? "")).toBe(false);
+});
+
+test("what is wrong is said in the words people know", async () => {
+  const storage = await startAgent();
+  const p = withClaim("p");
+  await expect(ensure(storage, p)).rejects.toThrow('persistentvolumeclaims "c" not found');
+  await boundVolume();
+  await expect(ensure(storage, p)).rejects.toThrow(
+    `driver name ${driverName} not found in the list of registered CSI drivers`,
+  );
+  await startDriver();
+  await registered();
+  driver!.failing.set("NodePublishVolume", "no such disk");
+  await expect(ensure(storage, p)).rejects.toThrow(
+    'MountVolume.SetUp failed for volume "pv" : rpc error: code = Internal desc = no such disk',
+  );
+  await client.patch(persistentVolumeClaims, { name: "c", namespace: "ns" }, { status: { phase: "Pending" } });
+  await expect(ensure(storage, withClaim("q"))).rejects.toThrow("error processing PVC ns/c: PVC is not bound");
+});

@@ -1,0 +1,197 @@
+// Drivers introduce themselves by a socket below plugins_registry: it is asked who it is, the driver at the endpoint it
+// names is asked about this node, CSINode and Node are told, and the socket hears how that went. When the socket goes, so
+// does the driver. The folder is looked through at each change and once a minute.
+//
+//   socket appears ─▶ GetInfo ─▶ NodeGetInfo ─▶ CSINode, Node ─▶ NotifyRegistrationStatus(true)
+//   socket goes    ─▶ CSINode without the driver
+//
+// Counterpart: the kubelet's plugin manager and its CSI plugin's RegistrationHandler.
+import { type Clock, pause } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { listFolder, makeFolder } from "#platform/files.ts";
+import { watchFolder } from "#platform/folder-watch.ts";
+import { createGrpcClient } from "#platform/grpc-client.ts";
+import { type PluginInfo, registrationMethods, registrationTable } from "#wire/gen/plugin-registration.ts";
+import { createWireCodec } from "#wire/protobuf.ts";
+import { type CsiDriverClient, createCsiDriver } from "./driver.ts";
+
+const lookMs = 60_000;
+const callMs = 10_000;
+/** A socket that does not answer is tried again with pauses. */
+const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
+/** Drivers of one node: more sockets than this are not looked at. */
+const maxSockets = 64;
+const csiType = "CSIPlugin";
+
+export interface CsiNodeInfo {
+  readonly nodeId: string;
+  readonly maxVolumes: number;
+  readonly topology: Readonly<Record<string, string>>;
+}
+
+export interface CsiPluginsDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Tells the API; may fail, and is then tried again. */
+  readonly registered: (name: string, info: CsiNodeInfo) => Promise<void>;
+  readonly unregistered: (name: string) => Promise<void>;
+}
+
+interface Known {
+  readonly socket: string;
+  readonly name: string;
+  readonly driver: CsiDriverClient;
+}
+
+export class CsiPlugins {
+  readonly #folder: string;
+  readonly #deps: CsiPluginsDeps;
+  readonly #codec = createWireCodec(registrationTable);
+  /** By socket path. */
+  readonly #known = new Map<string, Known>();
+  readonly #failures = new Map<string, { readonly untilMs: number; readonly pauseMs: number }>();
+  readonly #gone = new Set<string>();
+
+  /** `folder`: `<kubelet>/plugins_registry`. */
+  constructor(options: { readonly folder: string }, deps: CsiPluginsDeps) {
+    this.#folder = options.folder;
+    this.#deps = deps;
+  }
+
+  driver(name: string): CsiDriverClient | undefined {
+    for (const known of this.#known.values()) if (known.name === name) return known.driver;
+    return undefined;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#deps;
+    await makeFolder(this.#folder, 0o750);
+    let wake = () => {};
+    const stop = watchFolder(
+      this.#folder,
+      () => wake(),
+      (error) => log.warn("cannot watch the folder of plugins, looking once a minute", { error: error.message }),
+    );
+    try {
+      while (!signal.aborted) {
+        const wait = new AbortController();
+        wake = () => wait.abort();
+        signal.addEventListener("abort", wake, { once: true });
+        const untilMs = await this.#look();
+        await pause(clock, Math.max(100, Math.min(lookMs, untilMs - clock.monotonicMs())), wait.signal);
+        signal.removeEventListener("abort", wake);
+      }
+    } finally {
+      stop();
+      for (const { driver } of this.#known.values()) driver.close();
+      this.#known.clear();
+    }
+  }
+
+  /** Brings what is known in line with the folder; when to look again at the latest. */
+  async #look(): Promise<number> {
+    const { clock, log } = this.#deps;
+    const sockets = await this.#sockets();
+    for (const [socket, known] of this.#known) {
+      if (sockets.has(socket)) continue;
+      log.info("CSI driver is gone", { driver: known.name });
+      known.driver.close();
+      this.#known.delete(socket);
+      if (!this.driver(known.name)) this.#gone.add(known.name);
+    }
+    let untilMs = clock.monotonicMs() + lookMs;
+    for (const name of this.#gone) {
+      try {
+        if (!this.driver(name)) await this.#deps.unregistered(name);
+        this.#gone.delete(name);
+      } catch (error) {
+        log.debug("cannot tell that a driver is gone", { driver: name, error: messageOf(error) });
+        untilMs = Math.min(untilMs, clock.monotonicMs() + retryMs.initialMs);
+      }
+    }
+    for (const socket of this.#failures.keys()) if (!sockets.has(socket)) this.#failures.delete(socket);
+    for (const socket of sockets) {
+      if (this.#known.has(socket)) continue;
+      const failure = this.#failures.get(socket);
+      const nowMs = clock.monotonicMs();
+      if (!failure || failure.untilMs <= nowMs) {
+        try {
+          await this.#register(socket);
+          this.#failures.delete(socket);
+          continue;
+        } catch (error) {
+          const pauseMs = Math.min(failure ? failure.pauseMs * 2 : retryMs.initialMs, retryMs.maxMs);
+          this.#failures.set(socket, { untilMs: clock.monotonicMs() + pauseMs, pauseMs });
+          log.warn("cannot register a plugin", { socket, error: messageOf(error) });
+        }
+      }
+      untilMs = Math.min(untilMs, this.#failures.get(socket)?.untilMs ?? untilMs);
+    }
+    return untilMs;
+  }
+
+  /** Sockets in the folder and one level below. */
+  async #sockets(): Promise<Set<string>> {
+    const found = new Set<string>();
+    for (const entry of await listFolder(this.#folder)) {
+      const path = `${this.#folder}/${entry.name}`;
+      if (entry.isSocket()) found.add(path);
+      else if (entry.isDirectory()) {
+        for (const inner of await listFolder(path)) if (inner.isSocket()) found.add(`${path}/${inner.name}`);
+      }
+      if (found.size >= maxSockets) break;
+    }
+    return found;
+  }
+
+  async #register(socket: string): Promise<void> {
+    const { log, registered } = this.#deps;
+    const grpc = createGrpcClient({ target: { socketPath: socket } });
+    const notify = async (error: string): Promise<void> => {
+      const row = registrationMethods["Registration/NotifyRegistrationStatus"];
+      const status = { pluginRegistered: error === "", error };
+      await grpc.unary(row.path, this.#codec.encode(row.request, status), { timeoutMs: callMs });
+    };
+    try {
+      const row = registrationMethods["Registration/GetInfo"];
+      const bytes = await grpc.unary(row.path, this.#codec.encode(row.request, {}), { timeoutMs: callMs });
+      const info = this.#codec.decode<PluginInfo>(row.response, bytes);
+      // Device plugins have a door of their own.
+      if (info.type !== csiType) return;
+      const refusal = whyNot(info);
+      if (refusal !== undefined) {
+        await notify(refusal);
+        throw new Error(refusal);
+      }
+      const driver = createCsiDriver(info.endpoint === "" ? socket : info.endpoint.replace(/^unix:(\/\/)?/, ""));
+      try {
+        const node = await driver.call("Node/NodeGetInfo", {});
+        await registered(info.name, {
+          nodeId: node.nodeId,
+          maxVolumes: Number(node.maxVolumesPerNode),
+          topology: node.accessibleTopology?.segments ?? {},
+        });
+        this.#known.set(socket, { socket, name: info.name, driver });
+        this.#gone.delete(info.name);
+        await notify("");
+        log.info("CSI driver registered", { driver: info.name });
+      } catch (error) {
+        this.#known.delete(socket);
+        driver.close();
+        await notify(messageOf(error)).catch((last: unknown) =>
+          log.debug("cannot answer a plugin", { error: messageOf(last) }),
+        );
+        throw error;
+      }
+    } finally {
+      grpc.close();
+    }
+  }
+}
+
+function whyNot(info: PluginInfo): string | undefined {
+  if (!/^[a-z0-9A-Z]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$/.test(info.name)) return `invalid driver name "${info.name}"`;
+  const isKnown = info.supportedVersions.some((version) => /^v?1\./.test(version));
+  return isKnown ? undefined : `none of the versions ${info.supportedVersions.join(", ")} is supported; 1.x is`;
+}

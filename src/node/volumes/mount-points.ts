@@ -1,0 +1,33 @@
+// What is mounted on this machine, and taking it away before a folder is removed: a tree with a mount in it is never
+// deleted, since what is mounted there is somebody's data. Counterpart: k8s.io/mount-utils.
+import { AppError } from "#base/errors.ts";
+import { readFileIfExists } from "#platform/files.ts";
+import { type Commands, runChecked } from "#platform/processes.ts";
+
+/** Mounts may lie on one another; more layers than this are a mistake somewhere. */
+const maxLayers = 16;
+
+/** Every mount point in the order of mounting, once per layer. */
+export async function mountPoints(): Promise<string[]> {
+  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
+  return table
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => unescapePath(line.split(" ")[1] ?? ""));
+}
+
+/** Blanks and the like stand as octal numbers in the table. */
+const unescapePath = (text: string): string =>
+  text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+
+export const isMounted = async (path: string): Promise<boolean> => (await mountPoints()).includes(path);
+
+/** Unmounts everything at and below `folder`, the innermost first; fails where something stays. */
+export async function unmountAll(folder: string, commands: Commands): Promise<void> {
+  for (let layer = 0; layer < maxLayers; layer++) {
+    const points = (await mountPoints()).filter((point) => point === folder || point.startsWith(`${folder}/`));
+    if (points.length === 0) return;
+    for (const point of points.reverse()) await runChecked(commands, "umount", ["-l", "--", point]);
+  }
+  throw new AppError("NODE_UNMOUNT", `cannot unmount what lies below ${folder}`, { folder });
+}
