@@ -103,6 +103,18 @@ export const serverFlags: readonly Flag[] = [
   { name: "node-label", kind: "list", help: "labels KEY=VALUE set when the node registers" },
   { name: "node-taint", kind: "list", help: "taints KEY=VALUE:EFFECT set when the node registers" },
   {
+    name: "private-registry",
+    kind: "string",
+    default: "/etc/mote/registries.yaml",
+    help: "mirrors and credentials of image registries; need not exist",
+  },
+  {
+    name: "image-credential-provider-config",
+    kind: "string",
+    help: "CredentialProviderConfig: programs that know credentials of registries",
+  },
+  { name: "image-credential-provider-bin-dir", kind: "string", help: "folder of those programs" },
+  {
     name: "kubelet-arg",
     kind: "list",
     help: "settings of the node agent as FLAG=VALUE with the kubelet's names, such as max-pods=50 or system-reserved=memory=200Mi",

@@ -64,6 +64,10 @@ export interface ServerConfig {
   readonly nodeTaints: readonly string[];
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
+  /** Mirrors and credentials of image registries; need not exist. */
+  readonly registriesFile: string;
+  /** Programs that know credentials of registries; undefined: none. */
+  readonly credentialProviders: { readonly configPath: string; readonly binDir: string } | undefined;
   readonly resolvConf: string | undefined;
   readonly warnings: readonly string[];
 }
@@ -197,9 +201,21 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
+    registriesFile: text("private-registry")!,
+    credentialProviders: credentialProvidersOf(
+      text("image-credential-provider-config"),
+      text("image-credential-provider-bin-dir"),
+    ),
     resolvConf: text("resolv-conf"),
     warnings,
   });
+}
+
+function credentialProvidersOf(configPath: string | undefined, binDir: string | undefined) {
+  if ((configPath === undefined) !== (binDir === undefined)) {
+    throw usageError("image-credential-provider-config and -bin-dir: one needs the other");
+  }
+  return configPath !== undefined && binDir !== undefined ? { configPath, binDir } : undefined;
 }
 
 /** Mistakes are told before anything starts. */

@@ -14,8 +14,10 @@ import { createNodeAccess } from "#node/access.ts";
 import { createNodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
 import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
+import { CredentialProviders } from "#node/credentials.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
+import { isSystemStopping } from "#node/shutdown.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { defaultMtu, ociArchitecture } from "#platform/host.ts";
 import { systemCommands } from "#platform/processes.ts";
@@ -66,21 +68,29 @@ export function beginNode(config: ServerConfig, log: ServerContext["log"]): Prom
 export function nodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
   const { config, clock, random, log, metrics, api, client, informers, events, pki } = context;
   const commands = systemCommands;
+  const credentialProviders = () =>
+    config.credentialProviders &&
+    new CredentialProviders(config.credentialProviders.configPath, config.credentialProviders.binDir, {
+      ...{ commands, clock },
+      log: log.child({ part: "credentials" }),
+    });
   const nodeConfiguration = parseConfiguration(config.kubeletArgs);
   const agent = createNodeAgent(
     {
       nodeName: config.nodeName,
       nodeIp: config.nodeIp,
       dataFolder: config.agentDir,
+      storageFolder: config.localStorageDir,
       podCidr: podCidrOf(config),
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
       containerd: { ...containerdOptions(config), begun },
       configuration: nodeConfiguration,
       taints: config.nodeTaints.map(taintOf),
+      staticPodFolder: `${config.agentDir}/pod-manifests`,
+      registriesFile: config.registriesFile,
       labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
       ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
-      storageFolder: config.localStorageDir,
       port: nodeApiPort,
       version: moteVersion,
     },
@@ -89,6 +99,8 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       ...{ clock, random, metrics, commands },
       events: events.as("kubelet"),
       log: log.child({ part: "node" }),
+      isMachineStopping: () => isSystemStopping(commands),
+      credentialProviders: credentialProviders(),
       ensureImages: (containerdSocket) =>
         ensureImages(
           { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },

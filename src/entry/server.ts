@@ -15,6 +15,7 @@ import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nodes, secrets } from "#model/resources.ts";
+import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
@@ -32,6 +33,8 @@ import { beginNode, nodeServices } from "./node.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
+/** Pods that end with the machine get their time on top. */
+const shutdownGraceMs = (config: ServerConfig): number => parseConfiguration(config.kubeletArgs).shutdownGracePeriodMs;
 /** A failed part comes back after this, growing to the second number: no part ends the process. */
 const restartPause = { minMs: 200, maxMs: 10_000 } as const;
 
@@ -86,7 +89,7 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     if (onNode) watchNode(context, onNode);
     await runAll(
       services(context, datastore, begun, onApiReady),
-      { clock: systemClock, log, stopTimeoutMs },
+      { clock: systemClock, log, stopTimeoutMs: stopTimeoutMs + shutdownGraceMs(config) },
       signal,
       () => log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
     );
@@ -149,10 +152,10 @@ function services(
   );
   const enabled = (name: string) => !config.disabled.has(name);
   api.watchRbac(informers);
+  if (enabled("metrics-server")) api.serveMetrics(informers);
   const loops = [
     ...(enabled("controllers")
       ? createControllers({
-  if (enabled("metrics-server")) api.serveMetrics(informers);
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
           rootCa: pki.serverCa.certificate,

@@ -15,8 +15,10 @@ import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { readMachine } from "#platform/machine.ts";
 import { hasHugeTlb } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
-import { createContainerd, socketOf } from "./containerd.ts";
+import { certsFolderOf, createContainerd, socketOf } from "./containerd.ts";
+import { matchCredentials } from "./credentials.ts";
 import { createCri } from "./cri.ts";
+import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } from "./images/registries.ts";
 import { rotateLogs } from "./log-rotation.ts";
 import type { PodLookup } from "./lookup.ts";
 import { NodeObject } from "./node-object.ts";
@@ -30,13 +32,15 @@ import { Probes } from "./pods/probes.ts";
 import { PodWorker } from "./pods/worker.ts";
 import { ResourceKeeper } from "./resource-keeper.ts";
 import { RuntimeCache } from "./runtime-cache.ts";
+import { shutDownPods } from "./shutdown.ts";
+import { isMirrorPod, StaticPods, annotations as staticAnnotations } from "./static-pods.ts";
 import { createNodeStats, type NodeStats } from "./stats/service.ts";
 import { createPodObjects } from "./volumes/objects.ts";
+import { NodeStorage } from "./volumes/storage.ts";
 import { PodTokens } from "./volumes/tokens.ts";
 import { Volumes } from "./volumes/volumes.ts";
 
 export interface NodeAgent extends Service {
-import { NodeStorage } from "./volumes/storage.ts";
   /** For the node API; empty until the agent runs. */
   readonly lookup: PodLookup;
   /** What pods use; undefined until the agent runs. */
@@ -51,6 +55,7 @@ interface ChildSignal {
 /** Pods brought up at once: each costs CNI plugins, runc and disk. */
 const startingAtOnce = 4;
 const stopTimeoutMs = 20_000;
+const mirrorAnnotation = staticAnnotations.mirror;
 
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
   const { client, clock, random, log, events } = deps;
@@ -74,6 +79,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     workers.clear();
     const machine = await readMachine();
     await makeFolder(options.dataFolder, 0o755);
+    const registries =
+      (options.registriesFile ? await readRegistries(options.registriesFile) : undefined) ?? noRegistries;
+    for (const warning of await writeHostsFiles(certsFolderOf(options.containerd), registries)) log.warn(warning);
     await deps.ensureImages?.(socketOf(options.containerd));
     await cri.updatePodCidr(options.podCidr);
 
@@ -107,14 +115,6 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       memoryBytes: allocatable["memory"] ?? 0,
       ephemeralBytes: allocatable["ephemeral-storage"] ?? 0,
     };
-    const volumes = new Volumes(
-      { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
-      { objects, tokens, clock, commands: deps.commands, persistent: storage.persistent },
-    );
-    await volumes.open();
-    const probes = new Probes({
-      cri,
-      clock,
     const tokens = new PodTokens({ client, clock });
     const storage = new NodeStorage(
       {
@@ -125,6 +125,14 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       },
       { client, clock, random, log, events, commands: deps.commands, tokens },
     );
+    const volumes = new Volumes(
+      { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
+      { objects, tokens, clock, commands: deps.commands, persistent: storage.persistent },
+    );
+    await volumes.open();
+    const probes = new Probes({
+      cri,
+      clock,
       random,
       version: options.version,
       onChange: (uid) => workers.get(uid)?.nudge(),
@@ -146,6 +154,10 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
       slots: new Slots(startingAtOnce),
+      credentials: async (image) => [
+        ...matchCredentials(registryCredentials(registries), image),
+        ...((await deps.credentialProviders?.credentials(image)) ?? []),
+      ],
     };
 
     await runtime.relist();
@@ -166,18 +178,15 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         onNode: (known) => resources.knowNode(known),
       },
     );
-    const isNewNode = await node.register(signal);
-    const hadNode = await rememberNode(options.dataFolder);
-
     // One listener on the agent's signal, however many pods there are.
     const children = new Set<AbortController>();
     const endChildren = () => {
       for (const one of children) one.abort(signal.reason);
     };
-    signal.addEventListener("abort", endChildren, { once: true });
+    let isEnding = false;
     const child = (): ChildSignal => {
       const controller = new AbortController();
-      if (signal.aborted) controller.abort(signal.reason);
+      if (isEnding) controller.abort(signal.reason);
       children.add(controller);
       return { signal: controller.signal, end: () => children.delete(controller) };
     };
@@ -190,9 +199,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         })
         .finally(() => tasks.delete(task));
     };
-    const start = (pod: Pod) => {
+    const start = (pod: Pod, mirrorUid?: () => string | undefined) => {
       const uid = uidOf(pod);
-      const worker = new PodWorker(context, pod);
+      const worker = new PodWorker(context, pod, mirrorUid);
       workers.set(uid, worker);
       const life = child();
       own(
@@ -202,7 +211,20 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         }),
       );
     };
+    const statics =
+      options.staticPodFolder === undefined
+        ? undefined
+        : new StaticPods({
+            ...{ client, clock, log, nodeName: options.nodeName, folder: options.staticPodFolder },
+            start: (pod) => start(pod, () => statics?.mirrorUid(pod)),
+            end: (uid) => workers.get(uid)?.removed(),
+          });
+    const sawMirror = (pod: Pod, isGone: boolean) => {
+      statics?.saw(pod, isGone);
+      workers.get(pod.metadata.annotations?.[mirrorAnnotation] ?? "")?.nudge();
+    };
     const seen = (pod: Pod, old?: Pod) => {
+      if (isMirrorPod(pod)) return sawMirror(pod, false);
       // A pod that was deleted and made again under its name between two lists arrives as an update.
       if (old && uidOf(old) !== uidOf(pod)) workers.get(uidOf(old))?.removed();
       const worker = workers.get(uidOf(pod));
@@ -218,23 +240,44 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     informer.addHandler({
       add: (pod) => seen(pod),
       update: (pod, old) => seen(pod, old),
-      delete: (pod) => workers.get(uidOf(pod))?.removed(),
+      delete: (pod) => (isMirrorPod(pod) ? sawMirror(pod, true) : workers.get(uidOf(pod))?.removed()),
     });
-    const watching = informer.run(child().signal);
-    own(watching);
-    const relisting = runtime.watch(child().signal);
-    own(relisting);
-    own(node.keep(child().signal));
-    own(storage.run(child().signal));
-    own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
-    own(resources.run(child().signal));
-    await informer.whenSynced(signal);
-    const warn = (message: string) => node.warn("PodsUnknown", message);
-    own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));
-    ready();
-    await Promise.race([untilAborted(signal), watching]);
-    await probes.close();
-    await Promise.allSettled([...tasks]);
+    const end = async () => {
+      isEnding = true;
+      endChildren();
+      await probes.close();
+      await Promise.allSettled([...tasks]);
+    };
+    try {
+      // They need no API.
+      await statics?.open();
+      const isNewNode = await node.register(signal);
+      const hadNode = await rememberNode(options.dataFolder);
+      const watching = informer.run(child().signal);
+      own(watching);
+      const relisting = runtime.watch(child().signal);
+      own(relisting);
+      own(node.keep(child().signal));
+      own(storage.run(child().signal));
+      own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
+      own(resources.run(child().signal));
+      await informer.whenSynced(signal);
+      if (statics) own(statics.run(child().signal));
+      const warn = (message: string) => node.warn("PodsUnknown", message);
+      own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));
+      ready();
+      await Promise.race([untilAborted(signal), watching]);
+      if (signal.aborted && configuration.shutdownGracePeriodMs > 0 && (await deps.isMachineStopping?.())) {
+        resources.isShuttingDown = true;
+        await node.report().catch((error: unknown) => {
+          // The pods' end is told one by one; that the node goes is only good to know.
+          log.warn("cannot report that the machine goes down", { error: messageOf(error) });
+        });
+        await shutDownPods([...workers.values()], configuration, { clock, log });
+      }
+    } finally {
+      await end();
+    }
   }
 
   /** What runs or lies here of pods that the API does not know; only safe to ask once its list is complete. */
@@ -272,7 +315,12 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     stats: () => stats,
     async run(signal, ready) {
       const containerd = createContainerd(options.containerd, { clock, log });
-      await runAll([containerd, { name: "pods", run: runPods }], { clock, log, stopTimeoutMs }, signal, ready);
+      await runAll(
+        [containerd, { name: "pods", run: runPods }],
+        { clock, log, stopTimeoutMs: stopTimeoutMs + configuration.shutdownGracePeriodMs },
+        signal,
+        ready,
+      );
       cri.close();
     },
   };

@@ -43,6 +43,9 @@ export interface ContainerdDeps {
 }
 
 export const socketOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.sock`;
+/** Where containerd looks for how to reach registries. */
+export const certsFolderOf = (options: Pick<ContainerdOptions, "certsDir" | "configDir">): string =>
+  options.certsDir ?? `${options.configDir}/certs.d`;
 const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.pid`;
 
 const startTimeoutMs = 60_000;
@@ -247,8 +250,34 @@ oom_score = ${restrictOom ? 0 : -999}
   SystemdCgroup = false
 
 [${plugin}.registry]
-  config_path = ${quote(options.certsDir ?? `${options.configDir}/certs.d`)}
-`;
+  config_path = ${quote(certsFolderOf(options))}
+${await otherRuntimes()}`;
+}
+
+/** Programs that may run containers beside runc, by the handler's name: what is installed is offered to RuntimeClasses. */
+const runtimePrograms: Readonly<Record<string, { readonly program: string; readonly type: string }>> = {
+  crun: { program: "crun", type: "io.containerd.runc.v2" },
+  youki: { program: "youki", type: "io.containerd.runc.v2" },
+  nvidia: { program: "nvidia-container-runtime", type: "io.containerd.runc.v2" },
+  kata: { program: "containerd-shim-kata-v2", type: "io.containerd.kata.v2" },
+  spin: { program: "containerd-shim-spin-v2", type: "io.containerd.spin.v2" },
+  wasmedge: { program: "containerd-shim-wasmedge-v1", type: "io.containerd.wasmedge.v1" },
+  wasmtime: { program: "containerd-shim-wasmtime-v1", type: "io.containerd.wasmtime.v1" },
+};
+const programFolders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/local/nvidia/toolkit"];
+
+async function otherRuntimes(): Promise<string> {
+  let text = "";
+  for (const [handler, { program, type }] of Object.entries(runtimePrograms)) {
+    const found: string[] = [];
+    for (const folder of programFolders) if (await exists(`${folder}/${program}`)) found.push(`${folder}/${program}`);
+    if (found.length === 0) continue;
+    text += `\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${handler}]\n  runtime_type = "${type}"\n`;
+    if (type !== "io.containerd.runc.v2") continue;
+    text += `\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${handler}.options]\n`;
+    text += `  BinaryName = ${JSON.stringify(found[0])}\n  SystemdCgroup = false\n`;
+  }
+  return text;
 }
 
 export interface TeardownDeps extends ContainerdDeps {

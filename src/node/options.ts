@@ -8,17 +8,18 @@ import type { Taint } from "#model/gen/core-v1.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { ContainerdOptions } from "./containerd.ts";
+import type { CredentialProviders } from "./credentials.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;
   readonly nodeIp: string;
   /** `<data>/agent`: pods/ lies below. */
   readonly dataFolder: string;
-  /** Default /var/log/pods. */
   /** Volumes of the storage class local-path. Default `<dataFolder>/storage`. */
   readonly storageFolder?: string;
   /** Where CSI drivers register and find pods' volumes. Default /var/lib/kubelet, as their manifests have it. */
   readonly kubeletFolder?: string;
+  /** Default /var/log/pods. */
   readonly podLogFolder?: string;
   readonly podCidr: string;
   readonly clusterDns: string;
@@ -30,6 +31,8 @@ export interface NodeAgentOptions {
   readonly taints?: readonly Taint[];
   /** Folder of static pods; default none. */
   readonly staticPodFolder?: string;
+  /** registries.yaml; default none. */
+  readonly registriesFile?: string;
   /** Default /etc/resolv.conf, or systemd-resolved's own where that is a stub. */
   readonly resolvConf?: string;
   /** Port of the node API, shown in the Node object. Default 10250. */
@@ -50,6 +53,9 @@ export interface NodeAgentDeps {
   readonly events: EventSink;
   /** Imports the shipped images; called once containerd answers, before the first sandbox. */
   readonly ensureImages?: (socketPath: string) => Promise<unknown>;
+  /** Asked when the agent is told to end: whether the whole machine goes down, so that pods must end too. */
+  readonly isMachineStopping?: () => Promise<boolean>;
+  readonly credentialProviders?: CredentialProviders | undefined;
 }
 
 export const defaults = { port: 10250, podLogFolder: "/var/log/pods", kubeletFolder: "/var/lib/kubelet" } as const;

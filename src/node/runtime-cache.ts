@@ -134,6 +134,8 @@ export class RuntimeCache {
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    // During the relist before: nobody would wake this pause any more.
+    if (signal.aborted) return;
     const leftMs = this.#busyUntilMs - this.#clock.monotonicMs();
     // The first looks come soonest, the later ones only catch a slow machine.
     if (leftMs > 0) ms = Math.min(ms, leftMs > settle.lastsMs - 4 * settle.stepMs ? settle.stepMs : 8 * settle.stepMs);

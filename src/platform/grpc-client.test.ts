@@ -66,6 +66,15 @@ test("a server that does not answer runs into the deadline", async () => {
     code: "DEADLINE_EXCEEDED",
   });
 });
+test("a stream that was aborted while it was being opened ends", async () => {
+  answer = () => {};
+  const abort = new AbortController();
+  const messages = client.serverStream("/x/y", new Uint8Array(), abort.signal);
+  const first = messages[Symbol.asyncIterator]().next();
+  abort.abort(new Error("enough"));
+  await expect(first).rejects.toThrow();
+});
+
 test("an aborted call ends with the signal's reason", async () => {
   answer = () => abort.abort(reason);
   const abort = new AbortController();

@@ -1,7 +1,9 @@
 // What a node does beyond starting and stopping pods, against real containerd and a real kernel: ephemeral containers, local
 // storage limits, numbers for scrapers, lost containers.
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Pod } from "#model/gen/core-v1.ts";
+import type { RuntimeClass } from "#model/gen/node-v1.ts";
 import * as resources from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { createCri } from "#node/cri.ts";
@@ -150,4 +152,77 @@ test("a pod that runs once is not run again when its containers are lost", async
   );
   expect(always.status?.containerStatuses?.[0]?.lastState?.terminated?.reason).toBe("ContainerStatusUnknown");
   expect(once.status?.containerStatuses?.[0]?.restartCount).toBe(0);
+}, 60_000);
+
+test("a pod from a file runs, is shown in the API, comes back when deleted there, and goes with its file", async () => {
+  const path = `${node.folder}/manifests/web.yaml`;
+  const manifest = (seconds: number) => `apiVersion: v1
+kind: Pod
+metadata: {name: fromfile}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "${image}", command: [sleep, "${seconds}"]}]
+`;
+  mkdirSync(`${node.folder}/manifests`, { recursive: true });
+  writeFileSync(path, manifest(1001));
+  await node.stop();
+  await node.start({ staticPodFolder: `${node.folder}/manifests` });
+  const name = "fromfile-node-a";
+  const first = await node.whenReady(name);
+  expect(first.metadata.annotations?.["kubernetes.io/config.mirror"]).toBe(
+    first.metadata.annotations?.["kubernetes.io/config.hash"],
+  );
+  expect(first.metadata.ownerReferences?.[0]?.kind).toBe("Node");
+  const containerId = first.status?.containerStatuses?.[0]?.containerID;
+
+  await node.client.delete(resources.pods, { name, namespace: "default" }, { gracePeriodSeconds: 0 });
+  const second = await node.when(name, (pod) =>
+    pod.metadata.uid !== first.metadata.uid && pod.status?.phase === "Running" ? pod : undefined,
+  );
+  expect(second.status?.containerStatuses?.[0]?.containerID).toBe(containerId);
+
+  writeFileSync(path, manifest(1002));
+  await node.until("the changed pod", async () =>
+    (await node.exec(name, ["ps"]).catch(() => "")).includes("sleep 1002"),
+  );
+  await node.when(name, (pod) => pod.spec.containers[0]?.command?.[1] === "1002" && pod.status?.phase === "Running");
+
+  rmSync(path);
+  await node.until("mirror gone", async () => {
+    const all = (await node.client.list(resources.pods)).items;
+    return all.every((pod) => pod.metadata.name !== name);
+  });
+  await node.until("pod gone", async () => node.agent.lookup.pods().every((pod) => pod.metadata.name !== name));
+}, 90_000);
+
+test("a runtime class that does not exist keeps a pod waiting; one that does runs it", async () => {
+  await node.run("classy", { containers: [sleeper()], runtimeClassName: "plain" });
+  await node.until("a refusal", async () =>
+    (await node.client.list(resources.events)).items.some(
+      (e) => e.involvedObject.name === "classy" && /RuntimeClass.*"plain" not found/.test(e.message ?? ""),
+    ),
+  );
+  await node.client.create(resources.runtimeClasses, {
+    apiVersion: "node.k8s.io/v1",
+    kind: "RuntimeClass",
+    metadata: { name: "plain" },
+    handler: "runc",
+  } as RuntimeClass);
+  await node.whenReady("classy");
+  await node.delete("classy");
+}, 60_000);
+
+test("when the machine goes down, pods end in order and say why", async () => {
+  await node.stop();
+  const times = ["shutdown-grace-period=6s", "shutdown-grace-period-critical-pods=3s"];
+  await node.start({ configuration: parseConfiguration(times) }, { isMachineStopping: async () => true });
+  await node.run("ordinary", { containers: [sleeper()] });
+  await node.whenReady("ordinary");
+  await node.stop();
+  const pod = await node.get("ordinary");
+  expect(pod.status).toMatchObject({ phase: "Failed", reason: "Terminated" });
+  expect(pod.status?.containerStatuses?.[0]?.state?.terminated?.exitCode).toBe(0);
+  const ready = (await node.client.get(resources.nodes, "node-a")).status?.conditions?.find((c) => c.type === "Ready");
+  expect(ready).toMatchObject({ status: "False", message: "node is shutting down" });
+  await node.start();
 }, 60_000);

@@ -17,7 +17,7 @@ import { isNotFound } from "#model/status.ts";
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { stopAllPods } from "#node/containerd.ts";
-import type { NodeAgentOptions } from "#node/options.ts";
+import type { NodeAgentDeps, NodeAgentOptions } from "#node/options.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { systemClock as clock } from "#platform/clock.ts";
@@ -88,7 +88,7 @@ export class TestNode {
     await this.start(options);
   }
 
-  async start(options: Partial<NodeAgentOptions> = {}): Promise<void> {
+  async start(options: Partial<NodeAgentOptions> = {}, more: Partial<NodeAgentDeps> = {}): Promise<void> {
     const { client, log, folder } = this;
     const abort = new AbortController();
     const events = new EventRecorder({ component: "kubelet", host: this.nodeName }, { client, clock, random, log });
@@ -113,6 +113,7 @@ export class TestNode {
             { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
             { commands, log },
           ),
+        ...more,
       },
     );
     const eventsDone = events.run(abort.signal, () => {});

@@ -2,7 +2,8 @@
 // says in events and return values what came of it; when and in what order is the worker's business.
 import { messageOf } from "#base/errors.ts";
 import type { Container, EphemeralContainer, Lifecycle, Pod } from "#model/gen/core-v1.ts";
-import { pods } from "#model/resources.ts";
+import { pods, runtimeClasses } from "#model/resources.ts";
+import { isNotFound } from "#model/status.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeTree } from "#platform/folders.ts";
 import { isGrpcError } from "#wire/grpc.ts";
@@ -82,9 +83,21 @@ export async function createSandbox(
   await applyPodCgroup(podCgroup(pod), podLimits(pod), context.maxPids);
   const config = await configOfSandbox(context, pod, attempt);
   await makeFolder(config.logDirectory ?? "", 0o755);
-  await context.cri.runSandbox(config, "");
+  await context.cri.runSandbox(config, await runtimeHandler(context, pod));
   // Containers of the older sandboxes stay for lastState; the sandboxes themselves go when nothing refers to them.
   for (const old of observed.sandboxes.slice(1)) await context.cri.removeSandbox(old.id);
+}
+
+/** How the runtime names what runs the pod's containers; empty for its default. */
+async function runtimeHandler(context: PodContext, pod: Pod): Promise<string> {
+  const name = pod.spec.runtimeClassName;
+  if (!name) return "";
+  try {
+    return (await context.client.get(runtimeClasses, name)).handler;
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    throw new Error(`failed to get sandbox runtime: RuntimeClass.node.k8s.io "${name}" not found`, { cause: error });
+  }
 }
 
 export interface StartInput {
@@ -116,6 +129,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     event,
     backOff: input.pullBackOff,
     secret: (name) => context.objects.secret(namespace, name),
+    credentials: context.credentials,
     signal: input.signal,
   });
   if (!image.ok) return { waiting: image.waiting, retryAtMs: image.retryAtMs, isPull: true };
@@ -144,6 +158,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       volumes: input.volumes,
       env,
       podFolder: context.volumes.podFolder(pod.metadata.uid ?? ""),
+      bindSubPath: (request) => context.volumes.bindSubPath(request),
       hostsText: hostsFile(pod, { ips: podIps, hostname: hostname.split(".")[0] ?? hostname, domain, hostFile }),
     });
     const target = targetOf(pod, container, observed);
@@ -154,11 +169,11 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       attempt: action.attempt,
       env,
       mounts,
+      devices: containerDevices(pod, container, input.volumes),
       imageRef: image.image.id,
       imageUser: { uid, name: image.image.username },
       memoryCapacityBytes: context.machineMemoryBytes,
       hasAppArmor: context.hasAppArmor,
-      bindSubPath: (request) => context.volumes.bindSubPath(request),
       hasHugeTlb: context.hasHugeTlb,
       seccompDefault: context.seccompDefault,
       ...(target ? { targetContainerId: target } : {}),
@@ -169,7 +184,6 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     event("Warning", "Failed", `Error: ${messageOf(error)}`);
     context.objects.forget(namespace);
     return failed(isConfig ? "CreateContainerConfigError" : "CreateContainerError", messageOf(error));
-      devices: containerDevices(pod, container, input.volumes),
   }
   event("Normal", "Created", `Created container: ${container.name}`);
   try {

@@ -4,6 +4,7 @@ import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import type { Credentials } from "../credentials.ts";
 import type { Cri } from "../cri.ts";
 import type { RuntimeCache } from "../runtime-cache.ts";
 import type { PodObjects } from "../volumes/objects.ts";
@@ -27,6 +28,8 @@ export interface PodContext {
   readonly maxPids: number;
   readonly hasAppArmor: boolean;
   readonly hasHugeTlb: boolean;
+  /** Of the node, for an image: beside the pod's own pull secrets. */
+  readonly credentials: (image: string) => Promise<readonly Credentials[]>;
   /** Whether a pod that has not run here may start. */
   readonly admit: (pod: Pod) => Refusal | undefined;
   readonly version: string;

@@ -5,6 +5,7 @@ import type { Clock } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Container, Pod, Secret } from "#model/gen/core-v1.ts";
 import type { Image } from "#wire/gen/cri.ts";
+import { type Credentials, matchCredentials, secretCredentials } from "../credentials.ts";
 import type { Cri } from "../cri.ts";
 import { BackOff } from "./back-off.ts";
 import type { Waiting } from "./plan.ts";
@@ -19,6 +20,7 @@ export interface ImagePullerDeps {
   readonly backOff: BackOff;
   readonly event: (type: "Normal" | "Warning", reason: string, message: string) => void;
   readonly secret: (name: string) => Promise<Secret | undefined>;
+  readonly credentials: (image: string) => Promise<readonly Credentials[]>;
   readonly signal: AbortSignal;
 }
 
@@ -79,52 +81,25 @@ export const pullWaiting = (container: Container): Waiting => ({
   message: `Back-off pulling image "${container.image ?? ""}"`,
 });
 
+/** With everything that fits the image, the pod's own first; without anything the registry decides. */
 async function pullWithSecrets(pod: Pod, image: string, deps: ImagePullerDeps): Promise<void> {
-  let failure: unknown;
-  let tried = 0;
+  const secrets = new Map<string, Credentials>();
   for (const reference of pod.spec.imagePullSecrets ?? []) {
-    const secret = await deps.secret(reference.name ?? "");
-    for (const auth of credentialsFor(secret, image)) {
-      tried++;
-      try {
-        await deps.cri.pullImage(image, auth, deps.signal);
-        return;
-      } catch (error) {
-        deps.signal.throwIfAborted();
-        failure = error;
-      }
+    const own = secretCredentials(await deps.secret(reference.name ?? ""));
+    for (const [pattern, credentials] of own) if (!secrets.has(pattern)) secrets.set(pattern, credentials);
+  }
+  const all = [...matchCredentials(secrets, image), ...(await deps.credentials(image))];
+  let failure: unknown;
+  for (const { username, password, identityToken } of all) {
+    try {
+      const auth = { username, password, ...(identityToken ? { identityToken } : {}) };
+      await deps.cri.pullImage(image, auth, deps.signal);
+      return;
+    } catch (error) {
+      deps.signal.throwIfAborted();
+      failure = error;
     }
   }
-  if (tried > 0) throw failure;
+  if (all.length > 0) throw failure;
   await deps.cri.pullImage(image, undefined, deps.signal);
-}
-
-interface DockerAuth {
-  readonly username?: string;
-  readonly password?: string;
-  readonly auth?: string;
-}
-
-/** Entries of a docker config secret whose registry the image comes from. */
-export function credentialsFor(secret: Secret | undefined, image: string): { username: string; password: string }[] {
-  const raw = secret?.data?.[".dockerconfigjson"] ?? secret?.data?.[".dockercfg"];
-  if (!raw) return [];
-  let parsed: { auths?: Record<string, DockerAuth> } | Record<string, DockerAuth>;
-  try {
-    parsed = JSON.parse(Buffer.from(raw, "base64").toString("utf8"));
-  } catch {
-    // A broken secret gives no credentials; the pull then fails with the registry's own words.
-    return [];
-  }
-  const auths = ("auths" in parsed ? parsed.auths : parsed) as Record<string, DockerAuth> | undefined;
-  const first = image.split("/")[0] ?? "";
-  const host = image.includes("/") && /[.:]|^localhost$/.test(first) ? first : "docker.io";
-  const out: { username: string; password: string }[] = [];
-  for (const [server, entry] of Object.entries(auths ?? {})) {
-    const name = server.replace(/^https?:\/\//, "").split("/")[0];
-    if (name !== host && !(host === "docker.io" && name === "index.docker.io")) continue;
-    const [username, ...rest] = entry.auth ? Buffer.from(entry.auth, "base64").toString("utf8").split(":") : [];
-    out.push({ username: entry.username ?? username ?? "", password: entry.password ?? rest.join(":") });
-  }
-  return out;
 }

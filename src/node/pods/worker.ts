@@ -63,13 +63,18 @@ export class PodWorker {
   #ending: { readonly failure: PodFailure; readonly graceSeconds: number } | undefined;
   #whenDown: (() => void)[] = [];
   #isAdmitted = false;
+  readonly #mirrorUid: (() => string | undefined) | undefined;
+  /** Uid of the object that was told last. */
+  #toldTo: string | undefined;
   readonly #crashes = new BackOff(crashMs);
   readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
   #saidBackOff = new Map<string, number>();
 
-  constructor(context: PodContext, pod: Pod) {
+  /** `mirrorUid`: the pod comes from a file, and the API shows it under that uid; undefined while it does not. */
+  constructor(context: PodContext, pod: Pod, mirrorUid?: () => string | undefined) {
     this.#context = context;
+    this.#mirrorUid = mirrorUid;
     this.#pod = pod;
     this.uid = pod.metadata.uid ?? "";
   }
@@ -394,8 +399,10 @@ export class PodWorker {
 
   async #tell(observed: PodObservation, plan: Plan, ended = false): Promise<void> {
     const { clock, client, nodeIp, probes } = this.#context;
+    const target = this.#mirrorUid ? this.#mirrorUid() : this.uid;
+    const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
     const phase = (this.#told ?? this.#pod.status)?.phase;
-    if (phase === "Succeeded" || phase === "Failed") return;
+    if ((phase === "Succeeded" || phase === "Failed") && !isNewTarget) return;
     for (const c of observed.containers) {
       if (c.state === "exited" && !this.#words.has(c.id))
         this.#words.set(c.id, await lastWords(this.#context.volumes.podFolder(this.uid), this.#pod, c));
@@ -412,21 +419,28 @@ export class PodWorker {
       terminationMessage: (c) => this.#words.get(c.id) ?? "",
       ended,
     });
-    const before = this.#told ?? this.#pod.status ?? {};
+    if (target === undefined) {
+      // Told once there is something to tell it to.
+      this.#told = status;
+      this.#toldTo = "";
+      return;
+    }
+    const before = isNewTarget ? {} : (this.#told ?? this.#pod.status ?? {});
     const patch = statusPatch(before, status);
     if (!patch) return;
-    const target = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
+    const object = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
     try {
       await client.patch(
         pods,
-        target,
-        { metadata: { uid: this.uid }, status: patch },
+        object,
+        { metadata: { uid: target }, status: patch },
         {
           subresource: "status",
           type: "application/strategic-merge-patch+json",
         },
       );
       this.#told = status;
+      this.#toldTo = target;
     } catch (error) {
       // The object is gone or another took its name: the watch will say so.
       if (!isNotFound(error) && !isConflict(error)) throw error;
@@ -456,7 +470,7 @@ export class PodWorker {
     await volumes.remove(this.uid);
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
     await removePodCgroups(this.uid);
-    if (!this.#gone) {
+    if (!this.#gone && !this.#mirrorUid) {
       try {
         const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };
         await client.delete(pods, target, { gracePeriodSeconds: 0, preconditions: { uid: this.uid } });

@@ -1,0 +1,242 @@
+// Pods from files in a folder, run without being asked of the API, and their mirrors in it. A file's pod is known by the hash
+// of its text: a changed file is another pod. The mirror shows people what runs; deleting it changes nothing, it comes again.
+// Counterpart: the kubelet's file source and mirror pod client.
+import { createHash } from "node:crypto";
+import { type Clock, pause, rfc3339 } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Client } from "#client/client.ts";
+import { decodeObject } from "#model/decode.ts";
+import { applyDefaults } from "#model/defaults.ts";
+import type { Pod } from "#model/gen/core-v1.ts";
+import { nodes, pods } from "#model/resources.ts";
+import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { validateObject } from "#model/validate.ts";
+import { listFolder, readFileIfExists } from "#platform/files.ts";
+import { fileFacts } from "#platform/open-file.ts";
+
+export const annotations = {
+  hash: "kubernetes.io/config.hash",
+  mirror: "kubernetes.io/config.mirror",
+  seen: "kubernetes.io/config.seen",
+  source: "kubernetes.io/config.source",
+} as const;
+
+export const isMirrorPod = (pod: Pod): boolean => pod.metadata.annotations?.[annotations.mirror] !== undefined;
+
+/** Upstream looks every twenty seconds and listens in between; this only looks. */
+const checkMs = 5_000;
+/** Mirrors are made again at this pace when somebody deletes them. */
+const mirrorMs = 10_000;
+const maxFileBytes = 1024 * 1024;
+const maxFiles = 200;
+
+/** The pod a file stands for on this node; throws an Error that says what is wrong with it. Pure. */
+export function staticPodOf(text: string, path: string, nodeName: string, seenMs: number): Pod {
+  const isJson = text.trimStart().startsWith("{");
+  const { object } = decodeObject(Buffer.from(text), pods, {
+    contentType: isJson ? "json" : "yaml",
+    fieldValidation: "Strict",
+  });
+  const pod = object as unknown as Pod;
+  applyDefaults(pods, pod);
+  const hash = createHash("md5").update(`${nodeName}\n${path}\n${text}`).digest("hex");
+  const name = pod.metadata.name ?? "";
+  if (name === "") throw new Error("metadata.name is missing");
+  for (const [field, isUsed] of referencesOf(pod)) if (isUsed) throw new Error(`static pods may not use ${field}`);
+  const result: Pod = {
+    ...pod,
+    metadata: {
+      ...pod.metadata,
+      name: `${name}-${nodeName}`,
+      namespace: pod.metadata.namespace || "default",
+      uid: hash,
+      annotations: {
+        ...pod.metadata.annotations,
+        [annotations.hash]: hash,
+        [annotations.seen]: rfc3339(seenMs),
+        [annotations.source]: "file",
+      },
+    },
+    spec: {
+      ...pod.spec,
+      nodeName,
+      // Not to be evicted by taints: nobody else would run it.
+      tolerations: [...(pod.spec.tolerations ?? []), { operator: "Exists", effect: "NoExecute" }],
+    },
+  };
+  const errors = validateObject(pods, result);
+  if (errors.length > 0) throw new Error(errors.map((e) => `${e.field}: ${e.message}`).join("; "));
+  return result;
+}
+
+/** What only the API could give. */
+function referencesOf(pod: Pod): [string, boolean][] {
+  const volumes = pod.spec.volumes ?? [];
+  const containers = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
+  return [
+    ["a service account", Boolean(pod.spec.serviceAccountName)],
+    ["ephemeral containers", (pod.spec.ephemeralContainers ?? []).length > 0],
+    [
+      "config map, secret, projected or claim volumes",
+      volumes.some((v) => v.configMap || v.secret || v.projected || v.persistentVolumeClaim || v.ephemeral),
+    ],
+    [
+      "references to config maps or secrets",
+      containers.some(
+        (c) =>
+          (c.envFrom ?? []).length > 0 ||
+          (c.env ?? []).some((e) => e.valueFrom?.configMapKeyRef || e.valueFrom?.secretKeyRef),
+      ),
+    ],
+  ];
+}
+
+/** The API's copy of a static pod. Pure. */
+export function mirrorOf(pod: Pod, nodeUid: string): Pod {
+  const { uid = "", ...metadata } = pod.metadata;
+  const owner = { apiVersion: "v1", kind: "Node", name: pod.spec.nodeName ?? "", uid: nodeUid, controller: true };
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: {
+      ...metadata,
+      annotations: { ...metadata.annotations, [annotations.mirror]: uid },
+      ownerReferences: [owner],
+    },
+    spec: pod.spec,
+  };
+}
+
+export interface StaticPodsDeps {
+  readonly client: Client;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly nodeName: string;
+  readonly folder: string;
+  /** A pod has come, or another version of one has. */
+  readonly start: (pod: Pod) => void;
+  /** The file has gone or stands for another pod now. */
+  readonly end: (uid: string) => void;
+}
+
+export class StaticPods {
+  readonly #deps: StaticPodsDeps;
+  /** By path. */
+  readonly #files = new Map<string, { readonly identity: string; readonly pod: Pod | undefined }>();
+  /** Mirrors as the API has them, by namespace/name. */
+  readonly #mirrors = new Map<string, Pod>();
+  #mirroredMs = Number.NEGATIVE_INFINITY;
+
+  constructor(deps: StaticPodsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Looks once: what is there runs before the API is asked for anything. */
+  async open(): Promise<void> {
+    await this.#look();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#deps;
+    while (!signal.aborted) {
+      try {
+        await this.#look();
+        if (clock.monotonicMs() - this.#mirroredMs >= mirrorMs) await this.#mirror();
+      } catch (error) {
+        // The API may be away: static pods run all the same.
+        log.debug("cannot bring static pods up to date, retrying", { error: messageOf(error) });
+      }
+      // Ends early only because the signal aborted.
+      await pause(clock, checkMs, signal);
+    }
+  }
+
+  /** A pod of the API that carries the mirror's mark. */
+  saw(mirror: Pod, isGone: boolean): void {
+    const key = `${mirror.metadata.namespace}/${mirror.metadata.name}`;
+    if (isGone) {
+      if (this.#mirrors.get(key)?.metadata.uid === mirror.metadata.uid) this.#mirrors.delete(key);
+    } else this.#mirrors.set(key, mirror);
+    this.#mirroredMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Uid of the mirror that shows exactly this pod; undefined while there is none. */
+  mirrorUid(pod: Pod): string | undefined {
+    const mirror = this.#mirrors.get(`${pod.metadata.namespace}/${pod.metadata.name}`);
+    return mirror && isMirrorOf(mirror, pod) && !mirror.metadata.deletionTimestamp ? mirror.metadata.uid : undefined;
+  }
+
+  async #look(): Promise<void> {
+    const { folder, log, nodeName, clock } = this.#deps;
+    const entries = (await listFolder(folder)).filter((e) => !e.name.startsWith(".") && !e.isDirectory());
+    const names = entries.map((e) => `${folder}/${e.name}`).sort();
+    if (names.length > maxFiles)
+      log.warn("too many static pods; the rest is left out", { folder, files: names.length });
+    const present = new Set(names.slice(0, maxFiles));
+    for (const [path, { pod }] of this.#files) {
+      if (present.has(path)) continue;
+      this.#files.delete(path);
+      if (pod) this.#deps.end(pod.metadata.uid ?? "");
+    }
+    for (const path of present) {
+      const facts = await fileFacts(path);
+      if (!facts || facts.sizeBytes > maxFileBytes) continue;
+      const identity = `${facts.identity} ${facts.modifiedMs} ${facts.sizeBytes}`;
+      const known = this.#files.get(path);
+      if (known?.identity === identity) continue;
+      let pod: Pod | undefined;
+      try {
+        const text = (await readFileIfExists(path))?.toString("utf8") ?? "";
+        pod = staticPodOf(text, path, nodeName, clock.now());
+      } catch (error) {
+        // What ran of it goes on until the file is right again or gone.
+        log.warn("a static pod cannot be read", { path, error: messageOf(error) });
+        this.#files.set(path, { identity, pod: known?.pod });
+        continue;
+      }
+      this.#files.set(path, { identity, pod });
+      if (known?.pod && known.pod.metadata.uid === pod.metadata.uid) continue;
+      if (known?.pod) this.#deps.end(known.pod.metadata.uid ?? "");
+      this.#deps.start(pod);
+    }
+  }
+
+  /** Brings the API's copies in line with what the files say. */
+  async #mirror(): Promise<void> {
+    const { client, nodeName } = this.#deps;
+    const wanted = new Map(
+      [...this.#files.values()].flatMap(({ pod }) =>
+        pod ? [[`${pod.metadata.namespace}/${pod.metadata.name}`, pod]] : [],
+      ),
+    ) as Map<string, Pod>;
+    for (const [key, mirror] of this.#mirrors) {
+      const pod = wanted.get(key);
+      if (pod && isMirrorOf(mirror, pod) && !mirror.metadata.deletionTimestamp) continue;
+      const { name = "", namespace, uid } = mirror.metadata;
+      try {
+        const preconditions = uid === undefined ? {} : { uid };
+        await client.delete(pods, { name, namespace }, { gracePeriodSeconds: 0, preconditions });
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+      this.#mirrors.delete(key);
+    }
+    for (const [key, pod] of wanted) {
+      if (this.#mirrors.has(key)) continue;
+      const node = await client.get(nodes, nodeName);
+      try {
+        this.#mirrors.set(key, await client.create(pods, mirrorOf(pod, node.metadata.uid ?? "")));
+      } catch (error) {
+        if (!isAlreadyExists(error)) throw error;
+        const there = await client.get(pods, pod.metadata.name ?? "", pod.metadata.namespace);
+        // Somebody else's pod of that name stays.
+        if (isMirrorPod(there)) this.#mirrors.set(key, there);
+      }
+    }
+    this.#mirroredMs = this.#deps.clock.monotonicMs();
+  }
+}
+
+const isMirrorOf = (mirror: Pod, pod: Pod): boolean =>
+  mirror.metadata.annotations?.[annotations.mirror] === pod.metadata.uid;
