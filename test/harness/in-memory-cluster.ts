@@ -4,9 +4,12 @@
 
 import { createAdmissionPlugins } from "#apiserver/admission/plugins.ts";
 import { loopback } from "#apiserver/authn/user.ts";
+import { MetricsCollector } from "#apiserver/metrics-api/collector.ts";
+import { createMetricsGroup } from "#apiserver/metrics-api/group.ts";
 import { columnsFor } from "#apiserver/printers/tables.ts";
 import { createStrategies } from "#apiserver/registry/strategies.ts";
 import { createApiServer } from "#apiserver/server.ts";
+import type { VirtualGroup } from "#apiserver/virtual-group.ts";
 import type { Random } from "#base/clock.ts";
 import { rfc3339, rfc3339Micro } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
@@ -53,6 +56,8 @@ export interface InMemoryClusterOptions {
   /** Default one, named node-1. */
   readonly nodeCount?: number;
   readonly behaviour?: (pod: Pod) => PodBehaviour;
+  /** What a running pod's one container uses now; with it metrics.k8s.io is served. */
+  readonly usage?: (pod: Pod) => { readonly cores: number; readonly memoryBytes: number };
   /** Folder of local volumes; absent: no provisioner. */
   readonly localPath?: string;
   /** Print what the parts log. */
@@ -99,6 +104,7 @@ export class InMemoryCluster {
     this.random = seededRandom(options.seed ?? 1);
     this.datastore = datastore;
     const { random, metrics } = this;
+    let virtualGroups: VirtualGroup[] = [];
     const api = createApiServer(
       { freezeShared: true },
       {
@@ -112,12 +118,21 @@ export class InMemoryCluster {
         strategies: createStrategies({ clock, random }),
         admission: createAdmissionPlugins({ random }),
         columnsFor,
+        get virtualGroups() {
+          return virtualGroups;
+        },
       },
     );
     this.#definitions = api.definitions;
     this.client = new Client(api.transport(loopback));
     this.#shaky = new Client(shaky(api.transport(loopback), this.random, () => this.faultRate));
     this.informers = new InformerFactory({ verify: true }, { client: this.#shaky, clock, random, log });
+    if (options.usage) {
+      const stores = { nodes: this.informers.informer(nodes), pods: this.informers.informer(pods) };
+      const scrape = fakeCounters(stores.pods, clock, options.usage);
+      const collector = new MetricsCollector({ clock, log, scrape });
+      virtualGroups = [createMetricsGroup({ clock, collector, ...stores })];
+    }
   }
 
   async #start(options: InMemoryClusterOptions, log: ReturnType<typeof createLogger>): Promise<void> {
@@ -205,6 +220,32 @@ export class InMemoryCluster {
     await this.datastore.close();
     if (this.#failure) throw this.#failure;
   }
+}
+
+/** What nodes would say under /metrics/resource: counters that go on by what is used between two questions. */
+function fakeCounters(
+  store: Informer<Pod>,
+  clock: FakeClock,
+  usage: NonNullable<InMemoryClusterOptions["usage"]>,
+): (node: string) => Promise<string> {
+  const counters = new Map<string, { seconds: number; atMs: number }>();
+  return async (node) => {
+    const lines = [`node_cpu_usage_seconds_total 1 ${clock.now()}`, `node_memory_working_set_bytes 1 ${clock.now()}`];
+    for (const pod of store.list()) {
+      if (pod.spec.nodeName !== node || pod.status?.phase !== "Running") continue;
+      const { cores, memoryBytes } = usage(pod);
+      const counter = counters.get(keyOf(pod)) ?? { seconds: 0, atMs: clock.monotonicMs() };
+      counter.seconds += (cores * (clock.monotonicMs() - counter.atMs)) / 1000;
+      counter.atMs = clock.monotonicMs();
+      counters.set(keyOf(pod), counter);
+      const labels = `{container="${pod.spec.containers[0]?.name}",namespace="${namespaceOf(pod)}",pod="${nameOf(pod)}"}`;
+      lines.push(
+        `container_cpu_usage_seconds_total${labels} ${counter.seconds} ${clock.now()}`,
+        `container_memory_working_set_bytes${labels} ${memoryBytes} ${clock.now()}`,
+      );
+    }
+    return `${lines.join("\n")}\n`;
+  };
 }
 
 /** Loses requests and answers by chance: a failed write may or may not have happened. */
