@@ -162,7 +162,7 @@ function checkVersion(version: DefinitionVersion, path: string, old: DefinitionV
     if (!version.deprecated) errors.push(fieldInvalid(at, warning, "can only be set for deprecated versions"));
     if (warning === "") errors.push(fieldInvalid(at, warning, "must not be empty if set"));
     else if (warning.length > 256) errors.push(fieldInvalid(at, warning, "must be <= 256 characters long"));
-    else if (/[\u0000-\u001f\u007f]/.test(warning)) {
+    else if (/\p{Cc}/u.test(warning)) {
       errors.push(
         fieldInvalid(at, warning, "must only contain printable UTF-8 characters; non-printable characters found"),
       );

@@ -1,7 +1,8 @@
 // The string formats that schemas may ask for, as upstream's format registry knows them; a format that is not here is
 // ignored. All checks are linear. Upstream counterpart: kube-openapi/pkg/validation/strfmt.
-import { isIPv4, isIPv6 } from "node:net";
+
 import { parseDurationNanoseconds } from "#model/duration.ts";
+import { isCidr, isIpv4, isIpv6 } from "#model/validation/names.ts";
 
 type Check = (text: string) => boolean;
 
@@ -47,13 +48,6 @@ function isDateTime(text: string): boolean {
   if (!match || !isDate(match[1]!)) return false;
   return Number(match[2]) < 24 && Number(match[3]) < 60 && Number(match[4]) < 61;
 }
-function isCidr(text: string): boolean {
-  const slash = text.lastIndexOf("/");
-  const bits = text.slice(slash + 1);
-  if (slash < 0 || !/^(0|[1-9]\d{0,2})$/.test(bits)) return false;
-  const address = text.slice(0, slash);
-  return (isIPv4(address) && Number(bits) <= 32) || (isIPv6(address) && Number(bits) <= 128);
-}
 function isDuration(text: string): boolean {
   if (/^\d+\s*(?:ns|nano|us|µs|micro|ms|milli|s|sec|m|min|h|hr|hour|d|day|w|wk|week)s?$/i.test(text)) return true;
   try {
@@ -71,7 +65,7 @@ const isHostname: Check = (text) =>
     .split(".")
     .every((label) => label.length <= 63 && hostLabel.test(label));
 function isUri(text: string): boolean {
-  if (/[\s\u0000-\u001f<>"{}|\\^`]/.test(text)) return false;
+  if (/[\s\p{Cc}<>"{}|\\^`]/u.test(text)) return false;
   // As Go's ParseRequestURI: absolute, or an absolute path.
   return /^[A-Za-z][A-Za-z0-9+.-]*:[^\s]+$/.test(text) || text.startsWith("/");
 }
@@ -81,8 +75,8 @@ const checks: Readonly<Record<string, Check>> = {
   uri: isUri,
   email: (text) => text.length <= 320 && /^[^\s@<>"(),:;[\]\\]+@[^\s@<>"(),:;[\]\\]+$/.test(text),
   hostname: isHostname,
-  ipv4: (text) => isIPv4(text),
-  ipv6: (text) => isIPv6(text),
+  ipv4: (text) => isIpv4(text),
+  ipv6: (text) => isIpv6(text),
   cidr: isCidr,
   mac: (text) =>
     /^(?:[0-9a-f]{2}([:-]))(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}$/i.test(text) ||

@@ -4,6 +4,7 @@
 // structural-schema ValidateStructural, ValidateDefaults.
 import type { JsonSchema } from "#model/custom-resources.ts";
 import { cloneJson, isObject } from "#model/patch/json-value.ts";
+import { compilePattern } from "#model/patterns.ts";
 import {
   type FieldError,
   fieldDuplicate,
@@ -12,7 +13,6 @@ import {
   fieldNotSupported,
   fieldRequired,
 } from "#model/status.ts";
-import { compilePattern } from "./patterns.ts";
 import { SchemaValidator } from "./validation.ts";
 import { elementOf, prune } from "./values.ts";
 

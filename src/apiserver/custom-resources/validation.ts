@@ -4,12 +4,12 @@
 // apiserver/validation over kube-openapi/pkg/validation/validate, and structural-schema/listtype.
 import type { JsonSchema } from "#model/custom-resources.ts";
 import { equalJson, isObject, type JsonObject } from "#model/patch/json-value.ts";
+import { compilePattern, type Pattern } from "#model/patterns.ts";
 import { type FieldError, fieldRequired, fieldTooLong, fieldTooMany } from "#model/status.ts";
 import { validateMetadata } from "#model/validation/metadata.ts";
 import { nameRules } from "#model/validation/names.ts";
 import { matchesFormat } from "./formats.ts";
 import { duplicateValue, goFloat, invalidValue, unsupportedValue, wrongType } from "./go-text.ts";
-import { compilePattern, type Pattern } from "./patterns.ts";
 import { elementOf, propertyOf } from "./values.ts";
 
 /** Enough to see what is wrong; upstream has no bound here, and a list of a million items may be wrong in each. */
