@@ -5,7 +5,6 @@
 import type { Service } from "#base/service.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { Service as ServiceObject } from "#model/gen/core-v1.ts";
-import type { UnknownObject } from "#model/object.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources } from "#model/resources.ts";
 import { ApiError, forbidden, methodNotAllowed, pathNotFound, serviceUnavailable } from "#model/status.ts";
@@ -17,6 +16,7 @@ import { createCustomOpenApi } from "./custom-resources/openapi.ts";
 import { CustomResourceTable } from "./custom-resources/table.ts";
 import { actionOf } from "./endpoints/actions.ts";
 import { createBodies } from "./endpoints/bodies.ts";
+import { answerComponentStatuses } from "./endpoints/component-statuses.ts";
 import { createDiscovery, type Discovery } from "./endpoints/discovery.ts";
 import { FieldTracking } from "./endpoints/field-tracking.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
@@ -192,9 +192,8 @@ export function createHandler(
       const { reviewToken, rulesFor } = deps;
       return handleReview({ bodies, authorizer, reviewToken, rulesFor }, review, row, info, request);
     }
-    if (info.verb === "list") {
-      const list = { kind: `${row.kind}List`, apiVersion: row.version, metadata: {}, items: [] };
-      return { type: "object", status: 200, object: list as unknown as UnknownObject };
+    if (row.kind === "ComponentStatus" && (info.verb === "list" || info.verb === "get") && info.subresource === "") {
+      return answerComponentStatuses(row, info, request, checks);
     }
     throw pathNotFound();
   };

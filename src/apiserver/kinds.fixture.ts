@@ -24,6 +24,8 @@ export interface Kinds {
   as(user: UserInfo): Client;
   /** Makes the authorizer see the roles and bindings that are stored. */
   syncRbac(): Promise<void>;
+  /** Forgets all history. */
+  compact(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -59,6 +61,7 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
       const kinds: readonly ResourceInfo<ApiObject>[] = [roles, clusterRoles, roleBindings, clusterRoleBindings];
       for (const kind of kinds) for (const item of (await client.list(kind)).items) source.upsert(kind.kind, item);
     },
+    compact: () => backend.compact(backend.revision()),
     close: () => backend.close(),
   };
 }

@@ -1,6 +1,7 @@
 // Which columns `kubectl get` shows of a kind. Names, order and priorities are upstream's
 // (pkg/printers/internalversion/printers.go of 1.32); other kinds get name and creation time.
 import type { ResourceInfo } from "#model/resource-info.ts";
+import * as administration from "./administration.ts";
 import * as cluster from "./cluster.ts";
 import type { Column } from "./columns.ts";
 import { nodeMetricsColumns, podMetricsColumns } from "./metrics.ts";
@@ -13,6 +14,7 @@ export function columnsFor(info: Pick<ResourceInfo, "group" | "kind">): readonly
 
 // Each list is of its own kind; the cast above is where they meet.
 const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
+  "/ComponentStatus": administration.componentStatusColumns,
   "/ConfigMap": cluster.configMapColumns,
   "/Endpoints": cluster.endpointsColumns,
   "/Event": cluster.eventColumns,
@@ -28,6 +30,8 @@ const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
   "/Service": cluster.serviceColumns,
   "/ServiceAccount": cluster.serviceAccountColumns,
   "admissionregistration.k8s.io/MutatingWebhookConfiguration": cluster.webhookColumns,
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicy": administration.admissionPolicyColumns,
+  "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": administration.admissionPolicyBindingColumns,
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": cluster.webhookColumns,
   "apps/ControllerRevision": workloads.controllerRevisionColumns,
   "apps/DaemonSet": workloads.daemonSetColumns,
@@ -41,6 +45,8 @@ const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
   "coordination.k8s.io/Lease": cluster.leaseColumns,
   "discovery.k8s.io/EndpointSlice": cluster.endpointSliceColumns,
   "events.k8s.io/Event": cluster.eventColumns,
+  "flowcontrol.apiserver.k8s.io/FlowSchema": administration.flowSchemaColumns,
+  "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": administration.priorityLevelColumns,
   "metrics.k8s.io/NodeMetrics": nodeMetricsColumns,
   "metrics.k8s.io/PodMetrics": podMetricsColumns,
   "networking.k8s.io/Ingress": cluster.ingressColumns,
@@ -53,6 +59,7 @@ const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
   "scheduling.k8s.io/PriorityClass": cluster.priorityClassColumns,
   "storage.k8s.io/CSIDriver": cluster.csiDriverColumns,
   "storage.k8s.io/CSINode": cluster.csiNodeColumns,
+  "storage.k8s.io/CSIStorageCapacity": administration.storageCapacityColumns,
   "storage.k8s.io/StorageClass": cluster.storageClassColumns,
   "storage.k8s.io/VolumeAttachment": cluster.volumeAttachmentColumns,
 };
