@@ -4,10 +4,13 @@ import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } fro
 import { expect, test } from "vitest";
 import { writeAll } from "./standard-streams.ts";
 
+/** Named, since Node.js makes none. */
+const makePipe = (path: string) => execFileSync("sh", ["-c", 'mkfifo "$0"', path]);
+
 test("a console that takes a part only gets the rest a moment later", async () => {
   const folder = mkdtempSync("/tmp/mote-streams-");
   try {
-    execFileSync("mkfifo", [`${folder}/console`]);
+    makePipe(`${folder}/console`);
     // Slower than the writer, so that the pipe's 64 KiB are full for a while.
     const reader = spawn("sh", ["-c", 'exec <"$0/console" >"$0/out"; sleep 0.3; cat', folder]);
     const held = openSync(`${folder}/console`, constants.O_RDWR);
@@ -27,7 +30,7 @@ test("a console that takes a part only gets the rest a moment later", async () =
 test("a log that nobody reads holds nobody up", () => {
   const folder = mkdtempSync("/tmp/mote-streams-");
   try {
-    execFileSync("mkfifo", [`${folder}/log`]);
+    makePipe(`${folder}/log`);
     const held = openSync(`${folder}/log`, constants.O_RDWR | constants.O_NONBLOCK);
     const startMs = performance.now();
     writeAll(held, "x".repeat(200_000), 0);
