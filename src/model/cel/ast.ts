@@ -1,0 +1,100 @@
+// The tree of an expression after macros: what the parser makes, the checker annotates by node id, and the compiler and
+// the cost estimate walk. `pos` is an offset in code points, where messages point to.
+// Upstream counterpart: cel-go common/ast.
+import type { Value } from "./values.ts";
+
+interface Node {
+  readonly id: number;
+  readonly pos: number;
+  /** Height of the tree below, for the bound that keeps every walk off the end of the stack. */
+  readonly height: number;
+}
+export interface Constant extends Node {
+  readonly kind: "const";
+  readonly value: Value;
+}
+export interface Ident extends Node {
+  readonly kind: "ident";
+  readonly name: string;
+}
+export interface Select extends Node {
+  readonly kind: "select";
+  readonly operand: Expr;
+  readonly field: string;
+  /** has(operand.field) */
+  readonly isTest: boolean;
+}
+export interface Call extends Node {
+  readonly kind: "call";
+  readonly name: string;
+  readonly target: Expr | undefined;
+  readonly args: readonly Expr[];
+}
+export interface ListLiteral extends Node {
+  readonly kind: "list";
+  readonly items: readonly Expr[];
+  /** Indices of `?item`. */
+  readonly optionals: ReadonlySet<number>;
+}
+export interface MapEntry {
+  readonly key: Expr;
+  readonly value: Expr;
+  readonly isOptional: boolean;
+}
+export interface MapLiteral extends Node {
+  readonly kind: "map";
+  readonly entries: readonly MapEntry[];
+}
+export type MacroName = "all" | "exists" | "existsOne" | "map" | "filter" | "transformMap" | "transformMapEntry";
+
+/** A loop, as its macro stands for it. How it is evaluated follows from `macro`; its costs from the parts. */
+export interface Comprehension extends Node {
+  readonly kind: "comprehension";
+  readonly macro: MacroName;
+  readonly range: Expr;
+  readonly variable: string;
+  readonly second: string | undefined;
+  /** The condition of all, exists, existsOne, and the one before the result of the others. */
+  readonly condition: Expr | undefined;
+  /** What the others make of an element. */
+  readonly result: Expr | undefined;
+}
+/** `let variable = value in body` */
+export interface Bind extends Node {
+  readonly kind: "bind";
+  readonly variable: string;
+  readonly value: Expr;
+  readonly body: Expr;
+}
+export type Expr = Constant | Ident | Select | Call | ListLiteral | MapLiteral | Comprehension | Bind;
+
+/** One thing wrong with an expression. */
+export interface Issue {
+  readonly pos: number;
+  readonly text: string;
+}
+
+/** Issues as upstream prints them: place, text, line, and a caret below. */
+export function printIssues(source: string, issues: readonly Issue[]): string {
+  const points = [...source];
+  const sorted = [...issues].sort((a, b) => a.pos - b.pos).slice(0, maxIssues);
+  return sorted
+    .map(({ pos, text }) => {
+      if (pos < 0) return `ERROR: <input>:-1:0: ${text}`;
+      let line = 1;
+      let start = 0;
+      for (let i = 0; i < pos && i < points.length; i++) {
+        if (points[i] === "\n") {
+          line++;
+          start = i + 1;
+        }
+      }
+      let end = start;
+      while (end < points.length && points[end] !== "\n") end++;
+      const snippet = points.slice(start, end).join("").replaceAll("\t", " ");
+      return `ERROR: <input>:${line}:${pos - start + 1}: ${text}\n | ${snippet}\n | ${".".repeat(pos - start)}^`;
+    })
+    .join("\n");
+}
+/** As many as upstream prints. */
+const maxIssues = 100;

@@ -1,0 +1,555 @@
+// A checked tree to closures: one call per node, no dispatch on what the checker already knows. What each step costs is
+// counted as upstream's tracker would, macros as the loops they stand for there. && and || absorb the failure of one side
+// where the other decides; so do all() and exists(). Upstream counterpart: cel-go interpreter.
+import type { Call, Comprehension, Expr, ListLiteral, MapLiteral, Select } from "./ast.ts";
+import type { Checked } from "./checker.ts";
+import { type Evaluation, patternOf } from "./evaluation.ts";
+import { accepts, type Overload } from "./overloads.ts";
+import { type CelType, isOptional } from "./types.ts";
+import {
+  addInts,
+  equals,
+  Failure,
+  keyId,
+  ListValue,
+  MapValue,
+  NativeList,
+  NativeMap,
+  Optional,
+  TypeValue,
+  typeNameOf,
+  type Value,
+} from "./values.ts";
+
+export type Code = (run: Evaluation) => Value;
+
+export interface Compiled {
+  readonly code: Code;
+  /** Of variables first, in the order given; then of loops. */
+  readonly slotCount: number;
+}
+
+export function compile(expr: Expr, checked: Checked, variables: readonly string[]): Compiled {
+  const compiler = new Compiler(checked, variables);
+  return { code: compiler.compile(expr), slotCount: compiler.slotCount };
+}
+
+// What upstream's loops cost: reading the accumulator and testing whether to go on.
+const allStep = 3;
+const existsStep = 4;
+const listCost = 10;
+const mapCost = 30;
+const appendCost = 12;
+const insertCost = 3;
+
+class Compiler {
+  slotCount: number;
+  readonly #checked: Checked;
+  readonly #globals: ReadonlyMap<string, number>;
+  readonly #locals: (readonly [string, number])[] = [];
+  constructor(checked: Checked, variables: readonly string[]) {
+    this.#checked = checked;
+    this.#globals = new Map(variables.map((name, index) => [name, index]));
+    this.slotCount = variables.length;
+  }
+
+  compile(expr: Expr): Code {
+    switch (expr.kind) {
+      case "const": {
+        const { value } = expr;
+        return () => value;
+      }
+      case "ident":
+        return this.#ident(expr, expr.name);
+      case "select":
+        return this.#select(expr);
+      case "call":
+        return this.#call(expr);
+      case "list":
+        return this.#list(expr);
+      case "map":
+        return this.#map(expr);
+      case "comprehension":
+        return this.#comprehension(expr);
+      case "bind": {
+        const value = this.compile(expr.value);
+        const slot = this.slotCount++;
+        this.#locals.push([expr.variable, slot]);
+        const body = this.compile(expr.body);
+        this.#locals.pop();
+        return (run) => {
+          run.slots[slot] = value(run);
+          return body(run);
+        };
+      }
+    }
+  }
+
+  #ident(expr: Expr, name: string): Code {
+    let slot: number | undefined;
+    for (let i = this.#locals.length - 1; i >= 0 && slot === undefined; i--) {
+      if (this.#locals[i]![0] === name) slot = this.#locals[i]![1];
+    }
+    slot ??= this.#globals.get(name);
+    if (slot === undefined) {
+      const value = new TypeValue(this.#checked.typeNamedBy(expr) ?? name);
+      return (run) => {
+        run.charge(1);
+        return value;
+      };
+    }
+    const index = slot;
+    return (run) => {
+      run.charge(1);
+      const value = run.slots[index];
+      if (value === undefined) throw new Failure(`no such attribute(s): ${name}`);
+      return value;
+    };
+  }
+
+  #select(expr: Select): Code {
+    const typeName = this.#checked.typeNamedBy(expr);
+    if (typeName !== undefined) return this.#ident(expr, typeName);
+    const { field } = expr;
+    const operand = this.compile(expr.operand);
+    if (expr.isTest) {
+      return (run) => {
+        const value = operand(run);
+        if (value instanceof MapValue) return value.has(field);
+        if (value instanceof Optional) {
+          if (value.value === undefined) return false;
+          if (value.value instanceof MapValue) return value.value.has(field);
+        }
+        throw noSuchOverload("has", value);
+      };
+    }
+    return (run) => {
+      const value = operand(run);
+      run.charge(1);
+      if (value instanceof MapValue) {
+        const found = value.field(field);
+        if (found === undefined) throw new Failure(`no such key: ${field}`);
+        return found;
+      }
+      if (value instanceof Optional) return optionalField(value, field);
+      throw noSuchOverload("select", value);
+    };
+  }
+
+  #call(call: Call): Code {
+    switch (call.name) {
+      case "_&&_":
+        return this.#and(call);
+      case "_||_":
+        return this.#or(call);
+      case "_?_:_":
+        return this.#conditional(call);
+      case "_?._": {
+        const [operand, name] = call.args as [Expr, Expr];
+        const field = name.kind === "const" && typeof name.value === "string" ? name.value : "";
+        const code = this.compile(operand);
+        return (run) => {
+          const value = code(run);
+          run.charge(1);
+          return optionalField(value instanceof Optional ? value : new Optional(value), field);
+        };
+      }
+      case "or":
+      case "orValue":
+        if (call.target && call.args.length === 1) return this.#orElse(call, call.target);
+        break;
+      case "@in": {
+        const constant = constantSet(call.args[1]!);
+        if (constant) {
+          const value = this.compile(call.args[0]!);
+          return (run) => {
+            const id = keyId(value(run));
+            return id !== undefined && constant.has(id);
+          };
+        }
+        break;
+      }
+      case "matches": {
+        const code = this.#constantPattern(call);
+        if (code) return code;
+      }
+    }
+    const isMember = call.target !== undefined && !this.#checked.isQualified(call);
+    const args = isMember ? [call.target!, ...call.args] : call.args;
+    const codes = args.map((arg) => this.compile(arg));
+    const overloads = this.#checked.overloadsOf(call);
+    const isCertain = overloads.length === 1 && args.every((arg) => isFixed(this.#checked.typeOf(arg)));
+    return isCertain ? certainCall(overloads[0]!, codes) : dynamicCall(call.name, overloads, codes);
+  }
+
+  /** `text.matches('...')`: the expression is compiled once. */
+  #constantPattern(call: Call): Code | undefined {
+    const args = call.target ? [call.target, ...call.args] : call.args;
+    const [text, source] = args;
+    if (args.length !== 2 || source?.kind !== "const" || typeof source.value !== "string") return undefined;
+    const pattern = patternOf(source.value);
+    const weight = Math.ceil(source.value.length * 0.25);
+    const code = this.compile(text!);
+    return (run) => {
+      const value = code(run);
+      if (typeof value !== "string") throw noSuchOverload("matches", value, source.value as string);
+      run.charge(Math.ceil((1 + value.length) * 0.1) * weight);
+      return pattern.finds(value);
+    };
+  }
+
+  #and(call: Call): Code {
+    const left = this.compile(call.args[0]!);
+    const right = this.compile(call.args[1]!);
+    return (run) => {
+      let failure: Failure | undefined;
+      try {
+        const value = left(run);
+        if (value === false) return false;
+        if (value !== true) failure = noSuchOverload("_&&_", value);
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error;
+        failure = error;
+      }
+      const value = right(run);
+      if (value === false) return false;
+      if (failure) throw failure;
+      if (value !== true) throw noSuchOverload("_&&_", value);
+      return true;
+    };
+  }
+  #or(call: Call): Code {
+    const left = this.compile(call.args[0]!);
+    const right = this.compile(call.args[1]!);
+    return (run) => {
+      let failure: Failure | undefined;
+      try {
+        const value = left(run);
+        if (value === true) return true;
+        if (value !== false) failure = noSuchOverload("_||_", value);
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error;
+        failure = error;
+      }
+      const value = right(run);
+      if (value === true) return true;
+      if (failure) throw failure;
+      if (value !== false) throw noSuchOverload("_||_", value);
+      return false;
+    };
+  }
+  #conditional(call: Call): Code {
+    const [condition, whenTrue, whenFalse] = call.args.map((arg) => this.compile(arg)) as [Code, Code, Code];
+    return (run) => {
+      const value = condition(run);
+      if (value === true) return whenTrue(run);
+      if (value === false) return whenFalse(run);
+      throw noSuchOverload("_?_:_", value);
+    };
+  }
+  #orElse(call: Call, targetExpr: Expr): Code {
+    const target = this.compile(targetExpr);
+    const other = this.compile(call.args[0]!);
+    const keeps = call.name === "or";
+    return (run) => {
+      const value = target(run);
+      run.charge(1);
+      if (!(value instanceof Optional)) throw noSuchOverload(call.name, value);
+      if (value.value === undefined) return other(run);
+      return keeps ? value : value.value;
+    };
+  }
+
+  #list(list: ListLiteral): Code {
+    if (list.optionals.size === 0 && list.items.every((item) => item.kind === "const")) {
+      const constant = new NativeList(list.items.map((item) => (item.kind === "const" ? item.value : null)));
+      return () => constant;
+    }
+    const items = list.items.map((item) => this.compile(item));
+    return (run) => {
+      run.charge(listCost);
+      run.allocate(items.length);
+      const values: Value[] = [];
+      for (let i = 0; i < items.length; i++) {
+        const value = items[i]!(run);
+        if (!list.optionals.has(i)) values.push(value);
+        else if (!(value instanceof Optional)) throw noSuchOverload("list", value);
+        else if (value.value !== undefined) values.push(value.value);
+      }
+      return new NativeList(values);
+    };
+  }
+  #map(map: MapLiteral): Code {
+    const entries = map.entries.map(({ key, value, isOptional: optional }) => {
+      return { key: this.compile(key), value: this.compile(value), optional };
+    });
+    return (run) => {
+      run.charge(mapCost);
+      run.allocate(entries.length);
+      const pairs: [Value, Value][] = [];
+      for (const { key, value, optional } of entries) {
+        const name = key(run);
+        const found = value(run);
+        if (!optional) pairs.push([name, found]);
+        else if (!(found instanceof Optional)) throw noSuchOverload("map", found);
+        else if (found.value !== undefined) pairs.push([name, found.value]);
+      }
+      return new NativeMap(pairs);
+    };
+  }
+
+  // Loops
+
+  #comprehension(expr: Comprehension): Code {
+    const range = this.compile(expr.range);
+    const first = this.slotCount++;
+    const second = expr.second === undefined ? -1 : this.slotCount++;
+    const depth = this.#locals.length;
+    this.#locals.push([expr.variable, first]);
+    if (expr.second !== undefined) this.#locals.push([expr.second, second]);
+    const condition = expr.condition && this.compile(expr.condition);
+    const result = expr.result && this.compile(expr.result);
+    this.#locals.length = depth;
+    const loop = loops[expr.macro](condition, result);
+    return (run) => {
+      const items = range(run);
+      run.charge(1);
+      return loop(run, new Cursor(run, items, first, second));
+    };
+  }
+}
+
+/** Walks a list, or a map by its keys, and puts each element where the loop's variables are. */
+class Cursor {
+  readonly #run: Evaluation;
+  readonly #list: ListValue | undefined;
+  readonly #map: MapValue | undefined;
+  readonly #keys: readonly Value[] = [];
+  readonly #first: number;
+  readonly #second: number;
+  readonly size: number;
+  constructor(run: Evaluation, items: Value, first: number, second: number) {
+    this.#run = run;
+    this.#first = first;
+    this.#second = second;
+    if (items instanceof ListValue) this.#list = items;
+    else if (items instanceof MapValue) {
+      this.#map = items;
+      this.#keys = items.keys();
+    } else throw noSuchOverload("comprehension", items);
+    this.size = this.#list ? this.#list.size : this.#keys.length;
+  }
+  /** Gives the element, or the key of a map. */
+  move(index: number): Value {
+    const { slots } = this.#run;
+    const element = this.#list ? this.#list.at(index) : this.#keys[index]!;
+    if (this.#second < 0) {
+      slots[this.#first] = element;
+      return element;
+    }
+    slots[this.#first] = this.#list ? index : element;
+    slots[this.#second] = this.#map ? (this.#map.find(element) ?? null) : element;
+    return element;
+  }
+  /** What a map made from the range has as key. */
+  key(index: number): Value {
+    return this.#list ? index : this.#keys[index]!;
+  }
+}
+
+type Loop = (run: Evaluation, cursor: Cursor) => Value;
+type LoopMaker = (condition: Code | undefined, result: Code | undefined) => Loop;
+
+/** The loop ends where one element decides; failures before that are forgotten, without it the first counts. */
+const quantifier =
+  (decides: boolean, step: number, name: string): LoopMaker =>
+  (condition) =>
+  (run, cursor) => {
+    let failure: Failure | undefined;
+    for (let i = 0; i < cursor.size; i++) {
+      run.charge(step);
+      try {
+        cursor.move(i);
+        const value = condition!(run);
+        if (value === decides) return decides;
+        if (value !== !decides) failure ??= noSuchOverload(name, value);
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error;
+        failure ??= error;
+      }
+    }
+    if (failure) throw failure;
+    return !decides;
+  };
+const isTrue = (value: Value): boolean => {
+  if (typeof value !== "boolean") throw noSuchOverload("_?_:_", value);
+  return value;
+};
+
+const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
+  all: quantifier(false, allStep, "_&&_"),
+  exists: quantifier(true, existsStep, "_||_"),
+  existsOne: (condition) => (run, cursor) => {
+    let count = 0;
+    for (let i = 0; i < cursor.size; i++) {
+      cursor.move(i);
+      run.charge(1);
+      if (isTrue(condition!(run))) {
+        run.charge(1);
+        count++;
+      }
+    }
+    run.charge(1);
+    return count === 1;
+  },
+  filter: (condition) => (run, cursor) => {
+    const kept: Value[] = [];
+    for (let i = 0; i < cursor.size; i++) {
+      const element = cursor.move(i);
+      run.charge(1);
+      if (!isTrue(condition!(run))) continue;
+      run.charge(appendCost);
+      run.allocate(1);
+      kept.push(element);
+    }
+    return new NativeList(kept);
+  },
+  map: (condition, result) => (run, cursor) => {
+    const made: Value[] = [];
+    for (let i = 0; i < cursor.size; i++) {
+      cursor.move(i);
+      if (condition && !isTrue(condition(run))) {
+        run.charge(1);
+        continue;
+      }
+      run.charge(appendCost);
+      run.allocate(1);
+      made.push(result!(run));
+    }
+    return new NativeList(made);
+  },
+  transformMap: (condition, result) => (run, cursor) => {
+    const made: [Value, Value][] = [];
+    for (let i = 0; i < cursor.size; i++) {
+      cursor.move(i);
+      run.charge(insertCost);
+      if (condition && !isTrue(condition(run))) continue;
+      run.allocate(1);
+      made.push([cursor.key(i), result!(run)]);
+    }
+    return new NativeMap(made);
+  },
+  transformMapEntry: (condition, result) => (run, cursor) => {
+    const made: [Value, Value][] = [];
+    for (let i = 0; i < cursor.size; i++) {
+      cursor.move(i);
+      run.charge(insertCost);
+      if (condition && !isTrue(condition(run))) continue;
+      const entry = result!(run);
+      if (!(entry instanceof MapValue)) throw noSuchOverload("cel.@mapInsert", entry);
+      run.allocate(entry.size);
+      for (const key of entry.keys()) made.push([key, entry.find(key) ?? null]);
+    }
+    return insertAll(made);
+  },
+};
+function insertAll(pairs: readonly [Value, Value][]): MapValue {
+  const seen = new Set<string>();
+  for (const [key] of pairs) {
+    const id = keyId(key) ?? "";
+    if (seen.has(id))
+      throw new Failure(`insert failed: key ${typeof key === "string" ? key : String(key)} already exists`);
+    seen.add(id);
+  }
+  return new NativeMap(pairs);
+}
+
+// Calls
+
+const isFixed = (type: CelType): boolean =>
+  type.kind !== "dyn" &&
+  type.kind !== "param" &&
+  type.kind !== "error" &&
+  (!isOptional(type) || isFixed(type.params[0]!));
+
+function certainCall(overload: Overload, codes: readonly Code[]): Code {
+  const { call, cost } = overload;
+  const [first, second, third, fourth] = codes;
+  const integers = intOperators[overload.id];
+  if (integers && first && second) {
+    return (run) => {
+      const a = first(run);
+      const b = second(run);
+      run.charge(1);
+      return typeof a === "number" && typeof b === "number" ? integers(a, b) : call(run, a, b, null, null);
+    };
+  }
+  if (overload.id === "equals" || overload.id === "not_equals") {
+    const wanted = overload.id === "equals";
+    return (run) => {
+      const a = first!(run);
+      const b = second!(run);
+      run.charge(cost!(a, b, null));
+      return equals(a, b) === wanted;
+    };
+  }
+  return (run) => {
+    const a = first ? first(run) : null;
+    const b = second ? second(run) : null;
+    const c = third ? third(run) : null;
+    const d = fourth ? fourth(run) : null;
+    // What can be known before the work is done is charged before.
+    const isResultFree = cost === undefined || cost.length < 3;
+    if (isResultFree) run.charge(cost ? cost(a, b, null) : 1);
+    const result = call(run, a, b, c, d);
+    if (!isResultFree) run.charge(cost(a, b, result));
+    return result;
+  };
+}
+/** Of safe integers, which most are. */
+const intOperators: Readonly<Record<string, ((a: number, b: number) => Value) | undefined>> = {
+  less_int_int: (a, b) => a < b,
+  less_equals_int_int: (a, b) => a <= b,
+  greater_int_int: (a, b) => a > b,
+  greater_equals_int_int: (a, b) => a >= b,
+  add_int: addInts,
+};
+
+function dynamicCall(name: string, overloads: readonly Overload[], codes: readonly Code[]): Code {
+  return (run) => {
+    const [a = null, b = null, c = null, d = null] = codes.map((code) => code(run));
+    const args = [a, b, c, d];
+    for (const { params, call, cost } of overloads) {
+      if (!params.every((param, index) => accepts(param, args[index]!))) continue;
+      if (!cost) run.charge(1);
+      else if (cost.length < 3) run.charge(cost(a, b, null));
+      const result = call(run, a, b, c, d);
+      if (cost && cost.length >= 3) run.charge(cost(a, b, result));
+      return result;
+    }
+    throw noSuchOverload(name, ...args.slice(0, codes.length));
+  };
+}
+
+const noSuchOverload = (name: string, ...args: readonly Value[]): Failure =>
+  new Failure(`no such overload: ${name}(${args.map(typeNameOf).join(", ")})`);
+
+function optionalField({ value }: Optional, field: string): Optional {
+  if (value === undefined) return Optional.none;
+  if (!(value instanceof MapValue)) throw noSuchOverload("optional_select", value);
+  const found = value.find(field);
+  if (found instanceof Optional) return found;
+  return found === undefined ? Optional.none : new Optional(found);
+}
+
+/** Literals of keys, so that `x in ['a', 'b']` is one look. */
+function constantSet(expr: Expr): ReadonlySet<string> | undefined {
+  if (expr.kind !== "list" || expr.optionals.size > 0) return undefined;
+  const ids = new Set<string>();
+  for (const item of expr.items) {
+    const id = item.kind === "const" ? keyId(item.value) : undefined;
+    if (id === undefined) return undefined;
+    ids.add(id);
+  }
+  return ids;
+}

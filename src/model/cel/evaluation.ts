@@ -1,0 +1,52 @@
+// One run of a program: the values of its variables, what it has cost, and what it may hold in memory. The limits are
+// what makes any expression safe to run: cost bounds time as upstream counts it, allocation bounds memory, which
+// upstream leaves to the cost (a `replace` there may make a terabyte out of a megabyte).
+// Upstream counterpart: cel-go interpreter/runtimecost.go.
+
+import { compilePattern, type Pattern } from "../patterns.ts";
+import { quote } from "./text.ts";
+import { CostExceeded, Failure, type Value } from "./values.ts";
+
+/** Characters and list entries that one run may make: several times the largest object. */
+const maxAllocation = 32 * 1024 * 1024;
+/** Expressions made at run time, which patterns in data are; each is small. */
+const maxPatterns = 64;
+
+export class Evaluation {
+  readonly slots: Value[];
+  readonly limit: number;
+  cost = 0;
+  #allocated = 0;
+  readonly #patterns = new Map<string, Pattern>();
+  constructor(slots: Value[], limit: number) {
+    this.slots = slots;
+    this.limit = limit;
+  }
+
+  charge(cost: number): void {
+    this.cost += cost;
+    if (this.cost > this.limit) throw new CostExceeded();
+  }
+
+  /** Before `amount` characters or entries are made. */
+  allocate(amount: number): void {
+    this.#allocated += amount;
+    if (this.#allocated > maxAllocation) throw new Failure("result too large");
+  }
+
+  pattern(source: string): Pattern {
+    let pattern = this.#patterns.get(source);
+    if (!pattern) {
+      if (this.#patterns.size >= maxPatterns) this.#patterns.clear();
+      pattern = patternOf(source);
+      this.#patterns.set(source, pattern);
+    }
+    return pattern;
+  }
+}
+
+export function patternOf(source: string): Pattern {
+  const pattern = compilePattern(source);
+  if (!pattern) throw new Failure(`error parsing regexp: ${quote(source)}`);
+  return pattern;
+}
