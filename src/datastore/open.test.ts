@@ -11,7 +11,7 @@ import { type BackendFixture, describeBackend, watchInto } from "#test/conforman
 import { bytes } from "#test/harness/backend-model.ts";
 import type { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { prefixRange } from "./backend.ts";
+import { type KeyValue, type OpResult, prefixRange, type WatchEvent } from "./backend.ts";
 import { type DamageReport, type DatastoreOptions, openDatastore } from "./open.ts";
 import type { Datastore } from "./store.ts";
 
@@ -163,6 +163,40 @@ describe("openDatastore", () => {
     if (store.compactedRevision() < store.revision()) await store.compact(store.revision());
     expect(store.accounts().keys).toBe(0);
     for (let i = 0; i < 20; i++) await put(store, `/big/${i}`, "x".repeat(100_000));
+    store.verify();
+    await store.close();
+  });
+
+  it("leaves others their turn while a transaction reads much from the file, and is of one moment all the same", async () => {
+    const endpoint = `sqlite://${newPath()}`;
+    const store = await openDatastore({ endpoint, reserveBytes: 0, warmValueBytes: 0 }, deps);
+    const value = (i: number) => `${i} `.repeat(1000);
+    for (let i = 0; i < 1000; i++) await put(store, `/a/${i}`, value(i));
+    const seen: WatchEvent[] = [];
+    store.watch(prefixRange("/a/"), { onEvents: (events) => seen.push(...events), onEnd: () => {} });
+    let turns = 0;
+    let done = false;
+    const others = (async () => {
+      for (; !done; turns++) await new Promise((resolve) => setImmediate(resolve));
+    })();
+    const range = { type: "range" as const, range: prefixRange("/a/") };
+    const removal = { type: "delete" as const, ...prefixRange("/a/"), prevKv: true };
+    const committed = store.commit({ compares: [], success: [range, removal] });
+    // What comes while it reads is part of it, and history may go meanwhile.
+    const newer = put(store, "/a/5", "newer");
+    const compacted = store.compact(store.revision());
+    const { results } = await committed;
+    done = true;
+    await Promise.all([others, newer, compacted]);
+    expect(turns).toBeGreaterThan(3);
+    const [read, removed] = results as [OpResult & { type: "range" }, OpResult & { type: "delete" }];
+    const texts = (kvs: readonly KeyValue[]) =>
+      Object.fromEntries(kvs.map((kv) => [kv.key, Buffer.from(kv.value).toString()]));
+    const expected = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`/a/${i}`, value(i)]));
+    expected["/a/5"] = "newer";
+    expect(texts(read.result.kvs)).toEqual(expected);
+    expect(texts(removed.prevKvs)).toEqual(expected);
+    expect(texts(seen.flatMap(({ type, prevKv }) => (type === "delete" && prevKv ? [prevKv] : [])))).toEqual(expected);
     store.verify();
     await store.close();
   });

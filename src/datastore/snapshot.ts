@@ -219,7 +219,7 @@ async function putInPlace(from: string, to: string): Promise<void> {
 }
 
 async function removeLog(path: string): Promise<void> {
-  for (const suffix of ["", "-wal", "-damaged", "-damaged-wal", "-rebuilt", "-rebuilt-wal"])
+  for (const suffix of ["", "-wal", "-damaged", "-damaged-wal", "-rebuilt", "-rebuilt-wal", "-new", "-new-wal"])
     await removeFile(`${path}${suffix}`);
 }
 

@@ -30,7 +30,7 @@ import {
   type WatchOptions,
   type WatchSink,
 } from "./backend.ts";
-import { type Engine, isEngineFault, loggedFlag, type Superseded } from "./engine/engine.ts";
+import { type ColdRow, type Engine, isEngineFault, loggedFlag, type Superseded } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
 import { RangeScan } from "./engine/range-scan.ts";
 import { checkRange, checkTxn } from "./engine/requests.ts";
@@ -38,7 +38,9 @@ import {
   type Applied,
   applyOps,
   checkRevision,
+  coldOf,
   flatOps,
+  hasRanges,
   holds,
   maxChanges,
   nothingApplied,
@@ -76,6 +78,8 @@ const exportPageKeys = 200;
 const exportPageBytes = 512 * 1024;
 /** What a range reads from the log before it lets others have their turn: one to three milliseconds. */
 const sliceColdBytes = 512 * 1024;
+/** What a transaction's values may take that are read before it; what is beyond is read within it. */
+const maxAheadBytes = 64 * 1024 * 1024;
 const recoverMinMs = 100;
 const recoverMaxMs = 10_000;
 
@@ -245,10 +249,58 @@ class Store implements Datastore {
 
   commit(txn: Txn): Promise<TxnResult> {
     try {
+      if (hasRanges(txn)) {
+        this.#mustBeWritable();
+        checkTxn(txn);
+        const rows = coldOf(this.#engine, txn, this.#watches.size > 0);
+        let bytes = 0;
+        for (const row of rows) bytes += row.bytes;
+        if (bytes > sliceColdBytes) return this.#commitAhead(txn, rows);
+      }
       return this.#commit(txn);
     } catch (error) {
       return Promise.reject(this.#noticed(error));
     }
+  }
+
+  /** Reads what the transaction needs from the log first, bit by bit, so that it is applied in one go all the same. */
+  async #commitAhead(txn: Txn, rows: readonly ColdRow[]): Promise<TxnResult> {
+    const engine = this.#engine;
+    const values = new Map<string, Uint8Array>();
+    const reading = (async () => {
+      let bytes = 0;
+      for (let i = 0; i < rows.length && bytes < maxAheadBytes; ) {
+        const from = i;
+        for (let slice = 0; i < rows.length && slice < sliceColdBytes; i++) slice += rows[i]!.bytes;
+        engine.readAhead(rows.slice(from, i), values);
+        bytes += sliceColdBytes;
+        await nextTurn();
+        this.#mustBeWritable();
+        if (engine !== this.#engine) throw faultError();
+      }
+    })();
+    await this.#slicedRead(reading);
+    try {
+      return await engine.having(values, () => this.#commit(txn));
+    } catch (error) {
+      throw this.#noticed(error);
+    }
+  }
+
+  /** Has a compaction wait for it; rejects as the caller is to be told. */
+  #slicedRead<T>(work: Promise<T>): Promise<T> {
+    const reading = work.catch((error: unknown) => {
+      throw this.#noticed(error);
+    });
+    const done = reading.then(
+      () => {},
+      () => {
+        // Its caller is told.
+      },
+    );
+    this.#slicedReads.add(done);
+    void done.then(() => this.#slicedReads.delete(done));
+    return reading;
   }
 
   range(options: RangeOptions): Promise<RangeResult> {
@@ -325,18 +377,7 @@ class Store implements Datastore {
       const rest = limit > 0 && found === limit ? engine.count(options.key, end, at) - found : 0;
       return result(parts.flat(), rest);
     };
-    const reading = others().catch((error: unknown) => {
-      throw this.#noticed(error);
-    });
-    const done = reading.then(
-      () => {},
-      () => {
-        // Its caller is told.
-      },
-    );
-    this.#slicedReads.add(done);
-    void done.then(() => this.#slicedReads.delete(done));
-    return reading;
+    return this.#slicedRead(others());
   }
 
   watch(options: WatchOptions, sink: WatchSink): Watch {

@@ -92,6 +92,68 @@ describe("bit rot", () => {
     }
   });
 
+  // 0: the file is gone. What the WAL has is found without it.
+  it.each([0, 1, 16, 99, 511, 512, 600, newPageBytes - 1])(
+    "a database of %i bytes is told, and what its WAL has is kept",
+    async (length) => {
+      const { image, ever } = await grow(5, 900);
+      for (const withWal of [true, false]) {
+        if (length === 0 && !withWal) continue;
+        const files = new Map([...image].map(([name, data]) => [name, Buffer.from(data)]));
+        files.set(path, files.get(path)!.subarray(0, length));
+        if (!withWal) files.delete(`${path}-wal`);
+        const reports: DamageReport[] = [];
+        const recorded = new RecordedFiles(files);
+        const store = await openOn(recorded, reports);
+        const { kvs } = await store.range(prefixRange("/"));
+        const where = `${length} ${withWal}`;
+        expect(kvs.length > 0, where).toBe(withWal);
+        for (const { key, value } of kvs) expect(ever.get(key)?.has(Buffer.from(value).toString()), where).toBe(true);
+        expect(reports.length, where).toBe(1);
+        expect(reports[0]!.unreadablePages, where).toBeGreaterThan(0);
+        expect(recorded.exists(`${path}-damaged`), where).toBe(true);
+        expect(store.revision(), where).toBeGreaterThan(1_000_000);
+        await store.close();
+        await (await openOn(recorded, reports)).close();
+        expect(reports.length, where).toBe(1);
+      }
+    },
+  );
+
+  it("no file and no WAL is a new store, and a foreign file is left alone", async () => {
+    const reports: DamageReport[] = [];
+    const files = new RecordedFiles(new Map([[path, Buffer.alloc(0)]]));
+    await (await openOn(files, reports)).close();
+    expect(reports).toEqual([]);
+    const foreign = new RecordedFiles(new Map([[path, Buffer.alloc(600, "x")]]));
+    await expect(openOn(foreign, reports)).rejects.toThrow(/first page/);
+    expect(foreign.exists(`${path}-damaged`)).toBe(false);
+  });
+
+  it("in the last but one transaction of the WAL is told", async () => {
+    const files = new RecordedFiles();
+    const store = await openOn(files);
+    const whole = { float: () => 0, bytes: () => new Uint8Array(), uuid: () => "" };
+    const sizes: number[] = [];
+    for (let n = 0; n < 12; n++) {
+      await store.commit({ compares: [], success: [{ type: "put", key: `/k/${n}`, value: Buffer.alloc(500, n + 1) }] });
+      sizes.push(files.cut(files.events.length, whole).image.get(`${path}-wal`)!.length);
+    }
+    const { image } = files.cut(files.events.length, whole);
+    // The end of the content of the frame that commits it.
+    const at = sizes.at(-2)! - 100;
+    expect(at).toBeGreaterThan(sizes.at(-3)!);
+    image.get(`${path}-wal`)![at]! ^= 1;
+    const reports: DamageReport[] = [];
+    const again = await openOn(new RecordedFiles(image), reports);
+    expect(reports.length).toBe(1);
+    const { kvs } = await again.range(prefixRange("/k/"));
+    const missing = Array.from({ length: 12 }, (_, n) => `/k/${n}`).filter((key) => !kvs.some((kv) => kv.key === key));
+    expect(missing.length).toBeLessThanOrEqual(1);
+    expect(missing).toEqual(reports[0]!.lostKeys);
+    await again.close();
+  });
+
   it(`is survived ${rounds} times`, { timeout: 60_000 + rounds * 1000 }, async () => {
     const problems: string[] = [];
     let reported = 0;

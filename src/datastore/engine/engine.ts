@@ -171,6 +171,13 @@ export interface Superseded {
   readonly valueBytes: number;
 }
 
+/** A value that is in the log only. */
+export interface ColdRow {
+  readonly revision: number;
+  readonly sub: number;
+  readonly bytes: number;
+}
+
 /** One record found by `history`; `previous` is the live record before it, where it still exists. */
 export interface HistoryRecord {
   readonly kv: KeyValue;
@@ -209,6 +216,7 @@ export class Engine {
   /** Values of records that are cold before the log has them; in the order of their revisions. */
   readonly #outside = new Map<string, { readonly revision: number; readonly value: Uint8Array }>();
   #outsideBytes = 0;
+  #ahead: ReadonlyMap<string, Uint8Array> | undefined;
   #coldBytesRead = 0;
   readonly #values: Values;
   readonly #window: HistoryWindow;
@@ -420,6 +428,59 @@ export class Engine {
     return undefined;
   }
 
+  /** The newest of each key of a range, without copying values: see `current`. */
+  currents(key: Key, end: Key): StoredKeyValue[] {
+    const found: StoredKeyValue[] = [];
+    this.each(key, end, { at: Infinity, limit: 0, few: false }, (item) => {
+      found.push(
+        new StoredKeyValue(this, {
+          key: item.keyText(),
+          createRevision: revision(item.createRevision),
+          modRevision: revision(item.modRevision),
+          version: item.version,
+          lease: item.lease,
+          valueBytes: item.valueBytes,
+        }),
+      );
+      return true;
+    });
+    return found;
+  }
+
+  /** Appends what of a range would have to be read from the log. */
+  coldOf(key: Key, end: Key, { at, limit }: { readonly at: number; readonly limit: number }, found: ColdRow[]): void {
+    if (!this.#coldValues) return;
+    this.each(key, end, { at, limit, few: false }, (item) => {
+      if (item.isCold() && !this.#outside.has(rowName(item.modRevision, item.sub))) {
+        found.push({ revision: item.modRevision, sub: item.sub, bytes: item.valueBytes });
+      }
+      return true;
+    });
+  }
+
+  /** Reads them; for `having`. */
+  readAhead(rows: readonly ColdRow[], into: Map<string, Uint8Array>): void {
+    for (const { revision: at, sub } of rows) {
+      into.set(rowName(at, sub), this.#coldValues!(at, sub));
+      this.#coldBytesRead += into.get(rowName(at, sub))!.length;
+    }
+  }
+
+  /** Runs `body` with values at hand that were read ahead. */
+  having<T>(values: ReadonlyMap<string, Uint8Array>, body: () => T): T {
+    this.#ahead = values;
+    try {
+      return body();
+    } finally {
+      this.#ahead = undefined;
+    }
+  }
+
+  /** Whether values were read ahead for what is done now. */
+  get isAhead(): boolean {
+    return this.#ahead !== undefined;
+  }
+
   /** The live records of all keys that `wanted` picks by their flags and lease, without copying out the others. */
   select(
     at: number,
@@ -624,6 +685,8 @@ export class Engine {
   #cold(at: number, sub: number): Uint8Array {
     const waiting = this.#outside.get(rowName(at, sub));
     if (waiting) return waiting.value;
+    const ahead = this.#ahead?.get(rowName(at, sub));
+    if (ahead) return ahead;
     assert(this.#coldValues, "a value is in the log, which nobody reads");
     const value = this.#coldValues(at, sub);
     this.#coldBytesRead += value.length;
@@ -717,7 +780,7 @@ interface Stored extends Omit<KeyValue, "value"> {
 }
 
 /** Its value is copied out when it is asked for. A class, because a put makes one: a getter of its own would cost a kilobyte. */
-class StoredKeyValue implements KeyValue, Stored {
+export class StoredKeyValue implements KeyValue, Stored {
   readonly key: Key;
   readonly createRevision: Revision;
   readonly modRevision: Revision;
@@ -755,6 +818,9 @@ export interface RawItem {
   readonly modRevision: number;
   readonly version: number;
   readonly lease: number;
+  readonly sub: number;
+  keyText(): Key;
+  isCold(): boolean;
   copyKey(out: Buffer, at: number): void;
   copyValue(out: Buffer, at: number): void;
 }
@@ -774,7 +840,7 @@ class ItemView implements RawItem {
   #bytes: Buffer = Buffer.alloc(0);
   #keyAt = 0;
   #place = 0;
-  #sub = 0;
+  sub = 0;
 
   constructor(values: Values, cold: ColdValues) {
     this.#values = values;
@@ -791,7 +857,15 @@ class ItemView implements RawItem {
     this.modRevision = view.getFloat64(p + field.mod, true);
     this.version = view.getUint32(p + field.version, true);
     this.lease = view.getFloat64(p + field.lease, true);
-    this.#sub = view.getUint32(p + field.sub, true);
+    this.sub = view.getUint32(p + field.sub, true);
+  }
+
+  keyText(): Key {
+    return this.#bytes.toString("latin1", this.#keyAt, this.#keyAt + this.keyBytes);
+  }
+
+  isCold(): boolean {
+    return this.#place === nowhere && this.valueBytes > 0;
   }
 
   copyKey(out: Buffer, at: number): void {
@@ -809,7 +883,7 @@ class ItemView implements RawItem {
       this.#values.copy(this.#place, valueBytes, out, at);
       return;
     }
-    const value = this.#cold(this.modRevision, this.#sub);
+    const value = this.#cold(this.modRevision, this.sub);
     assert(value.length === valueBytes, "the log has another value than the index knows");
     out.set(value, at);
   }

@@ -10,11 +10,19 @@ import {
   type RangeOptions,
   type RangeResult,
   type Revision,
+  type Txn,
   type WatchEvent,
 } from "../backend.ts";
 import { compactedRevision, datastoreError, futureRevision, leaseNotFound } from "../errors.ts";
 import type { LogLease, LogRecord } from "../log/log.ts";
-import { type Engine, loggedFlag, type Superseded, tombstoneFlag } from "./engine.ts";
+import {
+  type ColdRow,
+  type Engine,
+  loggedFlag,
+  type StoredKeyValue,
+  type Superseded,
+  tombstoneFlag,
+} from "./engine.ts";
 import type { LeaseTable } from "./leases.ts";
 
 /** The log numbers the changes of one revision with 16 bits. */
@@ -95,6 +103,42 @@ function chosenOps(ops: readonly Op[], paths: Paths): readonly Op[] {
 export function flatOps(ops: readonly Op[]): readonly Op[] {
   if (!ops.some((op) => op.type === "txn")) return ops;
   return ops.flatMap((op) => (op.type === "txn" ? flatOps([...op.txn.success, ...(op.txn.failure ?? [])]) : [op]));
+}
+
+/** What of values the ops and compares would have to read from the log, whatever way they go; `watched`: of what is deleted too. */
+export function coldOf(engine: Engine, txn: Txn, watched: boolean): ColdRow[] {
+  const found: ColdRow[] = [];
+  const visit = ({ compares, success, failure = [] }: Txn) => {
+    for (const { key, end, target } of compares) {
+      if (end !== undefined && target === "value") engine.coldOf(key, end, { at: Infinity, limit: 0 }, found);
+    }
+    for (const op of [...success, ...failure]) {
+      if (op.type === "txn") visit(op.txn);
+      else if (op.type === "delete" && op.end !== undefined && (watched || op.prevKv))
+        engine.coldOf(op.key, op.end, { at: Infinity, limit: 0 }, found);
+      else if (op.type === "range") {
+        const { key, end, revision, limit = 0, countOnly, keysOnly } = op.range;
+        if (end === undefined || countOnly || keysOnly) continue;
+        engine.coldOf(key, end, { at: revision ? revision : Infinity, limit }, found);
+      }
+    }
+  };
+  visit(txn);
+  return found;
+}
+
+/** True when a transaction has ranges, which alone can take many values. */
+export function hasRanges({ compares, success, failure }: Txn): boolean {
+  for (const { end } of compares) if (end !== undefined) return true;
+  return opsHaveRanges(success) || (failure !== undefined && opsHaveRanges(failure));
+}
+
+function opsHaveRanges(ops: readonly Op[]): boolean {
+  for (const op of ops) {
+    if (op.type === "put") continue;
+    if (op.type === "txn" ? hasRanges(op.txn) : (op.type === "range" ? op.range : op).end !== undefined) return true;
+  }
+  return false;
 }
 
 /** Applies ops at the revision after `head`. Without events nothing was written and the revision is not used. */
@@ -193,20 +237,20 @@ function put(
 
 function remove(engine: Engine, op: Extract<Op, { type: "delete" }>, at: number, applied: Applied): OpResult {
   const found =
-    op.end === undefined
-      ? [engine.get(op.key, Infinity)].filter((kv) => kv !== undefined)
-      : engine.range(op.key, op.end, Infinity, 0, false);
+    op.end === undefined ? [engine.current(op.key)].filter((kv) => kv !== undefined) : engine.currents(op.key, op.end);
   if (applied.events.length + found.length > maxChanges) {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction changes at most ${maxChanges} keys`);
   }
   if (!engine.hasRoomToDelete(found.length)) {
     throw datastoreError("DATASTORE_FULL", "the datastore's memory is full; delete fewer at a time, and compact");
   }
+  // Values are read where they are asked for, or were read already.
+  if (op.prevKv || engine.isAhead) for (const { value } of found) void value;
   for (const previous of found) removeKey(engine, previous, at, applied);
   return { type: "delete", deleted: found.length, prevKvs: op.prevKv ? found : [] };
 }
 
-function removeKey(engine: Engine, previous: KeyValue, at: number, applied: Applied): void {
+function removeKey(engine: Engine, previous: StoredKeyValue, at: number, applied: Applied): void {
   const sub = applied.events.length;
   const logged = engine.remove(previous.key, at, sub);
   const kv: KeyValue = {
@@ -218,8 +262,7 @@ function removeKey(engine: Engine, previous: KeyValue, at: number, applied: Appl
     lease: 0,
   };
   applied.events.push({ type: "delete", kv, prevKv: previous });
-  const { key, modRevision, value } = previous;
-  applied.superseded.push({ key, modRevision, valueBytes: value.length });
+  applied.superseded.push(previous);
   applied.bytes += previous.key.length;
   if (logged) applied.records.push(toRecord(kv, sub, loggedFlag | tombstoneFlag));
 }

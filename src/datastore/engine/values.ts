@@ -126,7 +126,7 @@ export class Values {
     if (this.#segments.size >= maxSegments) return false;
     // One more than there is now is needed while one is emptied.
     const budget = this.#owner.budgetBytes() - segmentBytes;
-    // A quarter and a few segments may be dead: then emptying pays.
+    // An eighth and a few segments may be dead.
     if (this.#allocated - this.#live > this.#allocated / 8 + 4 * segmentBytes) this.#empty(this.#emptiest(), "move");
     for (let emptied = 0; this.allocatedBytes + bytes > budget; emptied++) {
       const oldest = this.#oldest();

@@ -4,11 +4,14 @@
 // What of a WAL counts: frames whose checksums hang together from the header on. Where the chain breaks, there are two
 // stories. A power cut tears the last transaction only, for each is flushed before the next begins: then nothing of
 // this WAL follows the transaction's commit. If something does, the break is damage to what was flushed already, and the
-// frames after it count; those that fail their own checksum are handed out apart, to be searched for rows.
+// frames after it count; those that fail their own checksum are handed out apart, to be searched for rows. What a broken
+// frame's header says counts as far as one sector holds it: a header is written as a whole, so with it.
 import type { BlockFile, BlockFiles } from "#platform/block-file.ts";
 import { frameHeaderBytes, pageSizes } from "./format.ts";
 
 const walHeaderBytes = 32;
+/** What a device writes as a whole or not at all. */
+const sectorBytes = 512;
 /**
  * What a fold writes over the WAL's header: nothing here counts any more. SQLite takes it for no WAL. Not zeros, which a
  * sector that went bad reads as.
@@ -93,7 +96,7 @@ interface Frame {
   readonly page: number;
   /** Written since the WAL was started last. */
   readonly own: boolean;
-  /** Only where it is sound: of a header torn by a power cut the mark may be that of an older WAL. */
+  /** Only where it can be believed: of a header torn by a power cut the mark may be that of an older WAL. */
   readonly commits: boolean;
   readonly sound: boolean;
   readonly content: Buffer;
@@ -127,7 +130,8 @@ function scan(wal: Buffer, pageBytes: number): WalScan | undefined {
     }
     // The checksum that is stored is where the chain can be taken up again behind a frame that is damaged elsewhere.
     before = own ? [head.readUInt32BE(16), head.readUInt32BE(20)] : undefined;
-    frames.push({ page: head.readUInt32BE(0), own, commits: sound && head.readUInt32BE(4) !== 0, sound, content });
+    const believed = sound || (own && (at % sectorBytes) + frameHeaderBytes <= sectorBytes);
+    frames.push({ page: head.readUInt32BE(0), own, commits: believed && head.readUInt32BE(4) !== 0, sound, content });
   }
   return judge(frames, headerSound);
 }

@@ -18,10 +18,43 @@ import { type Salvaged, salvage } from "./salvage.ts";
 const notTheFile: ReadonlySet<number> = new Set([7 /* NOMEM */, 10 /* IOERR */, 13 /* FULL */, 14 /* CANTOPEN */]);
 /** What was lost may have had newer revisions than what was found. */
 const lostRevisions = 1_000_000;
+/** Where nothing tells how far they had come: ten years at two hundred writes a second. */
+const allRevisions = 2 ** 36;
 const batchBytes = 1024 * 1024;
 
 export function damage(what: string): Error {
   return datastoreError("DATASTORE_CORRUPT", what);
+}
+
+/** No database is shorter, of whatever kind it is. */
+const shortestBytes = 512;
+
+/**
+ * Why the file is not even one page, if so: it was cut, or is gone while its WAL is there. Then something stands in its
+ * place, so that an exchange that a crash interrupts begins with a file, as always.
+ */
+export function cutShort(path: string, pageBytes: number, files: BlockFiles): string | undefined {
+  if (!files.exists(path)) {
+    const file = files.open(path, { create: true });
+    try {
+      file.write(Buffer.from("the database that was here is gone\n"), 0);
+      file.sync();
+    } finally {
+      file.close();
+    }
+    files.syncFolderOf(path);
+    return "the database is gone, its write-ahead log is not";
+  }
+  return sizeOf(path, files) < pageBytes ? "the database ends within its first page" : undefined;
+}
+
+function sizeOf(path: string, files: BlockFiles): number {
+  const file = files.open(path, { create: false });
+  try {
+    return file.size();
+  } finally {
+    file.close();
+  }
 }
 
 /** Whether reading failed because of what the file holds. */
@@ -48,7 +81,8 @@ export async function rebuild({ path, files, cause, create, log: logger }: Rebui
   const [source, found] = openSalvaged(path, files);
   try {
     // A foreign file is not touched.
-    if ((found.rows.length === 0 && !isOurs(source)) || isNewer(found)) throw cause;
+    const isForeign = found.rows.length === 0 && !isOurs(source) && sizeOf(path, files) >= shortestBytes;
+    if (isForeign || isNewer(found)) throw cause;
     const target = `${path}-rebuilt`;
     for (const leftover of [target, `${target}-wal`]) if (files.exists(leftover)) files.remove(leftover);
     const log = create(target);
@@ -67,7 +101,8 @@ export async function rebuild({ path, files, cause, create, log: logger }: Rebui
       await log.append({ ...emptyBatch, records: batch });
       [batch, bytes] = [[], 0];
     }
-    const reserve = Math.max(head, trusted(found, "reserved", head), trusted(found, "compacted", head)) + lostRevisions;
+    const known = Math.max(head, trusted(found, "reserved", head), trusted(found, "compacted", head));
+    const reserve = known + (known === 0 ? allRevisions : lostRevisions);
     await log.append({ ...emptyBatch, records: batch, leases: found.leases, reserve, compacted: reserve });
     await log.close();
     exchange(path, files);

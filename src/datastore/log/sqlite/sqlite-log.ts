@@ -21,7 +21,7 @@ import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogStat
 import { Database, type Statement, sqliteFull } from "./database.ts";
 import { checksum, checksumScratch, frameHeaderBytes, newPageBytes, prepareFormat, readMeta, rowId } from "./format.ts";
 import { likelyPageSizes, scanWal, struckOut } from "./page-source.ts";
-import { damage, finishExchange, isMendable, rebuild } from "./rebuild.ts";
+import { cutShort, damage, finishExchange, isMendable, rebuild } from "./rebuild.ts";
 import { Reserve, reservePath } from "./reserve.ts";
 import { instantiateSqlite, type SqliteModule } from "./sqlite-module.ts";
 import { installVfs, type Vfs } from "./vfs.ts";
@@ -147,10 +147,13 @@ class SqliteLog implements DatastoreLog {
     const { path, files, reserveBytes = 0 } = this.#options;
     await this.#folding;
     finishExchange(path, files);
+    if (!files.exists(path) && !files.exists(this.#walPath)) this.#create();
     const [pageBytes = newPageBytes] = likelyPageSizes(path, files);
     const wal = scanWal(this.#walPath, pageBytes, files);
     let state: LogState;
     try {
+      const cut = cutShort(path, pageBytes, files);
+      if (cut !== undefined) throw damage(cut);
       if (wal.damaged) throw damage("the write-ahead log is damaged in its middle");
       state = this.#read(start());
     } catch (error) {
@@ -172,6 +175,20 @@ class SqliteLog implements DatastoreLog {
     // Its number may have been seen on this disk by nobody but us; still it is not given out again.
     this.#deps.log.info("the last write before the end was not whole and is left out");
     return { ...state, reserved: Math.max(state.reserved, state.newest + tornRevisions) };
+  }
+
+  /** Under another name until it is whole: so a file that ends within its first page is never one that was just begun. */
+  #create(): void {
+    const { path, files } = this.#options;
+    const target = `${path}-new`;
+    for (const leftover of ["", "-wal", "-journal"].map((suffix) => target + suffix)) {
+      if (files.exists(leftover)) files.remove(leftover);
+    }
+    closeConnection(this.#connect(target), "blocking");
+    files.rename(target, path);
+    files.syncFolderOf(path);
+    // A module has one file system, which counts what is written to this file from here on.
+    this.#sqlite = this.#instantiate();
   }
 
   /**
@@ -342,8 +359,8 @@ class SqliteLog implements DatastoreLog {
     return this.#open;
   }
 
-  #connect(): Connection {
-    const { files, path } = this.#options;
+  #connect(path = this.#options.path): Connection {
+    const { files } = this.#options;
     const vfs = installVfs(this.#sqlite, files, "mote");
     this.#counted = { written: 0, flushes: 0 };
     const db = new Database(this.#sqlite, vfs, path);
