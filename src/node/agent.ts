@@ -13,6 +13,7 @@ import { uidOf } from "#model/object.ts";
 import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { readMachine } from "#platform/machine.ts";
+import { hostHasAppArmor } from "./apparmor.ts";
 import { hasHugeTlb } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, socketOf } from "./containerd.ts";
@@ -89,7 +90,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const podsFolder = `${options.dataFolder}/pods`;
     await makeFolder(podsFolder, 0o750);
     const podLogRoot = options.podLogFolder ?? defaults.podLogFolder;
-    const hasAppArmor = (await readFileIfExists("/sys/module/apparmor/parameters/enabled"))?.[0] === 0x59;
+    const hasAppArmor = await hostHasAppArmor();
     const resources = new ResourceKeeper({
       ...{ configuration, machine, clock, log, metrics: deps.metrics, cri, runtime, workers },
       ...{ podsFolder, podLogRoot, hasAppArmor },
