@@ -19,6 +19,7 @@ import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, socketOf } from "./containerd.ts";
 import { matchCredentials } from "./credentials.ts";
 import { createCri } from "./cri.ts";
+import { Hardware } from "./hardware/manager.ts";
 import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } from "./images/registries.ts";
 import { rotateLogs } from "./log-rotation.ts";
 import type { PodLookup } from "./lookup.ts";
@@ -91,17 +92,25 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     await makeFolder(podsFolder, 0o750);
     const podLogRoot = options.podLogFolder ?? defaults.podLogFolder;
     const hasAppArmor = await hostHasAppArmor();
+    const reportSoon = () =>
+      void node.report().catch((error: unknown) => {
+        // The regular report follows within seconds.
+        log.debug("cannot report the node at once", { error: messageOf(error) });
+      });
+    const hardware = new Hardware({
+      ...{ clock, log, cri, configuration, dataFolder: options.dataFolder, memoryBytes: machine.memoryBytes },
+      pluginFolder: `${options.kubeletFolder ?? defaults.kubeletFolder}/device-plugins`,
+      observed: () => runtime.all(),
+      onChange: reportSoon,
+    });
+    await hardware.open();
     const resources = new ResourceKeeper({
       ...{ configuration, machine, clock, log, metrics: deps.metrics, cri, runtime, workers },
-      ...{ podsFolder, podLogRoot, hasAppArmor },
+      ...{ podsFolder, podLogRoot, hasAppArmor, hardware },
       imageFolder: options.containerd.root,
       pauseImage: options.containerd.pauseImage,
       warn: (reason, message) => node.warn(reason, message),
-      onChange: () =>
-        void node.report().catch((error: unknown) => {
-          // The regular report follows within seconds.
-          log.debug("cannot report the node at once", { error: messageOf(error) });
-        }),
+      onChange: reportSoon,
     });
     await resources.open();
     stats = createNodeStats({
@@ -123,6 +132,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         podsFolder,
         storageFolder: options.storageFolder ?? `${options.dataFolder}/storage`,
         kubeletFolder: options.kubeletFolder ?? defaults.kubeletFolder,
+        sharesMounts: options.sharesMounts ?? false,
       },
       { client, clock, random, log, events, commands: deps.commands, tokens },
     );
@@ -155,6 +165,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
       slots: new Slots(startingAtOnce),
+      hardware,
       credentials: async (image) => [
         ...matchCredentials(registryCredentials(registries), image),
         ...((await deps.credentialProviders?.credentials(image)) ?? []),
@@ -262,7 +273,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       own(storage.run(child().signal));
       own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
       own(resources.run(child().signal));
+      own(hardware.run(child().signal));
       await informer.whenSynced(signal);
+      hardware.keep(new Set(workers.keys()));
       if (statics) own(statics.run(child().signal));
       const warn = (message: string) => node.warn("PodsUnknown", message);
       own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));

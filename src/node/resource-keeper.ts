@@ -14,6 +14,7 @@ import { applyNodeCgroups } from "./cgroups.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { Cri } from "./cri.ts";
 import { EvictionManager } from "./eviction/manager.ts";
+import type { Hardware } from "./hardware/manager.ts";
 import { ImageCollector } from "./images/gc.ts";
 import type { NodeResources } from "./node-object.ts";
 import { admit, type Refusal } from "./pods/admission.ts";
@@ -35,6 +36,7 @@ export interface ResourceKeeperDeps {
   readonly podLogRoot: string;
   readonly pauseImage: string;
   readonly hasAppArmor: boolean;
+  readonly hardware: Hardware;
   readonly warn: (reason: string, message: string) => void;
   /** Something the Node object shows has changed. */
   readonly onChange: () => void;
@@ -96,7 +98,7 @@ export class ResourceKeeper {
 
   get resources(): NodeResources {
     return {
-      capacity: this.#capacity,
+      capacity: { ...this.#capacity, ...this.#deps.hardware.capacity },
       allocatable: this.allocatable,
       pressure: this.#eviction.conditions,
       isShuttingDown: this.isShuttingDown,
@@ -104,7 +106,7 @@ export class ResourceKeeper {
   }
 
   get allocatable(): Amounts {
-    return allocatableOf(this.#capacity, this.#deps.configuration);
+    return { ...allocatableOf(this.#capacity, this.#deps.configuration), ...this.#deps.hardware.allocatable };
   }
 
   /** The Node as the API has it now: its labels decide about node selectors. */
@@ -113,7 +115,7 @@ export class ResourceKeeper {
   }
 
   admit(pod: Pod): Refusal | undefined {
-    return admit({
+    const refusal = admit({
       pod,
       others: this.#active()
         .map((w) => w.pod)
@@ -125,6 +127,7 @@ export class ResourceKeeper {
       underPressure: (asked) => this.#eviction.refusal(asked),
       isShuttingDown: this.isShuttingDown,
     });
+    return refusal ?? this.#deps.hardware.admit(pod);
   }
 
   async run(signal: AbortSignal): Promise<void> {

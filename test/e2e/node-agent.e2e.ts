@@ -58,6 +58,7 @@ async function startAgent(): Promise<NodeAgent> {
       nodeName: "node-a",
       nodeIp: "127.0.0.1",
       dataFolder: `${folder}/agent`,
+      kubeletFolder: `${folder}/kubelet`,
       podLogFolder: `${folder}/logs`,
       podCidr,
       clusterDns: "10.43.0.10",

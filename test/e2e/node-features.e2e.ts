@@ -1,12 +1,18 @@
 // What a node does beyond starting and stopping pods, against real containerd and a real kernel: ephemeral containers, local
 // storage limits, numbers for scrapers, lost containers.
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Pod } from "#model/gen/core-v1.ts";
 import type { RuntimeClass } from "#model/gen/node-v1.ts";
 import * as resources from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { createCri } from "#node/cri.ts";
+import { codec, registerPath } from "#node/hardware/plugin-protocol.ts";
+import { parseList as parseProcessors } from "#node/hardware/topology.ts";
+import { createGrpcClient } from "#platform/grpc-client.ts";
+import { type GrpcHandler, openGrpcServer } from "#platform/grpc-server.ts";
+import { encodeFrame } from "#wire/grpc.ts";
 import { image, TestNode } from "./node-fixture.ts";
 
 const node = new TestNode(21);
@@ -224,5 +230,129 @@ test("when the machine goes down, pods end in order and say why", async () => {
   expect(pod.status?.containerStatuses?.[0]?.state?.terminated?.exitCode).toBe(0);
   const ready = (await node.client.get(resources.nodes, "node-a")).status?.conditions?.find((c) => c.type === "Ready");
   expect(ready).toMatchObject({ status: "False", message: "node is shutting down" });
+  await node.start();
+}, 60_000);
+
+test("whole processors of a guaranteed pod are its own; others move away and come back", async () => {
+  const twoOrMore = cpus().length >= 2;
+  await node.stop();
+  await node.start({ configuration: parseConfiguration(["cpu-manager-policy=static", "reserved-cpus=0"]) });
+  await node.run("sharing", { containers: [sleeper()] });
+  await node.whenReady("sharing");
+  const allowed = async (name: string) => {
+    const status = await node.exec(name, ["sh", "-c", "grep Cpus_allowed_list /proc/1/status"]);
+    return status.split(":")[1]?.trim();
+  };
+  const before = await allowed("sharing");
+  const resourceLimits = { limits: { cpu: "1", memory: "64Mi" }, requests: { cpu: "1", memory: "64Mi" } };
+  await node.run("pinned", { containers: [{ ...sleeper(), resources: resourceLimits }] } as Partial<Pod["spec"]>);
+  if (twoOrMore) {
+    await node.whenReady("pinned");
+    const own = await allowed("pinned");
+    expect(own).toMatch(/^\d+$/);
+    await node.until(
+      "the other to move",
+      async () => !parseProcessors((await allowed("sharing")) ?? "").has(Number(own)),
+    );
+    await node.delete("pinned");
+    await node.until("the other to come back", async () => (await allowed("sharing")) === before);
+  } else {
+    await node.when("pinned", (pod) => pod.status?.phase === "Failed");
+    await node.delete("pinned");
+  }
+  await node.delete("sharing");
+}, 60_000);
+
+test("a device plugin's device is given to one container, with its environment", async () => {
+  const folder = `${node.folder}/kubelet/device-plugins`;
+  const plugin = await openGrpcServer(
+    { listen: { socketPath: `${folder}/test.sock` }, maxMessageBytes: 65536, log: node.log },
+    new Map<string, GrpcHandler>([
+      [
+        "/v1beta1.DevicePlugin/ListAndWatch",
+        {
+          kind: "stream",
+          async handle(stream) {
+            stream.write(
+              encodeFrame(codec.encode("ListAndWatchResponse", { devices: [{ ID: "d0", health: "Healthy" }] })),
+            );
+            await new Promise<void>((resolve) =>
+              stream.signal.addEventListener("abort", () => resolve(), { once: true }),
+            );
+          },
+        },
+      ],
+      [
+        "/v1beta1.DevicePlugin/Allocate",
+        {
+          kind: "unary",
+          handle: async () =>
+            encodeFrame(
+              codec.encode("AllocateResponse", {
+                containerResponses: [
+                  {
+                    envs: { DEVICE: "d0" },
+                    devices: [{ containerPath: "/dev/mine", hostPath: "/dev/null", permissions: "rw" }],
+                  },
+                ],
+              }),
+            ),
+        },
+      ],
+    ]),
+  );
+  const client = createGrpcClient({ target: { socketPath: `${folder}/kubelet.sock` } });
+  const request = { version: "v1beta1", endpoint: "test.sock", resourceName: "example.com/thing" };
+  await client.unary(registerPath, codec.encode("RegisterRequest", request), { timeoutMs: 5000 });
+  client.close();
+  await node.until("the node to have it", async () => {
+    const found = await node.client.get(resources.nodes, "node-a");
+    return found.status?.allocatable?.["example.com/thing"] === "1";
+  });
+  const limits = { limits: { "example.com/thing": "1" }, requests: { "example.com/thing": "1" } };
+  const containers = [{ ...sleeper(), resources: limits }];
+  await node.run("withdevice", { containers } as Partial<Pod["spec"]>);
+  await node.whenReady("withdevice");
+  expect(await node.exec("withdevice", ["sh", "-c", "echo $DEVICE; ls -l /dev/mine"])).toMatch(
+    /^d0\nc.*1, +3.*\/dev\/mine/,
+  );
+  await node.run("without", { containers } as Partial<Pod["spec"]>);
+  const refused = await node.when("without", (pod) => (pod.status?.phase === "Failed" ? pod : undefined));
+  expect(refused.status?.reason).toBe("OutOfexample.com/thing");
+  await node.delete("without");
+  await node.delete("withdevice");
+  await plugin.close(100);
+}, 60_000);
+
+test("a container that takes more memory than its limit is killed, and says why", async () => {
+  const limits = { limits: { memory: "20Mi" }, requests: { memory: "20Mi" } };
+  const containers = [{ name: "main", image, command: ["tail", "-c", "100000000", "/dev/zero"], resources: limits }];
+  await node.run("hungry", { restartPolicy: "Never", containers } as Partial<Pod["spec"]>);
+  const pod = await node.when("hungry", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(pod.status?.containerStatuses?.[0]?.state?.terminated).toMatchObject({ reason: "OOMKilled", exitCode: 137 });
+  await node.delete("hungry");
+}, 60_000);
+
+test("short of memory: the node says so, refuses what asks for nothing, and evicts", async () => {
+  await node.stop();
+  await node.start({ configuration: parseConfiguration(["eviction-hard=memory.available<1000Ti"]) });
+  await node.until("pressure", async () =>
+    (await node.client.get(resources.nodes, "node-a")).status?.conditions?.some(
+      (c) => c.type === "MemoryPressure" && c.status === "True" && c.reason === "KubeletHasInsufficientMemory",
+    ),
+  );
+  await node.run("nothing-asked", { containers: [sleeper()] });
+  const refused = await node.when("nothing-asked", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(refused.status).toMatchObject({ reason: "Evicted", message: expect.stringContaining("[MemoryPressure]") });
+  const asking = { requests: { memory: "1Mi" } };
+  await node.run("asked", { containers: [{ ...sleeper(), resources: asking }] } as Partial<Pod["spec"]>);
+  const evicted = await node.when("asked", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(evicted.status).toMatchObject({
+    reason: "Evicted",
+    message: expect.stringMatching(
+      /^The node was low on resource: memory\. Threshold quantity: \S+, available: \S+\. /,
+    ),
+  });
+  await node.stop();
   await node.start();
 }, 60_000);

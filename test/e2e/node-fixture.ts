@@ -97,6 +97,7 @@ export class TestNode {
         nodeName: this.nodeName,
         nodeIp: "127.0.0.1",
         dataFolder: `${folder}/agent`,
+        kubeletFolder: `${folder}/kubelet`,
         podLogFolder: `${folder}/logs`,
         podCidr: this.#network.podCidr,
         clusterDns: "10.43.0.10",

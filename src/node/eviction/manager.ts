@@ -71,6 +71,8 @@ export class EvictionManager {
   #state: PressureState = noPressure;
   #conditions: ReadonlySet<PressureCondition> = new Set();
   #storageCheckedMs = 0;
+  /** Thresholds that people have been told of, until they are over. */
+  readonly #said = new Set<Threshold>();
 
   constructor(deps: EvictionDeps) {
     this.#deps = deps;
@@ -118,11 +120,9 @@ export class EvictionManager {
     );
     this.#state = decision.state;
     this.#show(decision.conditions);
+    for (const t of this.#said) if (!decision.act.includes(t)) this.#said.delete(t);
     const [first] = decision.act;
-    if (first) {
-      await this.#relieve(first, seen, signal);
-      return settleMs;
-    }
+    if (first) return (await this.#relieve(first, seen, signal)) ? settleMs : checkMs;
     return nearest(thresholds, seen) < nearRatio ? nearCheckMs : checkMs;
   }
 
@@ -152,15 +152,18 @@ export class EvictionManager {
     if (!isSame) this.#deps.onConditions();
   }
 
-  async #relieve(threshold: Threshold, seen: Observations, signal: AbortSignal): Promise<void> {
+  /** True when something was won back, or a pod ended. */
+  async #relieve(threshold: Threshold, seen: Observations, signal: AbortSignal): Promise<boolean> {
     const { configuration, log, warn } = this.#deps;
     const { resource, condition } = signalFacts[threshold.signal];
-    warn("EvictionThresholdMet", `Attempting to reclaim ${resource}`);
+    const isNew = !this.#said.has(threshold);
+    this.#said.add(threshold);
+    if (isNew) warn("EvictionThresholdMet", `Attempting to reclaim ${resource}`);
     if (condition === "DiskPressure") {
       await this.#deps.reclaimDisk();
       const now = await this.#observe();
       const decision = decidePressure([threshold], now, this.#state, this.#deps.clock.monotonicMs(), 0);
-      if (!decision.act.some((t) => t.signal === threshold.signal)) return;
+      if (!decision.act.some((t) => t.signal === threshold.signal)) return true;
     }
     const pods = this.#deps.pods();
     const usage = new Map((await this.#deps.usageOf(() => true)).map((u) => [u.uid, u]));
@@ -170,13 +173,14 @@ export class EvictionManager {
     );
     const [first] = candidates;
     if (!first || signal.aborted) {
-      log.warn("nothing can be evicted", { resource });
-      return;
+      if (isNew) log.warn("nothing can be evicted", { resource });
+      return false;
     }
     const own = first.pod.spec.terminationGracePeriodSeconds ?? 30;
     const grace =
       threshold.kind === "hard" ? immediateGraceSeconds : Math.min(configuration.evictionMaxPodGracePeriodSeconds, own);
     await this.#evict(first, evictionMessage(threshold, seen.get(threshold.signal), first), grace, threshold.signal);
+    return true;
   }
 
   async #enforceStorageLimits(): Promise<boolean> {

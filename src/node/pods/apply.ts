@@ -162,6 +162,13 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       hostsText: hostsFile(pod, { ips: podIps, hostname: hostname.split(".")[0] ?? hostname, domain, hostFile }),
     });
     const target = targetOf(pod, container, observed);
+    const extras = await context.hardware.extras(pod, container);
+    for (const allocation of extras.allocations) {
+      for (const [name, value] of Object.entries(allocation.envs)) if (!env.has(name)) env.set(name, value);
+      for (const { hostPath, containerPath, readOnly } of allocation.mounts) {
+        mounts.push({ hostPath, containerPath, readonly: readOnly });
+      }
+    }
     const uid = image.image.uid === undefined ? undefined : Number(image.image.uid.value);
     const config = containerConfig({
       pod,
@@ -169,7 +176,11 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       attempt: action.attempt,
       env,
       mounts,
-      devices: containerDevices(pod, container, input.volumes),
+      devices: [
+        ...containerDevices(pod, container, input.volumes),
+        ...extras.allocations.flatMap((allocation) => allocation.devices),
+      ],
+      extras,
       imageRef: image.image.id,
       imageUser: { uid, name: image.image.username },
       memoryCapacityBytes: context.machineMemoryBytes,

@@ -6,6 +6,7 @@ import type { EventSink } from "#client/events.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import type { Credentials } from "../credentials.ts";
 import type { Cri } from "../cri.ts";
+import type { Hardware } from "../hardware/manager.ts";
 import type { RuntimeCache } from "../runtime-cache.ts";
 import type { PodObjects } from "../volumes/objects.ts";
 import type { Volumes } from "../volumes/volumes.ts";
@@ -30,6 +31,7 @@ export interface PodContext {
   readonly hasHugeTlb: boolean;
   /** Of the node, for an image: beside the pod's own pull secrets. */
   readonly credentials: (image: string) => Promise<readonly Credentials[]>;
+  readonly hardware: Hardware;
   /** Whether a pod that has not run here may start. */
   readonly admit: (pod: Pod) => Refusal | undefined;
   readonly version: string;

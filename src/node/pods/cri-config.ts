@@ -3,6 +3,7 @@
 import type { AppArmorProfile, Container, Pod, SeccompProfile } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import type { ContainerConfig, SandboxConfig } from "../cri.ts";
+import type { Extras } from "../hardware/manager.ts";
 import { annotations, labels } from "../runtime-cache.ts";
 import { type DnsSettings, podHostname } from "./dns.ts";
 import { ConfigError, expand } from "./env.ts";
@@ -95,6 +96,8 @@ export interface ContainerInput {
   readonly seccompDefault: boolean;
   readonly hasAppArmor: boolean;
   readonly hasHugeTlb: boolean;
+  /** Processors and devices that the node gives it. */
+  readonly extras?: Extras;
   /** To reach the container from its pod's process namespace. */
   readonly targetContainerId?: string;
 }
@@ -124,12 +127,14 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
     })),
     labels: { ...podLabels(pod), [labels.containerName]: container.name },
     annotations: {
+      ...Object.assign({}, ...(input.extras?.allocations ?? []).map((a) => a.annotations)),
       [annotations.hash]: containerHash(container),
       [annotations.restartCount]: String(input.attempt),
       [annotations.terminationMessagePath]: container.terminationMessagePath ?? "/dev/termination-log",
       [annotations.terminationMessagePolicy]: container.terminationMessagePolicy ?? "File",
       [annotations.podTerminationGracePeriod]: String(pod.spec.terminationGracePeriodSeconds ?? 30),
     },
+    CDIDevices: (input.extras?.allocations ?? []).flatMap((a) => a.cdiDevices.map(({ name }) => ({ name }))),
     logPath: `${container.name}/${input.attempt}.log`,
     stdin: container.stdin ?? false,
     stdinOnce: container.stdinOnce ?? false,
@@ -141,6 +146,8 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
         cpuShares: limits.cpuShares,
         memoryLimitInBytes: limits.memoryBytes,
         oomScoreAdj: oomScoreAdjust(pod, container, input.memoryCapacityBytes),
+        cpusetCpus: input.extras?.cpusetCpus ?? "",
+        cpusetMems: input.extras?.cpusetMems ?? "",
         hugepageLimits: input.hasHugeTlb
           ? Object.entries(limits.hugePageBytes).map(([pageSize, limit]) => ({ pageSize, limit }))
           : [],

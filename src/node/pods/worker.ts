@@ -246,6 +246,7 @@ export class PodWorker {
       if (plan.finished && plan.actions.length === 0) {
         context.probes.forget(this.uid);
         this.#sayDown();
+        context.hardware.release(this.uid);
         if (!this.#volumesGone) await context.volumes.removeVolumes(this.uid);
         this.#volumesGone = true;
         return undefined;
@@ -470,6 +471,7 @@ export class PodWorker {
     await volumes.remove(this.uid);
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
     await removePodCgroups(this.uid);
+    this.#context.hardware.release(this.uid);
     if (!this.#gone && !this.#mirrorUid) {
       try {
         const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };

@@ -1,0 +1,188 @@
+// Hands out processors, memory nodes and devices to containers, and remembers to whom across restarts, in one small file that
+// is written only when something of this kind changes. Reserved when a pod is admitted, prepared when a container starts,
+// given back when the pod has ended. Counterpart: the kubelet's container manager with its cpu, memory, device and topology
+// managers.
+import type { Clock } from "#base/clock.ts";
+import { AppError, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Container, Pod } from "#model/gen/core-v1.ts";
+import { readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import type { Amounts } from "../capacity.ts";
+import type { NodeConfiguration } from "../configuration.ts";
+import type { Cri } from "../cri.ts";
+import type { Refusal } from "../pods/admission.ts";
+import type { PodObservation } from "../pods/observation.ts";
+import type { Allocation } from "./plugin-protocol.ts";
+import { DevicePlugins } from "./plugins.ts";
+import { type Reservations, reserve, sharedProcessors } from "./reservations.ts";
+import { formatList, parseList, readTopology, type Topology } from "./topology.ts";
+
+/** What a container gets beside what its spec says. */
+export interface Extras {
+  readonly cpusetCpus: string;
+  readonly cpusetMems: string;
+  readonly allocations: readonly Allocation[];
+}
+
+export interface HardwareDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly cri: Cri;
+  readonly configuration: NodeConfiguration;
+  readonly dataFolder: string;
+  readonly pluginFolder: string;
+  readonly memoryBytes: number;
+  /** What runs, to move containers to what is left of the shared processors. */
+  readonly observed: () => readonly PodObservation[];
+  readonly onChange: () => void;
+}
+
+export class Hardware {
+  readonly #deps: HardwareDeps;
+  readonly #plugins: DevicePlugins;
+  #topology: Topology = { processors: [], nodes: [] };
+  #reservedProcessors: ReadonlySet<number> = new Set();
+  #held: Reservations = {};
+  /** What plugins answered, by uid/container/resource; asked again after a restart. */
+  readonly #allocations = new Map<string, Allocation>();
+  #saving: Promise<void> = Promise.resolve();
+
+  constructor(deps: HardwareDeps) {
+    this.#deps = deps;
+    const { clock, log, pluginFolder: folder, onChange } = deps;
+    this.#plugins = new DevicePlugins({ clock, log, folder, onChange });
+  }
+
+  async open(): Promise<void> {
+    const { configuration, memoryBytes, log } = this.#deps;
+    this.#topology = await readTopology(memoryBytes);
+    this.#reservedProcessors = this.#chooseReserved();
+    if (configuration.cpuManagerPolicy === "static" && this.#reservedProcessors.size === 0) {
+      throw new AppError(
+        "NODE_CONFIGURATION",
+        "kubelet-arg cpu-manager-policy: static needs reserved-cpus, or CPU in system-reserved or kube-reserved",
+      );
+    }
+    try {
+      const text = (await readFileIfExists(this.#path))?.toString("utf8");
+      if (text) this.#held = JSON.parse(text) as Reservations;
+    } catch (error) {
+      // Pods keep what their containers have; new ones might get the same.
+      log.warn("cannot read who has which devices, beginning anew", { path: this.#path, error: messageOf(error) });
+    }
+  }
+
+  get #path(): string {
+    return `${this.#deps.dataFolder}/hardware.json`;
+  }
+
+  run(signal: AbortSignal): Promise<void> {
+    return this.#plugins.run(signal);
+  }
+
+  get capacity(): Amounts {
+    return Object.fromEntries(
+      [...this.#plugins.resources()].map(([name, { healthy, unhealthy }]) => [name, healthy.size + unhealthy.size]),
+    );
+  }
+  get allocatable(): Amounts {
+    return Object.fromEntries([...this.#plugins.resources()].map(([name, { healthy }]) => [name, healthy.size]));
+  }
+
+  /** Reserves what the pod needs; why it cannot have it. */
+  admit(pod: Pod): Refusal | undefined {
+    const uid = pod.metadata.uid ?? "";
+    const result = reserve({
+      pod,
+      held: this.#held,
+      topology: this.#topology,
+      reservedProcessors: this.#reservedProcessors,
+      configuration: this.#deps.configuration,
+      devices: this.#plugins.resources(),
+    });
+    if (!result.ok) return { reason: result.reason, message: result.message };
+    if (Object.keys(result.shares).length === 0) return undefined;
+    this.#set({ ...this.#held, [uid]: result.shares });
+    return undefined;
+  }
+
+  /** Frees what pods had that are not among `uids`. */
+  keep(uids: ReadonlySet<string>): void {
+    for (const uid of Object.keys(this.#held)) if (!uids.has(uid)) this.release(uid);
+  }
+
+  release(uid: string): void {
+    for (const key of this.#allocations.keys()) if (key.startsWith(`${uid}/`)) this.#allocations.delete(key);
+    if (!this.#held[uid]) return;
+    const { [uid]: _gone, ...rest } = this.#held;
+    this.#set(rest);
+  }
+
+  /** Prepares the container's devices; rejects when a plugin refuses or is away. */
+  async extras(pod: Pod, container: Container): Promise<Extras> {
+    const uid = pod.metadata.uid ?? "";
+    const own = this.#held[uid];
+    const share = own?.[container.name];
+    const isStatic = this.#deps.configuration.cpuManagerPolicy === "static";
+    // A plain init container runs on what its pod will have.
+    const processors = share?.processors ?? (own ? Object.values(own).flatMap((s) => s.processors) : []);
+    const shared = isStatic ? sharedProcessors(this.#topology, this.#held) : [];
+    const hasManyNodes = this.#topology.nodes.length > 1;
+    const allocations: Allocation[] = [];
+    for (const [resource, ids] of Object.entries(share?.devices ?? {})) {
+      const key = `${uid}/${container.name}/${resource}`;
+      const plugin = this.#plugins.of(resource);
+      if (!plugin) throw new Error(`the device plugin for ${resource} is not there`);
+      const allocation = this.#allocations.get(key) ?? (await plugin.connection.allocate(ids));
+      this.#allocations.set(key, allocation);
+      if (plugin.options.preStartRequired) await plugin.connection.preStart(ids);
+      allocations.push(allocation);
+    }
+    return {
+      cpusetCpus: formatList(processors.length > 0 ? processors : shared),
+      cpusetMems: hasManyNodes ? formatList(share?.memoryNodes ?? []) : "",
+      allocations,
+    };
+  }
+
+  #chooseReserved(): ReadonlySet<number> {
+    const { configuration } = this.#deps;
+    if (configuration.reservedSystemCpus !== "") return parseList(configuration.reservedSystemCpus);
+    const milli = (configuration.kubeReserved["cpu"] ?? 0) + (configuration.systemReserved["cpu"] ?? 0);
+    return new Set(this.#topology.processors.slice(0, Math.ceil(milli / 1000)).map((p) => p.id));
+  }
+
+  #set(held: Reservations): void {
+    const before = formatList(sharedProcessors(this.#topology, this.#held));
+    this.#held = held;
+    const text = `${JSON.stringify(held)}\n`;
+    this.#saving = this.#saving
+      .then(() => writeFileDurable(this.#path, text, 0o600))
+      .catch((error: unknown) => {
+        // The next change writes everything again.
+        this.#deps.log.warn("cannot write who has which devices", { path: this.#path, error: messageOf(error) });
+      });
+    const shared = formatList(sharedProcessors(this.#topology, held));
+    if (this.#deps.configuration.cpuManagerPolicy === "static" && shared !== before) void this.#move(shared);
+  }
+
+  /** Moves everything that shares processors to those that are left. */
+  async #move(cpusetCpus: string): Promise<void> {
+    const { cri, log } = this.#deps;
+    for (const pod of this.#deps.observed()) {
+      for (const container of pod.containers) {
+        if (container.state !== "running") continue;
+        if ((this.#held[pod.uid]?.[container.name]?.processors.length ?? 0) > 0) continue;
+        try {
+          await cri.updateResources(container.id, { cpusetCpus });
+        } catch (error) {
+          // It may have ended; one that starts gets the right set anyway.
+          log.debug("cannot move a container to other processors", {
+            container: container.id,
+            error: messageOf(error),
+          });
+        }
+      }
+    }
+  }
+}
