@@ -43,9 +43,9 @@ export async function buildOpenapi(folder = join("build", "dist", "openapi")): P
 export async function readSentences(): Promise<Sentences> {
   try {
     const sentences = await sentencesOfGo();
-    // The packages lack this group.
+    // The packages lack these groups.
     for (const [name, text] of await sentencesOfClientNode()) {
-      if (name.startsWith("apiextensions/")) sentences.set(name, text);
+      if (name.startsWith("apiextensions/") || name.startsWith("apiregistration/")) sentences.set(name, text);
     }
     return sentences;
   } catch (error) {
@@ -115,7 +115,7 @@ async function sentencesOfClientNode(): Promise<Sentences> {
     const [, prefix = "", version = "", kind = ""] = match;
     const text = await fs.readFile(join(folder, file), "utf8");
     const about = /\/\*\*\n\* (.*)\n\*\/\nexport declare class/.exec(text)?.[1] ?? "";
-    for (const pkg of [...servedPackages, "apiextensions/v1"]) {
+    for (const pkg of [...servedPackages, "apiextensions/v1", "apiregistration/v1"]) {
       if (!pkg.endsWith(`/${version.toLowerCase()}`)) continue;
       if (prefix !== "" && pkg !== `${prefix.toLowerCase()}/${version.toLowerCase()}`) continue;
       const type = `${pkg}.${kind}`;

@@ -69,6 +69,21 @@ const samples: Readonly<Record<string, { readonly body?: object; readonly status
   "validatingadmissionpolicybindings.admissionregistration.k8s.io": {
     body: { spec: { policyName: "p", validationActions: ["Deny"] } },
   },
+  "apiservices.apiregistration.k8s.io": {
+    body: {
+      spec: {
+        version: "v1",
+        service: { namespace: "n", name: "s" },
+        groupPriorityMinimum: 100,
+        versionPriority: 100,
+      },
+    },
+    status: {
+      conditions: [
+        { type: "Available", status: "False", reason: "R", message: "m", lastTransitionTime: "2026-01-01T00:00:00Z" },
+      ],
+    },
+  },
   "controllerrevisions.apps": { body: { data: { a: 1 }, revision: 1 } },
   "daemonsets.apps": { body: { spec: { selector, template } }, status: { observedGeneration: 3 } },
   "deployments.apps": { body: { spec: { selector, template } }, status: { observedGeneration: 3 } },
@@ -183,13 +198,18 @@ const sampleOf = (info: ResourceInfo) => samples[qualifiedResource(info)] ?? {};
 const labels = { "every-kind": "yes" };
 
 function bodyOf(info: ResourceInfo, name: string): UnknownObject {
-  return {
+  const body = {
     apiVersion: groupVersion(info),
     kind: info.kind,
     metadata: { name, labels: { ...labels }, ...(info.namespaced ? { namespace: "life" } : {}) },
     ...structuredClone(sampleOf(info).body),
   } as UnknownObject;
+  // Its name says what it is about.
+  if (info.kind === "APIService") (body["spec"] as Record<string, unknown>)["group"] = name.slice("v1.".length);
+  return body;
 }
+
+const named = (info: ResourceInfo, name: string): string => (info.kind === "APIService" ? `v1.${name}` : name);
 
 test("every stored kind has a sample", () => {
   expect(stored.map(qualifiedResource).filter((name) => !Object.hasOwn(samples, name))).toEqual([]);
@@ -199,7 +219,7 @@ describe.each(stored.map((info) => [`${qualifiedResource(info)} ${info.version}`
   "%s",
   (_title, info) => {
     const namespace = info.namespaced ? "life" : undefined;
-    const name = `life-of-${info.singular}`;
+    const name = named(info, `life-of-${info.singular}`);
     const scope = { labelSelector: "every-kind=yes", ...(namespace ? { namespace } : {}) };
     const at = { name, ...(namespace ? { namespace } : {}) };
     const resource = info as ResourceInfo<UnknownObject>;
@@ -288,14 +308,17 @@ describe.each(stored.map((info) => [`${qualifiedResource(info)} ${info.version}`
 
     test.runIf(info.verbs.includes("deletecollection"))("goes together", async () => {
       for (const each of ["one", "two", "three"])
-        await client.create(resource, bodyOf(info, `${info.singular}-${each}`));
-      const named = { labelSelector: "every-kind=yes", ...(namespace ? { namespace } : {}) };
+        await client.create(resource, bodyOf(info, named(info, `${info.singular}-${each}`)));
+      const mineOnly = { labelSelector: "every-kind=yes", ...(namespace ? { namespace } : {}) };
       const mine = async () =>
-        (await client.list(resource, named)).items.filter((item) => !item.metadata.deletionTimestamp);
+        (await client.list(resource, mineOnly)).items.filter((item) => !item.metadata.deletionTimestamp);
       expect(await mine()).toHaveLength(3);
-      await client.deleteCollection(resource, { ...named, fieldSelector: `metadata.name=${info.singular}-two` });
+      await client.deleteCollection(resource, {
+        ...mineOnly,
+        fieldSelector: `metadata.name=${named(info, `${info.singular}-two`)}`,
+      });
       expect(await mine()).toHaveLength(2);
-      await client.deleteCollection(resource, named);
+      await client.deleteCollection(resource, mineOnly);
       expect(await mine()).toHaveLength(0);
     });
   },

@@ -11,6 +11,7 @@ import {
   type SignCertificate,
 } from "./certificates/controller.ts";
 import { createDisruptionController } from "./disruption/controller.ts";
+import { createApiServiceController } from "./extensions/api-services.ts";
 import { createGarbageCollector } from "./gc/controller.ts";
 import { createNamespaceController } from "./namespaces/controller.ts";
 import { createTaintEvictionController } from "./nodes/eviction.ts";
@@ -51,6 +52,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
+    createApiServiceController(deps),
     createClusterRoleAggregation(deps),
     createBootstrapTokenCleaner(deps),
     createCertificateApprover(deps),

@@ -41,6 +41,7 @@ const defaulters: Readonly<Record<string, ((object: never) => void) | undefined>
   "admissionregistration.k8s.io/ValidatingAdmissionPolicy": administration.defaultAdmissionPolicy,
   "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": administration.defaultAdmissionPolicyBinding,
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": administration.defaultValidatingWebhooks,
+  "apiregistration.k8s.io/APIService": administration.defaultApiService,
   "apps/DaemonSet": workloads.defaultDaemonSet,
   "apps/Deployment": workloads.defaultDeployment,
   "apps/ReplicaSet": workloads.defaultReplicaSet,

@@ -1,8 +1,36 @@
-// Facts of apiextensions.k8s.io/v1, in the format of gen/facts.ts. Written by hand: the Go packages that the generated
-// part is read from do not hold this group. Numbers are only labels here, since the group is not served in protobuf.
+// Facts of apiextensions.k8s.io/v1 and apiregistration.k8s.io/v1, in the format of gen/facts.ts. Written by hand: the Go packages that the generated
+// part is read from do not hold these groups. Numbers are only labels here, since they are not served in protobuf.
 // Upstream counterpart: apiextensions-apiserver/pkg/apis/apiextensions/v1/types.go of 1.32.
 
 export const extensionFactsText = `
+@apiregistration/v1 apiregistration.k8s.io
+APIService k
+ metadata 1 meta/v1.ObjectMeta o
+ spec 2 APIServiceSpec o
+ status 3 APIServiceStatus o
+APIServiceCondition
+ type 1 string r
+ status 2 string r
+ lastTransitionTime 3 time o
+ reason 4 string o
+ message 5 string o
+APIServiceList k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []APIService r
+APIServiceSpec
+ service 1 ServiceReference o p
+ group 2 string o
+ version 3 string o
+ insecureSkipTLSVerify 4 bool o
+ caBundle 5 bytes o lt=atomic
+ groupPriorityMinimum 7 int32 r
+ versionPriority 8 int32 r
+APIServiceStatus
+ conditions 1 []APIServiceCondition o ps=merge mk=type lt=map lk=type
+ServiceReference
+ namespace 1 string o
+ name 2 string o
+ port 3 int32 o p
 @apiextensions/v1 apiextensions.k8s.io
 CustomResourceColumnDefinition
  name 1 string r

@@ -124,6 +124,7 @@ export function buildOpenApiV2(options: OpenApiOptions): Json {
 export function schemaName(type: string): string {
   const [, group = "", version = "", kind = ""] = /^([^/]+)\/([^.]+)\.(.+)$/.exec(type) ?? [];
   if (group === "meta") return `io.k8s.apimachinery.pkg.apis.meta.${version}.${kind}`;
+  if (group === "apiregistration") return `io.k8s.kube-aggregator.pkg.apis.apiregistration.${version}.${kind}`;
   if (group === "apiextensions") return `io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.${version}.${kind}`;
   return `io.k8s.api.${group}.${version}.${kind}`;
 }

@@ -2,6 +2,7 @@
 // Invariant: a row's `type` names a message of the facts table (resources.test.ts holds them against each other).
 // Upstream counterpart: the discovery documents of kube-apiserver 1.32 with default feature gates.
 
+import type { ApiService } from "./api-services.ts";
 import type { CustomResourceDefinition } from "./custom-resources.ts";
 import type * as admissionregistration from "./gen/admissionregistration-v1.ts";
 import type * as apps from "./gen/apps-v1.ts";
@@ -354,6 +355,13 @@ export const volumeAttachments = storage1<storage.VolumeAttachment>(
   },
 );
 
+export const apiServices = rowsOf("apiregistration.k8s.io", "v1", "apiregistration/v1")<ApiService>(
+  "APIService",
+  "apiservices",
+  "Cluster",
+  { categories: ["api-extensions"], subresources: status },
+);
+
 const extensions1 = rowsOf("apiextensions.k8s.io", "v1", "apiextensions/v1");
 export const customResourceDefinitions = extensions1<CustomResourceDefinition>(
   "CustomResourceDefinition",
@@ -422,6 +430,7 @@ export const allResources: readonly ResourceInfo[] = [
   flowSchemas,
   priorityLevelConfigurations,
   customResourceDefinitions,
+  apiServices,
 ];
 
 const byPlural: ReadonlyMap<string, ResourceInfo> = new Map(

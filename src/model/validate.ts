@@ -87,6 +87,7 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": rules({
     create: registration.validateWebhookConfiguration,
   }),
+  "apiregistration.k8s.io/APIService": rules({ name: nameRules.pathSegment, create: registration.validateApiService }),
   "apps/ControllerRevision": rules({
     create: workloads.validateControllerRevision,
     update: workloads.validateControllerRevisionUpdate,

@@ -1,4 +1,5 @@
 // Tables of what administrators look at: flow control, admission policies, component statuses, storage capacities.
+import type { ApiService } from "#model/api-services.ts";
 import type {
   ValidatingAdmissionPolicy,
   ValidatingAdmissionPolicyBinding,
@@ -17,6 +18,19 @@ export const componentStatusColumns: readonly Column<ComponentStatus>[] = [
   }),
   text("Message", "What it says.", ({ conditions }) => conditions?.find(({ type }) => type === "Healthy")?.message),
   text("Error", "What went wrong.", ({ conditions }) => conditions?.find(({ type }) => type === "Healthy")?.error),
+];
+
+export const apiServiceColumns: readonly Column<ApiService>[] = [
+  nameColumn,
+  text("Service", "Who serves it.", ({ spec }) =>
+    spec?.service ? `${spec.service.namespace}/${spec.service.name}` : "Local",
+  ),
+  text("Available", "Whether it can be reached.", ({ status }) => {
+    const available = status?.conditions?.find(({ type }) => type === "Available");
+    if (!available) return "Unknown";
+    return available.status === "True" ? "True" : `${available.status} (${available.reason})`;
+  }),
+  ageColumn,
 ];
 
 export const flowSchemaColumns: readonly Column<FlowSchema>[] = [

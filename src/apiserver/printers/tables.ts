@@ -33,6 +33,7 @@ const tables: Readonly<Record<string, readonly Column<never>[] | undefined>> = {
   "admissionregistration.k8s.io/ValidatingAdmissionPolicy": administration.admissionPolicyColumns,
   "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": administration.admissionPolicyBindingColumns,
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": cluster.webhookColumns,
+  "apiregistration.k8s.io/APIService": administration.apiServiceColumns,
   "apps/ControllerRevision": workloads.controllerRevisionColumns,
   "apps/DaemonSet": workloads.daemonSetColumns,
   "apps/Deployment": workloads.deploymentColumns,

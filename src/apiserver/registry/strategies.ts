@@ -39,6 +39,7 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     serviceaccounts: plain({}),
     services: createServiceStrategy(dependencies.services ?? {}, dependencies),
 
+    "apiservices.apiregistration.k8s.io": withStatus({}),
     "controllerrevisions.apps": plain({}),
     "daemonsets.apps": withStatus({ hasGeneration: true }),
     "deployments.apps": withStatus({ hasGeneration: true }),

@@ -1,5 +1,6 @@
 // Defaults of webhook configurations, admission policies and flow control. Upstream:
 // pkg/apis/{admissionregistration,flowcontrol}/v1/defaults.go.
+import type { ApiService } from "../api-services.ts";
 import type {
   MatchResources,
   MutatingWebhookConfiguration,
@@ -48,6 +49,10 @@ export function defaultAdmissionPolicy({ spec }: ValidatingAdmissionPolicy): voi
 
 export function defaultAdmissionPolicyBinding({ spec }: ValidatingAdmissionPolicyBinding): void {
   if (spec?.matchResources) defaultMatch(spec.matchResources);
+}
+
+export function defaultApiService({ spec }: ApiService): void {
+  if (spec?.service) fill(spec.service, { port: servicePort });
 }
 
 export function defaultFlowSchema({ spec }: FlowSchema): void {

@@ -1,5 +1,6 @@
 // Webhook configurations and admission policies: what can be said of them without evaluating an expression. Upstream:
-// pkg/apis/admissionregistration/validation.
+// pkg/apis/admissionregistration/validation and kube-aggregator/pkg/apis/apiregistration/validation.
+import type { ApiService } from "../api-services.ts";
 import type {
   MatchResources,
   MutatingWebhookConfiguration,
@@ -167,6 +168,57 @@ function validateConditions(
     else errors.push(...qualifiedName(name).map((why) => fieldInvalid(`${at}.name`, name, why)));
     if (name && seen.has(name)) errors.push(fieldDuplicate(`${at}.name`, name));
     seen.add(name);
+  }
+  return errors;
+}
+
+export function validateApiService({ metadata, spec }: ApiService): FieldError[] {
+  const {
+    group = "",
+    version = "",
+    service,
+    groupPriorityMinimum: groupPriority = 0,
+    versionPriority = 0,
+  } = spec ?? {};
+  const errors: FieldError[] = [];
+  const wanted = `${version}.${group}`;
+  if (metadata.name !== wanted) {
+    errors.push(
+      fieldInvalid(
+        "metadata.name",
+        metadata.name,
+        `must be \`spec.version+"."+spec.group\`: ${JSON.stringify(wanted)}`,
+      ),
+    );
+  }
+  if (version === "") errors.push(fieldRequired("spec.version"));
+  if (group === "" && version !== "v1")
+    errors.push(fieldRequired("spec.group", "only v1 may have an empty group and it better be legacy kube"));
+  if (groupPriority <= 0 || groupPriority > 20_000) {
+    errors.push(fieldInvalid("spec.groupPriorityMinimum", groupPriority, "must be positive and less than 20000"));
+  }
+  if (versionPriority <= 0 || versionPriority > 1000) {
+    errors.push(fieldInvalid("spec.versionPriority", versionPriority, "must be positive and less than 1000"));
+  }
+  if (!service) {
+    if (spec?.caBundle)
+      errors.push(fieldInvalid("spec.caBundle", "<bytes>", "local APIServices may not have a caBundle"));
+    if (spec?.insecureSkipTLSVerify) {
+      errors.push(
+        fieldInvalid("spec.insecureSkipTLSVerify", true, "local APIServices may not have insecureSkipTLSVerify"),
+      );
+    }
+    return errors;
+  }
+  if (!service.namespace) errors.push(fieldRequired("spec.service.namespace"));
+  if (!service.name) errors.push(fieldRequired("spec.service.name"));
+  if (service.port !== undefined && portNumber("", service.port).length > 0) {
+    errors.push(
+      fieldInvalid("spec.service.port", service.port, "port is not valid: must be between 1 and 65535, inclusive"),
+    );
+  }
+  if (spec?.insecureSkipTLSVerify && spec.caBundle) {
+    errors.push(fieldInvalid("spec.insecureSkipTLSVerify", true, "may not be true if caBundle is present"));
   }
   return errors;
 }
