@@ -22,6 +22,7 @@ import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
 import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import { createEndpointSliceMirroring } from "./services/mirror.ts";
+import { createAttachDetach } from "./volumes/attacher.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
 import { createVolumeExpander } from "./volumes/expander.ts";
@@ -79,6 +80,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createVolumeProtection(deps),
     createEphemeralVolumes(deps),
     createVolumeExpander(deps),
+    createAttachDetach(deps),
     ...(deps.localPath ? [createLocalPathProvisioner(deps, deps.localPath)] : []),
     createNamespaceController(deps),
     // These two come last: they watch everything, metadata only where no other controller has asked for more.

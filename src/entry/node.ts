@@ -28,6 +28,8 @@ import type { ServerContext } from "./server.ts";
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
 const nodeApiPort = 10250;
+/** Where CSI drivers' manifests expect to meet the node agent. */
+const kubeletDir = "/var/lib/kubelet";
 /** As k3s labels its servers; nodes may not give themselves roles, so the server does. */
 const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
@@ -81,6 +83,8 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       nodeIp: config.nodeIp,
       dataFolder: config.agentDir,
       storageFolder: config.localStorageDir,
+      kubeletFolder: kubeletDir,
+      sharesMounts: true,
       podCidr: podCidrOf(config),
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
@@ -198,7 +202,7 @@ export async function removeNode(config: ServerConfig, deps: Pick<ServerContext,
   const commands = systemCommands;
   const { clock, log } = deps;
   await stopAllPods(
-    { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, graceSeconds: killallGraceSeconds },
+    { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, kubeletDir, graceSeconds: killallGraceSeconds },
     { clock, log, commands },
   );
   await removePodNetwork({ cniConfDir: cniConfDirOf(config), ipamDir: ipamDirOf(config) }, { commands, log });

@@ -289,7 +289,12 @@ export interface TeardownDeps extends ContainerdDeps {
  * down`; the node agent itself must have ended.
  */
 export async function stopAllPods(
-  options: ContainerdOptions & { readonly podsDir?: string; readonly graceSeconds: number },
+  options: ContainerdOptions & {
+    readonly podsDir?: string;
+    /** Where CSI drivers have mounted volumes for pods. */
+    readonly kubeletDir?: string;
+    readonly graceSeconds: number;
+  },
   deps: TeardownDeps,
 ): Promise<void> {
   const binary = options.binary ?? defaultBinary;
@@ -323,7 +328,12 @@ export async function stopAllPods(
     /(^|\/)containerd-shim/.test(args[0] ?? "") && args[args.indexOf("-address") + 1] === socket;
   for (const shim of await findProcesses(isOurs)) await killTree(shim.pid);
   await removeFile(pidFileOf(options));
-  await unmountBelow([options.state, options.root, ...(options.podsDir ? [options.podsDir] : [])], deps);
+  const { kubeletDir, podsDir } = options;
+  const ofPods = [
+    ...(podsDir ? [podsDir] : []),
+    ...(kubeletDir ? [`${kubeletDir}/pods`, `${kubeletDir}/plugins`] : []),
+  ];
+  await unmountBelow([options.state, options.root, ...ofPods], deps);
   await removeTree(options.state);
   await removeAllCgroups();
 }

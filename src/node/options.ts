@@ -19,6 +19,8 @@ export interface NodeAgentOptions {
   readonly storageFolder?: string;
   /** Where CSI drivers register and find pods' volumes. Default /var/lib/kubelet, as their manifests have it. */
   readonly kubeletFolder?: string;
+  /** Drivers in containers mount there for other pods: its mounts must be shared. Default false. */
+  readonly sharesMounts?: boolean;
   /** Default /var/log/pods. */
   readonly podLogFolder?: string;
   readonly podCidr: string;

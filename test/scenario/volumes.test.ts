@@ -207,3 +207,36 @@ test("a provisioner that gives the node back sends its pod to be scheduled again
   await c.client.create(persistentVolumes, volume("made", { storageClassName: "made", claimRef }));
   await c.until(async () => (await c.find(pods, "p", "default"))?.status?.phase === "Running", "runs");
 });
+
+test("a claim grows where its class allows it, and says who has to make it so", async () => {
+  const { c, claimPhase, said } = await begin();
+  const made = { provisioner: "d.example", allowVolumeExpansion: true };
+  await c.client.create(storageClasses, { metadata: { name: "grows" }, ...made });
+  await c.client.create(storageClasses, { metadata: { name: "fixed" }, provisioner: "d.example" });
+  const csi = { driver: "d.example", volumeHandle: "h" };
+  const { hostPath: _, ...spec } = volume("g", { storageClassName: "grows" }).spec;
+  await c.client.create(persistentVolumes, { metadata: { name: "g" }, spec: { ...spec, csi } });
+  await c.client.create(persistentVolumes, volume("f", { storageClassName: "fixed" }));
+  await c.client.create(persistentVolumeClaims, claim("g", { storageClassName: "grows", volumeName: "g" }));
+  await c.client.create(persistentVolumeClaims, claim("f", { storageClassName: "fixed", volumeName: "f" }));
+  await c.until(async () => (await claimPhase("g")) === "Bound" && (await claimPhase("f")) === "Bound", "bound");
+
+  const grow = (name: string, storage: string) =>
+    c.client.patch(
+      persistentVolumeClaims,
+      { name, namespace: "default" },
+      { spec: { resources: { requests: { storage } } } },
+    );
+  await expect(grow("f", "2Gi")).rejects.toThrow("storageclass that provisions the pvc must support resize");
+  await expect(grow("g", "1Mi")).rejects.toThrow("field can not be less than status.capacity");
+  await grow("g", "2Gi");
+  await c.until(async () => (await said("ExternalExpanding")).length === 1, "said");
+  const found = await c.find(persistentVolumeClaims, "g", "default");
+  expect(found?.metadata.annotations?.["volume.kubernetes.io/storage-resizer"]).toBe("d.example");
+  // What has not come about may be taken back, but not below what there is.
+  await grow("g", "1536Mi");
+  await expect(grow("g", "512Mi")).rejects.toThrow("field can not be less than status.capacity");
+  await expect(
+    c.client.patch(persistentVolumeClaims, { name: "g", namespace: "default" }, { spec: { volumeName: "f" } }),
+  ).rejects.toThrow("spec is immutable after creation");
+});

@@ -53,7 +53,8 @@ export function createVolumeBinder(deps: ControllerDeps): Service {
     claims.wrote(await client.update(persistentVolumeClaims, claim));
 
   async function setVolumePhase(volume: PersistentVolume, phase: string, message = ""): Promise<PersistentVolume> {
-    if (volume.status?.phase === phase && (volume.status.message ?? "") === message) return volume;
+    // What others have written beside a phase that fits is theirs.
+    if (volume.status?.phase === phase && (message === "" || volume.status.message === message)) return volume;
     const isMoved = volume.status?.phase !== phase;
     const { message: _, reason: __, ...rest } = volume.status ?? {};
     const status = {

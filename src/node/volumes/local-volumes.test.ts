@@ -18,16 +18,17 @@ import { nodes, persistentVolumeClaims, persistentVolumes } from "#model/resourc
 import { volumeAnnotations, volumeFinalizers } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { giveToGroup } from "#platform/ownership.ts";
-import { systemCommands as commands } from "#platform/processes.ts";
+import { type Commands, systemCommands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { localFolder } from "./local-path.ts";
-import { isMounted, unmountAll } from "./mount-points.ts";
+import { isMounted, shareMounts, unmountAll } from "./mount-points.ts";
 import { NodeStorage } from "./storage.ts";
 import { bindSubPath } from "./sub-path.ts";
 import { PodTokens } from "./tokens.ts";
 
 const isRoot = process.getuid?.() === 0;
+const commands: Commands = isRoot ? systemCommands : { run: async () => ({ code: 0, stdout: "", stderr: "" }) };
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync("/tmp/mote-volumes-");
@@ -94,6 +95,7 @@ async function agent(client: Client, said: string[] = []): Promise<Agent> {
       podsFolder: `${folder}/pods`,
       storageFolder: `${folder}/storage`,
       kubeletFolder: `${folder}/kubelet`,
+      sharesMounts: false,
     },
     {
       ...{ client, clock, random, log: silentLogger, commands },
@@ -193,7 +195,7 @@ describe.runIf(isRoot)("with root", () => {
     symlinkSync("/etc/passwd", `${path}/link`);
     const passwd = statSync("/etc/passwd").gid;
     await ensure(one, pod("p", { fsGroup: 4711 }));
-    expect([statSync(path).gid, statSync(path).mode & 0o7777]).toEqual([4711, 0o2777]);
+    expect([statSync(path).gid, statSync(path).mode & 0o7777]).toEqual([4711, 0o2775]);
     expect([statSync(`${path}/file`).gid, statSync(`${path}/file`).mode & 0o660]).toEqual([4711, 0o660]);
     expect(statSync("/etc/passwd").gid).toBe(passwd);
     // The same pod again, even of a later agent: nothing is changed under its feet.
@@ -270,4 +272,17 @@ describe.runIf(isRoot)("with root", () => {
     await expect(sub("dangling/x")).rejects.toThrow();
     expect(existsSync(`${folder}/v/nowhere`)).toBe(false);
   });
+});
+
+test.runIf(isRoot)("a folder's mounts are shared, once", async () => {
+  mkdirSync(`${folder}/shared`);
+  const shared = () => shareMounts(`${folder}/shared`, commands);
+  await shared();
+  await shared();
+  const table = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  const own = table.filter((line) => line.split(" ")[4] === `${folder}/shared`);
+  // On a machine that shares everything there is nothing to do.
+  const ofRoot = table.find((line) => line.split(" ")[4] === "/") ?? "";
+  expect(own.length).toBe(ofRoot.includes("shared:") ? 0 : 1);
+  for (const line of own) expect(line).toContain("shared:");
 });

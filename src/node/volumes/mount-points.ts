@@ -22,6 +22,24 @@ const unescapePath = (text: string): string =>
 
 export const isMounted = async (path: string): Promise<boolean> => (await mountPoints()).includes(path);
 
+/** Makes mounts below `folder` visible in containers that share it, as CSI drivers need it: on most machines it is so. */
+export async function shareMounts(folder: string, commands: Commands): Promise<void> {
+  const table = (await readFileIfExists("/proc/self/mountinfo"))?.toString("utf8") ?? "";
+  let holder: { readonly point: string; readonly isShared: boolean } | undefined;
+  for (const line of table.split("\n")) {
+    const fields = line.split(" ");
+    const point = unescapePath(fields[4] ?? "");
+    if (point === "" || (point !== "/" && folder !== point && !folder.startsWith(`${point}/`))) continue;
+    // Later lines lie over earlier ones; of nested ones the innermost holds the folder.
+    if (!holder || point.length >= holder.point.length) {
+      holder = { point, isShared: fields.slice(6, fields.indexOf("-")).some((field) => field.startsWith("shared:")) };
+    }
+  }
+  if (holder?.isShared) return;
+  if (holder?.point !== folder) await runChecked(commands, "mount", ["--bind", "--", folder, folder]);
+  await runChecked(commands, "mount", ["--make-rshared", "--", folder]);
+}
+
 /** Unmounts everything at and below `folder`, the innermost first; fails where something stays. */
 export async function unmountAll(folder: string, commands: Commands): Promise<void> {
   for (let layer = 0; layer < maxLayers; layer++) {

@@ -9,12 +9,14 @@ import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import { Informer } from "#client/informer.ts";
 import { nodes, persistentVolumes } from "#model/resources.ts";
+import { makeFolder } from "#platform/files.ts";
 import type { Commands } from "#platform/processes.ts";
 import { CsiMounter } from "./csi/mounter.ts";
 import { CsiNodeRecord } from "./csi/node-info.ts";
 import { CsiPlugins } from "./csi/plugins.ts";
 import { ensureHostPath } from "./host-path.ts";
 import { removeLocalFolders } from "./local-path.ts";
+import { shareMounts } from "./mount-points.ts";
 import { PersistentVolumes } from "./persistent.ts";
 import type { PodTokens } from "./tokens.ts";
 
@@ -24,6 +26,8 @@ export interface StorageOptions {
   readonly storageFolder: string;
   /** Default /var/lib/kubelet, which drivers' manifests name. */
   readonly kubeletFolder: string;
+  /** Let containers see mounts below it, and mount for others there. */
+  readonly sharesMounts: boolean;
 }
 
 export interface StorageDeps {
@@ -91,7 +95,7 @@ export class NodeStorage {
             own,
           ),
       ],
-      ["CSI drivers", (own) => this.#plugins.run(own)],
+      ["CSI drivers", (own) => this.#runDrivers(own)],
       ["CSINode", (own) => this.#keepRecord(own)],
       ["volumes in use", (own) => this.#keepInUse(own)],
     ];
@@ -113,6 +117,12 @@ export class NodeStorage {
       }
       if (!signal.aborted) await pause(this.#deps.clock, restartMs, signal);
     }
+  }
+
+  async #runDrivers(signal: AbortSignal): Promise<void> {
+    await makeFolder(this.#options.kubeletFolder, 0o755);
+    if (this.#options.sharesMounts) await shareMounts(this.#options.kubeletFolder, this.#deps.commands);
+    await this.#plugins.run(signal);
   }
 
   /** The object is there from the start, empty until a driver comes. */

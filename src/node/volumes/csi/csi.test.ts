@@ -17,13 +17,15 @@ import {
 } from "#model/resources.ts";
 import { attachmentName, volumeAnnotations } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
-import { systemCommands as commands } from "#platform/processes.ts";
+import type { Commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { NodeStorage } from "../storage.ts";
 import { PodTokens } from "../tokens.ts";
 import { startTestDriver, type TestDriver, type TestDriverOptions } from "./driver.fixture.ts";
 
+/** The driver's folders are plain ones: nothing is really mounted. */
+const commands: Commands = { run: async () => ({ code: 0, stdout: "", stderr: "" }) };
 const driverName = "disk.example.com";
 let folder: string;
 let client: Client;
@@ -54,6 +56,7 @@ async function startAgent(): Promise<NodeStorage> {
       podsFolder: `${folder}/pods`,
       storageFolder: `${folder}/storage`,
       kubeletFolder: `${folder}/kubelet`,
+      sharesMounts: false,
     },
     {
       ...{ client, clock, random, log: silentLogger, commands },
