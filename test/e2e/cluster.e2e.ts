@@ -211,6 +211,63 @@ describe("the official JavaScript client", () => {
   });
 });
 
+describe("custom resources", () => {
+  const definition = (maximum: number) => `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: boats.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: boats, kind: Boat, shortNames: [bt], categories: [fleet]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.sails, statusReplicasPath: .status.sails}}
+    additionalPrinterColumns: [{name: Sails, type: integer, jsonPath: .spec.sails}]
+    selectableFields: [{jsonPath: .spec.colour}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            description: What the boat is like.
+            type: object
+            properties:
+              sails: {description: Number of sails., type: integer, maximum: ${maximum}, default: 1}
+              colour: {type: string}
+          status: {type: object, properties: {sails: {type: integer}}}
+`;
+  const boat = (spec: string) => `{apiVersion: example.com/v1, kind: Boat, metadata: {name: one}, spec: ${spec}}`;
+
+  test("kubectl defines, explains, applies, scales, selects and deletes them", async () => {
+    await k("apply -f -", definition(5));
+    await k("wait --for=condition=Established crd/boats.example.com --timeout=30s");
+    expect(await k("explain boat.spec.sails")).toContain("Number of sails.");
+    expect(await k("apply -f -", boat("{colour: red}"))).toContain("created");
+    const table = await k("get fleet");
+    expect(table).toMatch(/NAME\s+SAILS/);
+    expect(table).toMatch(/one\s+1/);
+    const strict = await host.kubectlRaw(["apply", "-f", "-"], { input: boat("{colour: red, mast: 1}") });
+    expect(strict.stderr).toContain('unknown field "spec.mast"');
+    await k("scale bt one --replicas=3");
+    expect(await k("get bt --field-selector spec.colour=red -o jsonpath={.items[*].spec.sails}")).toBe("3");
+    expect(await k("get bt --field-selector spec.colour=blue -o name")).toBe("");
+    await k("apply -f -", definition(9));
+    await eventually(
+      "the new schema",
+      10_000,
+      async () => (await host.kubectlRaw(["scale", "bt/one", "--replicas=8"])).code === 0,
+    );
+    expect(await k("apply --server-side --force-conflicts -f -", boat("{sails: 2}"))).toContain("serverside-applied");
+    await k("delete crd boats.example.com");
+    expect((await host.kubectlRaw(["get", "boats"])).stderr).toMatch(
+      /doesn't have a resource type|could not find the requested/,
+    );
+  });
+});
+
 describe("bad input gets the Kubernetes answer", () => {
   const raw = async (method: string, path: string, body?: string | Buffer, headers: Record<string, string> = {}) => {
     const args = ["scripts/run.mjs", "test/e2e/raw-request.ts", host.kubeconfig, method, path, JSON.stringify(headers)];

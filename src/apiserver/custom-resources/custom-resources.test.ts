@@ -82,17 +82,23 @@ describe("definitions", () => {
   const bad: readonly [string, (d: ReturnType<typeof definition>) => void, string][] = [
     [
       "name",
-      (d) => void (d.metadata.name = "x.example.com"),
+      (d) => {
+        d.metadata.name = "x.example.com";
+      },
       'metadata.name: Invalid value: "x.example.com": must be spec.names.plural+"."+spec.group',
     ],
     [
       "scope",
-      (d) => void (d.spec.scope = "Galaxy"),
+      (d) => {
+        d.spec.scope = "Galaxy";
+      },
       'spec.scope: Unsupported value: "Galaxy": supported values: "Cluster", "Namespaced"',
     ],
     [
       "no storage",
-      (d) => void (d.spec.versions[0]!.storage = false),
+      (d) => {
+        d.spec.versions[0]!.storage = false;
+      },
       "must have exactly one version marked as storage version",
     ],
     [
@@ -102,7 +108,9 @@ describe("definitions", () => {
     ],
     [
       "no type",
-      (d) => void (spec(d).type = ""),
+      (d) => {
+        spec(d).type = "";
+      },
       "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
     ],
     [
@@ -138,15 +146,17 @@ describe("definitions", () => {
     ],
     [
       "column",
-      (d) => void (d.spec.versions[0]!.additionalPrinterColumns = [{ name: "A", type: "text", jsonPath: ".a" }]),
+      (d) => {
+        d.spec.versions[0]!.additionalPrinterColumns = [{ name: "A", type: "text", jsonPath: ".a" }];
+      },
       'additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date,integer,number,string',
     ],
     [
       "scale",
-      (d) =>
-        void (d.spec.versions[0]!.subresources = {
-          scale: { specReplicasPath: ".replicas", statusReplicasPath: ".status.replicas" },
-        }),
+      (d) => {
+        const scale = { specReplicasPath: ".replicas", statusReplicasPath: ".status.replicas" };
+        d.spec.versions[0]!.subresources = { scale };
+      },
       'specReplicasPath: Invalid value: ".replicas": should be a json path under .spec',
     ],
     [

@@ -24,7 +24,7 @@ const maxLength = 1000;
 /** Of what one step may find. */
 const maxFound = 10_000;
 
-/** Rejects with CRD_JSON_PATH. */
+/** Rejects with APISERVER_JSON_PATH. */
 export function compileJsonPath(text: string): JsonPath {
   const steps = new Parser(text).path();
   const names = steps.every((step) => step.kind === "name")
@@ -37,7 +37,7 @@ class Parser {
   readonly #text: string;
   #at = 0;
   constructor(text: string) {
-    if (text.length > maxLength) throw new AppError("CRD_JSON_PATH", `is longer than ${maxLength} characters`);
+    if (text.length > maxLength) throw new AppError("APISERVER_JSON_PATH", `is longer than ${maxLength} characters`);
     this.#text = text;
   }
 
@@ -141,7 +141,7 @@ class Parser {
   }
 
   #fail(why: string): never {
-    throw new AppError("CRD_JSON_PATH", why);
+    throw new AppError("APISERVER_JSON_PATH", why);
   }
 }
 

@@ -4,6 +4,7 @@
 // Upstream counterpart: the storage codecs of apiextensions' customresource handler.
 import type { UnknownObject } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
+import { nextTurn } from "#platform/turns.ts";
 import { decodeStored, encodeStored, type Item } from "../registry/codec.ts";
 import { type Encoded, type ItemPage, ResourceStorage, type StorageDeps } from "../registry/storage.ts";
 import type { WatchedChange } from "../watch/feed.ts";
@@ -17,9 +18,15 @@ export interface CustomStorageDeps extends StorageDeps {
   readonly repair: (object: UnknownObject) => boolean;
 }
 
+/** Objects looked into before others have their turn: a few milliseconds of large ones. */
+const slice = 50;
+/** Revisions known to be stored as they are shown. Some 100 bytes each; what is not remembered is looked into again. */
+const maxKnown = 20_000;
+
 interface Presented {
   readonly item: Item;
-  readonly object: UnknownObject;
+  /** Undefined: not looked into. */
+  readonly object: UnknownObject | undefined;
 }
 
 export class CustomStorage extends ResourceStorage {
@@ -27,6 +34,8 @@ export class CustomStorage extends ResourceStorage {
   readonly #version: string;
   readonly #decoded = new WeakMap<Item, UnknownObject>();
   readonly #stored = new WeakMap<Item, string>();
+  /** By key: the revision that needs no repair. Gone with the schema. */
+  readonly #sound = new Map<string, number>();
   readonly #changes = new WeakMap<WatchedChange, Promise<WatchedChange>>();
 
   constructor(info: ResourceInfo, deps: CustomStorageDeps) {
@@ -84,17 +93,25 @@ export class CustomStorage extends ResourceStorage {
     const { converter, repair } = this.#custom;
     const out: (Presented | undefined)[] = new Array(items.length);
     const foreign: { readonly index: number; readonly object: UnknownObject }[] = [];
-    items.forEach((item, index) => {
+    let looked = 0;
+    for (const [index, item] of items.entries()) {
+      if (this.#sound.get(item.key) === item.modRevision) {
+        out[index] = { item, object: undefined };
+        this.#stored.set(item, this.#version);
+        continue;
+      }
+      if (++looked % slice === 0) await nextTurn();
       const object = decodeStored(item);
       const version = object.apiVersion ?? "";
       const changed = repair(object);
       if (version !== this.#version) {
         foreign.push({ index, object });
-        return;
+        continue;
       }
+      if (!changed) this.#know(item);
       out[index] = { item: changed ? this.#itemOf(item, object) : item, object };
       this.#stored.set(out[index].item, version);
-    });
+    }
     if (foreign.length > 0) {
       const versions = new Map<string, typeof foreign>();
       for (const entry of foreign) {
@@ -116,9 +133,15 @@ export class CustomStorage extends ResourceStorage {
       }
     }
     return out.map((presented) => {
-      this.#decoded.set(presented!.item, presented!.object);
+      if (presented!.object) this.#decoded.set(presented!.item, presented!.object);
       return presented!.item;
     });
+  }
+
+  #know(item: Item): void {
+    if (item.gone) return;
+    if (this.#sound.size >= maxKnown) this.#sound.clear();
+    this.#sound.set(item.key, item.modRevision);
   }
 
   #itemOf(item: Item, object: UnknownObject): Item {
@@ -141,5 +164,7 @@ export class CustomStorage extends ResourceStorage {
   protected override remember(item: Item, object: UnknownObject): void {
     this.#decoded.set(item, object);
     this.#stored.set(item, this.#custom.storageVersion);
+    // What came through the gate has been pruned and defaulted by this schema.
+    if (this.#custom.storageVersion === this.#version) this.#know(item);
   }
 }
