@@ -30,8 +30,8 @@ export interface Program {
   /** The most it can cost. */
   readonly maxCost: number;
   /**
-   * Values are JSON or CEL values; one that is absent fails where it is read. A function is called when its variable is
-   * read first, if at all.
+   * Values are JSON, CEL values, or functions that give one, called once if the expression reads the variable at all.
+   * What is absent fails where it is read.
    */
   evaluate(values: Readonly<Record<string, unknown>>, limit?: number): Outcome;
 }
@@ -44,7 +44,8 @@ export function compileExpression(options: ExpressionOptions): { program: Progra
   const { functions } = options;
   const { checked, issues } = check(parsed.expr, functions ? { variables, functions } : { variables });
   if (!checked) return { problem: printIssues(text, issues) };
-  const names = [...variables.keys()];
+  // Only what is read takes a place.
+  const names = [...variables.keys()].filter((name) => checked.variables.has(name));
   const { code, slotCount } = compile(parsed.expr, checked, names);
   const program: Program = {
     type: checked.type,
@@ -52,12 +53,13 @@ export function compileExpression(options: ExpressionOptions): { program: Progra
     maxCost: estimateCost(parsed.expr, checked, options.sizeOf ?? (() => undefined)).max,
     evaluate(values, limit = perCallLimit) {
       const slots = new Array<Value>(slotCount);
-      for (let i = 0; i < names.length; i++) {
-        const raw = values[names[i]!];
-        if (raw !== undefined) slots[i] = adaptJson(raw);
-      }
       const run = new Evaluation(slots, limit);
       try {
+        for (let i = 0; i < names.length; i++) {
+          const given = values[names[i]!];
+          const raw: unknown = typeof given === "function" ? given() : given;
+          if (raw !== undefined) slots[i] = adaptJson(raw);
+        }
         return { value: code(run), cost: run.cost };
       } catch (error) {
         if (error instanceof Failure) return { error: error.message, cost: run.cost };

@@ -1,0 +1,281 @@
+// The rules of a schema over an object: each level's own, then those below, as long as the object's budget lasts. Rules
+// about a change run only where there is something to compare with. What fails but did not change is forgiven, so that
+// objects from before a rule can still be written (ratcheting).
+// Upstream counterpart: apiextensions schema/cel/validation.go.
+import type { JsonSchema } from "../custom-resources.ts";
+import { equalJson, isObject } from "../patch/json-value.ts";
+import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
+import type { Budget, SchemaRules, ValidateOptions } from "./contract.ts";
+import { perCallLimit } from "./expression.ts";
+import { type CompiledRule, compileRule, ruleText } from "./rule.ts";
+import { hasRules } from "./schema-check.ts";
+import { type Declaration, declare, escapeName } from "./schema-types.ts";
+import { type Adapter, adapterOf, keyOf } from "./schema-values.ts";
+import { Optional, type Value } from "./values.ts";
+
+/** Of all rules that see one object. */
+const objectBudget = 10_000_000;
+const maxMessageBytes = 5 * 1024;
+const outOfBudget = "validation failed due to running out of cost budget, no further validation rules will be run";
+
+/** Undefined where no level of the schema has a rule. */
+export function compileSchemaRules(schema: JsonSchema): SchemaRules | undefined {
+  const root = hasRules(schema) ? build(schema, schema, true, declare(schema, true, "selfType")) : undefined;
+  if (!root) return undefined;
+  return {
+    validate(value, old, options: ValidateOptions = {}) {
+      const budget = options.budget ?? { remaining: objectBudget };
+      const run: Run = { errors: [], budget, isOver: false, warn: options.warn };
+      const before = old ?? undefined;
+      const change = before === undefined ? unknownChange : { here: { value, old: before }, above: undefined };
+      visit(run, root, { path: options.path ?? "", value, old: before, change });
+      return run.errors;
+    },
+  };
+}
+
+// The tree of levels that have rules, here or below
+
+interface Node {
+  readonly rules: readonly CompiledRule[];
+  readonly schema: JsonSchema;
+  readonly adapter: Adapter;
+  readonly allOf: readonly Node[];
+  readonly items: Node | undefined;
+  readonly properties: ReadonlyMap<string, Node>;
+  readonly additional: Node | undefined;
+}
+
+/** `rulesOf` is where rules stand; in allOf that is not where the structure stands. */
+function build(
+  rulesOf: JsonSchema,
+  schema: JsonSchema,
+  isResource: boolean,
+  declaration: Declaration | undefined,
+): Node | undefined {
+  const isEmbedded = (part: JsonSchema): boolean => part["x-kubernetes-embedded-resource"] === true;
+  const rules = declaration
+    ? (rulesOf["x-kubernetes-validations"] ?? []).map((rule) => compileRule(rule, declaration, schema))
+    : [];
+  const below = (
+    from: JsonSchema | undefined,
+    part: JsonSchema | undefined,
+    of: Declaration | undefined,
+  ): Node | undefined =>
+    from && part && hasRules(from)
+      ? build(from, part, isEmbedded(part), of ?? declare(part, isEmbedded(part), "selfType"))
+      : undefined;
+  const properties = new Map<string, Node>();
+  for (const [name, from] of Object.entries(rulesOf.properties ?? {})) {
+    const part = schema.properties?.[name];
+    const escaped = escapeName(name);
+    const node = below(from, part, escaped === undefined ? undefined : declaration?.fields?.get(escaped));
+    if (node) properties.set(name, node);
+  }
+  const node: Node = {
+    rules,
+    schema,
+    adapter: adapterOf(schema, isResource),
+    allOf: (rulesOf.allOf ?? []).flatMap((part) =>
+      hasRules(part) ? (build(part, schema, isResource, declaration) ?? []) : [],
+    ),
+    items: below(rulesOf.items, schema.items, declaration?.item),
+    properties,
+    additional: below(elementOf(rulesOf), elementOf(schema), declaration?.item),
+  };
+  const hasAny = rules.length > 0 || node.allOf.length > 0 || node.items || properties.size > 0 || node.additional;
+  return hasAny ? node : undefined;
+}
+const elementOf = (schema: JsonSchema): JsonSchema | undefined =>
+  isObject(schema.additionalProperties) ? (schema.additionalProperties as JsonSchema) : undefined;
+
+// The walk
+
+interface Run {
+  readonly errors: FieldError[];
+  readonly budget: Budget;
+  isOver: boolean;
+  readonly warn: ((text: string) => void) | undefined;
+}
+interface Pair {
+  readonly value: unknown;
+  readonly old: unknown;
+  isEqual?: boolean;
+}
+/** What is compared to find out whether anything changed: this value with its old one, or else the nearest above. */
+interface Change {
+  readonly here: Pair | undefined;
+  readonly above: Pair | undefined;
+}
+const unknownChange: Change = { here: undefined, above: undefined };
+interface Place {
+  readonly path: string;
+  readonly value: unknown;
+  /** Undefined where there is none to compare with. */
+  readonly old: unknown;
+  readonly change: Change;
+}
+
+function isUnchanged({ here, above }: Change): boolean {
+  const pair = here ?? above;
+  if (!pair) return false;
+  pair.isEqual ??= equalJson(pair.value, pair.old);
+  return pair.isEqual;
+}
+function changeBelow(change: Change, value: unknown, old: unknown): Change {
+  if (!change.here) return change;
+  return { here: old === undefined ? undefined : { value, old }, above: change.here };
+}
+
+function visit(run: Run, node: Node, place: Place): void {
+  const { path, value, old, change } = place;
+  // Rules about null stand above it.
+  if (value === null || value === undefined || run.isOver) return;
+  if (node.rules.length > 0) evaluate(run, node, place);
+  for (const part of node.allOf) {
+    if (run.isOver) return;
+    visit(run, part, { ...place, change: { here: undefined, above: change.above } });
+  }
+  if (Array.isArray(value)) {
+    const { items } = node;
+    if (!items) return;
+    const before = oldItems(node.schema, old);
+    for (let index = 0; index < value.length && !run.isOver; index++) {
+      const oldItem = before?.(value[index]);
+      const below = changeBelow(change, value[index], oldItem);
+      visit(run, items, { path: `${path}[${index}]`, value: value[index], old: oldItem, change: below });
+    }
+  } else if (isObject(value)) {
+    const oldMembers = node.schema["x-kubernetes-map-type"] !== "atomic" && isObject(old) ? old : undefined;
+    const member = (next: Node, name: string, at: string): void => {
+      const oldValue = oldMembers && Object.hasOwn(oldMembers, name) ? (oldMembers[name] ?? undefined) : undefined;
+      visit(run, next, {
+        path: at,
+        value: value[name],
+        old: oldValue,
+        change: changeBelow(change, value[name], oldValue),
+      });
+    };
+    const { additional, properties } = node;
+    if (additional) {
+      for (const name of Object.keys(value)) {
+        if (run.isOver) return;
+        member(additional, name, `${path}[${name}]`);
+      }
+    }
+    for (const [name, next] of properties) {
+      if (run.isOver) return;
+      if (Object.hasOwn(value, name)) member(next, name, path === "" ? name : `${path}.${name}`);
+    }
+  }
+}
+
+/** Only elements of lists with keys are known again. */
+function oldItems(schema: JsonSchema, old: unknown): ((item: unknown) => unknown) | undefined {
+  if (!Array.isArray(old) || schema["x-kubernetes-list-type"] !== "map") return undefined;
+  const keys = schema["x-kubernetes-list-map-keys"] ?? [];
+  const byKey = new Map(old.map((item) => [keyOf(item, keys), item] as const));
+  return (item) => byKey.get(keyOf(item, keys)) ?? undefined;
+}
+
+function evaluate(run: Run, node: Node, { path, value, old, change }: Place): void {
+  const type = node.schema.type ?? "";
+  const field = path === "" ? "<nil>" : path;
+  const fail = (detail: string): void => {
+    run.errors.push(fieldInvalid(field, type, detail));
+  };
+  const stop = (detail: string): void => {
+    fail(detail);
+    run.isOver = true;
+  };
+  if (run.budget.remaining <= 0) {
+    stop(outOfBudget);
+    return;
+  }
+  // Data that does not fit its schema fails where a rule reads it.
+  const self = (): Value => node.adapter(value);
+  const oldSelf = (): Value | undefined => (old === undefined ? undefined : node.adapter(old));
+  for (const compiled of node.rules) {
+    const { rule, program } = compiled;
+    if (compiled.problem !== undefined) fail(`rule compile error: ${compiled.problem}`);
+    if (!program) continue;
+    const isOptional = rule.optionalOldSelf === true;
+    if (compiled.usesOldSelf && old === undefined && !isOptional) continue;
+    const values = {
+      self,
+      oldSelf: isOptional
+        ? (): Value => (old === undefined ? Optional.none : new Optional(node.adapter(old)))
+        : oldSelf,
+    };
+    const outcome = program.evaluate(values, perCallLimit);
+    if (outcome.cost > run.budget.remaining) {
+      stop(outOfBudget);
+      return;
+    }
+    run.budget.remaining -= outcome.cost;
+    if (outcome.error !== undefined) {
+      const text = ruleText(rule);
+      if (outcome.isOverLimit) {
+        stop(
+          `'${outcome.error}': no further validation rules will be run due to call cost exceeds limit for rule: ${text}`,
+        );
+        return;
+      }
+      if (outcome.error.startsWith("no such overload")) {
+        const why = "call arguments did not match a supported operator, function or macro signature for rule";
+        fail(`'${outcome.error}': ${why}: ${text}`);
+      } else fail(`${outcome.error} evaluating rule: ${text}`);
+      continue;
+    }
+    if (outcome.value === true) continue;
+    const message = messageOf(run, compiled, values);
+    const at = compiled.fieldPath === "" ? field : path === "" ? compiled.fieldPath : join(path, compiled.fieldPath);
+    const error = errorFor(rule.reason, at, type, message.text);
+    if (!compiled.usesOldSelf && isUnchanged(change)) run.warn?.(`${error.field}: ${error.message}`);
+    else run.errors.push(error);
+    if (message.isOver) {
+      run.isOver = true;
+      return;
+    }
+  }
+}
+const join = (path: string, rest: string): string => (rest.startsWith("[") ? `${path}${rest}` : `${path}.${rest}`);
+
+function errorFor(reason: string | undefined, field: string, type: string, detail: string): FieldError {
+  switch (reason) {
+    case "FieldValueForbidden":
+      return fieldForbidden(field, detail);
+    case "FieldValueRequired":
+      return fieldRequired(field, detail);
+    case "FieldValueDuplicate":
+      return fieldDuplicate(field, type);
+    default:
+      return fieldInvalid(field, type, detail);
+  }
+}
+
+/** The message of the rule; a failed expression of one is no reason to say nothing. */
+function messageOf(
+  run: Run,
+  { rule, messageProgram }: CompiledRule,
+  values: Readonly<Record<string, unknown>>,
+): { text: string; isOver?: boolean } {
+  const fallback = { text: rule.message ? ruleText(rule) : `failed rule: ${ruleText(rule)}` };
+  if (!messageProgram) return fallback;
+  const outcome = messageProgram.evaluate(values, perCallLimit);
+  if (outcome.cost > run.budget.remaining) {
+    const text =
+      "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
+    return { text, isOver: true };
+  }
+  run.budget.remaining -= outcome.cost;
+  if (outcome.error !== undefined) {
+    if (!outcome.isOverLimit) return fallback;
+    const shown = JSON.stringify(rule.messageExpression);
+    const text = `no further validation rules will be run due to call cost exceeds limit for messageExpression: ${shown}`;
+    return { text, isOver: true };
+  }
+  const text = typeof outcome.value === "string" ? outcome.value.trim() : "";
+  const isUsable = text !== "" && !text.includes("\n") && text.length <= maxMessageBytes;
+  return isUsable ? { text } : fallback;
+}
