@@ -363,6 +363,16 @@ describe("subresources and versions", () => {
     expect(status.metadata.labels).toBeUndefined();
   });
 
+  test("a status may have defaults, which a new object shows at once", async () => {
+    const made = definition("Waiter", [version("v1", { type: "object" }, { subresources: { status: {} } })]);
+    const { properties } = made.spec.versions[0]!.schema!.openAPIV3Schema!;
+    properties!["status"] = { type: "object", properties: { phase: { type: "string" } }, default: { phase: "Waiting" } };
+    await server.define(made);
+    const body = object("Waiter", "w", {}, { status: { phase: "Mine" } });
+    expect((await server.request("POST", `${base}/waiters`, body))["status"]).toEqual({ phase: "Waiting" });
+    expect((await server.request("GET", `${base}/waiters/w`))["status"]).toEqual({ phase: "Waiting" });
+  });
+
   test("scale reads and writes by paths", async () => {
     const scale = await server.request("GET", `${base}/tools/a/scale`);
     expect(scale).toMatchObject({ kind: "Scale", spec: { replicas: 1 }, status: { replicas: 3, selector: "app=a" } });

@@ -34,6 +34,8 @@ export class CustomStorage extends ResourceStorage {
   readonly #version: string;
   readonly #decoded = new WeakMap<Item, UnknownObject>();
   readonly #stored = new WeakMap<Item, string>();
+  /** What was written differs from these. */
+  readonly #altered = new WeakSet<UnknownObject>();
   /** By key: the revision that needs no repair. Gone with the schema. */
   readonly #sound = new Map<string, number>();
   readonly #changes = new WeakMap<WatchedChange, Promise<WatchedChange>>();
@@ -151,18 +153,21 @@ export class CustomStorage extends ResourceStorage {
 
   protected override async encode(object: UnknownObject): Promise<Encoded> {
     const { converter, storageVersion, repair } = this.#custom;
-    const shown = encodeStored(this.info, object);
+    let shown = encodeStored(this.info, object);
+    // Strategies take away and plugins add: what is stored has its defaults again, those of a new status above all.
+    const again = decodeStored({ key: "", value: shown, modRevision: 0 });
+    if (repair(again)) {
+      shown = encodeStored(this.info, again);
+      this.#altered.add(object);
+    }
     if (storageVersion === this.#version) return { shown, stored: shown };
-    const [converted] = await converter.convert(
-      [structuredClone({ ...object, apiVersion: this.#version })],
-      storageVersion,
-    );
+    const [converted] = await converter.convert([again], storageVersion);
     repair(converted!);
     return { shown, stored: encodeStored({ storageVersion, kind: this.info.kind }, converted!) };
   }
 
   protected override remember(item: Item, object: UnknownObject): void {
-    this.#decoded.set(item, object);
+    if (!this.#altered.has(object)) this.#decoded.set(item, object);
     this.#stored.set(item, this.#custom.storageVersion);
     // What came through the gate has been pruned and defaulted by this schema.
     if (this.#custom.storageVersion === this.#version) this.#know(item);
