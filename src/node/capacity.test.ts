@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { allocatableOf, amountsText, capacityOf, misfit, podRequests } from "./capacity.ts";
+import { allocatableOf, amountsText, capacityOf, misfit, podRequests, victimsFor } from "./capacity.ts";
 import { defaultConfiguration, parseConfiguration } from "./configuration.ts";
 
 const gib = 2 ** 30;
@@ -53,4 +53,20 @@ describe("one more pod", () => {
     ["of a device that is not the node's to count", podOf({ "example.com/x": "1" }), [], undefined],
   ];
   test.each(cases)("%s", (_, pod, others, reason) => expect(misfit(pod, others, capacity)?.reason).toBe(reason));
+});
+
+describe("a critical pod that does not fit", () => {
+  const named = (name: string, cpu: string, priority: number): Pod =>
+    ({ ...podOf({ cpu }, { priority }), metadata: { name, uid: name } }) as Pod;
+  const capacity = capacityOf(machine, 100 * gib, defaultConfiguration);
+  const critical = named("critical", "2", 2_000_000_000);
+  const names = (pods: readonly Pod[] | undefined) => pods?.map((p) => p.metadata.name);
+  test("pushes out the least important, and no more than needed", () => {
+    const others = [named("high", "1", 100), named("small", "500m", 0), named("large", "2", 5)];
+    expect(names(victimsFor(critical, others, capacity))).toEqual(["large"]);
+  });
+  test("nobody where it fits", () => expect(victimsFor(critical, [named("a", "1", 0)], capacity)).toEqual([]));
+  test("not another critical one", () => {
+    expect(victimsFor(critical, [named("other", "3", 2_000_000_000)], capacity)).toBeUndefined();
+  });
 });

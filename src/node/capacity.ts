@@ -4,6 +4,7 @@
 import type { Pod } from "#model/gen/core-v1.ts";
 import type { Machine } from "#platform/machine.ts";
 import type { NodeConfiguration } from "./configuration.ts";
+import { criticalPriority, isCriticalPod } from "./eviction/ranking.ts";
 import { amountOf } from "./eviction/signals.ts";
 import { milliOf, wholeOf } from "./pods/quantities.ts";
 
@@ -110,6 +111,36 @@ export function misfit(
     if ((used[name] ?? 0) + asked > capacity) return outOf(name, asked, used[name] ?? 0, capacity);
   }
   return undefined;
+}
+
+/**
+ * Which of `others` must go so that a critical pod fits: of the least important first, as few as needed. Undefined when even
+ * all of them would not do.
+ */
+export function victimsFor(pod: Pod, others: readonly Pod[], allocatable: Amounts): readonly Pod[] | undefined {
+  const priorityOf = (p: Pod) => p.spec.priority ?? 0;
+  const removable = others.filter(
+    (p) => !isCriticalPod(p) && priorityOf(p) < Math.max(priorityOf(pod), criticalPriority),
+  );
+  removable.sort((a, b) => priorityOf(a) - priorityOf(b));
+  const gone = new Set<Pod>();
+  const fits = () =>
+    misfit(
+      pod,
+      others.filter((p) => !gone.has(p)),
+      allocatable,
+    ) === undefined;
+  for (const victim of removable) {
+    if (fits()) break;
+    gone.add(victim);
+  }
+  if (!fits()) return undefined;
+  // Whoever need not have gone stays, the most important first.
+  for (const victim of [...gone].reverse()) {
+    gone.delete(victim);
+    if (!fits()) gone.add(victim);
+  }
+  return [...gone];
 }
 
 const outOf = (name: string, requested: number, used: number, capacity: number) => ({

@@ -17,6 +17,8 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     let at = root;
     for (const part of parts) {
       await writeExisting(`${at}/cgroup.subtree_control`, "+cpu +memory +pids");
+      // Each on its own: one that the kernel lacks must not take the other with it.
+      for (const name of ["cpuset", "hugetlb"]) await writeExisting(`${at}/cgroup.subtree_control`, `+${name}`);
       at = `${at}/${part}`;
       await makeFolder(at);
     }

@@ -9,15 +9,17 @@ import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { uidOf } from "#model/object.ts";
 import { fileSystemSize } from "#platform/folders.ts";
 import type { Machine } from "#platform/machine.ts";
-import { type Amounts, allocatableOf, capacityOf } from "./capacity.ts";
+import { type Amounts, allocatableOf, capacityOf, victimsFor } from "./capacity.ts";
 import { applyNodeCgroups } from "./cgroups.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { Cri } from "./cri.ts";
 import { EvictionManager } from "./eviction/manager.ts";
+import { isCriticalPod } from "./eviction/ranking.ts";
 import type { Hardware } from "./hardware/manager.ts";
 import { ImageCollector } from "./images/gc.ts";
 import type { NodeResources } from "./node-object.ts";
 import { admit, type Refusal } from "./pods/admission.ts";
+import type { PodFailure } from "./pods/plan.ts";
 import type { PodWorker } from "./pods/worker.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 import { Sampler } from "./stats/sampler.ts";
@@ -44,6 +46,12 @@ export interface ResourceKeeperDeps {
 
 /** Requests of pods come and go; weights of the classes follow at this pace. */
 const weighMs = 60_000;
+const preempted: PodFailure = {
+  reason: "Preempting",
+  message: "Preempted in order to admit critical pod",
+  disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
+};
+const preemptGraceSeconds = 1;
 
 export class ResourceKeeper {
   readonly sampler: Sampler;
@@ -114,12 +122,29 @@ export class ResourceKeeper {
     this.#node = node;
   }
 
-  admit(pod: Pod): Refusal | undefined {
-    const refusal = admit({
+  /** May end others first, where a critical pod would not fit. */
+  async admit(pod: Pod): Promise<Refusal | undefined> {
+    let refusal = this.#refusal(pod);
+    if (refusal?.reason.startsWith("OutOf") && isCriticalPod(pod)) {
+      const victims = victimsFor(pod, this.#othersThan(pod), this.allocatable) ?? [];
+      await Promise.all(
+        victims.map((victim) => this.#deps.workers.get(uidOf(victim))?.evict(preempted, preemptGraceSeconds)),
+      );
+      refusal = this.#refusal(pod);
+    }
+    return refusal ?? this.#deps.hardware.admit(pod);
+  }
+
+  #othersThan(pod: Pod): Pod[] {
+    return this.#active()
+      .map((w) => w.pod)
+      .filter((other) => uidOf(other) !== uidOf(pod));
+  }
+
+  #refusal(pod: Pod): Refusal | undefined {
+    return admit({
       pod,
-      others: this.#active()
-        .map((w) => w.pod)
-        .filter((other) => uidOf(other) !== uidOf(pod)),
+      others: this.#othersThan(pod),
       allocatable: this.allocatable,
       allowedUnsafeSysctls: this.#deps.configuration.allowedUnsafeSysctls,
       hasAppArmor: this.#deps.hasAppArmor,
@@ -127,7 +152,6 @@ export class ResourceKeeper {
       underPressure: (asked) => this.#eviction.refusal(asked),
       isShuttingDown: this.isShuttingDown,
     });
-    return refusal ?? this.#deps.hardware.admit(pod);
   }
 
   async run(signal: AbortSignal): Promise<void> {

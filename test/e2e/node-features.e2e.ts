@@ -344,7 +344,7 @@ test("short of memory: the node says so, refuses what asks for nothing, and evic
   await node.run("nothing-asked", { containers: [sleeper()] });
   const refused = await node.when("nothing-asked", (p) => (p.status?.phase === "Failed" ? p : undefined));
   expect(refused.status).toMatchObject({ reason: "Evicted", message: expect.stringContaining("[MemoryPressure]") });
-  const asking = { requests: { memory: "1Mi" } };
+  const asking = { requests: { cpu: "1m" } };
   await node.run("asked", { containers: [{ ...sleeper(), resources: asking }] } as Partial<Pod["spec"]>);
   const evicted = await node.when("asked", (p) => (p.status?.phase === "Failed" ? p : undefined));
   expect(evicted.status).toMatchObject({

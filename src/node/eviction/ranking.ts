@@ -7,7 +7,7 @@ import type { PodUsage } from "../stats/usage.ts";
 import { amountOf, type Observation, type Signal, signalFacts, type Threshold } from "./signals.ts";
 
 /** SystemCriticalPriority. */
-const criticalPriority = 2_000_000_000;
+export const criticalPriority = 2_000_000_000;
 const configSource = "kubernetes.io/config.source";
 const configMirror = "kubernetes.io/config.mirror";
 

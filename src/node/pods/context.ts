@@ -33,7 +33,7 @@ export interface PodContext {
   readonly credentials: (image: string) => Promise<readonly Credentials[]>;
   readonly hardware: Hardware;
   /** Whether a pod that has not run here may start. */
-  readonly admit: (pod: Pod) => Refusal | undefined;
+  readonly admit: (pod: Pod) => Promise<Refusal | undefined>;
   readonly version: string;
   readonly client: Client;
   readonly clock: Clock;

@@ -8,7 +8,8 @@ import { annotations, labels } from "../runtime-cache.ts";
 import { type DnsSettings, podHostname } from "./dns.ts";
 import { ConfigError, expand } from "./env.ts";
 import { containerHash } from "./plan.ts";
-import { containerLimits, oomScoreAdjust, podCgroup } from "./resources.ts";
+import { milliOf, wholeOf } from "./quantities.ts";
+import { containerLimits, cpuPeriodUs, oomScoreAdjust, podCgroup, podLimits, quotaOf, sharesOf } from "./resources.ts";
 
 export interface SandboxInput {
   readonly pod: Pod;
@@ -51,6 +52,7 @@ export function sandboxConfig(input: SandboxInput): SandboxConfig {
     annotations: { ...pod.metadata.annotations },
     linux: {
       cgroupParent: podCgroup(pod),
+      ...sandboxResources(pod),
       sysctls: Object.fromEntries((context.sysctls ?? []).map((s) => [s.name, s.value])),
       securityContext: {
         namespaceOptions: namespaces(pod),
@@ -66,6 +68,27 @@ export function sandboxConfig(input: SandboxInput): SandboxConfig {
           ? { profileType: cri.SecurityProfileProfileType.Unconfined }
           : { profileType: cri.SecurityProfileProfileType.RuntimeDefault },
       },
+    },
+  };
+}
+
+/** For runtimes that size a machine of their own by what will run in it. */
+function sandboxResources(pod: Pod) {
+  const limits = podLimits({ ...pod, spec: { ...pod.spec, overhead: {} } });
+  const overhead = pod.spec.overhead ?? {};
+  const milliCpu = milliOf(overhead["cpu"]);
+  return {
+    overhead: {
+      cpuPeriod: milliCpu > 0 ? cpuPeriodUs : 0,
+      cpuQuota: quotaOf(milliCpu),
+      cpuShares: milliCpu > 0 ? sharesOf(milliCpu) : 0,
+      memoryLimitInBytes: wholeOf(overhead["memory"]),
+    },
+    resources: {
+      cpuPeriod: limits.cpuPeriodUs,
+      cpuQuota: limits.cpuQuotaUs,
+      cpuShares: limits.cpuShares,
+      memoryLimitInBytes: limits.memoryBytes,
     },
   };
 }

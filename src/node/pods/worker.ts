@@ -238,7 +238,7 @@ export class PodWorker {
   async #sync(): Promise<number | undefined> {
     const { context, pod } = { context: this.#context, pod: this.#pod };
     let observed = await this.#observe();
-    this.#admit(observed);
+    await this.#admit(observed);
     for (let round = 0; round < maxRounds; round++) {
       const plan = this.#plan(observed);
       this.#sayBackOff(plan);
@@ -310,11 +310,12 @@ export class PodWorker {
   }
 
   /** Asked once, and not about what ran here before this agent did. */
-  #admit(observed: PodObservation): void {
+  async #admit(observed: PodObservation): Promise<void> {
     if (this.#isAdmitted || this.#ending) return;
     const phase = this.pod.status?.phase;
     const isNew = observed.sandboxes.length === 0 && observed.containers.length === 0;
-    const refusal = isNew && phase !== "Succeeded" && phase !== "Failed" ? this.#context.admit(this.#pod) : undefined;
+    const refusal =
+      isNew && phase !== "Succeeded" && phase !== "Failed" ? await this.#context.admit(this.#pod) : undefined;
     if (!refusal) {
       this.#isAdmitted = true;
       return;
