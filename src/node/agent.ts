@@ -5,6 +5,7 @@
 //   API watch (spec.nodeName) ─┐
 //   containerd exits, relist ──┼─▶ PodWorker (observe ▸ plan ▸ apply ▸ status)  one per pod uid
 //   probes, timers ────────────┘
+import { pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import { runAll, type Service, untilAborted } from "#base/service.ts";
 import { Informer } from "#client/informer.ts";
@@ -320,7 +321,21 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     };
     await Promise.all(orphans().map(endOne));
     if (signal.aborted) return;
-    for (const uid of await volumes.leftovers()) if (!workers.has(uid)) await volumes.remove(uid);
+    let left = (await volumes.leftovers()).filter((uid) => !workers.has(uid));
+    for (let pauseMs = 1_000; left.length > 0 && !signal.aborted; pauseMs = Math.min(pauseMs * 2, 60_000)) {
+      const failed: string[] = [];
+      for (const uid of left) {
+        try {
+          await volumes.remove(uid);
+        } catch (error) {
+          // The driver of a volume may not have registered yet.
+          log.warn("cannot remove what is left of a pod, trying again", { uid, error: messageOf(error) });
+          failed.push(uid);
+        }
+      }
+      left = failed;
+      if (left.length > 0) await pause(clock, pauseMs, signal);
+    }
   }
 
   return {

@@ -14,6 +14,7 @@ import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
 import { removeAllCgroups } from "./cgroups.ts";
 import { createCri } from "./cri.ts";
+import { unshareMounts } from "./volumes/mount-points.ts";
 
 export interface ContainerdOptions {
   /** Default /usr/bin/containerd. */
@@ -334,6 +335,7 @@ export async function stopAllPods(
     ...(kubeletDir ? [`${kubeletDir}/pods`, `${kubeletDir}/plugins`] : []),
   ];
   await unmountBelow([options.state, options.root, ...ofPods], deps);
+  if (kubeletDir) await unshareMounts(kubeletDir, deps.commands);
   await removeTree(options.state);
   await removeAllCgroups();
 }

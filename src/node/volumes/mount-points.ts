@@ -40,6 +40,16 @@ export async function shareMounts(folder: string, commands: Commands): Promise<v
   await runChecked(commands, "mount", ["--make-rshared", "--", folder]);
 }
 
+/** Undoes the mount of a folder on itself; a file system that somebody mounted there stays. */
+export async function unshareMounts(folder: string, commands: Commands): Promise<void> {
+  const table = (await readFileIfExists("/proc/self/mountinfo"))?.toString("utf8") ?? "";
+  const isOnItself = table.split("\n").some((line) => {
+    const [, , , root, point] = line.split(" ");
+    return point !== undefined && unescapePath(point) === folder && root !== "/";
+  });
+  if (isOnItself) await runChecked(commands, "umount", ["-l", "--", folder]);
+}
+
 /** Unmounts everything at and below `folder`, the innermost first; fails where something stays. */
 export async function unmountAll(folder: string, commands: Commands): Promise<void> {
   for (let layer = 0; layer < maxLayers; layer++) {
