@@ -1,5 +1,6 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { moduleName, parseModules, resolveModules } from "./modules.ts";
+import { type ModuleRules, moduleFilter, moduleName, parseModules, resolveModules } from "./modules.ts";
 
 const index = parseModules(
   [
@@ -30,5 +31,31 @@ describe("modules", () => {
   it("leaves out what is built in or may be missing, and refuses the rest", () => {
     expect(resolveModules(index, ["nvme-core", "hyperdrive?"])).toEqual([]);
     expect(() => resolveModules(index, ["hyperdrive"])).toThrow("no module hyperdrive");
+  });
+});
+
+describe("what rootfs/prune.json leaves", () => {
+  const rules = JSON.parse(readFileSync("rootfs/prune.json", "utf8")).kernelModules as ModuleRules;
+  const has = (board: string, path: string) => moduleFilter(rules, board)(`kernel/${path}.ko.xz`);
+  // A device without these has no network, and nobody can repair it from afar.
+  it.each([
+    ["Pi 3: its USB host", "drivers/usb/dwc2/dwc2"],
+    ["Pi 3: its Ethernet", "drivers/net/usb/smsc95xx"],
+    ["Pi 3: its PHY", "drivers/net/phy/smsc"],
+    ["Pi 3B+: its Ethernet", "drivers/net/usb/lan78xx"],
+    ["Pi 3B+: its PHY", "drivers/net/phy/microchip"],
+    ["Pi 4: its Ethernet", "drivers/net/ethernet/broadcom/genet/genet"],
+    ["Pi 4: its PHY's bus", "drivers/net/mdio/mdio-bcm-unimac"],
+    ["Pi 4: its PHY", "drivers/net/phy/bcm7xxx"],
+    ["Pi 5: its Ethernet", "drivers/net/ethernet/cadence/macb"],
+    ["Pi 5: its PHY", "drivers/net/phy/broadcom"],
+    ["Wi-Fi", "drivers/net/wireless/broadcom/brcm80211/brcmfmac/brcmfmac"],
+    ["watchdog", "drivers/watchdog/bcm2835_wdt"],
+    ["USB adapters", "drivers/net/usb/r8152"],
+    ["USB adapters", "drivers/net/usb/cdc_ether"],
+  ])("a Raspberry Pi has %s: %s", (_, path) => expect(has("rpi", path)).toBe(true));
+  it("and nothing of servers, while others have no Wi-Fi", () => {
+    expect(has("rpi", "drivers/net/ethernet/mellanox/mlx5/core/mlx5_core")).toBe(false);
+    expect(has("generic", "drivers/net/wireless/broadcom/brcm80211/brcmfmac/brcmfmac")).toBe(false);
   });
 });

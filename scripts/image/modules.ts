@@ -50,3 +50,19 @@ export function resolveModules(index: ModuleIndex, names: readonly string[]): st
   }
   return [...ordered];
 }
+
+export interface ModuleRules {
+  /** Beginnings of paths below `kernel/`, as expressions. */
+  readonly keep: readonly string[];
+  readonly drop: readonly string[];
+  /** More to drop, by board: what none of its hardware can use. */
+  readonly boards: Readonly<Record<string, readonly string[]>>;
+}
+
+/** Whether a board's root holds the module at a path; what such a module needs stays besides. */
+export function moduleFilter(rules: ModuleRules, board: string): (path: string) => boolean {
+  const expressions = (list: readonly string[]): RegExp[] => list.map((text) => new RegExp(`^kernel/(${text})`));
+  const keep = expressions(rules.keep);
+  const drop = expressions([...rules.drop, ...(rules.boards[board] ?? [])]);
+  return (path) => keep.some((one) => one.test(path)) && !drop.some((one) => one.test(path));
+}

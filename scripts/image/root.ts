@@ -10,7 +10,7 @@ import { fetchDebianPackages } from "#scripts/debian.ts";
 import { run } from "#scripts/run-command.ts";
 import { elfNeeds } from "./elf.ts";
 import { debianOptions, type LockedGroups } from "./lock.ts";
-import { type ModuleIndex, moduleName, parseModules } from "./modules.ts";
+import { type ModuleIndex, type ModuleRules, moduleFilter, moduleName, parseModules } from "./modules.ts";
 import { shrinkRoot } from "./shrink.ts";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
@@ -32,12 +32,7 @@ interface Prune {
   readonly programs: readonly string[];
   /** Beginnings of names of libraries that are loaded by name at run time, so that no program asks for them. */
   readonly libraries: readonly string[];
-  readonly kernelModules: {
-    readonly keep: readonly string[];
-    readonly drop: readonly string[];
-    /** More to drop, by board: what none of its hardware can use. */
-    readonly boards: Readonly<Record<string, readonly string[]>>;
-  };
+  readonly kernelModules: ModuleRules;
 }
 
 /** Folders of programs that look for their libraries where the loader does. */
@@ -133,8 +128,7 @@ export async function finishRoot(target: Target, kernel: Kernel, tools: Tools, d
     await libraryFolderOf(root),
     programFolders.map((folder) => join(root, folder)),
   );
-  const { keep, drop, boards } = prune.kernelModules;
-  const modules = await copyModules(root, kernel, { keep, drop: [...drop, ...(boards[target.board] ?? [])] });
+  const modules = await copyModules(root, kernel, moduleFilter(prune.kernelModules, target.board));
   await tools.run("depmod", ["-b", root, kernel.version]);
   for (const [path, mode] of Object.entries(modes)) {
     if (existsSync(join(root, path))) await fs.chmod(join(root, path), mode);
@@ -249,17 +243,10 @@ async function copyTree(from: string, to: string, wanted: (path: string) => bool
   }
 }
 
-async function copyModules(
-  root: string,
-  kernel: Kernel,
-  rules: Pick<Prune["kernelModules"], "keep" | "drop">,
-): Promise<number> {
-  const matcher = (list: readonly string[]): RegExp[] => list.map((text) => new RegExp(`^kernel/(${text})`));
-  const keep = matcher(rules.keep);
-  const drop = matcher(rules.drop);
+async function copyModules(root: string, kernel: Kernel, isKept: (path: string) => boolean): Promise<number> {
   const kept = new Set<string>();
   for (const [path, needs] of kernel.modules.needs) {
-    if (!keep.some((e) => e.test(path)) || drop.some((e) => e.test(path))) continue;
+    if (!isKept(path)) continue;
     kept.add(path);
     // What a kept module needs stays too, wherever it lies.
     for (const need of needs) kept.add(need);
