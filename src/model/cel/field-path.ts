@@ -17,22 +17,22 @@ const escapes: Readonly<Record<string, string>> = {
 /** The path as errors show it, to go behind that of the rule; undefined where it leads nowhere. */
 export function resolveFieldPath(path: string, schema: JsonSchema): string | undefined {
   let at = 0;
-  let current: JsonSchema | undefined = schema;
+  let current = schema;
   let shown = "";
   while (at < path.length) {
     const step: Step | undefined = readStep(path, at);
     if (!step) return undefined;
     at = step.end;
-    const { properties, additionalProperties }: JsonSchema = current;
+    const { properties, additionalProperties } = current;
     if (properties) {
-      if (!Object.hasOwn(properties, step.name)) return undefined;
-      current = properties[step.name];
+      const next = Object.hasOwn(properties, step.name) ? properties[step.name] : undefined;
+      if (!next) return undefined;
+      current = next;
       shown += shown === "" ? step.name : `.${step.name}`;
     } else if (typeof additionalProperties === "object" && additionalProperties !== null) {
       current = additionalProperties;
       shown += `[${step.name}]`;
     } else return undefined;
-    if (!current) return undefined;
   }
   return shown;
 }

@@ -127,7 +127,9 @@ function check(level: Level): Found {
     });
   }
   if (rules.length === 0) return found;
-  rules.forEach((rule, index) => checkForm(found.form, rule, `${path}.x-kubernetes-validations[${index}]`, schema));
+  for (const [index, rule] of rules.entries()) {
+    checkForm(found.form, rule, `${path}.x-kubernetes-validations[${index}]`, schema);
+  }
   if (found.form.length > 0) return found;
   if (!declaration) {
     found.rules.push({

@@ -230,7 +230,7 @@ function evaluate(run: Run, node: Node, { path, value, old, change }: Place): vo
     if (outcome.value === true) continue;
     const message = messageOf(run, compiled, values);
     const at = compiled.fieldPath === "" ? field : path === "" ? compiled.fieldPath : join(path, compiled.fieldPath);
-    const error = errorFor(rule.reason, at, type, message.text);
+    const error = errorFor(message.isOver ? undefined : rule.reason, at, type, message.text);
     if (!compiled.usesOldSelf && isUnchanged(change)) run.warn?.(`${error.field}: ${error.message}`);
     else run.errors.push(error);
     if (message.isOver) {
