@@ -129,7 +129,12 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       connector: createNodeProxy({ dialer, log, getPod: (namespace, name) => read<Pod>("pods", namespace, name) }),
       openapi: openApiAssets(),
       tokenIssuer: createTokenIssuer(options.serviceAccount, { clock, random }),
-      reviewToken: (token, audiences) => tokens.review(token, audiences),
+      reviewToken: async (token, audiences) => {
+        const reviewed = await tokens.review(token, audiences);
+        if (reviewed) return reviewed;
+        const user = await bootstrapTokens.authenticate({ bearerToken: token });
+        return user && { user: { ...user, groups: [...user.groups, "system:authenticated"] }, audiences };
+      },
       rulesFor: (user, namespace) => rbac.rulesFor(user, namespace),
       get virtualGroups() {
         return virtualGroups;

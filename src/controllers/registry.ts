@@ -3,6 +3,7 @@
 import type { Service } from "#base/service.ts";
 import { createBootstrapTokenCleaner } from "./accounts/bootstrap-tokens.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import { createTokenSecretController } from "./accounts/tokens.ts";
 import { createHorizontalAutoscaler } from "./autoscaling/controller.ts";
 import {
   createCertificateApprover,
@@ -18,9 +19,9 @@ import { createTaintEvictionController } from "./nodes/eviction.ts";
 import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
 import { createResourceQuotaController } from "./quota/controller.ts";
+import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
-import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import { createEndpointSliceMirroring } from "./services/mirror.ts";
 import { createAttachDetach } from "./volumes/attacher.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
@@ -53,6 +54,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
+    createTokenSecretController(deps, { rootCa: deps.rootCa }),
     createApiServiceController(deps),
     createClusterRoleAggregation(deps),
     createBootstrapTokenCleaner(deps),

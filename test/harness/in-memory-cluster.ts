@@ -2,7 +2,9 @@
 // all controllers, the scheduler, and nodes whose kubelet is the one below, which has no containers but does everything
 // to pods that the control plane can see. One seed gives one history.
 
+import { createPublicKey } from "node:crypto";
 import { createAdmissionPlugins } from "#apiserver/admission/plugins.ts";
+import { createTokenIssuer } from "#apiserver/authn/token-issuer.ts";
 import { loopback } from "#apiserver/authn/user.ts";
 import { MetricsCollector } from "#apiserver/metrics-api/collector.ts";
 import { createMetricsGroup } from "#apiserver/metrics-api/group.ts";
@@ -104,6 +106,7 @@ export class InMemoryCluster {
     this.random = seededRandom(options.seed ?? 1);
     this.datastore = datastore;
     const { random, metrics } = this;
+    const tokenKey = generateKey();
     let virtualGroups: VirtualGroup[] = [];
     const api = createApiServer(
       { freezeShared: true },
@@ -118,6 +121,10 @@ export class InMemoryCluster {
         strategies: createStrategies({ clock, random }),
         admission: createAdmissionPlugins({ random }),
         columnsFor,
+        tokenIssuer: createTokenIssuer(
+          { privateKey: tokenKey, publicKeys: [publicKeyOf(tokenKey)] },
+          { clock, random },
+        ),
         get virtualGroups() {
           return virtualGroups;
         },
@@ -268,6 +275,8 @@ function shaky(inner: Transport, random: Random, rate: () => number): Transport 
     },
   };
 }
+
+const publicKeyOf = (key: string): string => createPublicKey(key).export({ type: "spki", format: "pem" }).toString();
 
 /** Authorities of a test's own, made when first asked. */
 function createTestSigner(dependencies: { clock: FakeClock; random: Random }): SignCertificate {

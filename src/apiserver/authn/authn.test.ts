@@ -200,6 +200,10 @@ describe("service account tokens", () => {
     const { token } = issuer.issue({ ...spec, audiences: ["vault", "db"] });
     expect((await authenticator.review(token, ["db", "other"]))?.audiences).toEqual(["db"]);
   });
+  test("a review that names no audience is about this server's", async () => {
+    const { token } = issuer.issue(spec);
+    expect((await authenticator.review(token, []))?.audiences).toEqual([defaultIssuer]);
+  });
 
   test("the published key verifies", () => {
     const [key] = issuer.jwks().keys as [{ kty: string; crv: string; alg: string }];

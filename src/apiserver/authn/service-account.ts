@@ -31,7 +31,10 @@ export interface ReviewedToken {
 }
 
 export interface ServiceAccountAuthenticator extends Authenticator {
-  /** For TokenReview: undefined when the token is not ours; rejects with 401 when it is but does not hold. */
+  /**
+   * For TokenReview: undefined when the token is not ours; rejects with 401 when it is but does not hold. No audiences:
+   * those of this API server.
+   */
   review(token: string, audiences: readonly string[]): Promise<ReviewedToken | undefined>;
 }
 
@@ -70,7 +73,8 @@ export function createServiceAccountAuthenticator(
     if (typeof claims["exp"] !== "number" || nowSeconds > claims["exp"] + leewaySeconds) refuse("expired");
     if (typeof claims["nbf"] === "number" && nowSeconds < claims["nbf"] - leewaySeconds) refuse("not yet valid");
     const tokenAudiences = list(claims["aud"]);
-    const common = audiences.filter((audience) => tokenAudiences.includes(audience));
+    const wanted = audiences.length === 0 ? ownAudiences : audiences;
+    const common = wanted.filter((audience) => tokenAudiences.includes(audience));
     if (common.length === 0) refuse("audience");
     const bound = record(claims["kubernetes.io"]) ?? refuse("no kubernetes.io claim");
     const namespace = text(bound["namespace"]);
