@@ -316,6 +316,88 @@ describe("schemas", () => {
   });
 });
 
+describe("rules", () => {
+  const ruled: JsonSchema = {
+    type: "object",
+    properties: {
+      min: { type: "integer" },
+      max: { type: "integer" },
+      name: {
+        type: "string",
+        maxLength: 20,
+        "x-kubernetes-validations": [{ rule: "self == oldSelf", message: "is immutable" }],
+      },
+      items: {
+        type: "array",
+        maxItems: 10,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["key"],
+        items: {
+          type: "object",
+          required: ["key"],
+          properties: {
+            key: { type: "string", maxLength: 10 },
+            amount: { type: "string", maxLength: 10 },
+          },
+          "x-kubernetes-validations": [{ rule: "!has(self.amount) || isQuantity(self.amount)", fieldPath: ".amount" }],
+        },
+      },
+    },
+    "x-kubernetes-validations": [
+      {
+        rule: "!has(self.min) || !has(self.max) || self.min <= self.max",
+        messageExpression: "self.min > self.max ? 'min is above max' : 'never'",
+        reason: "FieldValueForbidden",
+        fieldPath: ".min",
+      },
+    ],
+  };
+  beforeAll(async () => {
+    await server.define(definition("Rule", [version("v1", ruled)]));
+  });
+
+  test("refuse with message, reason and path; transition rules only updates", async () => {
+    const post = (name: string, spec: object) => server.refusal("POST", `${base}/rules`, object("Rule", name, spec));
+    expect(await post("a", { min: 3, max: 2 })).toBe(
+      'Rule.example.com "a" is invalid: spec.min: Forbidden: min is above max',
+    );
+    expect(await post("a", { items: [{ key: "x", amount: "much" }] })).toBe(
+      'Rule.example.com "a" is invalid: spec.items[0].amount: Invalid value: "object": failed rule: !has(self.amount) || isQuantity(self.amount)',
+    );
+    expect(await post("a", { min: "x", max: 2 })).toContain("some validation rules were not checked");
+    await server.request("POST", `${base}/rules`, object("Rule", "a", { name: "first", min: 1, max: 2 }));
+    expect(await server.refusal("PATCH", `${base}/rules/a`, { spec: { name: "second" } }, merge)).toBe(
+      'Rule.example.com "a" is invalid: spec.name: Invalid value: "string": is immutable',
+    );
+  });
+
+  test.each([
+    ["unknown field", "self.nothing > 1", "undefined field 'nothing'"],
+    ["no boolean", "self.min", "must evaluate to a bool"],
+    ["no expression", "self.min >", "compilation failed: ERROR: <input>:1:"],
+  ])("that cannot be are refused with their definition: %s", async (_, rule, message) => {
+    const made = definition("Unruly", [version("v1", structuredClone(ruled))]);
+    made.spec.versions[0]!.schema!.openAPIV3Schema!.properties!["spec"]!["x-kubernetes-validations"] = [{ rule }];
+    const refused = await server.refusal("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", made);
+    expect(refused).toContain(
+      "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value",
+    );
+    expect(refused).toContain(message);
+  });
+
+  test("that could take too long are refused with their definition", async () => {
+    const made = definition("Endless", [
+      version("v1", {
+        type: "object",
+        properties: { all: { type: "array", items: { type: "string" } } },
+        "x-kubernetes-validations": [{ rule: "self.all.all(a, self.all.all(b, a != b))" }],
+      }),
+    ]);
+    const refused = await server.refusal("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", made);
+    expect(refused).toContain("estimated rule cost exceeds budget by factor of more than 100x");
+  });
+});
+
 describe("subresources and versions", () => {
   const fields: JsonSchema = {
     type: "object",
@@ -366,7 +448,11 @@ describe("subresources and versions", () => {
   test("a status may have defaults, which a new object shows at once", async () => {
     const made = definition("Waiter", [version("v1", { type: "object" }, { subresources: { status: {} } })]);
     const { properties } = made.spec.versions[0]!.schema!.openAPIV3Schema!;
-    properties!["status"] = { type: "object", properties: { phase: { type: "string" } }, default: { phase: "Waiting" } };
+    properties!["status"] = {
+      type: "object",
+      properties: { phase: { type: "string" } },
+      default: { phase: "Waiting" },
+    };
     await server.define(made);
     const body = object("Waiter", "w", {}, { status: { phase: "Mine" } });
     expect((await server.request("POST", `${base}/waiters`, body))["status"]).toEqual({ phase: "Waiting" });

@@ -2,6 +2,7 @@
 // Upstream counterpart: apiextensions/validation/validation.go.
 
 import { messageOf } from "#base/errors.ts";
+import { checkSchemaRules } from "#model/cel/schema-check.ts";
 import {
   type CustomResourceDefinition,
   type DefinitionConversion,
@@ -24,7 +25,6 @@ import {
 import { type Check, dns1035Label, dns1123Subdomain } from "#model/validation/names.ts";
 import { isKnownFormat } from "./formats.ts";
 import { compileJsonPath, type JsonPath } from "./json-path.ts";
-import { checkRules } from "./rules.ts";
 import { checkSchema } from "./structural.ts";
 
 export const approvalAnnotation = "api-approved.kubernetes.io";
@@ -176,7 +176,7 @@ function checkVersion(version: DefinitionVersion, path: string, old: DefinitionV
     errors.push(...problems);
     // What was accepted once stays so: limits may have become stricter since.
     const isKnown = old !== undefined && equalJson(schema, old.schema?.openAPIV3Schema);
-    if (problems.length === 0 && !isKnown) errors.push(...checkRules(schema, schemaPath));
+    if (problems.length === 0 && !isKnown) errors.push(...checkSchemaRules(schema, schemaPath));
   }
   version.additionalPrinterColumns?.forEach((column, index) => {
     errors.push(...checkColumn(column, `${path}.additionalPrinterColumns[${index}]`));

@@ -1,5 +1,6 @@
 // What every custom resource adds to the generic registry: its schema and rules, its status apart, its generation.
 // Upstream counterpart: apiextensions registry/customresource strategy.go.
+import type { SchemaRules } from "#model/cel/contract.ts";
 import type { DefinitionVersion } from "#model/custom-resources.ts";
 import type { ApiObject, UnknownObject } from "#model/object.ts";
 import { equalJson } from "#model/patch/json-value.ts";
@@ -7,14 +8,14 @@ import type { FieldError } from "#model/status.ts";
 import { keepStatus } from "../registry/strategies/plain.ts";
 import type { Strategy } from "../strategy.ts";
 import { invalidValue } from "./go-text.ts";
-import type { RuleSet } from "./rules.ts";
 import { checkScaleValues } from "./scale.ts";
 import type { SchemaValidator } from "./validation.ts";
 
 export interface InstanceStrategyDeps {
   readonly version: DefinitionVersion;
   readonly validator: SchemaValidator;
-  readonly rules: RuleSet;
+  /** Undefined: none. */
+  readonly rules: SchemaRules | undefined;
 }
 
 type WithStatus = ApiObject & { status?: unknown };
@@ -37,11 +38,11 @@ export function createInstanceStrategy(deps: InstanceStrategyDeps): Strategy {
   const check = (object: ApiObject, old: ApiObject | undefined): FieldError[] => {
     const errors = validator.validate(object as UnknownObject, old as UnknownObject | undefined);
     if (scale) errors.push(...checkScaleValues(scale, object));
-    if (rules.isEmpty) return errors;
+    if (!rules) return errors;
     if (errors.some((error) => blocking.has(error.reason))) {
       return [...errors, invalidValue("<nil>", null, notChecked)];
     }
-    return [...errors, ...rules.validate(object as UnknownObject, old as UnknownObject | undefined)];
+    return [...errors, ...rules.validate(object, old)];
   };
   return {
     hasGeneration: true,

@@ -3,6 +3,7 @@
 // Upstream counterpart: apiextensions customresource_handler.go.
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
+import { compileSchemaRules } from "#model/cel/schema-rules.ts";
 import {
   type CustomResourceDefinition,
   type DefinitionVersion,
@@ -23,7 +24,6 @@ import type { StorageDeps } from "../registry/storage.ts";
 import { columnsOfVersion } from "./columns.ts";
 import { type ConversionDeps, type Converter, createConverter } from "./conversion.ts";
 import { createInstanceStrategy } from "./instance-strategy.ts";
-import { RuleSet } from "./rules.ts";
 import { customScale } from "./scale.ts";
 import { CustomStorage } from "./storage.ts";
 import { SchemaValidator } from "./validation.ts";
@@ -203,7 +203,7 @@ export class CustomResourceTable {
         info,
         about: { group: row.group, resource: row.plural },
         storage: new CustomStorage(info, { ...this.#deps, converter, storageVersion, repair }),
-        strategy: createInstanceStrategy({ version, validator, rules: new RuleSet(schema) }),
+        strategy: createInstanceStrategy({ version, validator, rules: compileSchemaRules(schema) }),
       };
     };
     const rows = resourcesOf(definition);
