@@ -78,23 +78,32 @@ export interface Issue {
 export function printIssues(source: string, issues: readonly Issue[]): string {
   const points = [...source];
   const sorted = [...issues].sort((a, b) => a.pos - b.pos).slice(0, maxIssues);
-  return sorted
-    .map(({ pos, text }) => {
-      if (pos < 0) return `ERROR: <input>:-1:0: ${text}`;
-      let line = 1;
-      let start = 0;
-      for (let i = 0; i < pos && i < points.length; i++) {
-        if (points[i] === "\n") {
-          line++;
-          start = i + 1;
-        }
-      }
-      let end = start;
-      while (end < points.length && points[end] !== "\n") end++;
-      const snippet = points.slice(start, end).join("").replaceAll("\t", " ");
-      return `ERROR: <input>:${line}:${pos - start + 1}: ${text}\n | ${snippet}\n | ${".".repeat(pos - start)}^`;
-    })
-    .join("\n");
+  const parts: string[] = [];
+  let size = 0;
+  let line = 1;
+  let start = 0;
+  let seen = 0;
+  for (const { pos, text } of sorted) {
+    // Issues come in the order of the text, so lines are counted once.
+    for (; seen < pos && seen < points.length; seen++) {
+      if (points[seen] !== "\n") continue;
+      line++;
+      start = seen + 1;
+    }
+    const part = pos < 0 ? `ERROR: <input>:-1:0: ${text}` : printIssue(points, line, start, pos, text);
+    size += part.length;
+    if (parts.length > 0 && size > maxTextLength) break;
+    parts.push(part);
+  }
+  return parts.join("\n");
+}
+function printIssue(points: readonly string[], line: number, start: number, pos: number, text: string): string {
+  let end = start;
+  while (end < points.length && points[end] !== "\n") end++;
+  const snippet = points.slice(start, end).join("").replaceAll("\t", " ");
+  return `ERROR: <input>:${line}:${pos - start + 1}: ${text}\n | ${snippet}\n | ${".".repeat(pos - start)}^`;
 }
 /** As many as upstream prints. */
 const maxIssues = 100;
+/** Each shows its whole line, and lines may be long. */
+const maxTextLength = 64 * 1024;

@@ -12,9 +12,12 @@ export interface Token {
 
 /** As upstream's parser: longer expressions are refused before they are read. */
 const maxCodePoints = 100_000;
-const symbols = ["==", "!=", "<=", ">=", "&&", "||", ..."<>+-*/%!?:.,()[]{}"];
+const symbols: ReadonlySet<string> = new Set(["==", "!=", "<=", ">=", "&&", "||", ..."<>+-*/%!?:.,()[]{}"]);
 const isDigit = (text: string | undefined): boolean => text !== undefined && text >= "0" && text <= "9";
-const isWord = (text: string | undefined): boolean => text !== undefined && /^[A-Za-z0-9_]$/.test(text);
+const isWord = (text: string | undefined): boolean =>
+  text !== undefined &&
+  ((text >= "a" && text <= "z") || (text >= "A" && text <= "Z") || (text >= "0" && text <= "9") || text === "_");
+const blanks: ReadonlySet<string> = new Set(" \t\r\n\f");
 
 export function tokenize(source: string): { tokens: Token[]; issues: Issue[] } {
   const points = [...source];
@@ -28,7 +31,7 @@ export function tokenize(source: string): { tokens: Token[]; issues: Issue[] } {
   while (at < points.length) {
     const start = at;
     const point = points[at]!;
-    if (/^[ \t\r\n\f]$/.test(point)) at++;
+    if (blanks.has(point)) at++;
     else if (point === "/" && points[at + 1] === "/") while (at < points.length && points[at] !== "\n") at++;
     else if (isDigit(point) || (point === "." && isDigit(points[at + 1]))) {
       at = endOfNumber(points, at);
@@ -51,8 +54,8 @@ export function tokenize(source: string): { tokens: Token[]; issues: Issue[] } {
         tokens.push({ kind: "ident", text: points.slice(start, at).join(""), pos: start });
       } else {
         const pair = point + (points[at + 1] ?? "");
-        const symbol = symbols.includes(pair) ? pair : symbols.includes(point) ? point : undefined;
-        at += symbol ? [...symbol].length : 1;
+        const symbol = symbols.has(pair) ? pair : symbols.has(point) ? point : undefined;
+        at += symbol ? symbol.length : 1;
         if (symbol) tokens.push({ kind: "symbol", text: symbol, pos: start });
         else issues.push({ pos: start, text: `Syntax error: token recognition error at: '${point}'` });
       }
@@ -108,9 +111,9 @@ function stringStart(points: readonly string[], at: number): Opening | undefined
   let isBytes = false;
   let next = at;
   for (;;) {
-    const point = points[next]?.toLowerCase();
-    if (point === "r" && !isRaw) isRaw = true;
-    else if (point === "b" && !isBytes) isBytes = true;
+    const point = points[next];
+    if ((point === "r" || point === "R") && !isRaw) isRaw = true;
+    else if ((point === "b" || point === "B") && !isBytes) isBytes = true;
     else break;
     next++;
   }
@@ -142,7 +145,10 @@ function stringLiteral(
   opening: Opening,
 ): { end: number; problem?: string; value?: Value } {
   const { isRaw, isBytes, quote } = opening;
-  const isClosed = (at: number): boolean => points.slice(at, at + quote.length).join("") === quote;
+  const isClosed = (at: number): boolean => {
+    for (let i = 0; i < quote.length; i++) if (points[at + i] !== quote[i]) return false;
+    return true;
+  };
   const parts: string[] = [];
   const bytes: number[] = [];
   const add = (text: string): void => {
