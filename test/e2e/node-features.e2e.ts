@@ -110,7 +110,7 @@ test("use of CPU, memory, disk and network can be read", async () => {
     containers: [sleeper("dd if=/dev/zero of=/file bs=1M count=3; while true; do :; done")],
   });
   await node.whenReady("busy");
-  const summary = (await node.agent.stats()!.summary()) as {
+  const summary = (await node.agent.stats()!.summary(false)) as {
     node: { cpu: { usageNanoCores: number }; memory: { workingSetBytes: number } };
     pods: {
       podRef: { name: string };
@@ -119,7 +119,7 @@ test("use of CPU, memory, disk and network can be read", async () => {
     }[];
   };
   const pod = summary.pods.find((p) => p.podRef.name === "busy")!;
-  expect(pod.containers[0]!.cpu.usageNanoCores).toBeGreaterThan(100_000_000);
+  expect(pod.containers[0]!.cpu.usageNanoCores).toBeGreaterThan(10_000_000);
   expect(pod.containers[0]!.memory.workingSetBytes).toBeGreaterThan(0);
   expect(pod.network.name).toBe("eth0");
   expect(summary.node.memory.workingSetBytes).toBeGreaterThan(2 ** 20);

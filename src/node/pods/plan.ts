@@ -73,8 +73,9 @@ export interface PodFailure {
 }
 
 export function roleOf(pod: Pod, container: Container): ContainerRole {
-  if (pod.spec.initContainers?.includes(container)) return container.restartPolicy === "Always" ? "sidecar" : "init";
-  return ephemeralContainers(pod).includes(container) ? "ephemeral" : "main";
+  const isThis = (c: Container) => c.name === container.name;
+  if (pod.spec.initContainers?.some(isThis)) return container.restartPolicy === "Always" ? "sidecar" : "init";
+  return ephemeralContainers(pod).some(isThis) ? "ephemeral" : "main";
 }
 
 export function planPod(input: PlanInput): Plan {

@@ -220,11 +220,10 @@ export class PodWorker {
     return containerOf(this.#pod, name);
   }
 
-  #plan(observed: PodObservation): Plan {
+  #plan(pod: Pod, observed: PodObservation): Plan {
     const { clock, probes } = this.#context;
-    const pod = this.#pod;
     return planPod({
-      pod: this.pod,
+      pod: this.#told ? { ...pod, status: this.#told } : pod,
       nowMs: clock.now(),
       observed,
       ending: this.#ending,
@@ -236,11 +235,13 @@ export class PodWorker {
   }
 
   async #sync(): Promise<number | undefined> {
-    const { context, pod } = { context: this.#context, pod: this.#pod };
+    const context = this.#context;
     let observed = await this.#observe();
     await this.#admit(observed);
     for (let round = 0; round < maxRounds; round++) {
-      const plan = this.#plan(observed);
+      // Of this round: it may change while the round's actions are under way, and they must fit together.
+      const pod = this.#pod;
+      const plan = this.#plan(pod, observed);
       this.#sayBackOff(plan);
       await this.#tell(observed, plan);
       if (plan.finished && plan.actions.length === 0) {
