@@ -50,10 +50,7 @@ const gnostic = join(
   await sourceFolder("golang-github-google-gnostic-models-dev"),
   "github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto",
 );
-files.set(
-  "src/model/gen/openapi-v2.ts",
-  printWire("openapiV2", [await readFile(gnostic, "utf8")], { types: false }),
-);
+files.set("src/model/gen/openapi-v2.ts", printWire("openapiV2", [await readFile(gnostic, "utf8")], { types: false }));
 
 const check = process.argv.includes("--check");
 let differing = 0;

@@ -1,7 +1,6 @@
 // What volumes and claims mean to each other, for everybody who has to agree on it: the binder, the scheduler, the node.
 // Names of annotations and finalizers, the class of a claim, which volume fits it best. Pure.
 // Upstream counterpart: component-helpers/storage/volume, pkg/volume/util.
-import { createHash } from "node:crypto";
 import type { PersistentVolume, PersistentVolumeClaim, Pod, Volume } from "./gen/core-v1.ts";
 import type { StorageClass } from "./gen/storage-v1.ts";
 import { matchesLabelSelector } from "./label-selector.ts";
@@ -141,10 +140,6 @@ export const isOwnedByPod = (claim: PersistentVolumeClaim, pod: Pod): boolean =>
 /** Names of all claims a pod uses, in its namespace. */
 export const claimNamesOf = (pod: Pod): string[] =>
   (pod.spec.volumes ?? []).map((volume) => claimNameOf(pod, volume)).filter((name) => name !== undefined);
-
-/** Name of the VolumeAttachment of a CSI volume on a node, as every attacher computes it. */
-export const attachmentName = (handle: string, driver: string, node: string): string =>
-  `csi-${createHash("sha256").update(`${handle}${driver}${node}`).digest("hex")}`;
 
 /** How Node.status names an attachable CSI volume. */
 export const uniqueVolumeName = (driver: string, handle: string): string => `kubernetes.io/csi/${driver}^${handle}`;

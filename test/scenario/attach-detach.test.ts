@@ -1,6 +1,7 @@
 // CSI volumes that must be attached: attached for the first pod on a node, kept while the node uses them, never on two
 // nodes at once where that is not allowed, and taken off from nodes that do not answer.
 import { afterEach, expect, test } from "vitest";
+import { attachmentName } from "#client/attachment-name.ts";
 import type { Node, PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
 import {
   csiDrivers,
@@ -11,7 +12,7 @@ import {
   pods,
   volumeAttachments,
 } from "#model/resources.ts";
-import { attachmentName, uniqueVolumeName } from "#model/volumes.ts";
+import { uniqueVolumeName } from "#model/volumes.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 
 let cluster: InMemoryCluster | undefined;

@@ -2,10 +2,12 @@
 // A volume stays attached as long as its node says that it uses it, unless the node is gone, out of service, or silent for
 // six minutes. Attachments that somebody made by hand are left alone: only those under the computed name are ours.
 // Upstream counterpart: pkg/controller/volume/attachdetach.
+
+import { attachmentName } from "#client/attachment-name.ts";
 import type { Node, PersistentVolume, Pod } from "#model/gen/core-v1.ts";
 import type { VolumeAttachment } from "#model/gen/storage-v1.ts";
 import { isDeleting, nameOf } from "#model/object.ts";
-import { attachmentName, uniqueVolumeName } from "#model/volumes.ts";
+import { uniqueVolumeName } from "#model/volumes.ts";
 
 /** maxWaitForUnmountDuration. */
 export const forceDetachMs = 6 * 60_000;

@@ -5,11 +5,13 @@ import type { Random } from "#base/clock.ts";
 import type { Container, Pod, Probe } from "#model/gen/core-v1.ts";
 import { type HandlerDeps, type HandlerTarget, runHandler } from "./handlers.ts";
 import type { ObservedContainer, ProbeView } from "./observation.ts";
+import type { ProbeCounts } from "./probe-counts.ts";
 
 export type ProbeKind = "startup" | "liveness" | "readiness";
 
 export interface ProbesDeps extends HandlerDeps {
   readonly random: Random;
+  readonly counts?: ProbeCounts;
   /** Something about the pod's probes has changed. */
   readonly onChange: (podUid: string) => void;
   readonly onUnhealthy: (podUid: string, containerName: string, message: string) => void;
@@ -64,7 +66,7 @@ export class Probes {
         const probe = probeOf(spec, kind);
         if (!probe || (kind === "startup" && watched.started)) continue;
         const target = { containerId: observed.id, container: spec, ip };
-        const loop = this.#loop(watched, kind, probe, target, toldStatus(observed, pod) !== undefined);
+        const loop = this.#loop(pod, watched, kind, probe, target, toldStatus(observed, pod) !== undefined);
         this.#loops.add(loop);
         // Every failure inside is a probe result; what is left is the abort that ends the loop.
         loop.catch(() => {}).finally(() => this.#loops.delete(loop));
@@ -76,6 +78,7 @@ export class Probes {
   /** No probes of this pod any more; before its containers are ended. */
   forget(podUid: string): void {
     for (const [id, watched] of this.#containers) if (watched.podUid === podUid) this.#end(id, watched);
+    this.#deps.counts?.forget(podUid);
   }
 
   async close(): Promise<void> {
@@ -88,7 +91,14 @@ export class Probes {
     this.#containers.delete(id);
   }
 
-  async #loop(watched: Watched, kind: ProbeKind, probe: Probe, target: HandlerTarget, adopted: boolean): Promise<void> {
+  async #loop(
+    pod: Pod,
+    watched: Watched,
+    kind: ProbeKind,
+    probe: Probe,
+    target: HandlerTarget,
+    adopted: boolean,
+  ): Promise<void> {
     const { clock, random, onChange, onUnhealthy } = this.#deps;
     const { signal } = watched.abort;
     const periodMs = (probe.periodSeconds || 10) * 1000;
@@ -102,8 +112,11 @@ export class Probes {
     for (;;) {
       // Liveness and readiness wait for the startup probe.
       if (kind === "startup" || watched.started) {
+        const startedMs = clock.monotonicMs();
         const result = await runHandler(probe, target, probe.timeoutSeconds || 1, this.#deps, signal);
         signal.throwIfAborted();
+        const outcome = result.ok ? "successful" : "failed";
+        this.#deps.counts?.record(pod, target.container.name, kind, outcome, clock.monotonicMs() - startedMs);
         if (result.ok) {
           successes++;
           failures = 0;

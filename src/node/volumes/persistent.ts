@@ -76,6 +76,12 @@ export class PersistentVolumes {
     this.#deps = deps;
   }
 
+  /** Where the volume lies, once it is ready. */
+  pathOf(podUid: string, volume: string): string | undefined {
+    const entry = this.#entries.get(podUid)?.get(volume);
+    return entry?.isReady ? entry.path : undefined;
+  }
+
   /** Reads what earlier runs have written down. */
   async open(): Promise<void> {
     for (const pod of await listFolder(this.#options.podsFolder)) {

@@ -3,6 +3,7 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
+import { attachmentName } from "#client/attachment-name.ts";
 import { Client } from "#client/client.ts";
 import type { Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Volume } from "#model/gen/core-v1.ts";
 import type { CSIDriver, VolumeAttachment } from "#model/gen/storage-v1.ts";
@@ -15,7 +16,7 @@ import {
   secrets,
   volumeAttachments,
 } from "#model/resources.ts";
-import { attachmentName, volumeAnnotations } from "#model/volumes.ts";
+import { volumeAnnotations } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";

@@ -3,6 +3,7 @@
 // a restart of the agent it is how things are found out. Which calls are made is by the driver's capabilities and its
 // CSIDriver object. Counterpart: the kubelet's csi plugin (csi_mounter, csi_attacher, csi_block, expander).
 import { createHash } from "node:crypto";
+import { attachmentName } from "#client/attachment-name.ts";
 import type { Client } from "#client/client.ts";
 import type { CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
 import type { CSIDriver } from "#model/gen/storage-v1.ts";
@@ -10,7 +11,6 @@ import { nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { compareQuantities, parseQuantity } from "#model/quantity.ts";
 import { csiDrivers, persistentVolumeClaims, secrets, volumeAttachments } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { attachmentName } from "#model/volumes.ts";
 import { makeFolder } from "#platform/files.ts";
 import { removeEmptyFolder, removeFile } from "#platform/folders.ts";
 import type { NodePublishVolumeRequest, VolumeCapability } from "#wire/gen/csi.ts";
