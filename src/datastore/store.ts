@@ -126,7 +126,10 @@ interface Pending {
   readonly leases: readonly LogLease[];
   readonly revokedLeases: readonly number[];
   readonly bytes: number;
-  readonly settle: { resolve: () => void; reject: (error: Error) => void };
+  /** What its caller gets when it is durable. */
+  readonly result: unknown;
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (error: Error) => void;
 }
 
 type State = "open" | "recovering" | "closing" | "closed";
@@ -641,7 +644,7 @@ class Store implements Datastore {
         leases: applied.leases,
         revokedLeases,
         bytes: applied.bytes,
-        settle: { resolve: () => resolve(result), reject },
+        ...{ result, resolve, reject },
       });
       this.#pendingBytes += applied.bytes;
       this.#startDraining();
@@ -677,7 +680,7 @@ class Store implements Datastore {
         this.#publish(group);
       } catch (error) {
         const failure = this.#noticed(error) as Error;
-        for (const p of group) p.settle.reject(failure);
+        for (const p of group) p.reject(failure);
       }
     }
   }
@@ -693,16 +696,22 @@ class Store implements Datastore {
 
   #batchOf(group: readonly Pending[]): LogBatch {
     const last = group[group.length - 1]!.revision;
-    const records = group.flatMap((p) => p.records);
-    const memoryOnly = group.some((p) => p.events.length > p.records.length);
+    const records: LogRecord[] = [];
+    const leases: LogLease[] = [];
+    const revokedLeases: number[] = [];
+    let memoryOnly = false;
+    for (const p of group) {
+      for (const record of p.records) records.push(record);
+      for (const lease of p.leases) leases.push(lease);
+      for (const id of p.revokedLeases) revokedLeases.push(id);
+      memoryOnly ||= p.events.length > p.records.length;
+    }
     // Reserve when a write in memory would pass the mark; or, at no cost, along with what is flushed anyway.
     const short = memoryOnly ? last > this.#reserved : false;
     const dropped = this.#dropped.splice(0);
     const soon = records.length > 0 && this.#reserved > 0 && last + reserveBlock / 2 > this.#reserved;
     return {
-      records,
-      leases: group.flatMap((p) => p.leases),
-      revokedLeases: group.flatMap((p) => p.revokedLeases),
+      ...{ records, leases, revokedLeases },
       reserve: short || soon ? last + reserveBlock : undefined,
       compacted: dropped.length > 0 && this.#compacted > this.#loggedCompacted ? this.#compacted : undefined,
       dropped,
@@ -718,9 +727,10 @@ class Store implements Datastore {
   #publish(group: readonly Pending[]): void {
     this.#durable = Math.max(this.#durable, group[group.length - 1]!.revision);
     for (const p of group) this.#pendingBytes -= p.bytes;
-    this.#engine.settled(this.#durable, supersededBy(group));
+    this.#engine.settled(this.#durable);
+    for (const p of group) this.#engine.superseded(p.superseded);
     this.#watches.publish(group);
-    for (const p of group) p.settle.resolve();
+    for (const p of group) p.resolve(p.result);
   }
 
   /** Takes back everything that is not durable, and mends the log where it needs it. */
@@ -743,7 +753,7 @@ class Store implements Datastore {
     }
     for (const p of all) {
       for (const lease of p.leases) this.#leases.unmarkLogged(lease.id);
-      p.settle.reject(error);
+      p.reject(error);
     }
   }
 
@@ -760,7 +770,7 @@ class Store implements Datastore {
       this.#damaged ||= damaged;
       const waiting = this.#pending.splice(0);
       this.#pendingBytes = 0;
-      for (const p of waiting) p.settle.reject(faultError());
+      for (const p of waiting) p.reject(faultError());
       // Some of them may lack the last events; who resumes from its last revision gets them.
       this.#watches.endAll(faultError());
       if (this.#state === "open") {
@@ -865,10 +875,6 @@ class Store implements Datastore {
     for (const { kv } of this.#engine.select(Infinity, false, (_logged, lease) => lease !== 0))
       this.#leases.attach(kv.lease, kv.key);
   }
-}
-
-function* supersededBy(group: readonly Pending[]): Generator<Superseded> {
-  for (const { superseded } of group) yield* superseded;
 }
 
 function closedError(): Error {

@@ -232,7 +232,8 @@ describe.each(builds)("engine, %s build", (_name, path) => {
         if (logged) log.set(`${revision}/0`, Buffer.from(value));
         if (pick(3) === 0) {
           durable = revision;
-          engine.settled(durable, current ? [current] : []);
+          engine.settled(durable);
+          engine.superseded(current ? [current] : []);
         }
       } else if (kind < 70) {
         if (model.at(key, Infinity) === undefined) continue;

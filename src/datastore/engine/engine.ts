@@ -293,14 +293,18 @@ export class Engine {
     if (where !== nowhere) this.#values.own(where, record);
   }
 
-  /** The log has everything up to `at`; `history` are the values that this has superseded. */
-  settled(at: number, history: Iterable<Superseded>): void {
+  /** The log has everything up to `at`. */
+  settled(at: number): void {
     this.#durable = at;
     for (const [name, { revision: of, value }] of this.#outside) {
       if (of > at) break;
       this.#outside.delete(name);
       this.#outsideBytes -= value.length;
     }
+  }
+
+  /** What has been superseded by writes that the log has now. */
+  superseded(history: readonly Superseded[]): void {
     if (!this.#coldValues) return;
     for (const old of history) this.#window.add(old.key, old.modRevision, old.valueBytes);
   }

@@ -3,14 +3,38 @@ import { type Key, maxKeyBytes, maxTxnOps, maxValueBytes, type Op, type Txn } fr
 import { datastoreError } from "../errors.ts";
 
 /** Throws DATASTORE_TOO_LARGE or DATASTORE_BAD_REQUEST. */
-export function checkTxn(txn: Txn): Changes[] {
-  const { compares, success, failure = [] } = txn;
+export function checkTxn(txn: Txn): void {
+  checkCounts(txn);
+  const { success, failure = [] } = txn;
+  for (const ops of [success, failure]) {
+    // What a single op changes cannot be changed twice.
+    if (ops.length === 1) checkOp(ops[0]!);
+    else if (ops.length > 1) checkOps(ops);
+  }
+}
+
+function checkCounts({ compares, success, failure = [] }: Txn): void {
   if (compares.length > maxTxnOps || success.length > maxTxnOps || failure.length > maxTxnOps) {
     throw datastoreError("DATASTORE_TOO_LARGE", `a transaction has at most ${maxTxnOps} compares and operations`);
   }
   for (const compare of compares) checkRange(compare);
-  // What a single op changes cannot be changed twice.
-  return [success.length === 1 ? changesOf(success[0]!) : checkOps(success), checkOps(failure)];
+}
+
+function checkOp(op: Op): void {
+  if (op.type === "txn") {
+    checkTxn(op.txn);
+    return;
+  }
+  if (op.type === "range") checkRange(op.range);
+  else if (op.type === "delete") checkRange(op);
+  else checkPut(op);
+}
+
+function checkPut({ key, value }: Extract<Op, { type: "put" }>): void {
+  checkKey(key);
+  if (value.length > maxValueBytes) {
+    throw datastoreError("DATASTORE_TOO_LARGE", `value of ${value.length} bytes; at most ${maxValueBytes} are stored`);
+  }
 }
 
 interface Changes {
@@ -45,16 +69,11 @@ function changesOf(op: Op): Changes {
       checkRange(op);
       return { puts: new Set(), deletes: [op] };
     case "put":
-      checkKey(op.key);
-      if (op.value.length > maxValueBytes) {
-        throw datastoreError(
-          "DATASTORE_TOO_LARGE",
-          `value of ${op.value.length} bytes; at most ${maxValueBytes} are stored`,
-        );
-      }
+      checkPut(op);
       return { puts: new Set([op.key]), deletes: [] };
     case "txn": {
-      const branches = checkTxn(op.txn);
+      checkCounts(op.txn);
+      const branches = [checkOps(op.txn.success), checkOps(op.txn.failure ?? [])];
       return {
         puts: new Set(branches.flatMap(({ puts }) => [...puts])),
         deletes: branches.flatMap(({ deletes }) => deletes),

@@ -66,6 +66,9 @@ export function holds(engine: Engine, compare: Compare): boolean {
 /** Which way each nested transaction goes: judged before anything is applied, as in etcd. */
 type Paths = Map<Op, boolean>;
 
+/** Where nothing is nested, as almost always. */
+const noPaths: Paths = new Map();
+
 function choosePaths(engine: Engine, ops: readonly Op[], paths: Paths): Paths {
   for (const op of ops) {
     if (op.type !== "txn") continue;
@@ -146,7 +149,7 @@ export function applyOps(deps: TransactionDeps, ops: readonly Op[], head: number
   const { engine, leases } = deps;
   const at = head + 1;
   const applied = nothingApplied();
-  const paths = choosePaths(engine, ops, new Map());
+  const paths = ops.some((op) => op.type === "txn") ? choosePaths(engine, ops, new Map()) : noPaths;
   checkApplicable(deps, ops, head, paths);
   try {
     for (const op of ops) applied.results.push(applyOp(deps, op, at, applied, paths));
