@@ -17,7 +17,7 @@ import { readMachine } from "#platform/machine.ts";
 import { hostHasAppArmor } from "./apparmor.ts";
 import { hasHugeTlb } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
-import { certsFolderOf, createContainerd, socketOf } from "./containerd.ts";
+import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containerd.ts";
 import { matchCredentials } from "./credentials.ts";
 import { createCri } from "./cri.ts";
 import { Hardware } from "./hardware/manager.ts";
@@ -31,6 +31,7 @@ import { createPodLookup } from "./pod-lookup.ts";
 import { type PodContext, Slots } from "./pods/context.ts";
 import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
 import { type PodObservation, readySandbox } from "./pods/observation.ts";
+import { ProbeCounts } from "./pods/probe-counts.ts";
 import { Probes } from "./pods/probes.ts";
 import { PodWorker } from "./pods/worker.ts";
 import { ResourceKeeper } from "./resource-keeper.ts";
@@ -105,20 +106,26 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       onChange: reportSoon,
     });
     await hardware.open();
+    let mountedAt: (podUid: string, volume: string) => string | undefined = () => undefined;
     const resources = new ResourceKeeper({
       ...{ configuration, machine, clock, log, metrics: deps.metrics, cri, runtime, workers },
       ...{ podsFolder, podLogRoot, hasAppArmor, hardware },
       imageFolder: options.containerd.root,
       pauseImage: options.containerd.pauseImage,
+      runtimePidFile: pidFileOf(options.containerd),
+      mountedAt: (uid, volume) => mountedAt(uid, volume),
       warn: (reason, message) => node.warn(reason, message),
       onChange: reportSoon,
     });
     await resources.open();
+    const probeCounts = new ProbeCounts();
     stats = createNodeStats({
-      ...{ nodeName: options.nodeName, clock, machine, sampler: resources.sampler, pods: lookup.pods },
+      ...{ nodeName: options.nodeName, machine, sampler: resources.sampler, pods: lookup.pods },
       nodeFolder: podsFolder,
       imageFolder: options.containerd.root,
+      pauseImage: options.containerd.pauseImage,
       imageBytes: () => node.imageBytes,
+      probes: () => probeCounts.render(),
     });
     const { allocatable } = resources;
     const capacity = {
@@ -137,6 +144,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       },
       { client, clock, random, log, events, commands: deps.commands, tokens },
     );
+    mountedAt = (uid, volume) => storage.persistent.pathOf(uid, volume);
     const volumes = new Volumes(
       { podsFolder, memoryFolder: `${podsFolder}/.memory`, capacity },
       { objects, tokens, clock, commands: deps.commands, persistent: storage.persistent },
@@ -147,6 +155,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       clock,
       random,
       version: options.version,
+      counts: probeCounts,
       onChange: (uid) => workers.get(uid)?.nudge(),
       onUnhealthy: (uid, container, message) => workers.get(uid)?.unhealthy(container, message),
     });

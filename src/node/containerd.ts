@@ -47,7 +47,7 @@ export const socketOf = (options: Pick<ContainerdOptions, "state">): string => `
 /** Where containerd looks for how to reach registries. */
 export const certsFolderOf = (options: Pick<ContainerdOptions, "certsDir" | "configDir">): string =>
   options.certsDir ?? `${options.configDir}/certs.d`;
-const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.pid`;
+export const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => `${options.state}/containerd.pid`;
 
 const startTimeoutMs = 60_000;
 /** One that was there before answers soon, or its socket is gone and it never will. */

@@ -36,6 +36,9 @@ export interface ResourceKeeperDeps {
   readonly podsFolder: string;
   readonly imageFolder: string;
   readonly podLogRoot: string;
+  /** Where a volume lies that is not in the pod's own folder. */
+  readonly mountedAt: (podUid: string, volume: string) => string | undefined;
+  readonly runtimePidFile: string;
   readonly pauseImage: string;
   readonly hasAppArmor: boolean;
   readonly hardware: Hardware;
@@ -75,6 +78,7 @@ export class ResourceKeeper {
         })),
       podLogRoot: deps.podLogRoot,
       podFolder: (uid) => `${deps.podsFolder}/${uid}`,
+      ...{ mountedAt: deps.mountedAt, runtimePidFile: deps.runtimePidFile },
     });
     this.#images = new ImageCollector({
       ...{ cri, clock, log, configuration },

@@ -151,18 +151,19 @@ async function route(
     response.head(200, json);
     response.end(JSON.stringify({ kind: "PodList", apiVersion: "v1", metadata: {}, items: deps.lookup.pods() }));
   } else if (segments.length === 1 && isRead && first === "metrics" && deps.metrics) {
+    const claims = (await deps.stats?.()?.claims()) ?? "";
     response.head(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
-    response.end(deps.metrics());
+    response.end(deps.metrics() + claims);
   } else if (segments.length === 1 && isRead && first === "configz") {
     response.head(200, json);
     response.end(JSON.stringify({ kubeletconfig: options.configuration ?? {} }));
   } else if (segments.join("/") === "stats/summary" && isRead && deps.stats) {
-    const summary = await statsOf(deps).summary();
+    const summary = await statsOf(deps).summary(flag(query, "only_cpu_and_memory"));
     response.head(200, json);
     response.end(JSON.stringify(summary));
   } else if (first === "metrics" && segments.length === 2 && isRead && deps.stats && isStatsMetric(namespace)) {
     const stats = statsOf(deps);
-    const body = namespace === "resource" ? await stats.resource() : await stats.cadvisor();
+    const body = await statsMetrics[namespace]!(stats);
     response.head(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
     response.end(body);
   } else if (first === "checkpoint") {
@@ -298,7 +299,12 @@ async function routeUpgrade(
   throw new Refusal(404, "404 page not found");
 }
 
-const isStatsMetric = (name: string): boolean => name === "resource" || name === "cadvisor";
+const statsMetrics: Readonly<Record<string, (stats: NodeStats) => Promise<string> | string>> = {
+  resource: (stats) => stats.resource(),
+  cadvisor: (stats) => stats.cadvisor(),
+  probes: (stats) => stats.probes(),
+};
+const isStatsMetric = (name: string): boolean => Object.hasOwn(statsMetrics, name);
 
 function statsOf(deps: NodeServerDeps): NodeStats {
   const stats = deps.stats?.();

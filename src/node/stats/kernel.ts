@@ -2,24 +2,16 @@
 // readers give zeros for what is not there, because cgroups come and go while they are read.
 // Counterpart: cadvisor's container handlers, as far as dashboards look at them.
 import { exists, readFileIfExists } from "#platform/files.ts";
-import type { NetworkUsage } from "./usage.ts";
+import type { CgroupDetail, CgroupUsage, DeviceUse, NetworkUsage } from "./usage.ts";
 
-const root = "/sys/fs/cgroup";
+/** Where cgroups are mounted. */
+const defaultRoot = "/sys/fs/cgroup";
 
-export interface CgroupUsage {
-  readonly cpuNanoseconds: number;
-  readonly usageBytes: number;
-  readonly workingSetBytes: number;
-  readonly rssBytes: number;
-  readonly pageFaults: number;
-  readonly majorPageFaults: number;
-  readonly processes: number;
-  /** 0 for none. */
-  readonly limitBytes: number;
-  /** Times the CPU quota was accounted, and ran out; for how long then. */
-  readonly cfsPeriods: number;
-  readonly cfsThrottledPeriods: number;
-  readonly cfsThrottledNanoseconds: number;
+/** `detail`: what only the cadvisor metrics show; costs four times as many files. */
+export interface CgroupQuestion {
+  readonly unified: boolean;
+  readonly detail?: boolean;
+  readonly root?: string;
 }
 
 /** Where v1 has a limit that is none. */
@@ -44,78 +36,176 @@ export function parseStat(content: string): ReadonlyMap<string, number> {
   return out;
 }
 
-export const isUnified = (): Promise<boolean> => exists(`${root}/cgroup.controllers`);
+export const isUnified = (root = defaultRoot): Promise<boolean> => exists(`${root}/cgroup.controllers`);
 
 /** Usage of the cgroup at `path`, with everything below it. */
-export async function readCgroup(path: string, unified: boolean): Promise<CgroupUsage> {
-  return unified ? readUnified(`${root}${path}`) : readSplit(path);
+export async function readCgroup(path: string, question: CgroupQuestion): Promise<CgroupUsage> {
+  const root = question.root ?? defaultRoot;
+  return question.unified
+    ? readUnified(`${root}${path}`, question.detail === true)
+    : readSplit(root, path, question.detail === true);
 }
 
-async function readUnified(folder: string): Promise<CgroupUsage> {
-  const [cpu, current, stat, pids, max] = await Promise.all([
-    text(`${folder}/cpu.stat`),
-    text(`${folder}/memory.current`),
-    text(`${folder}/memory.stat`),
-    text(`${folder}/pids.current`),
-    text(`${folder}/memory.max`),
-  ]);
-  const memory = parseStat(stat);
+async function readUnified(folder: string, withDetail: boolean): Promise<CgroupUsage> {
+  const read = (file: string) => text(`${folder}/${file}`);
+  const [cpu, current, stat, pids, max, swap] = await Promise.all(
+    ["cpu.stat", "memory.current", "memory.stat", "pids.current", "memory.max", "memory.swap.current"].map(read),
+  );
+  const memory = parseStat(stat ?? "");
+  const cpuStat = parseStat(cpu ?? "");
   const usageBytes = Number(current) || 0;
-  const cpuStat = parseStat(cpu);
-  return {
+  const usage = {
     cpuNanoseconds: (cpuStat.get("usage_usec") ?? 0) * 1000,
-    cfsPeriods: cpuStat.get("nr_periods") ?? 0,
-    cfsThrottledPeriods: cpuStat.get("nr_throttled") ?? 0,
-    cfsThrottledNanoseconds: (cpuStat.get("throttled_usec") ?? 0) * 1000,
     usageBytes,
     workingSetBytes: Math.max(0, usageBytes - (memory.get("inactive_file") ?? 0)),
     rssBytes: memory.get("anon") ?? 0,
+    swapBytes: Number(swap) || 0,
     pageFaults: memory.get("pgfault") ?? 0,
     majorPageFaults: memory.get("pgmajfault") ?? 0,
     processes: Number(pids) || 0,
-    limitBytes: Number.parseInt(max, 10) || 0,
+    limitBytes: Number.parseInt(max ?? "", 10) || 0,
   };
+  if (!withDetail) return usage;
+  const [peak, events, maxPids, io] = await Promise.all(
+    ["memory.peak", "memory.events", "pids.max", "io.stat"].map(read),
+  );
+  const memoryEvents = parseStat(events ?? "");
+  const detail: CgroupDetail = {
+    userNanoseconds: (cpuStat.get("user_usec") ?? 0) * 1000,
+    systemNanoseconds: (cpuStat.get("system_usec") ?? 0) * 1000,
+    cacheBytes: memory.get("file") ?? 0,
+    mappedFileBytes: memory.get("file_mapped") ?? 0,
+    kernelBytes: memory.get("kernel") ?? 0,
+    maxUsageBytes: Number(peak) || 0,
+    limitHits: memoryEvents.get("max") ?? 0,
+    oomKills: memoryEvents.get("oom_kill") ?? 0,
+    maxThreads: Number.parseInt(maxPids ?? "", 10) || 0,
+    cfsPeriods: cpuStat.get("nr_periods") ?? 0,
+    cfsThrottledPeriods: cpuStat.get("nr_throttled") ?? 0,
+    cfsThrottledNanoseconds: (cpuStat.get("throttled_usec") ?? 0) * 1000,
+    devices: await named(parseIoStat(io ?? "")),
+  };
+  return { ...usage, detail };
 }
 
-async function readSplit(path: string): Promise<CgroupUsage> {
-  const [cpu, usage, stat, pids, limit, cfs] = await Promise.all([
-    text(`${root}/cpuacct${path}/cpuacct.usage`),
-    text(`${root}/memory${path}/memory.usage_in_bytes`),
-    text(`${root}/memory${path}/memory.stat`),
-    text(`${root}/pids${path}/pids.current`),
-    text(`${root}/memory${path}/memory.limit_in_bytes`),
-    text(`${root}/cpu${path}/cpu.stat`),
-  ]);
-  const cpuStat = parseStat(cfs);
-  const memory = parseStat(stat);
-  const usageBytes = Number(usage) || 0;
+async function readSplit(root: string, path: string, withDetail: boolean): Promise<CgroupUsage> {
+  const read = ([tree, file]: readonly [string, string]) => text(`${root}/${tree}${path}/${file}`);
+  const [cpu, current, stat, pids, limit] = await Promise.all(
+    (
+      [
+        ["cpuacct", "cpuacct.usage"],
+        ["memory", "memory.usage_in_bytes"],
+        ["memory", "memory.stat"],
+        ["pids", "pids.current"],
+        ["memory", "memory.limit_in_bytes"],
+      ] as const
+    ).map(read),
+  );
+  const memory = parseStat(stat ?? "");
+  const usageBytes = Number(current) || 0;
   const limitBytes = Number(limit) || 0;
-  return {
+  const usage = {
     cpuNanoseconds: Number(cpu) || 0,
     usageBytes,
     workingSetBytes: Math.max(0, usageBytes - (memory.get("total_inactive_file") ?? 0)),
     rssBytes: memory.get("total_rss") ?? 0,
+    swapBytes: memory.get("total_swap") ?? 0,
     pageFaults: memory.get("total_pgfault") ?? 0,
     majorPageFaults: memory.get("total_pgmajfault") ?? 0,
     processes: Number(pids) || 0,
     limitBytes: limitBytes > unlimited ? 0 : limitBytes,
-    cfsPeriods: cpuStat.get("nr_periods") ?? 0,
-    cfsThrottledPeriods: cpuStat.get("nr_throttled") ?? 0,
-    cfsThrottledNanoseconds: cpuStat.get("throttled_time") ?? 0,
   };
+  if (!withDetail) return usage;
+  const [user, system, cfs, kernel, peak, hits, oom, maxPids, bytes, operations] = await Promise.all(
+    (
+      [
+        ["cpuacct", "cpuacct.usage_user"],
+        ["cpuacct", "cpuacct.usage_sys"],
+        ["cpu", "cpu.stat"],
+        ["memory", "memory.kmem.usage_in_bytes"],
+        ["memory", "memory.max_usage_in_bytes"],
+        ["memory", "memory.failcnt"],
+        ["memory", "memory.oom_control"],
+        ["pids", "pids.max"],
+        ["blkio", "blkio.throttle.io_service_bytes_recursive"],
+        ["blkio", "blkio.throttle.io_serviced_recursive"],
+      ] as const
+    ).map(read),
+  );
+  const quota = parseStat(cfs ?? "");
+  const detail: CgroupDetail = {
+    userNanoseconds: Number(user) || 0,
+    systemNanoseconds: Number(system) || 0,
+    cacheBytes: memory.get("total_cache") ?? 0,
+    mappedFileBytes: memory.get("total_mapped_file") ?? 0,
+    kernelBytes: Number(kernel) || 0,
+    maxUsageBytes: Number(peak) || 0,
+    limitHits: Number(hits) || 0,
+    oomKills: parseStat(oom ?? "").get("oom_kill") ?? 0,
+    maxThreads: Number.parseInt(maxPids ?? "", 10) || 0,
+    cfsPeriods: quota.get("nr_periods") ?? 0,
+    cfsThrottledPeriods: quota.get("nr_throttled") ?? 0,
+    cfsThrottledNanoseconds: quota.get("throttled_time") ?? 0,
+    devices: await named(parseBlkio(bytes ?? "", operations ?? "")),
+  };
+  return { ...usage, detail };
+}
+
+/** v2: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …`. */
+export function parseIoStat(content: string): DeviceUse[] {
+  return content.split("\n").flatMap((line) => {
+    const match = /^(\d+:\d+) (.*)$/.exec(line);
+    if (!match) return [];
+    const value = (name: string) => Number(new RegExp(`\\b${name}=(\\d+)`).exec(match[2]!)?.[1] ?? 0);
+    const device = match[1]!;
+    return [
+      { device, readBytes: value("rbytes"), writeBytes: value("wbytes"), reads: value("rios"), writes: value("wios") },
+    ];
+  });
+}
+
+/** v1: `8:0 Read 1` lines, bytes and operations in files of their own. */
+export function parseBlkio(bytes: string, operations: string): DeviceUse[] {
+  const table = (content: string): Map<string, Map<string, number>> => {
+    const out = new Map<string, Map<string, number>>();
+    for (const [, device = "", kind = "", value] of content.matchAll(/^(\d+:\d+) (Read|Write) (\d+)$/gm)) {
+      const row = out.get(device) ?? new Map<string, number>();
+      row.set(kind, Number(value));
+      out.set(device, row);
+    }
+    return out;
+  };
+  const counted = table(operations);
+  return [...table(bytes)].map(([device, row]) => ({
+    device,
+    readBytes: row.get("Read") ?? 0,
+    writeBytes: row.get("Write") ?? 0,
+    reads: counted.get(device)?.get("Read") ?? 0,
+    writes: counted.get(device)?.get("Write") ?? 0,
+  }));
+}
+
+/** With the names of devices, as far as the kernel knows them. */
+async function named(devices: readonly DeviceUse[]): Promise<DeviceUse[]> {
+  return Promise.all(
+    devices.map(async (use) => {
+      const name = /^DEVNAME=(.+)$/m.exec(await text(`/sys/dev/block/${use.device}/uevent`))?.[1];
+      return name === undefined ? use : { ...use, device: `/dev/${name}` };
+    }),
+  );
 }
 
 /** Any process of a container, for its network: 0 when none lives. */
 export async function firstProcess(path: string, unified: boolean): Promise<number> {
   const trees = unified ? [""] : ["/memory", "/pids", "/cpuacct", "/systemd"];
   for (const tree of trees) {
-    const pid = Number((await text(`${root}${tree}${path}/cgroup.procs`)).split("\n")[0]);
+    const pid = Number((await text(`${defaultRoot}${tree}${path}/cgroup.procs`)).split("\n")[0]);
     if (pid > 0) return pid;
   }
   return 0;
 }
 
-/** Interfaces as the process sees them, without loopback. */
+/** Interfaces as the process sees them, without loopback and the node's ends of pods. */
 export async function readNetwork(pid: number | "self"): Promise<readonly NetworkUsage[]> {
   return parseNetDev(await text(`/proc/${pid}/net/dev`));
 }
@@ -123,7 +213,7 @@ export async function readNetwork(pid: number | "self"): Promise<readonly Networ
 export function parseNetDev(content: string): NetworkUsage[] {
   return content.split("\n").flatMap((line) => {
     const match = /^\s*([^:\s]+):\s*(.*)$/.exec(line);
-    if (!match || match[1] === "lo") return [];
+    if (!match || match[1] === "lo" || match[1]!.startsWith("veth")) return [];
     const n = match[2]!.trim().split(/\s+/).map(Number);
     return [
       {
@@ -148,7 +238,7 @@ export interface MachineUsage {
   readonly swapTotalBytes: number;
 }
 
-/** Clock ticks of /proc/stat: 100 a second on every architecture that Linux has. */
+/** Clock ticks of /proc: 100 a second on every architecture that Linux has. */
 const tickNanoseconds = 10_000_000;
 
 export async function readMachineUsage(): Promise<MachineUsage> {
@@ -175,4 +265,49 @@ export function parseMachineUsage(meminfo: string, stat: string, vmstat: string)
     swapTotalBytes: kib("SwapTotal"),
     swapUsedBytes: kib("SwapTotal") - kib("SwapFree"),
   };
+}
+
+export interface ProcessUsage extends CgroupUsage {
+  readonly startedAtMs: number;
+}
+
+/** One process, for parts of the node that have no cgroup of their own. Undefined when it has ended. */
+export async function readProcess(pid: number | "self", bootedAtMs: number): Promise<ProcessUsage | undefined> {
+  const [stat, status] = await Promise.all([text(`/proc/${pid}/stat`), text(`/proc/${pid}/status`)]);
+  return stat === "" ? undefined : parseProcess(stat, status, bootedAtMs);
+}
+
+export function parseProcess(stat: string, status: string, bootedAtMs: number): ProcessUsage {
+  // The name in brackets may hold anything; counting starts behind it, with the third field.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const at = (field: number): number => Number(fields[field - 3]) || 0;
+  const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) * 1024;
+  const rssBytes = kib("VmRSS");
+  return {
+    cpuNanoseconds: (at(14) + at(15)) * tickNanoseconds,
+    usageBytes: rssBytes,
+    workingSetBytes: rssBytes,
+    rssBytes: kib("RssAnon"),
+    swapBytes: kib("VmSwap"),
+    pageFaults: at(10),
+    majorPageFaults: at(12),
+    processes: at(20),
+    limitBytes: 0,
+    startedAtMs: bootedAtMs + (at(22) * tickNanoseconds) / 1e6,
+  };
+}
+
+/** The device that holds `path`, as /proc/self/mounts names it. */
+export async function deviceOf(path: string): Promise<string> {
+  return parseDevice(await text("/proc/self/mounts"), path);
+}
+
+export function parseDevice(mounts: string, path: string): string {
+  let found = { device: "", point: "" };
+  for (const line of mounts.split("\n")) {
+    const [device = "", point = ""] = line.split(" ");
+    const holds = point === "/" || path === point || path.startsWith(`${point}/`);
+    if (point !== "" && holds && point.length >= found.point.length) found = { device, point };
+  }
+  return found.device;
 }

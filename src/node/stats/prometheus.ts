@@ -1,11 +1,9 @@
-// /metrics/resource and /metrics/cadvisor in Prometheus' text format, from one sample. Names, types and labels are those that
-// dashboards, recording rules and metrics-server ask for. Pure.
+// /metrics/resource, /metrics/cadvisor and the claims' part of /metrics in Prometheus' text format, from one sample. Names,
+// types and labels are those that dashboards, recording rules and metrics-server ask for. Pure.
 import type { Labels } from "#base/metrics.ts";
-import type { ContainerUsage, NetworkUsage, PodUsage, Sample } from "./usage.ts";
+import type { CgroupDetail, CgroupUsage, ContainerUsage, NetworkUsage, PodUsage, Sample } from "./usage.ts";
 
 export interface PodDescription {
-  readonly namespace: string;
-  readonly name: string;
   /** By container name. */
   readonly images: ReadonlyMap<string, string>;
   /** Requests and limits by container name, as the kernel has them. */
@@ -21,13 +19,40 @@ export interface PodDescription {
   readonly cgroup: string;
 }
 
+export interface MachineDescription {
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly kernelVersion: string;
+  readonly osImage: string;
+  readonly machineId: string;
+  readonly systemUuid: string;
+  readonly bootId: string;
+}
+
+export interface CadvisorInput {
+  readonly sample: Sample;
+  readonly describe: (pod: PodUsage) => PodDescription | undefined;
+  readonly machine: MachineDescription;
+  readonly pauseImage: string;
+  /** The node's disk: its device, and how much of it is used. */
+  readonly nodeFs: {
+    readonly device: string;
+    readonly totalBytes: number;
+    readonly freeBytes: number;
+    readonly inodes: number;
+    readonly inodesFree: number;
+  };
+}
+
+type Rows = Iterable<readonly [Labels, number]>;
+
 class Text {
   #out = "";
   readonly #stampMs: number | undefined;
   constructor(stampMs?: number) {
     this.#stampMs = stampMs;
   }
-  family(name: string, type: "counter" | "gauge", help: string, rows: Iterable<readonly [Labels, number]>): void {
+  family(name: string, type: "counter" | "gauge", help: string, rows: Rows): void {
     let any = false;
     for (const [labels, value] of rows) {
       if (!any) this.#out += `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
@@ -46,271 +71,322 @@ class Text {
 
 const seconds = (nanoseconds: number): number => nanoseconds / 1e9;
 
-export function resourceMetrics(sample: Sample, nowMs: number): string {
-  const out = new Text(nowMs);
+export function resourceMetrics(sample: Sample): string {
+  const out = new Text(sample.timeMs);
   const { node, pods } = sample;
   const of = (pod: PodUsage): Labels => ({ namespace: pod.namespace, pod: pod.name });
   const containers = pods.flatMap((pod) => pod.containers.map((c) => [{ container: c.name, ...of(pod) }, c] as const));
   const each = (pick: (c: ContainerUsage) => number) => containers.map(([labels, c]) => [labels, pick(c)] as const);
   const eachPod = (pick: (pod: PodUsage) => number) => pods.map((pod) => [of(pod), pick(pod)] as const);
-  out.family(
-    "container_cpu_usage_seconds_total",
-    "counter",
-    "Cumulative cpu time consumed by the container in core-seconds",
-    each((c) => seconds(c.cpuNanoseconds)),
-  );
-  out.family(
-    "container_memory_working_set_bytes",
-    "gauge",
-    "Current working set of the container in bytes",
-    each((c) => c.workingSetBytes),
-  );
-  out.family(
-    "container_start_time_seconds",
-    "gauge",
-    "Start time of the container since unix epoch in seconds",
-    each((c) => c.startedAtMs / 1000),
-  );
-  out.family(
-    "container_swap_usage_bytes",
-    "gauge",
-    "Current amount of the container swap usage in bytes",
-    each(() => 0),
-  );
-  out.family("node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds", [
-    [{}, seconds(node.cpuNanoseconds)],
-  ]);
-  out.family("node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes", [
-    [{}, node.workingSetBytes],
-  ]);
-  out.family("node_swap_usage_bytes", "gauge", "Current swap usage of the node in bytes", [[{}, node.swapUsedBytes]]);
-  out.family(
-    "pod_cpu_usage_seconds_total",
-    "counter",
-    "Cumulative cpu time consumed by the pod in core-seconds",
-    eachPod((p) => seconds(p.cpuNanoseconds)),
-  );
-  out.family(
-    "pod_memory_working_set_bytes",
-    "gauge",
-    "Current working set of the pod in bytes",
-    eachPod((p) => p.workingSetBytes),
-  );
-  out.family(
-    "pod_swap_usage_bytes",
-    "gauge",
-    "Current amount of the pod swap usage in bytes",
-    eachPod(() => 0),
-  );
+  const families: readonly [name: string, type: "counter" | "gauge", help: string, rows: Rows][] = [
+    [
+      "container_cpu_usage_seconds_total",
+      "counter",
+      "Core seconds used by the container.",
+      each((c) => seconds(c.cpuNanoseconds)),
+    ],
+    ["container_memory_working_set_bytes", "gauge", "Working set of the container.", each((c) => c.workingSetBytes)],
+    [
+      "container_start_time_seconds",
+      "gauge",
+      "When the container started, since 1970.",
+      each((c) => c.startedAtMs / 1000),
+    ],
+    ["container_swap_usage_bytes", "gauge", "Swap used by the container.", each((c) => c.swapBytes)],
+    ["node_cpu_usage_seconds_total", "counter", "Core seconds used by the node.", [[{}, seconds(node.cpuNanoseconds)]]],
+    ["node_memory_working_set_bytes", "gauge", "Working set of the node.", [[{}, node.workingSetBytes]]],
+    ["node_swap_usage_bytes", "gauge", "Swap used by the node.", [[{}, node.swapUsedBytes]]],
+    [
+      "pod_cpu_usage_seconds_total",
+      "counter",
+      "Core seconds used by the pod.",
+      eachPod((p) => seconds(p.cpuNanoseconds)),
+    ],
+    ["pod_memory_working_set_bytes", "gauge", "Working set of the pod.", eachPod((p) => p.workingSetBytes)],
+    ["pod_swap_usage_bytes", "gauge", "Swap used by the pod.", eachPod((p) => p.swapBytes)],
+  ];
+  for (const family of families) out.family(...family);
   const health = new Text();
-  health.family(
-    "resource_scrape_error",
-    "gauge",
-    "1 if there was an error while getting container metrics, 0 otherwise",
-    [[{}, 0]],
-  );
+  // Two names: the first is the older one.
+  health.family("scrape_error", "gauge", "1 where the figures could not be had.", [[{}, 0]]);
+  health.family("resource_scrape_error", "gauge", "1 where the figures could not be had.", [[{}, 0]]);
   return out.toString() + health.toString();
 }
 
-export function cadvisorMetrics(
-  sample: Sample,
-  describe: (pod: PodUsage) => PodDescription | undefined,
-  machine: {
-    readonly cpus: number;
-    readonly memoryBytes: number;
-    readonly kernelVersion: string;
-    readonly osImage: string;
-  },
-  nowMs: number,
-): string {
+/** kubelet_volume_stats_*: once for each claim, however many pods share it. */
+export function claimMetrics(sample: Sample): string {
   const out = new Text();
-  type Row = readonly [Labels, ContainerUsage, PodDescription | undefined];
-  const rows: Row[] = [];
-  const podRows: (readonly [Labels, PodUsage])[] = [];
+  const claims = new Map(
+    sample.pods.flatMap((pod) =>
+      pod.volumes.flatMap((v) => (v.claim ? [[`${v.claim.namespace}/${v.claim.name}`, { ...v, claim: v.claim }]] : [])),
+    ) as [string, PodUsage["volumes"][number] & { claim: { name: string; namespace: string } }][],
+  );
+  const each = (pick: (v: PodUsage["volumes"][number]) => number) =>
+    [...claims.values()].map(
+      (v) => [{ namespace: v.claim.namespace, persistentvolumeclaim: v.claim.name }, pick(v)] as const,
+    );
+  const families: readonly [part: string, what: string, pick: (v: PodUsage["volumes"][number]) => number][] = [
+    ["capacity_bytes", "Size of the volume.", (v) => v.capacityBytes],
+    ["available_bytes", "What is free in the volume.", (v) => v.availableBytes],
+    ["used_bytes", "What is used of the volume.", (v) => v.bytes],
+    ["inodes", "Inodes of the volume.", (v) => v.totalInodes],
+    ["inodes_free", "Free inodes of the volume.", (v) => v.freeInodes],
+    ["inodes_used", "Used inodes of the volume.", (v) => v.inodes],
+  ];
+  for (const [part, what, pick] of families) out.family(`kubelet_volume_stats_${part}`, "gauge", what, each(pick));
+  return out.toString();
+}
+
+interface Row {
+  readonly labels: Labels;
+  readonly use: Pick<
+    CgroupUsage,
+    "cpuNanoseconds" | "usageBytes" | "workingSetBytes" | "rssBytes" | "swapBytes" | "pageFaults" | "majorPageFaults"
+  > &
+    Partial<Pick<CgroupUsage, "processes">>;
+  readonly detail: CgroupDetail | undefined;
+}
+
+/** Of every cgroup. */
+const everywhere: readonly [name: string, type: "counter" | "gauge", help: string, pick: (row: Row) => number][] = [
+  ["container_memory_usage_bytes", "gauge", "Memory used, page cache included.", ({ use }) => use.usageBytes],
+  ["container_memory_working_set_bytes", "gauge", "Memory in use.", ({ use }) => use.workingSetBytes],
+  ["container_memory_rss", "gauge", "Anonymous memory.", ({ use }) => use.rssBytes],
+  ["container_memory_swap", "gauge", "Swap used.", ({ use }) => use.swapBytes],
+];
+const inDetail: readonly [name: string, type: "counter" | "gauge", help: string, pick: (d: CgroupDetail) => number][] =
+  [
+    ["container_cpu_user_seconds_total", "counter", "Core seconds in user mode.", (d) => seconds(d.userNanoseconds)],
+    [
+      "container_cpu_system_seconds_total",
+      "counter",
+      "Core seconds in the kernel.",
+      (d) => seconds(d.systemNanoseconds),
+    ],
+    ["container_cpu_cfs_periods_total", "counter", "Times the CPU quota was accounted.", (d) => d.cfsPeriods],
+    ["container_cpu_cfs_throttled_periods_total", "counter", "Times it ran out.", (d) => d.cfsThrottledPeriods],
+    [
+      "container_cpu_cfs_throttled_seconds_total",
+      "counter",
+      "For how long it had run out.",
+      (d) => seconds(d.cfsThrottledNanoseconds),
+    ],
+    ["container_memory_cache", "gauge", "Page cache.", (d) => d.cacheBytes],
+    ["container_memory_mapped_file", "gauge", "Mapped files.", (d) => d.mappedFileBytes],
+    ["container_memory_kernel_usage", "gauge", "Memory of the kernel.", (d) => d.kernelBytes],
+    ["container_memory_max_usage_bytes", "gauge", "The most memory that was used.", (d) => d.maxUsageBytes],
+    ["container_memory_failcnt", "counter", "Times the memory limit was hit.", (d) => d.limitHits],
+    ["container_oom_events_total", "counter", "Processes killed for want of memory.", (d) => d.oomKills],
+    ["container_threads_max", "gauge", "How many threads there may be; 0 for no bound.", (d) => d.maxThreads],
+  ];
+
+export function cadvisorMetrics({ sample, describe, machine, pauseImage, nodeFs }: CadvisorInput): string {
+  const out = new Text();
+  const bare = { container: "", image: "", name: "", namespace: "", pod: "" };
+  const root: Row = {
+    labels: { ...bare, id: "/" },
+    use: { ...sample.node, swapBytes: sample.node.swapUsedBytes },
+    detail: undefined,
+  };
+  const rows: Row[] = [root];
+  for (const group of sample.node.groups) {
+    rows.push({ labels: { ...bare, id: group.path }, use: group, detail: group.detail });
+  }
+  interface Own extends Row {
+    readonly container: ContainerUsage;
+    readonly about: PodDescription | undefined;
+  }
+  const containers: Own[] = [];
+  const networks: (readonly [Labels, readonly NetworkUsage[]])[] = [[root.labels, sample.node.network]];
   for (const pod of sample.pods) {
     const about = describe(pod);
+    const base = about?.cgroup ?? "";
     const own = { namespace: pod.namespace, pod: pod.name };
-    podRows.push([{ container: "", id: about?.cgroup ?? "", image: "", name: "", ...own }, pod]);
-    for (const c of pod.containers) {
-      const id = `${about?.cgroup ?? ""}/${c.containerId}`;
-      const labels = { container: c.name, id, image: about?.images.get(c.name) ?? "", name: c.containerId, ...own };
-      rows.push([labels, c, about]);
+    rows.push({ labels: { ...bare, ...own, id: base }, use: pod, detail: pod.detail });
+    const { sandbox } = pod;
+    const pause = { container: "", id: `${base}/${sandbox.id}`, image: pauseImage, name: sandbox.id, ...own };
+    rows.push({ labels: pause, use: sandbox, detail: sandbox.detail });
+    networks.push([pause, pod.network]);
+    for (const container of pod.containers) {
+      const { name, containerId } = container;
+      const image = about?.images.get(name) ?? "";
+      const labels = { container: name, id: `${base}/${containerId}`, image, name: containerId, ...own };
+      containers.push({ labels, use: container, detail: container.detail, container, about });
     }
   }
-  type Use = Pick<
-    ContainerUsage,
-    "cpuNanoseconds" | "usageBytes" | "workingSetBytes" | "rssBytes" | "processes" | "pageFaults" | "majorPageFaults"
-  >;
-  const node: Use = { ...sample.node, processes: 0 };
-  const all: (readonly [Labels, Use])[] = [
-    [{ container: "", id: "/", image: "", name: "", namespace: "", pod: "" }, node],
-    ...podRows,
-    ...rows.map(([labels, use]) => [labels, use] as const),
-  ];
-  const each = (pick: (use: Use) => number, extra: Labels = {}) =>
-    all.map(([labels, use]) => [{ ...labels, ...extra }, pick(use)] as const);
-  const own = (pick: (c: ContainerUsage) => number) => rows.map(([labels, c]) => [labels, pick(c)] as const);
-  const spec = (pick: (s: NonNullable<ReturnType<PodDescription["specs"]["get"]>>) => number) =>
-    rows.flatMap(([labels, c, about]) => {
-      const found = about?.specs.get(c.name);
-      return found ? [[labels, pick(found)] as const] : [];
-    });
-  out.family("cadvisor_version_info", "gauge", "Kernel and OS version", [
-    [
-      {
-        cadvisorRevision: "",
-        cadvisorVersion: "",
-        dockerVersion: "",
-        kernelVersion: machine.kernelVersion,
-        osVersion: machine.osImage,
-      },
-      1,
-    ],
+  rows.push(...containers);
+
+  const { kernelVersion, osImage: osVersion } = machine;
+  out.family("cadvisor_version_info", "gauge", "Kernel and operating system.", [
+    [{ cadvisorRevision: "", cadvisorVersion: "", dockerVersion: "", kernelVersion, osVersion }, 1],
   ]);
   out.family(
     "container_cpu_usage_seconds_total",
     "counter",
-    "Cumulative cpu time consumed in seconds.",
-    each((u) => seconds(u.cpuNanoseconds), { cpu: "total" }),
+    "Core seconds used.",
+    rows.map(({ labels, use }) => [{ ...labels, cpu: "total" }, seconds(use.cpuNanoseconds)] as const),
   );
+  for (const [name, type, help, pick] of everywhere) {
+    out.family(
+      name,
+      type,
+      help,
+      rows.map((row) => [row.labels, pick(row)] as const),
+    );
+  }
+  for (const [name, type, help, pick] of inDetail) {
+    out.family(
+      name,
+      type,
+      help,
+      rows.flatMap(({ labels, detail }) => (detail ? [[labels, pick(detail)] as const] : [])),
+    );
+  }
   out.family(
-    "container_cpu_cfs_periods_total",
+    "container_memory_failures_total",
     "counter",
-    "Number of elapsed enforcement period intervals.",
-    own((c) => c.cfsPeriods),
+    "Page faults.",
+    rows.flatMap(({ labels, use }) => [
+      [{ ...labels, failure_type: "pgfault", scope: "hierarchy" }, use.pageFaults] as const,
+      [{ ...labels, failure_type: "pgmajfault", scope: "hierarchy" }, use.majorPageFaults] as const,
+    ]),
   );
-  out.family(
-    "container_cpu_cfs_throttled_periods_total",
-    "counter",
-    "Number of throttled period intervals.",
-    own((c) => c.cfsThrottledPeriods),
-  );
-  out.family(
-    "container_cpu_cfs_throttled_seconds_total",
-    "counter",
-    "Total time duration the container has been throttled.",
-    own((c) => seconds(c.cfsThrottledNanoseconds)),
-  );
-  out.family(
-    "container_memory_usage_bytes",
-    "gauge",
-    "Current memory usage in bytes, including all memory regardless of when it was accessed",
-    each((u) => u.usageBytes),
-  );
-  out.family(
-    "container_memory_working_set_bytes",
-    "gauge",
-    "Current working set in bytes.",
-    each((u) => u.workingSetBytes),
-  );
-  out.family(
-    "container_memory_rss",
-    "gauge",
-    "Size of RSS in bytes.",
-    each((u) => u.rssBytes),
-  );
-  out.family(
-    "container_memory_cache",
-    "gauge",
-    "Number of bytes of page cache memory.",
-    each((u) => Math.max(0, u.usageBytes - u.rssBytes)),
-  );
-  out.family("container_memory_failures_total", "counter", "Cumulative count of memory allocation failures.", [
-    ...each((u) => u.pageFaults, { failure_type: "pgfault", scope: "hierarchy" }),
-    ...each((u) => u.majorPageFaults, { failure_type: "pgmajfault", scope: "hierarchy" }),
-  ]);
-  out.family(
-    "container_processes",
-    "gauge",
-    "Number of processes running inside the container.",
-    each((u) => u.processes),
-  );
-  out.family(
-    "container_fs_usage_bytes",
-    "gauge",
-    "Number of bytes that are consumed by the container on this filesystem.",
-    own((c) => c.rootfsBytes),
-  );
-  out.family(
-    "container_fs_inodes_total",
-    "gauge",
-    "Number of Inodes",
-    own((c) => c.rootfsInodes),
-  );
+  for (const [name, help] of [
+    ["container_processes", "Processes and threads."],
+    ["container_threads", "Processes and threads."],
+  ] as const) {
+    out.family(
+      name,
+      "gauge",
+      help,
+      rows.flatMap(({ labels, use }) => (use.processes === undefined ? [] : [[labels, use.processes] as const])),
+    );
+  }
+  disks(out, rows, containers, root, nodeFs);
+  const each = (pick: (own: Own) => number): Rows => containers.map((own) => [own.labels, pick(own)] as const);
   out.family(
     "container_start_time_seconds",
     "gauge",
-    "Start time of the container since unix epoch in seconds.",
-    own((c) => c.startedAtMs / 1000),
+    "When it started, since 1970.",
+    each(({ container }) => container.startedAtMs / 1000),
   );
   out.family(
     "container_last_seen",
     "gauge",
-    "Last time a container was seen by the exporter",
-    own(() => Math.floor(nowMs / 1000)),
+    "When it was last looked at, since 1970.",
+    each(() => Math.floor(sample.timeMs / 1000)),
   );
+  type Spec = NonNullable<ReturnType<PodDescription["specs"]["get"]>>;
+  const spec = (pick: (s: Spec) => number) =>
+    containers.flatMap(({ labels, container, about }) => {
+      const found = about?.specs.get(container.name);
+      return found ? [[labels, pick(found)] as const] : [];
+    });
   out.family(
     "container_spec_cpu_shares",
     "gauge",
-    "CPU share of the container.",
+    "CPU shares.",
     spec((s) => s.cpuShares),
   );
   out.family(
     "container_spec_cpu_period",
     "gauge",
-    "CPU period of the container.",
+    "Period of the CPU quota.",
     spec((s) => s.cpuPeriodUs),
   );
   out.family(
     "container_spec_cpu_quota",
     "gauge",
-    "CPU quota of the container.",
+    "CPU quota of a period.",
     spec((s) => s.cpuQuotaUs).filter(([, value]) => value > 0),
   );
   out.family(
     "container_spec_memory_limit_bytes",
     "gauge",
-    "Memory limit for the container.",
+    "Memory limit; 0 for none.",
     spec((s) => s.memoryBytes),
   );
-  const networks = podRows.flatMap(([labels, pod]) =>
-    pod.network.map((n) => [{ ...labels, interface: n.name }, n] as const),
+  out.family(
+    "container_spec_memory_reservation_limit_bytes",
+    "gauge",
+    "Soft memory limit; 0 for none.",
+    spec(() => 0),
   );
-  const nodeNetwork = sample.node.network.map((n) => [{ ...all[0]![0], interface: n.name }, n] as const);
-  const net = (pick: (n: NetworkUsage) => number) =>
-    [...nodeNetwork, ...networks].map(([labels, n]) => [labels, pick(n)] as const);
-  for (const [direction, word, key] of [
-    ["receive", "received", "rx"],
-    ["transmit", "transmitted", "tx"],
+  out.family(
+    "container_spec_memory_swap_limit_bytes",
+    "gauge",
+    "Swap limit; 0 for none.",
+    spec(() => 0),
+  );
+  network(out, networks);
+  out.family("container_scrape_error", "gauge", "1 where containers could not be looked at.", [[{}, 0]]);
+
+  const host = { boot_id: machine.bootId, machine_id: machine.machineId, system_uuid: machine.systemUuid };
+  out.family("machine_cpu_cores", "gauge", "Logical processors.", [[host, machine.cpus]]);
+  out.family("machine_memory_bytes", "gauge", "Memory of the machine.", [[host, machine.memoryBytes]]);
+  out.family("machine_swap_bytes", "gauge", "Swap of the machine.", [[host, sample.node.swapTotalBytes]]);
+  out.family("machine_scrape_error", "gauge", "1 where the machine could not be looked at.", [[{}, 0]]);
+  return out.toString();
+}
+
+function disks(
+  out: Text,
+  rows: readonly Row[],
+  containers: readonly (Row & { readonly container: ContainerUsage })[],
+  root: Row,
+  nodeFs: CadvisorInput["nodeFs"],
+): void {
+  const node = { ...root.labels, device: nodeFs.device };
+  const own = (pick: (c: ContainerUsage) => number) =>
+    containers.map(({ labels, container }) => [{ ...labels, device: "" }, pick(container)] as const);
+  out.family("container_fs_usage_bytes", "gauge", "Disk used.", [
+    [node, nodeFs.totalBytes - nodeFs.freeBytes],
+    ...own((c) => c.rootfsBytes),
+  ]);
+  out.family("container_fs_limit_bytes", "gauge", "Size of the disk.", [
+    [node, nodeFs.totalBytes],
+    ...own(() => nodeFs.totalBytes),
+  ]);
+  out.family("container_fs_inodes_free", "gauge", "Free inodes of the disk.", [[node, nodeFs.inodesFree]]);
+  out.family("container_fs_inodes_total", "gauge", "Inodes of the disk.", [[node, nodeFs.inodes]]);
+  const transfers = rows.flatMap(({ labels, detail }) =>
+    (detail?.devices ?? []).map((use) => [{ ...labels, device: use.device }, use] as const),
+  );
+  for (const [name, help, key] of [
+    ["container_fs_reads_bytes_total", "Bytes read.", "readBytes"],
+    ["container_fs_writes_bytes_total", "Bytes written.", "writeBytes"],
+    ["container_fs_reads_total", "Reads.", "reads"],
+    ["container_fs_writes_total", "Writes.", "writes"],
   ] as const) {
     out.family(
-      `container_network_${direction}_bytes_total`,
+      name,
       "counter",
-      `Cumulative count of bytes ${word}`,
-      net((n) => n[`${key}Bytes`]),
-    );
-    out.family(
-      `container_network_${direction}_packets_total`,
-      "counter",
-      `Cumulative count of packets ${word}`,
-      net((n) => n[`${key}Packets`]),
-    );
-    out.family(
-      `container_network_${direction}_errors_total`,
-      "counter",
-      `Cumulative count of errors while ${direction === "receive" ? "receiving" : "transmitting"}`,
-      net((n) => n[`${key}Errors`]),
-    );
-    out.family(
-      `container_network_${direction}_packets_dropped_total`,
-      "counter",
-      `Cumulative count of packets dropped while ${direction === "receive" ? "receiving" : "transmitting"}`,
-      net((n) => n[`${key}Dropped`]),
+      help,
+      transfers.map(([labels, use]) => [labels, use[key]] as const),
     );
   }
-  out.family("machine_cpu_cores", "gauge", "Number of logical CPU cores.", [[{}, machine.cpus]]);
-  out.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.", [
-    [{}, machine.memoryBytes],
-  ]);
-  return out.toString();
+}
+
+function network(out: Text, networks: readonly (readonly [Labels, readonly NetworkUsage[]])[]): void {
+  const rows = networks.flatMap(([labels, list]) => list.map((n) => [{ ...labels, interface: n.name }, n] as const));
+  for (const [direction, key] of [
+    ["receive", "rx"],
+    ["transmit", "tx"],
+  ] as const) {
+    for (const [part, what, suffix] of [
+      ["bytes", "Bytes", "Bytes"],
+      ["packets", "Packets", "Packets"],
+      ["errors", "Errors", "Errors"],
+      ["packets_dropped", "Dropped packets", "Dropped"],
+    ] as const) {
+      const name = `container_network_${direction}_${part}_total`;
+      const help = `${what}, ${direction}.`;
+      out.family(
+        name,
+        "counter",
+        help,
+        rows.map(([labels, n]) => [labels, n[`${key}${suffix}`]] as const),
+      );
+    }
+  }
 }

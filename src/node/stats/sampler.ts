@@ -1,24 +1,44 @@
-// Samples of what the node and its pods use. Nothing is sampled unless somebody asks: an idle node stays idle. CPU rates need
-// two samples; the first question after a long pause takes both, a second apart. Disk usage is walked at most once a minute
-// per pod, because it reads folders. Bounded by the pods of this node.
+// Samples of what the node and its pods use. Nothing is sampled unless somebody asks: an idle node stays idle. Counters are cheap
+// and need no second look; rates need two samples, and the first question after a long pause takes both, a second apart.
+// Disk usage is walked at most once a minute per pod, because it reads folders. Bounded by the pods of this node.
 import type { Clock } from "#base/clock.ts";
-import type { Pod } from "#model/gen/core-v1.ts";
+import type { Pod, Volume } from "#model/gen/core-v1.ts";
+import { readFileIfExists } from "#platform/files.ts";
 import { fileSystemSize, folderUsage } from "#platform/folders.ts";
 import type { Cri } from "../cri.ts";
 import { podLogFolder } from "../pods/cri-config.ts";
 import { type PodObservation, readySandbox } from "../pods/observation.ts";
 import { podCgroup } from "../pods/resources.ts";
-import { firstProcess, isUnified, readCgroup, readMachineUsage, readNetwork } from "./kernel.ts";
-import type { ContainerUsage, NetworkUsage, PodUsage, Sample, VolumeUsage } from "./usage.ts";
+import { firstProcess, isUnified, readCgroup, readMachineUsage, readNetwork, readProcess } from "./kernel.ts";
+import type {
+  CgroupUsage,
+  ContainerUsage,
+  NetworkUsage,
+  NodeUsage,
+  PodUsage,
+  Sample,
+  SystemUsage,
+  VolumeUsage,
+} from "./usage.ts";
 
 export interface SamplerDeps {
-  readonly cri: Cri;
+  readonly cri: Pick<Cri, "containerStats">;
   readonly clock: Clock;
   /** Pods of this node with what runs of each. */
   readonly pods: () => readonly { readonly pod: Pod; readonly observed: PodObservation }[];
   readonly podLogRoot: string;
   readonly podFolder: (uid: string) => string;
+  /** Where a claim or an inline volume of a driver lies, once it is mounted. */
+  readonly mountedAt?: (uid: string, volume: string) => string | undefined;
+  /** Holds the pid of the container runtime. */
+  readonly runtimePidFile?: string;
 }
+
+/**
+ * counters: CPU and memory, for /metrics/resource. usage: what eviction weighs. all: with rates, disks, networks and the rest of
+ * what cgroups tell.
+ */
+type Depth = "counters" | "usage" | "all";
 
 /** Asked again within this, the same sample answers. */
 const freshMs = 1_000;
@@ -28,6 +48,9 @@ const staleMs = 120_000;
 const diskFreshMs = 60_000;
 /** What a walk of one volume looks at before it gives up and says what it has. */
 const maxEntries = 200_000;
+
+const kubepods = "/kubepods";
+const groups = [kubepods, `${kubepods}/besteffort`, `${kubepods}/burstable`];
 
 interface DiskUse {
   readonly atMs: number;
@@ -41,10 +64,17 @@ interface Counter {
   readonly nanoseconds: number;
 }
 
+const nothing: CgroupUsage = {
+  ...{ cpuNanoseconds: 0, usageBytes: 0, workingSetBytes: 0, rssBytes: 0, swapBytes: 0 },
+  ...{ pageFaults: 0, majorPageFaults: 0, processes: 0, limitBytes: 0 },
+};
+
+type Layers = ReadonlyMap<string, Awaited<ReturnType<Cri["containerStats"]>>[number]>;
+
 export class Sampler {
   readonly #deps: SamplerDeps;
-  #last: Sample | undefined;
-  #running: Promise<Sample> | undefined;
+  #last: Partial<Record<Depth, Sample>> = {};
+  #running: Partial<Record<Depth, Promise<Sample>>> = {};
   /** CPU counters by cgroup: the one rates are taken from. */
   #counters = new Map<string, Counter>();
   readonly #disks = new Map<string, DiskUse>();
@@ -54,80 +84,117 @@ export class Sampler {
   }
 
   /** The newest sample, with rates; takes what it needs. */
-  async sample(): Promise<Sample> {
-    const { clock } = this.#deps;
-    const nowMs = clock.monotonicMs();
-    const ageMs = this.#last ? nowMs - this.#last.atMs : Number.POSITIVE_INFINITY;
-    if (ageMs < freshMs && this.#last) return this.#last;
-    this.#running ??= this.#take(ageMs > staleMs).finally(() => {
-      this.#running = undefined;
-    });
-    return this.#running;
+  sample(): Promise<Sample> {
+    return this.#fresh("all", () => this.#withRates());
+  }
+
+  /** CPU and memory alone, at once. */
+  counters(): Promise<Sample> {
+    return this.#fresh("counters", () => this.#collect(() => true, "counters"));
   }
 
   /** Disk and process use of the pods that `wanted` names, without rates. */
   async usageOf(wanted: (pod: Pod) => boolean): Promise<readonly PodUsage[]> {
-    const sample = await this.#collect(wanted);
+    const sample = await this.#collect(wanted, "usage");
     return sample.pods;
   }
 
-  async #take(isFirst: boolean): Promise<Sample> {
-    if (isFirst) {
-      this.#counters.clear();
-      await this.#collect(() => true);
-      await this.#deps.clock.sleep(freshMs);
-    }
-    const sample = await this.#collect(() => true);
-    this.#last = sample;
-    return sample;
+  async #fresh(depth: Depth, take: () => Promise<Sample>): Promise<Sample> {
+    const last = this.#last[depth];
+    if (last && this.#deps.clock.monotonicMs() - last.atMs < freshMs) return last;
+    this.#running[depth] ??= take()
+      .then((sample) => {
+        this.#last[depth] = sample;
+        return sample;
+      })
+      .finally(() => {
+        delete this.#running[depth];
+      });
+    return this.#running[depth];
   }
 
-  async #collect(wanted: (pod: Pod) => boolean): Promise<Sample> {
+  async #withRates(): Promise<Sample> {
+    const { clock } = this.#deps;
+    const before = this.#last.all;
+    if (!before || clock.monotonicMs() - before.atMs > staleMs) {
+      this.#counters.clear();
+      await this.#collect(() => true, "all");
+      await clock.sleep(freshMs);
+    }
+    return this.#collect(() => true, "all");
+  }
+
+  async #collect(wanted: (pod: Pod) => boolean, depth: Depth): Promise<Sample> {
     const { cri, clock } = this.#deps;
     const unified = await isUnified();
-    const layers = new Map((await cri.containerStats()).map((s) => [s.attributes?.id ?? "", s]));
-    const atMs = clock.monotonicMs();
+    const layers: Layers =
+      depth === "counters" ? new Map() : new Map((await cri.containerStats()).map((s) => [s.attributes?.id ?? "", s]));
     const all = this.#deps.pods();
+    this.#forget(new Set(all.map(({ pod }) => pod.metadata.uid ?? "")));
+    const [atMs, timeMs] = [clock.monotonicMs(), clock.now()];
+    const node = await this.#node(depth, unified);
     const pods: PodUsage[] = [];
     for (const { pod, observed } of all) {
       if (!wanted(pod) || !readySandbox(observed)) continue;
-      pods.push(await this.#pod(pod, observed, layers, unified));
+      pods.push(await this.#pod(pod, observed, layers, unified, depth));
     }
-    this.#forget(new Set(all.map(({ pod }) => pod.metadata.uid ?? "")));
-    const machine = await readMachineUsage();
-    const node = {
-      ...machine,
-      cpuNanoCores: this.#rate("/", machine.cpuNanoseconds),
-      network: await readNetwork("self"),
-    };
-    return { atMs, node, pods };
+    return { atMs, timeMs, node, pods };
   }
 
-  async #pod(
-    pod: Pod,
-    observed: PodObservation,
-    layers: ReadonlyMap<string, Awaited<ReturnType<Cri["containerStats"]>>[number]>,
-    unified: boolean,
-  ): Promise<PodUsage> {
+  async #node(depth: Depth, unified: boolean): Promise<NodeUsage> {
+    const machine = await readMachineUsage();
+    const isAll = depth === "all";
+    const read = async (path: string) => ({ path, ...(await readCgroup(path, { unified, detail: true })) });
+    return {
+      ...machine,
+      cpuNanoCores: isAll ? this.#rate("/", machine.cpuNanoseconds) : undefined,
+      network: isAll ? await readNetwork("self") : [],
+      system: isAll ? await this.#system(machine.bootedAtMs, unified) : [],
+      groups: isAll ? await Promise.all(groups.map(read)) : [],
+    };
+  }
+
+  /** The agent is this process, the runtime another; pods are what their cgroup says. */
+  async #system(bootedAtMs: number, unified: boolean): Promise<SystemUsage[]> {
+    const { runtimePidFile } = this.#deps;
+    const pidText = runtimePidFile === undefined ? undefined : await readFileIfExists(runtimePidFile);
+    const runtimePid = Number(pidText?.toString("utf8"));
+    const [own, runtime, pods] = await Promise.all([
+      readProcess("self", bootedAtMs),
+      runtimePid > 0 ? readProcess(runtimePid, bootedAtMs) : undefined,
+      readCgroup(kubepods, { unified }),
+    ]);
+    const found: SystemUsage[] = [];
+    const add = (name: SystemUsage["name"], use: Omit<SystemUsage, "name" | "cpuNanoCores"> | undefined) => {
+      if (use) found.push({ ...use, name, cpuNanoCores: this.#rate(`process:${name}`, use.cpuNanoseconds) });
+    };
+    add("kubelet", own);
+    add("runtime", runtime);
+    add("pods", { ...pods, startedAtMs: bootedAtMs });
+    return found;
+  }
+
+  async #pod(pod: Pod, observed: PodObservation, layers: Layers, unified: boolean, depth: Depth): Promise<PodUsage> {
     const uid = pod.metadata.uid ?? "";
     const cgroup = podCgroup(pod);
-    const total = await readCgroup(cgroup, unified);
-    const disk = await this.#disk(pod);
+    const [isAll, detail] = [depth === "all", depth === "all"];
+    const total = await readCgroup(cgroup, { unified, detail });
+    const disk = depth === "counters" ? undefined : await this.#disk(pod);
     const sandbox = readySandbox(observed)!;
     const containers: ContainerUsage[] = [];
     for (const seen of observed.containers) {
       if (seen.state !== "running") continue;
       const path = `${cgroup}/${seen.id}`;
-      const use = await readCgroup(path, unified);
+      const use = await readCgroup(path, { unified, detail });
       const layer = layers.get(seen.id)?.writableLayer;
-      const log = disk.logs.get(seen.name) ?? { bytes: 0, inodes: 0 };
+      const log = disk?.logs.get(seen.name) ?? { bytes: 0, inodes: 0 };
       const rootfsBytes = Number(layer?.usedBytes?.value ?? 0);
       containers.push({
         ...use,
         name: seen.name,
         containerId: seen.id,
         startedAtMs: seen.startedAtMs,
-        cpuNanoCores: this.#rate(path, use.cpuNanoseconds),
+        cpuNanoCores: isAll ? this.#rate(path, use.cpuNanoseconds) : undefined,
         rootfsBytes,
         rootfsInodes: Number(layer?.inodesUsed?.value ?? 0),
         logBytes: log.bytes,
@@ -135,12 +202,14 @@ export class Sampler {
         diskBytes: rootfsBytes + log.bytes,
       });
     }
+    containers.sort((a, b) => (a.name < b.name ? -1 : 1));
+    const sandboxCgroup = `${cgroup}/${sandbox.id}`;
     let network: readonly NetworkUsage[] = [];
-    if (!pod.spec.hostNetwork) {
-      const pid = await firstProcess(`${cgroup}/${sandbox.id}`, unified);
+    if (isAll && !pod.spec.hostNetwork) {
+      const pid = await firstProcess(sandboxCgroup, unified);
       if (pid > 0) network = await readNetwork(pid);
     }
-    const local = disk.volumes.filter((v) => v.isEphemeral);
+    const local = (disk?.volumes ?? []).filter((v) => v.isEphemeral);
     const sum = <T>(list: readonly T[], pick: (item: T) => number) => list.reduce((out, item) => out + pick(item), 0);
     return {
       ...total,
@@ -148,34 +217,25 @@ export class Sampler {
       namespace: pod.metadata.namespace ?? "",
       name: pod.metadata.name ?? "",
       startedAtMs: sandbox.createdAtMs,
-      cpuNanoCores: this.#rate(cgroup, total.cpuNanoseconds),
+      cpuNanoCores: isAll ? this.#rate(cgroup, total.cpuNanoseconds) : undefined,
       ephemeralBytes: sum(containers, (c) => c.diskBytes) + sum(local, (v) => v.bytes),
       ephemeralInodes: sum(containers, (c) => c.rootfsInodes + c.logInodes) + sum(local, (v) => v.inodes),
       containers,
-      volumes: disk.volumes,
+      volumes: disk?.volumes ?? [],
       network,
+      sandbox: { id: sandbox.id, ...(isAll ? await readCgroup(sandboxCgroup, { unified, detail }) : nothing) },
     };
   }
 
   async #disk(pod: Pod): Promise<DiskUse> {
-    const { clock, podFolder, podLogRoot } = this.#deps;
+    const { clock, podLogRoot } = this.#deps;
     const uid = pod.metadata.uid ?? "";
     const known = this.#disks.get(uid);
     if (known && clock.monotonicMs() - known.atMs < diskFreshMs) return known;
     const volumes: VolumeUsage[] = [];
     for (const volume of pod.spec.volumes ?? []) {
-      if (!volume.emptyDir) continue;
-      const folder = `${podFolder(uid)}/volumes/kubernetes.io~empty-dir/${volume.name}`;
-      const used = await folderUsage(folder, maxEntries);
-      const size = used ? await fileSystemSize(folder) : undefined;
-      if (!used || !size) continue;
-      volumes.push({
-        name: volume.name,
-        ...{ bytes: used.bytes, inodes: used.inodes },
-        ...{ capacityBytes: size.totalBytes, availableBytes: size.freeBytes },
-        ...{ totalInodes: size.inodes, freeInodes: size.inodesFree },
-        isEphemeral: volume.emptyDir.medium !== "Memory",
-      });
+      const used = await this.#volume(pod, volume);
+      if (used) volumes.push(used);
     }
     const logs = new Map<string, { bytes: number; inodes: number }>();
     const logFolder = podLogFolder(podLogRoot, pod);
@@ -186,6 +246,37 @@ export class Sampler {
     const disk = { atMs: clock.monotonicMs(), volumes, logs };
     this.#disks.set(uid, disk);
     return disk;
+  }
+
+  /** Folders of the pod's own are walked, file systems behind claims say themselves what is used. */
+  async #volume(pod: Pod, volume: Volume): Promise<VolumeUsage | undefined> {
+    const { podFolder, mountedAt } = this.#deps;
+    const uid = pod.metadata.uid ?? "";
+    const isMounted = volume.persistentVolumeClaim !== undefined || volume.ephemeral !== undefined;
+    const folder = volume.emptyDir
+      ? `${podFolder(uid)}/volumes/kubernetes.io~empty-dir/${volume.name}`
+      : isMounted || volume.csi
+        ? mountedAt?.(uid, volume.name)
+        : volume.configMap || volume.secret || volume.downwardAPI || volume.projected
+          ? apiVolumeFolder(podFolder(uid), volume.name)
+          : undefined;
+    if (folder === undefined) return undefined;
+    const size = await fileSystemSize(folder).catch(() => undefined);
+    if (!size) return undefined;
+    const used =
+      isMounted || volume.csi
+        ? { bytes: size.totalBytes - size.freeBytes, inodes: Math.max(0, size.inodes - size.inodesFree) }
+        : await folderUsage(folder, maxEntries);
+    if (!used) return undefined;
+    const claimName = volume.persistentVolumeClaim?.claimName ?? `${pod.metadata.name}-${volume.name}`;
+    return {
+      name: volume.name,
+      ...{ bytes: used.bytes, inodes: used.inodes },
+      ...{ capacityBytes: size.totalBytes, availableBytes: size.freeBytes },
+      ...{ totalInodes: size.inodes, freeInodes: size.inodesFree },
+      isEphemeral: volume.emptyDir !== undefined && volume.emptyDir.medium !== "Memory",
+      ...(isMounted ? { claim: { name: claimName, namespace: pod.metadata.namespace ?? "" } } : {}),
+    };
   }
 
   /** Nanocores since the counter that is old enough; undefined when there is none. */
@@ -210,4 +301,10 @@ export class Sampler {
       if (uid !== undefined && !uids.has(uid)) this.#counters.delete(path);
     }
   }
+}
+
+/** What comes from the API lies on the tmpfs that all pods share, beside their folders. */
+function apiVolumeFolder(podFolder: string, volume: string): string {
+  const at = podFolder.lastIndexOf("/");
+  return `${podFolder.slice(0, at)}/.memory${podFolder.slice(at)}/${volume}`;
 }

@@ -1,65 +1,89 @@
-// The three forms in which the node API shows what is used, over one sampler. Counterpart: the kubelet's stats and metrics
+// The forms in which the node API shows what is used, over one sampler. Counterpart: the kubelet's stats and metrics
 // handlers.
-import type { Clock } from "#base/clock.ts";
+import { readFileIfExists } from "#platform/files.ts";
 import { fileSystemSize } from "#platform/folders.ts";
 import { type Machine, processCounts } from "#platform/machine.ts";
 import type { PodLookup } from "../lookup.ts";
 import { containerLimits, podCgroup } from "../pods/resources.ts";
-import { cadvisorMetrics, type PodDescription, resourceMetrics } from "./prometheus.ts";
+import { deviceOf } from "./kernel.ts";
+import { cadvisorMetrics, claimMetrics, type PodDescription, resourceMetrics } from "./prometheus.ts";
 import type { Sampler } from "./sampler.ts";
 import { summaryOf } from "./summary.ts";
 
 export interface NodeStats {
-  summary(): Promise<object>;
+  summary(onlyCpuAndMemory?: boolean): Promise<object>;
   resource(): Promise<string>;
   cadvisor(): Promise<string>;
+  /** What /metrics says of claims. */
+  claims(): Promise<string>;
+  probes(): string;
 }
 
 export interface NodeStatsDeps {
   readonly nodeName: string;
-  readonly clock: Clock;
   readonly sampler: Sampler;
   readonly machine: Machine;
   readonly pods: PodLookup["pods"];
   readonly nodeFolder: string;
   readonly imageFolder: string;
+  readonly pauseImage: string;
   /** Bytes that images take. */
   readonly imageBytes: () => number;
+  /** Prometheus text of the results of probes. */
+  readonly probes: () => string;
 }
 
 export function createNodeStats(deps: NodeStatsDeps): NodeStats {
-  const { clock, sampler, machine } = deps;
+  const { sampler, machine, pauseImage } = deps;
   return {
-    async summary() {
+    async summary(onlyCpuAndMemory = false) {
       const sample = await sampler.sample();
-      const [nodeFs, imageFs, pids] = await Promise.all([
+      const [nodeFs, imageFs, pids, mainInterface] = await Promise.all([
         fileSystemSize(deps.nodeFolder),
         fileSystemSize(deps.imageFolder),
         processCounts(),
+        defaultInterface(),
       ]);
       return summaryOf({
-        ...{ nodeName: deps.nodeName, nowMs: clock.now(), sample, nodeFs, pids },
+        ...{ nodeName: deps.nodeName, sample, nodeFs, pids, onlyCpuAndMemory },
         imageFs: { ...imageFs, usedBytes: deps.imageBytes() },
+        ...(mainInterface === undefined ? {} : { mainInterface }),
       });
     },
     async resource() {
-      return resourceMetrics(await sampler.sample(), clock.now());
+      return resourceMetrics(await sampler.counters());
     },
     async cadvisor() {
+      const [sample, nodeFs, device] = await Promise.all([
+        sampler.sample(),
+        fileSystemSize(deps.nodeFolder),
+        deviceOf(deps.nodeFolder),
+      ]);
       const pods = new Map(deps.pods().map((pod) => [pod.metadata.uid ?? "", pod]));
       const describe = ({ uid }: { readonly uid: string }): PodDescription | undefined => {
         const pod = pods.get(uid);
         if (!pod) return undefined;
         const containers = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
         return {
-          namespace: pod.metadata.namespace ?? "",
-          name: pod.metadata.name ?? "",
           images: new Map(containers.map((c) => [c.name, c.image ?? ""])),
           specs: new Map(containers.map((c) => [c.name, containerLimits(c)])),
           cgroup: podCgroup(pod),
         };
       };
-      return cadvisorMetrics(await sampler.sample(), describe, machine, clock.now());
+      return cadvisorMetrics({ sample, describe, machine, pauseImage, nodeFs: { ...nodeFs, device } });
     },
+    async claims() {
+      const isClaimed = deps
+        .pods()
+        .some((pod) => pod.spec.volumes?.some((v) => v.persistentVolumeClaim || v.ephemeral));
+      // Nothing is measured for nobody.
+      return isClaimed ? claimMetrics(await sampler.sample()) : "";
+    },
+    probes: () => deps.probes(),
   };
+}
+
+async function defaultInterface(): Promise<string | undefined> {
+  const routes = (await readFileIfExists("/proc/net/route"))?.toString("utf8") ?? "";
+  return /^(\S+)\t0{8}\t/m.exec(routes)?.[1];
 }

@@ -1,21 +1,26 @@
 // GET /stats/summary: the node and its pods as upstream's stats/v1alpha1 Summary. Pure over one sample.
 import { rfc3339 } from "#base/clock.ts";
 import type { FileSystemSize } from "#platform/folders.ts";
-import type { ContainerUsage, NetworkUsage, PodUsage, Sample } from "./usage.ts";
+import type { CgroupUsage, ContainerUsage, NetworkUsage, PodUsage, Sample, SystemUsage } from "./usage.ts";
 
 export interface SummaryInput {
   readonly nodeName: string;
-  readonly nowMs: number;
   readonly sample: Sample;
   readonly nodeFs: FileSystemSize;
   readonly imageFs: FileSystemSize & { readonly usedBytes: number };
   readonly pids: { readonly max: number; readonly used: number };
+  /** The default route's; the first stands for the whole where it is not known. */
+  readonly mainInterface?: string;
+  readonly onlyCpuAndMemory: boolean;
 }
 
 export function summaryOf(input: SummaryInput): object {
   const { sample, nodeFs, imageFs } = input;
-  const time = rfc3339(input.nowMs);
+  const time = rfc3339(sample.timeMs);
   const { node } = sample;
+  /** The larger part, which the short form leaves out. */
+  const unlessShort = <T extends object>(part: () => T): T | Record<string, never> =>
+    input.onlyCpuAndMemory ? {} : part();
   const disk = (size: FileSystemSize, usedBytes: number, inodesUsed?: number) => ({
     time,
     availableBytes: size.freeBytes,
@@ -39,48 +44,63 @@ export function summaryOf(input: SummaryInput): object {
     pageFaults: use.pageFaults,
     majorPageFaults: use.majorPageFaults,
   });
+  const leftOf = (use: CgroupUsage) =>
+    use.limitBytes > 0 ? Math.max(0, use.limitBytes - use.workingSetBytes) : undefined;
+  const swap = (use: CgroupUsage) => ({ swap: { time, swapUsageBytes: use.swapBytes } });
   const container = (use: ContainerUsage) => ({
     name: use.name,
     startTime: rfc3339(use.startedAtMs),
     cpu: cpu(use),
-    memory: memory(use, use.limitBytes > 0 ? Math.max(0, use.limitBytes - use.workingSetBytes) : undefined),
-    rootfs: disk(imageFs, use.rootfsBytes, use.rootfsInodes),
-    logs: disk(nodeFs, use.logBytes, use.logInodes),
-    swap: { time, swapUsageBytes: 0 },
+    memory: memory(use, leftOf(use)),
+    ...unlessShort(() => ({
+      rootfs: disk(imageFs, use.rootfsBytes, use.rootfsInodes),
+      logs: disk(nodeFs, use.logBytes, use.logInodes),
+    })),
+    ...swap(use),
+  });
+  const system = (use: SystemUsage) => ({
+    name: use.name,
+    startTime: rfc3339(use.startedAtMs),
+    cpu: cpu(use),
+    memory: memory(use, use.name === "pods" ? (leftOf(use) ?? node.availableBytes) : undefined),
   });
   const pod = (use: PodUsage) => ({
     podRef: { name: use.name, namespace: use.namespace, uid: use.uid },
     startTime: rfc3339(use.startedAtMs),
     containers: use.containers.map(container),
     cpu: cpu(use),
-    memory: memory(use),
-    ...(use.network.length > 0 ? { network: network(use.network, time) } : {}),
-    volume: use.volumes.map((v) => ({
-      time,
-      name: v.name,
-      availableBytes: v.availableBytes,
-      capacityBytes: v.capacityBytes,
-      usedBytes: v.bytes,
-      inodes: v.totalInodes,
-      inodesFree: v.freeInodes,
-      inodesUsed: v.inodes,
-      ...(v.claim ? { pvcRef: v.claim } : {}),
+    memory: memory(use, leftOf(use)),
+    ...unlessShort(() => ({
+      ...(use.network.length > 0 ? { network: network(use.network, time, "eth0") } : {}),
+      volume: use.volumes.map((v) => ({
+        time,
+        name: v.name,
+        availableBytes: v.availableBytes,
+        capacityBytes: v.capacityBytes,
+        usedBytes: v.bytes,
+        inodes: v.totalInodes,
+        inodesFree: v.freeInodes,
+        inodesUsed: v.inodes,
+        ...(v.claim ? { pvcRef: v.claim } : {}),
+      })),
+      "ephemeral-storage": disk(nodeFs, use.ephemeralBytes, use.ephemeralInodes),
+      process_stats: { process_count: use.processes },
     })),
-    "ephemeral-storage": disk(nodeFs, use.ephemeralBytes, use.ephemeralInodes),
-    process_stats: { process_count: use.processes },
-    swap: { time, swapUsageBytes: 0 },
+    ...swap(use),
   });
   return {
     node: {
       nodeName: input.nodeName,
-      systemContainers: [],
+      systemContainers: node.system.map(system),
       startTime: rfc3339(node.bootedAtMs),
       cpu: cpu(node),
       memory: memory(node, node.availableBytes),
-      network: network(node.network, time),
-      fs: disk(nodeFs, nodeFs.totalBytes - nodeFs.freeBytes),
-      runtime: { imageFs: disk(imageFs, imageFs.usedBytes), containerFs: disk(imageFs, imageFs.usedBytes) },
-      rlimit: { time, maxpid: input.pids.max, curproc: input.pids.used },
+      ...unlessShort(() => ({
+        network: network(node.network, time, input.mainInterface ?? "eth0"),
+        fs: disk(nodeFs, nodeFs.totalBytes - nodeFs.freeBytes),
+        runtime: { imageFs: disk(imageFs, imageFs.usedBytes), containerFs: disk(imageFs, imageFs.usedBytes) },
+        rlimit: { time, maxpid: input.pids.max, curproc: input.pids.used },
+      })),
       swap: {
         time,
         swapAvailableBytes: node.swapTotalBytes - node.swapUsedBytes,
@@ -99,11 +119,11 @@ interface MemoryUse {
   readonly majorPageFaults: number;
 }
 
-/** The first interface stands for the whole, as upstream's default interface does. */
-function network(interfaces: readonly NetworkUsage[], time: string): object {
+/** One interface stands for the whole. */
+function network(interfaces: readonly NetworkUsage[], time: string, name: string): object {
   const one = ({ name, rxBytes, rxErrors, txBytes, txErrors }: NetworkUsage) => ({
     ...{ name, rxBytes, rxErrors, txBytes, txErrors },
   });
-  const main = interfaces.find((i) => i.name === "eth0") ?? interfaces[0];
+  const main = interfaces.find((i) => i.name === name) ?? interfaces[0];
   return { time, ...(main ? one(main) : { name: "" }), interfaces: interfaces.map(one) };
 }

@@ -1,22 +1,55 @@
 // What pods and containers use, as plain data: read by eviction, the stats endpoints and the metrics. Filled by sampler.ts.
 
-export interface ContainerUsage {
-  readonly name: string;
-  readonly containerId: string;
-  readonly startedAtMs: number;
-  readonly cpuNanoseconds: number;
-  /** Thousandths of a millionth of a core: nanocores; undefined before there are two samples. */
-  readonly cpuNanoCores: number | undefined;
-  readonly usageBytes: number;
-  readonly workingSetBytes: number;
-  readonly rssBytes: number;
-  readonly pageFaults: number;
-  readonly majorPageFaults: number;
-  readonly processes: number;
-  readonly limitBytes: number;
+export interface DeviceUse {
+  /** `/dev/vda`; the numbers where it has no name. */
+  readonly device: string;
+  readonly readBytes: number;
+  readonly writeBytes: number;
+  readonly reads: number;
+  readonly writes: number;
+}
+
+/** What only the cadvisor metrics show. */
+export interface CgroupDetail {
+  readonly userNanoseconds: number;
+  readonly systemNanoseconds: number;
+  readonly cacheBytes: number;
+  readonly mappedFileBytes: number;
+  readonly kernelBytes: number;
+  readonly maxUsageBytes: number;
+  /** Times the memory limit was hit; processes killed for it. */
+  readonly limitHits: number;
+  readonly oomKills: number;
+  /** 0 for no bound. */
+  readonly maxThreads: number;
+  /** Times the CPU quota was accounted, and ran out; for how long then. */
   readonly cfsPeriods: number;
   readonly cfsThrottledPeriods: number;
   readonly cfsThrottledNanoseconds: number;
+  readonly devices: readonly DeviceUse[];
+}
+
+export interface CgroupUsage {
+  readonly cpuNanoseconds: number;
+  readonly usageBytes: number;
+  readonly workingSetBytes: number;
+  readonly rssBytes: number;
+  readonly swapBytes: number;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
+  /** Processes and threads, as the kernel counts against pids.max. */
+  readonly processes: number;
+  /** Memory; 0 for none. */
+  readonly limitBytes: number;
+  readonly detail?: CgroupDetail;
+}
+
+export interface ContainerUsage extends CgroupUsage {
+  readonly name: string;
+  readonly containerId: string;
+  readonly startedAtMs: number;
+  /** Thousandths of a millionth of a core: nanocores; undefined before there are two samples. */
+  readonly cpuNanoCores: number | undefined;
   /** Writable layer and logs. */
   readonly rootfsBytes: number;
   readonly rootfsInodes: number;
@@ -51,24 +84,26 @@ export interface NetworkUsage {
   readonly txDropped: number;
 }
 
-export interface PodUsage {
+export interface PodUsage extends CgroupUsage {
   readonly uid: string;
   readonly namespace: string;
   readonly name: string;
   readonly startedAtMs: number;
-  readonly cpuNanoseconds: number;
   readonly cpuNanoCores: number | undefined;
-  readonly usageBytes: number;
-  readonly workingSetBytes: number;
-  readonly rssBytes: number;
-  readonly pageFaults: number;
-  readonly majorPageFaults: number;
-  readonly processes: number;
   readonly ephemeralBytes: number;
   readonly ephemeralInodes: number;
   readonly containers: readonly ContainerUsage[];
   readonly volumes: readonly VolumeUsage[];
   readonly network: readonly NetworkUsage[];
+  /** The pod's first container, which holds its network. */
+  readonly sandbox: CgroupUsage & { readonly id: string };
+}
+
+/** One of the node's own parts. */
+export interface SystemUsage extends CgroupUsage {
+  readonly name: "kubelet" | "runtime" | "pods";
+  readonly startedAtMs: number;
+  readonly cpuNanoCores: number | undefined;
 }
 
 export interface NodeUsage {
@@ -84,10 +119,15 @@ export interface NodeUsage {
   readonly network: readonly NetworkUsage[];
   readonly swapUsedBytes: number;
   readonly swapTotalBytes: number;
+  readonly system: readonly SystemUsage[];
+  /** Cgroups above those of pods, by path. */
+  readonly groups: readonly (CgroupUsage & { readonly path: string })[];
 }
 
 export interface Sample {
+  /** On the monotonic clock, and on the wall's. */
   readonly atMs: number;
+  readonly timeMs: number;
   readonly node: NodeUsage;
   readonly pods: readonly PodUsage[];
 }
