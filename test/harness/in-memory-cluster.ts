@@ -342,11 +342,11 @@ export class FakeKubelet implements Service {
       if (this.isCut || !isDeleting(volume) || !finalizers.includes(finalizer)) return;
       if (annotations?.["local.path.provisioner/selected-node"] !== this.nodeName) return;
       const rest = finalizers.filter((one) => one !== finalizer);
-      this.#deps.client
-        .patch(persistentVolumes, { name }, { metadata: { finalizers: rest } })
-        .catch((error: unknown) => {
-          if (!isNotFound(error)) throw error;
-        });
+      this.#deps.client.patch(persistentVolumes, { name }, { metadata: { finalizers: rest } }).catch(() => {
+        // Gone, changed or lost on the way: what is there after a while decides.
+        const again = this.#deps.volumes.get(name);
+        if (again && !signal.aborted) this.#deps.clock.after(1000, () => release(again));
+      });
     };
     const forget = this.#deps.volumes.addHandler({ add: release, update: release });
     const beats = this.#heartbeat(signal);

@@ -120,3 +120,29 @@ test("the volume of a node that is no more does not wait for it", async () => {
   await c.client.delete(nodes, { name: node });
   await c.until(async () => (await c.list(persistentVolumes)).length === 0, "let go");
 });
+
+test("it comes out right although a tenth of all requests is lost", async () => {
+  const c = await InMemoryCluster.start({ nodeCount: 3, localPath: "/data/storage", seed: 7 });
+  cluster = c;
+  c.faultRate = 0.1;
+  const parallel = database(6, { whenDeleted: "Delete", whenScaled: "Retain" });
+  parallel.spec.podManagementPolicy = "Parallel";
+  await c.until(async () => (await c.find(storageClasses, "local-path")) !== undefined, "the class is there", 300_000);
+  await c.client.create(statefulSets, parallel);
+  const ready = async () => (await c.find(statefulSets, "db", "default"))?.status?.readyReplicas ?? 0;
+  await c.until(async () => (await ready()) === 6, "all are ready", 20 * 60_000);
+  const volumes = await c.list(persistentVolumes);
+  const claims = await c.list(persistentVolumeClaims);
+  expect(volumes.length).toBe(6);
+  for (const claim of claims) {
+    const volume = volumes.find((one) => one.metadata.name === claim.spec.volumeName);
+    expect(volume?.spec.claimRef?.uid).toBe(claim.metadata.uid);
+    const pod = await c.find(pods, claim.metadata.name?.replace("data-", "") ?? "", "default");
+    expect(volume?.spec.nodeAffinity?.required?.nodeSelectorTerms?.[0]?.matchExpressions?.[0]?.values).toEqual([
+      pod?.spec.nodeName,
+    ]);
+  }
+  await c.client.delete(statefulSets, target);
+  await c.until(async () => (await c.list(persistentVolumes)).length === 0, "everything is gone", 30 * 60_000);
+  c.faultRate = 0;
+}, 60_000);

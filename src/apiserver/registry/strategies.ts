@@ -12,6 +12,7 @@ import { createPodStrategy } from "./strategies/pods.ts";
 import { clusterRoles, roleBindings, roles } from "./strategies/rbac.ts";
 import { secrets } from "./strategies/secrets.ts";
 import { createServiceStrategy, type ServiceStrategyOptions } from "./strategies/services.ts";
+import { persistentVolumeClaims, persistentVolumes } from "./strategies/volumes.ts";
 
 export interface StrategyDependencies {
   readonly clock: Clock;
@@ -29,8 +30,8 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     limitranges: plain({ allowCreateOnUpdate: true }),
     namespaces,
     nodes: plain({ keepsStatusOnUpdate: true, selectable: { "spec.unschedulable": false } }),
-    persistentvolumeclaims: withStatus({ initial: { phase: "Pending" } }),
-    persistentvolumes: withStatus({ initial: { phase: "Pending" } }),
+    persistentvolumeclaims: persistentVolumeClaims as Strategy,
+    persistentvolumes: persistentVolumes as Strategy,
     pods: createPodStrategy(),
     podtemplates: plain({}),
     replicationcontrollers: withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
