@@ -247,6 +247,34 @@ describe("compactor", () => {
   });
 });
 
+describe("compactor at rest", () => {
+  it("leaves a few records for hours, and many for an interval", async () => {
+    const clock = new FakeClock(0);
+    const store = await openStore(newEngine, createMemoryLog(), { clock, log: silentLogger });
+    const stop = new AbortController();
+    const running = createCompactor({ checkMs: 60_000 }, { store, clock, log: silentLogger }).run(
+      stop.signal,
+      () => {},
+    );
+    for (let i = 0; i < 20; i++) await put(store, "/a", String(i));
+    await clock.advance(900_000);
+    const compacted = store.compactedRevision();
+    expect(compacted).toBe(store.revision());
+    for (let i = 0; i < 8; i++) await put(store, "/a", String(i));
+    const few = store.revision();
+    await clock.advance(5 * 3_600_000);
+    expect(store.compactedRevision()).toBe(compacted);
+    await clock.advance(3_600_000);
+    expect(store.compactedRevision()).toBe(few);
+    for (let i = 0; i < 9; i++) await put(store, "/a", String(i));
+    await clock.advance(900_000);
+    expect(store.compactedRevision()).toBe(store.revision());
+    stop.abort();
+    await running;
+    await store.close();
+  });
+});
+
 describe("compaction", () => {
   it("takes little from the log at a time, the oldest of a key first", async () => {
     const batches: LogBatch[] = [];

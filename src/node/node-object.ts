@@ -56,7 +56,10 @@ const leaseSeconds = 40;
 const renewMs = 10_000;
 /** How often the status is looked at, and how often it is told unchanged. */
 const checkMs = 10_000;
-const reportMs = 5 * 60_000;
+/** Upstream's kubelet: 5 minutes. That the node lives its Lease says, every 10 s; the report is a write to the card. */
+const reportMs = 30 * 60_000;
+/** How often the images of an unchanged node are counted. */
+const imagesMs = 5 * 60_000;
 const maxImages = 50;
 /** containerd that has not answered for so long makes the node NotReady. */
 const runtimeSilenceMs = 3 * 60_000;
@@ -172,6 +175,14 @@ const essence = (status: NodeStatus | undefined) => ({
   conditions: (status?.conditions ?? []).map(({ lastHeartbeatTime: _, lastTransitionTime: __, ...rest }) => rest),
 });
 
+/** What a change of a condition is called in events: when it became true, and when false. */
+const conditionEvents: Readonly<Record<string, readonly [string, string]>> = {
+  MemoryPressure: ["NodeHasInsufficientMemory", "NodeHasSufficientMemory"],
+  DiskPressure: ["NodeHasDiskPressure", "NodeHasNoDiskPressure"],
+  PIDPressure: ["NodeHasInsufficientPID", "NodeHasSufficientPID"],
+  Ready: ["NodeReady", "NodeNotReady"],
+};
+
 const conditionStates = (status: NodeStatus | undefined) =>
   Object.fromEntries(
     (status?.conditions ?? []).filter((c) => ownConditions.has(c.type)).map((c) => [c.type, `${c.status} ${c.reason}`]),
@@ -260,7 +271,7 @@ export class NodeObject {
       // Others may have written what is ours.
       isDeepStrictEqual(conditionStates(status), conditionStates(existing));
     if (isSame && this.#toldAtMs > 0 && clock.monotonicMs() - this.#toldAtMs < reportMs) return;
-    const before = (this.#told ?? existing)?.conditions?.find((c) => c.type === "Ready")?.status;
+    const before = this.#told ?? existing;
     try {
       await this.#patch(status);
     } catch (error) {
@@ -275,12 +286,16 @@ export class NodeObject {
       } as Node);
       await this.#patch(status);
     }
-    const after = status.conditions?.find((c) => c.type === "Ready")?.status;
-    if (before !== after) {
-      this.#event(
-        after === "True" ? "NodeReady" : "NodeNotReady",
-        `Node ${this.#options.nodeName} status is now: ${after === "True" ? "NodeReady" : "NodeNotReady"}`,
-      );
+    const { nodeName } = this.#options;
+    for (const [type, [whenTrue, whenFalse]] of Object.entries(conditionEvents)) {
+      const now = status.conditions?.find((c) => c.type === type)?.status;
+      if (before?.conditions?.find((c) => c.type === type)?.status === now) continue;
+      const reason = now === "True" ? whenTrue : whenFalse;
+      this.#event(reason, `Node ${nodeName} status is now: ${reason}`);
+    }
+    const [bootBefore, bootNow] = [before?.nodeInfo?.bootID, status.nodeInfo?.bootID];
+    if (bootBefore && bootNow && bootBefore !== bootNow) {
+      this.#event("Rebooted", `Node ${nodeName} has been rebooted, boot id: ${bootNow}`, "Warning");
     }
     this.#told = status;
     this.#toldAtMs = clock.monotonicMs();
@@ -326,7 +341,7 @@ export class NodeObject {
             ? `container runtime network not ready: ${text}`
             : `container runtime not ready: ${text}`;
       }
-      if (clock.monotonicMs() - this.#imagesAtMs > reportMs) {
+      if (clock.monotonicMs() - this.#imagesAtMs > imagesMs) {
         this.#images = await cri.listImages();
         this.#imagesAtMs = clock.monotonicMs();
       }
