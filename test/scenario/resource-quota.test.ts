@@ -1,6 +1,7 @@
 // A namespace with quotas through its life: what is created is charged before it is there, what goes is given back, and
 // what does not fit is refused with the reason and the numbers.
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { type CustomResourceDefinition, resourcesOf } from "#model/custom-resources.ts";
 import type { ReplicaSet } from "#model/gen/apps-v1.ts";
 import type {
   ConfigMap,
@@ -14,6 +15,7 @@ import type {
 import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
 import {
   configMaps,
+  customResourceDefinitions,
   persistentVolumeClaims,
   pods,
   priorityClasses,
@@ -246,4 +248,32 @@ test("a changed quota is counted again; what somebody writes to its status stays
   await cluster.client.update(resourceQuotas, { ...written, spec: { hard: { pods: "6", secrets: "9" } } });
   await reaches({ pods: "0", secrets: "0" });
   expect((await cluster.find(resourceQuotas, "q", namespace))?.status?.hard).toEqual({ pods: "6", secrets: "9" });
+});
+
+test("custom resources are counted like others", async () => {
+  await quota({ pods: "1" }, {}, "other");
+  await cluster.client.create(resourceQuotas, {
+    metadata: { name: "q", namespace },
+    spec: { hard: { "count/widgets.example.com": "1" } },
+  } as unknown as ResourceQuota);
+  const schema = { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } };
+  await cluster.client.create(customResourceDefinitions, {
+    metadata: { name: "widgets.example.com" },
+    spec: {
+      group: "example.com",
+      names: { plural: "widgets", kind: "Widget" },
+      scope: "Namespaced",
+      versions: [{ name: "v1", served: true, storage: true, schema }],
+    },
+  } as CustomResourceDefinition);
+  await reaches({ "count/widgets.example.com": "0" });
+  const [definition] = await cluster.list(customResourceDefinitions);
+  const [widgets] = resourcesOf(definition!);
+  const widget = (name: string) => ({ metadata: { name, namespace } });
+  await cluster.client.create(widgets!, widget("a"));
+  expect(await refusal(cluster.client.create(widgets!, widget("b")))).toBe(
+    'widgets.example.com "b" is forbidden: exceeded quota: q, requested: count/widgets.example.com=1, used: count/widgets.example.com=1, limited: count/widgets.example.com=1',
+  );
+  await cluster.client.delete(widgets!, { name: "a", namespace });
+  await reaches({ "count/widgets.example.com": "0" });
 });

@@ -5,18 +5,28 @@
 // that was behind when somebody deleted something cannot leave the status too low.
 import type { Service } from "#base/service.ts";
 import type { Informer } from "#client/informer.ts";
+import { type CustomResourceDefinition, walkableResourceOf } from "#model/custom-resources.ts";
 import type { Service as KubernetesService, Pod, ResourceQuota } from "#model/gen/core-v1.ts";
-import { type ApiObject, isDeleting, keyOf, namespaceOf } from "#model/object.ts";
+import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import { countsTowards } from "#model/quota/resources.ts";
 import { addUsage, countsAsRunning, quotaCovers, type Usage, usageOf } from "#model/quota/usage.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources, persistentVolumeClaims, pods, resourceQuotas, services } from "#model/resources.ts";
+import {
+  allResources,
+  customResourceDefinitions,
+  persistentVolumeClaims,
+  pods,
+  resourceQuotas,
+  services,
+} from "#model/resources.ts";
 import { type ControllerDeps, createController, type Trigger } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 
 const name = "resourcequota-controller";
 /** Upstream's --resource-quota-sync-period. */
 const resyncMs = 300_000;
+/** A store that has not been filled yet is asked again after this. */
+const soonMs = 1000;
 /** Kinds of which more than the number counts. */
 const wholeObjects: readonly ResourceInfo[] = [pods, services, persistentVolumeClaims];
 
@@ -29,7 +39,8 @@ interface Counted {
 export function createResourceQuotaController(deps: ControllerDeps): Service {
   const { client, clock, informers } = deps;
   const quotaStore = informers.informer(resourceQuotas);
-  const counted = countable().map(
+  const definitions = informers.informer(customResourceDefinitions);
+  const builtIn = countable().map(
     (about): Counted => ({
       about,
       informer:
@@ -38,6 +49,9 @@ export function createResourceQuotaController(deps: ControllerDeps): Service {
           : informers.informer(about, { metadataOnly: !wholeObjects.includes(about) }),
     }),
   );
+
+  /** Custom resources come and go while this runs; each is followed under its newest row. */
+  const custom = new Map<string, Counted>();
 
   function* quotasAbout(about: ResourceInfo, object: ApiObject) {
     for (const quota of quotaStore.list(namespaceOf(object))) {
@@ -67,13 +81,15 @@ export function createResourceQuotaController(deps: ControllerDeps): Service {
     },
   });
 
-  function count(quota: ResourceQuota): Usage {
+  /** Undefined: a kind that was just defined has not been listed yet. */
+  function count(quota: ResourceQuota): Usage | undefined {
     const hard = quota.spec?.hard ?? {};
     const used: Usage = new Map();
     const nowMs = clock.now();
-    for (const { about, informer } of counted) {
+    for (const { about, informer } of [...builtIn, ...custom.values()]) {
       const names = Object.keys(hard).filter((each) => countsTowards(about, each));
       if (names.length === 0) continue;
+      if (!informer.hasSynced) return undefined;
       addUsage(used, new Map(names.map((each) => [each, zero])), hard);
       for (const object of informer.list(namespaceOf(quota))) {
         if (quotaCovers(quota, hard, about, object)) addUsage(used, usageOf(about, object, nowMs), hard);
@@ -82,18 +98,44 @@ export function createResourceQuotaController(deps: ControllerDeps): Service {
     return used;
   }
 
+  const definitionTrigger: Trigger = {
+    informer: definitions as unknown as Trigger["informer"],
+    connect(mark) {
+      const enter = (definition: CustomResourceDefinition) => {
+        const about = walkableResourceOf(definition);
+        const old = custom.get(nameOf(definition));
+        if (old && about && groupVersion(old.about) === groupVersion(about)) return;
+        custom.delete(nameOf(definition));
+        if (!about?.namespaced) return;
+        const counted = { about, informer: informers.informer(about, { metadataOnly: true }) };
+        custom.set(nameOf(definition), counted);
+        changesOf(counted).connect(mark);
+        for (const quota of quotaStore.list()) {
+          if (Object.keys(quota.spec?.hard ?? {}).some((each) => countsTowards(about, each))) mark(keyOf(quota));
+        }
+      };
+      definitions.addHandler({
+        add: enter,
+        update: enter,
+        delete: (definition) => custom.delete(nameOf(definition)),
+      });
+    },
+  };
+
   return createController(
     {
       name,
       workers: 5,
-      triggers: [specChanges(quotaStore), ...counted.map(changesOf)],
+      triggers: [specChanges(quotaStore), ...builtIn.map(changesOf), definitionTrigger],
       async sync(key, again) {
         const quota = quotaStore.get(key);
         if (!quota || isDeleting(quota)) return;
-        again(resyncMs);
+        const counted = count(quota);
+        again(counted ? resyncMs : soonMs);
+        if (!counted) return;
         const hard = quota.spec?.hard ?? {};
         const known = Object.entries(quota.status?.used ?? {}).filter(([each]) => Object.hasOwn(hard, each));
-        const counts = [...count(quota)].map(([each, amount]) => [each, amount.toString()] as const);
+        const counts = [...counted].map(([each, amount]) => [each, amount.toString()] as const);
         const used = { ...Object.fromEntries(known), ...Object.fromEntries(counts) };
         const status = { hard, used };
         if (isEqual(status, { hard: quota.status?.hard ?? {}, used: quota.status?.used ?? {} })) return;
