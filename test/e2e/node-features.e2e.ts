@@ -10,6 +10,7 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { createCri } from "#node/cri.ts";
 import { codec, registerPath } from "#node/hardware/plugin-protocol.ts";
 import { parseList as parseProcessors } from "#node/hardware/topology.ts";
+import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type GrpcHandler, openGrpcServer } from "#platform/grpc-server.ts";
 import { encodeFrame } from "#wire/grpc.ts";
@@ -355,4 +356,24 @@ test("short of memory: the node says so, refuses what asks for nothing, and evic
   });
   await node.stop();
   await node.start();
+}, 60_000);
+
+test("what others write into a pod's status is put right, and nothing is written without need", async () => {
+  await node.run("steady", { containers: [sleeper()] });
+  await node.whenReady("steady");
+  const target = { name: "steady", namespace: "default" };
+  await node.client.patch(
+    resources.pods,
+    target,
+    { status: { conditions: [{ type: "Ready", status: "False", reason: "NodeNotReady" }] } },
+    { subresource: "status", type: "application/strategic-merge-patch+json" },
+  );
+  const pod = await node.when("steady", (p) =>
+    p.status?.conditions?.find((c) => c.type === "Ready")?.status === "True" ? p : undefined,
+  );
+  expect(pod.status?.conditions?.find((c) => c.type === "Ready")?.reason).toBeUndefined();
+  const labelled = await node.client.patch(resources.pods, target, { metadata: { labels: { new: "one" } } });
+  await systemClock.sleep(1500);
+  expect((await node.get("steady")).metadata.resourceVersion).toBe(labelled.metadata.resourceVersion);
+  await node.delete("steady");
 }, 60_000);

@@ -1,6 +1,14 @@
 import { describe, expect, test } from "vitest";
 import type { Node, Pod, Taint, Toleration } from "#model/gen/core-v1.ts";
-import { notReadyTaint, planTaints, silentConditions, stayMs, unreachableTaint, zoneState } from "./plan.ts";
+import {
+  isOutOfService,
+  notReadyTaint,
+  planTaints,
+  silentConditions,
+  stayMs,
+  unreachableTaint,
+  zoneState,
+} from "./plan.ts";
 
 const now = "2026-01-01T00:00:00Z";
 const node = (
@@ -88,4 +96,17 @@ describe("how long a pod may stay", () => {
   ])("%s", (_, tolerations, expected) => {
     expect(stayMs(pod(tolerations), [taint])).toBe(expected);
   });
+});
+
+test.each([
+  ["marked and silent", ["node.kubernetes.io/out-of-service"], "Unknown", true],
+  ["marked, but there", ["node.kubernetes.io/out-of-service"], "True", false],
+  ["silent, not marked", [unreachableTaint], "Unknown", false],
+])("a node is out of service when it is %s", (_, keys, status, expected) => {
+  const node = {
+    metadata: {},
+    spec: { taints: keys.map((key) => ({ key, effect: "NoExecute" })) },
+    status: { conditions: [{ type: "Ready", status }] },
+  } as unknown as Node;
+  expect(isOutOfService(node)).toBe(expected);
 });

@@ -94,3 +94,8 @@ export function stayMs(pod: Pod, taints: readonly Taint[]): number {
   }
   return shortest;
 }
+
+const outOfServiceTaint = "node.kubernetes.io/out-of-service";
+/** Somebody has said that the node will not end its pods any more, and it is indeed silent. */
+export const isOutOfService = (node: Node): boolean =>
+  (node.spec.taints ?? []).some((t) => t.key === outOfServiceTaint) && nodeCondition(node, "Ready")?.status !== "True";

@@ -3,12 +3,13 @@
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { isDeleting, uidOf } from "#model/object.ts";
+import { isDeleting, nameOf, uidOf } from "#model/object.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
 import type { ControllerDeps } from "../runtime/controller.ts";
 import { isPodFinished } from "../runtime/pods.ts";
 import { markDisrupted, podTarget } from "./lifecycle.ts";
+import { isOutOfService } from "./plan.ts";
 
 const periodMs = 20_000;
 /** A node that is gone may come back under its name while it reboots: upstream's quarantine. */
@@ -59,11 +60,18 @@ export function createPodGcController(deps: ControllerDeps): Service {
       for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod);
     }
     const lost = await lostNodes(all);
+    const outOfService = new Set(nodeStore.list().filter(isOutOfService).map(nameOf));
     for (const pod of all) {
       const node = pod.spec.nodeName;
       if (node && lost.has(node)) {
         await remove(pod, { reason: "DeletionByPodGC", message: "PodGC: node no longer exists" });
       } else if (!node && isDeleting(pod)) await remove(pod);
+      else if (node && isDeleting(pod) && outOfService.has(node)) {
+        await remove(pod, {
+          reason: "DeletionByPodGC",
+          message: "PodGC: node is out of service, terminating pod is force deleted",
+        });
+      }
     }
   }
 

@@ -28,6 +28,10 @@ export const createPullBackOff = (): BackOff => new BackOff({ initialMs: 10_000,
 /** When no pull can help, look again at the kubelet's sync pace. */
 const recheckMs = 10_000;
 
+/** Registry, path in lower case, tag, digest: distribution's grammar of references, and bare ids. */
+const imageName =
+  /^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9.-]*[a-zA-Z0-9]|\[[0-9a-fA-F:]+\])(?::[0-9]+)?\/)?[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$/;
+
 export function pullPolicy(container: Container): string {
   if (container.imagePullPolicy) return container.imagePullPolicy;
   const image = container.image ?? "";
@@ -39,6 +43,12 @@ export async function ensureImage(pod: Pod, container: Container, deps: ImagePul
   const { cri, clock, event } = deps;
   const name = container.image ?? "";
   const policy = pullPolicy(container);
+  if (!imageName.test(name)) {
+    const message = `Failed to apply default image tag "${name}": couldn't parse image name "${name}": invalid reference format`;
+    event("Warning", "InspectFailed", message);
+    event("Warning", "Failed", "Error: InvalidImageName");
+    return { ok: false, waiting: { reason: "InvalidImageName", message }, retryAtMs: clock.now() + recheckMs };
+  }
   const present = await cri.imageStatus(name);
   if (present && policy !== "Always") {
     event("Normal", "Pulled", `Container image "${name}" already present on machine`);

@@ -64,8 +64,9 @@ export class PodWorker {
   #whenDown: (() => void)[] = [];
   #isAdmitted = false;
   readonly #mirrorUid: (() => string | undefined) | undefined;
-  /** Uid of the object that was told last. */
+  /** Uid of the object that was told last, and the version it got by that. */
   #toldTo: string | undefined;
+  #toldVersion: string | undefined;
   readonly #crashes = new BackOff(crashMs);
   readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
@@ -428,12 +429,12 @@ export class PodWorker {
       this.#toldTo = "";
       return;
     }
-    const before = isNewTarget ? {} : (this.#told ?? this.#pod.status ?? {});
+    const before = isNewTarget ? {} : this.#known();
     const patch = statusPatch(before, status);
     if (!patch) return;
     const object = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
     try {
-      await client.patch(
+      const answer = await client.patch(
         pods,
         object,
         { metadata: { uid: target }, status: patch },
@@ -444,10 +445,22 @@ export class PodWorker {
       );
       this.#told = status;
       this.#toldTo = target;
+      this.#toldVersion = answer.metadata.resourceVersion;
     } catch (error) {
       // The object is gone or another took its name: the watch will say so.
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }
+  }
+
+  /**
+   * The status that the API has: what was told, until the watch has brought that back or something newer. Others may have
+   * written since (a node that was silent has its pods marked unready), and what is ours is put right again.
+   */
+  #known(): PodStatus {
+    const { status = {}, metadata } = this.#pod;
+    if (!this.#told || this.#mirrorUid) return this.#told ?? status;
+    const [seen, told] = [metadata.resourceVersion, this.#toldVersion];
+    return seen === told || Number(seen) > Number(told) ? status : this.#told;
   }
 
   async #end(): Promise<void> {
