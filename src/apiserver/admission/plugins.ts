@@ -8,6 +8,7 @@ import { createDefaultTolerationSeconds } from "./default-toleration-seconds.ts"
 import { createLimitRanger } from "./limit-ranger.ts";
 import { createNamespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
+import { createObjectWarnings } from "./object-warnings.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
 import { createPodSecurity } from "./pod-security/plugin.ts";
 import { createPriority } from "./priority.ts";
@@ -50,6 +51,7 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
           createRbacEscalation({ rbac: dependencies.rbac }),
         ]
       : []),
+    createObjectWarnings(),
     // Last, so that it charges for what is really written.
     createResourceQuota(),
   ];
