@@ -11,6 +11,7 @@ import { customResourceDefinitions, namespaces } from "#model/resources.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { loopback } from "../authn/user.ts";
+import type { OpenApiAssets } from "../openapi/serve.ts";
 import { columnsFor } from "../printers/tables.ts";
 import { createStrategies } from "../registry/strategies.ts";
 import { createApiServer } from "../server.ts";
@@ -21,13 +22,15 @@ export interface CustomServer {
   request(method: string, path: string, body?: unknown, extra?: Partial<ApiRequest>): Promise<UnknownObject>;
   /** The message of a refusal, or the object as text. */
   refusal(method: string, path: string, body?: unknown, extra?: Partial<ApiRequest>): Promise<string>;
+  /** The bytes of a document. */
+  raw(path: string, accept: string): Promise<Uint8Array>;
   /** Makes the definition and waits until it is served. */
   define(definition: CustomResourceDefinition): Promise<CustomResourceDefinition>;
   update(definition: CustomResourceDefinition): Promise<CustomResourceDefinition>;
   close(): Promise<void>;
 }
 
-export async function openCustomServer(): Promise<CustomServer> {
+export async function openCustomServer(more: { readonly openapi?: OpenApiAssets } = {}): Promise<CustomServer> {
   const clock = new FakeClock();
   const random = seededRandom(11);
   const backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
@@ -39,6 +42,7 @@ export async function openCustomServer(): Promise<CustomServer> {
       authorizer: { authorize: () => ({ verdict: "allow", reason: "" }) },
       strategies: createStrategies({ clock, random }),
       admission: [],
+      ...more,
     },
   );
   const stop = new AbortController();
@@ -69,6 +73,20 @@ export async function openCustomServer(): Promise<CustomServer> {
         (object) => JSON.stringify(object),
         (error: unknown) => (error instanceof Error ? error.message : String(error)),
       );
+    },
+    async raw(path, accept) {
+      const result = await server.handle({
+        method: "GET",
+        path,
+        query: new URLSearchParams(),
+        header: (name) => (name === "accept" ? accept : undefined),
+        user: loopback,
+        signal: new AbortController().signal,
+        body: async () => new Uint8Array(),
+        warn() {},
+      });
+      if (result.type !== "raw" || typeof result.body === "string") throw new Error(`${path} is no document`);
+      return result.body;
     },
     async define(definition) {
       await client.create(customResourceDefinitions, definition);

@@ -21,12 +21,22 @@ const describedBy = "v3/apis/apiextensions.k8s.io/v1.json";
 export function createCustomOpenApi(table: CustomResourceTable, assets: OpenApiAssets | undefined): DynamicOpenApi {
   let known: { generation: number; hashes: ReadonlyMap<string, string>; all: string } | undefined;
   const kept = new Map<string, { readonly hash: string; readonly bytes: Uint8Array }>();
+  /** Schemas are large and stay what they are: each is looked at once. */
+  const hashesOfVersions = new WeakMap<CustomVersion, string>();
+  const hashOfVersion = (version: CustomVersion): string => {
+    let hash = hashesOfVersions.get(version);
+    if (hash === undefined) {
+      hash = hashOf(JSON.stringify([version.row, version.schema]));
+      hashesOfVersions.set(version, hash);
+    }
+    return hash;
+  };
   const current = () => {
     if (known?.generation !== table.generation) {
       const inputs = new Map<string, string[]>();
       for (const version of table.versions()) {
         const path = `apis/${groupVersion(version.row)}`;
-        inputs.set(path, [...(inputs.get(path) ?? []), JSON.stringify([version.row, version.schema])]);
+        inputs.set(path, [...(inputs.get(path) ?? []), hashOfVersion(version)]);
       }
       const hashes = new Map([...inputs].map(([path, texts]) => [path, hashOf(texts.sort().join("\n"))]));
       known = { generation: table.generation, hashes, all: hashOf([...hashes].sort().join("\n")) };
@@ -57,17 +67,22 @@ export function createCustomOpenApi(table: CustomResourceTable, assets: OpenApiA
       }
       return entry.bytes;
     },
-    v2(form, bytes) {
+    v2(form, built) {
       const { hashes, all } = current();
-      if (hashes.size === 0) return undefined;
-      const built = bytes();
-      if (!built) return undefined;
-      const { paths, schemas } = buildCustomOpenApi(table.versions().map(kindOf), "v2", () => "");
-      const own = Object.entries(schemas).filter(([name]) => !name.startsWith("io.k8s.api"));
-      const hash = hashOf(all + assets?.hashes.get(form));
-      const definitions = Object.fromEntries(own);
-      if (form === "v2.pb") return { bytes: Buffer.concat([built, encodeOpenApiV2({ paths, definitions })]), hash };
-      return { bytes: Buffer.from(splice(Buffer.from(built).toString("utf8"), { paths, definitions })), hash };
+      const base = assets?.hashes.get(form);
+      if (hashes.size === 0 || base === undefined) return undefined;
+      return {
+        hash: hashOf(all + base),
+        read() {
+          const bytes = built();
+          if (!bytes) return undefined;
+          const { paths, schemas } = buildCustomOpenApi(table.versions().map(kindOf), "v2", () => "");
+          const own = Object.entries(schemas).filter(([name]) => !name.startsWith("io.k8s.api"));
+          const added = { paths, definitions: Object.fromEntries(own) };
+          if (form === "v2.pb") return Buffer.concat([bytes, encodeOpenApiV2(added)]);
+          return Buffer.from(splice(Buffer.from(bytes).toString("utf8"), added));
+        },
+      };
     },
   };
 }

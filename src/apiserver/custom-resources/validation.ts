@@ -185,7 +185,6 @@ export function correlation(schema: JsonSchema, old: unknown): (item: unknown) =
     return known.has(key) ? known.get(key) : absent;
   };
 }
-export const isAbsent = (value: unknown): boolean => value === absent;
 
 function keyOf(item: unknown, keys: readonly string[], schema: JsonSchema | undefined): string {
   if (!isObject(item)) return JSON.stringify(item);

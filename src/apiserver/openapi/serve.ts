@@ -29,7 +29,12 @@ export interface DynamicOpenApi {
   hashes(): ReadonlyMap<string, string>;
   read(path: string): Uint8Array | undefined;
   /** The v2 document with what is added to it; undefined: nothing is. */
-  v2(form: "v2.json" | "v2.pb", bytes: () => Uint8Array | undefined): { bytes: Uint8Array; hash: string } | undefined;
+  v2(form: "v2.json" | "v2.pb", built: () => Uint8Array | undefined): AddedDocument | undefined;
+}
+
+export interface AddedDocument {
+  readonly hash: string;
+  read(): Uint8Array | undefined;
 }
 
 export function createOpenApi(assets: OpenApiAssets | undefined, dynamic?: DynamicOpenApi): OpenApi {
@@ -50,7 +55,7 @@ export function createOpenApi(assets: OpenApiAssets | undefined, dynamic?: Dynam
       ...(isPinned ? { expires: "Fri, 31 Dec 2100 00:00:00 GMT" } : {}),
     };
     if (request.header("if-none-match") === etag) return { type: "raw", status: 304, contentType, body: "", headers };
-    const body = merged?.bytes ?? (hashes.has(name) ? assets?.read(name) : path && dynamic?.read(path));
+    const body = merged?.read() ?? (hashes.has(name) ? assets?.read(name) : path && dynamic?.read(path));
     return body ? { type: "raw", status: 200, contentType, body, headers } : undefined;
   };
   const index = (): Result => {
