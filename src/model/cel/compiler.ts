@@ -3,11 +3,12 @@
 // where the other decides; so do all() and exists(). Upstream counterpart: cel-go interpreter.
 import type { Call, Comprehension, Expr, ListLiteral, MapLiteral, Select } from "./ast.ts";
 import type { Checked } from "./checker.ts";
-import { type Evaluation, patternOf } from "./evaluation.ts";
+import { Evaluation, patternOf } from "./evaluation.ts";
 import { accepts, type Overload } from "./overloads.ts";
 import { type CelType, isOptional } from "./types.ts";
 import {
   addInts,
+  CostExceeded,
   equals,
   Failure,
   keyId,
@@ -34,13 +35,19 @@ export function compile(expr: Expr, checked: Checked, variables: readonly string
   return { code: compiler.compile(expr), slotCount: compiler.slotCount };
 }
 
-// What upstream's loops cost: reading the accumulator and testing whether to go on.
-const allStep = 3;
-const existsStep = 4;
+// What upstream's loops cost. `again`: before each element it is asked whether to go on, also before the one after the
+// element that decided.
+const allCosts = { step: 3, again: 2 };
+const existsCosts = { step: 4, again: 3 };
 const listCost = 10;
 const mapCost = 30;
 const appendCost = 12;
+const countCost = 2;
 const insertCost = 3;
+/** Conversions of constants are done once. */
+const conversions: ReadonlySet<string> = new Set(
+  "bool bytes double duration dyn int string timestamp type uint".split(" "),
+);
 
 class Compiler {
   slotCount: number;
@@ -93,10 +100,7 @@ class Compiler {
     slot ??= this.#globals.get(name);
     if (slot === undefined) {
       const value = new TypeValue(this.#checked.typeNamedBy(expr) ?? name);
-      return (run) => {
-        run.charge(1);
-        return value;
-      };
+      return () => value;
     }
     const index = slot;
     return (run) => {
@@ -150,8 +154,9 @@ class Compiler {
         const code = this.compile(operand);
         return (run) => {
           const value = code(run);
-          run.charge(1);
-          return optionalField(value instanceof Optional ? value : new Optional(value), field);
+          const found = optionalField(value instanceof Optional ? value : new Optional(value), field);
+          if (found.value !== undefined) run.charge(1);
+          return found;
         };
       }
       case "or":
@@ -177,9 +182,12 @@ class Compiler {
     const isMember = call.target !== undefined && !this.#checked.isQualified(call);
     const args = isMember ? [call.target!, ...call.args] : call.args;
     const codes = args.map((arg) => this.compile(arg));
+    // Upstream counts what leads to an index as the index.
+    if (call.name === "_[_]" && isAttribute(call.args[1]!)) codes[1] = withoutCost(codes[1]!);
     const overloads = this.#checked.overloadsOf(call);
     const isCertain = overloads.length === 1 && args.every((arg) => isFixed(this.#checked.typeOf(arg)));
-    return isCertain ? certainCall(overloads[0]!, codes) : dynamicCall(call.name, overloads, codes);
+    const code = isCertain ? certainCall(overloads[0]!, codes) : dynamicCall(call.name, overloads, codes);
+    return conversions.has(call.name) && args.length === 1 && args[0]?.kind === "const" ? folded(code) : code;
   }
 
   /** `text.matches('...')`: the expression is compiled once. */
@@ -253,7 +261,6 @@ class Compiler {
     const keeps = call.name === "or";
     return (run) => {
       const value = target(run);
-      run.charge(1);
       if (!(value instanceof Optional)) throw noSuchOverload(call.name, value);
       if (value.value === undefined) return other(run);
       return keeps ? value : value.value;
@@ -280,6 +287,8 @@ class Compiler {
     };
   }
   #map(map: MapLiteral): Code {
+    const constant = constantMap(map);
+    if (constant) return () => constant;
     const entries = map.entries.map(({ key, value, isOptional: optional }) => {
       return { key: this.compile(key), value: this.compile(value), optional };
     });
@@ -362,7 +371,7 @@ type LoopMaker = (condition: Code | undefined, result: Code | undefined) => Loop
 
 /** The loop ends where one element decides; failures before that are forgotten, without it the first counts. */
 const quantifier =
-  (decides: boolean, step: number, name: string): LoopMaker =>
+  (decides: boolean, { step, again }: { step: number; again: number }, name: string): LoopMaker =>
   (condition) =>
   (run, cursor) => {
     let failure: Failure | undefined;
@@ -371,7 +380,10 @@ const quantifier =
       try {
         cursor.move(i);
         const value = condition!(run);
-        if (value === decides) return decides;
+        if (value === decides) {
+          if (i + 1 < cursor.size) run.charge(again);
+          return decides;
+        }
         if (value !== !decides) failure ??= noSuchOverload(name, value);
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
@@ -387,17 +399,15 @@ const isTrue = (value: Value): boolean => {
 };
 
 const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
-  all: quantifier(false, allStep, "_&&_"),
-  exists: quantifier(true, existsStep, "_||_"),
+  all: quantifier(false, allCosts, "_&&_"),
+  exists: quantifier(true, existsCosts, "_||_"),
   existsOne: (condition) => (run, cursor) => {
     let count = 0;
     for (let i = 0; i < cursor.size; i++) {
       cursor.move(i);
-      run.charge(1);
-      if (isTrue(condition!(run))) {
-        run.charge(1);
-        count++;
-      }
+      if (!isTrue(condition!(run))) continue;
+      run.charge(countCost);
+      count++;
     }
     run.charge(1);
     return count === 1;
@@ -406,9 +416,8 @@ const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
     const kept: Value[] = [];
     for (let i = 0; i < cursor.size; i++) {
       const element = cursor.move(i);
-      run.charge(1);
       if (!isTrue(condition!(run))) continue;
-      run.charge(appendCost);
+      run.charge(appendCost + 1);
       run.allocate(1);
       kept.push(element);
     }
@@ -418,10 +427,7 @@ const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
     const made: Value[] = [];
     for (let i = 0; i < cursor.size; i++) {
       cursor.move(i);
-      if (condition && !isTrue(condition(run))) {
-        run.charge(1);
-        continue;
-      }
+      if (condition && !isTrue(condition(run))) continue;
       run.charge(appendCost);
       run.allocate(1);
       made.push(result!(run));
@@ -465,6 +471,26 @@ function insertAll(pairs: readonly [Value, Value][]): MapValue {
 }
 
 // Calls
+
+const withoutCost =
+  (code: Code): Code =>
+  (run) => {
+    const { cost } = run;
+    const value = code(run);
+    run.cost = cost;
+    return value;
+  };
+/** What fails does so when it is evaluated. */
+function folded(code: Code): Code {
+  try {
+    const value = code(new Evaluation([], foldLimit));
+    return () => value;
+  } catch (error) {
+    if (!(error instanceof Failure || error instanceof CostExceeded)) throw error;
+    return code;
+  }
+}
+const foldLimit = 1_000_000;
 
 const isFixed = (type: CelType): boolean =>
   type.kind !== "dyn" &&
@@ -540,6 +566,26 @@ function optionalField({ value }: Optional, field: string): Optional {
   const found = value.find(field);
   if (found instanceof Optional) return found;
   return found === undefined ? Optional.none : new Optional(found);
+}
+
+/** Nothing to compute; a key that stands twice fails when it is evaluated. */
+function constantMap(map: MapLiteral): MapValue | undefined {
+  const pairs: [Value, Value][] = [];
+  const ids = new Set<string>();
+  for (const { key, value, isOptional: optional } of map.entries) {
+    const id = key.kind === "const" ? keyId(key.value) : undefined;
+    if (id === undefined || ids.has(id) || optional || key.kind !== "const" || value.kind !== "const") return undefined;
+    ids.add(id);
+    pairs.push([key.value, value.value]);
+  }
+  return new NativeMap(pairs);
+}
+
+/** A variable, and what fields and indices lead to from there. */
+function isAttribute(expr: Expr): boolean {
+  if (expr.kind === "ident") return true;
+  if (expr.kind === "select") return !expr.isTest && isAttribute(expr.operand);
+  return expr.kind === "call" && expr.name === "_[_]" && isAttribute(expr.args[0]!);
 }
 
 /** Literals of keys, so that `x in ['a', 'b']` is one look. */

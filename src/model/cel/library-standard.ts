@@ -8,7 +8,6 @@ import {
   scan,
   scanBoth,
   scanProduct,
-  scanSecond,
   scanShorter,
 } from "./overloads.ts";
 import { durationOf, parseDuration, parseTimestamp, splitTime, timestampOf, toText } from "./text.ts";
@@ -293,14 +292,9 @@ const texts: readonly Declaration[] = [
     "startsWith",
     "starts_with_string: string.(string) -> bool",
     (_run, a, b) => (a as string).startsWith(b as string),
-    scanSecond,
+    scan,
   ],
-  [
-    "endsWith",
-    "ends_with_string: string.(string) -> bool",
-    (_run, a, b) => (a as string).endsWith(b as string),
-    scanSecond,
-  ],
+  ["endsWith", "ends_with_string: string.(string) -> bool", (_run, a, b) => (a as string).endsWith(b as string), scan],
   [
     "matches",
     ["matches: (string, string) -> bool", "matches_string: string.(string) -> bool"],

@@ -45,7 +45,6 @@ export type Declaration = readonly [
 // The kinds that upstream's tables have.
 export const scan: CallCost = (a) => Math.ceil(costSize(a) * 0.1);
 export const scanTwice: CallCost = (a) => Math.ceil(costSize(a) * 0.2);
-export const scanSecond: CallCost = (_a, b) => Math.ceil(costSize(b) * 0.1);
 export const scanShorter: CallCost = (a, b) => Math.ceil(Math.min(costSize(a), costSize(b)) * 0.1);
 export const scanBoth: CallCost = (a, b) => Math.ceil((costSize(a) + costSize(b)) * 0.1);
 export const scanProduct: CallCost = (a, b) => Math.ceil(costSize(a) * 0.1) * Math.ceil(costSize(b) * 0.1);

@@ -120,36 +120,37 @@ function objectAdapter(given: JsonSchema, isResource: boolean): Adapter {
 }
 
 class ObjectView extends MapValue {
-  readonly #raw: JsonObject;
+  readonly raw: JsonObject;
   readonly #shape: Shape;
   constructor(raw: JsonObject, shape: Shape) {
     super();
-    this.#raw = raw;
+    this.raw = raw;
     this.#shape = shape;
   }
   get size(): number {
-    return Object.keys(this.#raw).length;
+    return Object.keys(this.raw).length;
   }
+  /** Null counts as absent in objects, though not in maps. */
   override field(escaped: string): Value | undefined {
     const name = this.#shape.names.get(escaped);
-    return name !== undefined && Object.hasOwn(this.#raw, name)
-      ? this.#shape.adapters.get(name)!(this.#raw[name])
-      : undefined;
+    if (name === undefined || !Object.hasOwn(this.raw, name)) return undefined;
+    const raw = this.raw[name];
+    return raw === null || raw === undefined ? undefined : this.#shape.adapters.get(name)!(raw);
   }
   find(key: Value): Value | undefined {
     return typeof key === "string" ? this.field(key) : undefined;
   }
   override has(key: Value): boolean {
     const name = typeof key === "string" ? this.#shape.names.get(key) : undefined;
-    return name !== undefined && Object.hasOwn(this.#raw, name);
+    return name !== undefined && Object.hasOwn(this.raw, name) && (this.raw[name] ?? null) !== null;
   }
   keys(): Value[] {
-    return Object.keys(this.#raw).flatMap((name) => escapeName(name) ?? []);
+    return Object.keys(this.raw).flatMap((name) => escapeName(name) ?? []);
   }
   /** All members count, also those that rules cannot name. */
   override equalsMap(other: MapValue): boolean {
     if (!(other instanceof ObjectView)) return super.equalsMap(other);
-    const [mine, theirs] = [this.#raw, other.#raw];
+    const [mine, theirs] = [this.raw, other.raw];
     if (mine === theirs) return true;
     const names = Object.keys(mine);
     if (names.length !== Object.keys(theirs).length) return false;
@@ -235,6 +236,14 @@ class ListView extends ListValue {
   }
 }
 
+/** What stands behind an element; undefined where nothing does that could be compared. */
+function rawAt(list: ListValue, index: number): unknown {
+  if (list instanceof ListView) return list.raw[index];
+  const value = list.at(index);
+  if (value instanceof ObjectView || value instanceof ListView) return value.raw;
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? value : undefined;
+}
+
 class KeyedView extends ListView {
   readonly #idOf: IdOf;
   readonly #merge: "replace" | "keep";
@@ -248,30 +257,28 @@ class KeyedView extends ListView {
     this.#positions ??= new Map(this.raw.map((raw, index) => [this.#idOf(raw), index] as const));
     return this.#positions;
   }
-  #idOfValue(list: ListValue, index: number): string | undefined {
-    if (list instanceof ListView) return this.#idOf(list.raw[index]);
-    const value = list.at(index);
-    return typeof value === "string" || typeof value === "number" || typeof value === "boolean"
-      ? this.#idOf(value)
-      : undefined;
-  }
   /** In any order. */
   override equalsList(other: ListValue): boolean {
     if (this.size !== other.size) return false;
     const positions = this.#byId();
     for (let i = 0; i < other.size; i++) {
-      const id = this.#idOfValue(other, i);
-      const mine = id === undefined ? undefined : positions.get(id);
+      const raw = rawAt(other, i);
+      const mine = raw === undefined ? this.#find(other.at(i)) : positions.get(this.#idOf(raw));
       if (mine === undefined || !equals(this.at(mine), other.at(i))) return false;
     }
     return true;
   }
+  #find(value: Value): number | undefined {
+    for (let i = 0; i < this.size; i++) if (equals(this.at(i), value)) return i;
+    return undefined;
+  }
   /** A union: elements of `other` with the same keys take the place of mine, those of sets are there already. */
   override concat(other: ListValue): ListValue {
-    if (!(other instanceof ListView)) return super.concat(other);
     const raw = [...this.raw];
     const positions = new Map(this.#byId());
-    for (const element of other.raw) {
+    for (let i = 0; i < other.size; i++) {
+      const element = rawAt(other, i);
+      if (element === undefined) return super.concat(other);
       const id = this.#idOf(element);
       const mine = positions.get(id);
       if (mine === undefined) {
