@@ -44,6 +44,8 @@ export interface GrpcStream extends GrpcCall {
   readonly messages: AsyncIterable<Uint8Array>;
   /** One frame. False: the client is behind; wait for `drained` before more. */
   write(frame: Uint8Array): boolean;
+  /** The same with a frame in two parts, of which the first may be written over afterwards. */
+  writeOf(head: Uint8Array, tail: Uint8Array): boolean;
   /** Resolves when the client has caught up, or the call is over. */
   drained(): Promise<void>;
 }
@@ -192,6 +194,9 @@ class Connection {
       {
         request: (stream, headers) => this.#request(stream, headers),
         output: () => this.#schedule(),
+        outputIsLarge: () => {
+          if (!this.#flushing) this.#flush();
+        },
         sourceFailed: (error) => deps.options.log.error("an answer could not be completed", { error }),
       },
     );
@@ -482,6 +487,13 @@ class Call implements GrpcStream, StreamSink {
     if (this.#ended || this.#overReason) return true;
     this.#head();
     this.#stream.data(frame);
+    return this.#stream.queuedBytes < maxBacklogBytes;
+  }
+
+  writeOf(head: Uint8Array, tail: Uint8Array): boolean {
+    if (this.#ended || this.#overReason) return true;
+    this.#head();
+    this.#stream.dataOf(head, tail);
     return this.#stream.queuedBytes < maxBacklogBytes;
   }
 

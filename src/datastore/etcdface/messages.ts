@@ -144,15 +144,13 @@ export function sharedAnswer(header: Part, events: readonly Part[]): SharedAnswe
   return { before: bytes(field(1, header)), after: bytes(message(events.map((event) => field(11, event)))) };
 }
 
-/** The frame of one of these answers. */
-export function watchFrame(watchId: number, { before, after }: SharedAnswer): Uint8Array {
+/** Writes the beginning of one of these answers' frames, up to `after`, and says how long it is. */
+export function writeWatchHead(out: Buffer, watchId: number, { before, after }: SharedAnswer): number {
   const size = before.length + numberSize(watchId) + after.length;
-  const out = Buffer.allocUnsafe(framePrefixBytes + size);
   out[0] = 0;
   out.writeUInt32BE(size, 1);
   out.set(before, framePrefixBytes);
-  out.set(after, writeNumber(out, framePrefixBytes + before.length, 2, watchId));
-  return out;
+  return writeNumber(out, framePrefixBytes + before.length, 2, watchId);
 }
 
 /** The field of an answer's list of events that this event fills. */

@@ -5,6 +5,7 @@
 //                \ cancel request, compacted: told so, gone
 //
 // Upstream counterpart: etcd server/etcdserver/api/v3rpc/watch.go, mvcc/watchable_store.go ("victims").
+import { Buffer } from "node:buffer";
 import type { Clock } from "#base/clock.ts";
 import { hasCode } from "#base/errors.ts";
 import { untilAborted } from "#base/service.ts";
@@ -24,8 +25,8 @@ import {
   type SharedAnswer,
   sharedAnswer,
   type WatchAnswer,
-  watchFrame,
   watchPart,
+  writeWatchHead,
 } from "./messages.ts";
 
 export interface WatchDeps {
@@ -57,14 +58,20 @@ export async function serveWatch(stream: GrpcStream, deps: WatchDeps): Promise<v
  */
 export class EncodedEvents {
   readonly #identity: Identity;
+  /** A prefix, a header and an id. */
+  readonly #head = Buffer.alloc(128);
   #last: { events: readonly WatchEvent[]; withPrevious: boolean; revision: number; shared: SharedAnswer } | undefined;
 
   constructor(identity: Identity) {
     this.#identity = identity;
   }
 
-  /** The answer for one watch, as a frame. */
-  frame(watchId: number, events: readonly WatchEvent[], withPrevious: boolean, revision: number): Uint8Array {
+  /** Sends the answer to one watch. */
+  send(
+    stream: GrpcStream,
+    watchId: number,
+    { events, withPrevious, revision }: { events: readonly WatchEvent[]; withPrevious: boolean; revision: number },
+  ): boolean {
     let last = this.#last;
     if (last?.events !== events || last.withPrevious !== withPrevious || last.revision !== revision) {
       if (!last) {
@@ -76,7 +83,8 @@ export class EncodedEvents {
       last = { events, withPrevious, revision, shared: sharedAnswer(headerPart(revision, this.#identity), parts) };
       this.#last = last;
     }
-    return watchFrame(watchId, last.shared);
+    const head = this.#head.subarray(0, writeWatchHead(this.#head, watchId, last.shared));
+    return stream.writeOf(head, last.shared.after);
   }
 }
 
@@ -218,7 +226,8 @@ class WatchStream {
     if (wanted.length === 0) return;
     entry.quiet = false;
     if (!request.fragment) {
-      this.#write(this.#deps.encodedEvents.frame(entry.id, wanted, request.prevKv, through));
+      const answer = { events: wanted, withPrevious: request.prevKv, revision: through };
+      this.#note(this.#deps.encodedEvents.send(this.#stream, entry.id, answer));
       return;
     }
     const parts = wanted.map((event) => eventPart(event, request.prevKv));
@@ -261,7 +270,12 @@ class WatchStream {
   }
 
   #write(frame: Uint8Array): void {
-    if (this.#stream.write(frame) || this.#behind) return;
+    this.#note(this.#stream.write(frame));
+  }
+
+  /** Whether the client keeps up. */
+  #note(keepsUp: boolean): void {
+    if (keepsUp || this.#behind) return;
     this.#behind = true;
     this.#stream.drained().then(
       () => {

@@ -92,6 +92,7 @@ function open(answer: Answer = () => {}) {
       };
     },
     output() {},
+    outputIsLarge() {},
     sourceFailed: (why) => log.push(`failed: ${why}`),
   });
   const taken = (): Frame[] => framesOf(Buffer.concat(connection.takeOutput()));
@@ -291,6 +292,40 @@ describe("data that is made while it is sent", () => {
     expect(closed).toEqual(["closed", "closed"]);
   });
 
+  test("in two parts is one frame, and what was sent does not change when its buffers are used again", () => {
+    const { connection, streams, taken } = open();
+    const wide = [
+      frame(frameType.windowUpdate, 0, 0, number(100_000_000)),
+      settings([setting.initialWindowSize, 50_000_000]),
+    ];
+    connection.receive(Buffer.concat([hello, ...wide, headers(1)]));
+    const stream = streams.get(1)!;
+    stream.respond(block, false);
+    const head = Buffer.alloc(8);
+    const expected: Buffer[] = [];
+    taken();
+    const sent: Buffer[] = [];
+    for (let round = 0; round < 20; round++) {
+      const under: Uint8Array[] = [];
+      for (let i = 0; i < 600; i++) {
+        const tail = Buffer.alloc([0, 100, 4000, 5000][i % 4]!, round * 7 + i);
+        head.fill(round + i);
+        expected.push(Buffer.concat([head, tail]));
+        stream.dataOf(head, tail);
+        // On its way to the socket, which has not taken it yet, while the next ones are made.
+        if (i % 100 === 50) under.push(...connection.takeOutput());
+      }
+      for (let more = connection.takeOutput(); more.length > 0; more = connection.takeOutput()) {
+        under.push(...more);
+        connection.resume();
+      }
+      sent.push(Buffer.concat(under));
+      connection.written();
+    }
+    const got = framesOf(Buffer.concat(sent)).filter(({ type }) => type === frameType.data);
+    expect(Buffer.concat(got.map(({ payload }) => payload)).equals(Buffer.concat(expected))).toBe(true);
+  });
+
   test("is not made before there is room, and its source is closed with its stream", () => {
     const closed: string[] = [];
     let made = 0;
@@ -405,6 +440,7 @@ describe("hostile clients", () => {
     const connection = new Http2ServerConnection(options, {
       request: () => ({ data() {}, end() {}, gone() {}, caughtUp() {} }),
       output() {},
+      outputIsLarge() {},
       sourceFailed() {},
     });
     connection.receive(Buffer.concat([hello, headers(1)]));
@@ -497,6 +533,7 @@ test("headers of nghttp2 are read, whatever bytes their values have", async () =
         setImmediate(() => {
           for (const part of connection.takeOutput()) pipe.push(part);
         }),
+      outputIsLarge() {},
       sourceFailed() {},
     });
     const pipe = new Duplex({

@@ -60,6 +60,8 @@ export interface ConnectionEvents {
   request(stream: Http2Stream, headers: HeaderList): StreamSink;
   /** There is something for `takeOutput`; said once until it is taken. */
   output(): void;
+  /** Much waits for `takeOutput`: to be taken right now, so that it leaves while the rest is made. Nothing happens when it is not. */
+  outputIsLarge(): void;
   /** A source threw; its stream is reset. */
   sourceFailed(why: string): void;
 }
@@ -76,6 +78,8 @@ const copyBelowBytes = 4096;
 const chunkBytes = 16 * 1024;
 /** Data waits in its stream when so much is on its way to the socket. */
 const maxOutputBytes = 1024 * 1024;
+/** The other side should have it. */
+const largeOutputBytes = 256 * 1024;
 
 const noBytes = Buffer.alloc(0);
 
@@ -114,6 +118,10 @@ export class Http2Stream {
   /** `bytes` must not change any more. */
   data(bytes: Uint8Array): void {
     this.#connection.sendData(this, bytes);
+  }
+  /** `head`, which is copied, and `tail`, which must not change, as if they were one. */
+  dataOf(head: Uint8Array, tail: Uint8Array): void {
+    this.#connection.sendPair(this, head, tail);
   }
   /** All there will be but trailers. */
   dataFrom(source: DataSource): void {
@@ -173,7 +181,9 @@ export class Http2ServerConnection {
   #connectionSendWindow = defaultWindowBytes;
   #initialSendWindow = defaultWindowBytes;
   #maxSendFrame = defaultMaxFrameBytes;
+  /** Where small frames are gathered: one of its own, or when there is much to send at once, of those that are used again. */
   #chunk: Buffer = noBytes;
+  #chunkIsLent = false;
   #chunkStart = 0;
   #chunkAt = 0;
   #output: Uint8Array[] = [];
@@ -231,6 +241,7 @@ export class Http2ServerConnection {
     this.#output = [];
     this.#outputBytes = 0;
     this.#announced = false;
+    this.#endLentChunk();
     if (this.#spent.length > 0) {
       this.#sending.push(...this.#spent);
       this.#spent = [];
@@ -614,15 +625,38 @@ export class Http2ServerConnection {
       this.#writeData(stream, bytes);
       return;
     }
+    this.#enqueue(stream, bytes);
+    this.#checkQueued();
+  }
+
+  #enqueue(stream: Http2Stream, bytes: Uint8Array): void {
     stream.queue.push(bytes);
     stream.queuedBytes += bytes.length;
     this.#queuedBytes += bytes.length;
     this.#waiting.add(stream);
+  }
+
+  #checkQueued(): void {
     if (this.#queuedBytes > this.#options.maxQueuedBytes) {
       this.#fail(errorCode.enhanceYourCalm, "the client does not take what it asks for");
       return;
     }
     this.#pump();
+  }
+
+  sendPair(stream: Http2Stream, head: Uint8Array, tail: Uint8Array): void {
+    const size = head.length + tail.length;
+    if (stream.closed || stream.localEnded || stream.trailers || stream.source) return;
+    if (stream.queuedBytes === 0 && size <= this.#room(stream) && size <= this.#maxSendFrame && size < copyBelowBytes) {
+      stream.sendWindow -= size;
+      this.#connectionSendWindow -= size;
+      this.#writeFrame(frameType.data, 0, stream.id, head, tail);
+      return;
+    }
+    // Many streams may wait with the same tail: it is not copied for any.
+    this.#enqueue(stream, Uint8Array.from(head));
+    if (tail.length > 0) this.#enqueue(stream, tail);
+    this.#checkQueued();
   }
 
   sendFrom(stream: Http2Stream, source: DataSource): void {
@@ -784,16 +818,12 @@ export class Http2ServerConnection {
     }
   }
 
-  #writeFrame(type: number, flags: number, id: number, payload: Uint8Array): void {
-    const { length } = payload;
+  /** `tail` only where both together are copied. */
+  #writeFrame(type: number, flags: number, id: number, payload: Uint8Array, tail: Uint8Array = noBytes): void {
+    const length = payload.length + tail.length;
     const copied = length < copyBelowBytes;
     const needed = copied ? frameHeaderBytes + length : frameHeaderBytes;
-    if (this.#chunk.length - this.#chunkAt < needed) {
-      this.#closeSegment();
-      this.#chunk = Buffer.allocUnsafeSlow(chunkBytes);
-      this.#chunkStart = 0;
-      this.#chunkAt = 0;
-    }
+    if (this.#chunk.length - this.#chunkAt < needed) this.#nextChunk();
     const out = this.#chunk;
     let at = this.#chunkAt;
     out[at++] = length >>> 16;
@@ -807,6 +837,7 @@ export class Http2ServerConnection {
     out[at++] = id;
     if (copied) {
       out.set(payload, at);
+      if (tail.length > 0) out.set(tail, at + payload.length);
       this.#chunkAt = at + length;
     } else {
       this.#chunkAt = at;
@@ -815,6 +846,26 @@ export class Http2ServerConnection {
     }
     this.#outputBytes += frameHeaderBytes + length;
     this.#announce();
+    if (this.#outputBytes >= largeOutputBytes && !this.#paused) this.#events.outputIsLarge();
+  }
+
+  #nextChunk(): void {
+    this.#closeSegment();
+    this.#endLentChunk();
+    this.#chunkIsLent = this.#outputBytes >= chunkBytes;
+    this.#chunk = this.#chunkIsLent ? this.#options.buffers.take() : Buffer.allocUnsafeSlow(chunkBytes);
+    this.#chunkStart = 0;
+    this.#chunkAt = 0;
+  }
+
+  /** All of it is in the output. */
+  #endLentChunk(): void {
+    if (!this.#chunkIsLent) return;
+    this.#chunkIsLent = false;
+    this.#spent.push(this.#chunk);
+    this.#chunk = noBytes;
+    this.#chunkStart = 0;
+    this.#chunkAt = 0;
   }
 
   #closeSegment(): void {
