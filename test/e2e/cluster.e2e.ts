@@ -201,6 +201,41 @@ spec:
 
 describe("the official JavaScript client", () => {
   test("lists, creates, watches with an informer and executes", async () => {
+describe("metrics and autoscaling", () => {
+  const burning = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: burn }
+spec:
+  selector: { matchLabels: { app: burn } }
+  template:
+    metadata: { labels: { app: burn } }
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: mote.local/busybox:1
+        command: ["sh", "-c", "while :; do :; done"]
+        resources: { requests: { cpu: 20m }, limits: { cpu: 50m } }
+`;
+  test("kubectl top tells what runs, an autoscaler follows it", async () => {
+    await k("apply -f -", burning);
+    await k("rollout status deploy/burn --timeout=60s");
+    await k("autoscale deployment burn --cpu-percent=50 --min=1 --max=2");
+    await eventually("top pod", 60_000, async () => {
+      const match = /^burn-\S+\s+main\s+(\d+)m\s+\d+Mi/m.exec(await k("top pod -l app=burn --containers"));
+      return Number(match?.[1]) >= 20;
+    });
+    expect(await k("top node")).toMatch(/\d+m\s+\d+%\s+\d+Mi\s+\d+%/);
+    const scaled = async () => (await json("get deployment burn")).spec.replicas === 2;
+    await eventually("two pods", 90_000, scaled);
+    const autoscaler = await k("describe hpa burn");
+    expect(autoscaler).toContain("New size: 2; reason: cpu resource utilization (percentage of request) above target");
+    expect(await k("get hpa burn")).toMatch(/cpu: \d+%\/50%/);
+    await k("delete hpa,deployment burn");
+  });
+});
+
     const output = await host.exec("node", ["scripts/run.mjs", "test/e2e/js-client.ts", host.kubeconfig]);
     expect(output.stderr).toBe("");
     expect(JSON.parse(output.stdout)).toEqual({

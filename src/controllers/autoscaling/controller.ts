@@ -52,6 +52,10 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
     "horizontal_pod_autoscaler_controller_reconciliations_total",
     "Number of reconciliations of HPA controller.",
   );
+  const computations = deps.metrics.counter(
+    "horizontal_pod_autoscaler_controller_metric_computation_total",
+    "Number of metric computations.",
+  );
   const seconds = deps.metrics.histogram(
     "horizontal_pod_autoscaler_controller_reconciliation_duration_seconds",
     "The time(seconds) that the HPA controller takes to reconcile once.",
@@ -142,7 +146,8 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
     return { pods: selected };
   }
 
-  async function round(autoscaler: HorizontalPodAutoscaler, state: Known): Promise<void> {
+  /** What was done with the scale, as upstream's metrics name it. */
+  async function round(autoscaler: HorizontalPodAutoscaler, state: Known): Promise<"none" | "scale_up" | "scale_down"> {
     const { scaleTargetRef, metrics = [] } = autoscaler.spec;
     const namespace = namespaceOf(autoscaler);
     let found: FoundScale;
@@ -170,15 +175,20 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
       ...{ pods: selected, readings, memory: state.memory },
       ...{ nowMs: clock.now(), monotonicMs: clock.monotonicMs() },
     });
+    const { desiredReplicas: wanted, rescaleTo, rescaleReason } = decision;
+    const action = rescaleTo === undefined ? "none" : wanted > specReplicas ? "scale_up" : "scale_down";
+    for (const [index, spec] of (Array.isArray(readings) ? metrics : []).entries()) {
+      const isFailure = (readings as readonly Reading[])[index]?.kind === "failure";
+      computations.add(1, { action, error: isFailure ? "internal" : "none", metric_type: spec.type });
+    }
     state.memory = decision.memory;
     for (const note of decision.notes) say(autoscaler, note);
     const status = { currentReplicas: specReplicas, currentMetrics: decision.currentMetrics };
-    const { rescaleTo, rescaleReason } = decision;
     if (rescaleTo === undefined) {
       const { desiredReplicas, conditions } = decision;
       await writeStatus(autoscaler, { ...status, desiredReplicas, conditions, scaled: false });
       if (decision.failed) throw new Error("the metrics do not say how many replicas there should be");
-      return;
+      return action;
     }
     const conditions = new Conditions(decision.conditions, clock.now());
     try {
@@ -199,6 +209,7 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
     say(autoscaler, { type: "Normal", reason: "SuccessfulRescale", message });
     state.memory = withScaleEvent(state.memory, autoscaler.spec, specReplicas, rescaleTo, clock.monotonicMs());
     await writeStatus(autoscaler, { ...status, desiredReplicas: rescaleTo, conditions: conditions.list, scaled: true });
+    return action;
   }
 
   /** Has the pods measured, so that the first round has a while to compare with. What goes wrong shows there. */
@@ -235,15 +246,16 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
         }
         const startedMs = clock.monotonicMs();
         let error = "none";
+        let action = "none";
         try {
-          await round(autoscaler, state);
+          action = await round(autoscaler, state);
         } catch (failure) {
           // The next round comes in 15 seconds whatever happens; people read of it in conditions and events.
           error = "internal";
           log.debug("round failed", { key, error: messageOf(failure) });
         }
-        rounds.add(1, { action: "none", error });
-        seconds.observe((clock.monotonicMs() - startedMs) / 1000, { action: "none", error });
+        rounds.add(1, { action, error });
+        seconds.observe((clock.monotonicMs() - startedMs) / 1000, { action, error });
       },
     },
     deps,

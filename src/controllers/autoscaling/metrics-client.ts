@@ -62,7 +62,7 @@ async function readResource(
   try {
     items = (await client.list(podMetrics, { namespace, labelSelector: selector })).items;
   } catch (error) {
-    fail(`unable to fetch metrics from resource metrics API: ${messageOf(error)}`);
+    fail(`unable to fetch metrics from resource metrics API: ${wordsOf(error, "pods.metrics.k8s.io")}`);
   }
   if (items.length === 0) fail("no metrics returned from resource metrics API");
   const metrics = new Map<string, PodMetric>();
@@ -142,7 +142,8 @@ async function readExternal(
     const list = await client.transport.request({ method: "GET", path, query });
     items = (list["items"] as ExternalMetricValue[] | undefined) ?? [];
   } catch (error) {
-    throw new MetricError(`${words}: unable to fetch metrics from external metrics API: ${messageOf(error)}`);
+    const why = wordsOf(error, `${metric.name}.external.metrics.k8s.io`);
+    throw new MetricError(`${words}: unable to fetch metrics from external metrics API: ${why}`);
   }
   if (items.length === 0) throw new MetricError(`${words}: no metrics returned from external metrics API`);
   return { kind: "value", value: items.reduce((sum, item) => sum + milli(item.value), 0) };
@@ -179,6 +180,12 @@ async function customVersion(client: Client): Promise<string> {
     throw error;
   }
 }
+
+/** A group that nobody serves is refused without a Status; clients say it so. */
+const wordsOf = (error: unknown, resource: string): string =>
+  isNotFound(error) && error.message === "404 page not found"
+    ? `the server could not find the requested resource (get ${resource})`
+    : messageOf(error);
 
 const escaped = encodeURIComponent;
 const selectorOf = (selector: Parameters<typeof requirementsOf>[0]): string | undefined => {

@@ -172,20 +172,20 @@ function askMetrics(round: Round, conditions: Conditions): Asked {
         message: `the HPA was unable to compute the replica count: ${why}`,
         error: `${failurePrefix(spec)}: ${why}`,
       };
+      // Keeps its place: who shows them goes by the order of the spec.
       return { type: "" };
     }
   });
   const replicas = best?.replicas ?? 0;
-  const known = statuses.filter((status) => status.type !== "");
   if (failures >= specs.length || (failures > 0 && replicas < scale.specReplicas)) {
     const error = `invalid metrics (${failures} invalid out of ${specs.length}), first error is: ${firstFailure?.error ?? ""}`;
     if (firstFailure) conditions.set("ScalingActive", "False", firstFailure.reason, firstFailure.message);
-    return { replicas: undefined, metric: "", statuses: known, notes, error };
+    return { replicas: undefined, metric: "", statuses, notes, error };
   }
   const metric = best?.metric ?? "";
   const why = `the HPA was able to successfully calculate a replica count from ${metric}`;
   conditions.set("ScalingActive", "True", "ValidMetricFound", why);
-  return { replicas, metric, statuses: known, notes, error: "" };
+  return { replicas, metric, statuses, notes, error: "" };
 }
 
 const failureReasons: Readonly<Record<string, string>> = {
