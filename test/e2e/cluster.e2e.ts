@@ -1,5 +1,7 @@
 // The story of the README, told to a real cluster: real containerd, runc, nftables, DNS, kubectl 1.32 and the official
 // JavaScript client, on a host of its own. The steps build on each other and run in order.
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually, Host } from "./host.ts";
@@ -199,8 +201,6 @@ spec:
   });
 });
 
-describe("the official JavaScript client", () => {
-  test("lists, creates, watches with an informer and executes", async () => {
 describe("metrics and autoscaling", () => {
   const burning = `
 apiVersion: apps/v1
@@ -236,6 +236,8 @@ spec:
   });
 });
 
+describe("the official JavaScript client", () => {
+  test("lists, creates, watches with an informer and executes", async () => {
     const output = await host.exec("node", ["scripts/run.mjs", "test/e2e/js-client.ts", host.kubeconfig]);
     expect(output.stderr).toBe("");
     expect(JSON.parse(output.stdout)).toEqual({
@@ -405,6 +407,25 @@ describe("kill -9", () => {
     await sleep(3000);
     expect(await started()).toEqual(before);
     expect(await k("get nodes")).toMatch(/\sReady\s/);
+  });
+});
+
+describe("storage", () => {
+  test("a stateful set finds its data again; with its claim the data goes", async () => {
+    const starts = async () => (await k("exec db-0 -- cat /data/starts")).trim().split("\n").length;
+    await k("apply -f examples/database.yaml");
+    await k("rollout status sts/db --timeout=60s");
+    expect(await starts()).toBe(1);
+    await k("delete pod db-0");
+    await k("rollout status sts/db --timeout=60s");
+    await eventually("a second start", 20_000, async () => (await starts()) === 2);
+    const folder = join(host.dataDir, "storage");
+    expect(readdirSync(folder).map((name) => name.replace(/^pvc-[^_]*/, "pvc"))).toEqual(["pvc_default_data-db-0"]);
+    await k("delete -f examples/database.yaml");
+    expect(readdirSync(folder).length).toBe(1);
+    await k("delete pvc data-db-0");
+    await eventually("its folder is gone", 20_000, async () => readdirSync(folder).length === 0);
+    await eventually("its volume is gone", 20_000, async () => (await json("get pv")).items.length === 0);
   });
 });
 
