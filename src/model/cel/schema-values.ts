@@ -158,6 +158,7 @@ class ObjectView extends MapValue {
       if (!Object.hasOwn(theirs, name)) return false;
       const [left, right] = [mine[name], theirs[name]];
       if (left === right) return true;
+      if (left === null || right === null) return false;
       const mineOf = this.#shape.adapters.get(name);
       const theirsOf = other.#shape.adapters.get(name);
       return mineOf && theirsOf ? equals(mineOf(left), theirsOf(right)) : equalJson(left, right);
