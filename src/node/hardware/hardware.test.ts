@@ -268,6 +268,9 @@ test("a device plugin registers, its devices count, a container gets one, and wh
   const again = new AbortController();
   const next = open();
   await next.open();
+  // Before its plugin is back, the resource is short rather than unknown.
+  expect(next.capacity).toEqual({ "example.com/x": 0 });
+  expect(next.admit(podOf("r", pod.spec.containers!))?.reason).toBe("UnexpectedAdmissionError");
   const nextRunning = next.run(again.signal);
   await register(next);
   expect(next.admit(podOf("q", pod.spec.containers!))?.reason).toBe("UnexpectedAdmissionError");

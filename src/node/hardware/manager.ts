@@ -13,9 +13,16 @@ import type { Cri } from "../cri.ts";
 import type { Refusal } from "../pods/admission.ts";
 import type { PodObservation } from "../pods/observation.ts";
 import type { Allocation } from "./plugin-protocol.ts";
-import { DevicePlugins } from "./plugins.ts";
+import { DevicePlugins, type ResourceDevices } from "./plugins.ts";
 import { type Reservations, reserve, sharedProcessors } from "./reservations.ts";
 import { formatList, parseList, readTopology, type Topology } from "./topology.ts";
+
+/** The file. */
+interface Kept {
+  readonly held: Reservations;
+  /** Names that plugins have registered: without its plugin such a resource is short, not unknown. */
+  readonly resources: readonly string[];
+}
 
 /** What a container gets beside what its spec says. */
 export interface Extras {
@@ -37,12 +44,16 @@ export interface HardwareDeps {
   readonly onChange: () => void;
 }
 
+/** Plugins come and go over a node's life; names of long ago are forgotten. */
+const maxNames = 64;
+
 export class Hardware {
   readonly #deps: HardwareDeps;
   readonly #plugins: DevicePlugins;
   #topology: Topology = { processors: [], nodes: [] };
   #reservedProcessors: ReadonlySet<number> = new Set();
   #held: Reservations = {};
+  #names: ReadonlySet<string> = new Set();
   /** What plugins answered, by uid/container/resource; asked again after a restart. */
   readonly #allocations = new Map<string, Allocation>();
   #saving: Promise<void> = Promise.resolve();
@@ -50,7 +61,13 @@ export class Hardware {
   constructor(deps: HardwareDeps) {
     this.#deps = deps;
     const { clock, log, pluginFolder: folder, onChange } = deps;
-    this.#plugins = new DevicePlugins({ clock, log, folder, onChange });
+    this.#plugins = new DevicePlugins({
+      ...{ clock, log, folder },
+      onChange: () => {
+        this.#learn();
+        onChange();
+      },
+    });
   }
 
   async open(): Promise<void> {
@@ -65,7 +82,9 @@ export class Hardware {
     }
     try {
       const text = (await readFileIfExists(this.#path))?.toString("utf8");
-      if (text) this.#held = JSON.parse(text) as Reservations;
+      const kept = text ? (JSON.parse(text) as Partial<Kept>) : {};
+      this.#held = kept.held ?? {};
+      this.#names = new Set(kept.resources ?? []);
     } catch (error) {
       // Pods keep what their containers have; new ones might get the same.
       log.warn("cannot read who has which devices, beginning anew", { path: this.#path, error: messageOf(error) });
@@ -76,17 +95,31 @@ export class Hardware {
     return `${this.#deps.dataFolder}/hardware.json`;
   }
 
-  run(signal: AbortSignal): Promise<void> {
-    return this.#plugins.run(signal);
+  async run(signal: AbortSignal): Promise<void> {
+    await this.#plugins.run(signal);
+    await this.#saving;
   }
 
   get capacity(): Amounts {
     return Object.fromEntries(
-      [...this.#plugins.resources()].map(([name, { healthy, unhealthy }]) => [name, healthy.size + unhealthy.size]),
+      [...this.#resources()].map(([name, { healthy, unhealthy }]) => [name, healthy.size + unhealthy.size]),
     );
   }
   get allocatable(): Amounts {
-    return Object.fromEntries([...this.#plugins.resources()].map(([name, { healthy }]) => [name, healthy.size]));
+    return Object.fromEntries([...this.#resources()].map(([name, { healthy }]) => [name, healthy.size]));
+  }
+
+  /** Of the plugins that are there, and none of those that were before a restart and have not come back yet. */
+  #resources(): ReadonlyMap<string, ResourceDevices> {
+    const none: ResourceDevices = { healthy: new Map(), unhealthy: new Set() };
+    return new Map([...[...this.#names].map((name) => [name, none] as const), ...this.#plugins.resources()]);
+  }
+
+  #learn(): void {
+    const names = [...this.#plugins.resources().keys()];
+    if (names.every((name) => this.#names.has(name))) return;
+    this.#names = new Set([...this.#names, ...names].slice(-maxNames));
+    this.#save();
   }
 
   /** Reserves what the pod needs; why it cannot have it. */
@@ -98,7 +131,7 @@ export class Hardware {
       topology: this.#topology,
       reservedProcessors: this.#reservedProcessors,
       configuration: this.#deps.configuration,
-      devices: this.#plugins.resources(),
+      devices: this.#resources(),
     });
     if (!result.ok) return { reason: result.reason, message: result.message };
     if (Object.keys(result.shares).length === 0) return undefined;
@@ -155,15 +188,20 @@ export class Hardware {
   #set(held: Reservations): void {
     const before = formatList(sharedProcessors(this.#topology, this.#held));
     this.#held = held;
-    const text = `${JSON.stringify(held)}\n`;
+    this.#save();
+    const shared = formatList(sharedProcessors(this.#topology, held));
+    if (this.#deps.configuration.cpuManagerPolicy === "static" && shared !== before) void this.#move(shared);
+  }
+
+  #save(): void {
+    const kept: Kept = { held: this.#held, resources: [...this.#names] };
+    const text = `${JSON.stringify(kept)}\n`;
     this.#saving = this.#saving
       .then(() => writeFileDurable(this.#path, text, 0o600))
       .catch((error: unknown) => {
         // The next change writes everything again.
         this.#deps.log.warn("cannot write who has which devices", { path: this.#path, error: messageOf(error) });
       });
-    const shared = formatList(sharedProcessors(this.#topology, held));
-    if (this.#deps.configuration.cpuManagerPolicy === "static" && shared !== before) void this.#move(shared);
   }
 
   /** Moves everything that shares processors to those that are left. */
