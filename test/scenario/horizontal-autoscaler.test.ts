@@ -96,6 +96,19 @@ test("follows the load up and, after the window, down", async () => {
   expect((await c.find(horizontalPodAutoscalers, "web", "default"))?.metadata.resourceVersion).toBe(before);
 }, 60_000);
 
+test("comes to the same where requests are lost", async () => {
+  const load = { cores: 0.1 };
+  const c = await startWith(load);
+  await c.client.create(deployments, requested(1));
+  await c.advance(minuteMs);
+  await c.client.create(horizontalPodAutoscalers, autoscaler());
+  c.faultRate = 0.1;
+  load.cores = 0.6;
+  await c.until(async () => (await replicasOf(c)) === 6, "six pods", 8 * minuteMs);
+  c.faultRate = 0;
+  await c.until(async () => (await statusOf(c))?.currentReplicas === 6, "told", 2 * minuteMs);
+}, 60_000);
+
 test("behaviour bounds how fast; one version shows what the other was told", async () => {
   const load = { cores: 5 };
   const c = await startWith(load);

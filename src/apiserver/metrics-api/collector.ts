@@ -25,6 +25,8 @@ const scrapeTimeoutMs = 5_000;
 const afterFailureMs = 15_000;
 /** Nodes asked at a time. */
 const parallel = 16;
+/** Where many nodes do not answer, those that did are told of after this; the others are still being asked. */
+const longestWaitMs = 10_000;
 
 interface Taken extends NodeSample {
   readonly monotonicMs: number;
@@ -53,11 +55,13 @@ export class MetricsCollector {
     const work = async (): Promise<void> => {
       for (const name of queue) await this.#refresh(name);
     };
-    await Promise.all(Array.from({ length: Math.min(parallel, names.length) }, work));
+    const workers = Array.from({ length: Math.min(parallel, names.length) }, work);
+    await this.#within(longestWaitMs, Promise.all(workers));
     const out = new Map<string, NodeUsage>();
     for (const name of names) {
       const { base, last } = this.#nodes.get(name) ?? {};
-      if (base && last && this.#ageOf(last) < staleMs) out.set(name, usageBetween(base, last));
+      if (!base || !last || this.#ageOf(last) >= staleMs) continue;
+      out.set(name, usageBetween(base, last, last.monotonicMs - base.monotonicMs));
     }
     return out;
   }
@@ -104,6 +108,18 @@ export class MetricsCollector {
     try {
       const text = await scrape(name, limit.signal);
       return { ...parseResourceMetrics(text, clock.now()), monotonicMs: clock.monotonicMs() };
+    } finally {
+      cancel();
+    }
+  }
+
+  async #within(ms: number, work: Promise<unknown>): Promise<void> {
+    let cancel = () => {};
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#deps.clock.after(ms, resolve);
+    });
+    try {
+      await Promise.race([work, late]);
     } finally {
       cancel();
     }

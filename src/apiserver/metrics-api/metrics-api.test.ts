@@ -53,8 +53,16 @@ describe("samples", () => {
   ])("%s", (_, cpu, atMs, start, nextCpu, nextMs, nextStart, usage, windowMs) => {
     const base = parseResourceMetrics(text(cpu, atMs, start), 0);
     const last = parseResourceMetrics(text(nextCpu, nextMs, nextStart), 0);
-    const found = usageBetween(base, last).containers.get('n/p/c"x');
+    const found = usageBetween(base, last, nextMs - atMs).containers.get('n/p/c"x');
     expect(found).toEqual(usage && { atMs: nextMs, windowMs, usage });
+  });
+  test("a clock that was set between two samples is not taken for time that passed", () => {
+    const base = parseResourceMetrics(text(1, 20_000), 0);
+    const last = parseResourceMetrics(text(2.5, 1_800_000_000_000), 0);
+    expect(usageBetween(base, last, 15_000).containers.get('n/p/c"x')).toMatchObject({
+      windowMs: 15_000,
+      usage: { cpu: "100m" },
+    });
   });
 });
 
@@ -104,6 +112,28 @@ describe("collector", () => {
     await clock.advance(2_500);
     expect((await answers).every((answer) => answer.get("a")?.node)).toBe(true);
     expect(asked).toHaveLength(2);
+  });
+  test("nodes that hang do not keep back those that answer", async () => {
+    const clock = new FakeClock();
+    const names = Array.from({ length: 60 }, (_, i) => (i === 0 ? "good" : `bad-${i}`));
+    let open = 0;
+    let most = 0;
+    const collector = new MetricsCollector({
+      clock,
+      log: silentLogger,
+      async scrape(node, signal) {
+        if (node === "good") return text(clock.monotonicMs() / 2000, clock.now());
+        most = Math.max(most, ++open);
+        await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+        throw new Error("unreachable");
+      },
+    });
+    const answer = collector.usage(names, new Set(names));
+    await clock.advance(10_100);
+    expect([...(await answer).keys()]).toEqual(["good"]);
+    expect(most).toBeLessThanOrEqual(48);
+    await clock.advance(60_000);
+    expect(clock.pending).toBe(0);
   });
   test("a node that does not answer is left alone for a while, and told of no more when it is long ago", async () => {
     const clock = new FakeClock();

@@ -78,8 +78,16 @@ export function parseResourceMetrics(text: string, nowMs: number): NodeSample {
   return { atMs: atMs ?? nowMs, node, containers };
 }
 
-/** What was used from `base` to `last`. */
-export function usageBetween(base: NodeSample, last: NodeSample): NodeUsage {
+/** The stamps of a node whose clock was set meanwhile differ by more than this from the time that passed here. */
+const maxClockErrorMs = 2_000;
+
+/** What was used from `base` to `last`, which `passedMs` lay between by our own clock. */
+export function usageBetween(base: NodeSample, last: NodeSample, passedMs: number): NodeUsage {
+  const isSet = Math.abs(last.atMs - base.atMs - passedMs) > maxClockErrorMs;
+  return usageOf(isSet ? { ...base, atMs: last.atMs - passedMs } : base, last);
+}
+
+function usageOf(base: NodeSample, last: NodeSample): NodeUsage {
   const containers = new Map<string, Measured>();
   for (const [key, now] of last.containers) {
     const then = firstReading(base, base.containers.get(key), now, last.atMs);
