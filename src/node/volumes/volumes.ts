@@ -6,11 +6,11 @@ import type { Clock } from "#base/clock.ts";
 import { AppError } from "#base/errors.ts";
 import type { KeyToPath, Pod, Volume, VolumeProjection } from "#model/gen/core-v1.ts";
 import { listFolder, makeFolder } from "#platform/files.ts";
-import { changeMode, changeOwner, kindOf, linkTarget, removeTree } from "#platform/folders.ts";
+import { linkTarget, removeTree } from "#platform/folders.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { ConfigError, type FieldContext, podField, resourceField } from "../pods/env.ts";
-import { wholeOf } from "../pods/quantities.ts";
 import { type Payload, type PayloadFile, writeAtomically } from "./atomic-writer.ts";
+import { ensureEmptyDir } from "./empty-dir.ts";
 import { ensureHostPath } from "./host-path.ts";
 import { isMounted, unmountAll } from "./mount-points.ts";
 import type { PodObjects } from "./objects.ts";
@@ -114,7 +114,11 @@ export class Volumes {
   async #ensureOne(pod: Pod, volume: Volume, context: FieldContext): Promise<string> {
     const uid = pod.metadata.uid ?? "";
     if (volume.hostPath) return ensureHostPath(volume.hostPath.path, volume.hostPath.type ?? "");
-    if (volume.emptyDir) return this.#ensureEmptyDir(pod, volume);
+    if (volume.emptyDir) {
+      const folder = `${this.podFolder(uid)}/volumes/kubernetes.io~empty-dir/${volume.name}`;
+      const { commands } = this.#deps;
+      return ensureEmptyDir(folder, pod, volume, { commands, allocatableBytes: this.#options.capacity.memoryBytes });
+    }
     const persistent = await this.#deps.persistent.ensure(pod, volume);
     if (persistent !== undefined) return persistent;
     const folder = `${this.#options.memoryFolder}/${uid}/${volume.name}`;
@@ -134,34 +138,6 @@ export class Volumes {
     const stamp = new Date(this.#deps.clock.now()).toISOString().slice(0, 19).replace(/[-T:]/g, "_");
     this.#version++;
     await writeAtomically(folder, payload, `${stamp}.${String(this.#version).padStart(9, "0")}`);
-    return folder;
-  }
-
-  async #ensureEmptyDir(pod: Pod, volume: Volume): Promise<string> {
-    const folder = `${this.podFolder(pod.metadata.uid ?? "")}/volumes/kubernetes.io~empty-dir/${volume.name}`;
-    const isNew = (await kindOf(folder)) === undefined;
-    await makeFolder(folder, 0o777);
-    if (volume.emptyDir?.medium === "Memory" && !(await isMounted(folder))) {
-      const limit = wholeOf(volume.emptyDir.sizeLimit);
-      const size = limit > 0 ? `,size=${limit}` : "";
-      await runChecked(this.#deps.commands, "mount", [
-        "-t",
-        "tmpfs",
-        "-o",
-        `nosuid,nodev,mode=0777${size}`,
-        "tmpfs",
-        folder,
-      ]);
-    } else if (volume.emptyDir?.medium && volume.emptyDir.medium !== "Memory") {
-      throw new VolumeError(
-        `MountVolume.SetUp failed for volume "${volume.name}" : unknown storage medium "${volume.emptyDir.medium}"`,
-      );
-    }
-    if (isNew) {
-      const group = pod.spec.securityContext?.fsGroup;
-      if (group !== undefined) await changeOwner(folder, 0, group);
-      await changeMode(folder, group === undefined ? 0o777 : 0o2777);
-    }
     return folder;
   }
 

@@ -2,7 +2,7 @@
 // (ReadWriteOncePod), VolumeZone, NodeVolumeLimits. Names and messages are upstream's. They say nothing where the
 // snapshot knows nothing of storage, and cost nothing for pods without claims.
 import type { PersistentVolume, Pod } from "#model/gen/core-v1.ts";
-import { keyOf, namespaceOf } from "#model/object.ts";
+import { namespaceOf } from "#model/object.ts";
 import { claimNameOf, claimNamesOf } from "#model/volumes.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import { claimsOf, planVolumes, type VolumeView } from "../volumes.ts";
@@ -129,7 +129,6 @@ function volumesOf(pod: Pod, view: VolumeView): PersistentVolume[] {
 function handlesOf(pod: Pod, view: VolumeView): Map<string, string> {
   const found = new Map<string, string>();
   for (const volume of pod.spec.volumes ?? []) {
-    if (volume.csi) found.set(`${keyOf(pod)}/${volume.name}`, volume.csi.driver);
     const name = claimNameOf(pod, volume);
     if (name === undefined) continue;
     const key = `${namespaceOf(pod)}/${name}`;

@@ -52,6 +52,8 @@ export class CsiPlugins {
   readonly #known = new Map<string, Known>();
   readonly #failures = new Map<string, { readonly untilMs: number; readonly pauseMs: number }>();
   readonly #gone = new Set<string>();
+  /** Sockets of other kinds of plugins; no more than are looked at. */
+  readonly #others = new Set<string>();
 
   /** `folder`: `<kubelet>/plugins_registry`. */
   constructor(options: { readonly folder: string }, deps: CsiPluginsDeps) {
@@ -110,9 +112,10 @@ export class CsiPlugins {
         untilMs = Math.min(untilMs, clock.monotonicMs() + retryMs.initialMs);
       }
     }
+    for (const socket of this.#others) if (!sockets.has(socket)) this.#others.delete(socket);
     for (const socket of this.#failures.keys()) if (!sockets.has(socket)) this.#failures.delete(socket);
     for (const socket of sockets) {
-      if (this.#known.has(socket)) continue;
+      if (this.#known.has(socket) || this.#others.has(socket)) continue;
       const failure = this.#failures.get(socket);
       const nowMs = clock.monotonicMs();
       if (!failure || failure.untilMs <= nowMs) {
@@ -158,7 +161,10 @@ export class CsiPlugins {
       const bytes = await grpc.unary(row.path, this.#codec.encode(row.request, {}), { timeoutMs: callMs });
       const info = this.#codec.decode<PluginInfo>(row.response, bytes);
       // Device plugins have a door of their own.
-      if (info.type !== csiType) return;
+      if (info.type !== csiType) {
+        this.#others.add(socket);
+        return;
+      }
       const refusal = whyNot(info);
       if (refusal !== undefined) {
         await notify(refusal);
