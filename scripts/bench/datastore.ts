@@ -4,6 +4,7 @@
 //   --only PART   may be repeated; the other figures are those of the last run (build/bench/datastore.json)
 // h2load sends one and the same request, so the puts over gRPC are to one key; the others go over 20,000 keys.
 import { type ChildProcess, spawn } from "node:child_process";
+import * as fs from "node:fs";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -17,6 +18,7 @@ import { prefixRange } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { systemClock } from "#platform/clock.ts";
+import { type GrpcServer, openGrpcServer } from "#platform/grpc-server.ts";
 import { buildStages } from "#scripts/build/build.ts";
 import { unpackDebianClosure, unpackDebianPackage } from "#scripts/debian.ts";
 import { runStages, UserError } from "#scripts/stages.ts";
@@ -258,16 +260,59 @@ async function putFigures(inFlight: number): Promise<Figures> {
     { endpoint: `sqlite://${folder}/in-process/state.db` },
     { clock: systemClock, log: silentLogger },
   );
+  const floors = inFlight === 1 ? [await startFloor("pool"), await startFloor("sync")] : [];
   try {
     // In the same rounds, so that it is held against what etcd did at that time.
     return await interleaved(
       measure,
       async () => {},
-      async (note) => note(`put${inFlight}_inprocess_rate`, (await putFor(store, inFlight)).count / seconds),
+      async (note) => {
+        note(`put${inFlight}_inprocess_rate`, (await putFor(store, inFlight)).count / seconds);
+        for (const { flush, server } of floors) {
+          const { latenciesMs } = await load(h2load, server.port!, {
+            inFlight: 1,
+            connections: 1,
+            body,
+            method: "KV/Put",
+          });
+          note(`put1_floor_${flush}_p50_ms`, percentile(latenciesMs, 0.5));
+          note(`put1_floor_${flush}_p99_ms`, percentile(latenciesMs, 0.99));
+        }
+      },
     );
   } finally {
+    for (const { server } of floors) await server.close(0);
     await store.close();
   }
+}
+
+interface Floor {
+  readonly flush: "pool" | "sync";
+  readonly server: GrpcServer;
+}
+
+/** What no store on Node can be quicker than: a put that only writes as many bytes as a lone one does, flushes and answers. */
+async function startFloor(flush: Floor["flush"]): Promise<Floor> {
+  const fd = fs.openSync(`${folder}/floor-${flush}`, "w");
+  const record = Buffer.alloc(2200, "r");
+  const places = 900;
+  for (let i = 0; i < places; i++) fs.writeSync(fd, record, 0, record.length, i * record.length);
+  fs.fdatasyncSync(fd);
+  let n = 0;
+  const handle = async () => {
+    fs.writeSync(fd, record, 0, record.length, (n++ % places) * record.length);
+    if (flush === "sync") fs.fdatasyncSync(fd);
+    else
+      await new Promise<void>((resolve, reject) => {
+        fs.fdatasync(fd, (error) => (error ? reject(error) : resolve()));
+      });
+    return Buffer.from([0, 0, 0, 0, 0]);
+  };
+  const server = await openGrpcServer(
+    { listen: { host: "127.0.0.1", port: 0 }, maxMessageBytes: 2 ** 20, log: silentLogger },
+    new Map([["/etcdserverpb.KV/Put", { kind: "unary", handle }]]),
+  );
+  return { flush, server };
 }
 
 async function rangeFigures(): Promise<Figures> {
@@ -338,9 +383,12 @@ async function watchFigures(count: number): Promise<Figures> {
   });
 }
 
-/** Resident memory after 350,000 puts over 20,000 keys, neither compacted. */
+/** Resident memory after 350,000 puts over 20,000 keys, neither compacted; and of a Node that does nothing. */
 async function rssFigures(): Promise<Figures> {
-  const figures: Figures = {};
+  const idle = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"], { stdio: "ignore" });
+  await sleep(1000);
+  const figures: Figures = { rss_node_mib: round(rssKib(idle.pid!) / 1024, 1) };
+  idle.kill("SIGKILL");
   for (const start of [startMote, startEtcd]) {
     const peer = await start();
     try {
