@@ -276,7 +276,7 @@ spec:
               colour: {type: string}
           status: {type: object, properties: {sails: {type: integer}}}
 `;
-  const boat = (spec: string) => `{apiVersion: example.com/v1, kind: Boat, metadata: {name: one}, spec: ${spec}}`;
+  const boat = (spec: string) => `apiVersion: example.com/v1\nkind: Boat\nmetadata: {name: one}\nspec: ${spec}\n`;
 
   test("kubectl defines, explains, applies, scales, selects and deletes them", async () => {
     await k("apply -f -", definition(5));
