@@ -6,7 +6,7 @@ import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
-import type { InformerFactory } from "#client/informer.ts";
+import type { Informer, InformerFactory } from "#client/informer.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
@@ -20,8 +20,10 @@ import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
 import { createX509Authenticator } from "./authn/x509.ts";
+import { createNodeAuthorizer } from "./authz/node.ts";
 import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
 import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrapper.ts";
+import { nodeRules } from "./bootstrap/rbac-policy.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
 import { createNodeProxy } from "./endpoints/node-proxy.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
@@ -67,7 +69,7 @@ export const identities = {
 
 export interface ComposedApiServer {
   readonly server: ApiServer;
-  /** Lets `informers` keep the authoriser's copy of roles and bindings; nobody but system:masters may do anything before. */
+  /** Lets `informers` keep the authorisers' copies of roles, bindings and pods; nobody but system:masters may do anything before. */
   watchRbac(informers: InformerFactory): void;
   /** Serves metrics.k8s.io, from what nodes say of themselves when asked. */
   serveMetrics(informers: InformerFactory): void;
@@ -77,9 +79,13 @@ export interface ComposedApiServer {
   authenticateCertificate(certificate: Uint8Array | undefined): Promise<UserInfo | undefined>;
 }
 
+/** The store is shared: the name must be nobody else's. */
+const nodeIndex = "node-of-authorizer";
+
 export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): ComposedApiServer {
   const { backend, clock, random, log, metrics } = deps;
   let isBootstrapped = false;
+  let podStore: Informer<Pod> | undefined;
   const rbacCache = new RbacCache();
   const rbac = createRbacAuthorizer({ source: rbacCache });
   const certificates = createX509Authenticator({ clientCa: options.clientCa }, { clock, log });
@@ -115,7 +121,15 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     {
       ...{ backend, clock, random, log, metrics },
       authenticators: [certificates, tokens, bootstrapTokens],
-      authorizer: rbac,
+      authorizer: createNodeAuthorizer(
+        {
+          rules: nodeRules(),
+          podsOn: (node) => podStore?.byIndex(nodeIndex, node) ?? [],
+          read: (resource, namespace, name) => server.read(resource, namespace, name),
+          list: (resource, namespace) => server.readAll(resource, namespace),
+        },
+        rbac,
+      ),
       strategies: createStrategies({
         clock,
         random,
@@ -154,6 +168,8 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
   return {
     server,
     watchRbac(informers) {
+      podStore = informers.informer(pods);
+      podStore.addIndex(nodeIndex, (pod) => [pod.spec.nodeName ?? ""]);
       const kinds: readonly ResourceInfo<ApiObject>[] = [roles, clusterRoles, roleBindings, clusterRoleBindings];
       for (const resource of kinds) {
         informers.informer(resource).addHandler({

@@ -28,6 +28,8 @@ export interface ApiServer {
   transport(user: UserInfo): Transport;
   /** Reads the store directly: for authenticators and authorisers, which stand in front of the chain. Shared. */
   read(resource: string, namespace: string, name: string): Promise<ApiObject | undefined>;
+  /** The same of all, or of a namespace. */
+  readAll(resource: string, namespace: string): Promise<readonly ApiObject[]>;
   readonly handle: Handler["handle"];
   /** The port listened on; 0 before. */
   readonly port: number;
@@ -90,6 +92,11 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
       if (!found) throw notFound({ group: "", resource }, name);
       const item = await found.storage.get(namespace, name);
       return item && found.storage.decode(item);
+    },
+    async readAll(resource, namespace) {
+      const found = handler.resources.get(resource);
+      if (!found) throw notFound({ group: "", resource }, "");
+      return (await found.storage.list(namespace)).items.map((item) => found.storage.decode(item));
     },
     get port() {
       return listening?.port ?? 0;

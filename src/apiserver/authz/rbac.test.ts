@@ -86,7 +86,7 @@ describe("resources", () => {
     ["robot", "list", "", "secrets", "shop", "", false],
     ["sam", "get", "", "pods/log", "shop", "p", true],
     ["sam", "get", "", "pods", "shop", "p", false],
-    ["node", "patch", "", "nodes/status", "", "n1", true],
+    ["node", "patch", "", "nodes/status", "", "n1", false],
     ["node", "delete", "apps", "deployments", "shop", "d", false],
     ["scheduler", "create", "", "pods/binding", "shop", "p", true],
     ["scheduler", "update", "coordination.k8s.io", "leases", "kube-system", "kube-controller-manager", false],

@@ -6,6 +6,7 @@ import { type Kinds, openKinds } from "../kinds.fixture.ts";
 import { bootstrap } from "./bootstrapper.ts";
 import { flowSchemas, priorityLevels } from "./flow-control.ts";
 import { parseRule, rbacPolicy } from "./rbac-policy.ts";
+import { reconcileBinding } from "./reconcile.ts";
 import { authenticationConfig, kubernetesService, priorityClasses } from "./system-objects.ts";
 
 let kinds: Kinds;
@@ -128,4 +129,12 @@ describe("bootstrap", () => {
     const service = await kinds.client.get(resources.services, "kubernetes", "default");
     expect(service.spec?.ports?.[0]?.targetPort).toBe(7443);
   });
+});
+
+test("what was once given to all nodes is taken back, what an administrator gave stays", () => {
+  const wanted = rbacPolicy().clusterRoleBindings.find(({ metadata }) => metadata.name === "system:node")!;
+  const group = (name: string) => ({ kind: "Group", apiGroup: "rbac.authorization.k8s.io", name });
+  const found = { ...wanted, subjects: [group("system:nodes"), group("mine")] };
+  expect(reconcileBinding(wanted, found)).toMatchObject({ do: "update", object: { subjects: [group("mine")] } });
+  expect(reconcileBinding(wanted, { ...wanted, subjects: [group("mine")] })).toEqual({ do: "keep" });
 });

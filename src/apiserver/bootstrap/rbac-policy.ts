@@ -1,9 +1,8 @@
 // The roles and bindings every cluster starts with, as a table. One line is one rule: verbs, groups and resources (and
 // names) separated by spaces, `core` being the group without a name; a line whose second word starts with `/` is about
-// paths. Names and rights are upstream's (plugin/pkg/auth/authorizer/rbac/bootstrappolicy of 1.32), with three
+// paths. Names and rights are upstream's (plugin/pkg/auth/authorizer/rbac/bootstrappolicy of 1.32), with two
 // differences: the roles of the single controllers are folded into system:kube-controller-manager, because they run in
-// one place under one name; system:nodes is bound to system:node, because there is no node authorizer yet; and the
-// aggregated roles (admin, edit, view) carry their rules from the start.
+// one place under one name; and the aggregated roles (admin, edit, view) carry their rules from the start.
 import type { ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject } from "#model/gen/rbac-v1.ts";
 
 export interface RbacPolicy {
@@ -12,6 +11,9 @@ export interface RbacPolicy {
   readonly roles: readonly Role[];
   readonly roleBindings: readonly RoleBinding[];
 }
+
+/** What the node authorizer lets a node do without looking at its pods. */
+export const nodeRules = (): readonly PolicyRule[] => clusterRoles["system:node"]!.rules.map(parseRule);
 
 export function rbacPolicy(): RbacPolicy {
   return {
@@ -246,7 +248,8 @@ const clusterRoleBindings: Readonly<Record<string, BindingEntry>> = {
   "system:kube-dns": { subjects: ["ServiceAccount:kube-system/kube-dns"] },
   "system:kube-scheduler": { subjects: ["User:system:kube-scheduler"] },
   "system:monitoring": { subjects: ["Group:system:monitoring"] },
-  "system:node": { subjects: ["Group:system:nodes"] },
+  // Nobody, as upstream: the node authorizer holds nodes to these rules.
+  "system:node": { subjects: [] },
   "system:node-proxier": { subjects: ["User:system:kube-proxy"] },
   "system:public-info-viewer": { subjects: ["Group:system:authenticated", "Group:system:unauthenticated"] },
   "system:service-account-issuer-discovery": { subjects: ["Group:system:serviceaccounts"] },

@@ -38,13 +38,16 @@ export function reconcileBinding<T extends RoleBinding>(wanted: T, found: T): St
       (s) => s.kind === subject.kind && s.name === subject.name && (s.namespace ?? "") === (subject.namespace ?? ""),
     );
   const missing = (wanted.subjects ?? []).filter((subject) => !has(subject));
+  const kept = (found.subjects ?? []).filter((subject) => !isWithdrawn(wanted, subject));
   const merged = mergeMetadata(wanted, found);
-  if (missing.length === 0 && merged === undefined) return { do: "keep" };
-  return {
-    do: "update",
-    object: { ...found, metadata: merged ?? found.metadata, subjects: [...(found.subjects ?? []), ...missing] },
-  };
+  const isSame = missing.length === 0 && kept.length === (found.subjects ?? []).length;
+  if (isSame && merged === undefined) return { do: "keep" };
+  return { do: "update", object: { ...found, metadata: merged ?? found.metadata, subjects: [...kept, ...missing] } };
 }
+
+/** Given once, before there was a node authorizer; it would let every node read every secret. */
+const isWithdrawn = (binding: RoleBinding, subject: Subject): boolean =>
+  binding.metadata.name === "system:node" && subject.kind === "Group" && subject.name === "system:nodes";
 
 const isProtected = (object: ApiObject): boolean => object.metadata.annotations?.[autoUpdateAnnotation] === "false";
 
