@@ -1,5 +1,5 @@
 // The admission plugins of this server, in upstream's order of application. Not there yet, and therefore not
-// advertised: webhooks and admission policies, which will stand before ResourceQuota.
+// advertised: webhooks, which will stand before ResourceQuota.
 import type { Random } from "#base/clock.ts";
 import type { RbacAuthorizer } from "../authz/rbac.ts";
 import { createCertificatePlugins } from "./certificates.ts";
@@ -11,6 +11,7 @@ import { createNodeRestriction } from "./node-restriction.ts";
 import { createObjectWarnings } from "./object-warnings.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
 import { createPodSecurity } from "./pod-security/plugin.ts";
+import { createValidatingPolicies } from "./policies/plugin.ts";
 import { createPriority } from "./priority.ts";
 import { createRbacEscalation } from "./rbac-escalation.ts";
 import { createResourceQuota } from "./resource-quota.ts";
@@ -52,6 +53,7 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
         ]
       : []),
     createObjectWarnings(),
+    createValidatingPolicies(),
     // Last, so that it charges for what is really written.
     createResourceQuota(),
   ];

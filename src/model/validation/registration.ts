@@ -1,6 +1,9 @@
 // Webhook configurations and admission policies: what can be said of them without evaluating an expression. Upstream:
 // pkg/apis/admissionregistration/validation and kube-aggregator/pkg/apis/apiregistration/validation.
+
 import type { ApiService } from "../api-services.ts";
+import { compileExpression } from "../cel/expression.ts";
+import { boolType, type CelType, dynType, stringType } from "../cel/types.ts";
 import type {
   MatchResources,
   MutatingWebhookConfiguration,
@@ -246,6 +249,11 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
   }
   errors.push(...requiredOneOf("spec.failurePolicy", spec.failurePolicy, failurePolicies));
   errors.push(...validateConditions("spec.matchConditions", spec.matchConditions));
+  const compiled = (path: string, text: string | undefined, type: CelType): FieldError[] =>
+    text?.trim() ? compileErrors(path, text, type, spec.paramKind !== undefined) : [];
+  for (const [index, { expression }] of (spec.matchConditions ?? []).entries()) {
+    errors.push(...compiled(`spec.matchConditions[${index}].expression`, expression, boolType));
+  }
   const variables = new Set<string>();
   for (const [index, { name, expression }] of (spec.variables ?? []).entries()) {
     const at = `spec.variables[${index}]`;
@@ -254,6 +262,7 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
       errors.push(fieldInvalid(`${at}.name`, name, "name is not a valid CEL identifier"));
     } else if (variables.has(name)) errors.push(fieldDuplicate(`${at}.name`, name));
     if (!expression?.trim()) errors.push(fieldRequired(`${at}.expression`, "expression is not specified"));
+    errors.push(...compiled(`${at}.expression`, expression, dynType));
     variables.add(name);
   }
   const validations = spec.validations ?? [];
@@ -273,6 +282,8 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
       errors.push(fieldInvalid(`${at}.messageExpression`, messageExpression, "must be non-empty if specified"));
     }
     errors.push(...oneOf(`${at}.reason`, reason, reasons));
+    errors.push(...compiled(`${at}.expression`, expression, boolType));
+    errors.push(...compiled(`${at}.messageExpression`, messageExpression, stringType));
   }
   const keys = new Set<string>();
   for (const [index, { key, valueExpression }] of annotations.entries()) {
@@ -281,9 +292,22 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
     else if (keys.has(key)) errors.push(fieldDuplicate(`${at}.key`, key));
     if (!valueExpression?.trim())
       errors.push(fieldRequired(`${at}.valueExpression`, "valueExpression is not specified"));
+    errors.push(...compiled(`${at}.valueExpression`, valueExpression, dynType));
     keys.add(key);
   }
   return errors;
+}
+
+/** What expressions of policies may read. Objects are of any kind: nothing of their fields is known. */
+const policyVariables = ["namespaceObject", "object", "oldObject", "request", "variables"];
+
+function compileErrors(path: string, text: string, type: CelType, hasParams: boolean): FieldError[] {
+  const names = hasParams ? [...policyVariables, "params"] : policyVariables;
+  const made = compileExpression({ text, variables: new Map(names.map((name) => [name, dynType])) });
+  if ("problem" in made) return [fieldInvalid(path, text, `compilation failed: ${made.problem}`)];
+  const { type: result } = made.program;
+  if (type.kind === "dyn" || result.kind === "dyn" || result.kind === type.kind) return [];
+  return [fieldInvalid(path, text, `must evaluate to ${type.name}`)];
 }
 
 function validateMatch(at: string, match: MatchResources): FieldError[] {

@@ -1,0 +1,156 @@
+// A ValidatingAdmissionPolicy made ready to be asked: its expressions compiled once per revision, and the answer it gives
+// to one request. What cannot be compiled or evaluated counts as the policy's failurePolicy says. Pure but for compiling.
+// Upstream: apiserver/pkg/admission/plugin/policy/validating/validator.go.
+
+import { compileExpression, type Program } from "#model/cel/expression.ts";
+import { type CelType, dynType } from "#model/cel/types.ts";
+import { adaptJson, Failure, MapValue, type Value } from "#model/cel/values.ts";
+import type { ValidatingAdmissionPolicy, Validation } from "#model/gen/admissionregistration-v1.ts";
+
+/** All expressions of one policy together, for one request; upstream's units. */
+const policyCostLimit = 10_000_000;
+/** A message longer than this is not used. */
+const maxMessageBytes = 5 * 1024;
+
+export interface PolicyInput {
+  readonly object: unknown;
+  readonly oldObject: unknown;
+  readonly request: object;
+  readonly namespaceObject: unknown;
+  /** Undefined: the policy has no parameters. */
+  readonly params?: unknown;
+}
+
+/** Why a request is refused. */
+export interface Denial {
+  readonly message: string;
+  readonly reason: string;
+}
+
+type Compiled = { readonly program: Program } | { readonly problem: string };
+
+export interface PolicyProgram {
+  /** Nothing: the request is fine, or the policy does not want to be asked about it. */
+  evaluate(input: PolicyInput): Denial[];
+}
+
+export const policyVariables = (hasParams: boolean): ReadonlyMap<string, CelType> =>
+  new Map<string, CelType>(
+    ["object", "oldObject", "request", "namespaceObject", "variables", ...(hasParams ? ["params"] : [])].map((name) => [
+      name,
+      dynType,
+    ]),
+  );
+
+export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgram {
+  const known = policyVariables(spec.paramKind !== undefined);
+  const compile = (text: string): Compiled => compileExpression({ text, variables: known });
+  const conditions = (spec.matchConditions ?? []).map(({ name, expression }) => ({
+    name,
+    ...textOf(expression, compile),
+  }));
+  const variables = new Map((spec.variables ?? []).map(({ name, expression }) => [name, compile(expression)]));
+  const validations = (spec.validations ?? []).map((validation) => ({
+    ...validation,
+    compiled: compile(validation.expression),
+    speaks: validation.messageExpression === undefined ? undefined : compile(validation.messageExpression),
+  }));
+  const isStrict = spec.failurePolicy !== "Ignore";
+  const failed = (message: string): Denial[] => (isStrict ? [{ message, reason: "Invalid" }] : []);
+
+  return {
+    evaluate(input) {
+      const budget = { left: policyCostLimit };
+      const values: Record<string, unknown> = {
+        ...input,
+        object: input.object ?? null,
+        oldObject: input.oldObject ?? null,
+        namespaceObject: input.namespaceObject ?? null,
+        variables: () => new Variables(variables, (compiled) => run(compiled, values, budget)),
+      };
+      // One that says no decides, even beside one that cannot be evaluated.
+      let problem: string | undefined;
+      for (const { name, compiled } of conditions) {
+        const outcome = run(compiled, values, budget);
+        if (outcome.value === false) return [];
+        if (outcome.error !== undefined) problem ??= `expression '${name}' resulted in error: ${outcome.error}`;
+      }
+      if (problem !== undefined) return failed(problem);
+      return validations.flatMap((validation): Denial[] => {
+        const outcome = run(validation.compiled, values, budget);
+        if (outcome.error !== undefined) {
+          return failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`);
+        }
+        if (outcome.value === true) return [];
+        const message = messageOf(validation, validation.speaks, values, budget);
+        return [{ message, reason: validation.reason ?? "Invalid" }];
+      });
+    },
+  };
+}
+
+const textOf = (text: string, compile: (text: string) => Compiled) => ({ compiled: compile(text) });
+
+interface Spend {
+  left: number;
+}
+type Ran =
+  | { readonly value: Value; readonly error?: undefined }
+  | { readonly error: string; readonly value?: undefined };
+
+function run(compiled: Compiled, values: Readonly<Record<string, unknown>>, budget: Spend): Ran {
+  if ("problem" in compiled) return { error: `compilation error: ${compiled.problem}` };
+  if (budget.left <= 0)
+    return { error: "validation failed due to running out of cost budget, no further validation rules will be run" };
+  const outcome = compiled.program.evaluate(values);
+  budget.left -= outcome.cost;
+  return outcome.error === undefined ? { value: outcome.value } : { error: outcome.error };
+}
+
+function messageOf(
+  validation: Validation,
+  speaks: Compiled | undefined,
+  values: Readonly<Record<string, unknown>>,
+  budget: Spend,
+): string {
+  const said = speaks && run(speaks, values, budget).value;
+  const isUsable =
+    typeof said === "string" &&
+    said.trim() !== "" &&
+    !said.includes("\n") &&
+    Buffer.byteLength(said) <= maxMessageBytes;
+  if (isUsable) return said.trim();
+  return validation.message ?? `failed expression: ${validation.expression.trim()}`;
+}
+
+/** Evaluated where they are read, once; those of a policy may use the ones before them. */
+class Variables extends MapValue {
+  readonly #compiled: ReadonlyMap<string, Compiled>;
+  readonly #run: (compiled: Compiled) => Ran;
+  readonly #known = new Map<string, Ran>();
+  constructor(compiled: ReadonlyMap<string, Compiled>, evaluate: (compiled: Compiled) => Ran) {
+    super();
+    this.#compiled = compiled;
+    this.#run = evaluate;
+  }
+  get size(): number {
+    return this.#compiled.size;
+  }
+  find(key: Value): Value | undefined {
+    const compiled = typeof key === "string" ? this.#compiled.get(key) : undefined;
+    if (!compiled) return undefined;
+    let ran = this.#known.get(key as string);
+    if (!ran) {
+      // One that reads itself finds this.
+      this.#known.set(key as string, { error: "cyclic variable" });
+      ran = this.#run(compiled);
+      this.#known.set(key as string, ran);
+    }
+    if (ran.error !== undefined)
+      throw new Failure(`composited variable "${key as string}" fails to evaluate: ${ran.error}`);
+    return ran.value;
+  }
+  keys(): Value[] {
+    return [...this.#compiled.keys()].map((key) => adaptJson(key));
+  }
+}
