@@ -210,8 +210,8 @@ export class EvictionManager {
 
   async #observe(): Promise<Observations> {
     if (this.#deps.observe) return this.#deps.observe();
-    const [memory, node, image, pids] = await Promise.all([
-      readMachineUsage(),
+    const memory = readMachineUsage();
+    const [node, image, pids] = await Promise.all([
       fileSystemSize(this.#deps.nodeFolder),
       fileSystemSize(this.#deps.imageFolder),
       processCounts(),

@@ -1,7 +1,9 @@
 // Numbers from the kernel's own files: cgroups of both versions, /proc of the machine and of one process. Parsers are pure; the
-// readers give zeros for what is not there, because cgroups come and go while they are read.
+// readers give zeros for what is not there, because cgroups come and go while they are read. Each costs microseconds a file; who
+// reads many yields in between.
 // Counterpart: cadvisor's container handlers, as far as dashboards look at them.
-import { exists, readFileIfExists } from "#platform/files.ts";
+import { exists } from "#platform/files.ts";
+import { readKernelFile as text } from "#platform/kernel-files.ts";
 import type { CgroupDetail, CgroupUsage, DeviceUse, NetworkUsage } from "./usage.ts";
 
 /** Where cgroups are mounted. */
@@ -17,15 +19,6 @@ export interface CgroupQuestion {
 /** Where v1 has a limit that is none. */
 const unlimited = 2 ** 60;
 
-const text = async (path: string): Promise<string> => {
-  try {
-    return (await readFileIfExists(path))?.toString("utf8") ?? "";
-  } catch {
-    // The cgroup went away between opening and reading.
-    return "";
-  }
-};
-
 /** `key value` lines. */
 export function parseStat(content: string): ReadonlyMap<string, number> {
   const out = new Map<string, number>();
@@ -39,18 +32,23 @@ export function parseStat(content: string): ReadonlyMap<string, number> {
 export const isUnified = (root = defaultRoot): Promise<boolean> => exists(`${root}/cgroup.controllers`);
 
 /** Usage of the cgroup at `path`, with everything below it. */
-export async function readCgroup(path: string, question: CgroupQuestion): Promise<CgroupUsage> {
+export function readCgroup(path: string, question: CgroupQuestion): CgroupUsage {
   const root = question.root ?? defaultRoot;
   return question.unified
     ? readUnified(`${root}${path}`, question.detail === true)
     : readSplit(root, path, question.detail === true);
 }
 
-async function readUnified(folder: string, withDetail: boolean): Promise<CgroupUsage> {
+function readUnified(folder: string, withDetail: boolean): CgroupUsage {
   const read = (file: string) => text(`${folder}/${file}`);
-  const [cpu, current, stat, pids, max, swap] = await Promise.all(
-    ["cpu.stat", "memory.current", "memory.stat", "pids.current", "memory.max", "memory.swap.current"].map(read),
-  );
+  const [cpu, current, stat, pids, max, swap] = [
+    "cpu.stat",
+    "memory.current",
+    "memory.stat",
+    "pids.current",
+    "memory.max",
+    "memory.swap.current",
+  ].map(read);
   const memory = parseStat(stat ?? "");
   const cpuStat = parseStat(cpu ?? "");
   const usageBytes = Number(current) || 0;
@@ -66,9 +64,7 @@ async function readUnified(folder: string, withDetail: boolean): Promise<CgroupU
     limitBytes: Number.parseInt(max ?? "", 10) || 0,
   };
   if (!withDetail) return usage;
-  const [peak, events, maxPids, io] = await Promise.all(
-    ["memory.peak", "memory.events", "pids.max", "io.stat"].map(read),
-  );
+  const [peak, events, maxPids, io] = ["memory.peak", "memory.events", "pids.max", "io.stat"].map(read);
   const memoryEvents = parseStat(events ?? "");
   const detail: CgroupDetail = {
     userNanoseconds: (cpuStat.get("user_usec") ?? 0) * 1000,
@@ -83,24 +79,22 @@ async function readUnified(folder: string, withDetail: boolean): Promise<CgroupU
     cfsPeriods: cpuStat.get("nr_periods") ?? 0,
     cfsThrottledPeriods: cpuStat.get("nr_throttled") ?? 0,
     cfsThrottledNanoseconds: (cpuStat.get("throttled_usec") ?? 0) * 1000,
-    devices: await named(parseIoStat(io ?? "")),
+    devices: named(parseIoStat(io ?? "")),
   };
   return { ...usage, detail };
 }
 
-async function readSplit(root: string, path: string, withDetail: boolean): Promise<CgroupUsage> {
+function readSplit(root: string, path: string, withDetail: boolean): CgroupUsage {
   const read = ([tree, file]: readonly [string, string]) => text(`${root}/${tree}${path}/${file}`);
-  const [cpu, current, stat, pids, limit] = await Promise.all(
-    (
-      [
-        ["cpuacct", "cpuacct.usage"],
-        ["memory", "memory.usage_in_bytes"],
-        ["memory", "memory.stat"],
-        ["pids", "pids.current"],
-        ["memory", "memory.limit_in_bytes"],
-      ] as const
-    ).map(read),
-  );
+  const [cpu, current, stat, pids, limit] = (
+    [
+      ["cpuacct", "cpuacct.usage"],
+      ["memory", "memory.usage_in_bytes"],
+      ["memory", "memory.stat"],
+      ["pids", "pids.current"],
+      ["memory", "memory.limit_in_bytes"],
+    ] as const
+  ).map(read);
   const memory = parseStat(stat ?? "");
   const usageBytes = Number(current) || 0;
   const limitBytes = Number(limit) || 0;
@@ -116,22 +110,20 @@ async function readSplit(root: string, path: string, withDetail: boolean): Promi
     limitBytes: limitBytes > unlimited ? 0 : limitBytes,
   };
   if (!withDetail) return usage;
-  const [user, system, cfs, kernel, peak, hits, oom, maxPids, bytes, operations] = await Promise.all(
-    (
-      [
-        ["cpuacct", "cpuacct.usage_user"],
-        ["cpuacct", "cpuacct.usage_sys"],
-        ["cpu", "cpu.stat"],
-        ["memory", "memory.kmem.usage_in_bytes"],
-        ["memory", "memory.max_usage_in_bytes"],
-        ["memory", "memory.failcnt"],
-        ["memory", "memory.oom_control"],
-        ["pids", "pids.max"],
-        ["blkio", "blkio.throttle.io_service_bytes_recursive"],
-        ["blkio", "blkio.throttle.io_serviced_recursive"],
-      ] as const
-    ).map(read),
-  );
+  const [user, system, cfs, kernel, peak, hits, oom, maxPids, bytes, operations] = (
+    [
+      ["cpuacct", "cpuacct.usage_user"],
+      ["cpuacct", "cpuacct.usage_sys"],
+      ["cpu", "cpu.stat"],
+      ["memory", "memory.kmem.usage_in_bytes"],
+      ["memory", "memory.max_usage_in_bytes"],
+      ["memory", "memory.failcnt"],
+      ["memory", "memory.oom_control"],
+      ["pids", "pids.max"],
+      ["blkio", "blkio.throttle.io_service_bytes_recursive"],
+      ["blkio", "blkio.throttle.io_serviced_recursive"],
+    ] as const
+  ).map(read);
   const quota = parseStat(cfs ?? "");
   const detail: CgroupDetail = {
     userNanoseconds: Number(user) || 0,
@@ -146,7 +138,7 @@ async function readSplit(root: string, path: string, withDetail: boolean): Promi
     cfsPeriods: quota.get("nr_periods") ?? 0,
     cfsThrottledPeriods: quota.get("nr_throttled") ?? 0,
     cfsThrottledNanoseconds: quota.get("throttled_time") ?? 0,
-    devices: await named(parseBlkio(bytes ?? "", operations ?? "")),
+    devices: named(parseBlkio(bytes ?? "", operations ?? "")),
   };
   return { ...usage, detail };
 }
@@ -186,28 +178,25 @@ export function parseBlkio(bytes: string, operations: string): DeviceUse[] {
 }
 
 /** With the names of devices, as far as the kernel knows them. */
-async function named(devices: readonly DeviceUse[]): Promise<DeviceUse[]> {
-  return Promise.all(
-    devices.map(async (use) => {
-      const name = /^DEVNAME=(.+)$/m.exec(await text(`/sys/dev/block/${use.device}/uevent`))?.[1];
-      return name === undefined ? use : { ...use, device: `/dev/${name}` };
-    }),
-  );
-}
+const named = (devices: readonly DeviceUse[]): DeviceUse[] =>
+  devices.map((use) => {
+    const name = /^DEVNAME=(.+)$/m.exec(text(`/sys/dev/block/${use.device}/uevent`))?.[1];
+    return name === undefined ? use : { ...use, device: `/dev/${name}` };
+  });
 
 /** Any process of a container, for its network: 0 when none lives. */
-export async function firstProcess(path: string, unified: boolean): Promise<number> {
+export function firstProcess(path: string, unified: boolean): number {
   const trees = unified ? [""] : ["/memory", "/pids", "/cpuacct", "/systemd"];
   for (const tree of trees) {
-    const pid = Number((await text(`${defaultRoot}${tree}${path}/cgroup.procs`)).split("\n")[0]);
+    const pid = Number(text(`${defaultRoot}${tree}${path}/cgroup.procs`).split("\n")[0]);
     if (pid > 0) return pid;
   }
   return 0;
 }
 
 /** Interfaces as the process sees them, without loopback and the node's ends of pods. */
-export async function readNetwork(pid: number | "self"): Promise<readonly NetworkUsage[]> {
-  return parseNetDev(await text(`/proc/${pid}/net/dev`));
+export function readNetwork(pid: number | "self"): readonly NetworkUsage[] {
+  return parseNetDev(text(`/proc/${pid}/net/dev`));
 }
 
 export function parseNetDev(content: string): NetworkUsage[] {
@@ -241,9 +230,8 @@ export interface MachineUsage {
 /** Clock ticks of /proc: 100 a second on every architecture that Linux has. */
 const tickNanoseconds = 10_000_000;
 
-export async function readMachineUsage(): Promise<MachineUsage> {
-  const [memory, stat, vm] = await Promise.all([text("/proc/meminfo"), text("/proc/stat"), text("/proc/vmstat")]);
-  return parseMachineUsage(memory, stat, vm);
+export function readMachineUsage(): MachineUsage {
+  return parseMachineUsage(text("/proc/meminfo"), text("/proc/stat"), text("/proc/vmstat"));
 }
 
 export function parseMachineUsage(meminfo: string, stat: string, vmstat: string): MachineUsage {
@@ -272,9 +260,9 @@ export interface ProcessUsage extends CgroupUsage {
 }
 
 /** One process, for parts of the node that have no cgroup of their own. Undefined when it has ended. */
-export async function readProcess(pid: number | "self", bootedAtMs: number): Promise<ProcessUsage | undefined> {
-  const [stat, status] = await Promise.all([text(`/proc/${pid}/stat`), text(`/proc/${pid}/status`)]);
-  return stat === "" ? undefined : parseProcess(stat, status, bootedAtMs);
+export function readProcess(pid: number | "self", bootedAtMs: number): ProcessUsage | undefined {
+  const stat = text(`/proc/${pid}/stat`);
+  return stat === "" ? undefined : parseProcess(stat, text(`/proc/${pid}/status`), bootedAtMs);
 }
 
 export function parseProcess(stat: string, status: string, bootedAtMs: number): ProcessUsage {
@@ -298,9 +286,7 @@ export function parseProcess(stat: string, status: string, bootedAtMs: number): 
 }
 
 /** The device that holds `path`, as /proc/self/mounts names it. */
-export async function deviceOf(path: string): Promise<string> {
-  return parseDevice(await text("/proc/self/mounts"), path);
-}
+export const deviceOf = (path: string): string => parseDevice(text("/proc/self/mounts"), path);
 
 export function parseDevice(mounts: string, path: string): string {
   let found = { device: "", point: "" };

@@ -5,6 +5,7 @@ import type { Clock } from "#base/clock.ts";
 import type { Pod, Volume } from "#model/gen/core-v1.ts";
 import { readFileIfExists } from "#platform/files.ts";
 import { fileSystemSize, folderUsage } from "#platform/folders.ts";
+import { nextTurn } from "#platform/turns.ts";
 import type { Cri } from "../cri.ts";
 import { podLogFolder } from "../pods/cri-config.ts";
 import { type PodObservation, readySandbox } from "../pods/observation.ts";
@@ -137,20 +138,21 @@ export class Sampler {
     for (const { pod, observed } of all) {
       if (!wanted(pod) || !readySandbox(observed)) continue;
       pods.push(await this.#pod(pod, observed, layers, unified, depth));
+      await nextTurn();
     }
     return { atMs, timeMs, node, pods };
   }
 
   async #node(depth: Depth, unified: boolean): Promise<NodeUsage> {
-    const machine = await readMachineUsage();
+    const machine = readMachineUsage();
     const isAll = depth === "all";
-    const read = async (path: string) => ({ path, ...(await readCgroup(path, { unified, detail: true })) });
+    const read = (path: string) => ({ path, ...readCgroup(path, { unified, detail: true }) });
     return {
       ...machine,
       cpuNanoCores: isAll ? this.#rate("/", machine.cpuNanoseconds) : undefined,
-      network: isAll ? await readNetwork("self") : [],
+      network: isAll ? readNetwork("self") : [],
       system: isAll ? await this.#system(machine.bootedAtMs, unified) : [],
-      groups: isAll ? await Promise.all(groups.map(read)) : [],
+      groups: isAll ? groups.map(read) : [],
     };
   }
 
@@ -159,11 +161,9 @@ export class Sampler {
     const { runtimePidFile } = this.#deps;
     const pidText = runtimePidFile === undefined ? undefined : await readFileIfExists(runtimePidFile);
     const runtimePid = Number(pidText?.toString("utf8"));
-    const [own, runtime, pods] = await Promise.all([
-      readProcess("self", bootedAtMs),
-      runtimePid > 0 ? readProcess(runtimePid, bootedAtMs) : undefined,
-      readCgroup(kubepods, { unified }),
-    ]);
+    const own = readProcess("self", bootedAtMs);
+    const runtime = runtimePid > 0 ? readProcess(runtimePid, bootedAtMs) : undefined;
+    const pods = readCgroup(kubepods, { unified });
     const found: SystemUsage[] = [];
     const add = (name: SystemUsage["name"], use: Omit<SystemUsage, "name" | "cpuNanoCores"> | undefined) => {
       if (use) found.push({ ...use, name, cpuNanoCores: this.#rate(`process:${name}`, use.cpuNanoseconds) });
@@ -178,14 +178,14 @@ export class Sampler {
     const uid = pod.metadata.uid ?? "";
     const cgroup = podCgroup(pod);
     const [isAll, detail] = [depth === "all", depth === "all"];
-    const total = await readCgroup(cgroup, { unified, detail });
+    const total = readCgroup(cgroup, { unified, detail });
     const disk = depth === "counters" ? undefined : await this.#disk(pod);
     const sandbox = readySandbox(observed)!;
     const containers: ContainerUsage[] = [];
     for (const seen of observed.containers) {
       if (seen.state !== "running") continue;
       const path = `${cgroup}/${seen.id}`;
-      const use = await readCgroup(path, { unified, detail });
+      const use = readCgroup(path, { unified, detail });
       const layer = layers.get(seen.id)?.writableLayer;
       const log = disk?.logs.get(seen.name) ?? { bytes: 0, inodes: 0 };
       const rootfsBytes = Number(layer?.usedBytes?.value ?? 0);
@@ -206,8 +206,8 @@ export class Sampler {
     const sandboxCgroup = `${cgroup}/${sandbox.id}`;
     let network: readonly NetworkUsage[] = [];
     if (isAll && !pod.spec.hostNetwork) {
-      const pid = await firstProcess(sandboxCgroup, unified);
-      if (pid > 0) network = await readNetwork(pid);
+      const pid = firstProcess(sandboxCgroup, unified);
+      if (pid > 0) network = readNetwork(pid);
     }
     const local = (disk?.volumes ?? []).filter((v) => v.isEphemeral);
     const sum = <T>(list: readonly T[], pick: (item: T) => number) => list.reduce((out, item) => out + pick(item), 0);
@@ -223,7 +223,7 @@ export class Sampler {
       containers,
       volumes: disk?.volumes ?? [],
       network,
-      sandbox: { id: sandbox.id, ...(isAll ? await readCgroup(sandboxCgroup, { unified, detail }) : nothing) },
+      sandbox: { id: sandbox.id, ...(isAll ? readCgroup(sandboxCgroup, { unified, detail }) : nothing) },
     };
   }
 

@@ -1,7 +1,7 @@
 // The forms in which the node API shows what is used, over one sampler. Counterpart: the kubelet's stats and metrics
 // handlers.
-import { readFileIfExists } from "#platform/files.ts";
 import { fileSystemSize } from "#platform/folders.ts";
+import { readKernelFile } from "#platform/kernel-files.ts";
 import { type Machine, processCounts } from "#platform/machine.ts";
 import type { PodLookup } from "../lookup.ts";
 import { containerLimits, podCgroup } from "../pods/resources.ts";
@@ -38,12 +38,12 @@ export function createNodeStats(deps: NodeStatsDeps): NodeStats {
   return {
     async summary(onlyCpuAndMemory = false) {
       const sample = await sampler.sample();
-      const [nodeFs, imageFs, pids, mainInterface] = await Promise.all([
+      const [nodeFs, imageFs, pids] = await Promise.all([
         fileSystemSize(deps.nodeFolder),
         fileSystemSize(deps.imageFolder),
         processCounts(),
-        defaultInterface(),
       ]);
+      const mainInterface = defaultInterface();
       return summaryOf({
         ...{ nodeName: deps.nodeName, sample, nodeFs, pids, onlyCpuAndMemory },
         imageFs: { ...imageFs, usedBytes: deps.imageBytes() },
@@ -54,11 +54,8 @@ export function createNodeStats(deps: NodeStatsDeps): NodeStats {
       return resourceMetrics(await sampler.counters());
     },
     async cadvisor() {
-      const [sample, nodeFs, device] = await Promise.all([
-        sampler.sample(),
-        fileSystemSize(deps.nodeFolder),
-        deviceOf(deps.nodeFolder),
-      ]);
+      const [sample, nodeFs] = await Promise.all([sampler.sample(), fileSystemSize(deps.nodeFolder)]);
+      const device = deviceOf(deps.nodeFolder);
       const pods = new Map(deps.pods().map((pod) => [pod.metadata.uid ?? "", pod]));
       const describe = ({ uid }: { readonly uid: string }): PodDescription | undefined => {
         const pod = pods.get(uid);
@@ -83,7 +80,4 @@ export function createNodeStats(deps: NodeStatsDeps): NodeStats {
   };
 }
 
-async function defaultInterface(): Promise<string | undefined> {
-  const routes = (await readFileIfExists("/proc/net/route"))?.toString("utf8") ?? "";
-  return /^(\S+)\t0{8}\t/m.exec(routes)?.[1];
-}
+const defaultInterface = (): string | undefined => /^(\S+)\t0{8}\t/m.exec(readKernelFile("/proc/net/route"))?.[1];

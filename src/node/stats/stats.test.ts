@@ -152,9 +152,9 @@ describe("cgroups", () => {
       "a/io.stat": "999:9 rbytes=1 wbytes=2 rios=3 wios=4\n",
     });
     expect(await isUnified(root)).toBe(true);
-    expect(await readCgroup("/a", { unified: true, root })).toEqual(wanted);
-    expect(await readCgroup("/a", { unified: true, root, detail: true })).toEqual({ ...wanted, detail: wantedDetail });
-    expect(await readCgroup("/gone", { unified: true, root })).toMatchObject({ cpuNanoseconds: 0, usageBytes: 0 });
+    expect(readCgroup("/a", { unified: true, root })).toEqual(wanted);
+    expect(readCgroup("/a", { unified: true, root, detail: true })).toEqual({ ...wanted, detail: wantedDetail });
+    expect(readCgroup("/gone", { unified: true, root })).toMatchObject({ cpuNanoseconds: 0, usageBytes: 0 });
   });
   test("version 1", async () => {
     tree({
@@ -177,9 +177,9 @@ describe("cgroups", () => {
       "memory/b/memory.limit_in_bytes": "9223372036854771712\n",
     });
     expect(await isUnified(root)).toBe(false);
-    expect(await readCgroup("/a", { unified: false, root })).toEqual(wanted);
-    expect(await readCgroup("/a", { unified: false, root, detail: true })).toEqual({ ...wanted, detail: wantedDetail });
-    expect((await readCgroup("/b", { unified: false, root })).limitBytes).toBe(0);
+    expect(readCgroup("/a", { unified: false, root })).toEqual(wanted);
+    expect(readCgroup("/a", { unified: false, root, detail: true })).toEqual({ ...wanted, detail: wantedDetail });
+    expect(readCgroup("/b", { unified: false, root }).limitBytes).toBe(0);
   });
 });
 
