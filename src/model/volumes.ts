@@ -111,8 +111,10 @@ export function bestVolume(
     if (isDeleting(volume) || modeOf(volume.spec) !== modeOf(claim.spec)) continue;
     if (compareQuantities(sizeOfVolume(volume), sizeOfClaim(claim)) < 0) continue;
     if ((volume.spec.volumeAttributesClassName ?? "") !== (claim.spec.volumeAttributesClassName ?? "")) continue;
-    if (options.fits && !options.fits(volume)) continue;
-    if (volume.spec.claimRef) return volume;
+    const isFitting = !options.fits || options.fits(volume);
+    // What is promised to the claim is all that it gets.
+    if (volume.spec.claimRef) return isFitting ? volume : undefined;
+    if (!isFitting) continue;
     if (options.isDelayed || volume.status?.phase !== "Available") continue;
     if (claim.spec.selector && !matchesLabelSelector(claim.spec.selector, volume.metadata.labels ?? {})) continue;
     if (classOfVolume(volume) !== classOfClaim(claim) || !hasModes(volume, claim)) continue;

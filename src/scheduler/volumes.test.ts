@@ -144,6 +144,16 @@ test("claims that wait take free volumes of the node, one each", () => {
   );
 });
 
+test("pods that share a claim follow the volume that was promised to it", () => {
+  const promised = volume("v1", {
+    ...onNode("b"),
+    claimRef: { kind: "PersistentVolumeClaim", namespace: "ns", name: "c", uid: "c-uid" },
+  });
+  const storage = { claims: [claim("c")], volumes: [volume("v0", onNode("a")), promised] };
+  expect(decide(pod("p", ["c"]), storage)).toBe("b");
+  expect(decide(pod("p", ["c"]), { ...storage, claims: [claim("c", { className: "made" })] })).toBe("b");
+});
+
 describe("claims whose volume is made", () => {
   test("anywhere", () => expect(decide(pod("p", ["c"]), { claims: [claim("c", { className: "made" })] })).toBe("a"));
   test("where it was begun", () => {

@@ -5,7 +5,7 @@ import type { PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from "#model/gen/storage-v1.ts";
 import { matchesLabelSelector } from "#model/label-selector.ts";
 import { matchesNodeTerm } from "#model/node-selector.ts";
-import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
+import { isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { compareQuantities } from "#model/quantity.ts";
 import {
   bestVolume,
@@ -104,7 +104,9 @@ export function planVolumes(
   const bySize = [...delayed].sort((a, b) => compareQuantities(sizeOfClaim(a), sizeOfClaim(b)));
   for (const claim of bySize) {
     const selected = claim.metadata.annotations?.[volumeAnnotations.selectedNode];
-    if (selected !== undefined && selected !== node.name) {
+    // Promised already, for another pod that shares the claim: it has to be where that is.
+    const promised = view.volumes().find((one) => one.spec.claimRef?.uid === uidOf(claim));
+    if ((selected !== undefined && selected !== node.name) || (promised && !reachesNode(promised, node))) {
       refusals.add(reasons.noVolume);
       continue;
     }

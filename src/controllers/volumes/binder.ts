@@ -40,6 +40,24 @@ export function createVolumeBinder(deps: ControllerDeps): Service {
   volumeStore.addIndex(volumesByClaim, ({ spec }) =>
     spec.claimRef ? [`${spec.claimRef.namespace}/${spec.claimRef.name}`] : [],
   );
+  const { metrics } = deps;
+  const isBound = (volume: PersistentVolume) => volume.status?.phase === "Bound";
+  metrics.gaugeOf("pv_collector_total_pv_count", "Persistent volumes.", () => volumeStore.size);
+  metrics.gaugeOf(
+    "pv_collector_bound_pv_count",
+    "Persistent volumes that a claim has.",
+    () => volumeStore.list().filter(isBound).length,
+  );
+  metrics.gaugeOf(
+    "pv_collector_unbound_pvc_count",
+    "Claims without a volume.",
+    () => claimStore.byIndex(unbound, unbound).length,
+  );
+  metrics.gaugeOf(
+    "pv_collector_bound_pvc_count",
+    "Claims that have a volume.",
+    () => claimStore.size - claimStore.byIndex(unbound, unbound).length,
+  );
   const unboundKeys = () => claimStore.byIndex(unbound, unbound).map((claim) => `${claimPrefix}${keyOf(claim)}`);
 
   const sayClaim = (claim: PersistentVolumeClaim, said: Said | undefined) => {

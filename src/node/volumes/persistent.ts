@@ -67,6 +67,8 @@ export class PersistentVolumes {
   readonly #deps: PersistentVolumesDeps;
   /** By pod uid, then by the pod's name of the volume. Bounded by the pods of this node. */
   readonly #entries = new Map<string, Map<string, Entry>>();
+  /** Of the entries, those that this run of the agent has looked after itself. */
+  readonly #brought = new Set<string>();
   /** One thing at a time per volume: two pods may share one. */
   readonly #locks = new Map<string, Promise<void>>();
   #node: Node | undefined;
@@ -123,10 +125,12 @@ export class PersistentVolumes {
     } catch (error) {
       const entry = this.#entries.get(uidOf(pod))?.get(volume.name);
       // What was set up once stays while the API is away, or when its objects are being taken apart.
-      if (entry?.isReady) return entry.path;
+      if (entry?.isReady && (await this.#isThere(uidOf(pod), entry))) return entry.path;
       throw error;
     }
-    return this.#locked(nameOf(found.persistent), () => this.#bring(pod, volume, found));
+    const path = await this.#locked(nameOf(found.persistent), () => this.#bring(pod, volume, found));
+    this.#brought.add(`${uidOf(pod)}/${volume.name}`);
+    return path;
   }
 
   /** Takes everything of a pod away; fails where something stays, and may be called again. */
@@ -323,6 +327,7 @@ export class PersistentVolumes {
       await removeEmptyFolder(entry.path);
     }
     await removeFile(`${this.#podFolder(podUid)}/${entriesFolder}/${entry.volume}`);
+    this.#brought.delete(`${podUid}/${entry.volume}`);
     const ofPod = this.#entries.get(podUid);
     ofPod?.delete(entry.volume);
     if (ofPod?.size === 0) {
@@ -351,6 +356,12 @@ export class PersistentVolumes {
     if (fits(this.#node)) return true;
     this.#node = await this.#deps.client.get(nodes, this.#options.nodeName);
     return fits(this.#node);
+  }
+
+  /** After a reboot the folder is there and what belongs on it is not. */
+  async #isThere(podUid: string, entry: Entry): Promise<boolean> {
+    const isMount = entry.csi !== undefined || entry.path.startsWith(`${this.#podFolder(podUid)}/`);
+    return !isMount || this.#brought.has(`${podUid}/${entry.volume}`) || (await isMounted(entry.path));
   }
 
   #podFolder(podUid: string): string {

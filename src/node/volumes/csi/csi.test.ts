@@ -5,8 +5,10 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { attachmentName } from "#client/attachment-name.ts";
 import { Client } from "#client/client.ts";
+import type { ApiRequest } from "#client/transport.ts";
 import type { Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Volume } from "#model/gen/core-v1.ts";
 import type { CSIDriver, VolumeAttachment } from "#model/gen/storage-v1.ts";
+import type { UnknownObject } from "#model/object.ts";
 import {
   csiDrivers,
   csiNodes,
@@ -16,6 +18,7 @@ import {
   secrets,
   volumeAttachments,
 } from "#model/resources.ts";
+import { internalError } from "#model/status.ts";
 import { volumeAnnotations } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
@@ -30,14 +33,26 @@ const commands: Commands = { run: async () => ({ code: 0, stdout: "", stderr: ""
 const driverName = "disk.example.com";
 let folder: string;
 let client: Client;
+let transport: TokenTransport;
 let driver: TestDriver | undefined;
 let running: { stop: AbortController; done: Promise<void>; storage: NodeStorage }[];
 let recorded: string[];
 
+/** FakeTransport knows no tokens. */
+class TokenTransport extends FakeTransport {
+  override async request(request: ApiRequest): Promise<UnknownObject> {
+    if (!request.path.endsWith("/token")) return super.request(request);
+    const { spec } = request.body as { spec: { audiences: string[] } };
+    const status = { token: `for ${spec.audiences.join()}`, expirationTimestamp: "2126-01-01T00:00:00Z" };
+    return { metadata: {}, status };
+  }
+}
+
 beforeEach(async () => {
   folder = mkdtempSync("/tmp/mote-csi-");
   mkdirSync(`${folder}/pods`);
-  client = new Client(new FakeTransport());
+  transport = new TokenTransport();
+  client = new Client(transport);
   running = [];
   recorded = [];
   await client.create(nodes, { metadata: { name: "n" }, spec: {}, status: {} } as Node);
@@ -275,6 +290,40 @@ test.runIf(process.getuid?.() === 0).each([
   await boundVolume({ csi: { driver: driverName, volumeHandle: "vol-1", ...(fsType ? { fsType } : {}) } });
   const path = (await ensure(storage, withClaim("p", 4711))) ?? "";
   expect(statSync(path).gid).toBe(expected);
+});
+
+test("tokens, the driver's own group, and publishing again where the driver asks for it", async () => {
+  const storage = await startAgent();
+  await startDriver(
+    { capabilities: ["VOLUME_MOUNT_GROUP"] },
+    { requiresRepublish: true, fsGroupPolicy: "File", tokenRequests: [{ audience: "vault" }] },
+  );
+  await registered();
+  await boundVolume();
+  const path = (await ensure(storage, withClaim("p", 4711))) ?? "";
+  const [call] = driver!.calls;
+  expect(call?.request["volumeCapability"]).toMatchObject({ mount: { volumeMountGroup: "4711" } });
+  const context = call?.request["volumeContext"] as Record<string, string>;
+  expect(JSON.parse(context["csi.storage.k8s.io/serviceAccount.tokens"] ?? "")).toEqual({
+    vault: { token: "for vault", expirationTimestamp: "2126-01-01T00:00:00Z" },
+  });
+  // The driver has given it to the group itself.
+  expect(statSync(path).gid).toBe(process.getgid?.());
+  await ensure(storage, withClaim("p", 4711));
+  expect(methods()).toEqual(["NodePublishVolume", "NodePublishVolume"]);
+});
+
+test("while the API is away a volume stays, but one that is not mounted after a reboot is not given out", async () => {
+  let storage = await startAgent();
+  await startDriver();
+  await registered();
+  await boundVolume();
+  const path = await ensure(storage, withClaim("p"));
+  transport.fail = (request) => (request.path.includes("persistentvolume") ? internalError("away") : undefined);
+  expect(await ensure(storage, withClaim("p"))).toBe(path);
+  await stopAgent();
+  storage = await startAgent();
+  await expect(ensure(storage, withClaim("p"))).rejects.toThrow("away");
 });
 
 test("a block volume is handed on as a file of its own", async () => {
