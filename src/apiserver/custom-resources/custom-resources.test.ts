@@ -64,6 +64,28 @@ describe("definitions", () => {
     expect(await server.refusal("GET", `${base}/widgets`)).toBe("404 page not found");
   });
 
+  test("by the name of a built-in resource change nothing about that", async () => {
+    const made = definition("Lease", [version("v9", { type: "object" })]);
+    made.spec.group = "coordination.k8s.io";
+    made.metadata = {
+      name: "leases.coordination.k8s.io",
+      annotations: { "api-approved.kubernetes.io": "https://example.com/approved" },
+    };
+    const approved = await server.define(made);
+    expect(approved.status?.conditions?.at(-1)).toMatchObject({
+      type: "KubernetesAPIApprovalPolicyConformant",
+      status: "True",
+      message: "approved in https://example.com/approved",
+    });
+    const lease = { metadata: { name: "l", namespace: "default" }, spec: { holderIdentity: "x" } };
+    const path = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    expect((await server.request("POST", path, lease))["spec"]).toEqual({ holderIdentity: "x" });
+    expect((await server.request("GET", path.replace("v1", "v9")))["items"]).toEqual([]);
+    await server.client.delete(customResourceDefinitions, { name: "leases.coordination.k8s.io" });
+    for (let i = 0; i < 6; i++) await settle();
+    expect((await server.request("GET", `${path}/l`)).kind).toBe("Lease");
+  });
+
   test("that take the names of others wait until they are free", async () => {
     await server.define(definition("Apple", [version("v1", { type: "object" })]));
     const other = definition("Pear", [version("v1", { type: "object" })]);

@@ -12,7 +12,7 @@ import {
   type JsonSchema,
   type PrinterColumn,
 } from "#model/custom-resources.ts";
-import { equalJson } from "#model/patch/json-value.ts";
+import { equalJson, isObject } from "#model/patch/json-value.ts";
 import {
   type FieldError,
   fieldDuplicate,
@@ -29,6 +29,8 @@ import { checkSchema } from "./structural.ts";
 
 export const approvalAnnotation = "api-approved.kubernetes.io";
 const maxSelectableFields = 8;
+/** Headers are not for reading lists. */
+const maxWarnings = 20;
 const columnTypes = ["boolean", "date", "integer", "number", "string"];
 const columnFormats = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 
@@ -65,23 +67,17 @@ export function validateDefinitionStatus(definition: CustomResourceDefinition): 
 
 /** Beside errors: formats that nobody will check. */
 export function definitionWarnings(definition: CustomResourceDefinition): string[] {
-  const warnings: string[] = [];
-  const look = (schema: JsonSchema | undefined, path: string) => {
-    if (!schema || typeof schema !== "object") return;
-    if (schema.format && schema.type && !isKnownFormat(schema.format)) {
-      warnings.push(`${path}.format: unrecognized format ${JSON.stringify(schema.format)}`);
-    }
-    for (const [name, property] of Object.entries(schema.properties ?? {}))
-      look(property, `${path}.properties[${name}]`);
-    look(schema.items, `${path}.items`);
-    if (typeof schema.additionalProperties === "object") {
-      look(schema.additionalProperties, `${path}.additionalProperties`);
-    }
+  const formats = new Set<string>();
+  const look = (schema: unknown): void => {
+    if (!isObject(schema)) return;
+    const { format, properties, items, additionalProperties } = schema as JsonSchema;
+    if (format && !isKnownFormat(format)) formats.add(format);
+    for (const property of Object.values(properties ?? {})) look(property);
+    look(items);
+    look(additionalProperties);
   };
-  definition.spec.versions.forEach((version, index) => {
-    look(version.schema?.openAPIV3Schema, `spec.versions[${index}].schema.openAPIV3Schema`);
-  });
-  return warnings.slice(0, 20);
+  for (const version of definition.spec.versions) look(version.schema?.openAPIV3Schema);
+  return [...formats].slice(0, maxWarnings).map((format) => `unrecognized format ${JSON.stringify(format)}`);
 }
 
 function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefinition | undefined): FieldError[] {

@@ -15,7 +15,7 @@ export interface InstanceStrategyDeps {
   readonly version: DefinitionVersion;
   readonly validator: SchemaValidator;
   /** Undefined: none. */
-  readonly rules: SchemaRules | undefined;
+  readonly rules: () => SchemaRules | undefined;
 }
 
 type WithStatus = ApiObject & { status?: unknown };
@@ -32,12 +32,13 @@ const notChecked =
   "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 export function createInstanceStrategy(deps: InstanceStrategyDeps): Strategy {
-  const { version, validator, rules } = deps;
+  const { version, validator } = deps;
   const hasStatus = version.subresources?.status !== undefined;
   const scale = version.subresources?.scale;
   const check = (object: ApiObject, old: ApiObject | undefined): FieldError[] => {
     const errors = validator.validate(object as UnknownObject, old as UnknownObject | undefined);
     if (scale) errors.push(...checkScaleValues(scale, object));
+    const rules = deps.rules();
     if (!rules) return errors;
     if (errors.some((error) => blocking.has(error.reason))) {
       return [...errors, invalidValue("<nil>", null, notChecked)];

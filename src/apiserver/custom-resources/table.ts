@@ -108,7 +108,10 @@ export class CustomResourceTable {
     }
     if (old) this.#retire(name, old);
     this.#kinds.set(name, made);
-    this.#deps.resources.set(qualifiedResource(made.stored.info), made.stored);
+    const { resources } = this.#deps;
+    const qualified = qualifiedResource(made.stored.info);
+    // A definition may have the name of a built-in resource; that one is served.
+    if (!resources.has(qualified)) resources.set(qualified, made.stored);
     this.#changed();
   }
 
@@ -163,7 +166,9 @@ export class CustomResourceTable {
 
   #retire(name: string, kind: Kind): void {
     this.#kinds.delete(name);
-    this.#deps.resources.delete(qualifiedResource(kind.stored.info));
+    const { resources } = this.#deps;
+    const qualified = qualifiedResource(kind.stored.info);
+    if (resources.get(qualified) === kind.stored) resources.delete(qualified);
     kind.isRetired = true;
     for (const end of [...kind.watches]) end();
     kind.watches.clear();
@@ -203,7 +208,7 @@ export class CustomResourceTable {
         info,
         about: { group: row.group, resource: row.plural },
         storage: new CustomStorage(info, { ...this.#deps, converter, storageVersion, repair }),
-        strategy: createInstanceStrategy({ version, validator, rules: compileSchemaRules(schema) }),
+        strategy: createInstanceStrategy({ version, validator, rules: once(() => compileSchemaRules(schema)) }),
       };
     };
     const rows = resourcesOf(definition);
@@ -243,6 +248,15 @@ export class CustomResourceTable {
     kind = { definition, versions, stored: home!, converter, watches, isRetired: false };
     return kind;
   }
+}
+
+/** Made when it is first needed: most definitions of a cluster are written to rarely. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
 }
 
 /** What makes a definition be served differently. */
