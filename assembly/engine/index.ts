@@ -66,7 +66,7 @@ export function remove(keyLength: u32, revision: f64, sub: u32): u32 {
   assert(found != 0 && liveAt(changetype<Key>(found), Infinity) != 0, "deleting a key that is not there");
   const key = changetype<Key>(found);
   let flags = TOMBSTONE;
-  for (let r = key.newest; r != 0; r = changetype<Rec>(r).older) flags |= changetype<Rec>(r).flags & LOGGED;
+  for (let r = key.newest; r != 0 && (flags & LOGGED) == 0; r = changetype<Rec>(r).older) flags |= changetype<Rec>(r).flags & LOGGED;
   push(key, newRec(NOWHERE, 0, revision, sub, revision, 0, 0, flags));
   return flags;
 }
@@ -198,12 +198,30 @@ export function coldness(record: usize, durable: f64): u32 {
   return used ? 1 : 2;
 }
 
-/** Lets the value that the key in IN got at `revision` (0: the one before its newest) go cold, if it is superseded and in the log. */
-export function cool(keyLength: u32, revision: f64): void {
+/** Superseded values of one key that may be warm: a key that is written without end is not searched without end. */
+const MAX_WARM_VERSIONS: u32 = 64;
+
+/** `record`, which the log has, was superseded: the value so many versions before it goes cold. */
+export function coolBehind(record: usize): void {
+  let r = record;
+  for (let n: u32 = 0; r != 0 && n < MAX_WARM_VERSIONS; n++) r = changetype<Rec>(r).older;
+  if (r != 0 && (changetype<Rec>(r).flags & LOGGED) != 0) setPlace(changetype<Rec>(r), NOWHERE);
+}
+
+/**
+ * Lets the value that the key in IN got at `revision` (0: the one before its newest) go cold, if it is superseded and in the
+ * log, which has everything up to `durable`.
+ */
+export function cool(keyLength: u32, revision: f64, durable: f64): void {
   const found = findKey(IN, keyLength);
   if (found == 0) return;
   let r = changetype<Rec>(changetype<Key>(found).newest).older;
-  while (revision != 0 && r != 0 && changetype<Rec>(r).mod > revision) r = changetype<Rec>(r).older;
+  let newer: u32 = 0;
+  while (revision != 0 && r != 0 && changetype<Rec>(r).mod > revision) {
+    // Behind so many that the log has, it is cold already.
+    if (changetype<Rec>(r).mod <= durable && ++newer > MAX_WARM_VERSIONS) return;
+    r = changetype<Rec>(r).older;
+  }
   if (r == 0 || (revision != 0 && changetype<Rec>(r).mod != revision)) return;
   if ((changetype<Rec>(r).flags & LOGGED) != 0) setPlace(changetype<Rec>(r), NOWHERE);
 }

@@ -92,7 +92,8 @@ interface EngineExports {
   holdSpare(): void;
   place(record: number, where: number): void;
   coldness(record: number, durable: number): number;
-  cool(keyLength: number, revision: number): void;
+  cool(keyLength: number, revision: number, durable: number): void;
+  coolBehind(record: number): void;
   compactOpen(revision: number): void;
   compactNext(maxKeys: number): number;
   compactPending(): number;
@@ -129,6 +130,7 @@ export const engineExportNames: readonly (keyof EngineExports)[] = [
   "place",
   "coldness",
   "cool",
+  "coolBehind",
   "compactOpen",
   "compactNext",
   "compactPending",
@@ -167,6 +169,8 @@ export interface StoredRecord {
 /** A record that is not the newest of its key any more. */
 export interface Superseded {
   readonly key: Key;
+  /** Where it is in the module, until it is compacted. */
+  readonly record: number;
   readonly modRevision: number;
   readonly valueBytes: number;
 }
@@ -230,7 +234,7 @@ export class Engine {
     this.#maximumBytes = maximum * pageBytes;
     this.#warmValueBytes = options.warmValueBytes ?? this.#maximumBytes / largeShare;
     this.#window = new HistoryWindow(Math.min(this.#maximumBytes / windowShare, maxWindowBytes), (key, at) => {
-      this.#wasm.cool(this.#writeKey(key), at);
+      this.#wasm.cool(this.#writeKey(key), at, this.#durable);
     });
     this.#memory = new WebAssembly.Memory({ initial: 32, maximum });
     const abort = (_message: number, _file: number, line: number, column: number) => {
@@ -306,7 +310,10 @@ export class Engine {
   /** What has been superseded by writes that the log has now. */
   superseded(history: readonly Superseded[]): void {
     if (!this.#coldValues) return;
-    for (const old of history) this.#window.add(old.key, old.modRevision, old.valueBytes);
+    for (const old of history) {
+      this.#window.add(old.key, old.modRevision, old.valueBytes);
+      this.#wasm.coolBehind(old.record);
+    }
   }
 
   /** A record that the log has. Its value stays there when there is no room, and when the next one supersedes it. */
@@ -329,7 +336,7 @@ export class Engine {
       record.flags,
     );
     if (where !== nowhere) this.#values.own(where, address);
-    if (record.version !== 1 && this.#coldValues) this.#wasm.cool(record.key.length, superseded);
+    if (record.version !== 1 && this.#coldValues) this.#wasm.cool(record.key.length, superseded, this.#durable);
   }
 
   /** Deletes a key that is there; true when the log knows it and must be told. */
@@ -367,6 +374,7 @@ export class Engine {
       version: view.getUint32(p + field.version, true),
       lease: view.getFloat64(p + field.lease, true),
       valueBytes: view.getUint32(p + field.valueLength, true),
+      record: view.getUint32(p + field.record, true),
     });
   }
 
@@ -444,6 +452,7 @@ export class Engine {
           version: item.version,
           lease: item.lease,
           valueBytes: item.valueBytes,
+          record: item.record,
         }),
       );
       return true;
@@ -781,6 +790,7 @@ export class Engine {
 
 interface Stored extends Omit<KeyValue, "value"> {
   readonly valueBytes: number;
+  readonly record: number;
 }
 
 /** Its value is copied out when it is asked for. A class, because a put makes one: a getter of its own would cost a kilobyte. */
@@ -791,6 +801,7 @@ export class StoredKeyValue implements KeyValue, Stored {
   readonly version: number;
   readonly lease: number;
   readonly valueBytes: number;
+  readonly record: number;
   readonly #engine: Engine;
   #value: Uint8Array | undefined;
 
@@ -802,6 +813,7 @@ export class StoredKeyValue implements KeyValue, Stored {
     this.version = stored.version;
     this.lease = stored.lease;
     this.valueBytes = stored.valueBytes;
+    this.record = stored.record;
   }
 
   get value(): Uint8Array {
@@ -823,6 +835,7 @@ export interface RawItem {
   readonly version: number;
   readonly lease: number;
   readonly sub: number;
+  readonly record: number;
   keyText(): Key;
   isCold(): boolean;
   copyKey(out: Buffer, at: number): void;
@@ -845,6 +858,7 @@ class ItemView implements RawItem {
   #keyAt = 0;
   #place = 0;
   sub = 0;
+  record = 0;
 
   constructor(values: Values, cold: ColdValues) {
     this.#values = values;
@@ -862,6 +876,7 @@ class ItemView implements RawItem {
     this.version = view.getUint32(p + field.version, true);
     this.lease = view.getFloat64(p + field.lease, true);
     this.sub = view.getUint32(p + field.sub, true);
+    this.record = view.getUint32(p + field.record, true);
   }
 
   keyText(): Key {
