@@ -18,7 +18,9 @@ export function createProtobufFormat(): ProtobufFormat {
   const folders = new Map([["meta.k8s.io/v1", "meta/v1"]]);
   for (const info of allResources) folders.set(groupVersion(info), info.type.slice(0, info.type.indexOf(".")));
   const typeOf = (apiVersion: string, kind: string): string => {
-    const folder = apiVersion === "v1" && metaKinds.has(kind) ? "meta/v1" : folders.get(apiVersion);
+    // /api itself is of no version.
+    const isMeta = metaKinds.has(kind) && (apiVersion === "v1" || apiVersion === "");
+    const folder = isMeta ? "meta/v1" : folders.get(apiVersion);
     const type = folder === undefined ? "" : `${folder}.${kind}`;
     return hasProtobuf(type) ? type : "";
   };

@@ -60,7 +60,8 @@ export function createApiServiceController(deps: ControllerDeps): Service {
   return createController(
     {
       name: "autoregister-controller",
-      workers: 2,
+      // At the first start all are made at once: together they share a few flushes.
+      workers: 10,
       triggers: [
         on(store),
         on(definitionStore, namesOf),
