@@ -1,7 +1,7 @@
 // The disk of an emulated device: a private, sparse copy of the built image, larger than it as a card is, and the BOOT
 // partition on it, reached with mtools just as a person reaches it with a file manager.
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, rename, rm, stat, truncate } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
@@ -112,17 +112,19 @@ export class FatPartition {
 export async function readDataFile(disk: string, path: string): Promise<string | undefined> {
   const { offsetBytes } = await partitionOf(disk, "data");
   const copy = `${disk}.data-copy`;
+  const file = `${disk}.data-file`;
   try {
     // The whole disk, because cp passes over holes unread, which copying a part of a file does not.
     await run("cp", ["--reflink=auto", "--sparse=auto", disk, copy]);
     const data = `${copy}?offset=${offsetBytes}`;
     await run("e2fsck", ["-p", "-E", "journal_only", data], { ok: [0, 1, 2, 4, 12] });
-    const shown = await run("debugfs", ["-R", `cat ${path}`, data]);
-    // debugfs says its version first and is silent about the exit status of commands.
-    const text = shown.output.replace(/^debugfs .*\n/, "");
-    return text === "" || /File not found/.test(text) ? undefined : text;
+    // Into a file, because debugfs talks on both its outputs, and is silent about the exit status of commands.
+    await run("debugfs", ["-R", `dump ${path} ${file}`, data]);
+    const text = await readFile(file, "utf8").catch(() => "");
+    return text === "" ? undefined : text;
   } finally {
     await rm(copy, { force: true });
+    await rm(file, { force: true });
   }
 }
 
