@@ -26,7 +26,6 @@ import {
   moreGeneral,
   namedTypes,
   nullType,
-  objectType,
   optionalOf,
   paramType,
   sameType,
@@ -422,7 +421,3 @@ function childrenOf(expr: Expr): readonly Expr[] {
       return [expr.value, expr.body];
   }
 }
-
-/** A type for variables that are objects with fields known by name. */
-export const fieldsType = (name: string, fields: Readonly<Record<string, CelType>>): CelType =>
-  objectType(name, new Map(Object.entries(fields)));

@@ -67,7 +67,7 @@ export function tokenize(source: string): { tokens: Token[]; issues: Issue[] } {
 
 function endOfNumber(points: readonly string[], start: number): number {
   let at = start;
-  if (points[at] === "0" && /^[xX]$/.test(points[at + 1] ?? "")) {
+  if (points[at] === "0" && /^[xX]$/.test(points[at + 1] ?? "") && /^[0-9a-fA-F]$/.test(points[at + 2] ?? "")) {
     at += 2;
     while (/^[0-9a-fA-F]$/.test(points[at] ?? "")) at++;
   } else {
@@ -90,8 +90,11 @@ function endOfNumber(points: readonly string[], start: number): number {
 const literalKind = (text: string): string =>
   /[uU]$/.test(text) ? "uint" : /^0[xX]/.test(text) || !/[.eE]/.test(text) ? "int" : "double";
 
+/** More than any number needs; reading a bigint takes the square of its length. */
+const maxDigits = 1000;
 function numberLiteral(text: string): Value {
   const kind = literalKind(text);
+  if (text.length > maxDigits) throw new Failure("too many digits");
   if (kind === "uint") return uintOf(BigInt(text.slice(0, -1)));
   if (kind === "double") return new Double(Number(text));
   const value = BigInt(text);

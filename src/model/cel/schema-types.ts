@@ -141,6 +141,7 @@ function declareString(schema: JsonSchema): Declaration {
       return text(timestampType, 12, 12);
     case "date-time":
       return text(timestampType, 32, 21);
+    default:
   }
   // A character may be four bytes.
   if (maxLength !== undefined) return text(stringType, 4 * atLeastZero(maxLength), 2);

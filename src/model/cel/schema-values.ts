@@ -67,8 +67,9 @@ function build(schema: JsonSchema, isResource: boolean): Adapter {
         if (typeof raw === "boolean") return raw;
         throw invalid("bool");
       };
+    default:
+      return (raw) => new Preserved(raw);
   }
-  return (raw) => new Preserved(raw);
 }
 function intFailure(): Int {
   throw invalid("int, got float64");

@@ -314,7 +314,11 @@ export function typeNameOf(value: Value): string {
       return "int";
     case "string":
       return "string";
+    default:
+      return typeNameOfObject(value);
   }
+}
+function typeNameOfObject(value: Exclude<Value, boolean | number | bigint | string>): string {
   if (value === null) return "null_type";
   if (value instanceof MapValue) return "map";
   if (value instanceof ListValue) return "list";
@@ -363,10 +367,9 @@ export function adaptJson(raw: unknown): Value {
       return numberOf(raw);
     case "bigint":
       return intOf(raw);
-    case "undefined":
-      return null;
+    default:
   }
-  if (raw === null) return null;
+  if (raw === null || raw === undefined) return null;
   if (Array.isArray(raw)) return new JsonList(raw);
   if (isCelObject(raw)) return raw;
   return new JsonMap(raw as Record<string, unknown>);
