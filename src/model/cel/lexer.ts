@@ -67,24 +67,27 @@ export function tokenize(source: string): { tokens: Token[]; issues: Issue[] } {
 
 function endOfNumber(points: readonly string[], start: number): number {
   let at = start;
+  let isWhole = true;
   if (points[at] === "0" && /^[xX]$/.test(points[at + 1] ?? "") && /^[0-9a-fA-F]$/.test(points[at + 2] ?? "")) {
     at += 2;
     while (/^[0-9a-fA-F]$/.test(points[at] ?? "")) at++;
   } else {
     while (isDigit(points[at])) at++;
     if (points[at] === "." && isDigit(points[at + 1])) {
+      isWhole = false;
       at++;
       while (isDigit(points[at])) at++;
     }
     if (/^[eE]$/.test(points[at] ?? "")) {
       const digits = /^[+-]$/.test(points[at + 1] ?? "") ? at + 2 : at + 1;
       if (isDigit(points[digits])) {
+        isWhole = false;
         at = digits;
         while (isDigit(points[at])) at++;
       }
     }
   }
-  return /^[uU]$/.test(points[at] ?? "") ? at + 1 : at;
+  return isWhole && /^[uU]$/.test(points[at] ?? "") ? at + 1 : at;
 }
 
 const literalKind = (text: string): string =>
