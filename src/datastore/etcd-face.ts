@@ -79,16 +79,18 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
     openSnapshot: deps.openSnapshot,
   };
   /** A write tells whether there is space. */
-  const writing = async <T>(answer: Promise<T>): Promise<T> => {
-    try {
-      const given = await answer;
-      alarms.note(false);
-      return given;
-    } catch (error) {
-      const failure = toGrpcError(error);
-      if (hasCode(failure.cause, "DATASTORE_FULL")) alarms.note(true);
-      throw failure;
-    }
+  const written = <T>(given: T): T => {
+    alarms.note(false);
+    return given;
+  };
+  const notWritten = (error: unknown): never => {
+    const failure = toGrpcError(error);
+    if (hasCode(failure.cause, "DATASTORE_FULL")) alarms.note(true);
+    throw failure;
+  };
+  const writing = <T>(answer: Promise<T>): Promise<T> => answer.then(written, notWritten);
+  const failed = (error: unknown): never => {
+    throw toGrpcError(error);
   };
 
   const handlers = new Map<string, GrpcHandler>();
@@ -101,12 +103,12 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
     const { path, request } = etcdMethods[method];
     handlers.set(path, {
       kind: "unary",
-      async handle(message) {
-        const decoded = read(message) ?? decode<EtcdMethods[K]["request"]>(request, message);
+      handle(message) {
         try {
-          return await answer(decoded, message.length);
+          const decoded = read(message) ?? decode<EtcdMethods[K]["request"]>(request, message);
+          return answer(decoded, message.length).catch(failed);
         } catch (error) {
-          throw toGrpcError(error);
+          return Promise.reject(toGrpcError(error));
         }
       },
     });

@@ -77,17 +77,21 @@ export async function range(deps: KvDeps, request: RangeRequest): Promise<Uint8A
   return frameOf(rangePart(headerPart(result.revision, identity), rangeAnswer(request, result)));
 }
 
-/** The frame of the answer: most often a header alone. */
-export async function put(deps: KvDeps, request: PutRequest, bytes: number): Promise<Uint8Array> {
+/** The frame of the answer: most often a header alone. Throws, or rejects. Not `async`: puts come by the thousand. */
+export function put(deps: KvDeps, request: PutRequest, bytes: number): Promise<Uint8Array> {
   checkPut(request);
   checkSize(deps, bytes);
   deps.checkAlarms(true);
+  const { backend, identity } = deps;
+  const lease = toNumber(request.lease);
+  const commit = () => backend.commit({ compares: [], success: [putOp(request)] });
   // A put by itself is refused for its lease first, one in a transaction for its key.
-  if (request.ignoreValue && toNumber(request.lease) !== 0) await deps.backend.lease(toNumber(request.lease));
-  const { revision, results } = await deps.backend.commit({ compares: [], success: [putOp(request)] });
-  const [result] = results as [Extract<OpResult, { type: "put" }>];
-  if (!request.prevKv) return headerFrame(revision, deps.identity);
-  return frameOf(putPart(headerPart(revision, deps.identity), result.prevKv));
+  const done = request.ignoreValue && lease !== 0 ? backend.lease(lease).then(commit) : commit();
+  return done.then(({ revision, results }) => {
+    if (!request.prevKv) return headerFrame(revision, identity);
+    const [result] = results as [Extract<OpResult, { type: "put" }>];
+    return frameOf(putPart(headerPart(revision, identity), result.prevKv));
+  });
 }
 
 export async function deleteRange(deps: KvDeps, request: DeleteRangeRequest, bytes: number): Promise<Part> {
