@@ -25,7 +25,7 @@ import * as resources from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
-import { stopAllPods } from "#node/containerd.ts";
+import { stopAllPods, unmountBelow } from "#node/containerd.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { startTestDriver, type TestDriver } from "#node/volumes/csi/driver.fixture.ts";
 import { assetFolder } from "#platform/assets.ts";
@@ -82,6 +82,7 @@ async function startAgent(): Promise<void> {
       dataFolder: `${folder}/agent`,
       podLogFolder: `${folder}/logs`,
       ...{ podCidr, storageFolder, kubeletFolder, containerd },
+      sharesMounts: true,
       clusterDns: "10.43.0.10",
       clusterDomain: "cluster.local",
       version: "v1.32.3+mote0",
@@ -150,6 +151,7 @@ afterAll(async () => {
   await Promise.allSettled(tasks);
   await removePodNetwork(network, { commands, log });
   await backend?.close();
+  await unmountBelow([kubeletFolder], { commands, log, clock });
   rmSync(folder, { recursive: true, force: true });
 }, 60_000);
 
@@ -355,6 +357,25 @@ test("a block volume is a device in the container", async () => {
   } finally {
     execFileSync("losetup", ["-d", device]);
   }
+});
+
+test("what a driver mounts in its container is mounted for others", async () => {
+  await runPod("mounter", {
+    containers: [
+      {
+        ...sleeper,
+        securityContext: { privileged: true },
+        volumeMounts: [{ name: "kubelet", mountPath: kubeletFolder, mountPropagation: "Bidirectional" }],
+      },
+    ],
+    volumes: [{ name: "kubelet", hostPath: { path: kubeletFolder } }],
+  });
+  await until("runs", () => readyPod("mounter"));
+  const place = `${kubeletFolder}/plugins/disk`;
+  const said = await exec("mounter", `mkdir -p ${place} && mount -t tmpfs none ${place} && echo here > ${place}/file`);
+  expect(said).toBe("");
+  expect(readFileSync(`${place}/file`, "utf8")).toBe("here\n");
+  await deleteAndWait("mounter");
 });
 
 test("a CSI driver serves a claim and an inline volume", async () => {

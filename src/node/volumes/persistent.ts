@@ -160,7 +160,8 @@ export class PersistentVolumes {
         `PVC ${namespace}/${claimName} was not created for pod ${namespace}/${nameOf(pod)} (pod is not owner)`,
       );
     }
-    if (!isFullyBound(claim) || claim.status?.phase !== "Bound") throw fail(`${about}: PVC is not bound`);
+    // The phase follows a moment after the binding itself.
+    if (!isFullyBound(claim) || claim.status?.phase === "Lost") throw fail(`${about}: PVC is not bound`);
     const isHeld = this.#entries.get(uidOf(pod))?.has(volume.name) ?? false;
     if (isDeleting(claim) && !isHeld) throw fail(`${about}: PVC is being deleted`);
     let persistent: PersistentVolume;

@@ -26,6 +26,8 @@ export interface StorageOptions {
   readonly storageFolder: string;
   /** Default /var/lib/kubelet, which drivers' manifests name. */
   readonly kubeletFolder: string;
+  /** Default ten seconds: most attachers are done by then, and a pod that is deleted meanwhile waits no longer. */
+  readonly attachWaitMs?: number;
   /** Let containers see mounts below it, and mount for others there. */
   readonly sharesMounts: boolean;
 }
@@ -43,6 +45,7 @@ export interface StorageDeps {
 /** A part that failed comes back after this. */
 const restartMs = 10_000;
 const retryMs = 5_000;
+const attachWaitMs = 10_000;
 
 export class NodeStorage {
   readonly persistent: PersistentVolumes;
@@ -70,11 +73,15 @@ export class NodeStorage {
       client: deps.client,
       commands: deps.commands,
       events: deps.events,
-      csi: new CsiMounter(options, {
-        client: deps.client,
-        tokens: deps.tokens,
-        driver: (name) => this.#plugins.driver(name),
-      }),
+      csi: new CsiMounter(
+        { ...options, attachWaitMs: options.attachWaitMs ?? attachWaitMs },
+        {
+          client: deps.client,
+          clock: deps.clock,
+          tokens: deps.tokens,
+          driver: (name) => this.#plugins.driver(name),
+        },
+      ),
       ensureHostPath,
       changed: () => this.#inUseChanged(),
     });

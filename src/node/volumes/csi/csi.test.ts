@@ -32,6 +32,7 @@ import { startTestDriver, type TestDriver, type TestDriverOptions } from "./driv
 const commands: Commands = { run: async () => ({ code: 0, stdout: "", stderr: "" }) };
 const driverName = "disk.example.com";
 let folder: string;
+let attachWaitMs = 0;
 let client: Client;
 let transport: TokenTransport;
 let driver: TestDriver | undefined;
@@ -73,6 +74,7 @@ async function startAgent(): Promise<NodeStorage> {
       storageFolder: `${folder}/storage`,
       kubeletFolder: `${folder}/kubelet`,
       sharesMounts: false,
+      attachWaitMs,
     },
     {
       ...{ client, clock, random, log: silentLogger, commands },
@@ -236,6 +238,23 @@ test("a volume is not touched before it is attached, and is in use from then on"
   await until("no longer in use", async () => (await inUse())?.length === 0);
 });
 
+test("a pod waits a while for its volume to be attached", async () => {
+  attachWaitMs = 5_000;
+  const storage = await startAgent();
+  attachWaitMs = 0;
+  await startDriver({}, { attachRequired: true });
+  await registered();
+  await boundVolume();
+  const path = ensure(storage, withClaim("p"));
+  await clock.sleep(200);
+  await client.create(volumeAttachments, {
+    metadata: { name: attachmentName("vol-1", driverName, "n") },
+    spec: { attacher: driverName, nodeName: "n", source: { persistentVolumeName: "pv" } },
+    status: { attached: true },
+  });
+  expect(await path).toContain("/mount");
+});
+
 test("an inline volume is told about its pod, and lives as long", async () => {
   const storage = await startAgent();
   await startDriver({ capabilities: ["STAGE_UNSTAGE_VOLUME"] }, { podInfoOnMount: true });
@@ -352,6 +371,6 @@ test("what is wrong is said in the words people know", async () => {
   await expect(ensure(storage, p)).rejects.toThrow(
     'MountVolume.SetUp failed for volume "pv" : rpc error: code = Internal desc = no such disk',
   );
-  await client.patch(persistentVolumeClaims, { name: "c", namespace: "ns" }, { status: { phase: "Pending" } });
+  await client.patch(persistentVolumeClaims, { name: "c", namespace: "ns" }, { metadata: { annotations: null } });
   await expect(ensure(storage, withClaim("q"))).rejects.toThrow("error processing PVC ns/c: PVC is not bound");
 });

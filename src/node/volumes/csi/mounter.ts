@@ -3,6 +3,7 @@
 // a restart of the agent it is how things are found out. Which calls are made is by the driver's capabilities and its
 // CSIDriver object. Counterpart: the kubelet's csi plugin (csi_mounter, csi_attacher, csi_block, expander).
 import { createHash } from "node:crypto";
+import type { Clock } from "#base/clock.ts";
 import { attachmentName } from "#client/attachment-name.ts";
 import type { Client } from "#client/client.ts";
 import type { CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
@@ -47,13 +48,18 @@ export interface CsiMounterOptions {
   readonly nodeName: string;
   /** /var/lib/kubelet: drivers' manifests name it. */
   readonly kubeletFolder: string;
+  /** How long a pod waits for its volume to be attached before it says so and comes back later. */
+  readonly attachWaitMs: number;
 }
 
 export interface CsiMounterDeps {
   readonly client: Client;
   readonly tokens: PodTokens;
+  readonly clock: Clock;
   readonly driver: (name: string) => CsiDriverClient | undefined;
 }
+
+const attachPollMs = 500;
 
 const hex = (text: string): string => createHash("sha256").update(text).digest("hex");
 
@@ -246,6 +252,19 @@ export class CsiMounter {
 
   /** What the attacher left for the node; fails until the volume is attached. */
   async #attachment(volume: CsiVolume, place: CsiPlace): Promise<Record<string, string>> {
+    const { clock } = this.#deps;
+    const untilMs = clock.monotonicMs() + this.#options.attachWaitMs;
+    for (;;) {
+      try {
+        return await this.#attachmentNow(volume, place);
+      } catch (error) {
+        if (!(error instanceof VolumeError) || clock.monotonicMs() + attachPollMs > untilMs) throw error;
+        await clock.sleep(attachPollMs);
+      }
+    }
+  }
+
+  async #attachmentNow(volume: CsiVolume, place: CsiPlace): Promise<Record<string, string>> {
     const name = attachmentName(place.handle, place.driver, this.#options.nodeName);
     try {
       const found = await this.#deps.client.get(volumeAttachments, name);
