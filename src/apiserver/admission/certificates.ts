@@ -1,6 +1,7 @@
 // Who may approve and who may sign a certificate request: the right `approve` or `sign` on the signer's name or its
 // domain. And nobody gets a client certificate of the group that may do everything. Upstream:
 // plugin/pkg/admission/certificates.
+import { rfc3339 } from "#base/clock.ts";
 import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import { type FieldError, fieldInvalid, forbidden, invalid } from "#model/status.ts";
 import { same } from "#model/validation/checks.ts";
@@ -47,6 +48,9 @@ export function createCertificatePlugins({ authorizer }: { readonly authorizer: 
     {
       name: "CertificateApproval",
       handles: (request) => isOf(request) && request.operation === "UPDATE" && request.subresource === "approval",
+      async mutate(request, context) {
+        fillTimes(request.object as CertificateSigningRequest, request.oldObject as CertificateSigningRequest, context);
+      },
       async validate(request, context) {
         const next = request.object as CertificateSigningRequest;
         const old = request.oldObject as CertificateSigningRequest;
@@ -61,6 +65,9 @@ export function createCertificatePlugins({ authorizer }: { readonly authorizer: 
     {
       name: "CertificateSigning",
       handles: (request) => isOf(request) && request.operation === "UPDATE" && request.subresource === "status",
+      async mutate(request, context) {
+        fillTimes(request.object as CertificateSigningRequest, request.oldObject as CertificateSigningRequest, context);
+      },
       async validate(request, context) {
         const next = request.object as CertificateSigningRequest;
         const old = request.oldObject as CertificateSigningRequest;
@@ -86,6 +93,25 @@ export function createCertificatePlugins({ authorizer }: { readonly authorizer: 
       },
     },
   ];
+}
+
+/** When a condition was set, where its writer does not say. */
+function fillTimes(next: CertificateSigningRequest, old: CertificateSigningRequest, { clock }: StrategyContext): void {
+  const { conditions } = next.status ?? {};
+  if (!next.status || !conditions) return;
+  const now = rfc3339(clock.now());
+  next.status = {
+    ...next.status,
+    conditions: conditions.map((condition) => {
+      const before = old.status?.conditions?.find(({ type }) => type === condition.type);
+      const since = before && before.status === condition.status ? before.lastTransitionTime : undefined;
+      return {
+        ...condition,
+        lastUpdateTime: condition.lastUpdateTime ?? now,
+        lastTransitionTime: condition.lastTransitionTime ?? since ?? now,
+      };
+    }),
+  };
 }
 
 function refuse(request: AdmissionRequest, errors: readonly FieldError[]): void {

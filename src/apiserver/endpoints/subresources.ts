@@ -7,6 +7,8 @@ import { formatSelector } from "./selector-text.ts";
 export interface PlainSubresource {
   /** Its own kind, where it is not the parent's. */
   readonly shape: ResourceInfo | undefined;
+  /** Of a Scale: the names on the way to the parent's replicas, where those are not spec.replicas. */
+  readonly replicas?: readonly string[];
   show(parent: UnknownObject): UnknownObject;
   /** A new parent; neither argument may be changed. */
   merge(parent: UnknownObject, incoming: UnknownObject): UnknownObject;
@@ -78,9 +80,10 @@ export const plainSubresources: Readonly<Record<string, PlainSubresource>> = {
   approval: {
     shape: undefined,
     show: (parent) => parent,
+    // Metadata too: whoever approves may note why.
     merge: (parent, incoming) => ({
       ...parent,
-      metadata: withRevisionOf(parent, incoming),
+      metadata: incoming.metadata,
       status: { ...fieldsOf(parent["status"]), conditions: fieldsOf(incoming["status"])["conditions"] },
     }),
   },
