@@ -114,6 +114,7 @@ export function createHandler(
       infos: allResources,
       openapiOf: (info) => table.schemaOf(info),
       versionOf: (info, apiVersion) => table.versionOf(info, apiVersion),
+      converterOf: (info) => table.converterOf(info),
     }),
     authorizeCreate: (request, info) => authorize(authorizer, request.user, { ...info, verb: "create" }),
   });

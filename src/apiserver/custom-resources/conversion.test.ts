@@ -162,6 +162,31 @@ test("labels may be changed by a webhook, finalizers may not", async () => {
   expect([metadata.labels, metadata.finalizers]).toEqual([{ by: "webhook" }, undefined]);
 });
 
+test("an owner in one version loses what is changed in the other", async () => {
+  const apply = (path: string, body: object, manager: string, force = false) =>
+    server.request("PATCH", path, body, {
+      contentType: "application/apply-patch+yaml",
+      query: { fieldManager: manager, ...(force ? { force: "true" } : {}) },
+    });
+  const owners = (o: {
+    metadata: { managedFields?: { manager?: string; apiVersion?: string; fieldsV1?: unknown }[] };
+  }) =>
+    Object.fromEntries(
+      (o.metadata.managedFields ?? []).map(({ manager, apiVersion, fieldsV1 }) => [
+        `${manager} ${apiVersion}`,
+        Object.keys((fieldsV1 as Record<string, object>)["f:spec"] ?? {}).sort(),
+      ]),
+    );
+  await apply(`${v1}/owned`, object("v1", "owned", { host: "gamma:3" }), "old");
+  await expect(apply(`${v2}/owned`, object("v2", "owned", { name: "delta", port: 3 }), "new")).rejects.toThrow(
+    'conflict with "old": .spec.host',
+  );
+  const taken = await apply(`${v2}/owned`, object("v2", "owned", { name: "delta", port: 3 }), "new", true);
+  expect(taken["spec"]).toMatchObject({ name: "delta", port: 3 });
+  expect(owners(taken)).toEqual({ "new example.com/v2": ["f:name", "f:port"] });
+  expect((await server.request("GET", `${v1}/owned`))["spec"]).toEqual({ host: "delta:3" });
+});
+
 test("a webhook that does not answer is said so, and its definition can still be deleted", async () => {
   const current = structuredClone(await server.client.get(customResourceDefinitions, "hosts.example.com"));
   current.spec.conversion!.webhook!.clientConfig!.url = "https://localhost:1/convert";

@@ -481,6 +481,26 @@ describe("subresources and versions", () => {
     expect((await server.request("GET", `${base}/waiters/w`))["status"]).toEqual({ phase: "Waiting" });
   });
 
+  test("who scales by another path owns that path", async () => {
+    const scale = { specReplicasPath: ".spec.shards", statusReplicasPath: ".status.shards" };
+    const sharded = version(
+      "v1",
+      { type: "object", properties: { shards: { type: "integer" } } },
+      { subresources: { scale } },
+    );
+    await server.define(definition("Shard", [sharded]));
+    await server.request("POST", `${base}/shards`, object("Shard", "s", { shards: 1 }));
+    await server.request(
+      "PATCH",
+      `${base}/shards/s/scale`,
+      { spec: { replicas: 4 } },
+      { ...merge, query: { fieldManager: "scaler" } },
+    );
+    const { metadata } = await server.request("GET", `${base}/shards/s`);
+    const entry = metadata.managedFields?.find(({ manager }) => manager === "scaler");
+    expect(entry).toMatchObject({ subresource: "scale", fieldsV1: { "f:spec": { "f:shards": {} } } });
+  });
+
   test("scale reads and writes by paths", async () => {
     const scale = await server.request("GET", `${base}/tools/a/scale`);
     expect(scale).toMatchObject({ kind: "Scale", spec: { replicas: 1 }, status: { replicas: 3, selector: "app=a" } });

@@ -34,6 +34,7 @@ export function customScale(paths: ScalePaths): PlainSubresource {
   const selector = paths.labelSelectorPath ? namesOf(paths.labelSelectorPath) : undefined;
   return {
     shape: scaleInfo,
+    replicas: spec,
     show(parent) {
       const { name, namespace, uid, resourceVersion, creationTimestamp } = parent.metadata;
       const replicas = valueAt(parent, spec);

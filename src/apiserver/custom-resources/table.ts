@@ -17,6 +17,7 @@ import type { UnknownObject } from "#model/object.ts";
 import { equalJson } from "#model/patch/json-value.ts";
 import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import type { Normalize } from "../endpoints/bodies.ts";
+import type { ConvertVersion } from "../endpoints/field-tracking.ts";
 import type { ServedResource } from "../endpoints/resources.ts";
 import type { Column } from "../printers/columns.ts";
 import type { Resource } from "../registry/registry.ts";
@@ -60,6 +61,7 @@ interface Facts {
   readonly normalize: Normalize;
   readonly schema: JsonSchema;
   readonly columns: readonly Column[];
+  readonly convert: ConvertVersion | undefined;
 }
 
 export class CustomResourceTable {
@@ -160,6 +162,11 @@ export class CustomResourceTable {
     return this.#kinds.get(qualifiedResource(info))?.versions.get(version)?.served.info;
   }
 
+  /** Undefined: its versions differ in their name only. */
+  converterOf(info: ResourceInfo): ConvertVersion | undefined {
+    return this.#facts.get(info)?.convert;
+  }
+
   close(): void {
     for (const [name, kind] of [...this.#kinds]) this.#retire(name, kind);
   }
@@ -203,6 +210,10 @@ export class CustomResourceTable {
         normalize: normalizeBy(schema),
         schema,
         columns: columnsOfVersion(version),
+        convert:
+          definition.spec.conversion?.strategy === "Webhook"
+            ? async (object, apiVersion) => (await converter.convert([object], apiVersion))[0]!
+            : undefined,
       });
       return {
         info,

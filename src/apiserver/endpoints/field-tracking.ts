@@ -26,7 +26,26 @@ export interface FieldTrackingDeps {
   readonly openapiOf?: (info: ResourceInfo) => unknown;
   /** Another served version of the kind of a custom resource. */
   readonly versionOf?: (info: ResourceInfo, apiVersion: string) => ResourceInfo | undefined;
+  /** Of a custom resource whose versions differ in more than their name. */
+  readonly converterOf?: (info: ResourceInfo) => ConvertVersion | undefined;
 }
+
+export type ConvertVersion = (object: UnknownObject, apiVersion: string) => Promise<UnknownObject>;
+
+/** Tracking is one step; what it has to wait for stops it, and it is done again with the answer. */
+class NeedsConversion extends Error {
+  readonly object: UnknownObject;
+  readonly apiVersion: string;
+  readonly key: string;
+  constructor(object: UnknownObject, apiVersion: string, key: string) {
+    super(`a conversion to ${apiVersion} is needed`);
+    this.object = object;
+    this.apiVersion = apiVersion;
+    this.key = key;
+  }
+}
+/** Of one write: a few objects in each version that somebody owns fields in. */
+const maxConversions = 50;
 
 /** Which options a write is made with; messages name them. */
 export type WriteOptionsKind = "CreateOptions" | "UpdateOptions" | "PatchOptions";
@@ -83,6 +102,8 @@ function resetsOf(info: ResourceInfo, subresource: string): FieldSet {
 
 export class FieldTracking {
   readonly #deps: FieldTrackingDeps;
+  /** Of the work under way, which is one step. */
+  #converted: ReadonlyMap<string, UnknownObject> | undefined;
   readonly #builtIn: BuiltInSchemas = createBuiltInSchemas(facts);
   /** By row and subresource; gone with the row. */
   readonly #targets = new WeakMap<ResourceInfo, Map<string, Target>>();
@@ -110,6 +131,38 @@ export class FieldTracking {
   ): UnknownObject {
     const write = { ...this.#write(options.manager), force: options.force };
     return trackApply(this.#target(info, subresource), live, config, write);
+  }
+
+  /** What `work` makes with this tracking, once every conversion that it needs has been asked for. */
+  settled<T>(info: ResourceInfo, work: () => T): T | Promise<T> {
+    const convert = info.type === "" ? this.#deps.converterOf?.(info) : undefined;
+    return convert ? this.#withConversions(convert, work) : work();
+  }
+
+  async #withConversions<T>(convert: ConvertVersion, work: () => T): Promise<T> {
+    const known = new Map<string, UnknownObject>();
+    for (;;) {
+      let needed: NeedsConversion;
+      try {
+        this.#converted = known;
+        return work();
+      } catch (error) {
+        if (!(error instanceof NeedsConversion) || known.size >= maxConversions) throw error;
+        needed = error;
+      } finally {
+        this.#converted = undefined;
+      }
+      known.set(needed.key, await convert(needed.object, needed.apiVersion));
+    }
+  }
+
+  #inVersion(object: object, apiVersion: string): UnknownObject {
+    const known = this.#converted;
+    if (!known || Object.keys(object).length === 0) return { ...object, apiVersion } as UnknownObject;
+    const key = `${apiVersion} ${JSON.stringify(object)}`;
+    const found = known.get(key);
+    if (!found) throw new NeedsConversion(object as UnknownObject, apiVersion, key);
+    return found;
   }
 
   #write(manager: string): Write {
@@ -146,14 +199,13 @@ export class FieldTracking {
     return target;
   }
 
-  /** Versions of custom resources are taken to differ in nothing but their name: a webhook cannot be waited for here. */
   #otherCustom(info: ResourceInfo, apiVersion: string) {
     const other = this.#deps.versionOf?.(info, apiVersion);
     if (!other) return undefined;
     return {
       schema: this.#schema(other),
-      to: (object: object) => ({ ...object, apiVersion }) as UnknownObject,
-      from: (object: object) => ({ ...object, apiVersion: groupVersion(info) }) as UnknownObject,
+      to: (object: object) => this.#inVersion(object, apiVersion),
+      from: (object: object) => this.#inVersion(object, groupVersion(info)),
     };
   }
 
@@ -164,14 +216,23 @@ export class FieldTracking {
 }
 
 /** What a Scale shows of who owns its parent's replicas. */
-export function withScaleEntries(scale: UnknownObject, parent: UnknownObject): UnknownObject {
-  return withEntries(scale, scaleEntries(parent.metadata.managedFields));
+export function withScaleEntries(
+  scale: UnknownObject,
+  parent: UnknownObject,
+  replicas: readonly string[] | undefined,
+): UnknownObject {
+  return withEntries(scale, scaleEntries(parent.metadata.managedFields, replicas));
 }
 
 /** The parent with the owners of replicas as the Scale has them now. */
-export function withParentEntries(info: ResourceInfo, parent: UnknownObject, scale: UnknownObject): UnknownObject {
+export function withParentEntries(
+  info: ResourceInfo,
+  parent: UnknownObject,
+  scale: UnknownObject,
+  replicas: readonly string[] | undefined,
+): UnknownObject {
   const { managedFields } = parent.metadata;
-  return withEntries(parent, parentEntries(managedFields, scale.metadata.managedFields, groupVersion(info)));
+  return withEntries(parent, parentEntries(managedFields, scale.metadata.managedFields, groupVersion(info), replicas));
 }
 
 function withEntries(object: UnknownObject, managedFields: ManagedFieldsEntry[] | undefined): UnknownObject {

@@ -249,8 +249,10 @@ export class ResourceEndpoints {
         change: async (current) => {
           if (!current) await this.#deps.authorizeCreate(request, info);
           const live = current && fromStorage(served.info, current);
-          const next = cloneForWrite(object);
-          return toStorage(served.info, this.#deps.tracking.update(served.info, "", live, next, manager));
+          const { tracking } = this.#deps;
+          return tracking.settled(served.info, () =>
+            toStorage(served.info, tracking.update(served.info, "", live, cloneForWrite(object), manager)),
+          );
         },
       },
       writeContext(request),
@@ -287,7 +289,9 @@ export class ResourceEndpoints {
             this.#redecode(request, bodyInfo, made, shown.metadata.managedFields),
           );
           matchName(object, info.name);
-          return this.#changed(served, subresource, info, versioned, object, manager);
+          return this.#deps.tracking.settled(served.info, () =>
+            this.#changed(served, subresource, info, versioned, object, manager),
+          );
         },
       },
       writeContext(request),
@@ -326,9 +330,9 @@ export class ResourceEndpoints {
     if (!subresource) return toStorage(served.info, tracking.update(served.info, "", live, incoming, manager));
     let next = subresource.merge(live, incoming);
     if (subresource.shape) {
-      const scale = withScaleEntries(subresource.show(live), live);
+      const scale = withScaleEntries(subresource.show(live), live, subresource.replicas);
       const owned = tracking.update(subresource.shape, info.subresource, scale, incoming, manager);
-      next = withParentEntries(served.info, next, owned);
+      next = withParentEntries(served.info, next, owned, subresource.replicas);
     } else {
       const isStatus = info.subresource === "status";
       if (isStatus) next = statusUpdateOf(served.info, live, next);
@@ -361,7 +365,9 @@ export class ResourceEndpoints {
         change: async (current) => {
           if (!current) await this.#deps.authorizeCreate(request, info);
           const live = current && fromStorage(served.info, current);
-          const applied = this.#applied(served, subresource, info, request, live, config, options);
+          const applied = await this.#deps.tracking.settled(served.info, () =>
+            this.#applied(served, subresource, info, request, live, config, options),
+          );
           if (current) return applied;
           if ((applied.metadata.uid ?? "") === "") return applied;
           throw conflict(
@@ -387,13 +393,14 @@ export class ResourceEndpoints {
     options: { readonly manager: string; readonly force: boolean },
   ): UnknownObject {
     const bodyInfo = subresource?.shape ?? served.info;
-    const shown = live && subresource?.shape ? withScaleEntries(subresource.show(live), live) : live;
+    const shown =
+      live && subresource?.shape ? withScaleEntries(subresource.show(live), live, subresource.replicas) : live;
     const merged = this.#deps.tracking.apply(bodyInfo, info.subresource, shown, config, options);
     const object = this.#redecode(request, bodyInfo, merged, merged.metadata.managedFields);
     matchName(object, info.name);
     if (!subresource || !live) return toStorage(served.info, object);
     let next = subresource.merge(live, object);
-    if (subresource.shape) next = withParentEntries(served.info, next, object);
+    if (subresource.shape) next = withParentEntries(served.info, next, object, subresource.replicas);
     else next = { ...next, metadata: withManagersOf(next.metadata, object.metadata) };
     return toStorage(served.info, cloneForWrite(next));
   }
@@ -474,7 +481,10 @@ export class ResourceEndpoints {
             subresource: info.subresource,
             change: (current) => {
               if (!current) throw notFound(resource.about, info.name);
-              return this.#changed(served, subresource, info, fromStorage(served.info, current), object, manager);
+              const live = fromStorage(served.info, current);
+              return this.#deps.tracking.settled(served.info, () =>
+                this.#changed(served, subresource, info, live, object, manager),
+              );
             },
           },
           writeContext(request),
