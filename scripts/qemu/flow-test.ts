@@ -147,7 +147,7 @@ const steps: readonly Step[] = [
       must(unfedS < watchdogS, `the log says ${output.trim() || "nothing"}`);
       await device.kubectl(["delete", "pod", "unfed", "--wait=false"]);
       const gaps = /gapsS\W+([\d., ]*\d)/.exec(output)?.[1];
-      return `unfed for ${unfedS} s of ${watchdogS} (to PID 1, to mote: ${gaps} s)`;
+      return `unfed for ${unfedS} s of ${watchdogS} (one after the other ${gaps} s)`;
     },
   },
   {

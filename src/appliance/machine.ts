@@ -544,7 +544,7 @@ async function reportUnfed(runDir: string, log: ServerRun["log"]): Promise<void>
   // Once: a later start of this program follows another one that fed it.
   await removeFile(path);
   const now = Number.parseFloat((await readFileIfExists("/proc/uptime"))?.toString("utf8") ?? "");
-  // Armed, fed by PID 1's start script, now; seconds of uptime.
+  // Armed, fed by PID 1's start script a few times, now; seconds of uptime.
   const fedS = [...text.trim().split(/\s+/).map(Number), now];
   const gapsS = fedS.slice(1).map((atS, i) => Math.round((atS - fedS[i]!) * 10) / 10);
   const unfedS = Math.max(...gapsS);
