@@ -6,6 +6,7 @@ import { engine } from "./engine.ts";
 import { footprint } from "./footprint.ts";
 import { image } from "./image.ts";
 import { log } from "./log.ts";
+import { pods } from "./pods.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   datastore,
@@ -13,6 +14,7 @@ const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Read
   footprint,
   image,
   log,
+  pods,
 };
 
 await main(async () => {
