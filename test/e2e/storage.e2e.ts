@@ -2,6 +2,7 @@
 // node agent with real containerd. A stateful set keeps its data across its pod and the agent, and leaves nothing behind;
 // ephemeral, block, read-only and CSI volumes as containers see them. Needs root, containerd, runc and CNI plugins.
 import { execFileSync } from "node:child_process";
+import { setMaxListeners } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createAdmissionPlugins } from "#apiserver/admission/plugins.ts";
@@ -59,6 +60,8 @@ let client: Client;
 let agent: { abort: AbortController; done: Promise<void>; agent: NodeAgent } | undefined;
 let driver: TestDriver | undefined;
 const background = new AbortController();
+// As many services as a server has listen to it.
+setMaxListeners(0, background.signal);
 const tasks: Promise<void>[] = [];
 
 /** Starts a service and waits until it is ready. */
