@@ -133,7 +133,7 @@ describe("definitions", () => {
       (d) => {
         spec(d).type = "";
       },
-      "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
+      "spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
     ],
     [
       "both",
@@ -402,7 +402,7 @@ describe("rules", () => {
     made.spec.versions[0]!.schema!.openAPIV3Schema!.properties!["spec"]!["x-kubernetes-validations"] = [{ rule }];
     const refused = await server.refusal("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", made);
     expect(refused).toContain(
-      "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value",
+      "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value",
     );
     expect(refused).toContain(message);
   });

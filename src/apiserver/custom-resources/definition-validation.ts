@@ -103,6 +103,7 @@ function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefi
   const names = new Set<string>();
   let isUnique = true;
   let stored = 0;
+  const places = placesOf(spec.versions);
   spec.versions.forEach((version, index) => {
     const path = `spec.versions[${index}]`;
     if (names.has(version.name)) isUnique = false;
@@ -111,7 +112,7 @@ function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefi
     const problems = dns1035Label(version.name);
     if (problems.length > 0) errors.push(fieldInvalid(`${path}.name`, version.name, problems.join(",")));
     const before = old?.spec.versions.find((candidate) => candidate.name === version.name);
-    errors.push(...checkVersion(version, path, before));
+    errors.push(...checkVersion(version, path, before, places(index)));
   });
   if (!isUnique) errors.push(fieldInvalid("spec.versions", [...names], "must contain unique version names"));
   if (stored !== 1) {
@@ -150,7 +151,33 @@ function checkNames(names: DefinitionNames): FieldError[] {
   return errors;
 }
 
-function checkVersion(version: DefinitionVersion, path: string, old: DefinitionVersion | undefined): FieldError[] {
+/** What upstream moves to the spec itself where it is the same in all versions, and its name there. */
+const sharedParts = {
+  schema: "validation",
+  additionalPrinterColumns: "additionalPrinterColumns",
+  subresources: "subresources",
+  selectableFields: "selectableFields",
+} as const;
+type SharedPart = keyof typeof sharedParts;
+/** Where errors about a part of a version are said to be; undefined where the first version's have said them already. */
+type PlaceOf = (part: SharedPart) => string | undefined;
+
+function placesOf(versions: readonly DefinitionVersion[]): (index: number) => PlaceOf {
+  const isShared = (part: SharedPart): boolean =>
+    versions.every((version) => equalJson(version[part] ?? null, versions[0]?.[part] ?? null));
+  const shared = new Set((Object.keys(sharedParts) as SharedPart[]).filter(isShared));
+  return (index) => (part) => {
+    if (!shared.has(part)) return `spec.versions[${index}].${part}`;
+    return index === 0 ? `spec.${sharedParts[part]}` : undefined;
+  };
+}
+
+function checkVersion(
+  version: DefinitionVersion,
+  path: string,
+  old: DefinitionVersion | undefined,
+  place: PlaceOf,
+): FieldError[] {
   const errors: FieldError[] = [];
   const { deprecationWarning: warning } = version;
   if (warning !== undefined) {
@@ -165,20 +192,26 @@ function checkVersion(version: DefinitionVersion, path: string, old: DefinitionV
     }
   }
   const schema = version.schema?.openAPIV3Schema;
-  const schemaPath = `${path}.schema.openAPIV3Schema`;
-  if (!schema) errors.push(fieldRequired(schemaPath, "schemas are required"));
-  else {
+  const schemaPlace = place("schema");
+  if (!schema) errors.push(fieldRequired(`${path}.schema.openAPIV3Schema`, "schemas are required"));
+  else if (schemaPlace !== undefined) {
+    const schemaPath = `${schemaPlace}.openAPIV3Schema`;
     const problems = checkSchema(schema, schemaPath, version.subresources?.status !== undefined);
     errors.push(...problems);
     // What was accepted once stays so: limits may have become stricter since.
     const isKnown = old !== undefined && equalJson(schema, old.schema?.openAPIV3Schema);
     if (problems.length === 0 && !isKnown) errors.push(...checkSchemaRules(schema, schemaPath));
   }
-  version.additionalPrinterColumns?.forEach((column, index) => {
-    errors.push(...checkColumn(column, `${path}.additionalPrinterColumns[${index}]`));
-  });
-  errors.push(...checkScale(version, `${path}.subresources`));
-  errors.push(...checkSelectable(version, schema, `${path}.selectableFields`));
+  const columns = place("additionalPrinterColumns");
+  if (columns !== undefined) {
+    version.additionalPrinterColumns?.forEach((column, index) => {
+      errors.push(...checkColumn(column, `${columns}[${index}]`));
+    });
+  }
+  const subresources = place("subresources");
+  if (subresources !== undefined) errors.push(...checkScale(version, subresources));
+  const selectable = place("selectableFields");
+  if (selectable !== undefined) errors.push(...checkSelectable(version, schema, selectable));
   return errors;
 }
 
