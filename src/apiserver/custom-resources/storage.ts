@@ -66,7 +66,8 @@ export class CustomStorage extends ResourceStorage {
   }
 
   override isCurrent(item: Item): boolean {
-    return (this.#stored.get(item) ?? this.#custom.storageVersion) === this.#custom.storageVersion;
+    const version = this.#stored.get(item) ?? (this.#isSound(item) ? this.#version : this.#custom.storageVersion);
+    return version === this.#custom.storageVersion;
   }
 
   /** The change as this version shows it; made once however many watch. */
@@ -91,15 +92,20 @@ export class CustomStorage extends ResourceStorage {
     };
   }
 
-  async #present(items: readonly Item[]): Promise<Item[]> {
+  #isSound(item: Item): boolean {
+    return this.#sound.get(item.key) === item.modRevision && !item.gone;
+  }
+
+  async #present(items: readonly Item[]): Promise<readonly Item[]> {
+    // Mostly all are: nothing is made for each then.
+    if (items.every((item) => this.#isSound(item))) return items;
     const { converter, repair } = this.#custom;
     const out: (Presented | undefined)[] = new Array(items.length);
     const foreign: { readonly index: number; readonly object: UnknownObject }[] = [];
     let looked = 0;
     for (const [index, item] of items.entries()) {
-      if (this.#sound.get(item.key) === item.modRevision) {
+      if (this.#isSound(item)) {
         out[index] = { item, object: undefined };
-        this.#stored.set(item, this.#version);
         continue;
       }
       if (++looked % slice === 0) await nextTurn();
