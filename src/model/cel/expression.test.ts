@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { compileExpression, type Program } from "./expression.ts";
-import { boolType, type CelType, dynType, intType, listOf, mapOf, stringType } from "./types.ts";
+import { tableOf } from "./overloads.ts";
+import { boolType, type CelType, dynType, intType, listOf, mapOf, objectType, stringType } from "./types.ts";
 import {
   Bytes,
   Double,
@@ -12,6 +13,7 @@ import {
   Timestamp,
   TypeValue,
   Uint,
+  type Value,
 } from "./values.ts";
 
 const variables = new Map<string, CelType>([
@@ -406,4 +408,50 @@ test("keys cannot reach prototypes", () => {
   expect(run("has(d.constructor) || has(m.__proto__) || 'toString' in m")).toBe(false);
   expect(run("d.constructor")).toBe("! no such key: constructor");
   expect(run("{'__proto__': 1}['__proto__']")).toBe(1);
+});
+
+test("an environment of policies: objects without a schema, variables on demand, functions of their own", () => {
+  const evaluated: string[] = [];
+  class Lazy extends MapValue {
+    readonly size = 1;
+    find(key: Value): Value | undefined {
+      evaluated.push(String(key));
+      return key === "replicas" ? 3 : undefined;
+    }
+    keys(): Value[] {
+      return ["replicas"];
+    }
+  }
+  const given = {
+    object: {
+      metadata: { name: "a", labels: { "x/y": "z" } },
+      spec: { replicas: 3, containers: [{ image: "r/i:1" }] },
+    },
+    oldObject: null,
+    request: { operation: "CREATE", userInfo: { groups: ["a", "b"] } },
+    params: { max: 5 },
+    variables: new Lazy(),
+  };
+  const environment = new Map<string, CelType>([
+    ...["object", "oldObject", "request", "params"].map((name) => [name, dynType] as const),
+    ["variables", objectType("variables", new Map([["replicas", intType]]))],
+  ]);
+  const own = tableOf([["allowed", "is_allowed: (string) -> bool", (_run, a) => a === "get"]]);
+  const evaluate = (text: string): unknown => {
+    const compiled = compileExpression({ text, variables: environment, functions: own });
+    if ("problem" in compiled) return compiled.problem;
+    const outcome = compiled.program.evaluate(given);
+    return outcome.error ?? outcome.value;
+  };
+  expect(evaluate("object.spec.replicas <= params.max && oldObject == null")).toBe(true);
+  expect(evaluate("object.metadata.labels['x/y'] == 'z' && !has(object.metadata.annotations)")).toBe(true);
+  expect(evaluate("object.spec.containers.all(c, c.image.startsWith('r/')) && 'b' in request.userInfo.groups")).toBe(
+    true,
+  );
+  expect(evaluate("oldObject.spec.replicas > 1")).toContain("no such overload");
+  expect(evaluate("request.operation != 'CREATE' || variables.replicas == 3")).toBe(true);
+  expect(evaluate("request.operation == 'CREATE' || variables.replicas == 3")).toBe(true);
+  expect(evaluated).toEqual(["replicas"]);
+  expect(evaluate("variables.other")).toContain("undefined field 'other'");
+  expect(evaluate("allowed('get') && !allowed('put')")).toBe(true);
 });
