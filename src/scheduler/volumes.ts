@@ -11,8 +11,10 @@ import {
   bestVolume,
   claimNameOf,
   classOfClaim,
+  classOfVolume,
   isFullyBound,
   isOwnedByPod,
+  namesClaim,
   noProvisioner,
   sizeOfClaim,
   volumeAnnotations,
@@ -33,13 +35,22 @@ export interface VolumeView {
 export interface PodClaims {
   readonly bound: readonly PersistentVolumeClaim[];
   /** To be bound when the pod has a node. */
-  readonly delayed: readonly PersistentVolumeClaim[];
+  readonly delayed: readonly DelayedClaim[];
+}
+
+/** With all that may come into question on whatever node, so that all volumes are looked through once per pod. */
+export interface DelayedClaim {
+  readonly claim: PersistentVolumeClaim;
+  /** Of the claim's class and free, or the claim's already. */
+  readonly candidates: readonly PersistentVolume[];
+  /** Promised to it for another pod that shares it: it has to be where that is. */
+  readonly promised: PersistentVolume | undefined;
 }
 
 /** The claims of a pod, or why no node will do, in upstream's words. */
 export function claimsOf(pod: Pod, view: VolumeView): PodClaims | { readonly refusal: string } {
   const bound: PersistentVolumeClaim[] = [];
-  const delayed: PersistentVolumeClaim[] = [];
+  const delayed: DelayedClaim[] = [];
   for (const volume of pod.spec.volumes ?? []) {
     const name = claimNameOf(pod, volume);
     if (name === undefined) continue;
@@ -67,7 +78,11 @@ export function claimsOf(pod: Pod, view: VolumeView): PodClaims | { readonly ref
     }
     const isDelayed = view.storageClass(classOfClaim(claim))?.volumeBindingMode === "WaitForFirstConsumer";
     if (!isDelayed || claim.spec.volumeName) return { refusal: "pod has unbound immediate PersistentVolumeClaims" };
-    delayed.push(claim);
+    const candidates = view
+      .volumes()
+      .filter((one) => (one.spec.claimRef ? namesClaim(one, claim) : classOfVolume(one) === classOfClaim(claim)));
+    const promised = candidates.find((one) => one.spec.claimRef?.uid === uidOf(claim));
+    delayed.push({ claim, candidates, promised });
   }
   return { bound, delayed };
 }
@@ -101,18 +116,16 @@ export function planVolumes(
   const bindings: { claim: PersistentVolumeClaim; volume: PersistentVolume }[] = [];
   const provisions: PersistentVolumeClaim[] = [];
   const taken = new Set<string>();
-  const bySize = [...delayed].sort((a, b) => compareQuantities(sizeOfClaim(a), sizeOfClaim(b)));
-  for (const claim of bySize) {
+  const bySize = [...delayed].sort((a, b) => compareQuantities(sizeOfClaim(a.claim), sizeOfClaim(b.claim)));
+  for (const { claim, candidates, promised } of bySize) {
     const selected = claim.metadata.annotations?.[volumeAnnotations.selectedNode];
-    // Promised already, for another pod that shares the claim: it has to be where that is.
-    const promised = view.volumes().find((one) => one.spec.claimRef?.uid === uidOf(claim));
     if ((selected !== undefined && selected !== node.name) || (promised && !reachesNode(promised, node))) {
       refusals.add(reasons.noVolume);
       continue;
     }
     const volume =
       selected === undefined
-        ? bestVolume(claim, view.volumes(), { fits: (one) => !taken.has(nameOf(one)) && reachesNode(one, node) })
+        ? bestVolume(claim, candidates, { fits: (one) => !taken.has(nameOf(one)) && reachesNode(one, node) })
         : undefined;
     if (volume) {
       taken.add(nameOf(volume));
