@@ -1,6 +1,14 @@
 import { expect, test } from "vitest";
 import type { ApiObject } from "../object.ts";
-import { csiDrivers, csiNodes, csiStorageCapacities, pods, volumeAttachments } from "../resources.ts";
+import {
+  csiDrivers,
+  csiNodes,
+  csiStorageCapacities,
+  persistentVolumes,
+  pods,
+  storageClasses,
+  volumeAttachments,
+} from "../resources.ts";
 import { validateObject, validateObjectUpdate } from "../validate.ts";
 
 const driver = (spec: object, name = "d.example.com"): ApiObject =>
@@ -28,7 +36,44 @@ const pod = (volume: object): ApiObject =>
     },
   }) as ApiObject;
 
+const storageClass = (more: object): ApiObject =>
+  ({
+    metadata: { name: "s" },
+    provisioner: "d.example.com",
+    reclaimPolicy: "Delete",
+    volumeBindingMode: "Immediate",
+    ...more,
+  }) as ApiObject;
+const topology = (key: string, values: string[]) => ({
+  allowedTopologies: [{ matchLabelExpressions: [{ key, values }] }],
+});
+const volume = (csi: object): ApiObject =>
+  ({
+    metadata: { name: "v" },
+    spec: {
+      capacity: { storage: "1Gi" },
+      accessModes: ["ReadWriteOnce"],
+      persistentVolumeReclaimPolicy: "Retain",
+      volumeMode: "Filesystem",
+      csi: { driver: "d.example.com", volumeHandle: "h", ...csi },
+    },
+  }) as ApiObject;
+const secretRef = { name: "s", namespace: "ns" };
+
 test.each([
+  [storageClasses, storageClass({ parameters: { a: "b" }, ...topology("zone", ["x"]) }), []],
+  [storageClasses, storageClass({ parameters: { "": "b" } }), ["parameters"]],
+  [storageClasses, storageClass({ parameters: { a: "b".repeat(300_000) } }), ["parameters"]],
+  [
+    storageClasses,
+    storageClass(topology("no label", [])),
+    ["allowedTopologies[0].matchLabelExpressions[0].key", "allowedTopologies[0].matchLabelExpressions[0].values"],
+  ],
+  [
+    storageClasses,
+    storageClass(topology("zone", ["x", "x"])),
+    ["allowedTopologies[0].matchLabelExpressions[0].values[1]"],
+  ],
   [csiDrivers, driver({}), []],
   [csiDrivers, driver({}, "d".repeat(64)), ["metadata.name"]],
   [csiDrivers, driver({ volumeLifecycleModes: ["Sometimes"] }), ["spec.volumeLifecycleModes"]],
@@ -64,6 +109,14 @@ test.each([
 });
 
 test.each([
+  [persistentVolumes, volume({ nodeExpandSecretRef: secretRef }), volume({}), []],
+  [
+    persistentVolumes,
+    volume({ nodeExpandSecretRef: { ...secretRef, name: "t" } }),
+    volume({ nodeExpandSecretRef: secretRef }),
+    ["spec.persistentvolumesource"],
+  ],
+  [persistentVolumes, volume({ volumeHandle: "i" }), volume({}), ["spec.persistentvolumesource"]],
   [csiDrivers, driver({ attachRequired: false }), driver({}), ["spec.attachedRequired"]],
   [csiDrivers, driver({ podInfoOnMount: true }), driver({}), []],
   [csiNodes, csiNode(), csiNode(known), []],

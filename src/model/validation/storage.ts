@@ -1,7 +1,15 @@
 // Volumes, claims and storage classes: the basics. Upstream: pkg/apis/core/validation, pkg/apis/storage/validation.
 import type { PersistentVolume, PersistentVolumeClaim } from "../gen/core-v1.ts";
 import type { StorageClass } from "../gen/storage-v1.ts";
-import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
+import {
+  type FieldError,
+  fieldDuplicate,
+  fieldForbidden,
+  fieldInvalid,
+  fieldNotSupported,
+  fieldRequired,
+  fieldTooLong,
+} from "../status.ts";
 import { volumeAnnotations } from "../volumes.ts";
 import { validateNodeTerm } from "./affinity.ts";
 import { nanoOf } from "./amount.ts";
@@ -11,6 +19,9 @@ import { dns1123Subdomain, qualifiedName } from "./names.ts";
 
 const accessModes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const volumeModes = ["Block", "Filesystem"];
+/** Of a storage class: entries, and bytes of all keys and values. */
+const maxParameters = 512;
+const maxParameterBytes = 256 * 1024;
 /** Fields of a volume's spec that are no source. */
 const plainFields = new Set([
   "accessModes",
@@ -128,8 +139,13 @@ export function validateVolume({ spec }: PersistentVolume): FieldError[] {
 export function validateVolumeUpdate(volume: PersistentVolume, old: PersistentVolume): FieldError[] {
   const source = (spec: object | undefined) =>
     Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !plainFields.has(field)));
+  const next = structuredClone(source(volume.spec)) as Partial<PersistentVolume["spec"]>;
+  // Volumes of before there were these secrets may get them.
+  for (const field of ["controllerExpandSecretRef", "nodeExpandSecretRef"] as const) {
+    if (next.csi && old.spec?.csi && !old.spec.csi[field]) delete next.csi[field];
+  }
   const errors: FieldError[] = [];
-  if (!same(source(volume.spec), source(old.spec))) {
+  if (!same(next, source(old.spec))) {
     errors.push(
       fieldForbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"),
     );
@@ -148,6 +164,23 @@ export function validateStorageClass(entry: StorageClass): FieldError[] {
   if (!entry.provisioner) errors.push(fieldRequired("provisioner"));
   else errors.push(...checked("provisioner", entry.provisioner.toLowerCase(), qualifiedName));
   errors.push(...requiredOneOf("reclaimPolicy", entry.reclaimPolicy, ["Delete", "Retain"]));
+  const parameters = Object.entries(entry.parameters ?? {});
+  if (parameters.length > maxParameters) errors.push(fieldTooLong("Provisioner Parameters Length", maxParameters));
+  if (parameters.some(([key]) => key === "")) {
+    errors.push(fieldInvalid("parameters", "", "field can not be empty."));
+  }
+  if (parameters.reduce((sum, [key, value]) => sum + key.length + value.length, 0) > maxParameterBytes) {
+    errors.push(fieldTooLong("parameters", maxParameterBytes));
+  }
+  for (const [i, term] of (entry.allowedTopologies ?? []).entries()) {
+    for (const [n, { key, values }] of (term.matchLabelExpressions ?? []).entries()) {
+      const path = `allowedTopologies[${i}].matchLabelExpressions[${n}]`;
+      errors.push(...checked(`${path}.key`, key, qualifiedName));
+      if ((values ?? []).length === 0) errors.push(fieldRequired(`${path}.values`));
+      const twice = (values ?? []).find((value, at) => values.indexOf(value) !== at);
+      if (twice !== undefined) errors.push(fieldDuplicate(`${path}.values[${values.lastIndexOf(twice)}]`, twice));
+    }
+  }
   return [
     ...errors,
     ...requiredOneOf("volumeBindingMode", entry.volumeBindingMode, ["Immediate", "WaitForFirstConsumer"]),
