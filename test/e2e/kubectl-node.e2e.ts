@@ -88,8 +88,11 @@ test("the node tells its settings, and a token with the right to read metrics is
   const get = async (path: string, header: readonly string[]) =>
     (await host.exec("curl", ["-sk", "-w", "\n%{http_code}", ...header, `https://127.0.0.1:10250${path}`])).stdout;
   const bearer = ["-H", `Authorization: Bearer ${token}`];
+  // Refusals are remembered for a while, so that one is somebody else's.
+  await k("create serviceaccount stranger");
+  const strange = ["-H", `Authorization: Bearer ${(await k("create token stranger")).trim()}`];
   expect(await get("/metrics/cadvisor", [])).toMatch(/\n401$/);
-  expect(await get("/metrics/cadvisor", bearer)).toMatch(/\n403$/);
+  expect(await get("/metrics/cadvisor", strange)).toMatch(/\n403$/);
   await k("create clusterrole scrape --verb=get --resource=nodes/metrics");
   await k("create clusterrolebinding scrape --clusterrole=scrape --serviceaccount=default:scraper");
   await eventually("the scraper to be let in", 60_000, async () => {

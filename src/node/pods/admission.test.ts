@@ -39,6 +39,15 @@ describe("admission", () => {
     isShuttingDown: false,
     ...extra,
   });
+  const affinity = (disk: string) => ({
+    nodeAffinity: {
+      requiredDuringSchedulingIgnoredDuringExecution: {
+        nodeSelectorTerms: [{ matchExpressions: [{ key: "disk", operator: "In", values: [disk] }] }],
+      },
+    },
+  });
+  const onPort = (hostIP?: string) =>
+    podOf({ containers: [{ name: "c", ports: [{ containerPort: 80, hostPort: 80, hostIP }] }] });
   const profile = { securityContext: { appArmorProfile: { type: "RuntimeDefault" } } };
   const cases: [string, Partial<AdmissionInput>, string | undefined][] = [
     ["a plain pod", {}, undefined],
@@ -47,6 +56,10 @@ describe("admission", () => {
     ["AppArmor where there is one", { pod: podOf(profile), hasAppArmor: true }, undefined],
     ["a label that has gone", { pod: podOf({ nodeSelector: { disk: "hdd" } }) }, "NodeAffinity"],
     ["a label that is there", { pod: podOf({ nodeSelector: { disk: "ssd" } }) }, undefined],
+    ["an affinity that is not met", { pod: podOf({ affinity: affinity("hdd") }) }, "NodeAffinity"],
+    ["an affinity that is", { pod: podOf({ affinity: affinity("ssd") }) }, undefined],
+    ["a host port that is taken", { pod: onPort("10.0.0.1"), others: [onPort()] }, "NodePorts"],
+    ["another address of it", { pod: onPort("10.0.0.1"), others: [onPort("10.0.0.2")] }, undefined],
     ["while shutting down", { isShuttingDown: true }, "NodeShutdown"],
     ["no room", { allocatable: { pods: 0 } }, "OutOfpods"],
   ];

@@ -1,6 +1,7 @@
 // Whether a pod that is bound here may start at all: what the kubelet checks before its first sync. A refused pod is Failed at
 // once with the reason, and never started. Pure. Texts and reasons are the kubelet's admit handlers'.
 import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { matchesNodeSelector } from "#model/node-selector.ts";
 import { type Amounts, misfit } from "../capacity.ts";
 
 export interface Refusal {
@@ -49,6 +50,7 @@ export function admit(input: AdmissionInput): Refusal | undefined {
     sysctlRefusal(input.pod, input.allowedUnsafeSysctls) ??
     appArmorRefusal(input.pod, input.hasAppArmor) ??
     selectorRefusal(input.pod, input.node) ??
+    portRefusal(input.pod, input.others) ??
     misfit(input.pod, input.others, input.allocatable)
   );
 }
@@ -96,11 +98,49 @@ function appArmorRefusal(pod: Pod, hasAppArmor: boolean): Refusal | undefined {
     : undefined;
 }
 
+interface HostPort {
+  readonly ip: string;
+  readonly protocol: string;
+  readonly port: number;
+}
+
+const hostPorts = (pod: Pod): HostPort[] =>
+  [
+    ...(pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always"),
+    ...(pod.spec.containers ?? []),
+  ].flatMap((c) =>
+    (c.ports ?? []).flatMap((p) =>
+      p.hostPort ? [{ ip: p.hostIP || "0.0.0.0", protocol: p.protocol ?? "TCP", port: p.hostPort }] : [],
+    ),
+  );
+
+/** Two pods cannot have the same port of the host; one on all addresses stands in the way of one on any. */
+function portRefusal(pod: Pod, others: readonly Pod[]): Refusal | undefined {
+  const wanted = hostPorts(pod);
+  if (wanted.length === 0) return undefined;
+  const taken = others.flatMap(hostPorts);
+  const isTaken = (a: HostPort) =>
+    taken.some(
+      (b) =>
+        a.port === b.port && a.protocol === b.protocol && (a.ip === b.ip || a.ip === "0.0.0.0" || b.ip === "0.0.0.0"),
+    );
+  return wanted.some(isTaken)
+    ? {
+        reason: "NodePorts",
+        message:
+          "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+      }
+    : undefined;
+}
+
 /** The node's labels may have changed since the pod was bound; static pods and daemons are not asked. */
 function selectorRefusal(pod: Pod, node: Node | undefined): Refusal | undefined {
   if (!node) return undefined;
   const labels = node.metadata.labels ?? {};
-  const isMet = Object.entries(pod.spec.nodeSelector ?? {}).every(([key, value]) => labels[key] === value);
+  const required = pod.spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
+  const isMet =
+    Object.entries(pod.spec.nodeSelector ?? {}).every(([key, value]) => labels[key] === value) &&
+    (!required || matchesNodeSelector(required, { name: node.metadata.name ?? "", labels }));
   return isMet
     ? undefined
     : {
