@@ -3,7 +3,14 @@ import type { Flag } from "./flags.ts";
 import { snapshotServerFlags } from "./snapshot-flags.ts";
 
 /** In-process parts that can be switched off with --disable. */
-export const disableable = ["dns", "service-proxy", "scheduler", "controllers", "local-storage", "metrics-server"] as const;
+export const disableable = [
+  "dns",
+  "service-proxy",
+  "scheduler",
+  "controllers",
+  "local-storage",
+  "metrics-server",
+] as const;
 
 export const serverFlags: readonly Flag[] = [
   {
