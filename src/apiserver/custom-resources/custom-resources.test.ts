@@ -136,6 +136,13 @@ describe("definitions", () => {
       "spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
     ],
     [
+      "rules in allOf",
+      (d) => {
+        spec(d).allOf = [{ "x-kubernetes-validations": [{ rule: "true" }] }];
+      },
+      "spec.validation.openAPIV3Schema.properties[spec].allOf[0].x-kubernetes-validations: Forbidden: must be empty to be structural",
+    ],
+    [
       "both",
       (d) =>
         Object.assign(spec(d), { properties: { a: { type: "string" } }, additionalProperties: { type: "string" } }),

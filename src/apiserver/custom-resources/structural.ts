@@ -308,28 +308,30 @@ function checkTypeMeta(errors: FieldError[], schema: JsonSchema, path: string): 
   }
 }
 
-const nestedForbidden = [
-  "type",
-  "title",
-  "description",
-  "default",
-  "nullable",
-  "additionalProperties",
-  "x-kubernetes-preserve-unknown-fields",
-  "x-kubernetes-embedded-resource",
-  "x-kubernetes-int-or-string",
-  "x-kubernetes-list-map-keys",
-  "x-kubernetes-list-type",
-  "x-kubernetes-map-type",
-] as const;
-const textual: ReadonlySet<string> = new Set(["type", "title", "description"]);
+/** What each must be inside of allOf and its like. */
+const nestedForbidden = {
+  type: "empty",
+  title: "empty",
+  description: "empty",
+  default: "undefined",
+  nullable: "false",
+  externalDocs: "undefined",
+  additionalProperties: "undefined",
+  "x-kubernetes-preserve-unknown-fields": "false",
+  "x-kubernetes-embedded-resource": "false",
+  "x-kubernetes-int-or-string": "false",
+  "x-kubernetes-list-map-keys": "empty",
+  "x-kubernetes-list-type": "undefined",
+  "x-kubernetes-map-type": "undefined",
+  "x-kubernetes-validations": "empty",
+} as const;
 
 /** Inside of allOf and its like only values are restricted; the structure stands outside, and completely. */
 function checkNested(errors: FieldError[], nested: JsonSchema, outer: JsonSchema | undefined, path: string): void {
-  for (const field of nestedForbidden) {
-    const value = nested[field];
-    if (value === undefined || value === false || value === "") continue;
-    const what = textual.has(field) ? "empty" : field === "nullable" ? "false" : "undefined";
+  for (const [field, what] of Object.entries(nestedForbidden)) {
+    const value = nested[field as keyof typeof nestedForbidden];
+    if (value === undefined || value === false || value === "" || (Array.isArray(value) && value.length === 0))
+      continue;
     errors.push(fieldForbidden(`${path}.${field}`, `must be ${what} to be structural`));
   }
   const bare = path.replace(/(\.(?:allOf|anyOf|oneOf)\[\d+\]|\.not)/g, "");

@@ -41,15 +41,14 @@ export function checkSchemaRules(schema: JsonSchema, path: string): FieldError[]
   return errors;
 }
 
-/** Whether any level has a rule. */
+/** Whether any level has a rule; inside of allOf and its like none may be. */
 export function hasRules(schema: JsonSchema): boolean {
   if ((schema["x-kubernetes-validations"] ?? []).length > 0) return true;
-  const { items, additionalProperties, properties, allOf } = schema;
+  const { items, additionalProperties, properties } = schema;
   return (
     Object.values(properties ?? {}).some(hasRules) ||
     (items !== undefined && hasRules(items)) ||
-    (typeof additionalProperties === "object" && additionalProperties !== null && hasRules(additionalProperties)) ||
-    (allOf ?? []).some(hasRules)
+    (typeof additionalProperties === "object" && additionalProperties !== null && hasRules(additionalProperties))
   );
 }
 
@@ -86,7 +85,7 @@ function check(level: Level): Found {
     found.form.push(...form);
     found.rules.push(...errors);
   };
-  const { additionalProperties, properties, items, allOf } = schema;
+  const { additionalProperties, properties, items } = schema;
   const isResource = (part: JsonSchema): boolean => part["x-kubernetes-embedded-resource"] === true;
   const cardinality = product(level.cardinality, maxElements(schema));
   const isAtomic = schema["x-kubernetes-map-type"] === "atomic";
@@ -110,10 +109,6 @@ function check(level: Level): Found {
       declaration: escaped === undefined ? undefined : declaration?.fields?.get(escaped),
     });
   }
-  allOf?.forEach((part, index) => {
-    const here = declaration ?? declare(schema, level.isResource, typeName);
-    look({ ...level, schema: part, path: `${path}.allOf[${index}]`, declaration: here });
-  });
   if (items) {
     const isKeyed = schema["x-kubernetes-list-type"] === "map";
     look({

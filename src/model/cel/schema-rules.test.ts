@@ -208,14 +208,6 @@ describe("rules of changes", () => {
   });
 });
 
-test("rules inside of allOf see the structure around them", () => {
-  const schema = root(
-    object({ a: integer }, { allOf: [{ properties: { a: rules("self > 1") }, ...rules("has(self.a)") }] }),
-  );
-  expect(validate(schema, { spec: { a: 1 } })).toEqual([`spec.a: ${failed("self > 1", "integer")}`]);
-  expect(validate(schema, { spec: {} })).toEqual([`spec: ${failed("has(self.a)")}`]);
-});
-
 describe("budgets", () => {
   const many = { spec: { list: Array.from({ length: 2000 }, (_, at) => at) } };
   const schema = root(

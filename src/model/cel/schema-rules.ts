@@ -20,7 +20,7 @@ const outOfBudget = "validation failed due to running out of cost budget, no fur
 
 /** Undefined where no level of the schema has a rule. */
 export function compileSchemaRules(schema: JsonSchema): SchemaRules | undefined {
-  const root = hasRules(schema) ? build(schema, schema, true, declare(schema, true, "selfType")) : undefined;
+  const root = hasRules(schema) ? build(schema, true, declare(schema, true, "selfType")) : undefined;
   if (!root) return undefined;
   return {
     validate(value, old, options: ValidateOptions = {}) {
@@ -40,51 +40,35 @@ interface Node {
   readonly rules: readonly CompiledRule[];
   readonly schema: JsonSchema;
   readonly adapter: Adapter;
-  readonly allOf: readonly Node[];
   readonly items: Node | undefined;
   readonly properties: ReadonlyMap<string, Node>;
   readonly additional: Node | undefined;
 }
 
-/** `rulesOf` is where rules stand; in allOf that is not where the structure stands. */
-function build(
-  rulesOf: JsonSchema,
-  schema: JsonSchema,
-  isResource: boolean,
-  declaration: Declaration | undefined,
-): Node | undefined {
-  const isEmbedded = (part: JsonSchema): boolean => part["x-kubernetes-embedded-resource"] === true;
+function build(schema: JsonSchema, isResource: boolean, declaration: Declaration | undefined): Node | undefined {
   const rules = declaration
-    ? (rulesOf["x-kubernetes-validations"] ?? []).map((rule) => compileRule(rule, declaration, schema))
+    ? (schema["x-kubernetes-validations"] ?? []).map((rule) => compileRule(rule, declaration, schema))
     : [];
-  const below = (
-    from: JsonSchema | undefined,
-    part: JsonSchema | undefined,
-    of: Declaration | undefined,
-  ): Node | undefined =>
-    from && part && hasRules(from)
-      ? build(from, part, isEmbedded(part), of ?? declare(part, isEmbedded(part), "selfType"))
-      : undefined;
+  const below = (part: JsonSchema | undefined, of: Declaration | undefined): Node | undefined => {
+    if (!part || !hasRules(part)) return undefined;
+    const isEmbedded = part["x-kubernetes-embedded-resource"] === true;
+    return build(part, isEmbedded, of ?? declare(part, isEmbedded, "selfType"));
+  };
   const properties = new Map<string, Node>();
-  for (const [name, from] of Object.entries(rulesOf.properties ?? {})) {
-    const part = schema.properties?.[name];
+  for (const [name, part] of Object.entries(schema.properties ?? {})) {
     const escaped = escapeName(name);
-    const node = below(from, part, escaped === undefined ? undefined : declaration?.fields?.get(escaped));
+    const node = below(part, escaped === undefined ? undefined : declaration?.fields?.get(escaped));
     if (node) properties.set(name, node);
   }
   const node: Node = {
     rules,
     schema,
     adapter: adapterOf(schema, isResource),
-    allOf: (rulesOf.allOf ?? []).flatMap((part) =>
-      hasRules(part) ? (build(part, schema, isResource, declaration) ?? []) : [],
-    ),
-    items: below(rulesOf.items, schema.items, declaration?.item),
+    items: below(schema.items, declaration?.item),
     properties,
-    additional: below(elementOf(rulesOf), elementOf(schema), declaration?.item),
+    additional: below(elementOf(schema), declaration?.item),
   };
-  const hasAny = rules.length > 0 || node.allOf.length > 0 || node.items || properties.size > 0 || node.additional;
-  return hasAny ? node : undefined;
+  return rules.length > 0 || node.items || properties.size > 0 || node.additional ? node : undefined;
 }
 const elementOf = (schema: JsonSchema): JsonSchema | undefined =>
   isObject(schema.additionalProperties) ? (schema.additionalProperties as JsonSchema) : undefined;
@@ -132,10 +116,6 @@ function visit(run: Run, node: Node, place: Place): void {
   // Rules about null stand above it.
   if (value === null || value === undefined || run.isOver) return;
   if (node.rules.length > 0) evaluate(run, node, place);
-  for (const part of node.allOf) {
-    if (run.isOver) return;
-    visit(run, part, { ...place, change: { here: undefined, above: change.above } });
-  }
   if (Array.isArray(value)) {
     const { items } = node;
     if (!items) return;
