@@ -216,3 +216,18 @@ test("hostile keys stay data", () => {
   expect(Object.getPrototypeOf(object)).toBe(Object.prototype);
   expect((object as { a?: unknown }).a).toBeUndefined();
 });
+
+test("keys that come twice in YAML are told of by line, and the last counts", () => {
+  const body = new TextEncoder().encode("kind: ConfigMap\ndata:\n  a: '1'\n  a: '2'\n  b: x\n  b: z\nmore: 1\n");
+  const decode = (fieldValidation: "Strict" | "Warn" | "Ignore") =>
+    decodeObject(body, configMaps, { contentType: "yaml", fieldValidation });
+  expect(decode("Ignore")).toMatchObject({ object: { data: { a: "2", b: "z" } }, warnings: [] });
+  expect(decode("Warn").warnings).toEqual([
+    'line 4: key "a" already set in map',
+    'line 6: key "b" already set in map',
+    'unknown field "more"',
+  ]);
+  expect(() => decode("Strict")).toThrow(
+    'strict decoding error: yaml: unmarshal errors:\n  line 4: key "a" already set in map\n  line 6: key "b" already set in map, unknown field "more"',
+  );
+});

@@ -46,7 +46,11 @@ export function decodeObject(bytes: Uint8Array, info: Decodable, options: Decode
   if (options.contentType === "protobuf") return { object: decodeBinary(bytes, info), warnings: [] };
   const strict = validation !== "Ignore";
   const duplicates = new Duplicates(report);
-  const parsed = parse(bytes, info, options.contentType ?? "json", strict ? duplicates : undefined);
+  const inYaml: string[] = [];
+  const parsed = parse(bytes, info, options.contentType ?? "json", strict ? duplicates : undefined, inYaml);
+  // One error of Go's YAML reader, but a warning for each line of it.
+  if (validation === "Warn") for (const problem of inYaml) report(problem);
+  else if (inYaml.length > 0 && strict) report(`yaml: unmarshal errors:\n  ${inYaml.join("\n  ")}`);
   const apiVersion = textMember(parsed, "apiVersion", bytes, info) || groupVersion(info);
   const kind = textMember(parsed, "kind", bytes, info) || info.kind;
   checkKind(apiVersion, kind, info);
@@ -151,12 +155,13 @@ function parse(
   info: Decodable,
   contentType: "json" | "yaml",
   duplicates: Duplicates | undefined,
+  inYaml: string[],
 ): Record<string, unknown> {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
   let value: unknown;
   if (contentType === "yaml") {
     try {
-      value = withoutBigints(parseYaml(text));
+      value = withoutBigints(parseYaml(text, { onDuplicate: (problem) => inYaml.push(problem) }));
     } catch (error) {
       throw unrecognized(info, `couldn't get version/kind; json parse error: ${messageOf(error)}`, bytes);
     }

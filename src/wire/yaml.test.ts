@@ -47,3 +47,17 @@ test("hardware addresses and ports are strings, not base-60 numbers", () => {
     true: 10,
   });
 });
+
+test("keys that are there twice are told of with the line of their value", () => {
+  const seen: string[] = [];
+  const text = "a: 1\nb:\n  c: 1\n  c: 2\na:\n  # where it begins\n  d: 1\n'e': 1\n\"e\": {f: 1, f: 2}\n";
+  const value = parseYaml(text, { onDuplicate: (problem) => seen.push(problem) });
+  expect(value).toEqual({ a: { d: 1 }, b: { c: 2 }, e: { f: 2 } });
+  expect(seen.sort()).toEqual([
+    'line 4: key "c" already set in map',
+    'line 7: key "a" already set in map',
+    'line 9: key "e" already set in map',
+    'line 9: key "f" already set in map',
+  ]);
+  expect(() => parseYaml(text)).toThrow("must be unique");
+});

@@ -1,7 +1,15 @@
 // YAML as Kubernetes' Go side reads and prints it: version 1.1 booleans and octals, dates left as strings, keys always
-// strings, duplicate keys refused, aliases bounded. Printing matches kubectl: two spaces, lists not indented.
+// strings, duplicate keys refused or, where asked for, told of in Go's words, aliases bounded. Printing matches kubectl: two spaces, lists not indented.
 import { Buffer } from "node:buffer";
-import { type DocumentOptions, type ParseOptions, parseAllDocuments, type SchemaOptions, stringify } from "yaml";
+import {
+  type DocumentOptions,
+  isScalar,
+  type ParsedNode,
+  type ParseOptions,
+  parseAllDocuments,
+  type SchemaOptions,
+  stringify,
+} from "yaml";
 import { AppError, messageOf } from "#base/errors.ts";
 import { setMember } from "./protobuf.ts";
 
@@ -21,17 +29,24 @@ const settings = {
 /** More aliased nodes than any manifest has: a few lines of YAML must not unfold into gigabytes. */
 const maxAliasCount = 1000;
 
+export interface YamlOptions {
+  /** Takes `line 5: key "a" already set in map`, and the last of such keys counts. Absent: they are refused. */
+  readonly onDuplicate?: (problem: string) => void;
+}
+
 /** One document; rejects with YAML_SYNTAX. Whole numbers beyond 2^53 come out as bigint. */
-export function parseYaml(text: string): unknown {
-  const documents = parseYamlDocuments(text);
+export function parseYaml(text: string, options: YamlOptions = {}): unknown {
+  const documents = parseYamlDocuments(text, options);
   if (documents.length > 1) throw new AppError("YAML_SYNTAX", "expected one YAML document");
   return documents[0] ?? null;
 }
 
 /** All documents of a stream; empty ones are left out. */
-export function parseYamlDocuments(text: string): unknown[] {
+export function parseYamlDocuments(text: string, options: YamlOptions = {}): unknown[] {
   const result: unknown[] = [];
-  for (const document of parseAllDocuments(text, settings)) {
+  const { onDuplicate } = options;
+  const uniqueKeys = onDuplicate ? reporting(text, onDuplicate) : true;
+  for (const document of parseAllDocuments(text, { ...settings, uniqueKeys })) {
     if (!("errors" in document)) continue;
     const error = document.errors[0];
     if (error) throw new AppError("YAML_SYNTAX", error.message.split("\n")[0]!.replace(/:$/, ""));
@@ -43,6 +58,20 @@ export function parseYamlDocuments(text: string): unknown[] {
     }
   }
   return result;
+}
+
+/** Compares keys for the parser, which is told that no two are the same. */
+function reporting(text: string, onDuplicate: (problem: string) => void): (known: unknown, next: unknown) => boolean {
+  return (known, next) => {
+    if (!isScalar(known) || !isScalar(next) || known.value !== next.value || next.value === "<<") return false;
+    const end = (next as ParsedNode).range?.[1] ?? 0;
+    // Go counts the line where the value begins.
+    const gap = /^\s*:?(?:\s|#[^\n]*\n)*/.exec(text.slice(end, end + 1000))?.[0].length ?? 0;
+    let line = 1;
+    for (let at = text.indexOf("\n"); at >= 0 && at < end + gap; at = text.indexOf("\n", at + 1)) line++;
+    onDuplicate(`line ${line}: key ${JSON.stringify(next.value)} already set in map`);
+    return false;
+  };
 }
 
 export function stringifyYaml(value: unknown): string {

@@ -17,7 +17,7 @@ export function parseApplyConfig(body: Uint8Array, options: ParseOptions): JsonO
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(body);
     // JSON is YAML, and most clients send it: the faster reader takes it.
-    if (!/^\s*\{/.test(text)) value = parseYaml(text);
+    if (!/^\s*\{/.test(text)) value = parseYaml(text, { onDuplicate: (problem) => twice.push(problem) });
     else value = parseFlow(text, options, twice);
   } catch (error) {
     throw badRequest(`error decoding YAML: ${messageOf(error)}`);
@@ -25,21 +25,32 @@ export function parseApplyConfig(body: Uint8Array, options: ParseOptions): JsonO
   if (!isObject(value)) {
     throw badRequest("error decoding YAML: error unmarshaling JSON: json: cannot unmarshal into Go value of type map");
   }
-  for (const path of twice) {
-    const problem = `key ${JSON.stringify(path)} already set in map`;
-    if (options.fieldValidation === "Strict") throw badRequest(`error strict decoding YAML: ${problem}`);
-    options.warn(problem);
+  if (options.fieldValidation === "Strict" && twice.length > 0) {
+    const problems = `yaml: unmarshal errors:\n  ${twice.join("\n  ")}`;
+    throw badRequest(`error strict decoding YAML: error converting YAML to JSON: ${problems}`);
   }
+  if (options.fieldValidation === "Warn") for (const problem of twice) options.warn(problem);
   return withoutBigints(value) as JsonObject;
 }
 
 /** Text in braces may still be YAML that is not JSON: `{a: 1}`. */
 function parseFlow(text: string, options: ParseOptions, twice: string[]): unknown {
+  const onDuplicate = (problem: string) => {
+    twice.push(problem);
+  };
   try {
     if (options.fieldValidation === "Ignore") return parseJsonFast(text);
-    return parseJson(text, { onDuplicate: (path) => twice.push(path) });
+    let hasTwice = false;
+    const value = parseJson(text, {
+      onDuplicate() {
+        hasTwice = true;
+      },
+    });
+    // To say where, it is read as what it is to upstream: YAML.
+    if (hasTwice) parseYaml(text, { onDuplicate });
+    return value;
   } catch {
-    return parseYaml(text);
+    return parseYaml(text, { onDuplicate });
   }
 }
 
