@@ -11,6 +11,7 @@ import {
   equals,
   Failure,
   type Int,
+  intOf,
   ListValue,
   MapValue,
   numberOf,
@@ -41,6 +42,7 @@ function build(schema: JsonSchema, isResource: boolean): Adapter {
     return (raw) => {
       if (typeof raw === "string") return raw;
       if (typeof raw === "number" && Number.isInteger(raw)) return numberOf(raw);
+      if (typeof raw === "bigint") return intOf(raw);
       throw invalid("XIntOrString value to be either a string or integer");
     };
   }
@@ -53,11 +55,12 @@ function build(schema: JsonSchema, isResource: boolean): Adapter {
       return stringAdapter(schema.format);
     case "number":
       return (raw) => {
-        if (typeof raw === "number") return new Double(raw);
+        if (typeof raw === "number" || typeof raw === "bigint") return new Double(Number(raw));
         throw invalid("float");
       };
     case "integer":
       return (raw) => {
+        if (typeof raw === "bigint") return intOf(raw);
         if (typeof raw !== "number" || !Number.isInteger(raw)) throw invalid("int");
         const value = numberOf(raw);
         return value instanceof Double ? intFailure() : value;
