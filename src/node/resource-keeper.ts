@@ -131,9 +131,8 @@ export class ResourceKeeper {
     let refusal = this.#refusal(pod);
     if (refusal?.reason.startsWith("OutOf") && isCriticalPod(pod)) {
       const victims = victimsFor(pod, this.#othersThan(pod), this.allocatable) ?? [];
-      await Promise.all(
-        victims.map((victim) => this.#deps.workers.get(uidOf(victim))?.evict(preempted, preemptGraceSeconds)),
-      );
+      const workers = victims.flatMap((victim) => this.#deps.workers.get(uidOf(victim)) ?? []);
+      await Promise.all(workers.map((worker) => worker.evict(preempted, preemptGraceSeconds)));
       refusal = this.#refusal(pod);
     }
     return refusal ?? this.#deps.hardware.admit(pod);

@@ -60,11 +60,6 @@ export function totalMemoryBytes(): number {
   return totalmem();
 }
 
-/** Bytes the kernel could give out without swapping. */
-export async function availableMemoryBytes(): Promise<number> {
-  return Number(/^MemAvailable:\s+(\d+)/m.exec(await text("/proc/meminfo"))?.[1] ?? "0") * 1024;
-}
-
 /** How many processes may exist, and do. */
 export async function processCounts(): Promise<{ readonly max: number; readonly used: number }> {
   const max = Number((await text("/proc/sys/kernel/pid_max")).trim()) || 32768;
