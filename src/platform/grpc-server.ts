@@ -255,6 +255,8 @@ class Connection {
   }
 
   #write(): void {
+    // Of what was written before, which over TLS is never gone at once.
+    if (this.#socket.writableLength === 0) this.#http2.written();
     const output = this.#http2.takeOutput();
     let more = true;
     if (output.length === 1) more = this.#socket.write(output[0]!);

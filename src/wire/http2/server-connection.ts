@@ -81,6 +81,9 @@ const maxOutputBytes = 1024 * 1024;
 /** The other side should have it. */
 const largeOutputBytes = 256 * 1024;
 
+/** Buffers that are waited for: what a few flushes take. */
+const maxSending = 32;
+
 const noBytes = Buffer.alloc(0);
 
 export class Http2Stream {
@@ -243,6 +246,8 @@ export class Http2ServerConnection {
     this.#announced = false;
     this.#endLentChunk();
     if (this.#spent.length > 0) {
+      // A socket that is never seen empty: these are not used again.
+      if (this.#sending.length > maxSending) this.#sending = [];
       this.#sending.push(...this.#spent);
       this.#spent = [];
     }
