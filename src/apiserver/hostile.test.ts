@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ApiObject } from "#model/object.ts";
 import { ApiError } from "#model/status.ts";
+import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
 import { type Kinds, openKinds } from "./kinds.fixture.ts";
 
 let kinds: Kinds;
@@ -273,7 +274,11 @@ test.each<[string, object]>([
       apiVersion: "certificates.k8s.io/v1",
       kind: "CertificateSigningRequest",
       metadata: { generateName: "f-" },
-      spec: { request: "YQ==", signerName: "a/b", usages: ["client auth"] },
+      spec: {
+        request: Buffer.from(makeSigningRequest({ commonName: "f" }).request).toString("base64"),
+        signerName: "a.example/b",
+        usages: ["client auth"],
+      },
     },
   ],
 ])("%s", async (path, seed) => {

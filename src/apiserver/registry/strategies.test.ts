@@ -3,6 +3,7 @@ import type { Job } from "#model/gen/batch-v1.ts";
 import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import type { Namespace, Pod, Secret, Service, ServiceAccount, ServiceSpec } from "#model/gen/core-v1.ts";
 import * as resources from "#model/resources.ts";
+import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
 import { type Kinds, openKinds, refusal } from "../kinds.fixture.ts";
 import { bindPod, qosClassOf } from "./strategies/pods.ts";
 
@@ -209,9 +210,10 @@ test("a secret's stringData becomes data; its type can be selected by", async ()
 });
 
 test("a signing request is of who sends it", async () => {
+  const request = Buffer.from(makeSigningRequest({ commonName: "x" }).request).toString("base64");
   const made = await kinds.client.create(resources.certificateSigningRequests, {
     metadata: { name: "csr" },
-    spec: { request: "", signerName: "example.com/x", usages: ["client auth"], username: "root" },
+    spec: { request, signerName: "example.com/x", usages: ["client auth"], username: "root" },
   } as unknown as CertificateSigningRequest);
   expect(made.spec.username).toBe("system:apiserver");
 });
