@@ -466,6 +466,20 @@ describe("TLS", () => {
     await expect(call(connect({ caPem: ca }), "KV/Put", { key: bytes("a") })).rejects.toSatisfy((e) =>
       isGrpcError(e, "UNAVAILABLE"),
     );
+    // Large answers beside each other, and beside small ones, in buffers that are used again.
+    const client = connect(ours);
+    const values = Array.from({ length: 300 }, (_, i) => Buffer.alloc(1 + i * 40, i));
+    for (const [i, value] of values.entries()) await call(client, "KV/Put", { key: bytes(`r/${1000 + i}`), value });
+    const ranges = Array.from({ length: 24 }, (_, n) =>
+      call(client, "KV/Range", { key: bytes("r/"), rangeEnd: bytes("r0"), limit: n % 3 === 0 ? 0 : 20 * n }),
+    );
+    for (const [n, range] of ranges.entries()) {
+      const { kvs, count } = await range;
+      const expected = n % 3 === 0 ? values : values.slice(0, 20 * n);
+      expect(Number(count)).toBe(300);
+      expect(kvs.length).toBe(expected.length);
+      expect(Buffer.concat(kvs.map(({ value }) => value)).equals(Buffer.concat(expected)), String(n)).toBe(true);
+    }
     const strangers = { ...ours, certificatePem: issued("client", authority("theirs"), "client") };
     await expect(call(connect(strangers), "KV/Put", { key: bytes("a") })).rejects.toSatisfy((e) =>
       isGrpcError(e, "UNAVAILABLE"),
