@@ -18,7 +18,6 @@ import { hostHasAppArmor } from "./apparmor.ts";
 import { hasHugeTlb } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containerd.ts";
-import { matchCredentials } from "./credentials.ts";
 import { createCri } from "./cri.ts";
 import { Hardware } from "./hardware/manager.ts";
 import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } from "./images/registries.ts";
@@ -177,7 +176,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       slots: new Slots(startingAtOnce),
       hardware,
       credentials: async (image) => [
-        ...matchCredentials(registryCredentials(registries), image),
+        ...registryCredentials(registries, image),
         ...((await deps.credentialProviders?.credentials(image)) ?? []),
       ],
     };

@@ -32,8 +32,6 @@ export interface NodeConfiguration {
   readonly topologyManagerPolicy: "none" | "best-effort" | "restricted" | "single-numa-node";
   /** Processors that exclusive containers never get, as a list like 0,2-3. */
   readonly reservedSystemCpus: string;
-  readonly serializeImagePulls: boolean;
-  readonly enableControllerAttachDetach: boolean;
 }
 
 const durationUnitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
@@ -61,10 +59,6 @@ function oneOf<T extends string>(text: string, allowed: readonly T[]): T {
   const found = allowed.find((value) => value === text);
   if (found === undefined) throw new Error(`${JSON.stringify(text)} is none of ${allowed.join(", ")}`);
   return found;
-}
-
-function truth(text: string): boolean {
-  return oneOf(text, ["true", "false"]) === "true";
 }
 
 /** `cpu=100m,memory=200Mi` */
@@ -117,8 +111,6 @@ export const defaultConfiguration: NodeConfiguration = Object.freeze({
   memoryManagerPolicy: "None",
   topologyManagerPolicy: "none",
   reservedSystemCpus: "",
-  serializeImagePulls: false,
-  enableControllerAttachDetach: true,
 });
 
 function withReclaim(thresholds: readonly Threshold[], text: string): Threshold[] {
@@ -204,12 +196,6 @@ const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
   "reserved-cpus": (d, v) => {
     d.reservedSystemCpus = v;
   },
-  "serialize-image-pulls": (d, v) => {
-    d.serializeImagePulls = truth(v);
-  },
-  "enable-controller-attach-detach": (d, v) => {
-    d.enableControllerAttachDetach = truth(v);
-  },
   "eviction-soft-grace-period": (d, v) => {
     d.evictionSoft = withPeriods(d.evictionSoft, v);
   },
@@ -290,8 +276,8 @@ export function configz(c: NodeConfiguration): Record<string, unknown> {
     memoryManagerPolicy: c.memoryManagerPolicy,
     topologyManagerPolicy: c.topologyManagerPolicy,
     ...(c.reservedSystemCpus === "" ? {} : { reservedSystemCPUs: c.reservedSystemCpus }),
-    serializeImagePulls: c.serializeImagePulls,
-    enableControllerAttachDetach: c.enableControllerAttachDetach,
+    serializeImagePulls: false,
+    enableControllerAttachDetach: true,
     cgroupDriver: "cgroupfs",
     cgroupsPerQOS: true,
     enforceNodeAllocatable: ["pods"],

@@ -14,6 +14,8 @@ export interface Credentials {
   readonly username: string;
   readonly password: string;
   readonly identityToken?: string;
+  /** The only server they are for; absent: whichever asks. */
+  readonly server?: string;
 }
 
 /** An image's registry and path: names without a host are Docker's. */

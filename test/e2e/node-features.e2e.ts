@@ -10,11 +10,14 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { createCri } from "#node/cri.ts";
 import { codec, registerPath } from "#node/hardware/plugin-protocol.ts";
 import { parseList as parseProcessors } from "#node/hardware/topology.ts";
+import { assetFolder } from "#platform/assets.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type GrpcHandler, openGrpcServer } from "#platform/grpc-server.ts";
+import { ociArchitecture } from "#platform/host.ts";
 import { encodeFrame } from "#wire/grpc.ts";
 import { image, TestNode } from "./node-fixture.ts";
+import { openSmallRegistry } from "./small-registry.ts";
 
 const node = new TestNode(21);
 beforeAll(
@@ -377,3 +380,33 @@ test("what others write into a pod's status is put right, and nothing is written
   expect((await node.get("steady")).metadata.resourceVersion).toBe(labelled.metadata.resourceVersion);
   await node.delete("steady");
 }, 60_000);
+
+test("an image comes through a mirror that asks for a password; unused, it goes again, and the system's stay", async () => {
+  const archive = `${assetFolder()}/images/busybox-${ociArchitecture()}.tar`;
+  const registry = await openSmallRegistry(archive, "me", "secret");
+  const server = `127.0.0.1:${registry.port}`;
+  const registriesFile = `${node.folder}/registries.yaml`;
+  const mirror = `mirrors: {"far.example.com": {endpoint: ["http://${server}"]}}\n`;
+  writeFileSync(registriesFile, `${mirror}configs: {"${server}": {auth: {username: me, password: secret}}}\n`);
+  await node.stop();
+  await node.start({ registriesFile });
+  const containers = [{ ...sleeper(), image: "far.example.com/tools/box:1" }];
+  await node.run("pulled", { containers } as Partial<Pod["spec"]>);
+  await node.whenReady("pulled");
+  expect(registry.served.some((path) => path.startsWith("/v2/tools/box/manifests/"))).toBe(true);
+  // Nobody is let in without it.
+  expect(registry.refused()).toBeGreaterThan(0);
+  await node.delete("pulled");
+
+  await node.stop();
+  await registry.close();
+  // The disk is always too full for this node.
+  await node.start({ configuration: parseConfiguration(["eviction-hard=imagefs.available<1000Ti"]) });
+  const cri = createCri({ socketPath: `${node.containerd.state}/containerd.sock` });
+  const tags = async () => (await cri.listImages()).flatMap((i) => [...i.repoTags]);
+  await node.until("the unused image to go", async () => !(await tags()).includes("far.example.com/tools/box:1"));
+  expect(await tags()).toEqual(expect.arrayContaining(["mote.local/busybox:1", "mote.local/pause:1"]));
+  cri.close();
+  await node.stop();
+  await node.start();
+}, 90_000);

@@ -87,8 +87,11 @@ describe("registries.yaml", () => {
     expect(files.get("docker.io")).toContain("override_path = true");
     expect(files.get("_default")).toContain('[host."https://all.lan"]');
   });
-  test("gives credentials by host", () => {
-    expect(registryCredentials(registries).get("mirror.lan:5000")).toEqual({ username: "u", password: "p" });
+  test("gives credentials for a registry and for the mirrors that stand in for it", () => {
+    const mirrored = { username: "u", password: "p", server: "https://mirror.lan:5000" };
+    expect(registryCredentials(registries, "busybox:1")).toEqual([mirrored]);
+    expect(registryCredentials(registries, "mirror.lan:5000/a:1")).toEqual([{ username: "u", password: "p" }]);
+    expect(registryCredentials(registries, "quay.io/a:1")).toEqual([]);
   });
   test("says what it cannot do", () => {
     const rewritten = parseRegistries({ mirrors: { "r.io": { endpoint: ["https://m"], rewrite: { a: "b" } } } });

@@ -5,7 +5,7 @@ import { AppError, messageOf } from "#base/errors.ts";
 import { listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeTree, writePlainFile } from "#platform/folders.ts";
 import { parseYaml } from "#wire/yaml.ts";
-import type { Credentials } from "../credentials.ts";
+import { type Credentials, imageLocation } from "../credentials.ts";
 
 interface Tls {
   readonly ca_file?: string;
@@ -131,20 +131,29 @@ function tlsLines(tls: Tls | undefined): string[] {
   return lines;
 }
 
-/** Credentials of a registry by its host, for `matchCredentials`. Pure. */
-export function registryCredentials(registries: Registries): ReadonlyMap<string, Credentials> {
-  const out = new Map<string, Credentials>();
-  for (const [host, config] of Object.entries(registries.configs)) {
-    const { auth } = config;
-    if (!auth) continue;
-    const [user, ...rest] = auth.auth ? Buffer.from(auth.auth, "base64").toString("utf8").split(":") : [];
-    out.set(host, {
-      username: auth.username ?? user ?? "",
-      password: auth.password ?? rest.join(":"),
-      ...(auth.identity_token ? { identityToken: auth.identity_token } : {}),
-    });
-  }
-  return out;
+/** Who to be for an image: at its own registry, and at the mirrors that stand in for it. Pure. */
+export function registryCredentials(registries: Registries, image: string): Credentials[] {
+  const { host } = imageLocation(image);
+  const own = credentialsOf(registries.configs[host]);
+  const mirror = registries.mirrors[host] ?? registries.mirrors["*"];
+  const ofMirrors = (mirror?.endpoint ?? []).flatMap((text) => {
+    const url = endpointOf(text);
+    const found = credentialsOf(registries.configs[url.host]);
+    // Named, so that no other registry is ever shown them.
+    return found ? [{ ...found, server: url.origin }] : [];
+  });
+  return [...ofMirrors, ...(own ? [own] : [])];
+}
+
+function credentialsOf(config: HostConfig | undefined): Credentials | undefined {
+  const auth = config?.auth;
+  if (!auth) return undefined;
+  const [user, ...rest] = auth.auth ? Buffer.from(auth.auth, "base64").toString("utf8").split(":") : [];
+  return {
+    username: auth.username ?? user ?? "",
+    password: auth.password ?? rest.join(":"),
+    ...(auth.identity_token ? { identityToken: auth.identity_token } : {}),
+  };
 }
 
 /** Makes the folder say what `registries` says; files of others stay. */

@@ -100,9 +100,13 @@ async function pullWithSecrets(pod: Pod, image: string, deps: ImagePullerDeps): 
   }
   const all = [...matchCredentials(secrets, image), ...(await deps.credentials(image))];
   let failure: unknown;
-  for (const { username, password, identityToken } of all) {
+  for (const { username, password, identityToken, server } of all) {
     try {
-      const auth = { username, password, ...(identityToken ? { identityToken } : {}) };
+      const auth = {
+        ...{ username, password },
+        ...(identityToken ? { identityToken } : {}),
+        ...(server ? { serverAddress: server } : {}),
+      };
       await deps.cri.pullImage(image, auth, deps.signal);
       return;
     } catch (error) {
