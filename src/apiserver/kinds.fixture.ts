@@ -1,5 +1,5 @@
-// An API server on the in-memory datastore with everything that kinds bring along: strategies, admission, RBAC. For the
-// tests of those parts, which say little without the registry around them.
+// An API server on the in-memory datastore with everything that kinds bring along: strategies, admission, RBAC, the rights
+// of nodes. For the tests of those parts, which say little without the registry around them.
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
@@ -11,11 +11,13 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
+import { createNodeAuthorizer } from "./authz/node.ts";
 import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
 import { bootstrap } from "./bootstrap/bootstrapper.ts";
+import { nodeRules } from "./bootstrap/rbac-policy.ts";
 import { columnsFor } from "./printers/tables.ts";
 import { createStrategies } from "./registry/strategies.ts";
-import { createApiServer } from "./server.ts";
+import { type ApiServer, createApiServer } from "./server.ts";
 
 export interface Kinds {
   readonly clock: FakeClock;
@@ -41,12 +43,20 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
   const backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
   const source = new RbacCache();
   const rbac = createRbacAuthorizer({ source });
-  const server = createApiServer(
+  const server: ApiServer = createApiServer(
     { freezeShared: true },
     {
       ...{ backend, clock, random, log: silentLogger, metrics: new Metrics(), columnsFor },
       authenticators: [],
-      authorizer: rbac,
+      authorizer: createNodeAuthorizer(
+        {
+          rules: nodeRules(),
+          podsOn: () => [],
+          read: (resource, namespace, name) => server.read(resource, namespace, name),
+          list: (resource, namespace) => server.readAll(resource, namespace),
+        },
+        rbac,
+      ),
       strategies: createStrategies({ clock, random, services: options }),
       admission: createAdmissionPlugins({ random, rbac }),
     },

@@ -1,7 +1,7 @@
 // What a node may do to storage objects, through the real chain: its role and NodeRestriction together.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Node, PersistentVolume, PersistentVolumeClaim } from "#model/gen/core-v1.ts";
-import { csiNodes, nodes, persistentVolumeClaims, persistentVolumes } from "#model/resources.ts";
+import type { Node, PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
+import { csiNodes, nodes, persistentVolumeClaims, persistentVolumes, pods, serviceAccounts } from "#model/resources.ts";
 import { volumeFinalizers } from "#model/volumes.ts";
 import { type Kinds, openKinds, refusal } from "../kinds.fixture.ts";
 
@@ -57,12 +57,23 @@ test("a node lets go of its own local volumes that are being deleted, and does n
   );
 });
 
-test("a node writes the status of claims, not their spec", async () => {
+test("a node writes the status of claims that its pods use, not their spec", async () => {
   const claim = await kinds.client.create(persistentVolumeClaims, {
     metadata: { name: "c", namespace: "default" },
     spec: { accessModes: ["ReadWriteOnce"], resources: { requests: { storage: "1Gi" } } },
   } as PersistentVolumeClaim);
   const grown = { ...claim, status: { phase: "Bound", capacity: { storage: "2Gi" } } };
+  const why = "no relationship found between node 'n1' and this object";
+  expect(await refusal(node("n1").updateStatus(persistentVolumeClaims, grown))).toContain(why);
+  await kinds.client.create(serviceAccounts, { metadata: { name: "default", namespace: "default" } });
+  await kinds.client.create(pods, {
+    metadata: { name: "user", namespace: "default" },
+    spec: {
+      nodeName: "n1",
+      containers: [{ name: "c", image: "i" }],
+      volumes: [{ name: "v", persistentVolumeClaim: { claimName: "c" } }],
+    },
+  } as Pod);
   expect(await refusal(node("n1").updateStatus(persistentVolumeClaims, grown))).toBe("accepted");
   expect(await refusal(node("n1").update(persistentVolumeClaims, claim))).toContain("is forbidden");
 });
@@ -71,5 +82,6 @@ test("a node has a CSINode of its own", async () => {
   const of = (name: string) => ({ metadata: { name }, spec: { drivers: [] } });
   expect(await refusal(node("n1").create(csiNodes, of("n1")))).toBe("accepted");
   expect(await refusal(node("n1").create(csiNodes, of("n2")))).toContain('is not allowed to modify CSINode "n2"');
-  expect(await refusal(node("n2").delete(csiNodes, { name: "n1" }))).toContain('is not allowed to modify CSINode "n1"');
+  const why = "can only access CSINode with the same name as the requesting node";
+  expect(await refusal(node("n2").delete(csiNodes, { name: "n1" }))).toContain(why);
 });
