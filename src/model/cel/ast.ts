@@ -59,14 +59,18 @@ export interface Comprehension extends Node {
   /** What the others make of an element. */
   readonly result: Expr | undefined;
 }
-/** `let variable = value in body` */
-export interface Bind extends Node {
-  readonly kind: "bind";
+/**
+ * target.optMap(variable, body), or optFlatMap where `isFlat`. A node of its own: written out as upstream does, the target
+ * stands there twice, and a chain of them is of exponential size.
+ */
+export interface OptionalMap extends Node {
+  readonly kind: "optionalMap";
+  readonly target: Expr;
   readonly variable: string;
-  readonly value: Expr;
   readonly body: Expr;
+  readonly isFlat: boolean;
 }
-export type Expr = Constant | Ident | Select | Call | ListLiteral | MapLiteral | Comprehension | Bind;
+export type Expr = Constant | Ident | Select | Call | ListLiteral | MapLiteral | Comprehension | OptionalMap;
 
 /** One thing wrong with an expression. */
 export interface Issue {

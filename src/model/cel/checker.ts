@@ -3,7 +3,7 @@
 // cel/validator.go (literals that can be seen to be wrong).
 
 import { compilePattern } from "../patterns.ts";
-import type { Call, Comprehension, Expr, Issue, ListLiteral, MapLiteral, Select } from "./ast.ts";
+import type { Call, Comprehension, Expr, Issue, ListLiteral, MapLiteral, OptionalMap, Select } from "./ast.ts";
 import { type FunctionTable, functions, operatorTypes } from "./functions.ts";
 import type { Overload } from "./overloads.ts";
 import { parseDuration, parseTimestamp } from "./text.ts";
@@ -12,6 +12,7 @@ import {
   boolType,
   bytesType,
   type CelType,
+  checkSize,
   doubleType,
   durationType,
   dynType,
@@ -30,6 +31,7 @@ import {
   paramType,
   sameType,
   stringType,
+  TypeTooLarge,
   timestampType,
   typeOfType,
   uintType,
@@ -55,9 +57,15 @@ export interface Scope {
 
 export function check(expr: Expr, scope: Scope): { checked?: Checked; issues: Issue[] } {
   const checker = new Checker(scope);
-  const type = checker.check(expr);
-  if (checker.issues.length > 0) return { issues: checker.issues };
-  const checked = checker.result(type);
+  let checked: Checked;
+  try {
+    const type = checker.check(expr);
+    if (checker.issues.length > 0) return { issues: checker.issues };
+    checked = checker.result(type);
+  } catch (error) {
+    if (!(error instanceof TypeTooLarge)) throw error;
+    return { issues: [{ pos: -1, text: "types of the expression are too large" }] };
+  }
   const issues = literalIssues(expr, checked);
   return issues.length > 0 ? { issues } : { checked, issues };
 }
@@ -94,6 +102,7 @@ class Checker {
 
   check(expr: Expr): CelType {
     const type = this.#typeOf(expr);
+    checkSize(type);
     this.#types.set(expr.id, type);
     return type;
   }
@@ -114,13 +123,8 @@ class Checker {
         return this.#map(expr);
       case "comprehension":
         return this.#comprehension(expr);
-      case "bind": {
-        const value = this.check(expr.value);
-        this.#locals.push([expr.variable, value]);
-        const body = this.check(expr.body);
-        this.#locals.pop();
-        return body;
-      }
+      case "optionalMap":
+        return this.#optionalMap(expr);
     }
   }
 
@@ -292,6 +296,21 @@ class Checker {
     return previous;
   }
 
+  #optionalMap(expr: OptionalMap): CelType {
+    const target = this.#current(this.check(expr.target));
+    const value = this.#fresh();
+    if (!this.#assign([target], [optionalOf(value)])) {
+      return this.#report(expr.pos, noOverload("hasValue", formatSignature([target], true)));
+    }
+    this.#locals.push([expr.variable, this.#current(value)]);
+    const body = this.#current(this.check(expr.body));
+    this.#locals.pop();
+    if (!expr.isFlat) return optionalOf(body);
+    const made = optionalOf(this.#fresh());
+    if (this.#assign([body], [made])) return this.#current(made);
+    return this.#report(expr.pos, noOverload("_?_:_", formatSignature([boolType, body, made], false)));
+  }
+
   #comprehension(expr: Comprehension): CelType {
     const range = this.#current(this.check(expr.range));
     let key: CelType = dynType;
@@ -417,7 +436,7 @@ function childrenOf(expr: Expr): readonly Expr[] {
       return expr.entries.flatMap(({ key, value }) => [key, value]);
     case "comprehension":
       return [expr.range, expr.condition, expr.result].filter((part) => part !== undefined);
-    case "bind":
-      return [expr.value, expr.body];
+    case "optionalMap":
+      return [expr.target, expr.body];
   }
 }

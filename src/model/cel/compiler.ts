@@ -1,7 +1,7 @@
 // A checked tree to closures: one call per node, no dispatch on what the checker already knows. What each step costs is
 // counted as upstream's tracker would, macros as the loops they stand for there. && and || absorb the failure of one side
 // where the other decides; so do all() and exists(). Upstream counterpart: cel-go interpreter.
-import type { Call, Comprehension, Expr, ListLiteral, MapLiteral, Select } from "./ast.ts";
+import type { Call, Comprehension, Expr, ListLiteral, MapLiteral, OptionalMap, Select } from "./ast.ts";
 import type { Checked } from "./checker.ts";
 import { Evaluation, patternOf } from "./evaluation.ts";
 import { accepts, type Overload } from "./overloads.ts";
@@ -78,17 +78,8 @@ class Compiler {
         return this.#map(expr);
       case "comprehension":
         return this.#comprehension(expr);
-      case "bind": {
-        const value = this.compile(expr.value);
-        const slot = this.slotCount++;
-        this.#locals.push([expr.variable, slot]);
-        const body = this.compile(expr.body);
-        this.#locals.pop();
-        return (run) => {
-          run.slots[slot] = value(run);
-          return body(run);
-        };
-      }
+      case "optionalMap":
+        return this.#optionalMap(expr);
     }
   }
 
@@ -307,6 +298,30 @@ class Compiler {
     };
   }
 
+  #optionalMap(expr: OptionalMap): Code {
+    const target = this.compile(expr.target);
+    const slot = this.slotCount++;
+    this.#locals.push([expr.variable, slot]);
+    const body = this.compile(expr.body);
+    this.#locals.pop();
+    const { isFlat } = expr;
+    return (run) => {
+      const before = run.cost;
+      const optional = target(run);
+      // Asked whether it has a value, then for it: upstream evaluates it twice.
+      const again = run.cost - before;
+      if (!(optional instanceof Optional)) throw noSuchOverload("hasValue", optional);
+      run.charge(2);
+      if (optional.value === undefined) return Optional.none;
+      run.charge(again);
+      run.slots[slot] = optional.value;
+      const made = body(run);
+      if (isFlat) return made;
+      run.charge(1);
+      return new Optional(made);
+    };
+  }
+
   // Loops
 
   #comprehension(expr: Comprehension): Code {
@@ -516,7 +531,7 @@ function certainCall(overload: Overload, codes: readonly Code[]): Code {
       const a = first!(run);
       const b = second!(run);
       run.charge(cost!(a, b, null));
-      return equals(a, b) === wanted;
+      return equals(a, b, run) === wanted;
     };
   }
   return (run) => {

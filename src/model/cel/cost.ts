@@ -2,7 +2,7 @@
 // schema has limits. Definitions whose rules may cost too much are refused by this number, so its rules are upstream's,
 // coarse as they are. Numbers saturate where upstream's 64 bits end.
 // Upstream counterpart: cel-go checker/cost.go, apiserver/pkg/cel/library/cost.go.
-import type { Call, Comprehension, Expr } from "./ast.ts";
+import type { Call, Comprehension, Expr, OptionalMap } from "./ast.ts";
 import type { Checked } from "./checker.ts";
 import { type CelType, isOptional } from "./types.ts";
 import { Bytes, codePoints } from "./values.ts";
@@ -94,15 +94,8 @@ class Estimator {
         return add(mapBase, ...expr.entries.flatMap(({ key, value }) => [this.cost(key), this.cost(value)]));
       case "comprehension":
         return this.#comprehension(expr);
-      case "bind": {
-        const value = this.cost(expr.value);
-        this.#locals.push({ name: expr.variable, path: this.#paths.get(expr.value.id), size: this.#known(expr.value) });
-        const body = this.cost(expr.body);
-        this.#locals.pop();
-        const size = this.#known(expr.body);
-        if (size) this.#sizes.set(expr.id, size);
-        return add(listBase, value, body);
-      }
+      case "optionalMap":
+        return this.#optionalMap(expr);
     }
   }
 
@@ -140,6 +133,15 @@ class Estimator {
     const path = this.#paths.get(list.id);
     const max = path && this.#sizeOf([...path, "@items"]);
     return max === undefined ? unknownSize : { min: 0, max };
+  }
+
+  /** Upstream's choice between none and a value: the target is evaluated for the question and for the answer. */
+  #optionalMap(expr: OptionalMap): Range {
+    const asked = add(this.cost(expr.target), one);
+    this.#locals.push({ name: expr.variable, path: undefined, size: undefined });
+    const body = this.cost(expr.body);
+    this.#locals.pop();
+    return add(asked, union(add(listBase, asked, body, expr.isFlat ? nothing : one), one));
   }
 
   // Loops

@@ -5,18 +5,21 @@
 
 import { compilePattern, type Pattern } from "../patterns.ts";
 import { quote } from "./text.ts";
-import { CostExceeded, Failure, type Value } from "./values.ts";
+import { CostExceeded, Failure, type Meter, type Value } from "./values.ts";
 
 /** Characters and list entries that one run may make: several times the largest object. */
 const maxAllocation = 32 * 1024 * 1024;
+/** Comparisons of one run, of whatever depth: several of the largest object with another. */
+const maxSteps = 10_000_000;
 /** Expressions made at run time, which patterns in data are; each is small. */
 const maxPatterns = 64;
 
-export class Evaluation {
+export class Evaluation implements Meter {
   readonly slots: Value[];
   readonly limit: number;
   cost = 0;
   #allocated = 0;
+  #steps = 0;
   readonly #patterns = new Map<string, Pattern>();
   constructor(slots: Value[], limit: number) {
     this.slots = slots;
@@ -26,6 +29,10 @@ export class Evaluation {
   charge(cost: number): void {
     this.cost += cost;
     if (this.cost > this.limit) throw new CostExceeded();
+  }
+
+  step(): void {
+    if (++this.#steps > maxSteps) throw new Failure("comparison too large");
   }
 
   /** Before `amount` characters or entries are made. */

@@ -375,6 +375,22 @@ test("nesting, height and length of expressions are bounded", () => {
   expect(run(`b${" && b".repeat(3000)}`)).toBe(true);
 });
 
+test("types are bounded: each step here doubles one", () => {
+  const step = (count: number): string => `[1]${".map(x, {x: x})".repeat(count)} == []`;
+  expect(bad(step(5))).toBe("compiles");
+  expect(bad(step(60))).toBe("ERROR: <input>:-1:0: types of the expression are too large");
+  const optional = `optional.of([])${".optMap(x, {x: x})".repeat(60)}.hasValue()`;
+  expect(bad(optional)).toContain("too large");
+});
+
+test("walks of shared values are bounded", () => {
+  const tower = (count: number): string => `[['']]${".map(x, [x, x])".repeat(count)}`;
+  expect(run(`${tower(10)} == ${tower(10)}`)).toBe(true);
+  expect(run(`${tower(40)} == ${tower(40)}`)).toBe("! comparison too large");
+  expect(run(`${tower(40)}.indexOf(dyn([]))`)).toBe("! operation cancelled: actual cost limit exceeded");
+  expect(run(`'%s'.format(${tower(40)})`)).toBe("! result too large");
+});
+
 test("memory is bounded, whatever the cost says", () => {
   const hundred = `'${"a".repeat(100)}'`;
   const grown = Array.from({ length: 5 }).reduce<string>((inner) => `${inner}.replace('', ${hundred})`, "'a'");

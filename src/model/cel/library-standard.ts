@@ -189,8 +189,8 @@ const operators: readonly Declaration[] = [
     (_run, a) => (a instanceof Double ? new Double(-a.value) : subtractInts(0, a as Int)),
   ],
   ["!_", "logical_not: (bool) -> bool", (_run, a) => !a],
-  ["_==_", "equals: (A, A) -> bool", (_run, a, b) => equals(a, b), scanShorter],
-  ["_!=_", "not_equals: (A, A) -> bool", (_run, a, b) => !equals(a, b), scanShorter],
+  ["_==_", "equals: (A, A) -> bool", (run, a, b) => equals(a, b, run), scanShorter],
+  ["_!=_", "not_equals: (A, A) -> bool", (run, a, b) => !equals(a, b, run), scanShorter],
   ...comparison("less", "_<_", (order) => order < 0),
   ...comparison("less_equals", "_<=_", (order) => order <= 0),
   ...comparison("greater", "_>_", (order) => order > 0),
@@ -198,9 +198,9 @@ const operators: readonly Declaration[] = [
   [
     "@in",
     "in_list: (A, list(A)) -> bool",
-    (_run, a, b) => {
+    (run, a, b) => {
       const list = b as ListValue;
-      for (let i = 0; i < list.size; i++) if (equals(list.at(i), a)) return true;
+      for (let i = 0; i < list.size; i++) if (equals(list.at(i), a, run)) return true;
       return false;
     },
     (_a, b) => (b as ListValue).size,

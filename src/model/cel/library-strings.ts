@@ -41,15 +41,24 @@ import {
 const outOfRange = (index: Int): Failure => new Failure(`index out of range: ${index}`);
 const position = (value: Value): number => Number(value as Int);
 /** Of every element, and of every character where they are texts. */
-const traversal: CallCost = (a) => weight(a);
-function weight(value: Value): number {
-  if (typeof value === "string" || value instanceof Bytes) return Math.floor(costSize(value) * 0.1);
-  let cost = 0;
-  if (value instanceof ListValue) for (let i = 0; i < value.size; i++) cost += weight(value.at(i));
-  else if (value instanceof MapValue)
-    for (const key of value.keys()) cost += weight(key) + weight(value.find(key) ?? null);
-  else return 1;
-  return cost;
+const traversal: CallCost = (a) => {
+  const walk = { left: maxTraversal, cost: 0 };
+  weigh(a, walk);
+  return walk.left < 0 ? Number.POSITIVE_INFINITY : walk.cost;
+};
+/** Values share their parts: what seems small may take forever to walk. More elements than this cost more than any limit. */
+const maxTraversal = 5_000_000;
+function weigh(value: Value, walk: { left: number; cost: number }): void {
+  if (--walk.left < 0) return;
+  if (typeof value === "string" || value instanceof Bytes) walk.cost += Math.floor(costSize(value) * 0.1);
+  else if (value instanceof ListValue) {
+    for (let i = 0; i < value.size && walk.left >= 0; i++) weigh(value.at(i), walk);
+  } else if (value instanceof MapValue) {
+    for (const key of value.keys()) {
+      weigh(key, walk);
+      weigh(value.find(key) ?? null, walk);
+    }
+  } else walk.cost += 1;
 }
 
 // Strings
@@ -266,7 +275,7 @@ function format(run: Evaluation, pattern: string, args: ListValue): string {
     const precision = clause?.[1] === undefined ? undefined : Number(clause[1]);
     if (precision !== undefined && precision > maxPrecision)
       throw new Failure("error during formatting: precision is too large");
-    add(formatOne(args.at(next), verb, precision));
+    add(formatOne(run, args.at(next), verb, precision));
     next++;
     at = percent + 1 + clause![0].length;
   }
@@ -276,10 +285,10 @@ function format(run: Evaluation, pattern: string, args: ListValue): string {
 const noClause = (verb: string, value: Value, takes: string): Failure =>
   new Failure(`error during formatting: ${verb} clause can only be used on ${takes}, was given ${typeNameOf(value)}`);
 
-function formatOne(value: Value, verb: string, precision: number | undefined): string {
+function formatOne(run: Evaluation, value: Value, verb: string, precision: number | undefined): string {
   switch (verb) {
     case "s":
-      return formatValue(value);
+      return formatValue(run, value);
     case "d":
       if (isInt(value)) return String(value);
       if (value instanceof Uint) return String(value.value);
@@ -345,28 +354,33 @@ function radix(value: Value, base: number, why: string): string {
 }
 const hex = (data: Uint8Array): string => Array.from(data, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-function formatValue(value: Value): string {
+function formatValue(run: Evaluation, value: Value): string {
   if (value === null) return "null";
-  if (value instanceof ListValue) return formatList(value);
-  if (value instanceof MapValue) return formatMap(value);
+  if (value instanceof ListValue) return formatList(run, value);
+  if (value instanceof MapValue) return formatMap(run, value);
   const text = toText(value);
   if (text !== undefined) return text;
   throw new Failure(
     `error during formatting: string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps, was given ${typeNameOf(value)}`,
   );
 }
-function formatList(list: ListValue): string {
+function formatList(run: Evaluation, list: ListValue): string {
   const parts: string[] = [];
-  for (let i = 0; i < list.size; i++) parts.push(formatMember(list.at(i)));
+  for (let i = 0; i < list.size; i++) parts.push(formatMember(run, list.at(i)));
   return `[${parts.join(", ")}]`;
 }
-function formatMap(map: MapValue): string {
-  const pairs = map.keys().map((key) => [formatMember(key), formatMember(map.find(key) ?? null)] as const);
+function formatMap(run: Evaluation, map: MapValue): string {
+  const pairs = map.keys().map((key) => [formatMember(run, key), formatMember(run, map.find(key) ?? null)] as const);
   pairs.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   return `{${pairs.map(([key, value]) => `${key}:${value}`).join(", ")}}`;
 }
 /** Inside of lists and maps values look like literals. */
-function formatMember(value: Value): string {
+function formatMember(run: Evaluation, value: Value): string {
+  const text = literalOf(run, value);
+  run.allocate(text.length);
+  return text;
+}
+function literalOf(run: Evaluation, value: Value): string {
   if (typeof value === "string") return quote(value);
   if (value instanceof Bytes) return `b${quote(bytesToString(value.data))}`;
   if (value instanceof Double)
@@ -374,7 +388,7 @@ function formatMember(value: Value): string {
   if (value instanceof Timestamp) return `timestamp(${quote(formatTimestamp(value))})`;
   if (value instanceof Duration) return `duration(${quote(formatDuration(value))})`;
   if (value instanceof TypeValue) return value.name;
-  return formatValue(value);
+  return formatValue(run, value);
 }
 
 // Lists
@@ -435,9 +449,9 @@ const lists: readonly Declaration[] = [
   [
     "indexOf",
     "list_a_index_of_int: list(A).(A) -> int",
-    (_run, a, b) => {
+    (run, a, b) => {
       const list = a as ListValue;
-      for (let i = 0; i < list.size; i++) if (equals(list.at(i), b)) return i;
+      for (let i = 0; i < list.size; i++) if (equals(list.at(i), b, run)) return i;
       return -1;
     },
     traversal,
@@ -445,9 +459,9 @@ const lists: readonly Declaration[] = [
   [
     "lastIndexOf",
     "list_a_last_index_of_int: list(A).(A) -> int",
-    (_run, a, b) => {
+    (run, a, b) => {
       const list = a as ListValue;
-      for (let i = list.size - 1; i >= 0; i--) if (equals(list.at(i), b)) return i;
+      for (let i = list.size - 1; i >= 0; i--) if (equals(list.at(i), b, run)) return i;
       return -1;
     },
     traversal,
@@ -456,12 +470,12 @@ const lists: readonly Declaration[] = [
 
 // Sets
 
-function contains(list: ListValue, value: Value): boolean {
-  for (let i = 0; i < list.size; i++) if (equals(list.at(i), value)) return true;
+function contains(run: Evaluation, list: ListValue, value: Value): boolean {
+  for (let i = 0; i < list.size; i++) if (equals(list.at(i), value, run)) return true;
   return false;
 }
-function containsAll(list: ListValue, part: ListValue): boolean {
-  for (let i = 0; i < part.size; i++) if (!contains(list, part.at(i))) return false;
+function containsAll(run: Evaluation, list: ListValue, part: ListValue): boolean {
+  for (let i = 0; i < part.size; i++) if (!contains(run, list, part.at(i))) return false;
   return true;
 }
 const setCost =
@@ -472,21 +486,21 @@ const sets: readonly Declaration[] = [
   [
     "sets.contains",
     "list_sets_contains_list: (list(T), list(T)) -> bool",
-    (_run, a, b) => containsAll(a as ListValue, b as ListValue),
+    (run, a, b) => containsAll(run, a as ListValue, b as ListValue),
     setCost(1),
   ],
   [
     "sets.equivalent",
     "list_sets_equivalent_list: (list(T), list(T)) -> bool",
-    (_run, a, b) => containsAll(a as ListValue, b as ListValue) && containsAll(b as ListValue, a as ListValue),
+    (run, a, b) => containsAll(run, a as ListValue, b as ListValue) && containsAll(run, b as ListValue, a as ListValue),
     setCost(2),
   ],
   [
     "sets.intersects",
     "list_sets_intersects_list: (list(T), list(T)) -> bool",
-    (_run, a, b) => {
+    (run, a, b) => {
       const list = a as ListValue;
-      for (let i = 0; i < list.size; i++) if (contains(b as ListValue, list.at(i))) return true;
+      for (let i = 0; i < list.size; i++) if (contains(run, b as ListValue, list.at(i))) return true;
       return false;
     },
     setCost(1),

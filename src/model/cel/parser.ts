@@ -345,23 +345,14 @@ class Parser {
     return this.#node(pos, [target, ...body], comprehension);
   }
 
-  /** target.hasValue() ? optional.of(let v = target.value() in body) : optional.none() */
   #optionalMap(pos: number, target: Expr, name: string, args: readonly Expr[]): Expr {
     const [variable, body] = args as [Expr, Expr];
     if (variable.kind !== "ident") {
       this.#report(variable.pos, `${name}() variable name must be a simple identifier`);
       return body;
     }
-    const value = this.#call(pos, "value", [], target);
-    const bound: Expr = this.#node(pos, [value, body], {
-      kind: "bind" as const,
-      variable: variable.name,
-      value,
-      body,
-    });
-    const some = name === "optMap" ? this.#call(pos, "optional.of", [bound]) : bound;
-    const has = this.#call(pos, "hasValue", [], target);
-    return this.#call(pos, "_?_:_", [has, some, this.#call(pos, "optional.none", [])]);
+    const rest = { target, variable: variable.name, body, isFlat: name === "optFlatMap" };
+    return this.#node(pos, [target, body], { kind: "optionalMap" as const, ...rest });
   }
 }
 

@@ -14,6 +14,7 @@ import {
   intOf,
   ListValue,
   MapValue,
+  type Meter,
   numberOf,
   Opaque,
   Timestamp,
@@ -152,8 +153,8 @@ class ObjectView extends MapValue {
     return Object.keys(this.raw).flatMap((name) => escapeName(name) ?? []);
   }
   /** All members count, also those that rules cannot name. */
-  override equalsMap(other: MapValue): boolean {
-    if (!(other instanceof ObjectView)) return super.equalsMap(other);
+  override equalsMap(other: MapValue, meter: Meter): boolean {
+    if (!(other instanceof ObjectView)) return super.equalsMap(other, meter);
     const [mine, theirs] = [this.raw, other.raw];
     if (mine === theirs) return true;
     const names = Object.keys(mine);
@@ -165,7 +166,7 @@ class ObjectView extends MapValue {
       if (left === null || right === null) return false;
       const mineOf = this.#shape.adapters.get(name);
       const theirsOf = other.#shape.adapters.get(name);
-      return mineOf && theirsOf ? equals(mineOf(left), theirsOf(right)) : equalJson(left, right);
+      return mineOf && theirsOf ? equals(mineOf(left), theirsOf(right), meter) : equalJson(left, right);
     });
   }
 }
@@ -263,18 +264,18 @@ class KeyedView extends ListView {
     return this.#positions;
   }
   /** In any order. */
-  override equalsList(other: ListValue): boolean {
+  override equalsList(other: ListValue, meter: Meter): boolean {
     if (this.size !== other.size) return false;
     const positions = this.#byId();
     for (let i = 0; i < other.size; i++) {
       const raw = rawAt(other, i);
-      const mine = raw === undefined ? this.#find(other.at(i)) : positions.get(this.#idOf(raw));
-      if (mine === undefined || !equals(this.at(mine), other.at(i))) return false;
+      const mine = raw === undefined ? this.#find(other.at(i), meter) : positions.get(this.#idOf(raw));
+      if (mine === undefined || !equals(this.at(mine), other.at(i), meter)) return false;
     }
     return true;
   }
-  #find(value: Value): number | undefined {
-    for (let i = 0; i < this.size; i++) if (equals(this.at(i), value)) return i;
+  #find(value: Value, meter: Meter): number | undefined {
+    for (let i = 0; i < this.size; i++) if (equals(this.at(i), value, meter)) return i;
     return undefined;
   }
   /** A union: elements of `other` with the same keys take the place of mine, those of sets are there already. */

@@ -85,14 +85,32 @@ export function sameType(a: CelType, b: CelType): boolean {
   return a.params.every((param, index) => sameType(param, b.params[index]!));
 }
 
+/**
+ * Types share their parts, so that a short expression can have a type of exponential size: `.map(x, {x: x})` doubles it.
+ * No walk of one goes further than this.
+ */
+const maxTypeNodes = 5000;
+export class TypeTooLarge extends Error {}
+/** Throws TypeTooLarge. */
+export function checkSize(type: CelType): void {
+  let left = maxTypeNodes;
+  const visit = (part: CelType): void => {
+    if (--left < 0) throw new TypeTooLarge();
+    part.params.forEach(visit);
+  };
+  visit(type);
+}
+
 /** What type parameters stand for. */
 export class Bindings {
   readonly #bound = new Map<string, CelType>();
+  #steps = 0;
   /** What was bound before, to take back a failed attempt. */
   readonly #trail: (readonly [string, CelType | undefined])[] = [];
 
   /** Whether values of `from` may stand where `to` are wanted; binds parameters only where they may. */
   assign(from: readonly CelType[], to: readonly CelType[]): boolean {
+    this.#steps = 0;
     this.#trail.length = 0;
     if (this.#areAssignable(from, to)) return true;
     for (const [name, before] of this.#trail.reverse()) {
@@ -108,17 +126,26 @@ export class Bindings {
 
   /** `type` without bound parameters; with `frees` unbound ones become dyn. */
   substitute(type: CelType, frees = false): CelType {
+    this.#steps = 0;
+    return this.#substitute(type, frees);
+  }
+  #substitute(type: CelType, frees: boolean): CelType {
+    this.#step();
     if (type.kind === "param") {
       const bound = this.#bound.get(type.name);
-      if (bound) return this.substitute(bound, frees);
+      if (bound) return this.#substitute(bound, frees);
       return frees ? dynType : type;
     }
     if (type.params.length === 0) return type;
-    const params = type.params.map((param) => this.substitute(param, frees));
+    const params = type.params.map((param) => this.#substitute(param, frees));
     return { kind: type.kind, name: type.name, params };
+  }
+  #step(): void {
+    if (++this.#steps > maxTypeNodes) throw new TypeTooLarge();
   }
 
   #isAssignable(from: CelType, to: CelType): boolean {
+    this.#step();
     if (to.kind === "param") {
       const { valid, known } = this.#bind(from, to);
       if (valid) return true;
@@ -158,6 +185,7 @@ export class Bindings {
   }
 
   #occursIn(param: CelType, type: CelType): boolean {
+    this.#step();
     if (type.kind === "param") {
       if (type.name === param.name) return true;
       const bound = this.#bound.get(type.name);

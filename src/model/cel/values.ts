@@ -78,6 +78,11 @@ export class Optional {
   }
   static readonly none = new Optional(undefined);
 }
+/** Counts what is compared. Values share their parts, and no cost counts how deep they go. */
+export interface Meter {
+  step(): void;
+}
+
 /** A value of a library's own type. */
 export abstract class Opaque {
   abstract readonly typeName: string;
@@ -95,9 +100,9 @@ export abstract class ListValue {
     for (let i = 0; i < other.size; i++) items.push(other.at(i));
     return new NativeList(items);
   }
-  equalsList(other: ListValue): boolean {
+  equalsList(other: ListValue, meter: Meter): boolean {
     if (this.size !== other.size) return false;
-    for (let i = 0; i < this.size; i++) if (!equals(this.at(i), other.at(i))) return false;
+    for (let i = 0; i < this.size; i++) if (!equals(this.at(i), other.at(i), meter)) return false;
     return true;
   }
 }
@@ -126,13 +131,13 @@ export abstract class MapValue {
     return this.find(key) !== undefined;
   }
   abstract keys(): Value[];
-  equalsMap(other: MapValue): boolean {
+  equalsMap(other: MapValue, meter: Meter): boolean {
     if (this === other) return true;
     if (this.size !== other.size) return false;
     for (const key of this.keys()) {
       const mine = this.find(key);
       const theirs = other.find(key);
-      if (mine === undefined || theirs === undefined || !equals(mine, theirs)) return false;
+      if (mine === undefined || theirs === undefined || !equals(mine, theirs, meter)) return false;
     }
     return true;
   }
@@ -235,20 +240,21 @@ const isNumeric = (value: Value): value is Int | Uint | Double =>
   typeof value === "number" || typeof value === "bigint" || value instanceof Double || value instanceof Uint;
 
 /** Of any two values; kinds that differ are not equal, numbers are compared as numbers. */
-export function equals(a: Value, b: Value): boolean {
+export function equals(a: Value, b: Value, meter: Meter): boolean {
+  meter.step();
   if (a === b) return !(a instanceof Double) || !Number.isNaN(a.value);
   if (typeof a === "string" || typeof a === "boolean" || a === null) return false;
   if (isNumeric(a)) return isNumeric(b) && compareNumbers(a, b) === 0;
   if (b === null || typeof b !== "object") return false;
-  if (a instanceof ListValue) return b instanceof ListValue && a.equalsList(b);
-  if (a instanceof MapValue) return b instanceof MapValue && a.equalsMap(b);
+  if (a instanceof ListValue) return b instanceof ListValue && a.equalsList(b, meter);
+  if (a instanceof MapValue) return b instanceof MapValue && a.equalsMap(b, meter);
   if (a instanceof Bytes) return b instanceof Bytes && compareBytes(a.data, b.data) === 0;
   if (a instanceof Timestamp) return b instanceof Timestamp && a.nanos === b.nanos;
   if (a instanceof Duration) return b instanceof Duration && a.nanos === b.nanos;
   if (a instanceof TypeValue) return b instanceof TypeValue && a.name === b.name;
   if (a instanceof Optional) {
     if (!(b instanceof Optional)) return false;
-    return a.value === undefined || b.value === undefined ? a.value === b.value : equals(a.value, b.value);
+    return a.value === undefined || b.value === undefined ? a.value === b.value : equals(a.value, b.value, meter);
   }
   return b instanceof Opaque && a.typeName === b.typeName && a.equals(b);
 }
