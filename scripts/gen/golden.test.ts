@@ -50,14 +50,14 @@ describe.skipIf(!loaded)("upstream's golden objects", () => {
     expect(Buffer.from(encodeProtobuf(json, type, codec)).toString("hex")).toBe(bytes.toString("hex"));
   });
 
-  test.each(allResources.map((info) => [info.type, info] as const))(
-    "%s passes strict decoding unchanged",
-    (_, info) => {
-      const group = info.group === "" ? "core" : info.group;
-      const text = readFileSync(join(folder, `${group}.${info.version}.${info.kind}.json`), "utf8");
-      const { object, warnings } = decodeObject(Buffer.from(text), info, { fieldValidation: "Strict" });
-      expect(warnings).toEqual([]);
-      expect(object).toEqual(JSON.parse(text));
-    },
-  );
+  // Definitions and APIServices come from packages of their own, without golden objects.
+  const elsewhere = new Set(["apiextensions.k8s.io", "apiregistration.k8s.io"]);
+  const ours = allResources.filter(({ group }) => !elsewhere.has(group));
+  test.each(ours.map((info) => [info.type, info] as const))("%s passes strict decoding unchanged", (_, info) => {
+    const group = info.group === "" ? "core" : info.group;
+    const text = readFileSync(join(folder, `${group}.${info.version}.${info.kind}.json`), "utf8");
+    const { object, warnings } = decodeObject(Buffer.from(text), info, { fieldValidation: "Strict" });
+    expect(warnings).toEqual([]);
+    expect(object).toEqual(JSON.parse(text));
+  });
 });
