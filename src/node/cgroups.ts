@@ -16,9 +16,9 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     const parts = path.split("/").filter((part) => part !== "");
     let at = root;
     for (const part of parts) {
-      await writeExisting(`${at}/cgroup.subtree_control`, "+cpu +memory +pids");
-      // Each on its own: one that the kernel lacks must not take the other with it.
-      for (const name of ["cpuset", "hugetlb"]) await writeExisting(`${at}/cgroup.subtree_control`, `+${name}`);
+      const available = (await readFileIfExists(`${at}/cgroup.controllers`))?.toString("utf8") ?? "";
+      const handedOn = controllersToHandOn(available);
+      if (handedOn !== "") await writeExisting(`${at}/cgroup.subtree_control`, handedOn);
       at = `${at}/${part}`;
       await makeFolder(at);
     }
@@ -50,6 +50,15 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     await makeFolder(`${pids}${path}`);
     await writeExisting(`${pids}${path}/pids.max`, String(maxPids));
   }
+}
+
+/** What to write to `cgroup.subtree_control`: a controller that the kernel lacks (hugetlb on ARMv7) makes the write EINVAL. */
+export function controllersToHandOn(available: string): string {
+  const there = new Set(available.trim().split(/\s+/));
+  return ["cpu", "memory", "pids", "cpuset", "hugetlb"]
+    .filter((name) => there.has(name))
+    .map((name) => `+${name}`)
+    .join(" ");
 }
 
 /** Whether containers can be held to their huge pages. */
