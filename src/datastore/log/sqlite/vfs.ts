@@ -29,7 +29,10 @@ const sectorBytes = 4096;
 const maxPathBytes = 1024;
 /** Small enough that what a system call takes is in the cache of the processor. */
 const gatherBytes = 128 * 1024;
-/** Read at once where one page follows another: opening reads all pages, mostly in their order. */
+/**
+ * Read at once where one page follows another, in the WAL with a frame's header between them: opening and folding read
+ * all pages, mostly in their order.
+ */
 const aheadBytes = 64 * 1024;
 const frameHeaderBytes = 24;
 const commitMarkAt = 4;
@@ -128,7 +131,8 @@ export function installVfs(sqlite: SqliteModule, files: BlockFiles, name: string
     if (complete) handOn(target);
   };
   const read = ({ file, ahead }: OpenFile, into: Buffer, position: number): number => {
-    const follows = position === ahead.next;
+    const gap = position - ahead.next;
+    const follows = gap >= 0 && gap <= frameHeaderBytes;
     ahead.next = position + into.length;
     const within = position >= ahead.position && position + into.length <= ahead.position + ahead.length;
     if (!within) {
