@@ -209,6 +209,48 @@ function bodyOf(info: ResourceInfo, name: string): UnknownObject {
   return body;
 }
 
+/** Kinds whose changes are counted in metadata.generation. */
+const counted = new Set([
+  "podtemplates",
+  "replicationcontrollers",
+  "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+  "validatingadmissionpolicies.admissionregistration.k8s.io",
+  "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+  "validatingwebhookconfigurations.admissionregistration.k8s.io",
+  "daemonsets.apps",
+  "deployments.apps",
+  "replicasets.apps",
+  "statefulsets.apps",
+  "cronjobs.batch",
+  "jobs.batch",
+  "endpointslices.discovery.k8s.io",
+  "flowschemas.flowcontrol.apiserver.k8s.io",
+  "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+  "ingresses.networking.k8s.io",
+  "ingressclasses.networking.k8s.io",
+  "networkpolicies.networking.k8s.io",
+  "poddisruptionbudgets.policy",
+  "priorityclasses.scheduling.k8s.io",
+  "csidrivers.storage.k8s.io",
+]);
+/** Kinds that a PUT must name the revision of. */
+const seenFirst = new Set([
+  "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+  "validatingadmissionpolicies.admissionregistration.k8s.io",
+  "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+  "validatingwebhookconfigurations.admissionregistration.k8s.io",
+  "apiservices.apiregistration.k8s.io",
+  "leases.coordination.k8s.io",
+  "flowschemas.flowcontrol.apiserver.k8s.io",
+  "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+  "runtimeclasses.node.k8s.io",
+  "poddisruptionbudgets.policy",
+  "csidrivers.storage.k8s.io",
+  "csinodes.storage.k8s.io",
+  "csistoragecapacities.storage.k8s.io",
+  "volumeattachments.storage.k8s.io",
+]);
+
 const named = (info: ResourceInfo, name: string): string => (info.kind === "APIService" ? `v1.${name}` : name);
 
 test("every stored kind has a sample", () => {
@@ -226,9 +268,13 @@ describe.each(stored.map((info) => [`${qualifiedResource(info)} ${info.version}`
 
     test("lives", async () => {
       const before = (await client.list(resource, scope)).metadata.resourceVersion!;
-      const made = await client.create(resource, bodyOf(info, name));
+      const { status } = sampleOf(info);
+      const made = await client.create(resource, { ...bodyOf(info, name), ...(status ? { status } : {}) });
       expect(made).toMatchObject({ apiVersion: groupVersion(info), kind: info.kind, metadata: { name, labels } });
       expect(made.metadata.uid).toMatch(/^[0-9a-f-]{36}$/);
+      expect(made.metadata.generation).toBe(counted.has(qualifiedResource(info)) ? 1 : undefined);
+      // Nodes come with what their agents say of them.
+      if (status && info.plural !== "nodes") expect(made["status"]).not.toMatchObject(status);
       expect(await client.get(resource, name, namespace)).toEqual(made);
       expect((await client.list(resource, scope)).items.map((item) => item.metadata.name)).toEqual([name]);
       expect((await client.list(resource, { labelSelector: "every-kind=yes" })).items).toHaveLength(1);
@@ -261,11 +307,17 @@ describe.each(stored.map((info) => [`${qualifiedResource(info)} ${info.version}`
       expect(applied.metadata.annotations).toMatchObject({ patched: "json", applied: "yes" });
       const updated = await client.update(resource, {
         ...applied,
+        ...(status ? { status } : {}),
         metadata: { ...applied.metadata, annotations: { ...applied.metadata.annotations, updated: "yes" } },
       });
       expect(updated.metadata.annotations?.["updated"]).toBe("yes");
       // Nothing of the spec was touched.
-      if (made.metadata.generation !== undefined) expect(updated.metadata.generation).toBe(made.metadata.generation);
+      expect(updated.metadata.generation).toBe(made.metadata.generation);
+      expect(updated["status"]).toEqual(applied["status"]);
+      const { resourceVersion: _resourceVersion, ...blind } = updated.metadata;
+      const overwrite = client.update(resource, { ...updated, metadata: blind });
+      if (seenFirst.has(qualifiedResource(info))) await expect(overwrite).rejects.toThrow("must be specified");
+      else await overwrite;
 
       const seen: string[] = [];
       const watching = new AbortController();
@@ -277,7 +329,6 @@ describe.each(stored.map((info) => [`${qualifiedResource(info)} ${info.version}`
         }
       })();
 
-      const { status } = sampleOf(info);
       expect(status !== undefined).toBe(Object.hasOwn(info.subresources, "status"));
       if (status) {
         const spec = updated["spec"];

@@ -21,6 +21,10 @@ export interface StrategyDependencies {
   readonly services?: ServiceStrategyOptions;
 }
 
+/** What steers the API server itself: nobody may overwrite what he has not seen. */
+const registered = { hasGeneration: true, requireResourceVersion: true };
+const registration = plain(registered);
+
 /** By qualified resource, e.g. `pods` or `deployments.apps`. */
 export function createStrategies(dependencies: StrategyDependencies): ReadonlyMap<string, Strategy> {
   const table: Record<string, Strategy> = {
@@ -33,14 +37,19 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     persistentvolumeclaims: persistentVolumeClaims as Strategy,
     persistentvolumes: persistentVolumes as Strategy,
     pods: createPodStrategy(),
-    podtemplates: plain({}),
+    podtemplates: plain({ hasGeneration: true }),
     replicationcontrollers: withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
     resourcequotas: withStatus({}),
     secrets,
     serviceaccounts: plain({}),
     services: createServiceStrategy(dependencies.services ?? {}, dependencies),
 
-    "apiservices.apiregistration.k8s.io": withStatus({}),
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": registration,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": withStatus(registered),
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": registration,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": registration,
+
+    "apiservices.apiregistration.k8s.io": withStatus({ requireResourceVersion: true }),
     "controllerrevisions.apps": plain({}),
     "daemonsets.apps": withStatus({ hasGeneration: true }),
     "deployments.apps": withStatus({ hasGeneration: true }),
@@ -55,6 +64,7 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     "certificatesigningrequests.certificates.k8s.io": certificateSigningRequests,
     "endpointslices.discovery.k8s.io": plain({ hasGeneration: true }),
     "events.events.k8s.io": coreEvents,
+    "flowschemas.flowcontrol.apiserver.k8s.io": withStatus(registered),
     "horizontalpodautoscalers.autoscaling": withStatus({}),
     "ingresses.networking.k8s.io": withStatus({ hasGeneration: true }),
     "ingressclasses.networking.k8s.io": plain({ hasGeneration: true }),
@@ -62,6 +72,7 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     "networkpolicies.networking.k8s.io": plain({ hasGeneration: true }),
     "poddisruptionbudgets.policy": withStatus({ hasGeneration: true, requireResourceVersion: true }),
     "priorityclasses.scheduling.k8s.io": plain({ hasGeneration: true }),
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": withStatus(registered),
     "runtimeclasses.node.k8s.io": plain({ requireResourceVersion: true }),
 
     "clusterroles.rbac.authorization.k8s.io": clusterRoles,
