@@ -158,6 +158,14 @@ function walk(steps: readonly Step[], start: readonly unknown[]): unknown[] {
   return found;
 }
 
+/** One by one: as arguments of a call a hundred thousand values are too many. */
+function addAll(out: unknown[], values: readonly unknown[]): void {
+  for (const value of values) {
+    if (out.length > maxFound) return;
+    out.push(value);
+  }
+}
+
 function take(step: Step, value: unknown, out: unknown[]): void {
   switch (step.kind) {
     case "name":
@@ -170,13 +178,14 @@ function take(step: Step, value: unknown, out: unknown[]): void {
       }
       return;
     case "slice":
-      if (Array.isArray(value)) out.push(...value.slice(step.from ?? 0, step.to));
+      if (Array.isArray(value)) addAll(out, value.slice(step.from ?? 0, step.to));
       return;
     case "all":
-      if (Array.isArray(value)) out.push(...value);
-      else if (isObject(value)) out.push(...Object.values(value));
+      if (Array.isArray(value)) addAll(out, value);
+      else if (isObject(value)) addAll(out, Object.values(value));
       return;
     case "deep":
+      if (out.length > maxFound) return;
       if (isObject(value)) {
         for (const name of Object.keys(value)) {
           if (name === step.name) out.push(value[name]);

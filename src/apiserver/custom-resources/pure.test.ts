@@ -41,6 +41,14 @@ describe("JSON paths", () => {
   test.each([".spec.", ".spec[", ".spec[?(@.a==)]", ".spec[x]", "spec", ".a b"])("%s is none", (path) => {
     expect(() => compileJsonPath(path)).toThrow();
   });
+  test.each([".list[*]", ".list[0:]", ".map.*", ".list..x"])(
+    "%s of a large object finds no more than it may",
+    (path) => {
+      const list = Array.from({ length: 300_000 }, (_, at) => ({ x: at }));
+      const found = compileJsonPath(path).find({ list, map: { ...list } });
+      expect([found.length > 9_000, found.length < 11_000]).toEqual([true, true]);
+    },
+  );
   test("names are told from the rest", () => {
     expect(compileJsonPath(".spec.replicas").names).toEqual(["spec", "replicas"]);
     expect(compileJsonPath(".spec.a[0]").names).toBeUndefined();
