@@ -26,6 +26,7 @@ const twice = { env: [{ name: "A", value: "1" }, { name: "B" }, { name: "A", val
 
 test.each<[string, string, object, string[]]>([
   ["nothing to say", "pods", { spec: container({}) }, []],
+  ["a label of any name", "pods", { spec: { ...container({}), nodeSelector: { constructor: "", toString: "" } } }, []],
   [
     "an old label",
     "pods",

@@ -109,7 +109,7 @@ function podWarnings({ metadata, spec }: Pick<Partial<Pod>, "metadata" | "spec">
   const out: string[] = [];
   if (!spec) return out;
   const deprecated = (path: string, key: string | undefined, isKey: boolean) => {
-    const why = key === undefined ? undefined : deprecatedLabels[key];
+    const why = key !== undefined && Object.hasOwn(deprecatedLabels, key) ? deprecatedLabels[key] : undefined;
     if (why !== undefined) out.push(isKey ? `${path}[${key}]: ${why}` : `${path}: ${key} is ${why}`);
   };
   for (const key of Object.keys(spec.nodeSelector ?? {})) deprecated(`${at}spec.nodeSelector`, key, true);
