@@ -8,13 +8,23 @@ import type { Service } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
 import type { Informer, InformerFactory } from "#client/informer.ts";
 import type { Backend } from "#datastore/backend.ts";
-import type { Node, Pod } from "#model/gen/core-v1.ts";
+import type { Endpoints, Node, Pod, Service as ServiceObject } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { clusterRoleBindings, clusterRoles, nodes, pods, roleBindings, roles } from "#model/resources.ts";
+import {
+  clusterRoleBindings,
+  clusterRoles,
+  flowSchemas,
+  nodes,
+  pods,
+  priorityLevelConfigurations,
+  roleBindings,
+  roles,
+} from "#model/resources.ts";
 import { notFound } from "#model/status.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
+import type { ApiArguments } from "./arguments.ts";
 import { createBootstrapTokenAuthenticator } from "./authn/bootstrap-token.ts";
 import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
@@ -25,8 +35,11 @@ import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
 import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrapper.ts";
 import { nodeRules } from "./bootstrap/rbac-policy.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import { createBackendProxy } from "./endpoints/backend-proxy.ts";
+import { byDestination } from "./endpoints/connect.ts";
 import { createNodeProxy } from "./endpoints/node-proxy.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
+import { createDanglingController } from "./flow-control/dangling.ts";
 import { MetricsCollector } from "./metrics-api/collector.ts";
 import { createMetricsGroup } from "./metrics-api/group.ts";
 import { scrapeNode } from "./metrics-api/scrape.ts";
@@ -49,6 +62,7 @@ export interface ComposeOptions {
   readonly serviceAccount: { readonly privateKey: string; readonly publicKeys: readonly string[] };
   readonly serviceCidr: string;
   readonly nodePorts: { readonly first: number; readonly last: number };
+  readonly arguments?: ApiArguments;
 }
 
 export interface ComposeDeps {
@@ -71,6 +85,8 @@ export interface ComposedApiServer {
   readonly server: ApiServer;
   /** Lets `informers` keep the authorisers' copies of roles, bindings and pods; nobody but system:masters may do anything before. */
   watchRbac(informers: InformerFactory): void;
+  /** Lets `informers` tell flow control of its objects; the service writes the status of flow schemas. */
+  flowControl(informers: InformerFactory, client: Client): Service;
   /** Serves metrics.k8s.io, from what nodes say of themselves when asked. */
   serveMetrics(informers: InformerFactory): void;
   /** Makes what a cluster cannot do without; /readyz says no before it is ready. `client` must be system:masters. */
@@ -117,6 +133,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       ...(options.port === undefined ? {} : { port: options.port }),
       tls: options.tls,
       serverAddress: options.serverAddress,
+      ...options.arguments,
     },
     {
       ...{ backend, clock, random, log, metrics },
@@ -140,15 +157,19 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       }),
       admission: createAdmissionPlugins({ random, rbac }),
       columnsFor,
-      connector: createNodeProxy({ dialer, log, getPod: (namespace, name) => read<Pod>("pods", namespace, name) }),
+      connector: byDestination(
+        createNodeProxy({ dialer, log, getPod: (namespace, name) => read<Pod>("pods", namespace, name) }),
+        createBackendProxy({
+          ...{ log, random },
+          getPod: (namespace, name) => read<Pod>("pods", namespace, name),
+          getService: (namespace, name) => read<ServiceObject>("services", namespace, name),
+          getEndpoints: (namespace, name) => read<Endpoints>("endpoints", namespace, name),
+        }),
+      ),
       openapi: openApiAssets(),
       tokenIssuer: createTokenIssuer(options.serviceAccount, { clock, random }),
-      reviewToken: async (token, audiences) => {
-        const reviewed = await tokens.review(token, audiences);
-        if (reviewed) return reviewed;
-        const user = await bootstrapTokens.authenticate({ bearerToken: token });
-        return user && { user: { ...user, groups: [...user.groups, "system:authenticated"] }, audiences };
-      },
+      reviewToken: async (token, audiences) =>
+        (await tokens.review(token, audiences)) ?? bootstrapTokens.review(token, audiences),
       rulesFor: (user, namespace) => rbac.rulesFor(user, namespace),
       get virtualGroups() {
         return virtualGroups;
@@ -178,6 +199,20 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           delete: (object) => rbacCache.remove(resource.kind, object),
         });
       }
+    },
+    flowControl(informers, client) {
+      const { flowControl } = server;
+      informers.informer(priorityLevelConfigurations).addHandler({
+        add: (level) => flowControl.setLevel(level),
+        update: (level) => flowControl.setLevel(level),
+        delete: ({ metadata }) => flowControl.removeLevel(metadata.name ?? ""),
+      });
+      informers.informer(flowSchemas).addHandler({
+        add: (schema) => flowControl.setSchema(schema),
+        update: (schema) => flowControl.setSchema(schema),
+        delete: ({ metadata }) => flowControl.removeSchema(metadata.name ?? ""),
+      });
+      return createDanglingController({ client, informers, clock, log });
     },
     serveMetrics(informers) {
       const collector = new MetricsCollector({

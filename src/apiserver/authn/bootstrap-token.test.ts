@@ -3,6 +3,7 @@ import { silentLogger } from "#base/log.ts";
 import type { Secret } from "#model/gen/core-v1.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { createBootstrapTokenAuthenticator } from "./bootstrap-token.ts";
+import { defaultIssuer } from "./token-issuer.ts";
 
 const clock = new FakeClock();
 const id = "abcdef";
@@ -14,7 +15,7 @@ const good = {
   "usage-bootstrap-authentication": "true",
   "auth-extra-groups": "system:bootstrappers:k3s:default-node-token",
 };
-const who = async (data: Record<string, string>, more: Partial<Secret> = {}, token = `${id}.${secret}`) => {
+const authenticatorOf = (data: Record<string, string>, more: Partial<Secret> = {}) => {
   const encoded = Object.fromEntries(
     Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString("base64")]),
   );
@@ -26,8 +27,11 @@ const who = async (data: Record<string, string>, more: Partial<Secret> = {}, tok
   };
   const get = async (resource: string, namespace: string, name: string) =>
     `${resource}/${namespace}/${name}` === `secrets/kube-system/${stored.metadata.name}` ? stored : undefined;
-  return createBootstrapTokenAuthenticator({ clock, log: silentLogger, get }).authenticate({ bearerToken: token });
+  return createBootstrapTokenAuthenticator({ clock, log: silentLogger, get });
 };
+const whole = `${id}.${secret}`;
+const who = (data: Record<string, string>, more: Partial<Secret> = {}, token = whole) =>
+  authenticatorOf(data, more).authenticate({ bearerToken: token });
 
 test("a good token is somebody who may join", async () => {
   expect(await who(good)).toEqual({
@@ -48,4 +52,14 @@ test.each<[string, Record<string, string>, Partial<Secret>, string?]>([
   ["no bootstrap token", good, {}, "a.b.c"],
 ])("%s is nobody", async (_what, data, more, token) => {
   expect(await who(data, more, token)).toBeUndefined();
+});
+
+test.each<[string, readonly string[], boolean]>([
+  ["nobody in particular", [], true],
+  ["this server among others", ["vault", defaultIssuer], true],
+  ["another service alone", ["vault"], false],
+])("a review for %s", async (_what, audiences, isGood) => {
+  const reviewed = await authenticatorOf(good).review(whole, audiences);
+  expect(reviewed?.audiences).toEqual(isGood ? [defaultIssuer] : undefined);
+  expect(reviewed?.user.groups.includes("system:authenticated") ?? false).toBe(isGood);
 });
