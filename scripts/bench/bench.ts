@@ -1,6 +1,7 @@
 // `npm run bench -- NAME`: runs a bench of this folder. Every bench prints a table and, as its last line, one JSON object
 // {"bench":NAME,"figures":{…}}.
 import { main, UserError } from "#scripts/stages.ts";
+import { api } from "./api.ts";
 import { datastore } from "./datastore.ts";
 import { engine } from "./engine.ts";
 import { footprint } from "./footprint.ts";
@@ -9,6 +10,7 @@ import { log } from "./log.ts";
 import { pods } from "./pods.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
+  api,
   datastore,
   engine,
   footprint,

@@ -168,7 +168,7 @@ function field(path: string, name: string): number {
  * Proportional set size, but with the program's own binary counted in full: other Node.js processes on the machine (this
  * bench is one) share those pages and would make mote look smaller than it is on a device where it runs alone.
  */
-function pssKib(pid: number): number {
+export function pssKib(pid: number): number {
   const binary = readlinkSync(`/proc/${pid}/exe`);
   let total = 0;
   let isBinary = false;

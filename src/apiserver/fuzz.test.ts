@@ -12,7 +12,7 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { loopback } from "./authn/user.ts";
 import { Encoder } from "./endpoints/encode.ts";
-import { createProtobufFormat } from "./endpoints/formats.ts";
+import { createCborFormat, createProtobufFormat } from "./endpoints/formats.ts";
 import type { HandlerRequest } from "./endpoints/result.ts";
 import { columnsFor } from "./printers/tables.ts";
 import { toApiError } from "./registry/errors.ts";
@@ -261,7 +261,7 @@ function typed(random: ReturnType<typeof seededRandom>, type: string, depth: num
 const posted = allResources.filter((info) => info.verbs.includes("create"));
 test.each([1, 2, 3])("well-typed nonsense is refused or served, in every shape (seed %i)", async (seed) => {
   const random = seededRandom(seed);
-  const encoder = new Encoder({ clock: new FakeClock(), columnsFor, protobuf: createProtobufFormat() });
+  const encoder = new Encoder({ clock: new FakeClock(), columnsFor, protobuf: createProtobufFormat(), cbor: createCborFormat() });
   let accepted = 0;
   for (let i = 0; i < 1500; i++) {
     const info = posted[i % posted.length]!;

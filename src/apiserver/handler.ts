@@ -103,12 +103,14 @@ export function createHandler(
     table,
     definitions: resources.get("customresourcedefinitions.apiextensions.k8s.io")!,
   });
-  const bodies = createBodies((info) => table.normalizeOf(info));
+  const formats = { cbor: options.cbor ?? false };
+  const bodies = createBodies(formats, (info) => table.normalizeOf(info));
   const endpoints = new ResourceEndpoints({
     backend: deps.backend,
     random: deps.random,
     registry,
     bodies,
+    formats,
     tracking: new FieldTracking({
       clock: deps.clock,
       infos: allResources,

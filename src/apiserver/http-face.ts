@@ -1,25 +1,19 @@
-// HTTP in front of the handler: who asks (authentication, impersonation), bounds (bodies, requests in flight, time),
+// HTTP in front of the handler: who asks (authentication, impersonation), bounds (bodies, flow control, time),
 // and the answer in the representation the client wants. Whatever goes wrong becomes a Status; nothing is thrown out.
 // Upstream counterpart: the filters of DefaultBuildHandlerChain.
 import { randomUUID } from "node:crypto";
 import { messageOf } from "#base/errors.ts";
 import type { Counter, Gauge, Histogram } from "#base/metrics.ts";
-import {
-  type ApiError,
-  badRequest,
-  methodNotAllowed,
-  requestTooLarge,
-  timeout,
-  tooManyRequests,
-  unauthorized,
-} from "#model/status.ts";
+import { type ApiError, badRequest, methodNotAllowed, requestTooLarge, timeout, unauthorized } from "#model/status.ts";
 import type { HttpsHandlers, ServerRequest, ServerResponse, ServerUpgrade } from "#platform/https-server.ts";
 import { anonymous, type UserInfo } from "./authn/user.ts";
 import type { ConnectRequest } from "./endpoints/connect.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
-import type { HandlerRequest } from "./endpoints/result.ts";
+import type { HandlerRequest, Result } from "./endpoints/result.ts";
 import { type Exchange, one, type WriteDeps, writeError, writeResult } from "./endpoints/write.ts";
-import { type Handler, isLongRunning, isOpenPath, withSuperuser } from "./handler.ts";
+import type { FlowControl, Seat } from "./flow-control/flow-control.ts";
+import { RequestWidths } from "./flow-control/width.ts";
+import { type Handler, isLongRunning, isOpenPath, isStream, withSuperuser } from "./handler.ts";
 import { impersonate } from "./impersonation.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { toApiError } from "./registry/errors.ts";
@@ -28,24 +22,37 @@ import { toApiError } from "./registry/errors.ts";
 const maxBodyBytes = 3 * 1024 * 1024;
 /** All warnings of one answer together, as upstream; some clients take no more than 16 KiB of headers. */
 const maxWarningChars = 4096;
+/** Of requests that are no watch and no stream; upstream's. */
+export const requestTimeoutMs = 60_000;
 const methods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
 
 export function createHttpFace(
   options: ApiServerOptions,
   deps: ApiServerDeps,
   handler: Handler,
+  flowControl: FlowControl,
   write: WriteDeps,
 ): HttpsHandlers {
   const meters = createMeters(deps);
   const inFlight = { read: 0, write: 0 };
-  const limits = { read: options.maxReadsInFlight ?? 400, write: options.maxWritesInFlight ?? 200 };
-  const timeoutMs = options.requestTimeoutMs ?? 60_000;
+  const widths = new RequestWidths();
+  const timeoutMs = options.requestTimeoutMs ?? requestTimeoutMs;
 
-  const answer = async (request: ServerRequest, exchange: Exchange & { warnings: string[] }, path: string) => {
-    const info = parseRequest(request.method, path, exchange.query);
-    const user = await authenticate(deps, request, info);
-    const result = await handler.handle(handlerRequest(request, exchange, path, user));
-    return { result, user };
+  /** Streams hold no seat: they last, and cost what their node says. */
+  const admit = (user: UserInfo, info: RequestInfo | undefined, exchange: OpenExchange): Seat | Promise<Seat> => {
+    if (!info || isStream(info)) return freeSeat;
+    return flowControl.admit(user, info, {
+      width: widths.of(info, exchange.query),
+      signal: exchange.request.signal,
+      onClassified(schemaUid, levelUid) {
+        exchange.flow = { schemaUid, levelUid };
+      },
+    });
+  };
+  const learn = (info: RequestInfo | undefined, { query }: Exchange, result: Result) => {
+    const isSelected = query.has("labelSelector") || query.has("fieldSelector") || query.has("continue");
+    if (!info || result.type !== "list" || isSelected) return;
+    widths.learn(info, result.items.length + (result.metadata.remainingItemCount ?? 0));
   };
 
   const serve = async (request: ServerRequest, response: ServerResponse): Promise<void> => {
@@ -62,13 +69,22 @@ export function createHttpFace(
       const longRunning = info !== undefined && isLongRunning(info);
       const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
       const work = async () => {
-        const { result, user } = await answer(request, exchange, path);
-        if (result.type === "connect") {
-          await result.connector.handle(connectRequest(request, exchange.query, result.info, user), response);
-          return;
+        const user = await authenticate(deps, request, info);
+        const seat = await admit(user, info, exchange);
+        try {
+          const result = await handler.handle(handlerRequest(request, exchange, path, user));
+          if (result.type === "connect") {
+            await result.connector.handle(connectRequest(request, exchange.query, result.info, user), response);
+            return;
+          }
+          code = "status" in result ? result.status : 200;
+          learn(info, exchange, result);
+          // A watch that has begun costs next to nothing.
+          if (result.type === "watch") seat.release();
+          await writeResult(write, exchange, result);
+        } finally {
+          seat.release();
         }
-        code = "status" in result ? result.status : 200;
-        await writeResult(write, exchange, result);
       };
       if (longRunning) {
         meters.longRunning.add(1);
@@ -78,7 +94,6 @@ export function createHttpFace(
           meters.longRunning.add(-1);
         }
       } else {
-        if (inFlight[kind] >= limits[kind]) throw tooManyRequests("Too many requests, please try again later.", 1);
         meters.inFlight(kind, ++inFlight[kind]);
         try {
           await withDeadline(deps, timeoutMs, work);
@@ -98,7 +113,9 @@ export function createHttpFace(
       const { request } = upgrade;
       const exchange = newExchange(request, refusing(upgrade));
       try {
-        const { result, user } = await answer(request, exchange, pathOf(request.target));
+        const path = pathOf(request.target);
+        const user = await authenticate(deps, request, parseRequest(request.method, path, exchange.query));
+        const result = await handler.handle(handlerRequest(request, exchange, path, user));
         if (result.type !== "connect") throw badRequest("this path cannot be upgraded");
         await result.connector.upgrade(connectRequest(request, exchange.query, result.info, user), upgrade);
       } catch (thrown) {
@@ -107,6 +124,8 @@ export function createHttpFace(
     },
   };
 }
+
+const freeSeat: Seat = { release() {} };
 
 /** Writes the Status, or cuts an answer that has begun. The code, for the metrics. */
 async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: Exchange, thrown: unknown): Promise<number> {
@@ -129,7 +148,10 @@ async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: Exchange, t
   return error.code;
 }
 
-function newExchange(request: ServerRequest, response: ServerResponse): Exchange & { warnings: string[] } {
+/** As long as it is being worked on. */
+type OpenExchange = Exchange & { readonly warnings: string[]; flow?: { schemaUid: string; levelUid: string } };
+
+function newExchange(request: ServerRequest, response: ServerResponse): OpenExchange {
   const mark = request.target.indexOf("?");
   return {
     request,
@@ -186,12 +208,7 @@ function webSocketToken(request: ServerRequest): string | undefined {
   return match ? Buffer.from(match[1]!, "base64url").toString("utf8") : undefined;
 }
 
-function handlerRequest(
-  request: ServerRequest,
-  exchange: Exchange & { warnings: string[] },
-  path: string,
-  user: UserInfo,
-): HandlerRequest {
+function handlerRequest(request: ServerRequest, exchange: OpenExchange, path: string, user: UserInfo): HandlerRequest {
   return {
     method: request.method,
     path,

@@ -33,9 +33,11 @@ export interface ApiServerOptions {
   readonly jwksUri?: string;
   /** Shared objects are frozen, so that whoever changes one fails: for tests. */
   readonly freezeShared?: boolean;
+  /** The feature gate CBORServingAndStorage, alpha and off by default; what is stored stays JSON. */
+  readonly cbor?: boolean;
   /** For requests that are no watch and no stream. Default 60 s. */
   readonly requestTimeoutMs?: number;
-  /** What is handled at one time, watches and streams aside. Upstream's defaults: 400 and 200. */
+  /** Together the seats that flow control shares out among priority levels. Upstream's defaults: 400 and 200. */
   readonly maxReadsInFlight?: number;
   readonly maxWritesInFlight?: number;
 }

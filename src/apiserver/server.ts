@@ -8,10 +8,11 @@ import { notFound } from "#model/status.ts";
 import { type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
 import type { UserInfo } from "./authn/user.ts";
 import { Encoder } from "./endpoints/encode.ts";
-import { createProtobufFormat } from "./endpoints/formats.ts";
+import { createCborFormat, createProtobufFormat } from "./endpoints/formats.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
+import { FlowControl } from "./flow-control/flow-control.ts";
 import { createHandler, type Handler } from "./handler.ts";
-import { createHttpFace } from "./http-face.ts";
+import { createHttpFace, requestTimeoutMs } from "./http-face.ts";
 import { createLocalTransport } from "./local-transport.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { expireEvents } from "./registry/event-expiry.ts";
@@ -31,6 +32,8 @@ export interface ApiServer {
   /** The same of all, or of a namespace. */
   readAll(resource: string, namespace: string): Promise<readonly ApiObject[]>;
   readonly handle: Handler["handle"];
+  /** To be told of flow schemas and priority levels; before that it has upstream's. */
+  readonly flowControl: FlowControl;
   /** The port listened on; 0 before. */
   readonly port: number;
   /** For connections from now on. */
@@ -74,17 +77,26 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
   const protobuf = createProtobufFormat();
   const columnsFor: ApiServerDeps["columnsFor"] = (info) =>
     (info.type === "" ? handler.columnsOf(info) : undefined) ?? deps.columnsFor(info);
-  const encoder = new Encoder({ clock: deps.clock, columnsFor, protobuf });
-  const face = createHttpFace(options, deps, handler, {
+  const encoder = new Encoder({ clock: deps.clock, columnsFor, protobuf, cbor: createCborFormat() });
+  const flowControl = new FlowControl(
+    {
+      totalSeats: (options.maxReadsInFlight ?? 400) + (options.maxWritesInFlight ?? 200),
+      waitLimitMs: (options.requestTimeoutMs ?? requestTimeoutMs) / 4,
+    },
+    deps,
+  );
+  const face = createHttpFace(options, deps, handler, flowControl, {
     encoder,
     feed,
     hasProtobuf: protobuf.has,
+    formats: { cbor: options.cbor ?? false },
     onClosing,
   });
   let listening: HttpsServer | undefined;
   let tls = options.tls;
   return {
     handle: handler.handle,
+    flowControl,
     definitions: handler.definitions,
     transport: (user) => createLocalTransport({ handler, feed }, user),
     async read(resource, namespace, name) {
@@ -122,6 +134,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
         leaving.clear();
         await expiry;
         await definitions;
+        flowControl.stop();
         await listening?.close(closeGraceMs);
         listening = undefined;
       },

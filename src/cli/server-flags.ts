@@ -122,6 +122,11 @@ export const serverFlags: readonly Flag[] = [
   },
   { name: "image-credential-provider-bin-dir", kind: "string", help: "folder of those programs" },
   {
+    name: "kube-apiserver-arg",
+    kind: "list",
+    help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight",
+  },
+  {
     name: "kubelet-arg",
     kind: "list",
     help: "settings of the node agent as FLAG=VALUE with the kubelet's names, such as max-pods=50 or system-reserved=memory=200Mi",

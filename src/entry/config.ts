@@ -1,5 +1,6 @@
 // Reads flags, environment and configuration files once, and turns them into one frozen ServerConfig with every path
 // derived. Nothing else reads the environment.
+import { type ApiArguments, parseApiArguments } from "#apiserver/arguments.ts";
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
@@ -62,6 +63,7 @@ export interface ServerConfig {
   readonly nodeIp: string;
   readonly nodeLabels: readonly string[];
   readonly nodeTaints: readonly string[];
+  readonly apiArguments: ApiArguments;
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
   /** Mirrors and credentials of image registries; need not exist. */
@@ -200,6 +202,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     nodeIp,
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),
+    apiArguments: checked(() => parseApiArguments(list("kube-apiserver-arg"))),
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     registriesFile: text("private-registry")!,
     credentialProviders: credentialProvidersOf(
@@ -219,12 +222,16 @@ function credentialProvidersOf(configPath: string | undefined, binDir: string | 
 }
 
 /** Mistakes are told before anything starts. */
-function checkedKubeletArgs(args: readonly string[]): readonly string[] {
+function checked<T>(parse: () => T): T {
   try {
-    parseConfiguration(args);
+    return parse();
   } catch (error) {
     throw usageError(messageOf(error));
   }
+}
+
+function checkedKubeletArgs(args: readonly string[]): readonly string[] {
+  checked(() => parseConfiguration(args));
   return args;
 }
 

@@ -152,6 +152,7 @@ function services(
   );
   const enabled = (name: string) => !config.disabled.has(name);
   api.watchRbac(informers);
+  const flowSchemaStatus = api.flowControl(informers, client);
   if (enabled("metrics-server")) api.serveMetrics(informers);
   const loops = [
     ...(enabled("controllers")
@@ -181,6 +182,7 @@ function services(
     writeKubeconfig(context, onApiReady),
     alive(informers),
     alive(events),
+    alive(flowSchemaStatus),
     ...loops.map(alive),
     ...createDatastoreServices(config, datastore, context.etcdPki, {
       clock,
@@ -260,6 +262,7 @@ async function createContext(
       serviceAccount: pki.serviceAccount,
       serviceCidr: config.serviceCidr,
       nodePorts: config.nodePorts,
+      arguments: config.apiArguments,
     },
     { backend, clock, random, metrics, log: log.child({ part: "apiserver" }) },
   );

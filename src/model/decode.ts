@@ -4,6 +4,7 @@
 // as fieldValidation says. Upstream counterpart: runtime/serializer and sigs.k8s.io/json.
 import { Buffer } from "node:buffer";
 import { messageOf } from "#base/errors.ts";
+import { decodeCbor } from "#wire/cbor.ts";
 import { parseJson, parseJsonFast } from "#wire/json.ts";
 import { setMember } from "#wire/protobuf.ts";
 import { parseYaml } from "#wire/yaml.ts";
@@ -19,7 +20,7 @@ import { canonicalMicroTime, canonicalTime } from "./time.ts";
 export type FieldValidation = "Ignore" | "Warn" | "Strict";
 export interface DecodeOptions {
   /** Default json. */
-  readonly contentType?: "json" | "yaml" | "protobuf";
+  readonly contentType?: "json" | "yaml" | "protobuf" | "cbor";
   /** Default Warn, as kube-apiserver's. */
   readonly fieldValidation?: FieldValidation;
   /** What a kind without facts does to its objects: prune and default. `report` takes strict errors. May throw DecodeError. */
@@ -153,13 +154,20 @@ function summarize(bytes: Uint8Array): string {
 function parse(
   bytes: Uint8Array,
   info: Decodable,
-  contentType: "json" | "yaml",
+  contentType: "json" | "yaml" | "cbor",
   duplicates: Duplicates | undefined,
   inYaml: string[],
 ): Record<string, unknown> {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
   let value: unknown;
-  if (contentType === "yaml") {
+  const text =
+    contentType === "cbor" ? "" : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
+  if (contentType === "cbor") {
+    try {
+      value = decodeCbor(bytes);
+    } catch (error) {
+      throw unrecognized(info, `couldn't get version/kind; ${messageOf(error)}`, bytes);
+    }
+  } else if (contentType === "yaml") {
     try {
       value = withoutBigints(parseYaml(text, { onDuplicate: (problem) => inYaml.push(problem) }));
     } catch (error) {

@@ -1,6 +1,5 @@
-// Priority levels and flow schemas that every cluster starts with, as tables. They are there for clients that read or
-// change them; this server bounds what is in flight by reads and writes alone (http-face.ts). Names and numbers are
-// upstream's. Upstream counterpart: staging/src/k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap of 1.32.
+// Priority levels and flow schemas that every cluster starts with, as tables: made as objects at every start, and what
+// flow control (flow-control/) goes by until it has been told of objects. Names and numbers are upstream's. Upstream counterpart: staging/src/k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap of 1.32.
 import type { FlowSchema, PriorityLevelConfiguration, Subject } from "#model/gen/flowcontrol-v1.ts";
 
 const apiVersion = "flowcontrol.apiserver.k8s.io/v1";

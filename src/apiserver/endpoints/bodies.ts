@@ -6,7 +6,7 @@ import type { UnknownObject } from "#model/object.ts";
 import { hasProtobuf } from "#model/protobuf.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { fieldNotSupported, invalid, unsupportedMediaType } from "#model/status.ts";
-import { bodyFormat, type Format } from "./negotiation.ts";
+import { bodyFormat, type Format, type Formats } from "./negotiation.ts";
 import type { HandlerRequest } from "./result.ts";
 import { addZeroValues } from "./zero-values.ts";
 
@@ -25,7 +25,7 @@ const utf8 = new TextEncoder();
 /** Makes objects of a kind without facts what its schema wants. Undefined: nothing to do. */
 export type Normalize = (object: UnknownObject, report: ((text: string) => void) | undefined) => void;
 
-export function createBodies(normalizeOf?: (info: ResourceInfo) => Normalize | undefined): Bodies {
+export function createBodies(formats: Formats, normalizeOf?: (info: ResourceInfo) => Normalize | undefined): Bodies {
   const decode = (
     request: HandlerRequest,
     info: ResourceInfo,
@@ -44,7 +44,7 @@ export function createBodies(normalizeOf?: (info: ResourceInfo) => Normalize | u
   };
   return {
     async read(request, info) {
-      const format = bodyFormat(request.header("content-type"));
+      const format = bodyFormat(request.header("content-type"), formats);
       const bytes = await request.body();
       return decode(request, info, bytes, format);
     },
@@ -52,7 +52,7 @@ export function createBodies(normalizeOf?: (info: ResourceInfo) => Normalize | u
     async deleteOptions(request) {
       const bytes = await request.body();
       if (bytes.length === 0) return {};
-      const format = bodyFormat(request.header("content-type"));
+      const format = bodyFormat(request.header("content-type"), formats);
       const { object } = decodeObject(bytes, deleteOptionsShape, { contentType: format, fieldValidation: "Ignore" });
       const { kind: _kind, apiVersion: _apiVersion, metadata: _metadata, ...options } = object;
       return options;

@@ -1,5 +1,5 @@
 // Answers as bytes: stored objects spliced where the client wants the stored version in JSON, decoded and rendered
-// otherwise; tables, metadata-only objects, YAML, protobuf; and watch events, each encoded once per representation and
+// otherwise; tables, metadata-only objects, YAML, protobuf, CBOR; and watch events, each encoded once per representation and
 // shared by all watchers of a change. Upstream counterpart: endpoints/handlers/response.go and the codecs.
 import type { Clock } from "#base/clock.ts";
 import type { UnknownObject } from "#model/object.ts";
@@ -11,7 +11,7 @@ import type { Column } from "../printers/columns.ts";
 import { type Item, listHead, spliceList, spliceObject } from "../registry/codec.ts";
 import { fromStorage, isStorageVersion } from "../registry/convert.ts";
 import type { FeedEvent } from "../watch/feed.ts";
-import type { ProtobufFormat } from "./formats.ts";
+import type { CborFormat, ProtobufFormat } from "./formats.ts";
 import type { Representation } from "./negotiation.ts";
 import type { IncludeObject, ListMetadata, View } from "./result.ts";
 
@@ -19,6 +19,7 @@ export interface EncodeDeps {
   readonly clock: Clock;
   readonly columnsFor: (info: ResourceInfo) => readonly Column[];
   readonly protobuf: ProtobufFormat;
+  readonly cbor: CborFormat;
 }
 
 const utf8 = new TextEncoder();
@@ -109,6 +110,8 @@ export class Encoder {
         return utf8.encode(as.pretty ? `${JSON.stringify(object, undefined, 2)}\n` : JSON.stringify(object));
       case "yaml":
         return utf8.encode(stringifyYaml(object));
+      case "cbor":
+        return this.#deps.cbor.encode(object);
       case "protobuf": {
         const bytes = this.#deps.protobuf.encode(object);
         if (!bytes)
@@ -160,7 +163,8 @@ export class Encoder {
   }
 
   #frame(type: string, object: Uint8Array, as: Representation): Uint8Array {
-    return as.format === "protobuf" ? encodeProtobufWatchEvent(type, object) : jsonLine(type, object);
+    if (as.format === "protobuf") return encodeProtobufWatchEvent(type, object);
+    return as.format === "cbor" ? this.#deps.cbor.watchEvent(type, object) : jsonLine(type, object);
   }
 
   #table(

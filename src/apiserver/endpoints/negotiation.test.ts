@@ -34,9 +34,20 @@ test("a kind without a message is not offered as protobuf", () => {
 });
 
 test("body formats", () => {
-  expect(bodyFormat("application/json; charset=utf-8")).toBe("json");
-  expect(bodyFormat(undefined)).toBe("json");
-  expect(() => bodyFormat("text/plain")).toThrow(/unknown format/);
+  const formats = { cbor: false };
+  expect(bodyFormat("application/json; charset=utf-8", formats)).toBe("json");
+  expect(bodyFormat(undefined, formats)).toBe("json");
+  expect(() => bodyFormat("text/plain", formats)).toThrow(/unknown format/);
+});
+
+test("CBOR is offered behind its gate only", () => {
+  expect(negotiate("application/cbor", { ...all, cbor: true }, false).format).toBe("cbor");
+  expect(negotiate("application/cbor;as=Table;v=v1;g=meta.k8s.io", { ...all, cbor: true }, false).shape).toBe("table");
+  expect(negotiate("application/cbor, application/json", all, false).format).toBe("json");
+  expect(() => negotiate("application/cbor", all, false)).toThrow(/protobuf$/);
+  expect(() => negotiate("text/html", { ...all, cbor: true }, false)).toThrow(/protobuf, application\/cbor$/);
+  expect(bodyFormat("application/cbor", { cbor: true })).toBe("cbor");
+  expect(() => bodyFormat("application/cbor", { cbor: false })).toThrow(/protobuf$/);
 });
 
 test("people get indented JSON", () => {

@@ -2,7 +2,7 @@
 // Upstream counterpart: endpoints/handlers/negotiation.
 import { notAcceptable, unsupportedMediaType } from "#model/status.ts";
 
-export type Format = "json" | "yaml" | "protobuf";
+export type Format = "json" | "yaml" | "protobuf" | "cbor";
 export type Shape = "object" | "table" | "metadata";
 
 export interface Representation {
@@ -17,6 +17,7 @@ export const contentTypes: Readonly<Record<Format, string>> = {
   json: "application/json",
   yaml: "application/yaml",
   protobuf: "application/vnd.kubernetes.protobuf",
+  cbor: "application/cbor",
 };
 
 export interface MediaRange {
@@ -52,11 +53,19 @@ const formatOf: Readonly<Record<string, Format>> = {
   "application/*": "json",
   "application/yaml": "yaml",
   "application/vnd.kubernetes.protobuf": "protobuf",
+  "application/cbor": "cbor",
 };
+
+/** What the server speaks beyond what every server does. */
+export interface Formats {
+  /** Behind the feature gate CBORServingAndStorage. */
+  readonly cbor: boolean;
+}
 
 export interface Offer {
   /** False for kinds without a protobuf message. */
   readonly protobuf: boolean;
+  readonly cbor?: boolean;
   /** Table and PartialObjectMetadata are served. */
   readonly transforms: boolean;
   readonly stream?: boolean;
@@ -66,7 +75,7 @@ export function negotiate(accept: string | undefined, offer: Offer, pretty: bool
   const header = accept === undefined || accept.trim() === "" ? "*/*" : accept;
   for (const { type, parameters } of parseAccept(header)) {
     const format = formatOf[type];
-    if (!format || (format === "protobuf" && !offer.protobuf)) continue;
+    if (!format || (format === "protobuf" && !offer.protobuf) || (format === "cbor" && !offer.cbor)) continue;
     const as = parameters["as"];
     if (as === undefined) return { format, shape: "object", metaVersion: "v1", pretty };
     const version = parameters["v"];
@@ -76,19 +85,25 @@ export function negotiate(accept: string | undefined, offer: Offer, pretty: bool
       return { format, shape: "metadata", metaVersion: version, pretty };
     }
   }
-  throw notAcceptable(
-    `only the following media types are accepted: application/json, application/yaml${offer.protobuf ? ", application/vnd.kubernetes.protobuf" : ""}`,
-  );
+  throw notAcceptable(`only the following media types are accepted: ${mediaTypes(offer)}`);
+}
+
+function mediaTypes({ protobuf, cbor }: Offer): string {
+  const all = [contentTypes.json, contentTypes.yaml];
+  if (protobuf) all.push(contentTypes.protobuf);
+  if (cbor) all.push(contentTypes.cbor);
+  return all.join(", ");
 }
 
 /** The format of a body. No header means JSON. */
-export function bodyFormat(contentType: string | undefined): Format {
+export function bodyFormat(contentType: string | undefined, formats: Formats): Format {
   const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
   if (type === "" || type === "application/json") return "json";
   if (type === "application/yaml" || type === "text/yaml" || type === "application/x-yaml") return "yaml";
   if (type === "application/vnd.kubernetes.protobuf") return "protobuf";
+  if (type === "application/cbor" && formats.cbor) return "cbor";
   throw unsupportedMediaType(
-    "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+    `the body of the request was in an unknown format - accepted media types include: ${mediaTypes({ protobuf: true, transforms: false, ...formats })}`,
   );
 }
 

@@ -16,7 +16,7 @@ import {
   methodNotAllowed,
   notFound,
 } from "#model/status.ts";
-import { parseApplyConfig } from "../patch/apply.ts";
+import { parseApplyConfig, parseCborApplyConfig } from "../patch/apply.ts";
 import { applyPatch, decodePatched, parsePatch, patchKind } from "../patch/dispatch.ts";
 import type { Item } from "../registry/codec.ts";
 import { fromStorage, toStorage } from "../registry/convert.ts";
@@ -28,6 +28,7 @@ import type { LiveResource } from "../watch/feed.ts";
 import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
 import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
+import type { Formats } from "./negotiation.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
 import type { HandlerRequest, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
@@ -55,6 +56,7 @@ export interface ResourceEndpointDeps {
   readonly random: Random;
   readonly registry: Registry;
   readonly bodies: Bodies;
+  readonly formats: Formats;
   readonly tracking: FieldTracking;
   /** Rejects with 403 where the user may not create what an update or apply of a missing name would create. */
   readonly authorizeCreate: (request: HandlerRequest, info: RequestInfo) => Promise<void>;
@@ -269,8 +271,10 @@ export class ResourceEndpoints {
   ): Promise<Result> {
     const { resource } = served;
     const bodyInfo = subresource?.shape ?? served.info;
-    const kind = patchKind(request.header("content-type"), bodyInfo);
-    if (kind === "apply") return this.#apply(served, view, subresource, info, request);
+    const kind = patchKind(request.header("content-type"), bodyInfo, this.#deps.formats.cbor);
+    if (kind === "apply" || kind === "apply-cbor") {
+      return this.#apply(served, view, subresource, info, request, kind === "apply-cbor");
+    }
     const manager = managerOf(request, "PatchOptions");
     const patch = parsePatch(kind, await request.body());
     const { item } = await this.#deps.registry.update(
@@ -349,11 +353,15 @@ export class ResourceEndpoints {
     subresource: PlainSubresource | undefined,
     info: RequestInfo,
     request: HandlerRequest,
+    isCbor: boolean,
   ): Promise<Result> {
     const { resource } = served;
     const options = applyOptions(request);
     const fieldValidation = fieldValidationOf(request);
-    const config = parseApplyConfig(await request.body(), { fieldValidation, warn: (text) => request.warn(text) });
+    const body = await request.body();
+    const config = isCbor
+      ? parseCborApplyConfig(body)
+      : parseApplyConfig(body, { fieldValidation, warn: (text) => request.warn(text) });
     const { item, created } = await this.#deps.registry.update(
       resource,
       info.namespace,

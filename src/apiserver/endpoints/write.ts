@@ -7,7 +7,7 @@ import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
 import type { Encoder } from "./encode.ts";
-import { contentTypes, isPretty, negotiate, type Representation } from "./negotiation.ts";
+import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
 import type { IncludeObject, Result } from "./result.ts";
 
 export interface WriteDeps {
@@ -15,6 +15,7 @@ export interface WriteDeps {
   readonly feed: FeedDeps;
   /** Whether a kind has a protobuf message. */
   readonly hasProtobuf: (apiVersion: string, kind: string) => boolean;
+  readonly formats: Formats;
   /**
    * Calls `leave` when the server stops (at once where it does already): watches then end properly and their clients
    * come back. The returned function takes it back.
@@ -28,6 +29,8 @@ export interface Exchange {
   readonly response: ServerResponse;
   readonly auditId: string;
   readonly warnings: readonly string[];
+  /** What flow control took the request for. */
+  readonly flow?: { readonly schemaUid: string; readonly levelUid: string };
 }
 
 const maxOwedBytes = 8 * 1024 * 1024;
@@ -38,12 +41,13 @@ const gzipAsync = promisify(gzip);
 type Encodable = Exclude<Result, { type: "connect" }>;
 
 /** The representation an answer will have; refused before anything is done (406). */
-export function representationOf(
-  exchange: Exchange,
+function representationOf(
+  { formats }: WriteDeps,
+  { request, query }: Exchange,
   offer: { protobuf: boolean; transforms: boolean },
 ): Representation {
-  const { request, query } = exchange;
-  return negotiate(one(request.headers["accept"]), offer, isPretty(query, one(request.headers["user-agent"])));
+  const pretty = isPretty(query, one(request.headers["user-agent"]));
+  return negotiate(one(request.headers["accept"]), { ...offer, ...formats }, pretty);
 }
 
 export async function writeResult(deps: WriteDeps, exchange: Exchange, result: Encodable): Promise<void> {
@@ -63,7 +67,7 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
     case "object": {
       const { apiVersion = "", kind = "" } = result.object;
       const offer = { protobuf: deps.hasProtobuf(apiVersion, kind), transforms: result.transforms !== false };
-      const as = representationOf(exchange, offer);
+      const as = representationOf(deps, exchange, offer);
       const plain: Representation = { ...as, shape: "object" };
       await writeBody(exchange, result.status, encoder.object(result.object, plain), contentTypes[as.format]);
       return;
@@ -71,7 +75,7 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
     case "item":
     case "list": {
       const { info } = result.view;
-      const as = representationOf(exchange, {
+      const as = representationOf(deps, exchange, {
         protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
         transforms: true,
       });
@@ -83,7 +87,7 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       return;
     }
     case "objects": {
-      const as = representationOf(exchange, { protobuf: false, transforms: true });
+      const as = representationOf(deps, exchange, { protobuf: false, transforms: true });
       const body = encoder.objects(result.info, result.objects, result.isList, as, include);
       await writeBody(exchange, 200, body, contentTypes[as.format]);
       return;
@@ -107,6 +111,7 @@ export async function writeError(deps: WriteDeps, exchange: Exchange, error: Api
     const accept = one(exchange.request.headers["accept"]) ?? "";
     if (accept.includes("protobuf") && !accept.includes("json")) as = { ...as, format: "protobuf" };
     else if (accept.trim() === "application/yaml") as = { ...as, format: "yaml" };
+    else if (deps.formats.cbor && parseAccept(accept)[0]?.type === contentTypes.cbor) as = { ...as, format: "cbor" };
   }
   const retry = error.status.details?.retryAfterSeconds;
   await writeBody(exchange, error.code, deps.encoder.object(status, as), contentTypes[as.format], {
@@ -143,6 +148,14 @@ async function writeBody(
   response.end(request.method === "HEAD" ? undefined : bytes);
 }
 
+/** CBOR has a type of its own for more than one item, whatever the client asked for. */
+const streamTypes: Readonly<Record<Representation["format"], string>> = {
+  json: contentTypes.json,
+  yaml: contentTypes.json,
+  protobuf: `${contentTypes.protobuf};stream=watch`,
+  cbor: "application/cbor-seq",
+};
+
 async function writeWatch(
   deps: WriteDeps,
   exchange: Exchange,
@@ -153,15 +166,14 @@ async function writeWatch(
   const { request, response } = exchange;
   const { view, plan } = result;
   const { info } = view;
-  const as = representationOf(exchange, {
+  const as = representationOf(deps, exchange, {
     protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
     transforms: true,
   });
   const stream: Representation = as.format === "yaml" ? { ...as, format: "json" } : as;
   response.head(200, {
     ...commonHeaders(exchange),
-    "content-type":
-      stream.format === "protobuf" ? "application/vnd.kubernetes.protobuf;stream=watch" : "application/json",
+    "content-type": streamTypes[stream.format],
     ...(request.http2 ? {} : { "transfer-encoding": "chunked" }),
   });
   response.flushHead();
@@ -224,6 +236,16 @@ function commonHeaders(exchange: Exchange): Record<string, string | readonly str
     "audit-id": exchange.auditId,
     "cache-control": "no-cache, private",
     ...(warnings.length > 0 ? { warning: warnings } : {}),
+    ...flowHeaders(exchange),
+  };
+}
+
+/** Of objects that are not in the store yet nothing is said. */
+function flowHeaders({ flow }: Exchange): Record<string, string> {
+  if (!flow || flow.schemaUid === "" || flow.levelUid === "") return {};
+  return {
+    "x-kubernetes-pf-flowschema-uid": flow.schemaUid,
+    "x-kubernetes-pf-prioritylevel-uid": flow.levelUid,
   };
 }
 

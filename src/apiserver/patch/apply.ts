@@ -1,8 +1,9 @@
-// The body of a server-side apply: YAML or JSON of an object that need not be whole. It is not decoded into its type:
+// The body of a server-side apply: YAML, JSON or CBOR of an object that need not be whole. It is not decoded into its type:
 // what the client wrote is what it will own. Upstream counterpart: applyPatcher of endpoints/handlers/patch.go.
 import { messageOf } from "#base/errors.ts";
 import { isObject, type JsonObject } from "#model/patch/json-value.ts";
 import { badRequest } from "#model/status.ts";
+import { decodeCbor } from "#wire/cbor.ts";
 import { parseJson, parseJsonFast } from "#wire/json.ts";
 import { parseYaml } from "#wire/yaml.ts";
 
@@ -31,6 +32,18 @@ export function parseApplyConfig(body: Uint8Array, options: ParseOptions): JsonO
   }
   if (options.fieldValidation === "Warn") for (const problem of twice) options.warn(problem);
   return withoutBigints(value) as JsonObject;
+}
+
+/** What comes twice is refused with it, whatever the field validation. */
+export function parseCborApplyConfig(body: Uint8Array): JsonObject {
+  let value: unknown;
+  try {
+    value = decodeCbor(body);
+  } catch (error) {
+    throw badRequest(`error decoding CBOR: ${messageOf(error)}`);
+  }
+  if (isObject(value)) return value as JsonObject;
+  throw badRequest("error decoding CBOR: cbor: cannot unmarshal into Go value of type map[string]interface {}");
 }
 
 /** Text in braces may still be YAML that is not JSON: `{a: 1}`. */

@@ -12,17 +12,22 @@ import { ApiError, badRequest, fieldInvalid, invalid, unsupportedMediaType } fro
 
 export type PatchKind = "json" | "merge" | "strategic";
 
-const kinds: Readonly<Record<string, PatchKind | "apply">> = {
+type ContentKind = PatchKind | "apply" | "apply-cbor";
+
+const kinds: Readonly<Record<string, ContentKind>> = {
   "application/json-patch+json": "json",
   "application/merge-patch+json": "merge",
   "application/strategic-merge-patch+json": "strategic",
   "application/apply-patch+yaml": "apply",
+  "application/apply-patch+cbor": "apply-cbor",
 };
-export function patchKind(contentType: string | undefined, info: ResourceInfo): PatchKind | "apply" {
+export function patchKind(contentType: string | undefined, info: ResourceInfo, hasCbor: boolean): ContentKind {
   const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
-  const kind = kinds[type];
-  if (!kind || (kind === "strategic" && info.type === "")) {
-    const accepted = Object.keys(kinds).filter((name) => kinds[name] !== "strategic" || info.type !== "");
+  const isOffered = (kind: ContentKind | undefined) =>
+    (kind !== "strategic" || info.type !== "") && (kind !== "apply-cbor" || hasCbor);
+  const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined;
+  if (!kind || !isOffered(kind)) {
+    const accepted = Object.keys(kinds).filter((name) => isOffered(kinds[name]));
     throw unsupportedMediaType(
       `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`,
     );

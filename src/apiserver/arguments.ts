@@ -1,0 +1,63 @@
+// What the API server can be told under kube-apiserver's flag names: `--kube-apiserver-arg NAME=VALUE`, as k3s has it.
+// Pure: text in, values out; what is not known is refused, so that nobody believes in a setting that does nothing.
+import { AppError } from "#base/errors.ts";
+
+export interface ApiArguments {
+  /** The feature gate CBORServingAndStorage. */
+  readonly cbor: boolean;
+  readonly maxReadsInFlight: number;
+  readonly maxWritesInFlight: number;
+}
+
+type Changing = { -readonly [K in keyof ApiArguments]: ApiArguments[K] };
+
+const gates: Readonly<Record<string, (value: boolean, into: Changing) => void>> = {
+  CBORServingAndStorage(value, into) {
+    into.cbor = value;
+  },
+};
+
+const known: Readonly<Record<string, (text: string, into: Changing) => void>> = {
+  "feature-gates"(text, into) {
+    for (const part of text.split(",").filter((each) => each !== "")) {
+      const [name = "", value = ""] = part.split("=");
+      const gate = Object.hasOwn(gates, name) ? gates[name] : undefined;
+      if (!gate) throw refused("feature-gates", `${JSON.stringify(name)} is none of ${Object.keys(gates).join(", ")}`);
+      if (value !== "true" && value !== "false") throw refused("feature-gates", `${name} must be true or false`);
+      gate(value === "true", into);
+    }
+  },
+  "max-requests-inflight"(text, into) {
+    into.maxReadsInFlight = seats("max-requests-inflight", text);
+  },
+  "max-mutating-requests-inflight"(text, into) {
+    into.maxWritesInFlight = seats("max-mutating-requests-inflight", text);
+  },
+};
+
+/** More would be no bound of this process's memory: each may hold a body of 3 MiB. */
+const mostSeats = 10_000;
+
+export function parseApiArguments(args: readonly string[]): ApiArguments {
+  const out: Changing = { cbor: false, maxReadsInFlight: 400, maxWritesInFlight: 200 };
+  for (const arg of args) {
+    const equals = arg.indexOf("=");
+    const name = (equals < 0 ? arg : arg.slice(0, equals)).replace(/^--/, "");
+    const set = Object.hasOwn(known, name) ? known[name] : undefined;
+    if (!set) throw refused(name, `is not known; these are: ${Object.keys(known).join(", ")}`);
+    if (equals < 0) throw refused(name, "needs a value, as NAME=VALUE");
+    set(arg.slice(equals + 1), out);
+  }
+  return out;
+}
+
+function seats(name: string, text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || value > mostSeats) {
+    throw refused(name, `${JSON.stringify(text)} is not a whole number from 1 to ${mostSeats}`);
+  }
+  return value;
+}
+
+const refused = (name: string, why: string): AppError =>
+  new AppError("APISERVER_ARGUMENT", `kube-apiserver-arg ${name}: ${why}`, { name });
