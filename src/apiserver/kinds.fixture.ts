@@ -1,5 +1,6 @@
 // An API server on the in-memory datastore with everything that kinds bring along: strategies, admission, RBAC, the rights
 // of nodes. For the tests of those parts, which say little without the registry around them.
+import { generateKeyPairSync } from "node:crypto";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
@@ -10,6 +11,7 @@ import { clusterRoleBindings, clusterRoles, roleBindings, roles } from "#model/r
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
+import { createTokenIssuer } from "./authn/token-issuer.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
 import { createNodeAuthorizer } from "./authz/node.ts";
 import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
@@ -59,6 +61,7 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
       ),
       strategies: createStrategies({ clock, random, services: options }),
       admission: createAdmissionPlugins({ random, rbac }),
+      tokenIssuer: createTokenIssuer({ privateKey: signingKey(), publicKeys: [] }, { clock, random }),
     },
   );
   const client = new Client(server.transport(loopback));
@@ -75,6 +78,9 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
     close: () => backend.close(),
   };
 }
+
+const signingKey = (): string =>
+  generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ type: "pkcs8", format: "pem" }) as string;
 
 /** The Status message of a refusal. */
 export async function refusal(act: Promise<unknown>): Promise<string> {

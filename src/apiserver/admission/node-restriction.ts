@@ -69,6 +69,12 @@ async function refusalFor(
     default:
       break;
   }
+  if (subresource === "eviction") {
+    const evicted = await context.get<Pod>("pods", namespace, name);
+    return !evicted || evicted.spec.nodeName === node
+      ? undefined
+      : `node "${node}" can only evict pods with spec.nodeName set to itself`;
+  }
   const pod = (request.oldObject ?? request.object ?? (await context.get("pods", namespace, name))) as Pod | undefined;
   if (operation === "CREATE" && subresource === "") {
     if (pod?.metadata.annotations?.["kubernetes.io/config.mirror"] === undefined) {

@@ -267,6 +267,34 @@ describe("NodeRestriction", () => {
   });
 });
 
+describe("NodeRestriction, of what is asked for", () => {
+  const n1 = () => kinds.as({ name: "system:node:n1", groups: ["system:nodes", "system:authenticated"] }).transport;
+  const post = (path: string, body: object) =>
+    refusal(n1().request({ method: "POST", path: `/api/v1/namespaces/default/${path}`, body }));
+  let here: Pod;
+  let there: Pod;
+  beforeAll(async () => {
+    here = await create(pod("here", { nodeName: "n1" }));
+    there = await create(pod("there", { nodeName: "n2" }));
+  });
+  test("tokens are bound to pods that run on the node", async () => {
+    const token = (boundObjectRef?: object) =>
+      post("serviceaccounts/default/token", { spec: { audiences: [], boundObjectRef } });
+    const bound = ({ metadata: { name, uid } }: Pod) => ({ kind: "Pod", apiVersion: "v1", name, uid });
+    expect(await token()).toContain("node requested token not bound to a pod");
+    expect(await token(bound(there))).toContain("node requested token bound to a pod scheduled on a different node");
+    expect(await token({ ...bound(here), uid: "other" })).toContain("does not match the UID in record");
+    expect(await token(bound(here))).toBe("accepted");
+  });
+  test("pods of other nodes are not evicted, and take nothing from their budgets", async () => {
+    const evict = (name: string) => post(`pods/${name}/eviction`, { metadata: { name } });
+    expect(await evict("there")).toBe(
+      'pods "there" is forbidden: node "n1" can only evict pods with spec.nodeName set to itself',
+    );
+    expect(await evict("here")).toBe("accepted");
+  });
+});
+
 describe("RBAC escalation", () => {
   const ann = { name: "ann", groups: ["system:authenticated"] };
   const role = (name: string, verbs: string[]): Role => ({

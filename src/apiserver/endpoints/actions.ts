@@ -13,10 +13,10 @@ import {
   fieldInvalid,
   fieldRequired,
   invalid,
-  isApiError,
   methodNotAllowed,
   notFound,
 } from "#model/status.ts";
+import type { AdmissionRequest } from "../admission/plugin.ts";
 import type { ObjectReference, TokenIssuer } from "../authn/token-issuer.ts";
 import type { DeleteOptions } from "../registry/deletion.ts";
 import type { Registry, Resource } from "../registry/registry.ts";
@@ -124,6 +124,16 @@ async function bind(
   return done();
 }
 
+const admissionOf = (resource: Resource, info: RequestInfo, object: UnknownObject): AdmissionRequest => ({
+  operation: "CREATE",
+  resource: resource.info,
+  subresource: info.subresource,
+  namespace: info.namespace,
+  name: info.name,
+  object,
+  oldObject: undefined,
+});
+
 /** A pod that has ended, or has not begun, counts for no budget. */
 async function evict(deps: ActionDeps, info: RequestInfo, request: HandlerRequest): Promise<Result> {
   const pods = need(deps, "pods");
@@ -135,6 +145,7 @@ async function evict(deps: ActionDeps, info: RequestInfo, request: HandlerReques
   }
   const options = eviction.deleteOptions ?? {};
   const write = writeContext(request, options);
+  await deps.registry.admit(admissionOf(pods, info, eviction), write);
   const item = await deps.registry.get(pods, info.namespace, info.name);
   const pod = pods.storage.decode(item) as unknown as Pod;
   const phase = pod.status?.phase;
@@ -227,6 +238,7 @@ async function issueToken(deps: ActionDeps, info: RequestInfo, request: HandlerR
   if (seconds > 2 ** 32)
     errors.push(fieldInvalid("spec.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds"));
   if (errors.length > 0) throw invalid("authentication.k8s.io", "TokenRequest", "", errors);
+  await deps.registry.admit(admissionOf(accounts, info, body), writeContext(request));
   const bound = await boundObject(deps, info, account, spec.boundObjectRef);
   const issued = tokenIssuer.issue({
     namespace: info.namespace,
@@ -272,15 +284,9 @@ async function boundObject(
     throw badRequest(`cannot bind token for serviceaccount "${info.name}" to type ${ref.kind ?? ""}`);
   }
   const store = need(deps, resource);
-  let object: UnknownObject;
-  try {
-    object = store.storage.decode(
-      await deps.registry.get(store, resource === "nodes" ? "" : info.namespace, ref.name ?? ""),
-    );
-  } catch (error) {
-    if (isApiError(error, "NotFound")) throw error;
-    throw error;
-  }
+  const object: UnknownObject = store.storage.decode(
+    await deps.registry.get(store, resource === "nodes" ? "" : info.namespace, ref.name ?? ""),
+  );
   const uid = object.metadata.uid ?? "";
   if (ref.uid !== undefined && ref.uid !== "" && ref.uid !== uid) {
     throw conflict(

@@ -257,6 +257,13 @@ export class Registry {
     throw conflict(about, name, staleUpdate);
   }
 
+  /** Asks the plugins about what writes no object of its own: a token, an eviction. */
+  async admit(request: AdmissionRequest, write: WriteContext): Promise<void> {
+    const context = this.#context(write);
+    await this.#mutate(request, context);
+    await this.#admit(request, context);
+  }
+
   /** What strategies and plugins may look at. */
   #context(write: WriteContext): StrategyContext {
     const find = (resource: string): Resource => {
