@@ -4,10 +4,10 @@
 // Counterpart: cadvisor's container handlers, as far as dashboards look at them.
 import { exists } from "#platform/files.ts";
 import { readKernelFile as text } from "#platform/kernel-files.ts";
-import type { CgroupDetail, CgroupUsage, DeviceUse, NetworkUsage } from "./usage.ts";
+import type { CgroupDetail, CgroupUsage, DeviceUse, MachineUsage, NetworkUsage } from "./usage.ts";
 
 /** Where cgroups are mounted. */
-const defaultRoot = "/sys/fs/cgroup";
+export const cgroupRoot = "/sys/fs/cgroup";
 
 /** `detail`: what only the cadvisor metrics show; costs four times as many files. */
 export interface CgroupQuestion {
@@ -16,8 +16,9 @@ export interface CgroupQuestion {
   readonly root?: string;
 }
 
-/** Where v1 has a limit that is none. */
+/** What v1 shows where there is no limit: at least this on 64 bits, exactly as many pages as a number holds on 32. */
 const unlimited = 2 ** 60;
+const unlimitedOn32Bits = (2 ** 31 - 1) * 4096;
 
 /** `key value` lines. */
 export function parseStat(content: string): ReadonlyMap<string, number> {
@@ -29,11 +30,11 @@ export function parseStat(content: string): ReadonlyMap<string, number> {
   return out;
 }
 
-export const isUnified = (root = defaultRoot): Promise<boolean> => exists(`${root}/cgroup.controllers`);
+export const isUnified = (root = cgroupRoot): Promise<boolean> => exists(`${root}/cgroup.controllers`);
 
 /** Usage of the cgroup at `path`, with everything below it. */
 export function readCgroup(path: string, question: CgroupQuestion): CgroupUsage {
-  const root = question.root ?? defaultRoot;
+  const root = question.root ?? cgroupRoot;
   return question.unified
     ? readUnified(`${root}${path}`, question.detail === true)
     : readSplit(root, path, question.detail === true);
@@ -107,7 +108,7 @@ function readSplit(root: string, path: string, withDetail: boolean): CgroupUsage
     pageFaults: memory.get("total_pgfault") ?? 0,
     majorPageFaults: memory.get("total_pgmajfault") ?? 0,
     processes: Number(pids) || 0,
-    limitBytes: limitBytes > unlimited ? 0 : limitBytes,
+    limitBytes: limitBytes > unlimited || limitBytes === unlimitedOn32Bits ? 0 : limitBytes,
   };
   if (!withDetail) return usage;
   const [user, system, cfs, kernel, peak, hits, oom, maxPids, bytes, operations] = (
@@ -188,7 +189,7 @@ const named = (devices: readonly DeviceUse[]): DeviceUse[] =>
 export function firstProcess(path: string, unified: boolean): number {
   const trees = unified ? [""] : ["/memory", "/pids", "/cpuacct", "/systemd"];
   for (const tree of trees) {
-    const pid = Number(text(`${defaultRoot}${tree}${path}/cgroup.procs`).split("\n")[0]);
+    const pid = Number(text(`${cgroupRoot}${tree}${path}/cgroup.procs`).split("\n")[0]);
     if (pid > 0) return pid;
   }
   return 0;
@@ -212,19 +213,6 @@ export function parseNetDev(content: string): NetworkUsage[] {
       },
     ];
   });
-}
-
-export interface MachineUsage {
-  readonly cpuNanoseconds: number;
-  readonly usageBytes: number;
-  readonly workingSetBytes: number;
-  readonly availableBytes: number;
-  readonly rssBytes: number;
-  readonly pageFaults: number;
-  readonly majorPageFaults: number;
-  readonly bootedAtMs: number;
-  readonly swapUsedBytes: number;
-  readonly swapTotalBytes: number;
 }
 
 /** Clock ticks of /proc: 100 a second on every architecture that Linux has. */

@@ -46,6 +46,8 @@ const freshMs = 1_000;
 /** A rate is taken over at least this, and not over more than `staleMs`. */
 const rateMs = 900;
 const staleMs = 120_000;
+/** Counters of what has ended go after this; nothing that is still asked for is as old. */
+const keptMs = 2 * staleMs;
 const diskFreshMs = 60_000;
 /** What a walk of one volume looks at before it gives up and says what it has. */
 const maxEntries = 200_000;
@@ -261,6 +263,7 @@ export class Sampler {
           ? apiVolumeFolder(podFolder(uid), volume.name)
           : undefined;
     if (folder === undefined) return undefined;
+    // Not mounted yet, or whoever serves it is away: this volume has no figures, the others do.
     const size = await fileSystemSize(folder).catch(() => undefined);
     if (!size) return undefined;
     const used =
@@ -296,10 +299,9 @@ export class Sampler {
 
   #forget(uids: ReadonlySet<string>): void {
     for (const uid of this.#disks.keys()) if (!uids.has(uid)) this.#disks.delete(uid);
-    for (const path of this.#counters.keys()) {
-      const uid = /\/pod([^/]+)/.exec(path)?.[1];
-      if (uid !== undefined && !uids.has(uid)) this.#counters.delete(path);
-    }
+    // By age, not by pod: one that crashes has a new container every few minutes, for years.
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const [path, { atMs }] of this.#counters) if (nowMs - atMs > keptMs) this.#counters.delete(path);
   }
 }
 

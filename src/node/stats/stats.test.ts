@@ -175,11 +175,14 @@ describe("cgroups", () => {
       "blkio/a/blkio.throttle.io_service_bytes_recursive": "999:9 Read 1\n999:9 Write 2\n",
       "blkio/a/blkio.throttle.io_serviced_recursive": "999:9 Read 3\n999:9 Write 4\n",
       "memory/b/memory.limit_in_bytes": "9223372036854771712\n",
+      // LONG_MAX pages of a 32-bit kernel.
+      "memory/c/memory.limit_in_bytes": "8796093018112\n",
     });
     expect(await isUnified(root)).toBe(false);
     expect(readCgroup("/a", { unified: false, root })).toEqual(wanted);
     expect(readCgroup("/a", { unified: false, root, detail: true })).toEqual({ ...wanted, detail: wantedDetail });
     expect(readCgroup("/b", { unified: false, root }).limitBytes).toBe(0);
+    expect(readCgroup("/c", { unified: false, root }).limitBytes).toBe(0);
   });
 });
 

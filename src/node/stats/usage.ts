@@ -106,9 +106,8 @@ export interface SystemUsage extends CgroupUsage {
   readonly cpuNanoCores: number | undefined;
 }
 
-export interface NodeUsage {
+export interface MachineUsage {
   readonly cpuNanoseconds: number;
-  readonly cpuNanoCores: number | undefined;
   readonly usageBytes: number;
   readonly workingSetBytes: number;
   readonly availableBytes: number;
@@ -116,9 +115,13 @@ export interface NodeUsage {
   readonly pageFaults: number;
   readonly majorPageFaults: number;
   readonly bootedAtMs: number;
-  readonly network: readonly NetworkUsage[];
   readonly swapUsedBytes: number;
   readonly swapTotalBytes: number;
+}
+
+export interface NodeUsage extends MachineUsage {
+  readonly cpuNanoCores: number | undefined;
+  readonly network: readonly NetworkUsage[];
   readonly system: readonly SystemUsage[];
   /** Cgroups above those of pods, by path. */
   readonly groups: readonly (CgroupUsage & { readonly path: string })[];
