@@ -4,11 +4,19 @@ import { Metrics } from "#base/metrics.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { type NodeConfiguration, parseConfiguration } from "../configuration.ts";
+import { parseMachineUsage } from "../stats/kernel.ts";
 import type { ContainerUsage, PodUsage } from "../stats/usage.ts";
 import { decidePressure, noPressure } from "./decision.ts";
 import { EvictionManager } from "./manager.ts";
 import { evictionMessage, rank, storageLimitMessage } from "./ranking.ts";
-import { crossed, type Observation, type Observations, parseThresholds, type Signal } from "./signals.ts";
+import {
+  crossed,
+  type Observation,
+  type Observations,
+  observationsOf,
+  parseThresholds,
+  type Signal,
+} from "./signals.ts";
 
 const mib = 2 ** 20;
 const seen = (available: number, signal: Signal = "memory.available", capacity = 1000 * mib): Observations =>
@@ -41,6 +49,22 @@ describe("thresholds", () => {
     expect(crossed([bytes!], seen(100 * mib), false)).toEqual([]);
     expect(crossed([share!], seen(99 * mib, "nodefs.available"), false)).toEqual([share]);
     expect(crossed([share!], seen(101 * mib, "nodefs.available"), false)).toEqual([]);
+  });
+  test("what cannot be read is not short", () => {
+    const disk = { totalBytes: 1000, freeBytes: 10, inodes: 0, inodesFree: 0 };
+    const of = (meminfo: string) =>
+      observationsOf({
+        ...{ memory: parseMachineUsage(meminfo, "", ""), node: disk, image: disk },
+        pids: { max: 100, used: 1 },
+      });
+    const { evictionHard } = parseConfiguration([]);
+    const short = (meminfo: string) => crossed(evictionHard, of(meminfo), false).map((t) => t.signal);
+    expect(short("MemTotal: 9000 kB\nMemFree: 9 kB\n")).toEqual([
+      "memory.available",
+      "nodefs.available",
+      "imagefs.available",
+    ]);
+    expect(short("")).toEqual(["nodefs.available", "imagefs.available"]);
   });
   test("one that was crossed stays so until the reclaim is free as well", () => {
     const threshold = { ...bytes!, reclaim: { bytes: 50 * mib } };

@@ -23,10 +23,9 @@ import {
 } from "./ranking.ts";
 import {
   nearest,
-  type Observation,
   type Observations,
+  observationsOf,
   type PressureCondition,
-  type Signal,
   signalFacts,
   type Threshold,
 } from "./signals.ts";
@@ -210,24 +209,11 @@ export class EvictionManager {
 
   async #observe(): Promise<Observations> {
     if (this.#deps.observe) return this.#deps.observe();
-    const memory = readMachineUsage();
     const [node, image, pids] = await Promise.all([
       fileSystemSize(this.#deps.nodeFolder),
       fileSystemSize(this.#deps.imageFolder),
       processCounts(),
     ]);
-    const out = new Map<Signal, Observation>([
-      [
-        "memory.available",
-        { capacity: memory.availableBytes + memory.workingSetBytes, available: memory.availableBytes },
-      ],
-      ["nodefs.available", { capacity: node.totalBytes, available: node.freeBytes }],
-      ["imagefs.available", { capacity: image.totalBytes, available: image.freeBytes }],
-      ["pid.available", { capacity: pids.max, available: pids.max - pids.used }],
-    ]);
-    // File systems that make inodes as they go report none.
-    if (node.inodes > 0) out.set("nodefs.inodesFree", { capacity: node.inodes, available: node.inodesFree });
-    if (image.inodes > 0) out.set("imagefs.inodesFree", { capacity: image.inodes, available: image.inodesFree });
-    return out;
+    return observationsOf({ memory: readMachineUsage(), node, image, pids });
   }
 }

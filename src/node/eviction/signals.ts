@@ -1,6 +1,8 @@
 // Eviction signals and thresholds: their text form, what the machine says of each, and which are crossed. Pure.
 // Counterpart: pkg/kubelet/eviction/{api,helpers}; names, condition types and order are upstream's.
-import { wholeOf } from "../pods/quantities.ts";
+import type { FileSystemSize } from "#platform/folders.ts";
+import { checkedQuantity, wholeOf } from "../pods/quantities.ts";
+import type { MachineUsage } from "../stats/usage.ts";
 
 export const signals = [
   "memory.available",
@@ -30,6 +32,27 @@ export interface Observation {
 }
 export type Observations = ReadonlyMap<Signal, Observation>;
 
+/** What the machine says of each signal. One without a capacity could not be read: it must not look used up. */
+export function observationsOf(machine: {
+  readonly memory: Pick<MachineUsage, "availableBytes" | "workingSetBytes">;
+  readonly node: FileSystemSize;
+  readonly image: FileSystemSize;
+  readonly pids: { readonly max: number; readonly used: number };
+}): Observations {
+  const { memory, node, image, pids } = machine;
+  const memoryBytes = memory.availableBytes + memory.workingSetBytes;
+  const rows: readonly (readonly [Signal, Observation])[] = [
+    ["memory.available", { capacity: memoryBytes, available: memory.availableBytes }],
+    ["nodefs.available", { capacity: node.totalBytes, available: node.freeBytes }],
+    // File systems that make inodes as they go report none.
+    ["nodefs.inodesFree", { capacity: node.inodes, available: node.inodesFree }],
+    ["imagefs.available", { capacity: image.totalBytes, available: image.freeBytes }],
+    ["imagefs.inodesFree", { capacity: image.inodes, available: image.inodesFree }],
+    ["pid.available", { capacity: pids.max, available: pids.max - pids.used }],
+  ];
+  return new Map(rows.filter(([, { capacity }]) => capacity > 0));
+}
+
 export type PressureCondition = "MemoryPressure" | "DiskPressure" | "PIDPressure";
 /** What is short when the signal is crossed, as messages name it, and the condition of the node. */
 export const signalFacts: Readonly<
@@ -52,7 +75,9 @@ export function parseThresholds(text: string, kind: Threshold["kind"]): Threshol
     if (!match || !signal)
       throw new Error(`${JSON.stringify(part)} is not SIGNAL<QUANTITY with one of ${signals.join(", ")}`);
     const value = match[2]!;
-    const amount = value.endsWith("%") ? { share: Number(value.slice(0, -1)) / 100 } : { bytes: wholeOf(value) };
+    const amount = value.endsWith("%")
+      ? { share: Number(value.slice(0, -1)) / 100 }
+      : { bytes: wholeOf(checkedQuantity(value)) };
     return { signal, kind, graceMs: 0, ...amount };
   });
 }

@@ -1,5 +1,7 @@
 // Quantities as plain numbers, which is all the node needs: whole units (bytes, pids) and thousandths (CPU).
 // Exact to 2^53, beyond any memory or disk this runs on.
+import { isQuantity } from "#model/quantity.ts";
+
 const suffixes: Readonly<Record<string, number>> = {
   n: 1e-9,
   u: 1e-6,
@@ -29,6 +31,12 @@ function parse(text: string | number | undefined): number {
 export const wholeOf = (text: string | number | undefined): number => Math.ceil(round(parse(text)));
 /** Rounded up to thousandths. */
 export const milliOf = (text: string | number | undefined): number => Math.ceil(round(parse(text) * 1000));
+
+/** What somebody wrote and no validation has seen; throws an Error where it is no amount. */
+export function checkedQuantity(text: string): string {
+  if (isQuantity(text) && parse(text) >= 0) return text;
+  throw new Error(`${JSON.stringify(text)} is not a quantity such as 500m or 100Mi`);
+}
 
 /** Takes off the dust of binary fractions: 0.1 × 1000 × 3 must not become 301. */
 const round = (value: number): number => Number(value.toPrecision(15));
