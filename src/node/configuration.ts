@@ -2,8 +2,10 @@
 // as far as they mean something here, set with `--kubelet-arg NAME=VALUE` under the kubelet's flag names. Pure: text in,
 // frozen values out; /configz shows them. Disk thresholds are k3s's, the others upstream's.
 import { AppError } from "#base/errors.ts";
+import { formatDurationNanoseconds, parseDurationNanoseconds } from "#model/duration.ts";
 import { parseThresholds, type Threshold, thresholdText } from "./eviction/signals.ts";
-import { milliOf, wholeOf } from "./pods/quantities.ts";
+import { parseList } from "./hardware/topology.ts";
+import { checkedQuantity, milliOf, wholeOf } from "./pods/quantities.ts";
 
 export interface NodeConfiguration {
   readonly maxPods: number;
@@ -34,15 +36,23 @@ export interface NodeConfiguration {
   readonly reservedSystemCpus: string;
 }
 
-const durationUnitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+/**
+ * How often the Node's status is told although nothing has changed. Upstream: 5 minutes; that the node lives its Lease says,
+ * every 10 s, and a report is a write to the card.
+ */
+export const statusReportMs = 30 * 60_000;
 
-/** Go's durations of whole parts: 1h30m, 90s. */
+/** Go's durations: 1h30m, 90s. */
 function durationMs(text: string): number {
-  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
-  if (text !== "0" && (parts.length === 0 || parts.map((p) => p[0]).join("") !== text)) {
-    throw new Error(`${JSON.stringify(text)} is not a duration such as 90s or 5m`);
+  let ms = -1;
+  let cause: unknown;
+  try {
+    ms = parseDurationNanoseconds(text) / 1e6;
+  } catch (error) {
+    cause = error;
   }
-  return parts.reduce((sum, [, number, unit]) => sum + Number(number) * durationUnitMs[unit!]!, 0);
+  if (ms < 0) throw new Error(`${JSON.stringify(text)} is not a duration such as 90s or 5m`, { cause });
+  return ms;
 }
 
 function wholeNumber(text: string, least: number, most = Number.MAX_SAFE_INTEGER): number {
@@ -69,7 +79,7 @@ function amounts(text: string): Record<string, number> {
     if (!name || value === undefined || !["cpu", "memory", "ephemeral-storage", "pid"].includes(name)) {
       throw new Error(`${JSON.stringify(part)} is not cpu, memory, ephemeral-storage or pid=QUANTITY`);
     }
-    out[name] = name === "cpu" ? milliOf(value) : wholeOf(value);
+    out[name] = (name === "cpu" ? milliOf : wholeOf)(checkedQuantity(value));
   }
   return out;
 }
@@ -170,7 +180,7 @@ const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
     d.imageMaximumGcAgeMs = durationMs(v);
   },
   "container-log-max-size": (d, v) => {
-    d.containerLogMaxBytes = Math.max(1024, wholeOf(v));
+    d.containerLogMaxBytes = Math.max(1024, wholeOf(checkedQuantity(v)));
   },
   "container-log-max-files": (d, v) => {
     d.containerLogMaxFiles = wholeNumber(v, 2);
@@ -194,6 +204,7 @@ const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
     d.topologyManagerPolicy = oneOf(v, ["none", "best-effort", "restricted", "single-numa-node"]);
   },
   "reserved-cpus": (d, v) => {
+    parseList(v);
     d.reservedSystemCpus = v;
   },
   "eviction-soft-grace-period": (d, v) => {
@@ -238,11 +249,7 @@ export function parseConfiguration(args: readonly string[]): NodeConfiguration {
 const refused = (name: string, why: string): AppError =>
   new AppError("NODE_CONFIGURATION", `kubelet-arg ${name}: ${why}`, { name });
 
-const goDuration = (ms: number): string => {
-  const seconds = ms / 1000;
-  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60), seconds % 60];
-  return `${h > 0 ? `${h}h` : ""}${h > 0 || m > 0 ? `${m}m` : ""}${s}s`;
-};
+const goDuration = (ms: number): string => formatDurationNanoseconds(Math.round(ms * 1e6));
 
 /** As /configz shows it: the fields of KubeletConfiguration. */
 export function configz(c: NodeConfiguration): Record<string, unknown> {
@@ -283,7 +290,7 @@ export function configz(c: NodeConfiguration): Record<string, unknown> {
     enforceNodeAllocatable: ["pods"],
     failSwapOn: false,
     nodeStatusUpdateFrequency: "10s",
-    nodeStatusReportFrequency: "5m0s",
+    nodeStatusReportFrequency: goDuration(statusReportMs),
     nodeLeaseDurationSeconds: 40,
     seccompDefault: true,
   };

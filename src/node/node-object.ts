@@ -1,4 +1,4 @@
-// This machine as a Node object: registered once, its status told when something changed and else every five minutes, its
+// This machine as a Node object: registered once, its status told when something changed and else every half hour, its
 // lease every ten seconds. That the lease costs no flash is the datastore's doing. Pure builders first, then the loops.
 // Counterpart: the kubelet's node status setters and lease controller; reasons and messages are what people search for.
 import { isDeepStrictEqual } from "node:util";
@@ -14,6 +14,7 @@ import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
 import type { Machine } from "#platform/machine.ts";
 import type { Image } from "#wire/gen/cri.ts";
 import { type Amounts, amountsText } from "./capacity.ts";
+import { statusReportMs } from "./configuration.ts";
 import type { Cri } from "./cri.ts";
 import type { PressureCondition } from "./eviction/signals.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
@@ -54,10 +55,8 @@ export interface NodeResources {
 const leaseNamespace = "kube-node-lease";
 const leaseSeconds = 40;
 const renewMs = 10_000;
-/** How often the status is looked at, and how often it is told unchanged. */
+/** How often the status is looked at. */
 const checkMs = 10_000;
-/** Upstream's kubelet: 5 minutes. That the node lives its Lease says, every 10 s; the report is a write to the card. */
-const reportMs = 30 * 60_000;
 /** How often the images of an unchanged node are counted. */
 const imagesMs = 5 * 60_000;
 const maxImages = 50;
@@ -270,7 +269,7 @@ export class NodeObject {
       isDeepStrictEqual(essence(status), essence(this.#told)) &&
       // Others may have written what is ours.
       isDeepStrictEqual(conditionStates(status), conditionStates(existing));
-    if (isSame && this.#toldAtMs > 0 && clock.monotonicMs() - this.#toldAtMs < reportMs) return;
+    if (isSame && this.#toldAtMs > 0 && clock.monotonicMs() - this.#toldAtMs < statusReportMs) return;
     const before = this.#told ?? existing;
     try {
       await this.#patch(status);

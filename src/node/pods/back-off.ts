@@ -1,6 +1,7 @@
 // Restart and pull pauses: 10 s, doubled up to 5 min, forgotten after twice the longest pause without a failure. One
 // entry per key; `forget` ends it, so entries are bounded by containers and images of pods on this node.
 // Counterpart: client-go's flowcontrol.Backoff as the kubelet uses it.
+import { formatDurationNanoseconds } from "#model/duration.ts";
 
 interface Entry {
   delayMs: number;
@@ -43,8 +44,5 @@ export class BackOff {
   }
 }
 
-/** As Go prints a duration of whole seconds: 10s, 1m20s, 5m0s. */
-export function goSeconds(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  return seconds < 60 ? `${seconds}s` : `${Math.floor(seconds / 60)}m${seconds % 60}s`;
-}
+/** As Go prints a duration, in whole seconds: 10s, 1m20s, 5m0s. */
+export const goSeconds = (ms: number): string => formatDurationNanoseconds(Math.round(ms / 1000) * 1e9);
