@@ -5,6 +5,7 @@
 import type { Clock } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
+import { parseDurationNanoseconds } from "#model/duration.ts";
 import type { Secret } from "#model/gen/core-v1.ts";
 import { readFileIfExists } from "#platform/files.ts";
 import type { Commands } from "#platform/processes.ts";
@@ -42,10 +43,23 @@ export function patternMatches(pattern: string, image: string): boolean {
   const parts = hostName.split(".");
   const globs = wantedName.split(".");
   if (parts.length !== globs.length) return false;
-  const matches = (glob: string, text: string) =>
-    new RegExp(`^${glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`).test(text);
-  if (!globs.every((glob, i) => matches(glob, parts[i]!))) return false;
+  if (!globs.every((glob, i) => globFits(glob, parts[i]!))) return false;
   return prefix === "" || path === prefix || path.startsWith(`${prefix}/`) || path.startsWith(prefix);
+}
+
+/** `*` stands for anything. Not by a regular expression: patterns come from secrets, and twenty stars would take for ever. */
+function globFits(glob: string, text: string): boolean {
+  const [head = "", ...rest] = glob.split("*");
+  const tail = rest.pop();
+  if (tail === undefined) return text === glob;
+  if (!text.startsWith(head)) return false;
+  let at = head.length;
+  for (const part of rest) {
+    const found = text.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return text.length - tail.length >= at && text.endsWith(tail);
 }
 
 /** Those that fit the image, most specific first. */
@@ -56,11 +70,19 @@ export function matchCredentials(all: ReadonlyMap<string, Credentials>, image: s
     .map(([, credentials]) => credentials);
 }
 
-interface DockerAuth {
+interface Login {
   readonly username?: string;
   readonly password?: string;
+  /** Both, with a colon between them, in base64. */
   readonly auth?: string;
+}
+interface DockerAuth extends Login {
   readonly identitytoken?: string;
+}
+
+export function loginOf({ username, password, auth }: Login): { readonly username: string; readonly password: string } {
+  const [user, ...rest] = auth ? Buffer.from(auth, "base64").toString("utf8").split(":") : [];
+  return { username: username ?? user ?? "", password: password ?? rest.join(":") };
 }
 
 /** Of a docker config secret; a broken one gives none, and the pull fails with the registry's own words. */
@@ -77,10 +99,9 @@ export function secretCredentials(secret: Secret | undefined): ReadonlyMap<strin
   if (typeof parsed !== "object" || parsed === null) return out;
   const auths = ("auths" in parsed ? parsed.auths : parsed) as Record<string, DockerAuth> | undefined;
   for (const [server, entry] of Object.entries(auths ?? {})) {
-    const [user, ...rest] = entry.auth ? Buffer.from(entry.auth, "base64").toString("utf8").split(":") : [];
+    if (typeof entry !== "object" || entry === null) continue;
     out.set(server, {
-      username: entry.username ?? user ?? "",
-      password: entry.password ?? rest.join(":"),
+      ...loginOf(entry),
       ...(entry.identitytoken ? { identityToken: entry.identitytoken } : {}),
     });
   }
@@ -158,7 +179,7 @@ export class CredentialProviders {
         { username, password },
       ]),
     );
-    const lifeMs = goMs(answer.cacheDuration ?? provider.defaultCacheDuration ?? "0s");
+    const lifeMs = parseDurationNanoseconds(answer.cacheDuration ?? provider.defaultCacheDuration ?? "0s") / 1e6;
     const which = ["Image", "Registry", "Global"].indexOf(answer.cacheKeyType ?? "");
     if (lifeMs > 0 && which >= 0) this.#keep(keys[which]!, { untilMs: clock.monotonicMs() + lifeMs, auths });
     return auths;
@@ -177,12 +198,6 @@ const providerTimeoutMs = 60_000;
 const maxAnswerBytes = 1024 * 1024;
 /** One per image at most. */
 const maxKept = 200;
-
-const goMs = (text: string): number =>
-  [...text.matchAll(/([\d.]+)(h|m|s)/g)].reduce(
-    (sum, [, n, unit]) => sum + Number(n) * (unit === "h" ? 3_600_000 : unit === "m" ? 60_000 : 1000),
-    0,
-  );
 
 /** The providers of a CredentialProviderConfig file. */
 async function readProviders(path: string): Promise<readonly Provider[]> {

@@ -36,9 +36,18 @@ test.each([
   ["*.quay.io", "eu.quay.io/a:1", true],
   ["*.quay.io", "quay.io/a:1", false],
   ["*.quay.io", "a.b.quay.io/a:1", false],
+  ["e*u*.quay.io", "e-u-1.quay.io/a:1", true],
+  ["e*u.quay.io", "e-u-1.quay.io/a:1", false],
+  ["eu*u.quay.io", "eu.quay.io/a:1", false],
   ["r.io:5000", "r.io:5000/a", true],
   ["r.io", "r.io:5000/a", false],
 ])("%s fits %s: %s", (pattern, image, expected) => expect(patternMatches(pattern, image)).toBe(expected));
+
+test("a pattern full of stars is looked at as fast as any other", () => {
+  const startMs = performance.now();
+  expect(patternMatches(`${"*a".repeat(7)}*b.io`, `${"a".repeat(63)}.io/x`)).toBe(false);
+  expect(performance.now() - startMs).toBeLessThan(500);
+});
 
 test("the most specific credentials come first, and all that fit are tried", () => {
   const of = (username: string) => ({ username, password: "" });
@@ -60,7 +69,9 @@ describe("pull secrets", () => {
   ])("%s", (_, key, value) => {
     expect(secretCredentials(secret(key, value)).get("r.io")).toEqual({ username: "me", password: "pa:ss" });
   });
-  test("a broken one gives none", () => expect(secretCredentials(secret(".dockerconfigjson", "{")).size).toBe(0));
+  test.each(["{", "3", `{"auths":{"r.io":null}}`])("a broken one gives none: %s", (text) =>
+    expect(secretCredentials(secret(".dockerconfigjson", text)).size).toBe(0),
+  );
 });
 
 describe("registries.yaml", () => {

@@ -5,7 +5,7 @@ import { AppError, messageOf } from "#base/errors.ts";
 import { listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeTree, writePlainFile } from "#platform/folders.ts";
 import { parseYaml } from "#wire/yaml.ts";
-import { type Credentials, imageLocation } from "../credentials.ts";
+import { type Credentials, imageLocation, loginOf } from "../credentials.ts";
 
 interface Tls {
   readonly ca_file?: string;
@@ -148,12 +148,7 @@ export function registryCredentials(registries: Registries, image: string): Cred
 function credentialsOf(config: HostConfig | undefined): Credentials | undefined {
   const auth = config?.auth;
   if (!auth) return undefined;
-  const [user, ...rest] = auth.auth ? Buffer.from(auth.auth, "base64").toString("utf8").split(":") : [];
-  return {
-    username: auth.username ?? user ?? "",
-    password: auth.password ?? rest.join(":"),
-    ...(auth.identity_token ? { identityToken: auth.identity_token } : {}),
-  };
+  return { ...loginOf(auth), ...(auth.identity_token ? { identityToken: auth.identity_token } : {}) };
 }
 
 /** Makes the folder say what `registries` says; files of others stay. */
