@@ -1,7 +1,14 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import type { Pod } from "#model/gen/core-v1.ts";
+import { createLogger } from "#base/log.ts";
+import { Client } from "#client/client.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { nodes } from "#model/resources.ts";
+import { forbidden } from "#model/status.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { planShutdown } from "./shutdown.ts";
-import { isMirrorPod, mirrorOf, staticPodOf } from "./static-pods.ts";
+import { isMirrorPod, mirrorOf, StaticPods, staticPodOf } from "./static-pods.ts";
 
 const text = `apiVersion: v1
 kind: Pod
@@ -56,6 +63,46 @@ describe("a pod from a file", () => {
     });
     expect(mirror.metadata.uid).toBeUndefined();
   });
+});
+
+test("a mirror that the API refuses is told once, and the others are made; so is a file that is too large", async () => {
+  const folder = mkdtempSync("/tmp/mote-static-");
+  writeFileSync(`${folder}/a.yaml`, text.replace("name: web", "name: refused"));
+  writeFileSync(`${folder}/b.yaml`, text);
+  writeFileSync(`${folder}/c.yaml`, `${text}#${" ".repeat(2 ** 20)}`);
+  const transport = new FakeTransport();
+  let refusals = 0;
+  transport.fail = ({ method, body }) => {
+    if (method !== "POST" || (body as Pod).metadata.name !== "refused-n") return undefined;
+    refusals++;
+    return forbidden({ group: "", resource: "pods" }, "refused-n", "exceeded quota");
+  };
+  const client = new Client(transport);
+  await client.create(nodes, { metadata: { name: "n" }, spec: {}, status: {} } as Node);
+  const clock = new FakeClock();
+  const said: string[] = [];
+  const started: (string | undefined)[] = [];
+  const statics = new StaticPods({
+    ...{ client, clock, nodeName: "n", folder, end: () => {} },
+    start: (pod) => started.push(pod.metadata.name),
+    log: createLogger((_, message, fields) => said.push(`${message} ${JSON.stringify(fields)}`), "warn"),
+  });
+  const stop = new AbortController();
+  const done = statics.run(stop.signal);
+  for (let round = 0; refusals < 3 && round < 500; round++) {
+    await clock.advance(1_000);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  stop.abort(new Error("over"));
+  await done;
+  rmSync(folder, { recursive: true });
+  expect(started).toEqual(["refused-n", "web-n"]);
+  expect(refusals).toBe(3);
+  expect(transport.log.filter((line) => line === "POST /api/v1/namespaces/default/pods")).toHaveLength(1 + refusals);
+  expect(said).toEqual([
+    expect.stringMatching(/c\.yaml.*more than/),
+    expect.stringMatching(/refused-n.*exceeded quota/),
+  ]);
 });
 
 test("a machine that goes down ends ordinary pods first, critical ones after", () => {

@@ -8,9 +8,9 @@ import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
 import { decodeObject } from "#model/decode.ts";
 import { applyDefaults } from "#model/defaults.ts";
-import type { Pod } from "#model/gen/core-v1.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { nodes, pods } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists, isApiError, isNotFound } from "#model/status.ts";
 import { validateObject } from "#model/validate.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { fileFacts } from "#platform/open-file.ts";
@@ -127,6 +127,9 @@ export class StaticPods {
   /** Mirrors as the API has them, by namespace/name. */
   readonly #mirrors = new Map<string, Pod>();
   #mirroredMs = Number.NEGATIVE_INFINITY;
+  /** What was told already: it would be told every few seconds. By namespace/name, why the API does not take a mirror. */
+  #hasTooMany = false;
+  readonly #refusals = new Map<string, string>();
 
   constructor(deps: StaticPodsDeps) {
     this.#deps = deps;
@@ -171,8 +174,10 @@ export class StaticPods {
     const { folder, log, nodeName, clock } = this.#deps;
     const entries = (await listFolder(folder)).filter((e) => !e.name.startsWith(".") && !e.isDirectory());
     const names = entries.map((e) => `${folder}/${e.name}`).sort();
-    if (names.length > maxFiles)
+    const hasTooMany = names.length > maxFiles;
+    if (hasTooMany && !this.#hasTooMany)
       log.warn("too many static pods; the rest is left out", { folder, files: names.length });
+    this.#hasTooMany = hasTooMany;
     const present = new Set(names.slice(0, maxFiles));
     for (const [path, { pod }] of this.#files) {
       if (present.has(path)) continue;
@@ -181,12 +186,13 @@ export class StaticPods {
     }
     for (const path of present) {
       const facts = await fileFacts(path);
-      if (!facts || facts.sizeBytes > maxFileBytes) continue;
+      if (!facts) continue;
       const identity = `${facts.identity} ${facts.modifiedMs} ${facts.sizeBytes}`;
       const known = this.#files.get(path);
       if (known?.identity === identity) continue;
       let pod: Pod | undefined;
       try {
+        if (facts.sizeBytes > maxFileBytes) throw new Error(`it has more than ${maxFileBytes} bytes`);
         const text = (await readFileIfExists(path))?.toString("utf8") ?? "";
         pod = staticPodOf(text, path, nodeName, clock.now());
       } catch (error) {
@@ -204,7 +210,7 @@ export class StaticPods {
 
   /** Brings the API's copies in line with what the files say. */
   async #mirror(): Promise<void> {
-    const { client, nodeName } = this.#deps;
+    const { client, log, nodeName } = this.#deps;
     const wanted = new Map(
       [...this.#files.values()].flatMap(({ pod }) =>
         pod ? [[`${pod.metadata.namespace}/${pod.metadata.name}`, pod]] : [],
@@ -222,19 +228,36 @@ export class StaticPods {
       }
       this.#mirrors.delete(key);
     }
+    for (const key of this.#refusals.keys()) if (!wanted.has(key)) this.#refusals.delete(key);
+    let node: Node | undefined;
     for (const [key, pod] of wanted) {
       if (this.#mirrors.has(key)) continue;
-      const node = await client.get(nodes, nodeName);
+      node ??= await client.get(nodes, nodeName);
       try {
-        this.#mirrors.set(key, await client.create(pods, mirrorOf(pod, node.metadata.uid ?? "")));
+        this.#mirrors.set(key, await this.#createMirror(mirrorOf(pod, node.metadata.uid ?? "")));
+        this.#refusals.delete(key);
       } catch (error) {
-        if (!isAlreadyExists(error)) throw error;
-        const there = await client.get(pods, pod.metadata.name ?? "", pod.metadata.namespace);
-        // Somebody else's pod of that name stays.
-        if (isMirrorPod(there)) this.#mirrors.set(key, there);
+        // One that it refuses (a quota, a policy) must not keep the others away; the pod itself runs.
+        if (!isApiError(error)) throw error;
+        const why = messageOf(error);
+        if (this.#refusals.get(key) !== why) log.warn("the API does not take a static pod's mirror", { pod: key, why });
+        this.#refusals.set(key, why);
       }
     }
     this.#mirroredMs = this.#deps.clock.monotonicMs();
+  }
+
+  async #createMirror(mirror: Pod): Promise<Pod> {
+    const { client } = this.#deps;
+    try {
+      return await client.create(pods, mirror);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      const there = await client.get(pods, mirror.metadata.name ?? "", mirror.metadata.namespace);
+      // Somebody else's pod of that name stays.
+      if (!isMirrorPod(there)) throw error;
+      return there;
+    }
   }
 }
 
