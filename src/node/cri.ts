@@ -13,6 +13,8 @@ const questionMs = 20_000;
 const changeMs = 4 * 60_000;
 /** containerd ends pulls without progress itself; this only ends one that hangs. */
 const pullMs = 60 * 60_000;
+/** Programs without a time of their own: hooks, which end with their pod at the latest. */
+const hookMs = 60 * 60_000;
 
 type Method = keyof typeof cri.criMethods;
 
@@ -147,12 +149,13 @@ export function createCri(options: { readonly socketPath: string }): Cri {
       const request = { image: { image }, ...(auth ? { auth } : {}) };
       return (await call<cri.PullImageResponse>("ImageService/PullImage", request, pullMs, signal)).imageRef;
     },
-    async execSync(containerId, command, timeoutSeconds): Promise<ExecResult> {
+    async execSync(containerId, command, timeoutSeconds, signal): Promise<ExecResult> {
       const request = { containerId, cmd: [...command], timeout: timeoutSeconds };
       const answer = await call<cri.ExecSyncResponse>(
         "RuntimeService/ExecSync",
         request,
-        timeoutSeconds === 0 ? changeMs : timeoutSeconds * 1000 + questionMs,
+        timeoutSeconds === 0 ? hookMs : timeoutSeconds * 1000 + questionMs,
+        signal,
       );
       return { stdout: answer.stdout, stderr: answer.stderr, exitCode: answer.exitCode };
     },

@@ -30,7 +30,13 @@ export interface StreamRequest {
 
 /** The part of CRI that the node API needs. URLs point at containerd's stream server on the loopback address. */
 export interface StreamRuntime {
-  execSync(containerId: string, command: readonly string[], timeoutSeconds: number): Promise<ExecResult>;
+  /** Ends the program when its time is over (0: never) or `signal` aborts. */
+  execSync(
+    containerId: string,
+    command: readonly string[],
+    timeoutSeconds: number,
+    signal?: AbortSignal,
+  ): Promise<ExecResult>;
   exec(request: StreamRequest & { readonly command: readonly string[] }): Promise<string>;
   attach(request: StreamRequest): Promise<string>;
   portForward(request: { readonly podSandboxId: string; readonly ports: readonly number[] }): Promise<string>;

@@ -214,6 +214,8 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       input.signal,
     );
     if (!result.ok) {
+      // Cut short by the pod's own end, which stops the container with the grace that is due.
+      input.signal.throwIfAborted();
       event("Warning", "FailedPostStartHook", `PostStartHook failed`);
       const grace = pod.spec.terminationGracePeriodSeconds ?? 30;
       await stopContainer(

@@ -46,7 +46,7 @@ export async function runHandler(
   signal?: AbortSignal,
 ): Promise<HandlerResult> {
   try {
-    if (handler.exec) return await runExec(handler.exec.command ?? [], target, timeoutSeconds, deps);
+    if (handler.exec) return await runExec(handler.exec.command ?? [], target, timeoutSeconds, deps, signal);
     if (handler.httpGet) return await runHttp(handler.httpGet, target, timeoutSeconds, deps, signal);
     if (handler.tcpSocket) {
       const port = portOf(handler.tcpSocket.port, target.container);
@@ -73,9 +73,10 @@ async function runExec(
   target: HandlerTarget,
   timeoutSeconds: number,
   deps: HandlerDeps,
+  signal: AbortSignal | undefined,
 ): Promise<HandlerResult> {
   try {
-    const result = await deps.cri.execSync(target.containerId, command, timeoutSeconds);
+    const result = await deps.cri.execSync(target.containerId, command, timeoutSeconds, signal);
     const output = Buffer.concat([result.stdout, result.stderr]).toString("utf8").slice(0, maxOutputBytes);
     return { ok: result.exitCode === 0, output };
   } catch (error) {
