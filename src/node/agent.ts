@@ -13,9 +13,9 @@ import type { Pod } from "#model/gen/core-v1.ts";
 import { uidOf } from "#model/object.ts";
 import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
-import { readMachine } from "#platform/machine.ts";
+import { processCounts, readMachine } from "#platform/machine.ts";
 import { hostHasAppArmor } from "./apparmor.ts";
-import { hasHugeTlb } from "./cgroups.ts";
+import { controllers } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containerd.ts";
 import { createCri } from "./cri.ts";
@@ -81,6 +81,12 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     // What an earlier run of this agent knew is asked anew.
     workers.clear();
     const machine = await readMachine();
+    const cgroups = await controllers();
+    if (cgroups.missing.length > 0) {
+      log.warn("the kernel lacks cgroup controllers: their limits are not kept", {
+        missing: cgroups.missing.join(" "),
+      });
+    }
     await makeFolder(options.dataFolder, 0o755);
     const registries =
       (options.registriesFile ? await readRegistries(options.registriesFile) : undefined) ?? noRegistries;
@@ -168,8 +174,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       seccompDefault: options.seccompDefault ?? true,
       ...{ capacity, hasAppArmor },
       machineMemoryBytes: machine.memoryBytes,
-      maxPids: configuration.podPidsLimit,
-      hasHugeTlb: await hasHugeTlb(),
+      // A bound above what the kernel can have at all, 32768 on 32 bits, it refuses, and no pod would start.
+      maxPids: Math.min(configuration.podPidsLimit, (await processCounts()).max),
+      hasHugeTlb: cgroups.present.has("hugetlb"),
       admit: (pod) => resources.admit(pod),
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },

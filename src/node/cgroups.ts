@@ -5,8 +5,8 @@ import type { Pod } from "#model/gen/core-v1.ts";
 import { exists, listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
 import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
+import { isUnified, cgroupRoot as root } from "./stats/kernel.ts";
 
-const root = "/sys/fs/cgroup";
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
 const limited = { cpu: "cpu", memory: "memory", pids: "pids" } as const;
 
@@ -61,10 +61,15 @@ export function controllersToHandOn(available: string): string {
     .join(" ");
 }
 
-/** Whether containers can be held to their huge pages. */
-export async function hasHugeTlb(): Promise<boolean> {
-  if (!(await isUnified())) return exists(`${root}/hugetlb`);
-  return ((await readFileIfExists(`${root}/cgroup.controllers`))?.toString("utf8") ?? "").includes("hugetlb");
+/** Without one of these its limits are not kept, and a container that has such a limit does not start. */
+const needed = ["cpu", "cpuset", "memory", "pids"];
+
+/** Controllers that the kernel has and that are switched on, and those of the needed ones that it lacks. */
+export async function controllers(): Promise<{ readonly present: ReadonlySet<string>; readonly missing: string[] }> {
+  const names = (await isUnified())
+    ? ((await readFileIfExists(`${root}/cgroup.controllers`))?.toString("utf8") ?? "").trim().split(/\s+/)
+    : (await listFolder(root)).map((entry) => entry.name);
+  return { present: new Set(names), missing: needed.filter((name) => !names.includes(name)) };
 }
 
 /**
@@ -109,8 +114,6 @@ async function removeNested(path: string): Promise<void> {
   for (const child of await listFolder(path)) if (child.isDirectory()) await removeNested(`${path}/${child.name}`);
   await removeEmptyFolder(path);
 }
-
-const isUnified = (): Promise<boolean> => exists(`${root}/cgroup.controllers`);
 
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
 export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);

@@ -8,7 +8,7 @@ import type { Metrics } from "#base/metrics.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { uidOf } from "#model/object.ts";
 import { fileSystemSize } from "#platform/folders.ts";
-import type { Machine } from "#platform/machine.ts";
+import { type Machine, processCounts } from "#platform/machine.ts";
 import { type Amounts, allocatableOf, capacityOf, victimsFor } from "./capacity.ts";
 import { applyNodeCgroups } from "./cgroups.ts";
 import type { NodeConfiguration } from "./configuration.ts";
@@ -195,7 +195,7 @@ export class ResourceKeeper {
       {
         memoryBytes: bound("memory", machine.memoryBytes),
         milliCpu: machine.cpus * 1000 - reserved("cpu"),
-        pids: 0,
+        pids: bound("pid", (await processCounts()).max),
       },
     );
   }

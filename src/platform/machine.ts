@@ -55,14 +55,21 @@ async function readHugePages(): Promise<Record<string, number>> {
   return out;
 }
 
+/** The kernel's own, where it does not say. */
+const defaultPidMax = 32768;
+
 /** Bytes that the machine has; readable without waiting. */
 export function totalMemoryBytes(): number {
   return totalmem();
 }
 
-/** How many processes may exist, and do. */
+/** How many processes and threads may exist, and do. A small board has memory for fewer than it has numbers. */
 export async function processCounts(): Promise<{ readonly max: number; readonly used: number }> {
-  const max = Number((await text("/proc/sys/kernel/pid_max")).trim()) || 32768;
+  const limits = await Promise.all(
+    ["pid_max", "threads-max"].map(async (name) => Number((await text(`/proc/sys/kernel/${name}`)).trim())),
+  );
+  const known = limits.filter((limit) => limit > 0);
+  const max = known.length > 0 ? Math.min(...known) : defaultPidMax;
   const used = Number((await text("/proc/loadavg")).split(" ")[3]?.split("/")[1] ?? "0");
   return { max, used };
 }
