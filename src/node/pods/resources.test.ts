@@ -55,6 +55,14 @@ test("limits of a container", () => {
   expect(containerLimits(box())).toMatchObject({ cpuShares: 2, cpuQuotaUs: 0, memoryBytes: 0 });
   expect(containerLimits(box({ cpu: "1m" }))).toMatchObject({ cpuShares: 2, cpuQuotaUs: 1000 });
 });
+test("an init container has the sidecars before it beside it, and those after it not", () => {
+  const sidecar = { ...box(full), name: "s", restartPolicy: "Always" } as Container;
+  const init = { ...box({ cpu: "1", memory: "256Mi" }), name: "i" };
+  const of = (...initContainers: Container[]): Pod =>
+    ({ metadata: {}, spec: { initContainers, containers: [box(full)] } }) as unknown as Pod;
+  expect(podLimits(of(sidecar, init))).toMatchObject({ cpuQuotaUs: 150_000, memoryBytes: 320 * 2 ** 20 });
+  expect(podLimits(of(init, sidecar))).toMatchObject({ cpuQuotaUs: 100_000, memoryBytes: 256 * 2 ** 20 });
+});
 test("limits of a pod are sums, and none where one container has none", () => {
   expect(podLimits(podOf(box(full), box(full)))).toMatchObject({ cpuQuotaUs: 100_000, memoryBytes: 134_217_728 });
   expect(podLimits(podOf(box(full), box()))).toMatchObject({ cpuQuotaUs: 0, memoryBytes: 0, cpuShares: 512 });

@@ -91,7 +91,16 @@ export function podLimits(pod: Pod): LinuxLimits {
   const init = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy !== "Always");
   const longLived = [...main, ...sidecars];
   const sum = (pick: (c: Container) => number) => longLived.reduce((total, c) => total + pick(c), 0);
-  const most = (pick: (c: Container) => number) => Math.max(0, ...init.map(pick));
+  /** An init container runs beside the sidecars before it. */
+  const most = (pick: (c: Container) => number) => {
+    let beside = 0;
+    let highest = 0;
+    for (const c of pod.spec.initContainers ?? []) {
+      if (c.restartPolicy === "Always") beside += pick(c);
+      else highest = Math.max(highest, beside + pick(c));
+    }
+    return highest;
+  };
   const cpuRequest = (c: Container) => milliOf(c.resources?.requests?.["cpu"] ?? c.resources?.limits?.["cpu"]);
   const cpuLimit = (c: Container) => milliOf(c.resources?.limits?.["cpu"]);
   const memoryLimit = (c: Container) => wholeOf(c.resources?.limits?.["memory"]);
