@@ -18,6 +18,7 @@ import { exitStatus } from "#wire/remote-command.ts";
 import { SpdySession, type SpdyStream } from "#wire/spdy.ts";
 import type { PodLookup } from "./lookup.ts";
 import { createNodeServer } from "./server.ts";
+import type { NodeStats } from "./stats/service.ts";
 
 let folder = "";
 let pki: Pki;
@@ -55,6 +56,8 @@ beforeAll(async () => {
         log: silentLogger,
         lookup: fakeLookup(),
         authenticate: (credentials) => authenticator.authenticate(credentials),
+        metrics: () => "own 1\n",
+        stats: () => ({ claims: () => Promise.reject(new Error("the runtime is away")) }) as unknown as NodeStats,
         listening: (server) => {
           port = server.port;
         },
@@ -238,6 +241,7 @@ test.each([
   ["POST", "/containerLogs/default/p/main", "405 405: Method Not Allowed"],
   ["POST", "/run/default/p/main?cmd=ls%20-l", "200 ls|-l"],
   ["GET", "/configz", '200 {"kubeletconfig":{}}'],
+  ["GET", "/metrics", "200 own 1\n"],
   ["GET", "/nowhere", "404 404 page not found"],
   ["GET", "/%", "400 malformed path"],
 ])("%s %s", async (method, path, expected) => {

@@ -151,7 +151,7 @@ async function route(
     response.head(200, json);
     response.end(JSON.stringify({ kind: "PodList", apiVersion: "v1", metadata: {}, items: deps.lookup.pods() }));
   } else if (segments.length === 1 && isRead && first === "metrics" && deps.metrics) {
-    const claims = (await deps.stats?.()?.claims()) ?? "";
+    const claims = await claimFigures(deps);
     response.head(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
     response.end(deps.metrics() + claims);
   } else if (segments.length === 1 && isRead && first === "configz") {
@@ -306,6 +306,16 @@ const statsMetrics: Readonly<Record<string, (stats: NodeStats) => Promise<string
 };
 const isStatsMetric = (name: string): boolean => Object.hasOwn(statsMetrics, name);
 
+/** They take the container runtime; while it is away, the process's own figures are wanted all the more. */
+async function claimFigures(deps: NodeServerDeps): Promise<string> {
+  try {
+    return (await deps.stats?.()?.claims()) ?? "";
+  } catch (error) {
+    deps.log.warn("there are no figures of claims now", { error: messageOf(error) });
+    return "";
+  }
+}
+
 function statsOf(deps: NodeServerDeps): NodeStats {
   const stats = deps.stats?.();
   if (!stats) throw new Refusal(503, "the node agent is starting");
@@ -317,9 +327,12 @@ async function admit(request: ServerRequest, path: string, deps: NodeServerDeps)
   const { clientCertificate } = request;
   const bearerToken = /^Bearer (\S+)$/.exec(String(request.headers["authorization"] ?? ""))?.[1];
   const credentials = { clientCertificate, bearerToken };
-  // A refusal and a failure to ask look alike to a stranger.
-  const user =
-    clientCertificate || bearerToken ? await deps.authenticate(credentials).catch(() => undefined) : undefined;
+  // A refusal and a failure to ask look alike to a stranger; the log has the difference.
+  const unknown = (error: unknown) => {
+    deps.log.debug("who asks the node API is not known", { error: messageOf(error) });
+    return undefined;
+  };
+  const user = clientCertificate || bearerToken ? await deps.authenticate(credentials).catch(unknown) : undefined;
   if (!user) throw new Refusal(401, "Unauthorized");
   const verb = request.method === "GET" || request.method === "HEAD" ? "get" : "create";
   const isAllowed = deps.authorize ? await deps.authorize(user, verb, path) : user.groups.includes("system:masters");
