@@ -14,7 +14,7 @@ import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
 import { removeAllCgroups } from "./cgroups.ts";
 import { createCri } from "./cri.ts";
-import { unshareMounts } from "./volumes/mount-points.ts";
+import { mountPoints, unshareMounts } from "./volumes/mount-points.ts";
 
 export interface ContainerdOptions {
   /** Default /usr/bin/containerd. */
@@ -365,12 +365,7 @@ async function attempt(log: Logger, work: () => Promise<void>): Promise<void> {
 
 /** Unmounts everything mounted at or below the folders, deepest first. */
 export async function unmountBelow(folders: readonly string[], deps: TeardownDeps): Promise<void> {
-  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
-  const points = table
-    .split("\n")
-    .map((line) =>
-      (line.split(" ")[1] ?? "").replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8))),
-    )
+  const points = (await mountPoints())
     .filter((point) => folders.some((folder) => point === folder || point.startsWith(`${folder}/`)))
     .sort((a, b) => b.length - a.length);
   for (const point of points) {

@@ -78,6 +78,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   const askOne = async (query: Buffer, resolver: Resolver): Promise<Buffer> => {
     const response = await askUdp(query, resolver, deps);
+    // What fitted is better than nothing: its mark of truncation goes on to whoever asked.
     return isTruncated(response) ? await askTcp(query, resolver, deps).catch(() => response) : response;
   };
 

@@ -74,7 +74,10 @@ export async function removeLocalFolders(
 
   const removeOne = async (name: string): Promise<void> => {
     const volume = volumes.get(name);
-    if (!volume || !isDue(volume)) return;
+    if (!volume || !isDue(volume)) {
+      queue.forget(name);
+      return;
+    }
     if (deps.isInUse(name)) {
       queue.retry(name);
       return;
@@ -93,7 +96,10 @@ export async function removeLocalFolders(
       log.info("removed the folder of a local volume", { path });
       queue.forget(name);
     } catch (error) {
-      if (isNotFound(error)) return;
+      if (isNotFound(error)) {
+        queue.forget(name);
+        return;
+      }
       if (!isConflict(error)) {
         const message = `cannot remove the folder of volume ${name}: ${messageOf(error)}`;
         const resource = persistentVolumes as ResourceInfo;

@@ -5,7 +5,6 @@
 //   claim ─▶ bound? ─▶ volume ─▶ hostPath: as it is   local: folder, or device to be mounted   csi: csi/mounter.ts
 //
 // Counterpart: the kubelet's desired state of world populator, operation executor and reconstruction.
-import { hasCode } from "#base/errors.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { Node, PersistentVolume, PersistentVolumeClaim, Pod, Volume } from "#model/gen/core-v1.ts";
@@ -403,10 +402,10 @@ export class PersistentVolumes {
 
 function parseEntry(text: string): Entry | undefined {
   try {
-    const value = JSON.parse(text) as Entry;
-    return typeof value.volume === "string" && typeof value.specName === "string" ? value : undefined;
+    const value = JSON.parse(text) as Partial<Entry> | null;
+    return typeof value?.volume === "string" && typeof value.specName === "string" ? (value as Entry) : undefined;
   } catch (error) {
-    if (error instanceof SyntaxError || hasCode(error, "ENOENT")) return undefined;
+    if (error instanceof SyntaxError) return undefined;
     throw error;
   }
 }

@@ -1,10 +1,10 @@
 // The agent's storage in one piece: persistent volumes, CSI drivers of this node, folders of local volumes, and what the
 // Node says is in use. Made by agent.ts, which runs `run` beside its pods.
 
-import type { Random } from "#base/clock.ts";
-import { type Clock, pause } from "#base/clock.ts";
+import { type Clock, pause, type Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
+import { untilAborted } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import { Informer } from "#client/informer.ts";
@@ -156,6 +156,7 @@ export class NodeStorage {
           await client.patch(nodes, { name: this.#options.nodeName }, patch, { subresource: "status" });
           told = text;
         } catch (error) {
+          // The API may be away: told again in a moment.
           logger.debug("cannot tell which volumes are in use", { error: messageOf(error) });
           pauseMs = retryMs;
         }
@@ -168,9 +169,3 @@ export class NodeStorage {
 
 const log = (deps: StorageDeps, name: string, error: unknown): void =>
   deps.log.warn("a part of the node's storage failed, trying again", { part: name, error: messageOf(error) });
-
-const untilAborted = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
