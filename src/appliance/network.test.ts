@@ -23,6 +23,8 @@ let starts: string[];
 let stop: AbortController;
 let done: Promise<void> | undefined;
 let told: (readonly string[])[];
+/** How often `ip link set … up` fails before it works. */
+let refusals: number;
 
 beforeEach(() => {
   folder = mkdtempSync("/tmp/mote-network-");
@@ -31,6 +33,7 @@ beforeEach(() => {
   [commands, running, starts, told] = [[], new Map(), [], []];
   stop = new AbortController();
   done = undefined;
+  refusals = 0;
 });
 afterEach(async () => {
   stop.abort(new Error("stop"));
@@ -51,7 +54,8 @@ async function start(machine: Partial<MachineConfig> = {}): Promise<readonly str
   const recorded: Commands = {
     async run(program, args, options) {
       commands.push([program.replace(folder, ""), ...args, options?.env?.["interface"] ?? ""].join(" ").trim());
-      return { code: 0, stdout: "", stderr: "" };
+      const code = args.at(-1) === "up" && refusals-- > 0 ? 1 : 0;
+      return { code, stdout: "", stderr: "" };
     },
   };
   const clients: NetworkClients = {
@@ -132,6 +136,18 @@ describe("links that come and go", () => {
     await until(() => told.length > 1);
     expect(starts).toEqual(["dhcp-usb0 2", "dhcp-usb0 7"]);
     expect(told).toEqual([["there is no wired network; found none"], []]);
+  });
+
+  test("one that cannot be brought up is tried again at the next look, and then no more", async () => {
+    plug("eth0", 2, { carrier: true });
+    const ups = () => commands.filter((command) => command === "ip link set dev eth0 up").length;
+    refusals = 1;
+    await start();
+    // Once to see its cable, once by the plan.
+    expect(ups()).toBe(2);
+    await until(() => ups() > 2);
+    await looks();
+    expect(ups()).toBe(3);
   });
 
   test("a client that ends is started again", async () => {

@@ -146,8 +146,9 @@ class ConfiguredLinks {
   /** A link tells whether it has a cable only while it is up. */
   async bringUp({ name, index, isPhysical, isWireless }: LinkFacts): Promise<void> {
     if (!isPhysical || isWireless || this.#isUp.get(name) === index) return;
-    await this.#deps.commands.run("ip", ["link", "set", "dev", name, "up"]);
-    this.#isUp.set(name, index);
+    const result = await this.#deps.commands.run("ip", ["link", "set", "dev", name, "up"]);
+    // One that cannot be brought up now is tried again at the next look.
+    if (result.code === 0) this.#isUp.set(name, index);
   }
 
   /** The problems there are now. */
