@@ -132,21 +132,23 @@ export class Device {
 }
 
 /** Only in this boot: a device that stops before the pod's end is reported would run it again after its restart. */
-const initSignalPod = (signal: string, bootId: string): string => `
-apiVersion: v1
-kind: Pod
-metadata: { name: signal-init }
-spec:
-  hostPID: true
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: mote.local/busybox:1
-      # A moment, so that the pod's own start is reported before everything stops.
-      command: ["sh", "-c", "sleep 3; grep -q ${bootId} /proc/sys/kernel/random/boot_id && kill -${signal} 1"]
-      securityContext: { privileged: true }
-`;
+const initSignalPod = (signal: string, bootId: string): string =>
+  podOnce(
+    "signal-init",
+    {
+      // A moment, so that the pod's own start is reported before everything stops.
+      command: ["sh", "-c", `sleep 3; grep -q ${bootId} /proc/sys/kernel/random/boot_id && kill -${signal} 1`],
+      securityContext: { privileged: true },
+    },
+    { hostPID: true },
+  );
+
+/** A pod for kubectl: one container of the shipped image that runs once, and what else its container and its spec have. */
+export function podOnce(name: string, container: object, spec: object = {}): string {
+  const main = { name: "main", image: "mote.local/busybox:1", ...container };
+  const whole = { restartPolicy: "Never", terminationGracePeriodSeconds: 1, containers: [main], ...spec };
+  return JSON.stringify({ apiVersion: "v1", kind: "Pod", metadata: { name }, spec: whole });
+}
 
 /** A fresh disk for the flow in `folder`, with what earlier runs left there removed. */
 export async function freshDisk(flow: Flow, folder: string, files: DroppedFiles): Promise<string> {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { seconds, UserError } from "#scripts/stages.ts";
 import { problemIn } from "./console.ts";
-import { Device, freePort, freshDisk } from "./device.ts";
+import { Device, freePort, freshDisk, podOnce } from "./device.ts";
 import { FatPartition } from "./disk.ts";
 import type { Flow } from "./machines.ts";
 
@@ -197,66 +197,41 @@ const steps: readonly Step[] = [
   },
 ];
 
-const greedyPod = `
-apiVersion: v1
-kind: Pod
-metadata: { name: greedy }
-spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: mote.local/busybox:1
-      # dd takes its whole block at once.
-      command: ["sh", "-c", "cd /sys/fs/cgroup; cat cpu.max memory.max; exec dd if=/dev/zero of=/dev/null bs=100M count=1"]
-      resources: { limits: { cpu: 250m, memory: 32Mi } }
-`;
+const greedyPod = podOnce("greedy", {
+  // dd takes its whole block at once.
+  command: ["sh", "-c", "cd /sys/fs/cgroup; cat cpu.max memory.max; exec dd if=/dev/zero of=/dev/null bs=100M count=1"],
+  resources: { limits: { cpu: "250m", memory: "32Mi" } },
+});
 
 /** Takes the driver off the first adapter and gives it back: for the kernel that is another link with the same name. */
-const replugPod = `
-apiVersion: v1
-kind: Pod
-metadata: { name: replug }
-spec:
-  hostNetwork: true
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: mote.local/busybox:1
-      command:
-        - sh
-        - -ec
-        - |
-          for link in /sys/class/net/*; do [ -e $link/device ] && break; done
-          cat $link/ifindex
-          device=$(basename $(readlink -f $link/device)); driver=$(readlink -f $link/device/driver)
-          # So that the pod's own start is reported before.
-          sleep 3
-          echo $device >$driver/unbind
-          [ ! -e $link ]
-          sleep 10
-          echo $device >$driver/bind
-          cat $link/ifindex
-      securityContext: { privileged: true }
+const replugScript = `
+for link in /sys/class/net/*; do [ -e $link/device ] && break; done
+cat $link/ifindex
+device=$(basename $(readlink -f $link/device)); driver=$(readlink -f $link/device/driver)
+# So that the pod's own start is reported before.
+sleep 3
+echo $device >$driver/unbind
+[ ! -e $link ]
+sleep 10
+echo $device >$driver/bind
+cat $link/ifindex
 `;
+const replugPod = podOnce(
+  "replug",
+  { command: ["sh", "-ec", replugScript], securityContext: { privileged: true } },
+  { hostNetwork: true },
+);
 
 /** What the initramfs arms it with. */
 const watchdogS = 60;
-const unfedPod = `
-apiVersion: v1
-kind: Pod
-metadata: { name: unfed }
-spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: mote.local/busybox:1
-      command: ["grep", "watchdog was not fed", "/run/mote/log"]
-      volumeMounts: [{ name: run, mountPath: /run/mote, readOnly: true }]
-  volumes: [{ name: run, hostPath: { path: /run/mote } }]
-`;
+const unfedPod = podOnce(
+  "unfed",
+  {
+    command: ["grep", "watchdog was not fed", "/run/mote/log"],
+    volumeMounts: [{ name: "run", mountPath: "/run/mote", readOnly: true }],
+  },
+  { volumes: [{ name: "run", hostPath: { path: "/run/mote" } }] },
+);
 
 /** Runs the steps in order; after one that fails the others make no sense. */
 export async function testFlow(flow: Flow, options: { readonly isShort?: boolean } = {}): Promise<Counts> {
