@@ -97,6 +97,8 @@ const withPeriods = (thresholds: readonly Threshold[], text: string): Threshold[
 
 const defaultHard =
   "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
+/** On a machine of less than 1 GiB the whole of upstream's 100Mi would leave hardly anything for pods. */
+const memoryShare = 0.1;
 const defaultReclaim = "nodefs.available=10%,imagefs.available=10%";
 
 export const defaultConfiguration: NodeConfiguration = Object.freeze({
@@ -104,7 +106,9 @@ export const defaultConfiguration: NodeConfiguration = Object.freeze({
   podPidsLimit: 0,
   systemReserved: {},
   kubeReserved: {},
-  evictionHard: withReclaim(parseThresholds(defaultHard, "hard"), defaultReclaim),
+  evictionHard: withReclaim(parseThresholds(defaultHard, "hard"), defaultReclaim).map((t) =>
+    t.signal === "memory.available" ? { ...t, share: memoryShare } : t,
+  ),
   evictionSoft: [],
   evictionPressureTransitionPeriodMs: 5 * 60_000,
   evictionMaxPodGracePeriodSeconds: 0,

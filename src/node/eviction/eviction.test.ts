@@ -10,6 +10,7 @@ import { decidePressure, noPressure } from "./decision.ts";
 import { EvictionManager } from "./manager.ts";
 import { evictionMessage, rank, storageLimitMessage } from "./ranking.ts";
 import {
+  amountOf,
   crossed,
   type Observation,
   type Observations,
@@ -65,6 +66,23 @@ describe("thresholds", () => {
       "imagefs.available",
     ]);
     expect(short("")).toEqual(["nodefs.available", "imagefs.available"]);
+  });
+  test("a small machine that uses a third of its memory has some left", () => {
+    const { evictionHard } = parseConfiguration([]);
+    const disk = { totalBytes: 1000, freeBytes: 900, inodes: 0, inodesFree: 0 };
+    // A guest of 256 MiB: most of the file cache counts as used lately.
+    const short = (availableMib: number) => {
+      const meminfo = `MemTotal: ${220 * 1024} kB\nMemFree: 5000 kB\nMemAvailable: ${availableMib * 1024} kB\nInactive(file): 9 kB\n`;
+      const memory = parseMachineUsage(meminfo, "", "");
+      return crossed(
+        evictionHard,
+        observationsOf({ memory, node: disk, image: disk, pids: { max: 9, used: 1 } }),
+        false,
+      );
+    };
+    expect(short(95)).toEqual([]);
+    expect(short(21)).toMatchObject([{ signal: "memory.available" }]);
+    expect(amountOf(evictionHard[0]!, 8 * 1024 * mib)).toBe(100 * mib);
   });
   test("one that was crossed stays so until the reclaim is free as well", () => {
     const threshold = { ...bytes!, reclaim: { bytes: 50 * mib } };

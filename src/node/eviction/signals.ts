@@ -17,7 +17,7 @@ export type Signal = (typeof signals)[number];
 export interface Threshold {
   readonly signal: Signal;
   readonly kind: "hard" | "soft";
-  /** Either an amount or a share of the capacity. */
+  /** An amount or a share of the capacity; of both the smaller counts. */
   readonly bytes?: number | undefined;
   readonly share?: number | undefined;
   /** How long it must be crossed; 0 for hard ones. */
@@ -34,7 +34,7 @@ export type Observations = ReadonlyMap<Signal, Observation>;
 
 /** What the machine says of each signal. One without a capacity could not be read: it must not look used up. */
 export function observationsOf(machine: {
-  readonly memory: Pick<MachineUsage, "availableBytes" | "workingSetBytes">;
+  readonly memory: Pick<MachineUsage, "availableBytes" | "workingSetBytes" | "reclaimableBytes">;
   readonly node: FileSystemSize;
   readonly image: FileSystemSize;
   readonly pids: { readonly max: number; readonly used: number };
@@ -42,7 +42,12 @@ export function observationsOf(machine: {
   const { memory, node, image, pids } = machine;
   const memoryBytes = memory.availableBytes + memory.workingSetBytes;
   const rows: readonly (readonly [Signal, Observation])[] = [
-    ["memory.available", { capacity: memoryBytes, available: memory.availableBytes }],
+    // Upstream takes the file cache that was used lately for lost. On a small machine that is most of it, and the
+    // kernel would give it up long before a pod has to go.
+    [
+      "memory.available",
+      { capacity: memoryBytes, available: Math.max(memory.availableBytes, memory.reclaimableBytes) },
+    ],
     ["nodefs.available", { capacity: node.totalBytes, available: node.freeBytes }],
     // File systems that make inodes as they go report none.
     ["nodefs.inodesFree", { capacity: node.inodes, available: node.inodesFree }],
@@ -83,10 +88,12 @@ export function parseThresholds(text: string, kind: Threshold["kind"]): Threshol
 }
 
 export const thresholdText = (t: Threshold): string =>
-  t.share === undefined ? String(t.bytes ?? 0) : `${Math.round(t.share * 1e6) / 1e4}%`;
+  t.bytes !== undefined || t.share === undefined ? String(t.bytes ?? 0) : `${Math.round(t.share * 1e6) / 1e4}%`;
 
 export const amountOf = (t: Pick<Threshold, "bytes" | "share">, capacity: number): number =>
-  t.share === undefined ? (t.bytes ?? 0) : Math.floor(capacity * t.share);
+  t.share === undefined
+    ? (t.bytes ?? 0)
+    : Math.min(t.bytes ?? Number.POSITIVE_INFINITY, Math.floor(capacity * t.share));
 
 /** Thresholds whose signal is observed below them; `withReclaim`: below what must be free before they are over. */
 export function crossed(

@@ -234,6 +234,7 @@ export function parseMachineUsage(meminfo: string, stat: string, vmstat: string)
     usageBytes,
     workingSetBytes,
     availableBytes: kib("MemTotal") - workingSetBytes,
+    reclaimableBytes: kib("MemAvailable"),
     rssBytes: kib("AnonPages"),
     pageFaults: faults.get("pgfault") ?? 0,
     majorPageFaults: faults.get("pgmajfault") ?? 0,

@@ -46,6 +46,7 @@ const sample: Sample = {
   ...{ atMs: 0, timeMs: 42_000 },
   node: {
     ...{ cpuNanoseconds: 9e9, cpuNanoCores: 1e9, usageBytes: 300, workingSetBytes: 200, availableBytes: 800 },
+    reclaimableBytes: 850,
     ...{ rssBytes: 1, pageFaults: 1, majorPageFaults: 0, bootedAtMs: 1000, swapUsedBytes: 5, swapTotalBytes: 9 },
     network: [
       { ...network[0]!, name: "mote0" },
@@ -83,13 +84,14 @@ vethab12: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0
   });
   test("the machine", () => {
     const meminfo =
-      "MemTotal: 1000 kB\nMemFree: 400 kB\nInactive(file): 100 kB\nAnonPages: 50 kB\nSwapTotal: 10 kB\nSwapFree: 4 kB\n";
+      "MemTotal: 1000 kB\nMemFree: 400 kB\nMemAvailable: 450 kB\nInactive(file): 100 kB\nAnonPages: 50 kB\nSwapTotal: 10 kB\nSwapFree: 4 kB\n";
     const usage = parseMachineUsage(meminfo, "cpu  10 0 5 1000 50 1 2 3 0 0\nbtime 77\n", "pgfault 5\npgmajfault 2\n");
     expect(usage).toMatchObject({
       cpuNanoseconds: 210_000_000,
       usageBytes: 600 * 1024,
       workingSetBytes: 500 * 1024,
       availableBytes: 500 * 1024,
+      reclaimableBytes: 450 * 1024,
       swapUsedBytes: 6 * 1024,
       bootedAtMs: 77_000,
       majorPageFaults: 2,

@@ -110,7 +110,10 @@ export interface MachineUsage {
   readonly cpuNanoseconds: number;
   readonly usageBytes: number;
   readonly workingSetBytes: number;
+  /** What is no working set, as the API shows it. */
   readonly availableBytes: number;
+  /** What new programs can have, by the kernel's own estimate (MemAvailable). */
+  readonly reclaimableBytes: number;
   readonly rssBytes: number;
   readonly pageFaults: number;
   readonly majorPageFaults: number;
