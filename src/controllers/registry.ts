@@ -12,6 +12,7 @@ import {
   type SignCertificate,
 } from "./certificates/controller.ts";
 import { createDisruptionController } from "./disruption/controller.ts";
+import { createStaleDisruptionController } from "./disruption/stale.ts";
 import { createApiServiceController } from "./extensions/api-services.ts";
 import { createGarbageCollector } from "./gc/controller.ts";
 import { createNamespaceController } from "./namespaces/controller.ts";
@@ -32,7 +33,8 @@ import { createClaimProtection, createVolumeProtection } from "./volumes/protect
 import { createCronJobController } from "./workloads/cronjob/controller.ts";
 import { createDaemonSetController } from "./workloads/daemonset/controller.ts";
 import { createDeploymentController } from "./workloads/deployment/controller.ts";
-import { createJobController, createTtlAfterFinishedController } from "./workloads/job/controller.ts";
+import { createJobController } from "./workloads/job/controller.ts";
+import { createTtlAfterFinishedController } from "./workloads/job/ttl.ts";
 import {
   createReplicaSetController,
   createReplicationControllerController,
@@ -71,6 +73,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createTtlAfterFinishedController(deps),
     createHorizontalAutoscaler(deps),
     createDisruptionController(deps),
+    createStaleDisruptionController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),
     createEndpointSliceMirroring(deps),

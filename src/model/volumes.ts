@@ -73,6 +73,29 @@ export function namesClaim(volume: PersistentVolume, claim: PersistentVolumeClai
   return !reference.uid || reference.uid === uidOf(claim);
 }
 
+/** claimRef as a binding writes it. */
+export const claimReference = (claim: PersistentVolumeClaim) => ({
+  kind: "PersistentVolumeClaim",
+  namespace: namespaceOf(claim),
+  name: nameOf(claim),
+  uid: uidOf(claim),
+  apiVersion: "v1",
+  resourceVersion: claim.metadata.resourceVersion ?? "",
+});
+
+/** The volume with the claim in it; the same object when nothing is to be written. */
+export function boundVolume(volume: PersistentVolume, claim: PersistentVolumeClaim): PersistentVolume {
+  const reference = volume.spec.claimRef;
+  if (reference?.uid === uidOf(claim) && namesClaim(volume, claim)) return volume;
+  const annotations = { ...volume.metadata.annotations };
+  if (!reference) annotations[volumeAnnotations.boundByController] = "yes";
+  return {
+    ...volume,
+    metadata: { ...volume.metadata, annotations },
+    spec: { ...volume.spec, claimRef: claimReference(claim) },
+  };
+}
+
 const modeOf = (spec: { readonly volumeMode?: string | undefined }): string => spec.volumeMode ?? "Filesystem";
 export const sizeOfVolume = (volume: PersistentVolume): string | number => volume.spec.capacity?.["storage"] ?? "0";
 export const sizeOfClaim = (claim: PersistentVolumeClaim): string | number =>

@@ -2,6 +2,7 @@
 // Upstream counterpart: component-helpers scheduling/corev1 (nodeaffinity, helpers).
 import type { Pod, Taint, Toleration } from "#model/gen/core-v1.ts";
 import { matchesNodeTerm } from "#model/node-selector.ts";
+import { tolerates } from "#model/taints.ts";
 import type { NodeInfo } from "./snapshot.ts";
 
 /** spec.nodeSelector and the required node affinity together. */
@@ -12,15 +13,6 @@ export function matchesNodeAffinity(pod: Pod, node: NodeInfo): boolean {
   const required = pod.spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
   if (!required) return true;
   return (required.nodeSelectorTerms ?? []).some((term) => matchesNodeTerm(term, node));
-}
-
-export function tolerates(toleration: Toleration, taint: Taint): boolean {
-  if (toleration.effect && toleration.effect !== taint.effect) return false;
-  if (toleration.key && toleration.key !== taint.key) return false;
-  if (toleration.operator === "Exists") return true;
-  if (toleration.operator && toleration.operator !== "Equal") return false;
-  // An empty key with Equal matches nothing but an empty taint key; validation refuses it anyway.
-  return (toleration.key ?? "") === taint.key && (toleration.value ?? "") === (taint.value ?? "");
 }
 
 /** The first taint of the given effects that no toleration covers. */

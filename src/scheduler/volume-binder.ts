@@ -10,7 +10,7 @@ import type { Clock } from "#base/clock.ts";
 import type { Client } from "#client/client.ts";
 import type { Informer, InformerFactory } from "#client/informer.ts";
 import type { PersistentVolume, PersistentVolumeClaim } from "#model/gen/core-v1.ts";
-import { type ApiObject, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { type ApiObject, keyOf, nameOf, uidOf } from "#model/object.ts";
 import {
   csiDrivers,
   csiNodes,
@@ -19,7 +19,7 @@ import {
   persistentVolumes,
   storageClasses,
 } from "#model/resources.ts";
-import { isFullyBound, volumeAnnotations } from "#model/volumes.ts";
+import { boundVolume, isFullyBound, volumeAnnotations } from "#model/volumes.ts";
 import type { NodeInfo } from "./snapshot.ts";
 import { reachesNode, type VolumePlan, type VolumeView } from "./volumes.ts";
 
@@ -99,7 +99,7 @@ export class VolumeBinder {
 
   /** Counts the plan as done for all decisions that follow. */
   promise(plan: VolumePlan, node: string): void {
-    for (const { claim, volume } of plan.bindings) this.#volumes.promise(taken(volume, claim));
+    for (const { claim, volume } of plan.bindings) this.#volumes.promise(boundVolume(volume, claim));
     for (const claim of plan.provisions) this.#claims.promise(withNode(claim, node));
   }
 
@@ -113,7 +113,7 @@ export class VolumeBinder {
     const { client, clock } = this.#deps;
     try {
       for (const { claim, volume } of plan.bindings) {
-        const wanted = taken(volume, claim);
+        const wanted = boundVolume(volume, claim);
         if (wanted !== volume) await client.update(persistentVolumes, wanted);
       }
       for (const claim of plan.provisions) {
@@ -193,23 +193,6 @@ export class VolumeBinder {
     }
     signal.throwIfAborted();
   }
-}
-
-/** The volume as this claim's; the same object where it is already. */
-function taken(volume: PersistentVolume, claim: PersistentVolumeClaim): PersistentVolume {
-  const reference = volume.spec.claimRef;
-  if (reference?.uid === uidOf(claim)) return volume;
-  const annotations: Record<string, string> = { ...volume.metadata.annotations };
-  if (!reference) annotations[volumeAnnotations.boundByController] = "yes";
-  const claimRef = {
-    kind: "PersistentVolumeClaim",
-    namespace: namespaceOf(claim),
-    name: nameOf(claim),
-    uid: uidOf(claim),
-    apiVersion: "v1",
-    resourceVersion: claim.metadata.resourceVersion ?? "",
-  };
-  return { ...volume, metadata: { ...volume.metadata, annotations }, spec: { ...volume.spec, claimRef } };
 }
 
 function withNode(claim: PersistentVolumeClaim, node: string): PersistentVolumeClaim {

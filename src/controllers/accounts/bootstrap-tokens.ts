@@ -1,10 +1,9 @@
 // Bootstrap tokens whose time has come are deleted. Upstream counterpart: pkg/controller/bootstrap/tokencleaner.go.
 import type { Service } from "#base/service.ts";
 import type { Secret } from "#model/gen/core-v1.ts";
-import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import { secrets } from "#model/resources.ts";
-import { isNotFound } from "#model/status.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import type { ControllerDeps } from "../runtime/controller.ts";
+import { createExpiryController } from "../runtime/object-controller.ts";
 
 const scope = { namespace: "kube-system", fieldSelector: "type=bootstrap.kubernetes.io/token" };
 
@@ -17,31 +16,15 @@ function expiryMsOf({ data }: Secret): number | undefined {
   return Number.isNaN(time) ? 0 : time;
 }
 
-export function createBootstrapTokenCleaner(deps: ControllerDeps): Service {
-  const store = deps.informers.informer(secrets, scope);
-  return createController(
+export const createBootstrapTokenCleaner = (deps: ControllerDeps): Service =>
+  createExpiryController(
     {
       name: "token-cleaner-controller",
-      workers: 1,
-      triggers: [on(store)],
-      async sync(key, again) {
-        const secret = store.get(key);
-        const expiryMs = secret && expiryMsOf(secret);
-        if (!secret || isDeleting(secret) || expiryMs === undefined) return;
-        const waitMs = expiryMs - deps.clock.now();
-        if (waitMs > 0) {
-          again(waitMs);
-          return;
-        }
-        const { uid } = secret.metadata;
-        const preconditions = uid === undefined ? {} : { preconditions: { uid } };
-        try {
-          await deps.client.delete(secrets, { name: nameOf(secret), namespace: namespaceOf(secret) }, preconditions);
-        } catch (error) {
-          if (!isNotFound(error)) throw error;
-        }
+      store: deps.informers.informer(secrets, scope),
+      leftMs(secret, nowMs) {
+        const expiryMs = expiryMsOf(secret);
+        return expiryMs === undefined ? undefined : expiryMs - nowMs;
       },
     },
     deps,
   );
-}

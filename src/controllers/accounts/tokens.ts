@@ -7,6 +7,7 @@ import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#
 import { secrets, serviceAccounts } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../runtime/controller.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
 
 const nameAnnotation = "kubernetes.io/service-account.name";
 const uidAnnotation = "kubernetes.io/service-account.uid";
@@ -65,9 +66,7 @@ export function createTokenSecretController(deps: ControllerDeps, options: { rea
     const account = await accountOf(secret);
     const asked = secret.metadata.annotations?.[uidAnnotation] ?? "";
     if (!account || (asked !== "" && asked !== uidOf(account))) {
-      const { uid } = secret.metadata;
-      const preconditions = uid === undefined ? {} : { preconditions: { uid } };
-      await client.delete(secrets, { name: nameOf(secret), namespace: namespaceOf(secret) }, preconditions);
+      await deleteIfThere(client, secrets, secret);
       return;
     }
     const data = secret.data ?? {};

@@ -15,6 +15,7 @@ import { horizontalPodAutoscalers, pods } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
+import { type FoundScale, mappingsOf, readScale, writeScale } from "../runtime/scale.ts";
 import { type Memory, nothingRemembered, withScaleEvent } from "./behavior.ts";
 import { readMetric } from "./metrics-client.ts";
 import {
@@ -26,7 +27,6 @@ import {
   type SelectorFailure,
   wantsMetrics,
 } from "./plan.ts";
-import { type FoundScale, mappingsOf, readScale, writeScale } from "./targets.ts";
 
 const name = "horizontal-pod-autoscaler";
 const periodMs = 15_000;

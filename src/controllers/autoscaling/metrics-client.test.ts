@@ -3,8 +3,8 @@ import { Client } from "#client/client.ts";
 import type { ApiRequest } from "#client/transport.ts";
 import type { MetricSpec } from "#model/gen/autoscaling-v2.ts";
 import { ApiError } from "#model/status.ts";
+import { mappingsOf } from "../runtime/scale.ts";
 import { readMetric } from "./metrics-client.ts";
-import { mappingsOf } from "./targets.ts";
 
 /** Answers by path; what was asked, in order. */
 function clientOf(answers: Readonly<Record<string, unknown>>) {

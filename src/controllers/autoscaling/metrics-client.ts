@@ -9,9 +9,10 @@ import { type CustomMetricValue, type ExternalMetricValue, type PodMetrics, podM
 import { nameOf, namespaceOf } from "#model/object.ts";
 import { parseQuantity } from "#model/quantity.ts";
 import { isNotFound } from "#model/status.ts";
-import { type Reading, selectorText } from "./plan.ts";
+import { mappingsOf } from "../runtime/scale.ts";
+import { selectorText } from "../runtime/selector.ts";
+import type { Reading } from "./plan.ts";
 import { MetricError, type PodMetric } from "./replicas.ts";
-import { mappingsOf } from "./targets.ts";
 
 export interface Wanted {
   readonly namespace: string;

@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import type { HorizontalPodAutoscaler, MetricSpec } from "#model/gen/autoscaling-v2.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import { selectorText } from "../runtime/selector.ts";
 import { nothingRemembered } from "./behavior.ts";
-import { planRound, type Reading, type Round, selectorText, wantsMetrics } from "./plan.ts";
+import { planRound, type Reading, type Round, wantsMetrics } from "./plan.ts";
 
 const nowMs = Date.parse("2026-01-01T01:00:00Z");
 const long = "2026-01-01T00:00:00Z";

@@ -11,8 +11,8 @@ import type {
   MetricTarget,
 } from "#model/gen/autoscaling-v2.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import type { LabelSelector } from "#model/gen/meta-v1.ts";
 import { parseQuantity } from "#model/quantity.ts";
+import { selectorText } from "../runtime/selector.ts";
 import { limit, type Memory, remembering } from "./behavior.ts";
 import {
   byAverage,
@@ -343,19 +343,6 @@ function currentOf(proposal: Proposal, target: MetricTarget) {
 
 const milli = (quantity: string | number | undefined): number => Number(parseQuantity(quantity ?? "0").milliValue());
 const text = (milliValue: number): string => parseQuantity(`${milliValue}m`).toString();
-
-/** As Go prints a pointer to one. */
-export function selectorText(selector: LabelSelector | undefined): string {
-  if (!selector) return "nil";
-  const labels = Object.keys(selector.matchLabels ?? {})
-    .sort()
-    .map((key) => `${key}: ${selector.matchLabels?.[key]},`);
-  const expressions = (selector.matchExpressions ?? []).map(
-    ({ key, operator, values }) =>
-      `LabelSelectorRequirement{Key:${key},Operator:${operator},Values:[${(values ?? []).join(" ")}],},`,
-  );
-  return `&LabelSelector{MatchLabels:map[string]string{${labels.join("")}},MatchExpressions:[]LabelSelectorRequirement{${expressions.join("")}},}`;
-}
 
 /** Conditions in the order they were first set; the time of change is kept while the status is the same. */
 export class Conditions {

@@ -3,9 +3,10 @@
 import type { Client } from "#client/client.ts";
 import type { Informer } from "#client/informer.ts";
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
-import { type ApiObject, controllerOf, isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { type ApiObject, controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { ApiError, isNotFound } from "#model/status.ts";
+import { on, type Trigger } from "./controller.ts";
 
 const controllerIndex = "controller";
 
@@ -20,11 +21,37 @@ export function controllerReference(resource: ResourceInfo<never> | ResourceInfo
   };
 }
 
-/** The key of the owner that controls `object`, where that is of `kind`; owners share their dependents' namespace. */
-export function controllerKey(object: ApiObject, kind: string): string | undefined {
+/**
+ * The key of the owner that controls `object`, where that is of this kind; owners share their dependents' namespace.
+ * Group and kind both count: others have jobs and deployments of their own.
+ */
+export function controllerKey(
+  object: ApiObject,
+  { group, kind }: { readonly group: string; readonly kind: string },
+): string | undefined {
   const owner = controllerOf(object);
-  return owner?.kind === kind ? `${namespaceOf(object)}/${owner.name}` : undefined;
+  if (owner?.kind !== kind) return undefined;
+  const slash = owner.apiVersion.indexOf("/");
+  const ownerGroup = slash < 0 ? "" : owner.apiVersion.slice(0, slash);
+  return ownerGroup === group ? `${namespaceOf(object)}/${owner.name}` : undefined;
 }
+
+/**
+ * Changes of dependents mark the owner that controls them. One that nobody controls marks all that would have it, since
+ * one of them is going to adopt it.
+ */
+export const onDependents = <O extends ApiObject, T extends ApiObject>(
+  dependents: Informer<T>,
+  owners: Informer<O>,
+  wouldHave: (owner: O, dependent: T) => boolean,
+): Trigger =>
+  on(dependents, function* (dependent) {
+    if (controllerOf(dependent)) {
+      yield controllerKey(dependent, owners.resource);
+      return;
+    }
+    for (const owner of owners.list(namespaceOf(dependent))) if (wouldHave(owner, dependent)) yield keyOf(owner);
+  });
 
 /** Lets `controlledBy` and `orphansIn` answer without walking all objects. */
 export function indexByController<T extends ApiObject>(informer: Informer<T>): void {

@@ -4,11 +4,11 @@ import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { Pod, PodTemplateSpec } from "#model/gen/core-v1.ts";
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
-import { type ApiObject, nameOf, namespaceOf } from "#model/object.ts";
+import { type ApiObject, nameOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { pods } from "#model/resources.ts";
-import { isNotFound } from "#model/status.ts";
 import { isNamespaceTerminating } from "./controller.ts";
+import { deleteIfThere } from "./writes.ts";
 
 export interface PodControl {
   /** Creates; on failure writes an event on the owner (unless its namespace is going away) and throws. */
@@ -35,12 +35,10 @@ export function createPodControl(client: Client, events: EventSink, ownerResourc
       }
     },
     async delete(pod, owner) {
-      const target = { name: nameOf(pod), namespace: namespaceOf(pod) };
       try {
-        await client.delete(pods, target, { preconditions: { uid: pod.metadata.uid ?? "" } });
-        say(owner, "Normal", "SuccessfulDelete", `Deleted pod: ${target.name}`);
+        if (await deleteIfThere(client, pods, pod))
+          say(owner, "Normal", "SuccessfulDelete", `Deleted pod: ${nameOf(pod)}`);
       } catch (error) {
-        if (isNotFound(error)) return;
         say(owner, "Warning", "FailedDelete", `Error deleting: ${messageOf(error)}`);
         throw error;
       }

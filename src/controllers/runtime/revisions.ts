@@ -8,9 +8,10 @@ import type { PodTemplateSpec } from "#model/gen/core-v1.ts";
 import { type ApiObject, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists } from "#model/status.ts";
 import { canonicalJson, fnv1a, isEqual, safeEncode } from "./equal.ts";
 import { controlledBy, controllerReference } from "./owners.ts";
+import { deleteIfThere } from "./writes.ts";
 
 export const revisionHashLabel = "controller-revision-hash";
 
@@ -85,10 +86,6 @@ export async function trimRevisions(
 ): Promise<void> {
   const spare = all.filter((revision) => !isInUse(revision)).sort((a, b) => a.revision - b.revision);
   for (const revision of spare.slice(0, Math.max(0, spare.length - limit))) {
-    try {
-      await client.delete(controllerRevisions, { name: nameOf(revision), namespace: namespaceOf(revision) });
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
+    await deleteIfThere(client, controllerRevisions, revision);
   }
 }

@@ -13,3 +13,16 @@ export function matcherOf(selector: LabelSelector | undefined): LabelMatcher {
 
 export const isEmptySelector = (selector: LabelSelector | undefined): boolean =>
   Object.keys(selector?.matchLabels ?? {}).length === 0 && (selector?.matchExpressions ?? []).length === 0;
+
+/** As Go prints a pointer to one, which is how upstream shows selectors in what it says. */
+export function selectorText(selector: LabelSelector | undefined): string {
+  if (!selector) return "nil";
+  const labels = Object.keys(selector.matchLabels ?? {})
+    .sort()
+    .map((key) => `${key}: ${selector.matchLabels?.[key]},`);
+  const expressions = (selector.matchExpressions ?? []).map(
+    ({ key, operator, values }) =>
+      `LabelSelectorRequirement{Key:${key},Operator:${operator},Values:[${(values ?? []).join(" ")}],},`,
+  );
+  return `&LabelSelector{MatchLabels:map[string]string{${labels.join("")}},MatchExpressions:[]LabelSelectorRequirement{${expressions.join("")}},}`;
+}

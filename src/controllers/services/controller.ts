@@ -2,6 +2,7 @@
 // old object should not wait for writers of the new ones, and the other way round. The layout is in plan.ts.
 // Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: topology hints.
 import { rfc3339 } from "#base/clock.ts";
+import { messageOf } from "#base/errors.ts";
 import type { Service as RunningService } from "#base/service.ts";
 import type { Endpoints, Pod, Service } from "#model/gen/core-v1.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
@@ -18,6 +19,7 @@ import {
 } from "../runtime/controller.ts";
 import { Expectations, lookAgainMs } from "../runtime/expectations.ts";
 import { controllerReference } from "../runtime/owners.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
 import { leaderAnnotation } from "./mirror.ts";
 import {
   desiredGroups,
@@ -96,22 +98,14 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
         const metadata = { ...slice.metadata, annotations: { ...slice.metadata.annotations, ...annotations } };
         await client.update(endpointSlices, { ...slice, metadata });
       }
-      for (const slice of plan.remove) await removeIfThere(slice);
+      for (const slice of plan.remove) await deleteIfThere(client, endpointSlices, slice);
       if (!expectations.satisfied(key)) again(lookAgainMs);
     } catch (error) {
       if (isNamespaceTerminating(error)) return;
-      const message = `Error updating Endpoint Slices for Service ${key}: ${error instanceof Error ? error.message : error}`;
+      const message = `Error updating Endpoint Slices for Service ${key}: ${messageOf(error)}`;
       const reason = "FailedToUpdateEndpointSlices";
       events.record({ resource: services as ResourceInfo, object: service, type: "Warning", reason, message });
       throw error;
-    }
-  }
-
-  async function removeIfThere(slice: EndpointSlice): Promise<void> {
-    try {
-      await client.delete(endpointSlices, { name: nameOf(slice), namespace: namespaceOf(slice) });
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
     }
   }
 
@@ -144,6 +138,7 @@ export function createEndpointsController(deps: ControllerDeps): RunningService 
   const { client, clock } = deps;
   const serviceStore = deps.informers.informer(services);
   const endpointsStore = deps.informers.informer(endpoints);
+  const events = deps.events.as("endpoint-controller");
 
   async function sync(key: string): Promise<void> {
     const service = serviceStore.get(key);
@@ -179,7 +174,13 @@ export function createEndpointsController(deps: ControllerDeps): RunningService 
       if (!old) await client.create(endpoints, next);
       else if (!isSameEndpoints(old, next)) await client.update(endpoints, next);
     } catch (error) {
-      if (!isNamespaceTerminating(error)) throw error;
+      if (isNamespaceTerminating(error)) return;
+      const [reason, what] = old
+        ? ["FailedToUpdateEndpoint", `Failed to update endpoint ${key}`]
+        : ["FailedToCreateEndpoint", `Failed to create endpoint for service ${key}`];
+      const message = `${what}: ${messageOf(error)}`;
+      events.record({ resource: endpoints as ResourceInfo, object: next, type: "Warning", reason, message });
+      throw error;
     }
   }
 

@@ -7,10 +7,10 @@ import type { Endpoint, EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { isDeleting, nameOf, namespaceOf, splitKey } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { endpointSlices, endpoints, services } from "#model/resources.ts";
-import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../runtime/controller.ts";
 import { Expectations, lookAgainMs } from "../runtime/expectations.ts";
 import { controllerReference } from "../runtime/owners.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
 import { type Family, type Group, lastChangeAnnotation, managedByLabel, planSlices, serviceNameLabel } from "./plan.ts";
 
 const name = "endpointslicemirroring-controller";
@@ -72,20 +72,12 @@ export function createEndpointSliceMirroring(deps: ControllerDeps): RunningServi
   };
   sliceStore.addIndex(sliceIndex, (slice) => [keyOfSlice(slice) ?? ""]);
 
-  async function remove(slice: EndpointSlice): Promise<void> {
-    try {
-      await client.delete(endpointSlices, { name: nameOf(slice), namespace: namespaceOf(slice) });
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-  }
-
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
     const existing = sliceStore.byIndex(sliceIndex, key).filter((slice) => !isDeleting(slice));
     const object = store.get(key);
     if (!object || isDeleting(object) || !isMirrored(object, serviceStore.get(key))) {
       expectations.forget(key);
-      for (const slice of existing) await remove(slice);
+      for (const slice of existing) await deleteIfThere(client, endpointSlices, slice);
       return;
     }
     if (!expectations.satisfied(key)) {
@@ -112,7 +104,7 @@ export function createEndpointSliceMirroring(deps: ControllerDeps): RunningServi
       for (const slice of plan.update) {
         await client.update(endpointSlices, { ...slice, metadata: { ...slice.metadata, annotations } });
       }
-      for (const slice of plan.remove) await remove(slice);
+      for (const slice of plan.remove) await deleteIfThere(client, endpointSlices, slice);
     } catch (error) {
       if (!isNamespaceTerminating(error)) throw error;
     }

@@ -20,6 +20,7 @@ import { claimNamesOf, isFullyBound } from "#model/volumes.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 import { isPodFinished } from "../runtime/pods.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
 import { type AttachPlan, attachedByNode, planAttachments } from "./attach-plan.ts";
 
 const everything = "attachments";
@@ -78,13 +79,7 @@ export function createAttachDetach(deps: ControllerDeps): Service {
         if (!isAlreadyExists(error)) throw error;
       }
     }
-    for (const one of plan.detach) {
-      try {
-        await client.delete(volumeAttachments, { name: nameOf(one) }, { preconditions: { uid: uidOf(one) } });
-      } catch (error) {
-        if (!isNotFound(error)) throw error;
-      }
-    }
+    for (const one of plan.detach) await deleteIfThere(client, volumeAttachments, one);
   }
 
   function tell(plan: AttachPlan): void {

@@ -9,11 +9,11 @@ import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts"
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { persistentVolumeClaims, persistentVolumes, pods, storageClasses } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { claimNamesOf, defaultClassOf, isBindCompleted, volumeAnnotations } from "#model/volumes.ts";
+import { boundVolume, claimNamesOf, defaultClassOf, isBindCompleted, volumeAnnotations } from "#model/volumes.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 import { Latest } from "./latest.ts";
-import { boundClaim, boundVolume, planClaim, planVolume, type Said, unboundVolume } from "./plan.ts";
+import { boundClaim, planClaim, planVolume, type Said, unboundVolume } from "./plan.ts";
 
 const claimPrefix = "claim:";
 const volumePrefix = "volume:";

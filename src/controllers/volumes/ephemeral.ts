@@ -2,12 +2,13 @@
 // Upstream counterpart: ephemeral-volume-controller.
 import type { Service } from "#base/service.ts";
 import type { PersistentVolumeClaim, Pod, Volume } from "#model/gen/core-v1.ts";
-import { isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { persistentVolumeClaims, pods } from "#model/resources.ts";
 import { isAlreadyExists } from "#model/status.ts";
 import { claimNameOf, isOwnedByPod } from "#model/volumes.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../runtime/controller.ts";
+import { controllerReference } from "../runtime/owners.ts";
 import { isPodFinished } from "../runtime/pods.ts";
 
 export function createEphemeralVolumes(deps: ControllerDeps): Service {
@@ -77,16 +78,7 @@ function claimFor(pod: Pod, volume: Volume, claimName: string): PersistentVolume
       namespace: namespaceOf(pod),
       ...(labels ? { labels: { ...labels } } : {}),
       ...(annotations ? { annotations: { ...annotations } } : {}),
-      ownerReferences: [
-        {
-          apiVersion: "v1",
-          kind: "Pod",
-          name: nameOf(pod),
-          uid: uidOf(pod),
-          controller: true,
-          blockOwnerDeletion: true,
-        },
-      ],
+      ownerReferences: [controllerReference(pods as ResourceInfo, pod)],
     },
     spec: { ...(template?.spec ?? {}) },
   };

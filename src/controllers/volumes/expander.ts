@@ -6,41 +6,31 @@ import { compareQuantities } from "#model/quantity.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { persistentVolumeClaims, persistentVolumes, storageClasses } from "#model/resources.ts";
 import { classOfClaim, sizeOfClaim, volumeAnnotations } from "#model/volumes.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import type { ControllerDeps } from "../runtime/controller.ts";
+import { createObjectController } from "../runtime/object-controller.ts";
 
 export function createVolumeExpander(deps: ControllerDeps): Service {
   const { client } = deps;
   const events = deps.events.as("volume_expand");
-  const claimStore = deps.informers.informer(persistentVolumeClaims);
   const volumeStore = deps.informers.informer(persistentVolumes);
   const classStore = deps.informers.informer(storageClasses);
-  return createController(
+  return createObjectController(
     {
       name: "persistentvolume-expander-controller",
       workers: 1,
-      triggers: [on(claimStore)],
-      async sync(key) {
-        const claim = claimStore.get(key);
-        const has = claim?.status?.capacity?.["storage"];
-        if (claim?.status?.phase !== "Bound" || has === undefined) return;
+      store: deps.informers.informer(persistentVolumeClaims),
+      async sync(claim) {
+        const has = claim.status?.capacity?.["storage"];
+        if (claim.status?.phase !== "Bound" || has === undefined) return;
         if (compareQuantities(sizeOfClaim(claim), has) <= 0) return;
         const volume = volumeStore.get(claim.spec.volumeName ?? "");
         if (!volume) return;
         const driver = volume.spec.csi?.driver ?? classStore.get(classOfClaim(claim))?.provisioner;
         if (driver === undefined) return;
-        const { annotations } = claim.metadata;
+        const { annotations, namespace, resourceVersion } = claim.metadata;
         if (annotations?.[volumeAnnotations.storageResizer] !== driver) {
-          const patch = {
-            metadata: {
-              resourceVersion: claim.metadata.resourceVersion,
-              annotations: { [volumeAnnotations.storageResizer]: driver },
-            },
-          };
-          await client.patch(
-            persistentVolumeClaims,
-            { name: nameOf(claim), namespace: claim.metadata.namespace },
-            patch,
-          );
+          const metadata = { resourceVersion, annotations: { [volumeAnnotations.storageResizer]: driver } };
+          await client.patch(persistentVolumeClaims, { name: nameOf(claim), namespace }, { metadata });
         }
         events.record({
           resource: persistentVolumeClaims as ResourceInfo,

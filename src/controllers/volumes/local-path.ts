@@ -12,8 +12,9 @@ import type { StorageClass } from "#model/gen/storage-v1.ts";
 import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { nodes, persistentVolumeClaims, persistentVolumes, storageClasses } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists } from "#model/status.ts";
 import {
+  claimReference,
   classOfClaim,
   isBindCompleted,
   localPathProvisioner,
@@ -22,7 +23,7 @@ import {
   volumeFinalizers,
 } from "#model/volumes.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
-import { finalizerWriter } from "./protection.ts";
+import { deleteIfThere, dropFinalizer } from "../runtime/writes.ts";
 
 export interface LocalPathOptions {
   /** Where volumes lie on every node, e.g. /var/lib/mote/storage. */
@@ -94,14 +95,7 @@ export function planLocalVolume(
         storageClassName: nameOf(entry),
         volumeMode: "Filesystem",
         ...(entry.mountOptions ? { mountOptions: [...entry.mountOptions] } : {}),
-        claimRef: {
-          kind: "PersistentVolumeClaim",
-          apiVersion: "v1",
-          namespace: namespaceOf(claim),
-          name: nameOf(claim),
-          uid: uidOf(claim),
-          resourceVersion: claim.metadata.resourceVersion ?? "",
-        },
+        claimRef: claimReference(claim),
         nodeAffinity: {
           required: {
             nodeSelectorTerms: [{ matchExpressions: [{ key: hostnameLabel, operator: "In", values: [hostname] }] }],
@@ -123,7 +117,6 @@ export function createLocalPathProvisioner(deps: ControllerDeps, options: LocalP
   const volumeStore = deps.informers.informer(persistentVolumes);
   const classStore = deps.informers.informer(storageClasses);
   const nodeStore = deps.informers.informer(nodes);
-  const setFinalizers = finalizerWriter(deps, persistentVolumes as ResourceInfo);
 
   const say = (claim: PersistentVolumeClaim, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: persistentVolumeClaims as ResourceInfo, object: claim, type, reason, message });
@@ -191,21 +184,14 @@ export function createLocalPathProvisioner(deps: ControllerDeps, options: LocalP
     const isOver = volume.status?.phase === "Released" || volume.status?.phase === "Failed";
     if (!isDeleting(volume)) {
       if (!isDelete || !isOver) return;
-      try {
-        await client.delete(persistentVolumes, { name }, { preconditions: { uid: uidOf(volume) } });
-      } catch (error) {
-        if (!isNotFound(error)) throw error;
-      }
+      await deleteIfThere(client, persistentVolumes, volume);
       return;
     }
-    const finalizers = volume.metadata.finalizers ?? [];
-    if (!finalizers.includes(volumeFinalizers.provisioner) || volume.status?.phase === "Bound") return;
+
+    if (volume.status?.phase === "Bound") return;
     // The folder is its node's to remove; without node, or where it is to be kept, there is nothing to wait for.
     if (isDelete && nodeStore.get(volume.metadata.annotations?.[nodeAnnotation] ?? "")) return;
-    await setFinalizers(
-      volume,
-      finalizers.filter((one) => one !== volumeFinalizers.provisioner),
-    );
+    await dropFinalizer(client, persistentVolumes, volume, volumeFinalizers.provisioner);
   }
 
   return createController(

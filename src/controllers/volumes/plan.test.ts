@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod } from "#model/gen/core-v1.ts";
 import type { StorageClass } from "#model/gen/storage-v1.ts";
-import { volumeAnnotations } from "#model/volumes.ts";
-import { boundClaim, boundVolume, type ClaimStep, planClaim, planVolume, unboundVolume } from "./plan.ts";
+import { boundVolume, volumeAnnotations } from "#model/volumes.ts";
+import { boundClaim, type ClaimStep, planClaim, planVolume, unboundVolume } from "./plan.ts";
 
 type ClaimSpec = PersistentVolumeClaim["spec"];
 const claim = (spec: Partial<ClaimSpec> = {}, annotations: Record<string, string> = {}): PersistentVolumeClaim => ({

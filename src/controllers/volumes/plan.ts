@@ -9,7 +9,7 @@
 // Upstream counterpart: pkg/controller/volume/persistentvolume (syncClaim, syncVolume).
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
 import type { StorageClass } from "#model/gen/storage-v1.ts";
-import { isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { isDeleting, nameOf, uidOf } from "#model/object.ts";
 import {
   bestVolume,
   classOfClaim,
@@ -157,29 +157,6 @@ export function planVolume(volume: PersistentVolume, claim: PersistentVolumeClai
   // Made for a claim that took another one meanwhile: nobody will ever want it.
   if (isProvisioned && volume.spec.persistentVolumeReclaimPolicy === "Delete") return { do: "release" };
   return { do: "unbind" };
-}
-
-/** claimRef as the binder writes it. */
-export const referenceTo = (claim: PersistentVolumeClaim) => ({
-  kind: "PersistentVolumeClaim",
-  namespace: namespaceOf(claim),
-  name: nameOf(claim),
-  uid: uidOf(claim),
-  apiVersion: "v1",
-  resourceVersion: claim.metadata.resourceVersion ?? "",
-});
-
-/** The volume with the claim in it; the same object when nothing is to be written. */
-export function boundVolume(volume: PersistentVolume, claim: PersistentVolumeClaim): PersistentVolume {
-  const reference = volume.spec.claimRef;
-  if (reference?.uid === uidOf(claim) && namesClaim(volume, claim)) return volume;
-  const annotations = { ...volume.metadata.annotations };
-  if (!reference) annotations[volumeAnnotations.boundByController] = "yes";
-  return {
-    ...volume,
-    metadata: { ...volume.metadata, annotations },
-    spec: { ...volume.spec, claimRef: referenceTo(claim) },
-  };
 }
 
 /** The claim with the volume in it; the same object when nothing is to be written. */

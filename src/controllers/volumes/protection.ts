@@ -2,18 +2,52 @@
 // A pod counts once it has a node, and until it is deleted, finished or not. What the stores say is asked of the API again
 // before a claim is let go. Upstream counterpart: pvc-protection-controller, pv-protection-controller.
 import type { Service } from "#base/service.ts";
+import type { Informer } from "#client/informer.ts";
 import type { PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
-import { type ApiObject, isDeleting, nameOf, namespaceOf, splitKey, uidOf } from "#model/object.ts";
-import type { ResourceInfo } from "#model/resource-info.ts";
+import { type ApiObject, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import { persistentVolumeClaims, persistentVolumes, pods } from "#model/resources.ts";
-import { isNotFound } from "#model/status.ts";
 import { claimNameOf, claimNamesOf, isOwnedByPod, volumeFinalizers } from "#model/volumes.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { type ControllerDeps, on, type Trigger } from "../runtime/controller.ts";
+import { createObjectController } from "../runtime/object-controller.ts";
 import { isPodFinished } from "../runtime/pods.ts";
+import { dropFinalizer, writeFinalizers } from "../runtime/writes.ts";
 import { indexPodsByClaim, podsByClaim } from "./binder.ts";
 
+interface Protection<T extends ApiObject> {
+  readonly name: string;
+  readonly store: Informer<T>;
+  readonly triggers?: readonly Trigger[];
+  readonly finalizer: string;
+  /** Asked of one that is being deleted. */
+  isNeeded(object: T): boolean | Promise<boolean>;
+}
+
+function createProtection<T extends ApiObject>(
+  { finalizer, isNeeded, store, ...spec }: Protection<T>,
+  deps: ControllerDeps,
+): Service {
+  const { client } = deps;
+  const isProtected = (object: T) => object.metadata.finalizers?.includes(finalizer) ?? false;
+  return createObjectController(
+    {
+      ...spec,
+      workers: 2,
+      store,
+      async sync(object) {
+        if (isProtected(object)) return;
+        await writeFinalizers(client, store.resource, object, [...(object.metadata.finalizers ?? []), finalizer]);
+      },
+      async end(object) {
+        if (!isProtected(object) || (await isNeeded(object))) return;
+        await dropFinalizer(client, store.resource, object, finalizer);
+      },
+    },
+    deps,
+  );
+}
+
 /** Does the pod hold the claim? A claim made for it is let go when its containers have ended. */
-export function holdsClaim(pod: Pod, claim: PersistentVolumeClaim): boolean {
+function holdsClaim(pod: Pod, claim: PersistentVolumeClaim): boolean {
   if (!pod.spec.nodeName) return false;
   return (pod.spec.volumes ?? []).some((volume) => {
     if (claimNameOf(pod, volume) !== nameOf(claim)) return false;
@@ -25,76 +59,37 @@ const isShutDown = (pod: Pod): boolean =>
   isPodFinished(pod) && !(pod.status?.containerStatuses ?? []).some((status) => status.state?.running !== undefined);
 
 export function createClaimProtection(deps: ControllerDeps): Service {
-  const { client } = deps;
-  const claimStore = deps.informers.informer(persistentVolumeClaims);
   const podStore = deps.informers.informer(pods);
   indexPodsByClaim(podStore);
-  const setFinalizers = finalizerWriter(deps, persistentVolumeClaims as ResourceInfo);
-
-  return createController(
+  return createProtection(
     {
       name: "persistentvolumeclaim-protection-controller",
-      workers: 2,
+      store: deps.informers.informer(persistentVolumeClaims),
       triggers: [
-        on(claimStore),
         on(podStore, (pod, how) => {
           const isOver = how === "delete" || isPodFinished(pod);
           return isOver ? claimNamesOf(pod).map((name) => `${namespaceOf(pod)}/${name}`) : [];
         }),
       ],
-      async sync(key) {
-        const claim = claimStore.get(key);
-        if (!claim) return;
-        const finalizer = volumeFinalizers.claimProtection;
-        const has = claim.metadata.finalizers?.includes(finalizer) ?? false;
-        if (!isDeleting(claim)) {
-          if (!has) await setFinalizers(claim, [...(claim.metadata.finalizers ?? []), finalizer]);
-          return;
-        }
-        if (!has || podStore.byIndex(podsByClaim, key).some((pod) => holdsClaim(pod, claim))) return;
-        const { items } = await client.list(pods, { namespace: splitKey(key).namespace });
-        if (items.some((pod) => holdsClaim(pod, claim))) return;
-        await setFinalizers(claim, claim.metadata.finalizers?.filter((one) => one !== finalizer) ?? []);
+      finalizer: volumeFinalizers.claimProtection,
+      async isNeeded(claim) {
+        const isHolder = (pod: Pod) => holdsClaim(pod, claim);
+        if (podStore.byIndex(podsByClaim, keyOf(claim)).some(isHolder)) return true;
+        const { items } = await deps.client.list(pods, { namespace: namespaceOf(claim) });
+        return items.some(isHolder);
       },
     },
     deps,
   );
 }
 
-export function createVolumeProtection(deps: ControllerDeps): Service {
-  const volumeStore = deps.informers.informer(persistentVolumes);
-  const setFinalizers = finalizerWriter(deps, persistentVolumes as ResourceInfo);
-  return createController(
+export const createVolumeProtection = (deps: ControllerDeps): Service =>
+  createProtection(
     {
       name: "persistentvolume-protection-controller",
-      workers: 2,
-      triggers: [on(volumeStore)],
-      async sync(key) {
-        const volume = volumeStore.get(key);
-        if (!volume) return;
-        const finalizer = volumeFinalizers.volumeProtection;
-        const has = volume.metadata.finalizers?.includes(finalizer) ?? false;
-        if (!isDeleting(volume)) {
-          if (!has) await setFinalizers(volume, [...(volume.metadata.finalizers ?? []), finalizer]);
-          return;
-        }
-        if (!has || volume.status?.phase === "Bound") return;
-        await setFinalizers(volume, volume.metadata.finalizers?.filter((one) => one !== finalizer) ?? []);
-      },
+      store: deps.informers.informer(persistentVolumes),
+      finalizer: volumeFinalizers.volumeProtection,
+      isNeeded: (volume) => volume.status?.phase === "Bound",
     },
     deps,
   );
-}
-
-/** Writes an object's finalizers against the revision they were read at. */
-export function finalizerWriter({ client }: Pick<ControllerDeps, "client">, resource: ResourceInfo) {
-  return async (object: ApiObject, finalizers: readonly string[]): Promise<void> => {
-    const { resourceVersion } = object.metadata;
-    try {
-      const target = { name: nameOf(object), namespace: object.metadata.namespace };
-      await client.patch(resource, target, { metadata: { uid: uidOf(object), resourceVersion, finalizers } });
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-  };
-}

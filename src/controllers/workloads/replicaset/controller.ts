@@ -6,12 +6,12 @@ import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { ReplicaSet } from "#model/gen/apps-v1.ts";
 import type { Pod, ReplicationController } from "#model/gen/core-v1.ts";
-import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { controllerOf, isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { pods, replicaSets, replicationControllers } from "#model/resources.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
-import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { claim, controllerReference, indexByController, onDependents } from "../../runtime/owners.ts";
 import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { isPodActive } from "../../runtime/pods.ts";
 import { type LabelMatcher, matcherOf } from "../../runtime/selector.ts";
@@ -59,16 +59,6 @@ function create(kind: Kind, deps: ControllerDeps): Service {
   const expectations = new Expectations(clock, podStore);
   indexByController(podStore);
   indexByController(owners);
-
-  const ownerKeyOf = (pod: Pod) => controllerKey(pod, kind.resource.kind);
-  function* ownersOf(pod: Pod): Iterable<string | undefined> {
-    if (controllerOf(pod)) yield ownerKeyOf(pod);
-    else {
-      for (const owner of owners.list(namespaceOf(pod))) {
-        if (kind.matcher(owner)(pod.metadata.labels ?? {})) yield keyOf(owner);
-      }
-    }
-  }
 
   /** Counts the active pods per node of all owners that share this one's own owner. */
   function neighbourCounts(owner: Owner): Map<string, number> {
@@ -157,7 +147,10 @@ function create(kind: Kind, deps: ControllerDeps): Service {
     {
       name: kind.controllerName,
       workers: 5,
-      triggers: [on(owners), on(podStore, ownersOf)],
+      triggers: [
+        on(owners),
+        onDependents(podStore, owners, (owner, pod) => kind.matcher(owner)(pod.metadata.labels ?? {})),
+      ],
       sync,
     },
     deps,

@@ -1,5 +1,5 @@
-// Which resource a kind stands for, and its scale: of built-in kinds by the table of resources, of all others by asking the
-// server's discovery, so that custom resources with a scale are scaled like deployments.
+// Which resource a kind stands for, and its scale, as autoscalers and budgets ask: of built-in kinds by the table of
+// resources, of all others by asking the server's discovery, so that custom resources with a scale are like deployments.
 // Upstream counterpart: the RESTMapper and the scale client.
 import type { Client } from "#client/client.ts";
 import type { Scale } from "#model/gen/autoscaling-v1.ts";
