@@ -101,3 +101,24 @@ test("enough indexes have succeeded: what still runs is ended, the job is comple
   expect(reasonOf(job, "Complete")).toBe("SuccessPolicy");
   expect(job.status).toMatchObject({ completedIndexes: "0", succeeded: 1, terminating: 0 });
 });
+
+test("a pod that was deleted before it had a node has failed, and is replaced", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const template = {
+    spec: { ...batchJob().spec.template.spec!, nodeSelector: { "example.com/none": "here" } },
+  };
+  const rules = [{ action: "Ignore", onPodConditions: [{ type: "DisruptionTarget", status: "True" }] }];
+  await c.client.create(jobs, batchJob({ template, backoffLimit: 3, podFailurePolicy: { rules } }));
+  const podsNow = async () => c.list(pods, "default");
+  await c.until(async () => (await podsNow()).length === 1, "one that fits nowhere");
+  const [first] = await podsNow();
+  await c.client.delete(pods, { name: first!.metadata.name!, namespace: "default" });
+  await c.until(
+    async () => (await podsNow()).some((pod) => pod.metadata.uid !== first?.metadata.uid),
+    "another one",
+    120_000,
+  );
+  // Nobody disrupted it: the failure counts.
+  expect((await get(c)).status?.failed).toBe(1);
+});

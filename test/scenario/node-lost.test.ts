@@ -26,6 +26,9 @@ test("pods of a silent node move after their toleration, and are removed with th
     async () => (await c.find(deployments, "web", "default"))?.status?.availableReplicas === 4,
     "available",
   );
+  const told = async () =>
+    (await c.list(events)).filter((e) => e.involvedObject.name === "node-2").map((e) => e.message);
+  expect(await told()).toContain("Node node-2 event: Registered Node node-2 in Controller");
   const before = (await running(c)).filter((p) => p.spec.nodeName === "node-2").length;
   expect(before).toBeGreaterThan(0);
 
@@ -63,6 +66,8 @@ test("pods of a silent node move after their toleration, and are removed with th
 
   await c.client.delete(nodes, { name: "node-2" });
   await c.until(async () => (await c.list(pods, "default")).length === 4, "pods of the removed node are gone", 120_000);
+  expect(await told()).toContain("Node node-2 event: Removing Node node-2 from Controller");
+  expect(c.metrics.render()).toContain('node_collector_evictions_total{zone=""} 1');
 });
 
 test("a node that comes back in time keeps its pods", async () => {

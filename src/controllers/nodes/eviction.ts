@@ -1,12 +1,13 @@
 // Evicts pods from nodes with NoExecute taints that they do not tolerate, or no longer do: a toleration with seconds
 // counts from when the taint was added. Upstream counterpart: pkg/controller/tainteviction.
 import type { Service } from "#base/service.ts";
-import { isDeleting, keyOf, uidOf } from "#model/object.ts";
+import { isDeleting, keyOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
-import { markDisrupted, podsByNodeIndex, podTarget } from "./lifecycle.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
+import { markPod, podsByNodeIndex } from "./lifecycle.ts";
 import { stayMs } from "./plan.ts";
 
 export function createTaintEvictionController(deps: ControllerDeps): Service {
@@ -49,10 +50,10 @@ export function createTaintEvictionController(deps: ControllerDeps): Service {
     }
     scheduled.delete(key);
     say(`Marking for deletion Pod ${key}`);
-    const why = { reason: "DeletionByTaintManager", message: "Taint manager: deleting due to NoExecute taint" };
+    const disruption = { reason: "DeletionByTaintManager", message: "Taint manager: deleting due to NoExecute taint" };
     try {
-      await markDisrupted(deps, pod, why);
-      await client.delete(pods, podTarget(pod), { preconditions: { uid: uidOf(pod) } });
+      await markPod(deps, pod, { disruption });
+      await deleteIfThere(client, pods, pod);
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Node, Pod, Taint, Toleration } from "#model/gen/core-v1.ts";
 import {
+  byEvictionAndAge,
   isOutOfService,
   notReadyTaint,
   planTaints,
@@ -109,4 +110,20 @@ test.each([
     status: { conditions: [{ type: "Ready", status }] },
   } as unknown as Node;
   expect(isOutOfService(node)).toBe(expected);
+});
+
+test("of finished pods the evicted ones are given up first, then the oldest", () => {
+  const finished = (name: string, day: number, reason?: string): Pod =>
+    ({
+      metadata: { name, creationTimestamp: `2026-01-0${day}T00:00:00Z` },
+      spec: { containers: [] },
+      status: { phase: "Failed", ...(reason ? { reason } : {}) },
+    }) as Pod;
+  const all = [
+    finished("new", 3),
+    finished("evicted", 4, "Evicted"),
+    finished("old", 1),
+    finished("too", 2, "Evicted"),
+  ];
+  expect(all.sort(byEvictionAndAge).map((pod) => pod.metadata.name)).toEqual(["too", "evicted", "old", "new"]);
 });

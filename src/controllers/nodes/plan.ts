@@ -1,6 +1,7 @@
 // What the node lifecycle controller makes of a node that is silent, and of taints and tolerations. Pure.
 // Upstream counterpart: pkg/controller/{nodelifecycle,tainteviction}.
 import type { Node, NodeCondition, Pod, Taint } from "#model/gen/core-v1.ts";
+import { tolerates } from "#model/taints.ts";
 
 export const notReadyTaint = "node.kubernetes.io/not-ready";
 export const unreachableTaint = "node.kubernetes.io/unreachable";
@@ -82,11 +83,7 @@ export function stayMs(pod: Pod, taints: readonly Taint[]): number {
   let shortest = Number.POSITIVE_INFINITY;
   for (const taint of taints) {
     if (taint.effect !== "NoExecute") continue;
-    const tolerations = (pod.spec.tolerations ?? []).filter((t) => {
-      if (t.effect && t.effect !== taint.effect) return false;
-      if (t.key && t.key !== taint.key) return false;
-      return (t.operator ?? "Equal") === "Exists" || (t.key !== undefined && (t.value ?? "") === (taint.value ?? ""));
-    });
+    const tolerations = (pod.spec.tolerations ?? []).filter((t) => tolerates(t, taint));
     if (tolerations.length === 0) return 0;
     for (const t of tolerations) {
       if (t.tolerationSeconds !== undefined) shortest = Math.min(shortest, Math.max(0, t.tolerationSeconds) * 1000);
@@ -99,3 +96,10 @@ const outOfServiceTaint = "node.kubernetes.io/out-of-service";
 /** Somebody has said that the node will not end its pods any more, and it is indeed silent. */
 export const isOutOfService = (node: Node): boolean =>
   (node.spec.taints ?? []).some((t) => t.key === outOfServiceTaint) && nodeCondition(node, "Ready")?.status !== "True";
+
+/** The order in which finished pods are given up: evicted ones, then the oldest. */
+export function byEvictionAndAge(a: Pod, b: Pod): number {
+  const isEvicted = (pod: Pod) => pod.status?.reason === "Evicted";
+  if (isEvicted(a) !== isEvicted(b)) return isEvicted(a) ? -1 : 1;
+  return (a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? -1 : 1;
+}

@@ -3,13 +3,14 @@
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { isDeleting, nameOf, uidOf } from "#model/object.ts";
+import { isDeleting, nameOf } from "#model/object.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
 import type { ControllerDeps } from "../runtime/controller.ts";
 import { isPodFinished } from "../runtime/pods.ts";
-import { markDisrupted, podTarget } from "./lifecycle.ts";
-import { isOutOfService } from "./plan.ts";
+import { deleteIfThere } from "../runtime/writes.ts";
+import { markPod } from "./lifecycle.ts";
+import { byEvictionAndAge, isOutOfService } from "./plan.ts";
 
 const periodMs = 20_000;
 /** A node that is gone may come back under its name while it reboots: upstream's quarantine. */
@@ -23,10 +24,11 @@ export function createPodGcController(deps: ControllerDeps): Service {
   const podStore = deps.informers.informer(pods);
   const missingSince = new Map<string, number>();
 
-  async function remove(pod: Pod, why?: { readonly reason: string; readonly message: string }): Promise<void> {
+  /** A pod that has not finished fails first: whoever counts it, as a job does, must see how it ended. */
+  async function remove(pod: Pod, disruption?: { readonly reason: string; readonly message: string }): Promise<void> {
     try {
-      if (why) await markDisrupted(deps, pod, { ...why, phase: "Failed" });
-      await client.delete(pods, podTarget(pod), { gracePeriodSeconds: 0, preconditions: { uid: uidOf(pod) } });
+      await markPod(deps, pod, { isFailed: true, ...(disruption ? { disruption } : {}) });
+      await deleteIfThere(client, pods, pod, { gracePeriodSeconds: 0 });
     } catch (error) {
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }
@@ -56,7 +58,7 @@ export function createPodGcController(deps: ControllerDeps): Service {
     const all = podStore.list();
     const finished = all.filter((pod) => isPodFinished(pod) && !isDeleting(pod));
     if (finished.length > finishedThreshold) {
-      finished.sort((a, b) => ((a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? -1 : 1));
+      finished.sort(byEvictionAndAge);
       for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod);
     }
     const lost = await lostNodes(all);
@@ -65,13 +67,7 @@ export function createPodGcController(deps: ControllerDeps): Service {
       const node = pod.spec.nodeName;
       if (node && lost.has(node)) {
         await remove(pod, { reason: "DeletionByPodGC", message: "PodGC: node no longer exists" });
-      } else if (!node && isDeleting(pod)) await remove(pod);
-      else if (node && isDeleting(pod) && outOfService.has(node)) {
-        await remove(pod, {
-          reason: "DeletionByPodGC",
-          message: "PodGC: node is out of service, terminating pod is force deleted",
-        });
-      }
+      } else if (isDeleting(pod) && (!node || outOfService.has(node))) await remove(pod);
     }
   }
 
