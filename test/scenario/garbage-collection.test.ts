@@ -1,7 +1,8 @@
 // Who goes with whom: background, foreground and orphaning deletion of a deployment, and of things with several owners.
 import { afterEach, expect, test } from "vitest";
 import type { ConfigMap } from "#model/gen/core-v1.ts";
-import { configMaps, deployments, pods, replicaSets } from "#model/resources.ts";
+import type { ApiObject } from "#model/object.ts";
+import { configMaps, deployments, events, pods, replicaSets, storageClasses } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { webDeployment } from "./objects.ts";
 
@@ -92,4 +93,60 @@ test("an object with two owners stays until the second has gone; one whose owner
   );
   await c.client.delete(configMaps, { name: "b", namespace: "default" });
   await c.until(async () => (await c.find(configMaps, "both", "default")) === undefined, "gone with the last owner");
+});
+
+const configMap = (name: string, owners: readonly ApiObject[] = []) =>
+  ({
+    metadata: {
+      name,
+      namespace: "default",
+      ownerReferences: owners.map((o) => ({
+        apiVersion: "v1",
+        kind: "ConfigMap",
+        name: o.metadata.name!,
+        uid: o.metadata.uid!,
+        blockOwnerDeletion: true,
+      })),
+    },
+  }) as ConfigMap;
+const isGone = (c: InMemoryCluster, name: string) => async () =>
+  (await c.find(configMaps, name, "default")) === undefined;
+
+test("an owner in the foreground goes when the last that held it belongs to another", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const a = await c.client.create(configMaps, configMap("a"));
+  const b = await c.client.create(configMaps, configMap("b"));
+  await c.client.create(configMaps, configMap("both", [a, b]));
+  await c.client.delete(configMaps, { name: "a", namespace: "default" }, { propagationPolicy: "Foreground" });
+  await c.until(isGone(c, "a"), "a is gone");
+  expect((await c.find(configMaps, "both", "default"))?.metadata.ownerReferences).toMatchObject([{ name: "b" }]);
+});
+
+test("two that own each other go together, also in the foreground", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const a = await c.client.create(configMaps, configMap("a"));
+  const b = await c.client.create(configMaps, configMap("b", [a]));
+  await c.client.patch(configMaps, { name: "a", namespace: "default" }, configMap("a", [b]));
+  await c.advance(1000);
+  await c.client.delete(configMaps, { name: "a", namespace: "default" }, { propagationPolicy: "Foreground" });
+  await c.until(async () => (await isGone(c, "a")()) && (await isGone(c, "b")()), "both are gone");
+});
+
+test("what belongs to no namespace stays where its owner is said to be in one, and that is said", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const owner = await c.client.create(configMaps, configMap("owner"));
+  const { ownerReferences } = configMap("x", [owner]).metadata;
+  await c.client.create(storageClasses, {
+    metadata: { name: "odd", ownerReferences: ownerReferences! },
+    provisioner: "x",
+  });
+  const stray = ownerReferences!.map((one) => ({ ...one, uid: "00000000-0000-4000-8000-000000000000" }));
+  await c.client.create(storageClasses, { metadata: { name: "stray", ownerReferences: stray }, provisioner: "x" });
+  await c.advance(5000);
+  expect((await c.list(storageClasses)).map((one) => one.metadata.name).sort()).toEqual(["odd", "stray"]);
+  const said = (await c.list(events, "default")).filter((e) => e.reason === "OwnerRefInvalidNamespace");
+  expect(said.map((e) => e.involvedObject.name)).toEqual(["odd"]);
 });

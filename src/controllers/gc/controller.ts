@@ -19,11 +19,12 @@ import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources, customResourceDefinitions, events, resourceOfKind } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on, type Trigger } from "../runtime/controller.ts";
+import { dropFinalizer } from "../runtime/writes.ts";
 import { foregroundFinalizer, isBlocking, isWaiting, type OwnerState, orphanFinalizer, planObject } from "./plan.ts";
 
 const name = "garbage-collector-controller";
 const ownerIndex = "owner";
-/** Uids that the API said are gone; saves the question for each of many dependents. Upstream keeps 500. */
+/** Owners that the API said are gone; saves the question for each of many dependents. Upstream keeps 500. */
 const maxAbsent = 500;
 
 interface Node {
@@ -65,41 +66,58 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
   async function stateOf(reference: OwnerReference, namespace: string): Promise<OwnerState> {
     const known = find(reference.uid);
     if (known) {
-      // A namespaced owner owns only in its own namespace; elsewhere the reference points at nothing.
       const isReachable = namespaceOf(known) === "" || namespaceOf(known) === namespace;
-      return !isReachable ? "absent" : isWaiting(known) ? "waiting" : "solid";
+      if (isReachable) return isWaiting(known) ? "waiting" : "solid";
+      // A namespaced owner owns only in its own namespace; elsewhere the reference points at nothing. One outside of all
+      // namespaces cannot say where its owner is, so nothing is known of that.
+      return namespace === "" ? "solid" : "absent";
     }
-    if (absent.has(reference.uid)) return "absent";
-    const slash = reference.apiVersion.indexOf("/");
-    const group = slash < 0 ? "" : reference.apiVersion.slice(0, slash);
-    const version = reference.apiVersion.slice(slash + 1);
-    const resource = resourceOfKind(group, version, reference.kind) ?? customOfKind(group, version, reference.kind);
+    // With all that the question would be asked by: what is not there under one name may be there under another.
+    const { apiVersion, kind, name: ownerName, uid } = reference;
+    const key = [namespace, apiVersion, kind, ownerName, uid].join("|");
+    if (absent.has(key)) return "absent";
+    const slash = apiVersion.indexOf("/");
+    const group = slash < 0 ? "" : apiVersion.slice(0, slash);
+    const version = apiVersion.slice(slash + 1);
+    const resource = resourceOfKind(group, version, kind) ?? customOfKind(group, version, kind);
     // Nothing can be said about kinds that this server does not serve: keeping is the safe side.
-    if (!resource) return "solid";
+    if (!resource || (resource.namespaced && namespace === "")) return "solid";
     try {
-      const owner = await client.get(resource, reference.name, resource.namespaced ? namespace : undefined);
-      if (uidOf(owner) === reference.uid) return isWaiting(owner) ? "waiting" : "solid";
+      const owner = await client.get(resource, ownerName, resource.namespaced ? namespace : undefined);
+      if (uidOf(owner) === uid) return isWaiting(owner) ? "waiting" : "solid";
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }
     if (absent.size >= maxAbsent) absent.delete(absent.values().next().value!);
-    absent.add(reference.uid);
+    absent.add(key);
     return "absent";
   }
 
   const target = (object: ApiObject) => ({ name: nameOf(object), namespace: namespaceOf(object) || undefined });
 
-  async function unlink(resource: ResourceInfo, object: ApiObject, uids: readonly string[]): Promise<void> {
-    const ownerReferences = object.metadata.ownerReferences?.filter((r) => !uids.includes(r.uid)) ?? [];
+  async function writeOwners(
+    resource: ResourceInfo,
+    object: ApiObject,
+    ownerReferences: readonly OwnerReference[],
+  ): Promise<ApiObject> {
     const { uid, resourceVersion } = object.metadata;
-    await client.patch(resource, target(object), { metadata: { uid, resourceVersion, ownerReferences } });
+    return client.patch(resource, target(object), { metadata: { uid, resourceVersion, ownerReferences } });
   }
 
-  async function dropFinalizer(resource: ResourceInfo, object: ApiObject, finalizer: string): Promise<void> {
-    const finalizers = object.metadata.finalizers?.filter((f) => f !== finalizer) ?? [];
-    const { uid, resourceVersion } = object.metadata;
-    await client.patch(resource, target(object), { metadata: { uid, resourceVersion, finalizers } });
+  async function unlink(resource: ResourceInfo, object: ApiObject, uids: readonly string[]): Promise<void> {
+    const rest = object.metadata.ownerReferences?.filter((r) => !uids.includes(r.uid)) ?? [];
+    await writeOwners(resource, object, rest);
   }
+
+  /** Its owners no longer wait for it. */
+  const unblock = (resource: ResourceInfo, object: ApiObject): Promise<ApiObject> => {
+    const all = object.metadata.ownerReferences ?? [];
+    return writeOwners(
+      resource,
+      object,
+      all.map((r) => (r.blockOwnerDeletion ? { ...r, blockOwnerDeletion: false } : r)),
+    );
+  };
 
   function checkNamespaces(object: ApiObject, resource: ResourceInfo): void {
     for (const reference of object.metadata.ownerReferences ?? []) {
@@ -127,22 +145,23 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
       }
     }
     const dependents = dependentsOf(uid);
-    const action = planObject(object, owners, dependents.length > 0);
+    checkNamespaces(object, resource);
+    const action = planObject(object, owners, dependents);
     if (action.do === "nothing") return;
     if (action.do === "unlink") await unlink(resource, object, action.uids);
     else if (action.do === "delete") {
-      checkNamespaces(object, resource);
-      const preconditions = { uid, resourceVersion: object.metadata.resourceVersion ?? "" };
+      const judged = action.isUnblocked ? await unblock(resource, object) : object;
+      const preconditions = { uid, resourceVersion: judged.metadata.resourceVersion ?? "" };
       await client.delete(resource, target(object), { propagationPolicy: action.policy, preconditions });
     } else if (action.do === "orphan-dependents") {
       for (const dependent of dependents) {
         const kind = nodes.get(uidOf(dependent))?.informer.resource;
         if (kind) await tolerateGone(unlink(kind, dependent, [uid]));
       }
-      await dropFinalizer(resource, object, orphanFinalizer);
+      await dropFinalizer(client, resource, object, orphanFinalizer);
     } else {
       const blocking = dependents.filter((d) => isBlocking(d, uid));
-      if (blocking.length === 0) await dropFinalizer(resource, object, foregroundFinalizer);
+      if (blocking.length === 0) await dropFinalizer(client, resource, object, foregroundFinalizer);
       // Those that do not block go too, at their own pace.
       for (const dependent of dependents) if (!isDeleting(dependent)) mark(uidOf(dependent));
     }
@@ -156,6 +175,11 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
         return;
       }
       if (object.metadata.ownerReferences?.length || isDeleting(object)) yield uidOf(object);
+      // What no longer stands in the way of an owner, or no longer belongs to it, may have been the last.
+      for (const { uid } of object.metadata.ownerReferences ?? []) {
+        const owner = find(uid);
+        if (owner && isWaiting(owner)) yield uid;
+      }
     });
     return {
       ...trigger,

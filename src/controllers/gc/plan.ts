@@ -13,7 +13,8 @@ export type GcAction =
   | { readonly do: "nothing" }
   /** Take these owners off; what is left keeps the object. */
   | { readonly do: "unlink"; readonly uids: readonly string[] }
-  | { readonly do: "delete"; readonly policy: "Orphan" | "Foreground" | "Background" }
+  /** `isUnblocked`: its owners must no longer wait for it, since it waits for one of them. */
+  | { readonly do: "delete"; readonly policy: "Orphan" | "Foreground" | "Background"; readonly isUnblocked?: true }
   /** The object waits for its dependents: free them, then it. */
   | { readonly do: "orphan-dependents" }
   /** The object waits until no dependent that blocks it is left. */
@@ -26,7 +27,7 @@ export const isWaiting = (object: ApiObject): boolean =>
 export function planObject(
   object: ApiObject,
   owners: readonly { readonly reference: OwnerReference; readonly state: OwnerState }[],
-  hasDependents: boolean,
+  dependents: readonly ApiObject[],
 ): GcAction {
   const finalizers = object.metadata.finalizers ?? [];
   if (isDeleting(object)) {
@@ -40,7 +41,11 @@ export function planObject(
     return uids.length > 0 ? { do: "unlink", uids } : { do: "nothing" };
   }
   // An owner that waits for us waits for ours as well, so they go first.
-  if (owners.some((o) => o.state === "waiting") && hasDependents) return { do: "delete", policy: "Foreground" };
+  if (owners.some((o) => o.state === "waiting") && dependents.length > 0) {
+    // Unless they are in a circle with it, which would stand for ever.
+    const isCircle = dependents.some(isWaiting);
+    return { do: "delete", policy: "Foreground", ...(isCircle ? { isUnblocked: true } : {}) };
+  }
   if (finalizers.includes(orphanFinalizer)) return { do: "delete", policy: "Orphan" };
   if (finalizers.includes(foregroundFinalizer)) return { do: "delete", policy: "Foreground" };
   return { do: "delete", policy: "Background" };
