@@ -4,9 +4,10 @@
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import type { OwnerReference } from "#model/gen/meta-v1.ts";
 import type { PodDisruptionBudget, PodDisruptionBudgetStatus } from "#model/gen/policy-v1.ts";
 import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
-import type { ResourceInfo } from "#model/resource-info.ts";
+import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import {
   deployments,
   podDisruptionBudgets,
@@ -15,10 +16,12 @@ import {
   replicationControllers,
   statefulSets,
 } from "#model/resources.ts";
+import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 import { isPodFinished } from "../runtime/pods.ts";
-import { matcherOf } from "../runtime/selector.ts";
+import { mappingsOf, readScale } from "../runtime/scale.ts";
+import { matcherOf, selectorText } from "../runtime/selector.ts";
 import { disruptedOf, needsScale, planFailure, planStatus, wantedOf } from "./plan.ts";
 
 const name = "disruption-controller";
@@ -49,34 +52,57 @@ export function createDisruptionController(deps: ControllerDeps): Service {
   };
 
   /** Who decides how many there are, and how many that is. A deployment decides for its replica sets. */
-  function scaleOf(pod: Pod): { readonly uid: string; readonly replicas: number } | undefined {
+  async function scaleOf(pod: Pod): Promise<{ readonly uid: string; readonly replicas: number } | undefined> {
     let reference = controllerOf(pod);
     if (reference?.kind === "ReplicaSet") {
       const set = scalable.ReplicaSet.get(`${namespaceOf(pod)}/${reference.name}`);
       const above = set && set.metadata.uid === reference.uid ? controllerOf(set) : undefined;
       if (above?.kind === "Deployment") reference = above;
     }
-    if (!reference || !Object.hasOwn(scalable, reference.kind)) return undefined;
-    const owner = scalable[reference.kind as keyof typeof scalable].get(`${namespaceOf(pod)}/${reference.name}`);
-    if (!owner || owner.metadata.uid !== reference.uid) return undefined;
-    return { uid: reference.uid, replicas: owner.spec?.replicas ?? 1 };
+    if (!reference) return undefined;
+    const { kind, name: ownerName, uid } = reference;
+    if (Object.hasOwn(scalable, kind)) {
+      const owner = scalable[kind as keyof typeof scalable].get(`${namespaceOf(pod)}/${ownerName}`);
+      if (owner?.metadata.uid === uid) return { uid, replicas: owner.spec?.replicas ?? 1 };
+    }
+    return scaleByApi(reference, namespaceOf(pod));
   }
 
-  function totalScale(budget: PodDisruptionBudget, matching: readonly Pod[]): number {
+  /** Of any other kind that can be scaled, a custom resource for example. */
+  async function scaleByApi({ apiVersion, kind, name: ownerName, uid }: OwnerReference, namespace: string) {
+    const mappings = await mappingsOf(client, apiVersion, kind);
+    try {
+      const { scale } = await readScale(client, mappings, namespace, ownerName);
+      return scale.metadata.uid === uid ? { uid, replicas: scale.spec?.replicas ?? 0 } : undefined;
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      // Either there is no such object, which the answer names, or its kind has no scale.
+      if (error.status.details?.name === ownerName) return undefined;
+      const [mapping] = mappings;
+      const resource = mapping && qualifiedResource(mapping);
+      throw new Error(`${resource} does not implement the scale subresource`);
+    }
+  }
+
+  async function totalScale(budget: PodDisruptionBudget, matching: readonly Pod[]): Promise<number> {
     const replicas = new Map<string, number>();
-    const unmanaged: string[] = [];
+    const known = new Set<string>();
+    let hasUnmanaged = false;
     for (const pod of matching) {
-      if (!controllerOf(pod)) {
-        unmanaged.push(nameOf(pod));
-        continue;
-      }
-      const scale = scaleOf(pod);
+      const owner = controllerOf(pod)?.uid;
+      if (owner === undefined) hasUnmanaged = true;
+      if (owner === undefined || known.has(owner)) continue;
+      const scale = await scaleOf(pod);
       if (!scale) throw new Error(`found no controllers for pod "${nameOf(pod)}"`);
+      known.add(owner);
       replicas.set(scale.uid, scale.replicas);
     }
-    if (unmanaged.length > 0) {
-      const pointer = "To account for these pods please set .spec.minAvailable to an integer value";
-      say(budget, "Warning", "UnmanagedPods", `Pods without a controller are not counted: ${unmanaged}. ${pointer}`);
+    if (hasUnmanaged) {
+      const about = `Pods selected by this PodDisruptionBudget (selector: ${selectorText(budget.spec.selector)}) were found to be unmanaged.`;
+      const result =
+        "As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior.";
+      const remedy = 'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.';
+      say(budget, "Warning", "UnmanagedPods", `${about} ${result} ${remedy}`);
     }
     return [...replicas.values()].reduce((a, b) => a + b, 0);
   }
@@ -106,12 +132,12 @@ export function createDisruptionController(deps: ControllerDeps): Service {
         if (matching.length === 0) say(budget, "Normal", "NoPods", "No matching pods found");
         let scale = 0;
         try {
-          if (needsScale(budget)) scale = totalScale(budget, matching);
+          if (needsScale(budget)) scale = await totalScale(budget, matching);
         } catch (error) {
-          say(budget, "Warning", "CalculateExpectedPodCountFailed", messageOf(error));
+          const why = `Failed to calculate the number of expected pods: ${messageOf(error)}`;
+          say(budget, "Warning", "CalculateExpectedPodCountFailed", why);
           await write(budget, planFailure(budget, messageOf(error), nowMs));
-          // The store of the owners may be behind: whoever appears there marks this key again.
-          return;
+          throw error;
         }
         const disrupted = disruptedOf(budget, matching, nowMs);
         for (const pod of disrupted.stayed) {
