@@ -10,16 +10,10 @@
 import type { StatefulSet } from "#model/gen/apps-v1.ts";
 import type { PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
-import { nameOf, uidOf } from "#model/object.ts";
-
-const referenceTo = (apiVersion: string, kind: string, owner: StatefulSet | Pod): OwnerReference => ({
-  apiVersion,
-  kind,
-  name: nameOf(owner),
-  uid: uidOf(owner),
-  controller: true,
-  blockOwnerDeletion: true,
-});
+import { uidOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { pods, statefulSets } from "#model/resources.ts";
+import { controllerReference } from "../../runtime/owners.ts";
 
 /** References that the claim should have; undefined when it has them. `pod`: undefined while it is not there yet. */
 export function claimOwners(
@@ -37,8 +31,8 @@ export function claimOwners(
   if (others.some((one) => one.controller)) return undefined;
   const wanted = [
     ...others,
-    ...(isForSet ? [referenceTo("apps/v1", "StatefulSet", set)] : []),
-    ...(isForPod ? [referenceTo("v1", "Pod", pod)] : []),
+    ...(isForSet ? [controllerReference(statefulSets as ResourceInfo, set)] : []),
+    ...(isForPod ? [controllerReference(pods as ResourceInfo, pod)] : []),
   ];
   const same = wanted.length === now.length && wanted.every((one) => now.some((other) => other.uid === one.uid));
   return same ? undefined : wanted;

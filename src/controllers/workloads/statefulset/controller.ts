@@ -5,21 +5,28 @@ import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { StatefulSet } from "#model/gen/apps-v1.ts";
 import type { PersistentVolumeClaim, Pod, PodTemplateSpec, Volume } from "#model/gen/core-v1.ts";
-import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions, persistentVolumeClaims, pods, statefulSets } from "#model/resources.ts";
 import { isAlreadyExists, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
 import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
-import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { claim, controllerKey, controllerReference, indexByController, onDependents } from "../../runtime/owners.ts";
 import { podFromTemplate } from "../../runtime/pod-control.ts";
 import { revisionHashLabel, syncRevision, templateOf, trimRevisions } from "../../runtime/revisions.ts";
 import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
+import { deleteIfThere } from "../../runtime/writes.ts";
 import { claimOwners, isStaleClaim } from "./claims.ts";
-import { ordinalOf, planSet, planStatus, replicasOf, revisionOf } from "./plan.ts";
+import { ordinalOf, planSet, planStatus, replicasOf, revisionOf, type SetPlan } from "./plan.ts";
 
 const name = "statefulset-controller";
+
+/** What a pod is made of, and the revision it is labelled with. */
+interface Template {
+  readonly template: PodTemplateSpec;
+  readonly revision: string;
+}
 
 export function createStatefulSetController(deps: ControllerDeps): Service {
   const { client, clock } = deps;
@@ -39,14 +46,14 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
     events.record({ resource, object: set, type: isGood ? "Normal" : "Warning", reason, message });
   };
 
-  async function createClaims(set: StatefulSet, pod: Pod): Promise<void> {
+  async function createClaims(set: StatefulSet, pod: Pod, { isNewPod }: { readonly isNewPod: boolean }): Promise<void> {
     for (const template of set.spec.volumeClaimTemplates ?? []) {
       const claimName = `${nameOf(template)}-${nameOf(pod)}`;
       const labels = { ...template.metadata.labels, ...set.spec.selector.matchLabels };
       const metadata = { ...template.metadata, name: claimName, namespace: namespaceOf(set), labels };
       const what = `create Claim ${claimName} Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
       const known = claimStore.get(`${namespaceOf(set)}/${claimName}`);
-      if (known && isStaleClaim(known, nameOf(pod))) throw new Error(`pvc ${claimName} is being deleted`);
+      if (isNewPod && known && isStaleClaim(known, nameOf(pod))) throw new Error(`pvc ${claimName} is being deleted`);
       if (known) continue;
       const made: PersistentVolumeClaim = { metadata, spec: template.spec };
       const ownerReferences = claimOwners(set, undefined, false, made);
@@ -57,7 +64,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
         );
         say(set, true, "create", `${what} success`);
       } catch (error) {
-        if (isAlreadyExists(error)) continue;
+        if (isAlreadyExists(error) || isNamespaceTerminating(error)) continue;
         say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
         throw error;
       }
@@ -89,7 +96,7 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
   async function createPod(set: StatefulSet, pod: Pod): Promise<void> {
     const what = `create Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
     try {
-      await createClaims(set, pod);
+      await createClaims(set, pod, { isNewPod: true });
       expectations.created(keyOf(set), await client.create(pods, pod));
       say(set, true, "create", `${what} successful`);
     } catch (error) {
@@ -103,14 +110,21 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
   async function deletePod(set: StatefulSet, pod: Pod): Promise<void> {
     const what = `delete Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
     try {
-      const target = { name: nameOf(pod), namespace: namespaceOf(pod) };
-      await client.delete(pods, target, { preconditions: { uid: uidOf(pod) } });
-      say(set, true, "delete", `${what} successful`);
+      if (await deleteIfThere(client, pods, pod)) say(set, true, "delete", `${what} successful`);
     } catch (error) {
-      if (isNotFound(error)) return;
       say(set, false, "delete", `${what} failed error: ${messageOf(error)}`);
       throw error;
     }
+  }
+
+  /** One step: claims first, since a pod cannot start without them. */
+  async function manage(set: StatefulSet, plan: SetPlan, made: Record<"update" | "current", Template>): Promise<void> {
+    for (const pod of plan.pending) await createClaims(set, pod, { isNewPod: false });
+    for (const { ordinal, isUpdated } of plan.create) {
+      const { template, revision } = isUpdated ? made.update : made.current;
+      await createPod(set, podOf(set, ordinal, template, revision));
+    }
+    for (const pod of plan.remove) await deletePod(set, pod);
   }
 
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
@@ -141,24 +155,27 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
     const updateRevision = nameOf(revision.current);
     const currentRevision = set.status?.currentRevision || updateRevision;
     const input = { set, pods: owned, updateRevision, nowMs: clock.now() };
+    let failure: unknown;
     if (!isDeleting(set)) {
-      await ownClaims(set, owned);
       const plan = planSet(input);
       const current = revision.all.find((r) => nameOf(r) === currentRevision);
-      const oldTemplate = (current && templateOf(current)) ?? template;
-      for (const { ordinal, isUpdated } of plan.create) {
-        const made = isUpdated
-          ? { template, revision: updateRevision }
-          : { template: oldTemplate, revision: currentRevision };
-        await createPod(set, podOf(set, ordinal, made.template, made.revision));
+      try {
+        await ownClaims(set, owned);
+        await manage(set, plan, {
+          update: { template, revision: updateRevision },
+          current: { template: (current && templateOf(current)) ?? template, revision: currentRevision },
+        });
+      } catch (error) {
+        // What can be said of the pods there are is said all the same.
+        failure = error;
       }
-      for (const pod of plan.remove) await deletePod(set, pod);
       // What came and went while a watch was broken brings no event.
       if (!expectations.satisfied(key)) again(lookAgainMs);
       if (plan.isWaitingForAge) again((set.spec.minReadySeconds ?? 0) * 1000);
     }
     const status = planStatus({ ...input, currentRevision });
     if (!isEqual(status, set.status)) await client.updateStatus(statefulSets, { ...set, status });
+    if (failure) throw failure;
     const inUse = new Set([updateRevision, status.currentRevision, ...owned.map(revisionOf)]);
     await trimRevisions(client, revision.all, (r) => inUse.has(nameOf(r)), set.spec.revisionHistoryLimit ?? 10);
   }
@@ -169,17 +186,12 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
       workers: 5,
       triggers: [
         on(setStore),
-        on(podStore, function* (pod) {
-          if (controllerOf(pod)) {
-            yield controllerKey(pod, "StatefulSet");
-            return;
-          }
-          for (const set of setStore.list(namespaceOf(pod))) {
-            if (ordinalOf(set, pod) !== undefined && matcherOf(set.spec.selector)(pod.metadata.labels ?? {}))
-              yield keyOf(set);
-          }
-        }),
-        on(revisionStore, (revision) => [controllerKey(revision, "StatefulSet")]),
+        onDependents(
+          podStore,
+          setStore,
+          (set, pod) => ordinalOf(set, pod) !== undefined && matcherOf(set.spec.selector)(pod.metadata.labels ?? {}),
+        ),
+        on(revisionStore, (revision) => [controllerKey(revision, statefulSets)]),
         // A pod may wait for the end of its predecessor's claim.
         on(claimStore, (object, how) =>
           how !== "delete"

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { StatefulSet } from "#model/gen/apps-v1.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { planSet } from "./plan.ts";
+import { planSet, planStatus } from "./plan.ts";
 
 const nowMs = Date.parse("2026-01-01T01:00:00Z");
 interface SetOptions {
@@ -27,7 +27,10 @@ const set = (o: SetOptions): StatefulSet =>
     },
     status: { replicas: 0, availableReplicas: 0, currentRevision: o.current ?? "new", updateRevision: "new" },
   }) as unknown as StatefulSet;
-/** "2" ready and new; "2o" of the old revision; "2-" not ready; "2x" deleting; "2f" failed; "2y" ready just now. */
+/**
+ * "2" ready and new; "2o" of the old revision; "2-" not ready; "2x" deleting; "2f" failed; "2p" pending; "2y" ready
+ * just now.
+ */
 const pod = (text: string): Pod => {
   const is = (mark: string) => text.includes(mark);
   const since = is("y") ? "2026-01-01T00:59:59Z" : "2026-01-01T00:00:00Z";
@@ -39,17 +42,20 @@ const pod = (text: string): Pod => {
     },
     spec: { containers: [] },
     status: {
-      phase: is("f") ? "Failed" : "Running",
-      conditions: [{ type: "Ready", status: is("-") || is("f") ? "False" : "True", lastTransitionTime: since }],
+      phase: is("f") ? "Failed" : is("p") ? "Pending" : "Running",
+      conditions: [
+        { type: "Ready", status: is("-") || is("f") || is("p") ? "False" : "True", lastTransitionTime: since },
+      ],
     },
   } as unknown as Pod;
 };
 const plan = (options: SetOptions, pods: string) => {
   const input = { set: set(options), pods: pods.split(" ").filter(Boolean).map(pod), updateRevision: "new", nowMs };
-  const { create, remove, isWaitingForAge } = planSet(input);
+  const { create, remove, pending, isWaitingForAge } = planSet(input);
   return [
     ...create.map((c) => `+${c.ordinal}${c.isUpdated ? "" : "o"}`),
     ...remove.map((p) => `-${p.metadata.name?.slice(2)}`),
+    ...pending.map((p) => `claims of ${p.metadata.name?.slice(2)}`),
     ...(isWaitingForAge ? ["wait"] : []),
   ].join(" ");
 };
@@ -65,6 +71,8 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
       ["0 1", "+2"],
       ["0 1 2", ""],
       ["0 2", "+1"],
+      ["0x", ""],
+      ["0p", "claims of 0"],
     ],
   ],
   [
@@ -73,6 +81,7 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
     [
       ["", "+0 +1 +2"],
       ["1-", "+0 +2"],
+      ["0p 1x 2p", "claims of 0 claims of 2"],
     ],
   ],
   [
@@ -83,6 +92,19 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
       ["0 1 2x", ""],
       ["0 1", "-1"],
       ["0- 1", ""],
+      ["0 1 2-", "-2"],
+      ["0 1- 2", "-2"],
+      ["0 1- 2-", ""],
+      ["0 1x 2-", ""],
+    ],
+  ],
+  [
+    "shrinking to none stops where none works",
+    { replicas: 0 },
+    [
+      ["0- 1- 2-", ""],
+      ["0- 1 2", "-2"],
+      ["0-", "-0"],
     ],
   ],
   ["shrinking at once", { replicas: 1, parallel: true }, [["0 1 2", "-2 -1"]]],
@@ -130,6 +152,7 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
     [
       ["0y", "wait"],
       ["0", "+1"],
+      ["0 1 2y", "wait"],
     ],
   ],
   [
@@ -141,8 +164,26 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
       ["0 5 6", "-0"],
     ],
   ],
+  [
+    "holding at the partition, counting from five",
+    { replicas: 3, start: 5, current: "old", partition: 1 },
+    [
+      ["5o 6o 7o", "-7"],
+      ["5o 6 7", ""],
+      ["6 7", "+5o"],
+    ],
+  ],
 ])("%s", (_, options, steps) => {
   test.each(steps)("[%s] -> [%s]", (pods, step) => {
     expect(plan(options, pods)).toBe(step);
   });
+});
+
+test.each([
+  [false, "new"],
+  [true, "old"],
+])("when all pods are new the roll is over, unless it is by hand (%s): %s", (onDelete, expected) => {
+  const input = { set: set({ replicas: 2, current: "old", onDelete }), pods: [pod("0"), pod("1")] };
+  const status = planStatus({ ...input, updateRevision: "new", currentRevision: "old", nowMs });
+  expect(status.currentRevision).toBe(expected);
 });

@@ -16,6 +16,8 @@ export interface SetPlan {
   /** Ordinals of pods to make, with the revision to make them of. */
   readonly create: readonly { readonly ordinal: number; readonly isUpdated: boolean }[];
   readonly remove: readonly Pod[];
+  /** Not started yet: a claim of theirs that has gone meanwhile is made again. */
+  readonly pending: readonly Pod[];
   /** Waits only for the passing of minReadySeconds. */
   readonly isWaitingForAge: boolean;
 }
@@ -31,6 +33,9 @@ export interface SetInput {
 export const revisionOf = (pod: Pod): string => pod.metadata.labels?.[revisionHashLabel] ?? "";
 const firstOrdinal = (set: StatefulSet): number => set.spec.ordinals?.start ?? 0;
 export const replicasOf = (set: StatefulSet): number => set.spec.replicas ?? 1;
+/** A partition counts places, not ordinals: with two it is the third pod that is rolled first, whatever its number. */
+const firstUpdated = (set: StatefulSet): number =>
+  firstOrdinal(set) + (set.spec.updateStrategy?.rollingUpdate?.partition ?? 0);
 
 export function planSet(input: SetInput): SetPlan {
   const { set, pods, updateRevision, nowMs } = input;
@@ -49,27 +54,36 @@ export function planSet(input: SetInput): SetPlan {
   const isAvailable = (pod: Pod) => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs);
   const create: { ordinal: number; isUpdated: boolean }[] = [];
   const remove: Pod[] = [];
-  const plan = (isWaitingForAge = false): SetPlan => ({ create, remove, isWaitingForAge });
+  const pending: Pod[] = [];
+  const plan = (isWaitingForAge = false): SetPlan => ({ create, remove, pending, isWaitingForAge });
 
   for (let ordinal = first; ordinal <= last; ordinal++) {
     const pod = byOrdinal.get(ordinal);
     if (!pod) create.push({ ordinal, isUpdated: isMadeOfUpdate(input, ordinal, byOrdinal) });
     else if (isPodFinished(pod) && !isDeleting(pod)) remove.push(pod);
-    else if (isOrdered && isHealthy(pod) && !isAvailable(pod)) return plan(true);
-    else if (!isOrdered || isAvailable(pod)) continue;
+    else {
+      if (pod.status?.phase === "Pending" && !isDeleting(pod)) pending.push(pod);
+      if (isOrdered && isHealthy(pod) && !isAvailable(pod)) return plan(true);
+      if (!isOrdered || (isHealthy(pod) && isAvailable(pod))) continue;
+    }
     if (isOrdered) return plan();
   }
 
   surplus.sort((a, b) => ordinalOf(set, b)! - ordinalOf(set, a)!);
   for (const pod of surplus) {
+    if (isOrdered && !isDeleting(pod)) {
+      // Of several that do not work only the first is ended: shrinking would hide what made the others fail.
+      const isBlocked = !isHealthy(pod) && surplus.some((other) => other !== pod && !isHealthy(other));
+      if (isBlocked) return plan();
+      if (isHealthy(pod) && !isAvailable(pod)) return plan(true);
+    }
     if (!isDeleting(pod)) remove.push(pod);
     if (isOrdered) return plan();
   }
   if (create.length > 0 || remove.length > 0) return plan();
 
-  if ((set.spec.updateStrategy?.type ?? "RollingUpdate") !== "RollingUpdate") return plan();
-  const partition = set.spec.updateStrategy?.rollingUpdate?.partition ?? 0;
-  for (let ordinal = last; ordinal >= Math.max(first, partition); ordinal--) {
+  if (set.spec.updateStrategy?.type === "OnDelete") return plan();
+  for (let ordinal = last; ordinal >= firstUpdated(set); ordinal--) {
     const pod = byOrdinal.get(ordinal);
     if (!pod) continue;
     if (revisionOf(pod) !== updateRevision && !isDeleting(pod)) {
@@ -88,10 +102,9 @@ export function planSet(input: SetInput): SetPlan {
  */
 function isMadeOfUpdate(input: SetInput, ordinal: number, byOrdinal: ReadonlyMap<number, Pod>): boolean {
   const { set, updateRevision } = input;
-  const { type = "RollingUpdate", rollingUpdate } = set.spec.updateStrategy ?? {};
   const current = set.status?.currentRevision;
-  if (type !== "RollingUpdate" || !current || current === updateRevision) return true;
-  if (ordinal < (rollingUpdate?.partition ?? 0)) return false;
+  if (set.spec.updateStrategy?.type === "OnDelete" || !current || current === updateRevision) return true;
+  if (ordinal < firstUpdated(set)) return false;
   return [...byOrdinal].every(([other, pod]) => other <= ordinal || revisionOf(pod) === updateRevision);
 }
 
@@ -104,8 +117,9 @@ export function planStatus(input: SetInput & { readonly currentRevision: string 
   const available = count((pod) => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs));
   const updated = count((pod) => isMade(pod) && revisionOf(pod) === updateRevision);
   let { currentRevision } = input;
-  const isRolled = updated === replicasOf(set) && ready === replicasOf(set) && mine.length === replicasOf(set);
-  if (isRolled) currentRevision = updateRevision;
+  const isWhole = updated === replicasOf(set) && ready === replicasOf(set) && mine.length === replicasOf(set);
+  // Where pods are exchanged by hand nobody says when that is over.
+  if (isWhole && set.spec.updateStrategy?.type !== "OnDelete") currentRevision = updateRevision;
   const current = count((pod) => isMade(pod) && revisionOf(pod) === currentRevision);
   const { collisionCount, conditions } = set.status ?? {};
   return {
