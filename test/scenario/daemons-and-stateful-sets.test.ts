@@ -1,7 +1,15 @@
 // One pod per node, and pods with lasting names: both are rolled, and both keep their order.
 import { afterEach, expect, test } from "vitest";
 import type { DaemonSet, StatefulSet } from "#model/gen/apps-v1.ts";
-import { controllerRevisions, daemonSets, nodes, pods, statefulSets } from "#model/resources.ts";
+import {
+  controllerRevisions,
+  daemonSets,
+  nodes,
+  persistentVolumeClaims,
+  pods,
+  resourceQuotas,
+  statefulSets,
+} from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 
 let cluster: InMemoryCluster | undefined;
@@ -123,4 +131,88 @@ test("a partition holds the roll, and a lost pod below it comes back as it was",
   await c.advance(5000);
   await c.until(async () => (await status())?.availableReplicas === 3, "back");
   expect(await images()).toEqual({ "x-0": "v1", "x-1": "v1", "x-2": "v2" });
+});
+
+test("with a surge every node keeps a working pod while it rolls", async () => {
+  cluster = await InMemoryCluster.start({ nodeCount: 3 });
+  const c = cluster;
+  const status = async () => (await c.find(daemonSets, "x", "default"))?.status;
+  await c.client.create(daemonSets, {
+    metadata: target,
+    spec: {
+      selector: { matchLabels: { app: "x" } },
+      updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+      template: template("v1"),
+    },
+  } as DaemonSet);
+  await c.until(async () => (await status())?.numberAvailable === 3, "on all nodes");
+  let least = 3;
+  let most = 3;
+  const store = c.informers.informer(pods);
+  const look = () => {
+    const all = store.list("default").filter((p) => !p.metadata.deletionTimestamp);
+    const ready = all.filter((p) => p.status?.conditions?.some((x) => x.type === "Ready" && x.status === "True"));
+    least = Math.min(least, new Set(ready.map((p) => p.spec.nodeName)).size);
+    most = Math.max(most, all.length);
+  };
+  const unsubscribe = store.addHandler({ add: look, update: look, delete: look });
+  await c.client.patch(daemonSets, target, newImage("v2"), strategic);
+  await c.until(async () => {
+    const images = (await c.list(pods, "default")).map((p) => p.spec.containers[0]?.image);
+    return images.length === 3 && images.every((image) => image === "v2");
+  }, "rolled");
+  unsubscribe();
+  expect([least, most]).toEqual([3, 4]);
+});
+
+test("a stateful set that cannot have all its pods says so of the template it has", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const hard = { pods: "1" };
+  await c.client.create(resourceQuotas, { metadata: { name: "q", namespace: "default" }, spec: { hard } });
+  await c.until(async () => (await c.find(resourceQuotas, "q", "default"))?.status?.used !== undefined, "counted");
+  await c.client.create(statefulSets, {
+    metadata: target,
+    spec: {
+      replicas: 2,
+      serviceName: "x",
+      podManagementPolicy: "Parallel",
+      updateStrategy: { type: "OnDelete" },
+      selector: { matchLabels: { app: "x" } },
+      template: template("v1"),
+    },
+  } as StatefulSet);
+  const status = async () => (await c.find(statefulSets, "x", "default"))?.status;
+  await c.until(async () => (await status())?.readyReplicas === 1, "one of two");
+  await c.client.patch(statefulSets, target, newImage("v2"), strategic);
+  await c.until(async () => (await status())?.observedGeneration === 2, "the new template is seen");
+});
+
+test("a claim that is deleted before its pod has started is made again", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  await c.client.create(statefulSets, {
+    metadata: target,
+    spec: {
+      replicas: 1,
+      serviceName: "x",
+      selector: { matchLabels: { app: "x" } },
+      template: template("v1"),
+      volumeClaimTemplates: [
+        {
+          metadata: { name: "data" },
+          spec: { accessModes: ["ReadWriteOnce"], resources: { requests: { storage: "1Gi" } } },
+        },
+      ],
+    },
+  } as StatefulSet);
+  const claim = () => c.find(persistentVolumeClaims, "data-x-0", "default");
+  await c.until(async () => (await c.find(pods, "x-0", "default")) !== undefined, "the pod waits for its volume");
+  const before = (await claim())?.metadata.uid;
+  expect(before).toBeDefined();
+  await c.client.delete(persistentVolumeClaims, { name: "data-x-0", namespace: "default" });
+  await c.until(async () => {
+    const now = (await claim())?.metadata.uid;
+    return now !== undefined && now !== before;
+  }, "a new claim");
 });

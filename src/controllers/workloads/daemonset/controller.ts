@@ -1,16 +1,17 @@
 // Daemon sets: one pod on every node that fits, exchanged node by node when the template changes.
-// Upstream counterpart: pkg/controller/daemon. A surge during updates is not made: pods are exchanged in place.
+// Upstream counterpart: pkg/controller/daemon.
 import type { Service } from "#base/service.ts";
 import type { DaemonSet } from "#model/gen/apps-v1.ts";
-import type { Pod } from "#model/gen/core-v1.ts";
-import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions, daemonSets, nodes, pods } from "#model/resources.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
 import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
-import { claim, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { claim, controllerKey, controllerReference, indexByController, onDependents } from "../../runtime/owners.ts";
 import { createPodControl, maxBurst, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
+import { isPodAvailable, isPodReady } from "../../runtime/pods.ts";
 import { revisionHashLabel, syncRevision, trimRevisions } from "../../runtime/revisions.ts";
 import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
 import { nodeOf, planPlacement, planStatus, planUpdate, podSpecFor } from "./plan.ts";
@@ -35,7 +36,6 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
   indexByController(podStore);
   indexByController(revisionStore);
 
-  const setKeyOf = (pod: Pod) => controllerKey(pod, "DaemonSet");
   const remove = (key: string, set: DaemonSet, doomed: readonly Pod[]): Promise<void> =>
     podControl.deleteAll(doomed, set, (pod) => expectations.deleted(key, pod));
 
@@ -79,6 +79,27 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
     });
   }
 
+  /** One step: first every pod where it belongs, then, when the store shows that, the next pods of a roll. */
+  async function manage(
+    key: string,
+    set: DaemonSet,
+    allNodes: readonly Node[],
+    owned: readonly Pod[],
+    hash: string,
+    again: (ms: number) => void,
+  ): Promise<void> {
+    const input = { set, nodes: allNodes, pods: owned, hash, nowMs: clock.now() };
+    const plan = planPlacement(input);
+    const ready = due(key, set, plan.ended, again);
+    const doomed = plan.remove.filter((pod) => !plan.ended.includes(pod) || ready.includes(pod));
+    await remove(key, set, doomed);
+    await create(key, set, plan.create, hash);
+    if (!expectations.satisfied(key)) return;
+    const roll = planUpdate(input);
+    await remove(key, set, roll.remove);
+    await create(key, set, roll.create, hash);
+  }
+
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
     const set = setStore.get(key);
     if (!set) {
@@ -103,7 +124,7 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
     });
     if (!revision.ok) {
       const status = {
-        ...planStatus(set, [], [], "", clock.now()),
+        ...planStatus({ set, nodes: [], pods: [], hash: "", nowMs: clock.now() }),
         ...set.status,
         collisionCount: (collisionCount ?? 0) + 1,
       };
@@ -120,27 +141,27 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
       matches: matcherOf(set.spec.selector),
     });
     const allNodes = nodeStore.list();
+    let failure: unknown;
     if (isCertain) {
-      const plan = planPlacement(set, allNodes, owned);
-      const ready = due(key, set, plan.ended, again);
-      await remove(
-        key,
-        set,
-        plan.remove.filter((pod) => !plan.ended.includes(pod) || ready.includes(pod)),
-      );
-      await create(key, set, plan.create, hash);
-      if (expectations.satisfied(key)) await remove(key, set, planUpdate(set, allNodes, owned, hash, clock.now()));
-      const inUse = new Set(owned.map((pod) => pod.metadata.labels?.[revisionHashLabel]));
-      const isInUse = (r: (typeof revision.all)[number]) =>
-        r.metadata.uid === revision.current.metadata.uid || inUse.has(r.metadata.labels?.[revisionHashLabel]);
-      await trimRevisions(client, revision.all, isInUse, set.spec.revisionHistoryLimit ?? 10);
+      try {
+        await manage(key, set, allNodes, owned, hash, again);
+        const inUse = new Set(owned.map((pod) => pod.metadata.labels?.[revisionHashLabel]));
+        const isInUse = (r: (typeof revision.all)[number]) =>
+          r.metadata.uid === revision.current.metadata.uid || inUse.has(r.metadata.labels?.[revisionHashLabel]);
+        await trimRevisions(client, revision.all, isInUse, set.spec.revisionHistoryLimit ?? 10);
+      } catch (error) {
+        // What can be said of the pods there are is said all the same.
+        failure = error;
+      }
     }
     // What came and went while a watch was broken brings no event.
     if (!expectations.satisfied(key)) again(lookAgainMs);
-    const status = planStatus(set, allNodes, owned, hash, clock.now());
+    const status = planStatus({ set, nodes: allNodes, pods: owned, hash, nowMs: clock.now() });
     if (!isEqual(status, set.status)) await client.updateStatus(daemonSets, { ...set, status });
+    if (failure) throw failure;
     const { minReadySeconds = 0 } = set.spec;
-    if (minReadySeconds > 0 && status.numberReady !== (status.numberAvailable ?? 0)) again(minReadySeconds * 1000);
+    const isYoung = (pod: Pod) => isPodReady(pod) && !isPodAvailable(pod, minReadySeconds, clock.now());
+    if (minReadySeconds > 0 && owned.some(isYoung)) again(minReadySeconds * 1000);
   }
 
   return createController(
@@ -149,17 +170,9 @@ export function createDaemonSetController(deps: ControllerDeps): Service {
       workers: 2,
       triggers: [
         on(setStore),
-        on(podStore, function* (pod) {
-          if (controllerOf(pod)) {
-            yield setKeyOf(pod);
-            return;
-          }
-          for (const set of setStore.list(namespaceOf(pod))) {
-            if (matcherOf(set.spec.selector)(pod.metadata.labels ?? {})) yield keyOf(set);
-          }
-        }),
+        onDependents(podStore, setStore, (set, pod) => matcherOf(set.spec.selector)(pod.metadata.labels ?? {})),
         on(nodeStore, () => setStore.list().map(keyOf)),
-        on(revisionStore, (revision) => [controllerKey(revision, "DaemonSet")]),
+        on(revisionStore, (revision) => [controllerKey(revision, daemonSets)]),
       ],
       sync,
     },

@@ -1,16 +1,12 @@
 // Which nodes a daemon set's pods belong on, and which pods to make and end. Pure.
+// In a roll a node's pod is ended and made anew; with a surge the new one is made beside it first, and the old one ends
+// when the new one can stand for it.
 // Upstream counterpart: pkg/controller/daemon/{daemon_controller,update}.go and util/daemonset_util.go.
 import type { DaemonSet, DaemonSetStatus } from "#model/gen/apps-v1.ts";
-import type {
-  Node,
-  NodeSelectorRequirement,
-  NodeSelectorTerm,
-  Pod,
-  PodSpec,
-  Taint,
-  Toleration,
-} from "#model/gen/core-v1.ts";
+import type { Node, NodeSelectorTerm, Pod, PodSpec, Toleration } from "#model/gen/core-v1.ts";
+import { matchesNodeTerm } from "#model/node-selector.ts";
 import { isDeleting } from "#model/object.ts";
+import { tolerates } from "#model/taints.ts";
 import { isPodAvailable, isPodFinished, isPodReady } from "../../runtime/pods.ts";
 import { revisionHashLabel } from "../../runtime/revisions.ts";
 
@@ -71,53 +67,24 @@ export function nodeOf(pod: Pod): string | undefined {
 /** `run`: a pod should be started there; `stay`: one that is there may stay. */
 export function placeOn(node: Node, spec: PodSpec): { readonly run: boolean; readonly stay: boolean } {
   const no = { run: false, stay: false };
-  if (spec.nodeName && spec.nodeName !== node.metadata.name) return no;
-  const labels = node.metadata.labels ?? {};
+  const { name = "", labels = {} } = node.metadata;
+  if (spec.nodeName && spec.nodeName !== name) return no;
   if (!Object.entries(spec.nodeSelector ?? {}).every(([k, v]) => labels[k] === v)) return no;
   const required = spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
-  if (required && !required.nodeSelectorTerms.some((term) => isTermMet(term, node))) return no;
+  if (required && !required.nodeSelectorTerms.some((term) => matchesNodeTerm(term, { name, labels }))) return no;
   const tolerations = withTolerations(spec);
-  const harmful = (node.spec.taints ?? []).filter((taint) => !tolerations.some((t) => isTolerated(t, taint)));
+  const harmful = (node.spec.taints ?? []).filter((taint) => !tolerations.some((t) => tolerates(t, taint)));
   if (harmful.some((t) => t.effect === "NoExecute")) return no;
   return { run: !harmful.some((t) => t.effect === "NoSchedule"), stay: true };
 }
 
-function isTolerated(toleration: Toleration, taint: Taint): boolean {
-  if (toleration.effect && toleration.effect !== taint.effect) return false;
-  if (toleration.key && toleration.key !== taint.key) return false;
-  if ((toleration.operator ?? "Equal") === "Exists") return true;
-  return toleration.key !== undefined && (toleration.value ?? "") === (taint.value ?? "");
-}
-
-function isTermMet(term: NodeSelectorTerm, node: Node): boolean {
-  const fields: Readonly<Record<string, string>> = { "metadata.name": node.metadata.name ?? "" };
-  const expressions = term.matchExpressions ?? [];
-  const matchFields = term.matchFields ?? [];
-  if (expressions.length + matchFields.length === 0) return false;
-  return (
-    expressions.every((r) => isRequirementMet(r, node.metadata.labels ?? {})) &&
-    matchFields.every((r) => isRequirementMet(r, fields))
-  );
-}
-
-function isRequirementMet(r: NodeSelectorRequirement, values: Readonly<Record<string, string>>): boolean {
-  const value = Object.hasOwn(values, r.key) ? values[r.key] : undefined;
-  switch (r.operator) {
-    case "In":
-      return value !== undefined && (r.values ?? []).includes(value);
-    case "NotIn":
-      return value === undefined || !(r.values ?? []).includes(value);
-    case "Exists":
-      return value !== undefined;
-    case "DoesNotExist":
-      return value === undefined;
-    case "Gt":
-      return value !== undefined && Number(value) > Number(r.values?.[0]);
-    case "Lt":
-      return value !== undefined && Number(value) < Number(r.values?.[0]);
-    default:
-      return false;
-  }
+export interface DaemonInput {
+  readonly set: DaemonSet;
+  readonly nodes: readonly Node[];
+  readonly pods: readonly Pod[];
+  /** Of the template in force, as pods made of it carry it. */
+  readonly hash: string;
+  readonly nowMs: number;
 }
 
 export interface DaemonPlan {
@@ -128,9 +95,11 @@ export interface DaemonPlan {
 }
 
 /** One pod per fitting node: the oldest that works stays, ended ones are replaced, misplaced ones go. */
-export function planPlacement(set: DaemonSet, nodes: readonly Node[], pods: readonly Pod[]): DaemonPlan {
+export function planPlacement(input: DaemonInput): DaemonPlan {
+  const { set, nodes, pods } = input;
   const byNode = groupByNode(pods);
   const spec = set.spec.template.spec!;
+  const surplusOf = allowsSurge(set) ? surplusInSurge : (alive: readonly Pod[]) => alive.slice(1);
   const create: string[] = [];
   const remove: Pod[] = [];
   const ended: Pod[] = [];
@@ -149,7 +118,7 @@ export function planPlacement(set: DaemonSet, nodes: readonly Node[], pods: read
     remove.push(...over);
     // A deleted pod still holds its place until it is gone.
     const alive = here.filter((pod) => !isPodFinished(pod) && !isDeleting(pod)).sort(byAge);
-    remove.push(...alive.slice(1));
+    remove.push(...surplusOf(alive, input));
     if (run && here.length === 0) create.push(name);
   }
   // Not scheduled and made for a node that is gone: nobody else would end those.
@@ -159,42 +128,86 @@ export function planPlacement(set: DaemonSet, nodes: readonly Node[], pods: read
   return { create, remove, ended };
 }
 
-/** Old pods to end now in a rolling update: unavailable ones at once, others as far as unavailability allows. */
-export function planUpdate(
-  set: DaemonSet,
-  nodes: readonly Node[],
-  pods: readonly Pod[],
-  hash: string,
-  nowMs: number,
-): readonly Pod[] {
-  if ((set.spec.updateStrategy?.type ?? "RollingUpdate") !== "RollingUpdate") return [];
-  const byNode = groupByNode(pods);
+/** Of one node's pods, oldest first: all but one of each template; the old one goes when it is not worth waiting for. */
+function surplusInSurge(alive: readonly Pod[], { set, hash, nowMs }: DaemonInput): readonly Pod[] {
+  const { fresh, old } = pairOf(alive, hash);
+  const surplus = alive.filter((pod) => pod !== fresh && pod !== old);
+  const { minReadySeconds = 0 } = set.spec;
+  if (fresh && old && (!isPodReady(old) || isPodAvailable(fresh, minReadySeconds, nowMs))) surplus.push(old);
+  return surplus;
+}
+
+const isOfHash = (pod: Pod, hash: string): boolean => pod.metadata.labels?.[revisionHashLabel] === hash;
+const pairOf = (pods: readonly Pod[], hash: string) => ({
+  fresh: pods.find((pod) => isOfHash(pod, hash)),
+  old: pods.find((pod) => !isOfHash(pod, hash)),
+});
+
+const rollOf = ({ spec }: DaemonSet) =>
+  (spec.updateStrategy?.type ?? "RollingUpdate") === "RollingUpdate" ? (spec.updateStrategy ?? {}) : undefined;
+/** A number, or a share of `total` rounded up. */
+const resolve = (value: number | string, total: number): number =>
+  typeof value === "number" ? value : Math.ceil((Number.parseInt(value, 10) * total) / 100);
+const allowsSurge = (set: DaemonSet): boolean => resolve(rollOf(set)?.rollingUpdate?.maxSurge ?? 0, 1) > 0;
+
+/** What a rolling update does now. */
+export interface UpdatePlan {
+  readonly remove: readonly Pod[];
+  /** Nodes that get a new pod beside the old one. */
+  readonly create: readonly string[];
+}
+
+export function planUpdate(input: DaemonInput): UpdatePlan {
+  const { set, nodes, pods } = input;
+  const roll = rollOf(set);
+  if (!roll) return { remove: [], create: [] };
   const fitting = nodes.filter((node) => placeOn(node, set.spec.template.spec!).run);
-  const { maxUnavailable = 1, maxSurge = 0 } = set.spec.updateStrategy?.rollingUpdate ?? {};
-  const resolve = (value: number | string) =>
-    typeof value === "number" ? value : Math.ceil((Number.parseInt(value, 10) * fitting.length) / 100);
-  // With a surge instead of unavailability pods are exchanged one after the other all the same.
-  const most = resolve(maxUnavailable) || resolve(maxSurge) || 1;
+  const { maxUnavailable = 1, maxSurge = 0 } = roll.rollingUpdate ?? {};
+  const byNode = groupByNode(pods);
+  const alive = fitting.map(({ metadata: { name = "" } }) => ({
+    name,
+    pods: (byNode.get(name) ?? []).filter((pod) => !isDeleting(pod)).sort(byAge),
+  }));
+  const most = { surge: resolve(maxSurge, fitting.length), unavailable: resolve(maxUnavailable, fitting.length) };
+  return most.surge > 0 ? planSurge(input, alive, most.surge) : planExchange(input, alive, most.unavailable || 1);
+}
+
+interface NodePods {
+  readonly name: string;
+  readonly pods: readonly Pod[];
+}
+
+/** Old pods to end: unavailable ones at once, others as far as unavailability allows. */
+function planExchange({ set, hash, nowMs }: DaemonInput, nodes: readonly NodePods[], most: number): UpdatePlan {
   let unavailable = 0;
   const atOnce: Pod[] = [];
   const inTurn: Pod[] = [];
-  for (const node of fitting) {
-    const alive = (byNode.get(node.metadata.name ?? "") ?? []).filter((pod) => !isDeleting(pod));
-    const works = alive.some((pod) => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs));
+  for (const { pods } of nodes) {
+    const works = pods.some((pod) => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs));
     if (!works) unavailable++;
-    const old = alive.filter((pod) => pod.metadata.labels?.[revisionHashLabel] !== hash);
-    (works ? inTurn : atOnce).push(...old);
+    (works ? inTurn : atOnce).push(...pods.filter((pod) => !isOfHash(pod, hash)));
   }
-  return [...atOnce, ...inTurn.slice(0, Math.max(0, most - unavailable))];
+  return { remove: [...atOnce, ...inTurn.slice(0, Math.max(0, most - unavailable))], create: [] };
 }
 
-export function planStatus(
-  set: DaemonSet,
-  nodes: readonly Node[],
-  pods: readonly Pod[],
-  hash: string,
-  nowMs: number,
-): DaemonSetStatus {
+/** New pods beside old ones: beside unavailable ones at once, beside others as far as the surge allows. */
+function planSurge({ set, hash, nowMs }: DaemonInput, nodes: readonly NodePods[], most: number): UpdatePlan {
+  const works = (pod: Pod) => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs);
+  let surging = 0;
+  const remove: Pod[] = [];
+  const atOnce: string[] = [];
+  const inTurn: string[] = [];
+  for (const { name, pods } of nodes) {
+    const { fresh, old } = pairOf(pods, hash);
+    if (!old) continue;
+    if (!fresh) (works(old) ? inTurn : atOnce).push(name);
+    else if (!works(old) || works(fresh)) remove.push(old);
+    else surging++;
+  }
+  return { remove, create: [...atOnce, ...inTurn.slice(0, Math.max(0, most - surging))] };
+}
+
+export function planStatus({ set, nodes, pods, hash, nowMs }: DaemonInput): DaemonSetStatus {
   const byNode = groupByNode(pods);
   const counts = { desired: 0, current: 0, misscheduled: 0, ready: 0, updated: 0, available: 0 };
   for (const node of nodes) {
@@ -209,7 +222,7 @@ export function planStatus(
     counts.current++;
     if (isPodReady(pod)) counts.ready++;
     if (isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs)) counts.available++;
-    if (pod.metadata.labels?.[revisionHashLabel] === hash) counts.updated++;
+    if (isOfHash(pod, hash)) counts.updated++;
   }
   const unavailable = counts.desired - counts.available;
   const { collisionCount, conditions } = set.status ?? {};
