@@ -63,8 +63,9 @@ describe("failing", () => {
     expect(reason(job({ backoffLimit: 1 }), [pod("Failed"), pod("Failed")])).toBe("BackoffLimitExceeded");
     expect(reason(job({ backoffLimit: 2 }), [pod("Failed"), pod("Failed")])).toBeUndefined();
   });
-  test("an old count is not judged again", () => {
-    expect(reason(job({ backoffLimit: 1 }, { failed: 3 }), [])).toBeUndefined();
+  test("a limit that was lowered counts for what has failed before", () => {
+    expect(reason(job({ backoffLimit: 1 }, { failed: 3 }), [])).toBe("BackoffLimitExceeded");
+    expect(reason(job({ backoffLimit: 3 }, { failed: 3 }), [])).toBeUndefined();
   });
   test("restarts count where containers are restarted in place", () => {
     const template = { spec: { restartPolicy: "OnFailure", containers: [] } };

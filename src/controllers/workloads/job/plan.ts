@@ -88,8 +88,8 @@ export function planFailure(job: Job, pods: readonly Pod[], counts: Counts, nowM
     if (verdict?.action === "FailJob") return { type, reason: "PodFailurePolicy", message: verdict.message };
   }
   const limit = job.spec.backoffLimit ?? 6;
-  const isNew = counts.failed > (job.status?.failed ?? 0);
-  let isOverLimit = isNew && counts.failed > limit;
+  // Also where nothing has failed since: the limit may have been lowered.
+  let isOverLimit = counts.failed > limit;
   if (!isOverLimit && job.spec.template.spec?.restartPolicy === "OnFailure") {
     const alive = pods.filter((pod) => pod.status?.phase === "Running" || pod.status?.phase === "Pending");
     const restarts = alive.reduce((total, pod) => total + restartsOf(pod), 0);
