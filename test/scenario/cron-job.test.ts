@@ -90,3 +90,29 @@ test("requests that fail at random: each minute has one job, none is missed", as
   expect(minutes).toHaveLength(11);
   expect(minutes.at(-1)! - minutes[0]!).toBe(10);
 });
+
+test.each(["Forbid", "Replace"] as const)(
+  "%s: a job that somebody made by hand is neither waited for nor ended",
+  async (policy) => {
+    const c = await start({}, { concurrencyPolicy: policy });
+    const owner = (await get(c))!.metadata;
+    await c.client.create(jobs, {
+      ...batchJob(),
+      metadata: {
+        name: "by-hand",
+        namespace: "default",
+        ownerReferences: [
+          { apiVersion: "batch/v1", kind: "CronJob", name: owner.name!, uid: owner.uid!, controller: true },
+        ],
+      },
+    });
+    await c.advance(2 * 60_000 + 5000);
+    const names = await jobNames(c);
+    expect(names).toContain("by-hand");
+    expect(names).toHaveLength(2);
+    expect((await get(c))?.status?.active).toHaveLength(1);
+    expect((await saying(c, "UnexpectedJob")).length).toBeGreaterThan(0);
+    expect(await saying(c, "MissingJob")).toEqual([]);
+    expect(c.metrics.render()).toMatch(/cronjob_controller_job_creation_skew_duration_seconds_count [1-9]/);
+  },
+);

@@ -12,6 +12,7 @@ import { isAlreadyExists, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
 import { controlledBy, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import { deleteIfThere } from "../../runtime/writes.ts";
 import { conditionOf, isFinished } from "../job/plan.ts";
 import { jobNameOf, planHistory, planRun } from "./plan.ts";
 
@@ -19,6 +20,8 @@ const name = "cronjob-controller";
 const scheduledAnnotation = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /** A timer may not be set for years: clocks jump. */
 const longestWaitMs = 3_600_000;
+/** Upstream's: from one second, doubling. */
+const skewBuckets = Array.from({ length: 10 }, (_, i) => 2 ** i);
 
 export function createCronJobController(deps: ControllerDeps): Service {
   const { client, clock } = deps;
@@ -27,17 +30,20 @@ export function createCronJobController(deps: ControllerDeps): Service {
   const events = deps.events.as(name);
   indexByController(jobStore);
 
+  const skew = deps.metrics.histogram(
+    "cronjob_controller_job_creation_skew_duration_seconds",
+    "From when a run was due to when its job was made.",
+    skewBuckets,
+  );
   const say = (cronJob: CronJob, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: cronJobs as ResourceInfo, object: cronJob, type, reason, message });
 
   async function remove(cronJob: CronJob, job: Job): Promise<void> {
-    const target = { name: nameOf(job), namespace: namespaceOf(job) };
     try {
-      const preconditions = { uid: uidOf(job) };
-      await client.delete(jobs, target, { propagationPolicy: "Background", preconditions });
-      say(cronJob, "Normal", "SuccessfulDelete", `Deleted job ${target.name}`);
+      if (await deleteIfThere(client, jobs, job, { propagationPolicy: "Background" })) {
+        say(cronJob, "Normal", "SuccessfulDelete", `Deleted job ${nameOf(job)}`);
+      }
     } catch (error) {
-      if (isNotFound(error)) return;
       say(cronJob, "Warning", "FailedDelete", `Deleted job: ${String(error)}`);
       throw error;
     }
@@ -48,6 +54,8 @@ export function createCronJobController(deps: ControllerDeps): Service {
     const job = jobOf(cronJob, dueMs);
     try {
       const made = await client.create(jobs, job);
+      const madeMs = Date.parse(made.metadata.creationTimestamp ?? "");
+      skew.observe(Math.max(0, madeMs - dueMs) / 1000);
       say(cronJob, "Normal", "SuccessfulCreate", `Created job ${nameOf(made)}`);
       return made;
     } catch (error) {
@@ -61,13 +69,25 @@ export function createCronJobController(deps: ControllerDeps): Service {
     }
   }
 
+  /** As the API says where the store shows none: it may be behind, and a run must not be forgotten for that. */
+  async function runOf(reference: ObjectReference, owned: readonly Job[]): Promise<Job | undefined> {
+    const known = owned.find((job) => uidOf(job) === reference.uid);
+    if (known) return known;
+    try {
+      const found = await client.get(jobs, reference.name ?? "", reference.namespace ?? "");
+      return uidOf(found) === reference.uid ? found : undefined;
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  }
+
   /** The status after looking at the jobs: what has ended is no longer active. */
-  function follow(cronJob: CronJob, owned: readonly Job[]): CronJobStatus {
+  async function follow(cronJob: CronJob, owned: readonly Job[]): Promise<CronJobStatus> {
     const status: CronJobStatus = { ...cronJob.status };
-    const byUid = new Map(owned.map((job) => [uidOf(job), job]));
     const active: ObjectReference[] = [];
     for (const reference of status.active ?? []) {
-      const job = byUid.get(reference.uid ?? "");
+      const job = await runOf(reference, owned);
       if (!job) say(cronJob, "Normal", "MissingJob", `Active job went missing: ${reference.name}`);
       else if (!isFinished(job)) active.push(reference);
       else {
@@ -78,8 +98,13 @@ export function createCronJobController(deps: ControllerDeps): Service {
     for (const job of owned) {
       const isListed = active.some((reference) => reference.uid === uidOf(job));
       if (!isFinished(job) && !isListed && !isDeleting(job)) {
-        // A run whose making was not written down (a cut just then): it counts as what it is.
-        active.push(referenceTo(job));
+        // A run whose making was not written down (a cut just then) counts as what it is; one that somebody else made,
+        // by hand perhaps, is not ours to wait for or to end.
+        if (isRun(job)) active.push(referenceTo(job));
+        else {
+          const message = `Saw a job that the controller did not create or forgot: ${nameOf(job)}`;
+          say(cronJob, "Warning", "UnexpectedJob", message);
+        }
       }
       const ended = job.status?.completionTime;
       if (conditionOf(job, "Complete") && ended && ended > (status.lastSuccessfulTime ?? "")) {
@@ -95,12 +120,12 @@ export function createCronJobController(deps: ControllerDeps): Service {
     {
       name,
       workers: 5,
-      triggers: [on(cronJobStore), on(jobStore, (job) => [controllerKey(job, "CronJob")])],
+      triggers: [on(cronJobStore), on(jobStore, (job) => [controllerKey(job, cronJobs)])],
       async sync(key, again) {
         const cronJob = cronJobStore.get(key);
         if (!cronJob || isDeleting(cronJob)) return;
         const owned = controlledBy(jobStore, uidOf(cronJob));
-        const status = follow(cronJob, owned);
+        const status = await follow(cronJob, owned);
         for (const old of planHistory(cronJob, owned)) await remove(cronJob, old);
 
         const nowMs = clock.now();
@@ -109,7 +134,7 @@ export function createCronJobController(deps: ControllerDeps): Service {
         if (plan.dueMs !== undefined) {
           if (plan.replaces) {
             for (const reference of status.active ?? []) {
-              const job = owned.find((one) => uidOf(one) === reference.uid);
+              const job = await runOf(reference, owned);
               if (job) await remove(cronJob, job);
             }
             delete status.active;
@@ -143,6 +168,9 @@ function jobOf(cronJob: CronJob, dueMs: number): Job {
     spec: spec ?? { template: {} },
   } as Job;
 }
+
+/** Made for a time of the schedule. */
+const isRun = (job: Job): boolean => job.metadata.annotations?.[scheduledAnnotation] !== undefined;
 
 function referenceTo(job: Job): ObjectReference {
   return {
