@@ -8,15 +8,23 @@ import { rfc3339 } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Deployment, DeploymentStatus, ReplicaSet } from "#model/gen/apps-v1.ts";
-import { controllerOf, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { controllerOf, isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { deployments, pods, replicaSets } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
-import { claim, controlledBy, controllerKey, controllerReference, indexByController } from "../../runtime/owners.ts";
+import {
+  claim,
+  controlledBy,
+  controllerKey,
+  controllerReference,
+  indexByController,
+  onDependents,
+} from "../../runtime/owners.ts";
 import { isPodFinished } from "../../runtime/pods.ts";
 import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
+import { deleteIfThere } from "../../runtime/writes.ts";
 import {
   annotationsOf,
   type ConditionInput,
@@ -185,13 +193,7 @@ export function createDeploymentController(deps: ControllerDeps): Service {
   }
 
   async function cleanup(d: Deployment, old: readonly ReplicaSet[]): Promise<void> {
-    for (const set of planCleanup(d, old)) {
-      try {
-        await client.delete(replicaSets, { name: nameOf(set), namespace: namespaceOf(set) });
-      } catch (error) {
-        if (!isNotFound(error)) throw error;
-      }
-    }
+    for (const set of planCleanup(d, old)) await deleteIfThere(client, replicaSets, set);
   }
 
   const time = () => ({ nowMs: clock.now(), now: rfc3339(clock.now()) });
@@ -300,20 +302,12 @@ export function createDeploymentController(deps: ControllerDeps): Service {
       workers: 5,
       triggers: [
         on(deploymentStore),
-        on(setStore, function* (set) {
-          if (controllerOf(set)) {
-            yield controllerKey(set, "Deployment");
-            return;
-          }
-          for (const d of deploymentStore.list(namespaceOf(set))) {
-            if (matcherOf(d.spec.selector)(set.metadata.labels ?? {})) yield keyOf(d);
-          }
-        }),
+        onDependents(setStore, deploymentStore, (d, set) => matcherOf(d.spec.selector)(set.metadata.labels ?? {})),
         // Recreate waits for the last old pod to be gone.
         on(podStore, function* (pod, how) {
-          const owner = how === "delete" ? controllerKey(pod, "ReplicaSet") : undefined;
+          const owner = how === "delete" ? controllerKey(pod, replicaSets) : undefined;
           const set = owner === undefined ? undefined : setStore.get(owner);
-          if (set) yield controllerKey(set, "Deployment");
+          if (set) yield controllerKey(set, deployments);
         }),
       ],
       sync,

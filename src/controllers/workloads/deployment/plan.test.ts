@@ -254,3 +254,26 @@ describe("the Progressing condition", () => {
     expect(reasonOf(d, set({ name: "new", replicas: 2, available, image: "v2" }))).toBe(expected);
   });
 });
+
+test("a failure of an old replica set shows where the new one has none", () => {
+  const now = "2026-01-01T01:00:00Z";
+  const failing = (name: string, message: string): ReplicaSet => {
+    const one = set({ name, replicas: 1 });
+    const condition = {
+      type: "ReplicaFailure",
+      status: "True",
+      reason: "FailedCreate",
+      message,
+      lastTransitionTime: now,
+    };
+    return { ...one, status: { ...one.status!, conditions: [condition] } };
+  };
+  const d = deployment({ replicas: 1 });
+  const messageOf = (current: ReplicaSet, old: ReplicaSet) =>
+    planRolloutStatus(d, current, [old], { now, nowMs: Date.parse(now) }).conditions?.find(
+      (c) => c.type === "ReplicaFailure",
+    )?.message;
+  expect(messageOf(set({ name: "new", replicas: 1 }), failing("old", "quota"))).toBe("quota");
+  expect(messageOf(failing("new", "first"), failing("old", "quota"))).toBe("first");
+  expect(messageOf(set({ name: "new", replicas: 1 }), set({ name: "old", replicas: 1 }))).toBeUndefined();
+});

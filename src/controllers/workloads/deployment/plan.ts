@@ -352,7 +352,8 @@ export function planRolloutStatus(
       conditions = withCondition(conditions, input, time.now);
     }
   }
-  const failing = [current, ...(current ? [] : old)]
+  // Those of the new one count for more than those of the old ones.
+  const failing = [current, ...old]
     .flatMap((set) => set?.status?.conditions ?? [])
     .find((c) => c.type === "ReplicaFailure");
   conditions = conditions.filter((c) => c.type !== "ReplicaFailure");
