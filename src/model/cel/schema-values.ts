@@ -2,7 +2,7 @@
 // add as the sets they are. Data that does not fit its schema fails where it is read.
 // Upstream counterpart: apiserver/pkg/cel/common/values.go.
 import type { JsonSchema } from "../custom-resources.ts";
-import { equalJson, isObject, type JsonObject } from "../patch/json-value.ts";
+import { canonicalText, equalJson, isObject, type JsonObject } from "../patch/json-value.ts";
 import { escapeName, withTypeAndMetadata } from "./schema-types.ts";
 import { isDay, parseDuration, parseTimestamp } from "./text.ts";
 import {
@@ -200,7 +200,8 @@ function arrayAdapter(schema: JsonSchema): Adapter {
   const item = items && adapterOf(items);
   const type = schema["x-kubernetes-list-type"];
   const keys = schema["x-kubernetes-list-map-keys"] ?? [];
-  const idOf: IdOf | undefined = type === "map" ? (raw) => keyOf(raw, keys) : type === "set" ? canonical : undefined;
+  const idOf: IdOf | undefined =
+    type === "map" ? (raw) => keyOf(raw, keys) : type === "set" ? canonicalText : undefined;
   const merge = type === "map" ? "replace" : "keep";
   return (raw) => {
     if (!Array.isArray(raw)) throw invalid("an array for the provided schema with type=array");
@@ -215,12 +216,6 @@ type IdOf = (raw: unknown) => string;
 export function keyOf(raw: unknown, keys: readonly string[]): string {
   const object = isObject(raw) ? raw : {};
   return keys.map((key) => JSON.stringify(Object.hasOwn(object, key) ? object[key] : null) ?? "null").join(",");
-}
-function canonical(raw: unknown): string {
-  if (Array.isArray(raw)) return `[${raw.map(canonical).join(",")}]`;
-  if (!isObject(raw)) return JSON.stringify(raw) ?? "null";
-  const names = Object.keys(raw).sort();
-  return `{${names.map((name) => `${JSON.stringify(name)}:${canonical(raw[name])}`).join(",")}}`;
 }
 
 class ListView extends ListValue {

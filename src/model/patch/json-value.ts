@@ -37,3 +37,11 @@ export function equalJson(a: unknown, b: unknown): boolean {
     names.every((name) => Object.hasOwn(b, name) && equalJson(a[name], b[name]))
   );
 }
+
+/** The same text for equal values, whatever the order of members. */
+export function canonicalText(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalText).join(",")}]`;
+  if (!isObject(value)) return JSON.stringify(value) ?? "null";
+  const names = Object.keys(value).sort();
+  return `{${names.map((name) => `${JSON.stringify(name)}:${canonicalText(value[name])}`).join(",")}}`;
+}
