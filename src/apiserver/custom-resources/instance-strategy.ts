@@ -5,6 +5,7 @@ import type { DefinitionVersion } from "#model/custom-resources.ts";
 import type { ApiObject, UnknownObject } from "#model/object.ts";
 import { equalJson } from "#model/patch/json-value.ts";
 import type { FieldError } from "#model/status.ts";
+import { inTurns } from "#platform/turns.ts";
 import { keepStatus } from "../registry/strategies/plain.ts";
 import type { Strategy } from "../strategy.ts";
 import { invalidValue } from "./go-text.ts";
@@ -35,7 +36,7 @@ export function createInstanceStrategy(deps: InstanceStrategyDeps): Strategy {
   const { version, validator } = deps;
   const hasStatus = version.subresources?.status !== undefined;
   const scale = version.subresources?.scale;
-  const check = (object: ApiObject, old: ApiObject | undefined): FieldError[] => {
+  const check = async (object: ApiObject, old: ApiObject | undefined): Promise<FieldError[]> => {
     const errors = validator.validate(object as UnknownObject, old as UnknownObject | undefined);
     if (scale) errors.push(...checkScaleValues(scale, object));
     const rules = deps.rules();
@@ -43,7 +44,7 @@ export function createInstanceStrategy(deps: InstanceStrategyDeps): Strategy {
     if (errors.some((error) => blocking.has(error.reason))) {
       return [...errors, invalidValue("<nil>", null, notChecked)];
     }
-    return [...errors, ...rules.validate(object, old)];
+    return [...errors, ...(await inTurns(rules.validate(object, old)))];
   };
   return {
     hasGeneration: true,

@@ -3,8 +3,8 @@
 // Patterns are RE2, so no pattern takes more than linear time. Upstream counterpart: apiextensions
 // apiserver/validation over kube-openapi/pkg/validation/validate, and structural-schema/listtype.
 import type { JsonSchema } from "#model/custom-resources.ts";
-import { equalJson, isObject, type JsonObject } from "#model/patch/json-value.ts";
-import { compilePattern, type Pattern } from "#model/patterns.ts";
+import { canonicalText, equalJson, isObject, type JsonObject } from "#model/patch/json-value.ts";
+import { compilePattern, Effort, type Pattern, PatternTooCostly } from "#model/patterns.ts";
 import { type FieldError, fieldRequired, fieldTooLong, fieldTooMany } from "#model/status.ts";
 import { validateMetadata } from "#model/validation/metadata.ts";
 import { nameRules } from "#model/validation/names.ts";
@@ -18,6 +18,7 @@ const maxErrors = 1000;
 interface Walk {
   readonly errors: FieldError[];
   readonly patterns: Map<string, Pattern | undefined>;
+  readonly effort: Effort;
 }
 
 export class SchemaValidator {
@@ -29,7 +30,7 @@ export class SchemaValidator {
 
   /** `old`: what it was before, for updates. */
   validate(object: JsonObject, old?: JsonObject): FieldError[] {
-    const walk: Walk = { errors: [], patterns: this.#patterns };
+    const walk: Walk = { errors: [], patterns: this.#patterns, effort: new Effort() };
     validateValue(walk, object, this.#schema, "", old === undefined ? absent : old);
     validateLists(walk, object, this.#schema, "");
     validateEmbedded(walk, object, this.#schema, "", true);
@@ -98,12 +99,20 @@ function checkString(walk: Walk, value: string, schema: JsonSchema, path: string
       compiled = compilePattern(pattern);
       walk.patterns.set(pattern, compiled);
     }
-    if (compiled && !compiled.finds(value)) {
-      add(walk, invalidValue(shownPath(path), value, `${path} in body should match '${pattern}'`));
-    }
+    const problem = compiled && mismatch(compiled, pattern, value, walk.effort);
+    if (problem !== undefined) add(walk, invalidValue(shownPath(path), value, `${path} in body ${problem}`));
   }
   if (format && !matchesFormat(format, value)) {
     add(walk, wrongType(shownPath(path), value, `${path} in body must be of type ${format}: ${JSON.stringify(value)}`));
+  }
+}
+
+function mismatch(compiled: Pattern, source: string, value: string, effort: Effort): string | undefined {
+  try {
+    return compiled.finds(value, effort) ? undefined : `should match '${source}'`;
+  } catch (error) {
+    if (error instanceof PatternTooCostly) return `cannot be matched with '${source}': ${error.message}`;
+    throw error;
   }
 }
 
@@ -219,7 +228,7 @@ function checkObject(walk: Walk, value: JsonObject, schema: JsonSchema, path: st
 function checkJunctors(walk: Walk, value: unknown, schema: JsonSchema, path: string, old: unknown): void {
   const { allOf, anyOf, oneOf, not } = schema;
   const attempt = (part: JsonSchema): FieldError[] => {
-    const inner: Walk = { errors: [], patterns: walk.patterns };
+    const inner: Walk = { ...walk, errors: [] };
     validateValue(inner, value, part, path, old);
     return inner.errors;
   };
@@ -291,7 +300,7 @@ function checkUnique(
   const keys = schema["x-kubernetes-list-map-keys"] ?? [];
   value.forEach((item, index) => {
     if (type === "map" && !isObject(item)) return;
-    const id = type === "set" ? canonical(item) : keyOf(item, keys, schema.items);
+    const id = type === "set" ? canonicalText(item) : keyOf(item, keys, schema.items);
     if (!seen.has(id)) {
       seen.add(id);
       return;
@@ -303,14 +312,6 @@ function checkUnique(
     }
     add(walk, duplicateValue(`${path}[${index}]`, shown));
   });
-}
-
-/** Equal for equal values, whatever the order of members. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
-  if (!isObject(value)) return JSON.stringify(value);
-  const names = Object.keys(value).sort();
-  return `{${names.map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`).join(",")}}`;
 }
 
 // Objects inside of the object

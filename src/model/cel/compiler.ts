@@ -134,9 +134,9 @@ class Compiler {
   #call(call: Call): Code {
     switch (call.name) {
       case "_&&_":
-        return this.#and(call);
+        return this.#logical(call, false);
       case "_||_":
-        return this.#or(call);
+        return this.#logical(call, true);
       case "_?_:_":
         return this.#conditional(call);
       case "_?._": {
@@ -193,48 +193,29 @@ class Compiler {
       const value = code(run);
       if (typeof value !== "string") throw noSuchOverload("matches", value, source.value as string);
       run.charge(Math.ceil((1 + value.length) * 0.1) * weight);
-      return pattern.finds(value);
+      return pattern.finds(value, run.effort);
     };
   }
 
-  #and(call: Call): Code {
+  /** An operand that `decides` does so on whichever side it stands, also beside one that failed. */
+  #logical(call: Call, decides: boolean): Code {
     const left = this.compile(call.args[0]!);
     const right = this.compile(call.args[1]!);
     return (run) => {
       let failure: Failure | undefined;
       try {
         const value = left(run);
-        if (value === false) return false;
-        if (value !== true) failure = noSuchOverload("_&&_", value);
+        if (value === decides) return decides;
+        if (value !== !decides) failure = noSuchOverload(call.name, value);
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
         failure = error;
       }
       const value = right(run);
-      if (value === false) return false;
+      if (value === decides) return decides;
       if (failure) throw failure;
-      if (value !== true) throw noSuchOverload("_&&_", value);
-      return true;
-    };
-  }
-  #or(call: Call): Code {
-    const left = this.compile(call.args[0]!);
-    const right = this.compile(call.args[1]!);
-    return (run) => {
-      let failure: Failure | undefined;
-      try {
-        const value = left(run);
-        if (value === true) return true;
-        if (value !== false) failure = noSuchOverload("_||_", value);
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error;
-        failure = error;
-      }
-      const value = right(run);
-      if (value === true) return true;
-      if (failure) throw failure;
-      if (value !== false) throw noSuchOverload("_||_", value);
-      return false;
+      if (value !== !decides) throw noSuchOverload(call.name, value);
+      return !decides;
     };
   }
   #conditional(call: Call): Code {

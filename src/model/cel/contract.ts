@@ -13,9 +13,10 @@ export interface Budget {
 export interface SchemaRules {
   /**
    * What the rules say of `value`, and of its change from `old` (undefined on create). Errors carry upstream's texts.
-   * Call it only where the schema itself found nothing wrong, with defaults applied.
+   * Call it only where the schema itself found nothing wrong, with defaults applied. It stops where others should have
+   * their turn: rules of one object may cost a second.
    */
-  validate(value: unknown, old: unknown, options?: ValidateOptions): FieldError[];
+  validate(value: unknown, old: unknown, options?: ValidateOptions): Generator<void, FieldError[]>;
 }
 export interface ValidateOptions {
   /** "" for whole objects. */

@@ -3,7 +3,7 @@
 // upstream leaves to the cost (a `replace` there may make a terabyte out of a megabyte).
 // Upstream counterpart: cel-go interpreter/runtimecost.go.
 
-import { compilePattern, type Pattern } from "../patterns.ts";
+import { compilePattern, Effort, type Pattern, patternSize, stepsPerInstruction } from "../patterns.ts";
 import { quote } from "./text.ts";
 import { CostExceeded, Failure, type Meter, type Value } from "./values.ts";
 
@@ -17,13 +17,16 @@ const maxPatterns = 64;
 export class Evaluation implements Meter {
   readonly slots: Value[];
   readonly limit: number;
+  /** What patterns may still take; their cost says little of it. */
+  readonly effort: Effort;
   cost = 0;
   #allocated = 0;
   #steps = 0;
   readonly #patterns = new Map<string, Pattern>();
-  constructor(slots: Value[], limit: number) {
+  constructor(slots: Value[], limit: number, effort: Effort = new Effort()) {
     this.slots = slots;
     this.limit = limit;
+    this.effort = effort;
   }
 
   charge(cost: number): void {
@@ -45,6 +48,7 @@ export class Evaluation implements Meter {
     let pattern = this.#patterns.get(source);
     if (!pattern) {
       if (this.#patterns.size >= maxPatterns) this.#patterns.clear();
+      this.effort.spend(patternSize(source) * stepsPerInstruction);
       pattern = patternOf(source);
       this.#patterns.set(source, pattern);
     }

@@ -1,5 +1,6 @@
 // Any expression in any environment: compile once, evaluate with a budget. Rules of schemas and policies stand on this.
 // Upstream counterpart: cel.Env.Compile, Program and EstimateCost as Kubernetes configures them.
+import { type Effort, PatternTooCostly } from "../patterns.ts";
 import { printIssues } from "./ast.ts";
 import { check } from "./checker.ts";
 import { compile } from "./compiler.ts";
@@ -13,6 +14,10 @@ import { adaptJson, CostExceeded, Failure, type Value } from "./values.ts";
 
 /** Of one evaluation, in upstream's units. */
 export const perCallLimit = 1_000_000;
+/** After so much of several evaluations others should have their turn: a few milliseconds. */
+export const turnCost = 50_000;
+/** What an evaluation takes beside its cost, which is 1 for the smallest. */
+export const evaluationCost = 20;
 
 export interface ExpressionOptions {
   readonly text: string;
@@ -31,9 +36,9 @@ export interface Program {
   readonly maxCost: number;
   /**
    * Values are JSON, CEL values, or functions that give one, called once if the expression reads the variable at all.
-   * What is absent fails where it is read.
+   * What is absent fails where it is read. `effort`: of patterns, where several evaluations share it.
    */
-  evaluate(values: Readonly<Record<string, unknown>>, limit?: number): Outcome;
+  evaluate(values: Readonly<Record<string, unknown>>, limit?: number, effort?: Effort): Outcome;
 }
 
 /** A program, or upstream's text of what is wrong. */
@@ -51,9 +56,9 @@ export function compileExpression(options: ExpressionOptions): { program: Progra
     type: checked.type,
     reads: checked.variables,
     maxCost: estimateCost(parsed.expr, checked, options.sizeOf ?? (() => undefined)).max,
-    evaluate(values, limit = perCallLimit) {
+    evaluate(values, limit = perCallLimit, effort) {
       const slots = new Array<Value>(slotCount);
-      const run = new Evaluation(slots, limit);
+      const run = new Evaluation(slots, limit, effort);
       try {
         for (let i = 0; i < names.length; i++) {
           const given = values[names[i]!];
@@ -63,7 +68,9 @@ export function compileExpression(options: ExpressionOptions): { program: Progra
         return { value: code(run), cost: run.cost };
       } catch (error) {
         if (error instanceof Failure) return { error: error.message, cost: run.cost };
-        if (error instanceof CostExceeded) return { error: error.message, cost: run.cost, isOverLimit: true };
+        if (error instanceof CostExceeded || error instanceof PatternTooCostly) {
+          return { error: error.message, cost: run.cost, isOverLimit: true };
+        }
         throw error;
       }
     },

@@ -298,7 +298,7 @@ const texts: readonly Declaration[] = [
   [
     "matches",
     ["matches: (string, string) -> bool", "matches_string: string.(string) -> bool"],
-    (run, a, b) => run.pattern(b as string).finds(a as string),
+    (run, a, b) => run.pattern(b as string).finds(a as string, run.effort),
     regexCost,
   ],
 ];

@@ -513,7 +513,7 @@ const regexes: readonly Declaration[] = [
   [
     "find",
     "string_find_string: string.(string) -> string",
-    (run, a, b) => run.pattern(b as string).all(a as string, 1)[0] ?? "",
+    (run, a, b) => run.pattern(b as string).all(a as string, 1, run.effort)[0] ?? "",
     regexCost,
   ],
   [
@@ -525,7 +525,7 @@ const regexes: readonly Declaration[] = [
     (run, a, b, c) => {
       run.allocate((a as string).length);
       const limit = isInt(c) ? position(c) : -1;
-      const found = run.pattern(b as string).all(a as string, limit < 0 ? Number.POSITIVE_INFINITY : limit);
+      const found = run.pattern(b as string).all(a as string, limit < 0 ? Number.POSITIVE_INFINITY : limit, run.effort);
       return new NativeList(found);
     },
     regexCost,

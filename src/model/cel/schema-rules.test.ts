@@ -18,11 +18,18 @@ const rules = (...given: (string | ValidationRule)[]): JsonSchema => ({
 /** A whole object with `schema` as its spec. */
 const root = (schema: JsonSchema, own: JsonSchema = {}): JsonSchema => object({ spec: schema }, own);
 
+/** With all of its turns. */
+function finish<T>(work: Generator<void, T>): T {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
+  }
+}
 const lines = (errors: readonly { field: string; message: string }[]): string[] =>
   errors.map(({ field, message }) => `${field}: ${message}`);
 function validate(schema: JsonSchema, value: unknown, old?: unknown): string[] {
   expect(lines(checkSchemaRules(schema, "schema"))).toEqual([]);
-  return lines(compileSchemaRules(schema)!.validate(value, old));
+  return lines(finish(compileSchemaRules(schema)!.validate(value, old)));
 }
 const failed = (rule: string, type = "object"): string => `Invalid value: "${type}": failed rule: ${rule}`;
 
@@ -73,7 +80,7 @@ describe("rules of objects", () => {
       ),
     );
     // The estimate of string() is unbounded upstream too; the check of the definition is another test's.
-    expect(lines(compileSchemaRules(schema)!.validate({ spec: { a: 2 } }, undefined))).toEqual([
+    expect(lines(finish(compileSchemaRules(schema)!.validate({ spec: { a: 2 } }, undefined)))).toEqual([
       'spec: Invalid value: "object": a must be 1',
       'spec: Invalid value: "object": a is 2',
       'spec: Invalid value: "object": fallback',
@@ -201,10 +208,12 @@ describe("rules of changes", () => {
     const warnings: string[] = [];
     const warn = (text: string) => warnings.push(text);
     const old = { spec: { a: -1, b: 1 } };
-    expect(lines(compiled.validate({ spec: { a: -1, b: 2 } }, old, { warn }))).toEqual([]);
+    expect(lines(finish(compiled.validate({ spec: { a: -1, b: 2 } }, old, { warn })))).toEqual([]);
     expect(warnings).toEqual([`spec.a: ${failed("self > 0", "integer")}`]);
-    expect(lines(compiled.validate({ spec: { a: -2, b: 2 } }, old))).toHaveLength(1);
-    expect(lines(compiled.validate({ spec: { a: -1, b: -1 } }, old))).toEqual([`spec: ${failed("self.b > 0")}`]);
+    expect(lines(finish(compiled.validate({ spec: { a: -2, b: 2 } }, old)))).toHaveLength(1);
+    expect(lines(finish(compiled.validate({ spec: { a: -1, b: -1 } }, old)))).toEqual([
+      `spec: ${failed("self.b > 0")}`,
+    ]);
   });
 });
 
@@ -214,17 +223,52 @@ describe("budgets", () => {
     object({ list: { type: "array", items: integer, ...rules("self.all(a, self.all(b, a + b >= 0))", "true") } }),
   );
   test("end a rule that costs too much, and those after it", () => {
-    expect(lines(compileSchemaRules(schema)!.validate(many, undefined))).toEqual([
+    expect(lines(finish(compileSchemaRules(schema)!.validate(many, undefined)))).toEqual([
       "spec.list: Invalid value: \"array\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: self.all(a, self.all(b, a + b >= 0))",
     ]);
   });
   test("are one for all rules of an object", () => {
     const small = root(object({ list: { type: "array", items: { ...integer, ...rules("self >= 0") } } }));
     const budget = { remaining: 100 };
-    const errors = compileSchemaRules(small)!.validate(many, undefined, { budget });
+    const errors = finish(compileSchemaRules(small)!.validate(many, undefined, { budget }));
     expect(lines(errors)).toEqual([
       'spec.list[50]: Invalid value: "integer": validation failed due to running out of cost budget, no further validation rules will be run',
     ]);
+  });
+});
+
+test("errors have an end", () => {
+  const small = root(object({ list: { type: "array", items: { ...integer, ...rules("self < 0") } } }));
+  const list = Array.from({ length: 5000 }, (_, at) => at);
+  expect(finish(compileSchemaRules(small)!.validate({ spec: { list } }, undefined))).toHaveLength(1000);
+});
+
+describe("turns", () => {
+  const turnsOf = (work: Generator<void, unknown>): number => {
+    for (let turns = 0; ; turns++) if (work.next().done) return turns;
+  };
+  const list = (count: number) => ({ spec: { list: Array.from({ length: count }, (_, at) => at) } });
+  test("others have theirs while many rules or costly ones are asked", () => {
+    const each = root(object({ list: { type: "array", items: { ...integer, ...rules("self >= 0") } } }));
+    const whole = root(object({ list: { type: "array", items: integer, ...rules(...pairwise) } }));
+    expect(turnsOf(compileSchemaRules(each)!.validate(list(10), undefined))).toBe(0);
+    expect(turnsOf(compileSchemaRules(each)!.validate(list(50_000), undefined))).toBeGreaterThan(10);
+    // One after each of the costly ones, and none after the last.
+    expect(turnsOf(compileSchemaRules(whole)!.validate(list(150), undefined))).toBe(pairwise.length - 1);
+  });
+  const pairwise = ["1", "2", "3"].map((bound) => `self.all(a, self.all(b, a + b > -${bound}))`);
+  test("patterns share what they may take", () => {
+    const text = "aaaab".repeat(8_000);
+    const schema = root(
+      object({ list: { type: "array", items: { ...string, ...rules("self.find('(a|b)*?(aaaa|bbbb)[xy]') == ''") } } }),
+    );
+    const [line, ...others] = lines(
+      finish(compileSchemaRules(schema)!.validate({ spec: { list: [text, text] } }, undefined)),
+    );
+    expect(line).toContain(
+      "'pattern takes too long on a text of this length': no further validation rules will be run",
+    );
+    expect(others).toEqual([]);
   });
 });
 
@@ -282,6 +326,11 @@ describe("definitions", () => {
     ]);
     expect(check(root(object({ a: items }, { "x-kubernetes-map-type": "atomic" })))).toHaveLength(1);
     expect(check(root({ type: "array", maxItems: 3, ...keyed, items: object({ k: items }) }))).toEqual([]);
+  });
+
+  test("an enumeration may be as long as a request", () => {
+    const values = Array.from({ length: 300_000 }, String);
+    expect(check(root(object({ a: { ...string, enum: values, ...rules("self != ''") } })))).toEqual([]);
   });
 
   test("what may cost too much is refused with the factor", () => {

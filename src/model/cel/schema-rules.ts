@@ -4,9 +4,10 @@
 // Upstream counterpart: apiextensions schema/cel/validation.go.
 import type { JsonSchema } from "../custom-resources.ts";
 import { equalJson, isObject } from "../patch/json-value.ts";
+import { Effort } from "../patterns.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
-import type { Budget, SchemaRules, ValidateOptions } from "./contract.ts";
-import { perCallLimit } from "./expression.ts";
+import type { Budget, Outcome, SchemaRules, ValidateOptions } from "./contract.ts";
+import { evaluationCost, type Program, perCallLimit, turnCost } from "./expression.ts";
 import { type CompiledRule, compileRule, ruleText } from "./rule.ts";
 import { hasRules } from "./schema-check.ts";
 import { type Declaration, declare, escapeName } from "./schema-types.ts";
@@ -16,6 +17,8 @@ import { Optional, type Value } from "./values.ts";
 /** Of all rules that see one object. */
 const objectBudget = 10_000_000;
 const maxMessageBytes = 5 * 1024;
+/** Enough to see what is wrong; upstream has no bound here, and a rule may fail for each of a million items. */
+const maxErrors = 1000;
 const outOfBudget = "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /** Undefined where no level of the schema has a rule. */
@@ -23,12 +26,13 @@ export function compileSchemaRules(schema: JsonSchema): SchemaRules | undefined 
   const root = hasRules(schema) ? build(schema, true, declare(schema, true, "selfType")) : undefined;
   if (!root) return undefined;
   return {
-    validate(value, old, options: ValidateOptions = {}) {
+    *validate(value, old, options: ValidateOptions = {}) {
       const budget = options.budget ?? { remaining: objectBudget };
-      const run: Run = { errors: [], budget, isOver: false, warn: options.warn };
+      const effort = new Effort();
+      const run: Run = { errors: [], budget, effort, turn: 0, isOver: false, warn: options.warn };
       const before = old ?? undefined;
       const change = before === undefined ? unknownChange : { here: { value, old: before }, above: undefined };
-      visit(run, root, { path: options.path ?? "", value, old: before, change });
+      yield* visit(run, root, { path: options.path ?? "", value, old: before, change });
       return run.errors;
     },
   };
@@ -78,6 +82,9 @@ const elementOf = (schema: JsonSchema): JsonSchema | undefined =>
 interface Run {
   readonly errors: FieldError[];
   readonly budget: Budget;
+  readonly effort: Effort;
+  /** What was spent since others had their turn. */
+  turn: number;
   isOver: boolean;
   readonly warn: ((text: string) => void) | undefined;
 }
@@ -111,41 +118,37 @@ function changeBelow(change: Change, value: unknown, old: unknown): Change {
   return { here: old === undefined ? undefined : { value, old }, above: change.here };
 }
 
-function visit(run: Run, node: Node, place: Place): void {
-  const { path, value, old, change } = place;
+function* visit(run: Run, node: Node, place: Place): Generator<void> {
   // Rules about null stand above it.
-  if (value === null || value === undefined || run.isOver) return;
-  if (node.rules.length > 0) evaluate(run, node, place);
+  if (place.value === null || place.value === undefined) return;
+  if (node.rules.length > 0) yield* evaluate(run, node, place);
+  for (const [next, below] of placesBelow(node, place)) {
+    if (run.isOver || run.errors.length >= maxErrors) return;
+    yield* visit(run, next, below);
+  }
+}
+
+function* placesBelow(node: Node, { path, value, old, change }: Place): Generator<readonly [Node, Place]> {
+  const { items, additional, properties } = node;
+  const placeOf = (at: string, inner: unknown, before: unknown): Place => {
+    return { path: at, value: inner, old: before, change: changeBelow(change, inner, before) };
+  };
   if (Array.isArray(value)) {
-    const { items } = node;
     if (!items) return;
     const before = oldItems(node.schema, old);
-    for (let index = 0; index < value.length && !run.isOver; index++) {
-      const oldItem = before?.(value[index]);
-      const below = changeBelow(change, value[index], oldItem);
-      visit(run, items, { path: `${path}[${index}]`, value: value[index], old: oldItem, change: below });
-    }
+    for (const [index, item] of value.entries()) yield [items, placeOf(`${path}[${index}]`, item, before?.(item))];
   } else if (isObject(value)) {
     const oldMembers = node.schema["x-kubernetes-map-type"] !== "atomic" && isObject(old) ? old : undefined;
-    const member = (next: Node, name: string, at: string): void => {
-      const oldValue = oldMembers && Object.hasOwn(oldMembers, name) ? (oldMembers[name] ?? undefined) : undefined;
-      visit(run, next, {
-        path: at,
-        value: value[name],
-        old: oldValue,
-        change: changeBelow(change, value[name], oldValue),
-      });
-    };
-    const { additional, properties } = node;
+    const oldOf = (name: string): unknown =>
+      oldMembers && Object.hasOwn(oldMembers, name) ? (oldMembers[name] ?? undefined) : undefined;
     if (additional) {
       for (const name of Object.keys(value)) {
-        if (run.isOver) return;
-        member(additional, name, `${path}[${name}]`);
+        yield [additional, placeOf(`${path}[${name}]`, value[name], oldOf(name))];
       }
     }
     for (const [name, next] of properties) {
-      if (run.isOver) return;
-      if (Object.hasOwn(value, name)) member(next, name, path === "" ? name : `${path}.${name}`);
+      if (!Object.hasOwn(value, name)) continue;
+      yield [next, placeOf(path === "" ? name : `${path}.${name}`, value[name], oldOf(name))];
     }
   }
 }
@@ -158,7 +161,7 @@ function oldItems(schema: JsonSchema, old: unknown): ((item: unknown) => unknown
   return (item) => byKey.get(keyOf(item, keys)) ?? undefined;
 }
 
-function evaluate(run: Run, node: Node, { path, value, old, change }: Place): void {
+function* evaluate(run: Run, node: Node, { path, value, old, change }: Place): Generator<void> {
   const type = node.schema.type ?? "";
   const field = path === "" ? "<nil>" : path;
   const fail = (detail: string): void => {
@@ -187,12 +190,15 @@ function evaluate(run: Run, node: Node, { path, value, old, change }: Place): vo
         ? (): Value => (old === undefined ? Optional.none : new Optional(node.adapter(old)))
         : oldSelf,
     };
-    const outcome = program.evaluate(values, perCallLimit);
-    if (outcome.cost > run.budget.remaining) {
+    if (run.turn > turnCost) {
+      run.turn = 0;
+      yield;
+    }
+    const outcome = spend(run, program, values);
+    if (!outcome) {
       stop(outOfBudget);
       return;
     }
-    run.budget.remaining -= outcome.cost;
     if (outcome.error !== undefined) {
       const text = ruleText(rule);
       if (outcome.isOverLimit) {
@@ -219,6 +225,14 @@ function evaluate(run: Run, node: Node, { path, value, old, change }: Place): vo
     }
   }
 }
+/** Undefined where the budget of the object does not hold what it costs. */
+function spend(run: Run, program: Program, values: Readonly<Record<string, unknown>>): Outcome | undefined {
+  const outcome = program.evaluate(values, perCallLimit, run.effort);
+  run.turn += outcome.cost + evaluationCost;
+  if (outcome.cost > run.budget.remaining) return undefined;
+  run.budget.remaining -= outcome.cost;
+  return outcome;
+}
 const join = (path: string, rest: string): string => (rest.startsWith("[") ? `${path}${rest}` : `${path}.${rest}`);
 
 function errorFor(reason: string | undefined, field: string, type: string, detail: string): FieldError {
@@ -242,13 +256,12 @@ function messageOf(
 ): { text: string; isOver?: boolean } {
   const fallback = { text: rule.message ? ruleText(rule) : `failed rule: ${ruleText(rule)}` };
   if (!messageProgram) return fallback;
-  const outcome = messageProgram.evaluate(values, perCallLimit);
-  if (outcome.cost > run.budget.remaining) {
+  const outcome = spend(run, messageProgram, values);
+  if (!outcome) {
     const text =
       "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
     return { text, isOver: true };
   }
-  run.budget.remaining -= outcome.cost;
   if (outcome.error !== undefined) {
     if (!outcome.isOverLimit) return fallback;
     const shown = JSON.stringify(rule.messageExpression);

@@ -146,7 +146,11 @@ function declareString(schema: JsonSchema): Declaration {
   // A character may be four bytes.
   if (maxLength !== undefined) return text(stringType, 4 * atLeastZero(maxLength), 2);
   if (values && values.length > 0) {
-    const longest = Math.max(...values.map((value) => (typeof value === "string" ? value.length : 0)));
+    // One by one: an enumeration may have more values than a call may have arguments.
+    const longest = values.reduce<number>(
+      (most, value) => Math.max(most, typeof value === "string" ? value.length : 0),
+      0,
+    );
     return text(stringType, longest, 2);
   }
   return anyString;

@@ -13,6 +13,7 @@ import type { ApiObject } from "#model/object.ts";
 import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { customResourceDefinitions, resourceOfKind } from "#model/resources.ts";
 import { ApiError, forbidden } from "#model/status.ts";
+import { inTurns } from "#platform/turns.ts";
 import type { StrategyContext } from "../../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "../plugin.ts";
 import { matchesResources } from "./match.ts";
@@ -80,13 +81,13 @@ async function ask(
     request: requestOf(request, context),
     namespaceObject: namespace,
   };
-  if (!policy.spec.paramKind) return program.evaluate(input);
+  if (!policy.spec.paramKind) return inTurns(program.evaluate(input, [undefined]));
   const found = await paramsOf(policy, binding, request, context);
   if ("problem" in found) {
     if (policy.spec.failurePolicy === "Ignore") return [];
     return [{ message: `failed to configure binding: ${found.problem}`, reason: "Invalid" }];
   }
-  return found.params.flatMap((params) => program.evaluate({ ...input, params }));
+  return inTurns(program.evaluate(input, found.params));
 }
 
 function act(

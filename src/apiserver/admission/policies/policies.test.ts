@@ -9,6 +9,7 @@ import * as resources from "#model/resources.ts";
 import { ApiError } from "#model/status.ts";
 import { type Kinds, openKinds, refusal } from "../../kinds.fixture.ts";
 import { type Matched, matchesResources } from "./match.ts";
+import { compilePolicy } from "./program.ts";
 
 describe("in the API", () => {
   let kinds: Kinds;
@@ -153,6 +154,24 @@ describe("in the API", () => {
     );
     expect(await refusal(policy({ validations: [{ expression: "1 + 1" }] }))).toContain("must evaluate to bool");
   });
+});
+
+test("others have their turn where many parameters or costly expressions are asked", () => {
+  const expression = "object.list.all(a, object.list.all(b, a + b >= 0))";
+  const spec = { paramKind: { apiVersion: "v1", kind: "ConfigMap" }, validations: [{ expression }] };
+  const program = compilePolicy({ metadata: { name: "p" }, spec } as ValidatingAdmissionPolicy);
+  const object = { list: Array.from({ length: 100 }, (_, at) => at) };
+  const input = { object, oldObject: undefined, request: {}, namespaceObject: undefined };
+  const turns = (params: number): number => {
+    const work = program.evaluate(input, new Array(params).fill({}));
+    for (let count = 0; ; count++) {
+      const step = work.next();
+      if (!step.done) continue;
+      expect(step.value).toEqual([]);
+      return count;
+    }
+  };
+  expect([turns(1), turns(10)]).toEqual([0, 9]);
 });
 
 describe("rules", () => {

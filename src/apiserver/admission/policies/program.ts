@@ -2,10 +2,11 @@
 // to one request. What cannot be compiled or evaluated counts as the policy's failurePolicy says. Pure but for compiling.
 // Upstream: apiserver/pkg/admission/plugin/policy/validating/validator.go.
 
-import { compileExpression, type Program } from "#model/cel/expression.ts";
+import { compileExpression, evaluationCost, type Program, perCallLimit, turnCost } from "#model/cel/expression.ts";
 import { type CelType, dynType } from "#model/cel/types.ts";
 import { adaptJson, Failure, MapValue, type Value } from "#model/cel/values.ts";
 import type { ValidatingAdmissionPolicy, Validation } from "#model/gen/admissionregistration-v1.ts";
+import { Effort } from "#model/patterns.ts";
 
 /** All expressions of one policy together, for one request; upstream's units. */
 const policyCostLimit = 10_000_000;
@@ -17,8 +18,6 @@ export interface PolicyInput {
   readonly oldObject: unknown;
   readonly request: object;
   readonly namespaceObject: unknown;
-  /** Undefined: the policy has no parameters. */
-  readonly params?: unknown;
 }
 
 /** Why a request is refused. */
@@ -30,8 +29,11 @@ export interface Denial {
 type Compiled = { readonly program: Program } | { readonly problem: string };
 
 export interface PolicyProgram {
-  /** Nothing: the request is fine, or the policy does not want to be asked about it. */
-  evaluate(input: PolicyInput): Denial[];
+  /**
+   * Nothing: the request is fine, or the policy does not want to be asked about it. Asked once with each of `params`; of a
+   * policy that has none it is [undefined]. It stops where others should have their turn.
+   */
+  evaluate(input: PolicyInput, params: readonly unknown[]): Generator<void, Denial[]>;
 }
 
 export const policyVariables = (hasParams: boolean): ReadonlyMap<string, CelType> =>
@@ -58,33 +60,45 @@ export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgra
   const isStrict = spec.failurePolicy !== "Ignore";
   const failed = (message: string): Denial[] => (isStrict ? [{ message, reason: "Invalid" }] : []);
 
-  return {
-    evaluate(input) {
-      const budget = { left: policyCostLimit };
-      const values: Record<string, unknown> = {
-        ...input,
-        object: input.object ?? null,
-        oldObject: input.oldObject ?? null,
-        namespaceObject: input.namespaceObject ?? null,
-        variables: () => new Variables(variables, (compiled) => run(compiled, values, budget)),
-      };
-      // One that says no decides, even beside one that cannot be evaluated.
-      let problem: string | undefined;
-      for (const { name, compiled } of conditions) {
-        const outcome = run(compiled, values, budget);
-        if (outcome.value === false) return [];
-        if (outcome.error !== undefined) problem ??= `expression '${name}' resulted in error: ${outcome.error}`;
-      }
-      if (problem !== undefined) return failed(problem);
-      return validations.flatMap((validation): Denial[] => {
-        const outcome = run(validation.compiled, values, budget);
-        if (outcome.error !== undefined) {
-          return failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`);
-        }
-        if (outcome.value === true) return [];
+  function* judge(input: PolicyInput, params: unknown, turn: Turn): Generator<void, Denial[]> {
+    const budget: Spend = { left: policyCostLimit, effort: new Effort(), turn };
+    const values: Record<string, unknown> = {
+      ...input,
+      params,
+      object: input.object ?? null,
+      oldObject: input.oldObject ?? null,
+      namespaceObject: input.namespaceObject ?? null,
+      variables: () => new Variables(variables, (compiled) => run(compiled, values, budget)),
+    };
+    // One that says no decides, even beside one that cannot be evaluated.
+    let problem: string | undefined;
+    for (const { name, compiled } of conditions) {
+      if (isOver(turn)) yield;
+      const outcome = run(compiled, values, budget);
+      if (outcome.value === false) return [];
+      if (outcome.error !== undefined) problem ??= `expression '${name}' resulted in error: ${outcome.error}`;
+    }
+    if (problem !== undefined) return failed(problem);
+    const denials: Denial[] = [];
+    for (const validation of validations) {
+      if (isOver(turn)) yield;
+      const outcome = run(validation.compiled, values, budget);
+      if (outcome.error !== undefined) {
+        denials.push(...failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`));
+      } else if (outcome.value !== true) {
         const message = messageOf(validation, validation.speaks, values, budget);
-        return [{ message, reason: validation.reason ?? "Invalid" }];
-      });
+        denials.push({ message, reason: validation.reason ?? "Invalid" });
+      }
+    }
+    return denials;
+  }
+
+  return {
+    *evaluate(input, params) {
+      const turn: Turn = { spent: 0 };
+      const denials: Denial[] = [];
+      for (const each of params) denials.push(...(yield* judge(input, each, turn)));
+      return denials;
     },
   };
 }
@@ -93,6 +107,17 @@ const textOf = (text: string, compile: (text: string) => Compiled) => ({ compile
 
 interface Spend {
   left: number;
+  readonly effort: Effort;
+  readonly turn: Turn;
+}
+/** What was spent since others had theirs. */
+interface Turn {
+  spent: number;
+}
+function isOver(turn: Turn): boolean {
+  if (turn.spent <= turnCost) return false;
+  turn.spent = 0;
+  return true;
 }
 type Ran =
   | { readonly value: Value; readonly error?: undefined }
@@ -102,8 +127,9 @@ function run(compiled: Compiled, values: Readonly<Record<string, unknown>>, budg
   if ("problem" in compiled) return { error: `compilation error: ${compiled.problem}` };
   if (budget.left <= 0)
     return { error: "validation failed due to running out of cost budget, no further validation rules will be run" };
-  const outcome = compiled.program.evaluate(values);
+  const outcome = compiled.program.evaluate(values, perCallLimit, budget.effort);
   budget.left -= outcome.cost;
+  budget.turn.spent += outcome.cost + evaluationCost;
   return outcome.error === undefined ? { value: outcome.value } : { error: outcome.error };
 }
 
