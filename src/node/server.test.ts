@@ -309,6 +309,34 @@ test("a megabyte through cat comes back whole", async () => {
   expect(JSON.parse(channels[3]!)).toMatchObject({ status: "Success" });
 });
 
+test.each([[["channel.k8s.io"]], [[]]])(
+  "exec over %j: no word of a success, a text for a failure",
+  async (protocols) => {
+    const good = await connected(execPath("cat"), protocols);
+    expect(good.socket.protocol).toBe(protocols[0] ?? "");
+    good.socket.send(Buffer.from("\0hello"));
+    for (let i = 0; i < 200 && !good.channels[1]; i++) await systemClock.sleep(5);
+    expect(good.channels[1]).toBe("hello");
+    expect(good.channels[3]).toBeUndefined();
+    good.socket.terminate();
+    const bad = await connected(execPath("hang"), protocols);
+    for (const socket of runtimeSockets) socket.destroy();
+    expect(await bad.closed).toBe(1000);
+    expect(bad.channels[3]).toBe("the container runtime closed the stream");
+  },
+);
+
+test("exec over base64: text messages both ways", async () => {
+  const { socket } = await connected(execPath("cat"), ["base64.channel.k8s.io"]);
+  const texts: string[] = [];
+  socket.on("message", (data: Buffer, isBinary) => texts.push(`${isBinary} ${data.toString()}`));
+  socket.send(`0${Buffer.from("hello").toString("base64")}`);
+  const wanted = `false 1${Buffer.from("hello").toString("base64")}`;
+  for (let i = 0; i < 200 && !texts.includes(wanted); i++) await systemClock.sleep(5);
+  expect(texts).toContain(wanted);
+  socket.terminate();
+});
+
 test("v4 has no half-close: the mark is an error there", async () => {
   const { socket, closed } = await connected(execPath("cat"), ["v4.channel.k8s.io"]);
   socket.send(Buffer.from([255, 0]));

@@ -16,7 +16,12 @@ import {
   type ServerUpgrade,
   type TlsMaterial,
 } from "#platform/https-server.ts";
-import { negotiate, tunnelledPortForwardProtocol, websocketProtocols } from "#wire/remote-command.ts";
+import {
+  negotiate,
+  portForwardWebsocketProtocols,
+  tunnelledPortForwardProtocol,
+  websocketProtocols,
+} from "#wire/remote-command.ts";
 import { type NodeCredentials, type NodeUser, subresourceOf } from "./access.ts";
 import type { ContainerLookup, PodLookup } from "./lookup.ts";
 import { logRefusal } from "./server/log-refusal.ts";
@@ -268,7 +273,7 @@ async function routeUpgrade(
     else {
       if (ports.length === 0) throw new Refusal(400, `query parameter "port" is required`);
       if (ports.length > 100) throw new Refusal(400, "too many ports");
-      await bridgePortForward(upgrade, negotiate(offered, websocketProtocols) ?? "", url, ports, deps);
+      await bridgePortForward(upgrade, negotiate(offered, portForwardWebsocketProtocols) ?? "", url, ports, deps);
     }
     return;
   }
@@ -284,7 +289,8 @@ async function routeUpgrade(
     if (!wanted.stdin && !wanted.stdout && !wanted.stderr) {
       throw new Refusal(400, "you must specify at least 1 of stdin, stdout, stderr");
     }
-    const protocol = isWebSocket ? negotiate(offered, websocketProtocols) : "";
+    // Who offers nothing speaks the oldest.
+    const protocol = isWebSocket && offered !== undefined ? negotiate(offered, websocketProtocols) : "";
     if (protocol === undefined) throw new Refusal(400, `unsupported WebSocket subprotocols: ${String(offered)}`);
     if (found.state !== "running") throw new Refusal(500, `container not found ("${segments.at(-1)}")`);
     // A terminal has one output: the runtime refuses stderr beside it.

@@ -1,5 +1,4 @@
-// The server side of WebSocket on a connection that the HTTPS door handed over, reduced to binary messages with
-// back-pressure. Frames, masking and pings are the work of the `ws` package. Client side: none yet.
+// The server side of WebSocket on a connection that the HTTPS door handed over, reduced to messages with back-pressure. Frames, masking and pings are the work of the `ws` package. Client side: none yet.
 import { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 import type { ServerUpgrade } from "./https-server.ts";
@@ -15,8 +14,8 @@ export interface WebSocketHandlers {
 export interface WebSocketPeer {
   /** The subprotocol that was agreed on. */
   readonly protocol: string;
-  /** False: enough is on its way; wait for `drain`. */
-  send(data: Uint8Array): boolean;
+  /** A text goes as a text message. False: enough is on its way; wait for `drain`. */
+  send(data: Uint8Array | string): boolean;
   pause(): void;
   resume(): void;
   close(code: number, reason?: string): void;
@@ -56,7 +55,7 @@ export function acceptWebSocket(
       protocol,
       send(data) {
         if (socket.readyState !== WebSocket.OPEN) return true;
-        socket.send(data, { binary: true }, () => {
+        socket.send(data, { binary: typeof data !== "string" }, () => {
           if (!waiting || socket.bufferedAmount > highWaterBytes / 2) return;
           waiting = false;
           handlers.drain?.();

@@ -2,7 +2,7 @@
 // server, which speaks SPDY on the loopback address.
 //
 //   client            here                         containerd
-//   WebSocket v5/v4   channel bytes <-> streams    SPDY client session    exec, attach
+//   WebSocket         channel bytes <-> streams    SPDY client session    exec, attach
 //   WebSocket tunnel  messages <-> bytes           passed through         port-forward of kubectl >= 1.31
 //   SPDY              passed through               passed through         older kubectl, client-go's SPDY executor
 //
@@ -16,11 +16,13 @@ import { isUpgraded, openUpgrade, type UpgradedAnswer } from "#platform/upgrade-
 import { acceptWebSocket, acceptWebSocketStream } from "#platform/websocket.ts";
 import {
   type ChannelName,
+  carriesStatus,
   decodeChannel,
   encodeChannel,
   failureStatus,
   portForwardProtocol,
   spdyProtocols,
+  statusText,
   tunnelledPortForwardProtocol,
 } from "#wire/remote-command.ts";
 import { SpdySession, type SpdyStream } from "#wire/spdy.ts";
@@ -52,12 +54,17 @@ export async function bridgeCommand(
   await new Promise<void>((resolve) => {
     acceptWebSocket(upgrade, protocol, (client) => {
       const { socket } = runtime;
+      const send = (name: ChannelName, bytes: Uint8Array) => client.send(encodeChannel(name, bytes, protocol));
       let hasStatus = false;
       let isOver = false;
+      /** The Status for a client that gets its text: it may come in pieces. */
+      let status: Uint8Array = new Uint8Array(0);
       const finish = () => {
         if (isOver) return;
         isOver = true;
-        if (!hasStatus) client.send(encodeChannel("error", failureStatus("the container runtime closed the stream")));
+        if (!hasStatus) status = failureStatus("the container runtime closed the stream");
+        const told = carriesStatus(protocol) ? status : Buffer.from(statusText(status));
+        if (status.length > 0 && told.length > 0) send("error", told);
         client.close(1000);
         session.close();
         closeSoon(socket);
@@ -84,8 +91,14 @@ export async function bridgeCommand(
           {
             data(bytes) {
               if (isOver) return;
-              if (name === "error") hasStatus = true;
-              if (!client.send(encodeChannel(name, bytes))) socket.pause();
+              if (name === "error") {
+                hasStatus = true;
+                if (!carriesStatus(protocol)) {
+                  status = Buffer.concat([status, bytes]).subarray(0, maxErrorBytes);
+                  return;
+                }
+              }
+              if (!send(name, bytes)) socket.pause();
             },
             end: over,
             reset: over,
@@ -113,7 +126,7 @@ export async function bridgeCommand(
       socket.on("close", finish);
       if (runtime.head.length > 0) receive(runtime.head);
       // As upstream: an empty message on the first output channel tells the client that it is connected.
-      client.send(encodeChannel(wanted.stdout ? "stdout" : wanted.stderr ? "stderr" : "error", new Uint8Array(0)));
+      send(wanted.stdout ? "stdout" : wanted.stderr ? "stderr" : "error", new Uint8Array(0));
       return {
         message(bytes) {
           try {
