@@ -18,7 +18,7 @@ import { validateService, validateServiceUpdate } from "./validation/service.ts"
 import * as storage from "./validation/storage.ts";
 import * as workloads from "./validation/workloads.ts";
 
-type Info = Pick<ResourceInfo, "group" | "kind" | "namespaced">;
+type Info = Pick<ResourceInfo, "group" | "kind" | "namespaced"> & Partial<Pick<ResourceInfo, "type">>;
 
 /** What is wrong with a new object; empty when nothing is. */
 export function validateObject(info: Info, object: ApiObject): FieldError[] {

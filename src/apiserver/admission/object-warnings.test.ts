@@ -1,13 +1,16 @@
 import { expect, test } from "vitest";
 import type { ApiObject } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
 import { allResources } from "#model/resources.ts";
 import type { StrategyContext } from "../strategy.ts";
 import { createObjectWarnings } from "./object-warnings.ts";
 
 const plugin = createObjectWarnings();
 
+const custom: ResourceInfo = { ...allResources[0]!, group: "example.com", plural: "widgets", type: "" };
+
 async function said(plural: string, body: object, old?: object, name = "n"): Promise<string[]> {
-  const resource = allResources.find((row) => row.plural === plural)!;
+  const resource = [...allResources, custom].find((row) => row.plural === plural)!;
   const objectOf = (from: object) => ({ metadata: { name }, ...from }) as ApiObject;
   const warnings: string[] = [];
   const request = {
@@ -52,6 +55,14 @@ test.each<[string, string, object, string[]]>([
     "pods",
     { spec: container({ resources: { limits: { memory: "500m", cpu: "500m" } } }) },
     ['spec.containers[0].resources.limits[memory]: fractional byte value "500m" is invalid, must be an integer'],
+  ],
+  [
+    "finalizers of nobody",
+    "widgets",
+    { metadata: { name: "n", finalizers: ["foregroundDeletion", "example.com/f", "f"] } },
+    [
+      'metadata.finalizers: "f": prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers',
+    ],
   ],
   [
     "the same port",

@@ -4,9 +4,10 @@
 import type { Container, PersistentVolumeClaim, Pod, PodTemplateSpec, Service } from "#model/gen/core-v1.ts";
 import type { Ingress } from "#model/gen/networking-v1.ts";
 import type { ApiObject } from "#model/object.ts";
-import { qualifiedResource } from "#model/resource-info.ts";
+import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { isWhole, nanoOf } from "#model/validation/amount.ts";
 import { same } from "#model/validation/checks.ts";
+import { isUnqualifiedFinalizer } from "#model/validation/metadata.ts";
 import { dns1123Label } from "#model/validation/names.ts";
 import type { AdmissionPlugin } from "./plugin.ts";
 
@@ -89,14 +90,27 @@ const byResource: Readonly<Record<string, Warnings>> = {
 export const createObjectWarnings = (): AdmissionPlugin => ({
   name: "ObjectWarnings",
   handles: ({ operation, resource, subresource }) =>
-    subresource === "" &&
-    (operation === "CREATE" || operation === "UPDATE") &&
-    Object.hasOwn(byResource, qualifiedResource(resource)),
+    subresource === "" && (operation === "CREATE" || operation === "UPDATE") && warningsOf(resource) !== undefined,
   async validate({ resource, object, oldObject }, context) {
-    for (const text of byResource[qualifiedResource(resource)]!(object as never, oldObject as never))
-      context.warn(text);
+    for (const text of warningsOf(resource)!(object as never, oldObject as never)) context.warn(text);
   },
 });
+
+const warningsOf = (resource: ResourceInfo): Warnings | undefined => {
+  if (resource.type === "") return finalizerWarnings;
+  const name = qualifiedResource(resource);
+  return Object.hasOwn(byResource, name) ? byResource[name] : undefined;
+};
+
+/** Of custom resources: what built-in kinds refuse. */
+function finalizerWarnings({ metadata }: ApiObject, old: ApiObject | undefined): string[] {
+  const known = new Set(old?.metadata.finalizers ?? []);
+  const why =
+    "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";
+  return (metadata.finalizers ?? [])
+    .filter((name) => !known.has(name) && isUnqualifiedFinalizer(name))
+    .map((name) => `metadata.finalizers: ${JSON.stringify(name)}: ${why}`);
+}
 
 function nameWarnings({ metadata }: ApiObject, what: string): string[] {
   const wrong = metadata.name ? dns1123Label(metadata.name) : [];

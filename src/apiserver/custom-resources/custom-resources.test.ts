@@ -45,7 +45,7 @@ describe("definitions", () => {
     const read = await server.request("GET", `${base}/widgets/one`);
     expect(read).toMatchObject({ apiVersion: "example.com/v1", kind: "Widget", metadata: { generation: 1 } });
     const held = object("Widget", "held");
-    (held.metadata as Record<string, unknown>)["finalizers"] = ["example.com/held"];
+    (held.metadata as Record<string, unknown>)["finalizers"] = ["example.com/held", "finalizer.of.nobody"];
     await server.request("POST", `${base}/widgets`, held);
     const deleted = await server.client.delete(customResourceDefinitions, { name: "widgets.example.com" });
     expect(deleted.metadata.finalizers).toEqual(["customresourcecleanup.apiextensions.k8s.io"]);

@@ -8,11 +8,13 @@ import { dns1123Label, type NameRule, qualifiedName } from "./names.ts";
 /** All annotations of one object together: 256 KiB. */
 const maxAnnotationBytes = 256 * 1024;
 
-export function validateMetadata(
-  meta: ObjectMeta,
-  info: { readonly namespaced: boolean },
-  rule: NameRule,
-): FieldError[] {
+/** `type` is that of ResourceInfo: none for custom resources and the objects inside of them. */
+interface Info {
+  readonly namespaced: boolean;
+  readonly type?: string;
+}
+
+export function validateMetadata(meta: ObjectMeta, info: Info, rule: NameRule): FieldError[] {
   const errors: FieldError[] = [];
   const base = meta.generateName ?? "";
   // The suffix is letters and digits, so a trailing dash of the base is none of the name's.
@@ -26,14 +28,10 @@ export function validateMetadata(
   } else if (meta.namespace) {
     errors.push(fieldForbidden("metadata.namespace", "not allowed on this type"));
   }
-  return [...errors, ...validateRest(meta)];
+  return [...errors, ...validateRest(meta, info)];
 }
 
-export function validateMetadataUpdate(
-  meta: ObjectMeta,
-  old: ObjectMeta,
-  info: { readonly namespaced: boolean },
-): FieldError[] {
+export function validateMetadataUpdate(meta: ObjectMeta, old: ObjectMeta, info: Info): FieldError[] {
   const errors: FieldError[] = [];
   const fixed = [
     "name",
@@ -51,10 +49,10 @@ export function validateMetadataUpdate(
   if ((meta.generation ?? 0) < (old.generation ?? 0)) {
     errors.push(fieldInvalid("metadata.generation", meta.generation, "must not be decremented"));
   }
-  return [...errors, ...validateRest(meta)];
+  return [...errors, ...validateRest(meta, info)];
 }
 
-function validateRest(meta: ObjectMeta): FieldError[] {
+function validateRest(meta: ObjectMeta, info: Info): FieldError[] {
   const errors = [
     ...notNegative("metadata.generation", meta.generation),
     ...labels("metadata.labels", meta.labels),
@@ -81,7 +79,7 @@ function validateRest(meta: ObjectMeta): FieldError[] {
   const finalizers = meta.finalizers ?? [];
   for (const name of finalizers) {
     errors.push(...checked("metadata.finalizers", name, qualifiedName));
-    if (!name.includes("/") && !standardFinalizers.has(name) && qualifiedName(name).length === 0) {
+    if (info.type && isUnqualifiedFinalizer(name) && qualifiedName(name).length === 0) {
       const problem = "name is neither a standard finalizer name nor is it fully qualified";
       errors.push(fieldInvalid("metadata.finalizers", name, problem));
     }
@@ -94,6 +92,8 @@ function validateRest(meta: ObjectMeta): FieldError[] {
 }
 
 const standardFinalizers = new Set(["kubernetes", "orphan", "foregroundDeletion"]);
+/** Nobody can say whose it is. Built-in kinds refuse it; custom resources, which are others' own, only warn of it. */
+export const isUnqualifiedFinalizer = (name: string): boolean => !name.includes("/") && !standardFinalizers.has(name);
 
 function validateAnnotations(annotations: Readonly<Record<string, string>> | undefined): FieldError[] {
   const errors: FieldError[] = [];
