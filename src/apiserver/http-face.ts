@@ -25,6 +25,9 @@ const maxWarningChars = 4096;
 /** Of requests that are no watch and no stream; upstream's. */
 export const requestTimeoutMs = 60_000;
 const methods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+/** Asks what a server can: what is behind a proxy may know it. */
+const isOptionsOfProxy = (method: string, info: RequestInfo | undefined): boolean =>
+  method === "OPTIONS" && info !== undefined && isStream(info) && info.subresource === "proxy";
 
 export function createHttpFace(
   options: ApiServerOptions,
@@ -62,10 +65,10 @@ export function createHttpFace(
     let info: RequestInfo | undefined;
     let code = 200;
     try {
-      if (!methods.has(request.method)) {
+      info = parseRequest(request.method, path, exchange.query);
+      if (!methods.has(request.method) && !isOptionsOfProxy(request.method, info)) {
         throw methodNotAllowed("the server does not allow this method on the requested resource");
       }
-      info = parseRequest(request.method, path, exchange.query);
       const longRunning = info !== undefined && isLongRunning(info);
       const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
       const work = async () => {
@@ -167,6 +170,11 @@ const auditIdOf = (request: ServerRequest): string => {
   return given !== undefined && /^[\w-]{1,64}$/.test(given) ? given : randomUUID();
 };
 
+function searchOf(target: string): string {
+  const mark = target.indexOf("?");
+  return mark < 0 ? "" : target.slice(mark);
+}
+
 function pathOf(target: string): string {
   const mark = target.indexOf("?");
   const path = mark < 0 ? target : target.slice(0, mark);
@@ -255,6 +263,7 @@ function connectRequest(
     name: info.name,
     rest: info.rest,
     query,
+    search: searchOf(request.target),
     headers: request.headers,
     user,
     body: request.body,

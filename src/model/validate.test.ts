@@ -88,6 +88,9 @@ describe("metadata", () => {
   });
 });
 
+const sysctlRule =
+  "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
 describe("pods", () => {
   test.each<[string, Plain, string[]]>([
     ["good", pod(), []],
@@ -203,6 +206,28 @@ describe("pods", () => {
         ],
       }),
       ['spec.containers[1].ports[0].hostPort: Duplicate value: "TCP//9"'],
+    ],
+    [
+      "sysctls of every spelling",
+      pod({ securityContext: { sysctls: [{ name: "kernel.shm_rmid_forced" }, { name: "net/ipv4/ip_forward" }] } }),
+      [],
+    ],
+    [
+      "names that are no sysctl's, or come twice",
+      pod({ securityContext: { sysctls: ["foo-", "bar..", "", "a.b", "a.b"].map((name) => ({ name, value: "1" })) } }),
+      [
+        `spec.securityContext.sysctls[0].name: Invalid value: "foo-": ${sysctlRule}`,
+        `spec.securityContext.sysctls[1].name: Invalid value: "bar..": ${sysctlRule}`,
+        "spec.securityContext.sysctls[2].name: Required value",
+        'spec.securityContext.sysctls[4].name: Duplicate value: "a.b"',
+      ],
+    ],
+    [
+      "a sysctl of the machine",
+      pod({ hostNetwork: true, securityContext: { sysctls: [{ name: "net.core.somaxconn", value: "1" }] } }),
+      [
+        "spec.securityContext.sysctls[0].name: Invalid value: \"net.core.somaxconn\": may not be specified when 'hostNetwork' is true",
+      ],
     ],
   ])("%s", (_name, object, expected) => expect(problems("", "Pod", object)).toEqual(expected));
 

@@ -2,12 +2,14 @@
 // nodes and the node agent reaches containerd's stream server. No redirects, no retries, no keep-alive.
 import * as http from "node:http";
 import * as https from "node:https";
-import type { Duplex } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
 import { AppError, messageOf } from "#base/errors.ts";
 
 export interface UpgradeTls {
   /** PEM of the authorities that may have signed the other side's certificate. */
-  readonly ca: string;
+  readonly ca?: string;
+  /** Whoever answers will do: for servers whose certificate nobody can know. */
+  readonly isUnchecked?: true;
   readonly cert?: string;
   readonly key?: string;
   /** Name to check in the certificate where it differs from the host. */
@@ -26,9 +28,11 @@ export interface UpgradeRequest {
   readonly target: string;
   /** A list becomes one header line per value. */
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
-  readonly body?: Uint8Array;
-  /** From the start until the head of the answer is there. */
+  /** A stream is sent as it is read. */
+  readonly body?: Uint8Array | AsyncIterable<Uint8Array>;
+  /** From the start until the head of the answer is there, or only until the connection stands. */
   readonly timeoutMs: number;
+  readonly timeoutOf?: "head" | "connection";
 }
 
 export type UpgradeHeaders = Readonly<Record<string, string | string[] | undefined>>;
@@ -63,6 +67,9 @@ export function openUpgrade(
       return;
     }
     const what = `${request.method} ${to.host}:${to.port}`;
+    const { body } = request;
+    const stream = body !== undefined && Symbol.asyncIterator in body ? body : undefined;
+    const bytes = stream ? undefined : (body as Uint8Array | undefined);
     const common = {
       host: to.host,
       port: to.port,
@@ -70,14 +77,17 @@ export function openUpgrade(
       path: request.target,
       headers: {
         ...(request.headers as Record<string, string | string[]>),
-        ...(request.body === undefined ? {} : { "content-length": String(request.body.length) }),
+        ...(bytes === undefined ? {} : { "content-length": String(bytes.length) }),
+        // Node would not frame the bodies of some methods.
+        ...(stream && request.headers["content-length"] === undefined ? { "transfer-encoding": "chunked" } : {}),
       },
     };
     const outgoing = to.tls
       ? https.request({
           ...common,
           agent: new https.Agent({ keepAlive: false, maxCachedSessions: 0 }),
-          ca: to.tls.ca,
+          ...(to.tls.ca === undefined ? {} : { ca: to.tls.ca }),
+          rejectUnauthorized: to.tls.isUnchecked !== true,
           minVersion: "TLSv1.2",
           ...(to.tls.cert === undefined ? {} : { cert: to.tls.cert }),
           ...(to.tls.key === undefined ? {} : { key: to.tls.key }),
@@ -110,6 +120,16 @@ export function openUpgrade(
       signal.removeEventListener("abort", onAbort);
       resolve({ status: 101, headers: incoming.headers, socket, head });
     });
-    outgoing.end(request.body);
+    if (request.timeoutOf === "connection") {
+      outgoing.on("socket", (socket) => socket.once(to.tls ? "secureConnect" : "connect", settled));
+    }
+    if (!stream) {
+      outgoing.end(bytes);
+      return;
+    }
+    const chunks = Readable.from(stream, { objectMode: false });
+    chunks.on("error", (error) => outgoing.destroy(error));
+    outgoing.on("close", () => chunks.destroy());
+    chunks.pipe(outgoing);
   });
 }

@@ -101,6 +101,7 @@ async function ask(
     name: "p",
     rest: "",
     query: new URLSearchParams(query),
+    search: `?${query}`,
     headers: { authorization: "Bearer secret", accept: "*/*" },
     user: { name: "u", groups: [] },
     body: (async function* () {})(),

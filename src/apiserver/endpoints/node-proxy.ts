@@ -2,6 +2,7 @@
 // goes through the dialer to that node's API. Upgrades pass byte by byte, so WebSocket and SPDY are the node's business;
 // redirects are never followed, and when one side ends the other is closed.
 // Upstream counterparts: registry/core/pod/rest, strategy.LogLocation and friends, util/proxy.UpgradeAwareHandler.
+import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import {
@@ -14,10 +15,12 @@ import {
   invalid,
   methodNotAllowed,
 } from "#model/status.ts";
-import type { ServerResponse } from "#platform/https-server.ts";
+import type { ServerResponse, ServerUpgrade } from "#platform/https-server.ts";
 import { tunnel } from "#platform/tunnel.ts";
+import { acceptWebSocket } from "#platform/websocket.ts";
+import { isBase64, negotiate, readerProtocols } from "#wire/remote-command.ts";
 import type { NodeDialer, NodeRequest, NodeResponse } from "../node-dialer.ts";
-import type { Connector, ConnectRequest } from "./connect.ts";
+import { type Connector, type ConnectRequest, withoutBearer } from "./connect.ts";
 
 export interface NodeProxyDeps {
   readonly dialer: NodeDialer;
@@ -58,6 +61,10 @@ export function createNodeProxy(deps: NodeProxyDeps): Connector {
 
     async upgrade(request, upgrade) {
       const to = await locate(request, deps);
+      if (request.subresource === "log") {
+        await sendLog(request, upgrade, to, deps);
+        return;
+      }
       if (!to) throw badRequest(`pod ${request.name} does not have a host assigned`);
       const answer = await deps.dialer.upgrade(
         to.node,
@@ -83,6 +90,57 @@ export function createNodeProxy(deps: NodeProxyDeps): Connector {
   };
 }
 
+/** A log for a client that cannot read a body as it comes: its pieces as messages, after an empty one that says it stands. */
+async function sendLog(
+  request: ConnectRequest,
+  upgrade: ServerUpgrade,
+  to: Destination | undefined,
+  deps: NodeProxyDeps,
+): Promise<void> {
+  if (String(request.headers["upgrade"] ?? "").toLowerCase() !== "websocket") {
+    throw badRequest("a log can be upgraded to WebSocket only");
+  }
+  const offered = withoutBearer(request.headers["sec-websocket-protocol"]);
+  const protocol = offered === undefined ? "" : negotiate(offered, readerProtocols);
+  if (protocol === undefined) throw badRequest(`unsupported WebSocket subprotocols: ${offered}`);
+  const left = new AbortController();
+  const signal = AbortSignal.any([request.signal, left.signal]);
+  const answer = to && (await deps.dialer.request(to.node, { method: "GET", target: to.target, headers: {} }, signal));
+  if (answer && answer.status >= 400) throw await refusalOf(answer, to.node);
+  await new Promise<void>((resolve) => {
+    acceptWebSocket(upgrade, protocol, (peer) => {
+      let wake = () => {};
+      const pump = async () => {
+        peer.send(new Uint8Array(0));
+        for await (const chunk of answer?.body ?? []) {
+          const message = isBase64(protocol) ? Buffer.from(chunk).toString("base64") : chunk;
+          if (!peer.send(message) && !signal.aborted) {
+            await new Promise<void>((drained) => {
+              wake = drained;
+            });
+          }
+          if (signal.aborted) return;
+        }
+        peer.close(1000);
+      };
+      pump().catch((error: unknown) => {
+        // The node went away in the middle: the client must see that this is not the end of the log.
+        if (!signal.aborted) deps.log.debug("a log broke off", { pod: request.name, error: messageOf(error) });
+        peer.destroy();
+      });
+      return {
+        message() {},
+        drain: () => wake(),
+        close() {
+          left.abort(new Error("the client has gone"));
+          wake();
+          resolve();
+        },
+      };
+    });
+  });
+}
+
 interface Destination {
   readonly node: string;
   /** Path and query on the node's API. */
@@ -93,11 +151,7 @@ interface Destination {
 async function locate(request: ConnectRequest, deps: NodeProxyDeps): Promise<Destination | undefined> {
   const { resource, subresource, query } = request;
   if (resource === "nodes" && subresource === "proxy") {
-    const text = query.toString();
-    return { node: request.name, target: `/${request.rest}${text === "" ? "" : `?${text}`}` };
-  }
-  if (resource !== "pods" || subresource === "proxy") {
-    throw new ApiError(501, "NotImplemented", `the server does not proxy ${resource}/${subresource} yet`);
+    return { node: request.name, target: `${request.rest || "/"}${request.search}` };
   }
   if (subresource === "log" && request.method !== "GET") {
     throw methodNotAllowed(`${request.method} is not supported on resources of kind "pods/log"`);
@@ -244,6 +298,9 @@ function forwarded(request: ConnectRequest, names: readonly string[]): Record<st
     const value = request.headers[name];
     if (value !== undefined) out[name] = Array.isArray(value) ? value.join(", ") : value;
   }
+  const protocols = withoutBearer(out["sec-websocket-protocol"]);
+  if (protocols !== undefined) out["sec-websocket-protocol"] = protocols;
+  else delete out["sec-websocket-protocol"];
   return out;
 }
 

@@ -57,9 +57,9 @@ describe("resource requests", () => {
     });
   });
 
-  test("what follows a proxy stays as it came", () => {
-    const info = parse("GET", "/api/v1/nodes/n/proxy/a//b%20c/d");
-    expect(info).toMatchObject({ subresource: "proxy", rest: "a//b%20c/d" });
+  test.each(["", "/", "/a//b%20c/d", "/a/"])("what follows a proxy stays as it came: %j", (rest) => {
+    const info = parse("GET", `/api/v1/nodes/n/proxy${rest}`);
+    expect(info).toMatchObject({ subresource: "proxy", rest });
   });
 });
 

@@ -15,7 +15,7 @@ export interface RequestInfo {
   readonly resource: string;
   readonly subresource: string;
   readonly name: string;
-  /** What follows the subresource, still escaped. */
+  /** What follows the subresource, still escaped, from its slash on; a slash at the end counts. */
   readonly rest: string;
 }
 
@@ -101,8 +101,13 @@ export function parseRequest(method: string, path: string, query: URLSearchParam
     resource,
     subresource,
     name: name === "" && (verb === "list" || verb === "watch") ? nameInSelector(query.get("fieldSelector")) : name,
-    rest: escaped.slice(at + 3).join("/"),
+    rest: restOf(escaped.slice(at + 3), path),
   };
+}
+
+function restOf(segments: readonly string[], path: string): string {
+  const end = path.endsWith("/") ? "/" : "";
+  return segments.length === 0 ? end : `/${segments.join("/")}${end}`;
 }
 
 /** Go's reading of booleans in queries: present but empty or anything not false is true. */

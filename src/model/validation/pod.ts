@@ -1,6 +1,6 @@
 // Pods and pod templates. Upstream: ValidatePodSpec, ValidatePodUpdate in pkg/apis/core/validation.
 import type { Container, Pod, PodSpec, PodTemplateSpec, Toleration } from "../gen/core-v1.ts";
-import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
+import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { validateAffinity, validateTolerations, validateTopologySpread } from "./affinity.ts";
 import { checked, labels, noDuplicates, notNegative, oneOf, requiredName, requiredOneOf, same } from "./checks.ts";
 import {
@@ -173,12 +173,41 @@ function validateSecurity(path: string, spec: PodSpec): FieldError[] {
     ...(security.supplementalGroups ?? []).flatMap((id, i) => validateId(`${path}.supplementalGroups[${i}]`, id)),
     ...oneOf(`${path}.fsGroupChangePolicy`, security.fsGroupChangePolicy, ["Always", "OnRootMismatch"]),
     ...validateSeccomp(`${path}.seccompProfile`, security.seccompProfile),
+    ...validateSysctls(`${path}.sysctls`, spec),
   ];
   if (spec.hostPID && spec.shareProcessNamespace) {
     const field = path.replace(/securityContext$/, "shareProcessNamespace");
     errors.push(fieldInvalid(field, true, "ShareProcessNamespace and HostPID cannot both be enabled"));
   }
   return errors;
+}
+
+const sysctlName = /^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$/;
+const sysctlRule =
+  "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+const maxSysctlLength = 253;
+/** Of the namespaces for inter-process communication. */
+const ipcSysctl = /^(?:kernel\.(?:sem|shm|msg)|fs\.mqueue\.)/;
+
+function validateSysctls(path: string, spec: PodSpec): FieldError[] {
+  const seen = new Set<string>();
+  return (spec.securityContext?.sysctls ?? []).flatMap(({ name }, i) => {
+    const at = `${path}[${i}].name`;
+    const errors: FieldError[] = [];
+    if (!name) errors.push(fieldRequired(at));
+    else if (name.length > maxSysctlLength || !sysctlName.test(name)) errors.push(fieldInvalid(at, name, sysctlRule));
+    else if (seen.has(name)) errors.push(fieldDuplicate(at, name));
+    seen.add(name);
+    const dotted = name.replaceAll("/", ".");
+    // Those would be set for the whole machine.
+    if (spec.hostNetwork && dotted.startsWith("net.")) {
+      errors.push(fieldInvalid(at, name, "may not be specified when 'hostNetwork' is true"));
+    }
+    if (spec.hostIPC && ipcSysctl.test(dotted)) {
+      errors.push(fieldInvalid(at, name, "may not be specified when 'hostIPC' is true"));
+    }
+    return errors;
+  });
 }
 
 const changeable =

@@ -35,7 +35,7 @@ describe("last words", () => {
   const cases: [string, string, number, string, string][] = [
     ["the file", "File", 1, "bye", "bye"],
     ["an empty file and no fallback", "File", 1, "", ""],
-    ["the log of one that failed", "FallbackToLogsOnError", 1, "", "one\ntwo"],
+    ["the log of one that failed", "FallbackToLogsOnError", 1, "", "one\ntwo\n"],
     ["not the log of one that succeeded", "FallbackToLogsOnError", 0, "", ""],
     ["the file before the log", "FallbackToLogsOnError", 1, "bye", "bye"],
   ];
@@ -55,5 +55,10 @@ describe("last words", () => {
 
 test("at most eighty lines of the log", () => {
   const lines = Array.from({ length: 100 }, (_, i) => `t stdout F ${i}`).join("\n");
-  expect(logTail(lines).split("\n")).toHaveLength(80);
+  expect(logTail(lines).trimEnd().split("\n")).toHaveLength(80);
+});
+
+test("the last line ends as it was written", () => {
+  expect(logTail("t stdout P DONE\n")).toBe("DONE");
+  expect(logTail("t stdout F DONE\n")).toBe("DONE\n");
 });

@@ -53,9 +53,10 @@ export function logTail(log: string): string {
     if (tag !== "P" && tag !== "F") continue;
     open += words.join(" ");
     if (tag === "P") continue;
-    lines.push(open);
+    lines.push(`${open}\n`);
     open = "";
   }
+  // The runtime leaves a line open that its writer did not end.
   if (open !== "") lines.push(open);
-  return lines.slice(-maxLogTailLines).join("\n").slice(-maxLogTailBytes);
+  return lines.slice(-maxLogTailLines).join("").slice(-maxLogTailBytes);
 }

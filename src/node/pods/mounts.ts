@@ -33,9 +33,7 @@ export async function containerMounts(input: MountsInput): Promise<ContainerMoun
     const volume = input.volumes.get(mount.name);
     if (volume === undefined)
       throw new ConfigError(`cannot find volume "${mount.name}" to mount into container "${container.name}"`);
-    const subPath = mount.subPathExpr
-      ? expand(mount.subPathExpr, (name) => input.env.get(name))
-      : (mount.subPath ?? "");
+    const subPath = mount.subPathExpr ? expandPath(mount.subPathExpr, input.env) : (mount.subPath ?? "");
     mounts.push({
       hostPath: subPath === "" ? volume : await subPathOf(input, { volume, subPath, name: mount.name, index }),
       containerPath: mount.mountPath.startsWith("/") ? mount.mountPath : `/${mount.mountPath}`,
@@ -59,6 +57,18 @@ export async function containerMounts(input: MountsInput): Promise<ContainerMoun
     readonly: false,
   });
   return mounts;
+}
+
+/** A part of the path that is not there would make it another path. */
+function expandPath(text: string, env: ReadonlyMap<string, string>): string {
+  const missing = new Set<string>();
+  const path = expand(text, (name) => {
+    const value = env.get(name);
+    if (!value) missing.add(name);
+    return value;
+  });
+  if (missing.size > 0) throw new ConfigError(`missing value for ${[...missing].sort().join(", ")}`);
+  return path;
 }
 
 async function subPathOf(

@@ -131,6 +131,14 @@ describe("init containers", () => {
   test.each(cases)("%s", (_, containers, expected) => {
     expect(short(plan(pod, observed(containers)).actions)).toEqual(expected);
   });
+  test("before there is a sandbox all wait for the initialization", () => {
+    const { waiting } = plan(pod, nothing);
+    expect([...waiting.values()].map((w) => w.reason)).toEqual([
+      "PodInitializing",
+      "PodInitializing",
+      "PodInitializing",
+    ]);
+  });
   test("main waits as PodInitializing", () => {
     expect(plan(pod, observed([seen("i1")])).waiting.get("main")).toEqual({ reason: "PodInitializing" });
   });

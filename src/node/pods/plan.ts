@@ -123,7 +123,7 @@ export function planPod(input: PlanInput): Plan {
   const sandbox = readySandbox(observed);
   if (!sandbox) {
     const newest = observed.sandboxes[0];
-    for (const c of allContainers(pod)) waiting.set(c.name, defaultWaiting(pod, c));
+    for (const c of allContainers(pod)) waiting.set(c.name, defaultWaiting(pod));
     if (newest && observed.containers.some(mayBeUp)) {
       return done([{ kind: "stop-pod", why: "sandbox-changed" }]);
     }
@@ -238,7 +238,7 @@ export function planPod(input: PlanInput): Plan {
     }
     if (newest && !mayRestart(pod.spec.restartPolicy, newest)) continue;
     if (endUnknown(here)) continue;
-    if (!here) waiting.set(container.name, defaultWaiting(pod, container));
+    if (!here) waiting.set(container.name, defaultWaiting(pod));
     start(container, newest);
   }
   for (const container of pod.spec.initContainers ?? []) {
@@ -306,9 +306,9 @@ export const allContainers = (pod: Pod): readonly Container[] => [
 export const containerOf = (pod: Pod, name: string): Container | undefined =>
   allContainers(pod).find((c) => c.name === name);
 
-function defaultWaiting(pod: Pod, container: Container): Waiting {
-  const isMain = roleOf(pod, container) === "main";
-  return { reason: isMain && (pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating" };
+/** What a container waits with before its turn: all of a pod that has init containers wait for its initialization. */
+function defaultWaiting(pod: Pod): Waiting {
+  return { reason: (pod.spec.initContainers?.length ?? 0) > 0 ? "PodInitializing" : "ContainerCreating" };
 }
 
 export const mayBeUp = (c: ObservedContainer): boolean =>

@@ -195,6 +195,9 @@ const wantsPorts = (spec: ServiceSpec): boolean =>
 const wantsHealthPort = (spec: ServiceSpec): boolean =>
   spec.type === "LoadBalancer" && spec.externalTrafficPolicy === "Local";
 
+const isReachedFromOutside = ({ type = "ClusterIP", externalIPs = [] }: ServiceSpec): boolean =>
+  type === "NodePort" || type === "LoadBalancer" || (type === "ClusterIP" && externalIPs.length > 0);
+
 function* ipsOf(spec: ServiceSpec): Generator<number> {
   for (const ip of spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : [])) {
     const number = ipv4ToNumber(ip);
@@ -243,12 +246,18 @@ function carryOver(spec: ServiceSpec, old: ServiceSpec): void {
 
 /** Fields that mean nothing for the new type go, if the client only sent back what it had read. */
 function dropUnused(spec: ServiceSpec, old: ServiceSpec | undefined): void {
-  if (!old || spec.type === old.type) return;
-  if (spec.type === "ExternalName" && spec.clusterIP === old.clusterIP) {
-    delete spec.clusterIP;
-    delete spec.clusterIPs;
-    delete spec.ipFamilies;
-    delete spec.ipFamilyPolicy;
+  if (!old) return;
+  if (!isReachedFromOutside(spec) && isReachedFromOutside(old)) {
+    if (spec.externalTrafficPolicy === old.externalTrafficPolicy) delete spec.externalTrafficPolicy;
+  }
+  if (spec.type === old.type) return;
+  if (spec.type === "ExternalName") {
+    if (spec.clusterIP === old.clusterIP) {
+      delete spec.clusterIP;
+      delete spec.clusterIPs;
+    }
+    if (sameList(spec.ipFamilies, old.ipFamilies)) delete spec.ipFamilies;
+    if (spec.ipFamilyPolicy === old.ipFamilyPolicy) delete spec.ipFamilyPolicy;
   }
   if (!wantsPorts(spec) && wantsPorts(old)) {
     for (const port of spec.ports ?? []) {
