@@ -181,7 +181,7 @@ export function pssKib(pid: number): number {
   return total;
 }
 
-function cpuSeconds(pid: number): number {
+export function cpuSeconds(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   // utime and stime are fields 14 and 15 of proc(5); the clock tick is 10 ms on Linux.
