@@ -6,8 +6,12 @@ import { type FieldFacts, facts, type MessageFacts } from "#model/facts.ts";
 
 type Fields = Record<string, unknown>;
 
-/** Value structs that `omitempty` never leaves out and that code everywhere reaches through. */
-const alwaysThere = new Set(["metadata", "spec", "template"]);
+/**
+ * Value structs that `omitempty` never leaves out and that code everywhere reaches through, or that are no part of what is
+ * defaulted: `conditions` of an endpoint, `source` of an event. Without them, an object read as protobuf and written back
+ * unchanged would have changed.
+ */
+const alwaysThere = new Set(["conditions", "deprecatedSource", "metadata", "source", "spec", "template"]);
 /** Times and quantities have no zero that could be shown; they stay away. */
 const zeros: Readonly<Record<string, unknown>> = {
   string: "",
