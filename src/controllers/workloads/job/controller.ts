@@ -34,6 +34,7 @@ import {
   trackingFinalizer,
 } from "./indexes.ts";
 import {
+  type Counts,
   conditionOf,
   countEnded,
   deadlineInMs,
@@ -58,6 +59,8 @@ const secondsBuckets = Array.from({ length: 15 }, (_, i) => 0.004 * 2 ** i);
 interface FailureRecord {
   readonly inARow: number;
   readonly lastAtMs: number;
+  /** Pods that are in these numbers, as long as they are there. */
+  readonly noted: ReadonlySet<string>;
 }
 
 export function createJobController(deps: ControllerDeps): Service {
@@ -126,16 +129,24 @@ export function createJobController(deps: ControllerDeps): Service {
     }
   }
 
-  /** To be kept once the status shows these pods: a sync that fails before that sees them again, and as new. */
-  function withFailures(key: string, newFailed: readonly Pod[], newSucceeded: readonly Pod[]): FailureRecord {
-    const old = failures.get(key) ?? { inARow: 0, lastAtMs: 0 };
+  /** Each pod counts once, however often a sync has to be made again before the status shows it. */
+  function noteEnds(key: string, owned: readonly Pod[], { newFailed, newSucceeded }: Counts): FailureRecord {
+    const old = failures.get(key) ?? { inARow: 0, lastAtMs: 0, noted: new Set() };
+    const isNew = (pod: Pod) => !old.noted.has(uidOf(pod));
     const endOf = (pod: Pod): number => endedAtMs(pod, clock.now());
-    const lastSuccessMs = Math.max(0, ...newSucceeded.map(endOf));
-    const fresh = newFailed.map(endOf).filter((ms) => ms > lastSuccessMs);
-    return {
-      inARow: (newSucceeded.length > 0 ? 0 : old.inARow) + fresh.length,
+    const succeeded = newSucceeded.filter(isNew);
+    const lastSuccessMs = Math.max(0, ...succeeded.map(endOf));
+    const fresh = newFailed
+      .filter(isNew)
+      .map(endOf)
+      .filter((ms) => ms > lastSuccessMs);
+    const record = {
+      inARow: (succeeded.length > 0 ? 0 : old.inARow) + fresh.length,
       lastAtMs: Math.max(old.lastAtMs, ...fresh),
+      noted: new Set([...newFailed, ...newSucceeded, ...owned.filter((pod) => !isNew(pod))].map(uidOf)),
     };
+    failures.set(key, record);
+    return record;
   }
 
   /** The last part of a sync: counts what has ended, in the order that survives a crash at any point. */
@@ -146,7 +157,6 @@ export function createJobController(deps: ControllerDeps): Service {
     status: JobStatus,
     outcome: Outcome | undefined,
     terminatingCount: number,
-    record: FailureRecord,
   ): Promise<void> {
     const removed = untracked.get(key) ?? new Set<string>();
     const held = new Set(owned.filter((pod) => isTracked(pod) && !removed.has(uidOf(pod))).map(uidOf));
@@ -197,7 +207,6 @@ export function createJobController(deps: ControllerDeps): Service {
     };
     if (doneWith.length > 0) {
       await write(next);
-      failures.set(key, record);
       const results = await Promise.allSettled(doneWith.map((pod) => removeFinalizer(key, pod)));
       doneWith.forEach((pod, i) => {
         if (results[i]!.status === "fulfilled") held.delete(uidOf(pod));
@@ -253,7 +262,7 @@ export function createJobController(deps: ControllerDeps): Service {
     const removed = untracked.get(key) ?? new Set<string>();
     const countable = owned.filter((pod) => !removed.has(uidOf(pod)));
     const counts = countEnded(job, countable);
-    const pause = withFailures(key, counts.newFailed, counts.newSucceeded);
+    const pause = noteEnds(key, owned, counts);
     let active = owned.filter(isPodActive);
     let terminating = owned.filter((pod) => isDeleting(pod) && !isPodFinished(pod)).length;
     let status: JobStatus = { ...job.status, uncountedTerminatedPods: job.status?.uncountedTerminatedPods ?? {} };
@@ -302,7 +311,7 @@ export function createJobController(deps: ControllerDeps): Service {
     const ready = active.filter(isPodReady).length;
     const { active: _, ...rest } = status;
     status = { ...rest, ...(active.length > 0 ? { active: active.length } : {}), ready, terminating };
-    await track(key, job, owned, status, outcome, terminating, pause);
+    await track(key, job, owned, status, outcome, terminating);
     if (failure) throw failure;
   }
 
