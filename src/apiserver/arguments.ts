@@ -5,6 +5,8 @@ import { AppError } from "#base/errors.ts";
 export interface ApiArguments {
   /** The feature gate CBORServingAndStorage. */
   readonly cbor: boolean;
+  /** The feature gate InPlacePodVerticalScaling. */
+  readonly podResize: boolean;
   readonly maxReadsInFlight: number;
   readonly maxWritesInFlight: number;
 }
@@ -14,6 +16,9 @@ type Changing = { -readonly [K in keyof ApiArguments]: ApiArguments[K] };
 const gates: Readonly<Record<string, (value: boolean, into: Changing) => void>> = {
   CBORServingAndStorage(value, into) {
     into.cbor = value;
+  },
+  InPlacePodVerticalScaling(value, into) {
+    into.podResize = value;
   },
 };
 
@@ -39,7 +44,7 @@ const known: Readonly<Record<string, (text: string, into: Changing) => void>> = 
 const mostSeats = 10_000;
 
 export function parseApiArguments(args: readonly string[]): ApiArguments {
-  const out: Changing = { cbor: false, maxReadsInFlight: 400, maxWritesInFlight: 200 };
+  const out: Changing = { cbor: false, podResize: false, maxReadsInFlight: 400, maxWritesInFlight: 200 };
   for (const arg of args) {
     const equals = arg.indexOf("=");
     const name = (equals < 0 ? arg : arg.slice(0, equals)).replace(/^--/, "");

@@ -148,6 +148,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
         rbac,
       ),
       strategies: createStrategies({
+        podResize: options.arguments?.podResize ?? false,
         clock,
         random,
         services: {

@@ -6,7 +6,7 @@ import type { Service } from "#base/service.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { Service as ServiceObject } from "#model/gen/core-v1.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources } from "#model/resources.ts";
+import { allResources, pods } from "#model/resources.ts";
 import { ApiError, forbidden, methodNotAllowed, pathNotFound, serviceUnavailable } from "#model/status.ts";
 import { validateObject, validateObjectUpdate } from "#model/validate.ts";
 import type { UserInfo } from "./authn/user.ts";
@@ -104,6 +104,7 @@ export function createHandler(
     definitions: resources.get("customresourcedefinitions.apiextensions.k8s.io")!,
   });
   const formats = { cbor: options.cbor ?? false };
+  const builtIn = options.podResize ? allResources.map(withResize) : allResources;
   const bodies = createBodies(formats, (info) => table.normalizeOf(info));
   const endpoints = new ResourceEndpoints({
     backend: deps.backend,
@@ -123,7 +124,7 @@ export function createHandler(
   // Made anew when somebody asks after a change, and not before: definitions come in bunches.
   const discover = () => {
     const { virtualGroups } = deps;
-    const stored = [...allResources, ...table.versions().map(({ row }) => row)];
+    const stored = [...builtIn, ...table.versions().map(({ row }) => row)];
     const others = virtualGroups?.filter(({ rows: [row] }) => row && !table.serves(row.group, row.version));
     const rows = [...stored, ...(others ?? []).flatMap((group) => group.rows)];
     return { generation: table.generation, virtualGroups, discovery: createDiscovery(rows, serverAddress) };
@@ -136,7 +137,7 @@ export function createHandler(
   };
   const openapi = createOpenApi(deps.openapi, createCustomOpenApi(table, deps.openapi));
   const served = new Map<string, ServedResource | ResourceInfo>();
-  for (const info of allResources) {
+  for (const info of builtIn) {
     const resource = resources.get(storedName(info));
     served.set(`${info.group}/${info.version}/${info.plural}`, resource ? { info, resource } : info);
   }
@@ -239,6 +240,12 @@ function answerVirtual(group: VirtualGroup, info: RequestInfo, request: HandlerR
   const row = group.rows.find(({ plural }) => plural === info.resource);
   if (!row || info.subresource !== "" || !fitsScope(row, info)) throw pathNotFound();
   return group.handle(row, info, request.query);
+}
+
+/** With what the feature gate InPlacePodVerticalScaling adds. */
+function withResize(info: ResourceInfo): ResourceInfo {
+  if (info !== pods) return info;
+  return { ...info, subresources: { ...info.subresources, resize: { verbs: ["get", "patch", "update"] } } };
 }
 
 /** One per folder of the datastore, by the qualified name in the storage group. */

@@ -36,6 +36,8 @@ export interface Kinds {
 export interface KindsOptions {
   readonly serviceCidr?: string;
   readonly nodePorts?: readonly [number, number];
+  /** The feature gate InPlacePodVerticalScaling. */
+  readonly podResize?: boolean;
 }
 
 /** Bootstrapped: namespaces, roles, the kubernetes service. */
@@ -46,7 +48,7 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
   const source = new RbacCache();
   const rbac = createRbacAuthorizer({ source });
   const server: ApiServer = createApiServer(
-    { freezeShared: true },
+    { freezeShared: true, podResize: options.podResize ?? false },
     {
       ...{ backend, clock, random, log: silentLogger, metrics: new Metrics(), columnsFor },
       authenticators: [],
@@ -59,7 +61,7 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
         },
         rbac,
       ),
-      strategies: createStrategies({ clock, random, services: options }),
+      strategies: createStrategies({ clock, random, podResize: options.podResize ?? false, services: options }),
       admission: createAdmissionPlugins({ random, rbac }),
       tokenIssuer: createTokenIssuer({ privateKey: signingKey(), publicKeys: [] }, { clock, random }),
     },

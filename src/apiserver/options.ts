@@ -35,6 +35,8 @@ export interface ApiServerOptions {
   readonly freezeShared?: boolean;
   /** The feature gate CBORServingAndStorage, alpha and off by default; what is stored stays JSON. */
   readonly cbor?: boolean;
+  /** The feature gate InPlacePodVerticalScaling, alpha and off by default: pods/resize is served. */
+  readonly podResize?: boolean;
   /** For requests that are no watch and no stream. Default 60 s. */
   readonly requestTimeoutMs?: number;
   /** Together the seats that flow control shares out among priority levels. Upstream's defaults: 400 and 200. */

@@ -25,6 +25,14 @@ export interface StrategyContext {
   warn(message: string): void;
 }
 
+/** What a subresource decides in place of the main resource's rules. */
+export interface SubresourceRules<T extends ApiObject = ApiObject> {
+  /** `object` is ours to change, `old` must not be changed. */
+  prepareForUpdate?(object: T, old: T, context: StrategyContext): void | Promise<void>;
+  /** Everything that is checked of it: the shared validation of updates is not asked. */
+  validateUpdate?(object: T, old: T, context: StrategyContext): readonly FieldError[] | Promise<readonly FieldError[]>;
+}
+
 export interface Strategy<T extends ApiObject = ApiObject> {
   /** Drops what a client may not set (status, generation) and fills what the server decides. `object` is ours to change. */
   prepareForCreate?(object: T, context: StrategyContext): void | Promise<void>;
@@ -39,6 +47,8 @@ export interface Strategy<T extends ApiObject = ApiObject> {
     old: T,
     context: StrategyContext,
   ): readonly FieldError[] | Promise<readonly FieldError[]>;
+  /** By name: those that change the object by rules of their own. */
+  readonly subresources?: Readonly<Record<string, SubresourceRules<T>>>;
   /** The object with what must be there before it may go: finalizers of the server. `object` must not be changed. */
   prepareForDelete?(object: T, context: StrategyContext): T;
   /** Spec fields whose change does not raise metadata.generation; default: any change outside metadata and status does. */

@@ -2,6 +2,7 @@
 // in whole units. Upstream counterpart: component-helpers resource.PodRequests and framework.Resource.
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { parseQuantity } from "#model/quantity.ts";
+import { countedResources } from "#model/resized-resources.ts";
 
 /** Resource name → amount; cpu in milli-cores. */
 export type Amounts = Map<string, number>;
@@ -43,13 +44,13 @@ export function podRequests(pod: Pod): PodRequests {
  * Containers run together, init containers one after the other before them; restartable init containers (sidecars) stay
  * and add to all that come later.
  */
-function effective(pod: Pod, of: (container: Container) => Amounts): Amounts {
+function effective(pod: Pod, of: (pod: Pod, container: Container) => Amounts): Amounts {
   const total: Amounts = new Map();
-  for (const container of pod.spec.containers ?? []) add(total, of(container));
+  for (const container of pod.spec.containers ?? []) add(total, of(pod, container));
   const sidecars: Amounts = new Map();
   const peak: Amounts = new Map();
   for (const container of pod.spec.initContainers ?? []) {
-    const amounts = of(container);
+    const amounts = of(pod, container);
     if (container.restartPolicy === "Always") {
       add(total, amounts);
       add(sidecars, amounts);
@@ -64,10 +65,11 @@ function effective(pod: Pod, of: (container: Container) => Amounts): Amounts {
   return total;
 }
 
-const containerRequests = (container: Container): Amounts => amountsOf(container.resources?.requests);
+const containerRequests = (pod: Pod, container: Container): Amounts =>
+  amountsOf(countedResources(pod, container, "requests"));
 
-function scoringRequests(container: Container): Amounts {
-  const amounts = containerRequests(container);
+function scoringRequests(pod: Pod, container: Container): Amounts {
+  const amounts = containerRequests(pod, container);
   return new Map([
     ["cpu", amounts.get("cpu") ?? defaultMilliCpu],
     ["memory", amounts.get("memory") ?? defaultMemoryBytes],

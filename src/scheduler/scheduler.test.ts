@@ -113,6 +113,23 @@ describe("scheduler", () => {
     expect(t.transport.bindings).toEqual(["a -> n1", "b -> n1"]);
   });
 
+  test("room that a shrinking pod holds is used once it has let go of it", async () => {
+    const t = await start();
+    await t.client.create(nodes, node("n1"));
+    await t.create(pod("a", "1500m"), pod("b", "1500m"));
+    const a = { name: "a", namespace: "default" };
+    const has = (cpu: string, resize: string | null) => ({
+      status: { resize, containerStatuses: [{ name: "c", resources: { requests: { cpu } } }] },
+    });
+    const containers = [{ name: "c", resources: { requests: { cpu: "500m" } } }];
+    await t.client.patch(pods, a, { spec: { containers }, ...has("1500m", "InProgress") });
+    await t.clock.advance(20_000);
+    expect(t.transport.bindings).toEqual(["a -> n1"]);
+    await t.client.patch(pods, a, has("500m", null));
+    await t.clock.advance(20_000);
+    expect(t.transport.bindings).toEqual(["a -> n1", "b -> n1"]);
+  });
+
   test("a node that comes later is used", async () => {
     const t = await start();
     await t.create(pod("a", "1"));

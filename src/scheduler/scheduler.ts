@@ -199,7 +199,11 @@ class Scheduler {
     if (occupiesNode(pod)) {
       this.#queue.remove(key);
       if (!old || !occupiesNode(old)) this.#queue.moved("assignedPodAdded");
-      else if (!sameJson(pod.metadata.labels, old.metadata.labels) || !sameJson(pod.spec, old.spec)) {
+      else if (
+        !sameJson(pod.metadata.labels, old.metadata.labels) ||
+        !sameJson(pod.spec, old.spec) ||
+        pod.status?.resize !== old.status?.resize
+      ) {
         this.#queue.moved("assignedPodChanged");
       }
       return;

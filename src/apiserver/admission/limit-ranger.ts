@@ -12,17 +12,22 @@ type Amounts = Readonly<Record<string, string>>;
 export function createLimitRanger(): AdmissionPlugin {
   return {
     name: "LimitRanger",
-    handles: ({ operation, resource: { group, plural }, subresource, oldObject }) =>
-      group === "" &&
-      subresource === "" &&
+    handles({ operation, resource: { group, plural }, subresource, oldObject }) {
+      if (group !== "" || oldObject?.metadata.deletionTimestamp) return false;
+      const [creates, updates] = [operation === "CREATE", operation === "UPDATE"];
       // Sizes of a pod do not change on its main resource: an update is not judged by limits that are newer than it.
-      ((plural === "pods" && operation === "CREATE") ||
-        (plural === "persistentvolumeclaims" && (operation === "CREATE" || operation === "UPDATE"))) &&
-      !oldObject?.metadata.deletionTimestamp,
+      if (plural === "pods") return (creates && subresource === "") || (updates && subresource === "resize");
+      return plural === "persistentvolumeclaims" && subresource === "" && (creates || updates);
+    },
     async mutate(request, context) {
       if (request.resource.plural !== "pods") return;
+      const pod = request.object as Pod;
       for (const range of await context.list<LimitRange>("limitranges", request.namespace)) {
-        fillDefaults(range, request.object as Pod);
+        const said = fillDefaults(range, pod);
+        // A resize does not change metadata.
+        if (said.length === 0 || request.operation !== "CREATE") continue;
+        const text = `LimitRanger plugin set: ${said.join("; ")}`;
+        pod.metadata.annotations = { ...pod.metadata.annotations, [annotation]: text };
       }
     },
     async validate(request, context) {
@@ -43,7 +48,8 @@ export function createLimitRanger(): AdmissionPlugin {
   };
 }
 
-function fillDefaults(range: LimitRange, pod: Pod): void {
+/** What was filled in, in words. */
+function fillDefaults(range: LimitRange, pod: Pod): string[] {
   const defaults: Record<string, string> = {};
   const requests: Record<string, string> = {};
   for (const item of range.spec?.limits ?? []) {
@@ -51,13 +57,10 @@ function fillDefaults(range: LimitRange, pod: Pod): void {
     Object.assign(defaults, item.default);
     Object.assign(requests, item.defaultRequest);
   }
-  const said = [
+  return [
     ...fillAll(pod.spec?.initContainers ?? [], "init container", defaults, requests),
     ...fillAll(pod.spec?.containers ?? [], "container", defaults, requests),
   ];
-  if (said.length === 0) return;
-  const text = `LimitRanger plugin set: ${said.join("; ")}`;
-  pod.metadata.annotations = { ...pod.metadata.annotations, [annotation]: text };
 }
 
 function fillAll(containers: readonly Container[], what: string, limits: Amounts, requests: Amounts): string[] {

@@ -11,8 +11,12 @@ import { conflict, forbidden, staleUpdate } from "#model/status.ts";
 import type { StrategyContext } from "../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "./plugin.ts";
 
-/** Kinds whose cost can change after they were made. */
-const chargedOnUpdate = new Set(["persistentvolumeclaims", "services"]);
+/** Kinds whose cost can change after they were made, and the subresource by which. */
+const chargedOnUpdate: ReadonlyMap<string, string> = new Map([
+  ["persistentvolumeclaims", ""],
+  ["pods", "resize"],
+  ["services", ""],
+]);
 const quotaResource = "resourcequotas";
 /** Somebody else may write the same quota meanwhile: the controller, or another server. Upstream: 3. */
 const attempts = 4;
@@ -23,10 +27,10 @@ export function createResourceQuota(): AdmissionPlugin {
     name: "ResourceQuota",
     handles: ({ operation, resource: { group, plural, namespaced }, subresource }) =>
       namespaced &&
-      subresource === "" &&
       // Events expire by themselves and must not fill a quota.
       plural !== "events" &&
-      (operation === "CREATE" || (operation === "UPDATE" && group === "" && chargedOnUpdate.has(plural))),
+      ((operation === "CREATE" && subresource === "") ||
+        (operation === "UPDATE" && group === "" && chargedOnUpdate.get(plural) === subresource)),
     async validate(request, context) {
       const quotas = await context.list<ResourceQuota>(quotaResource, request.namespace);
       if (!quotas.some((quota) => isAbout(quota, request))) return;

@@ -334,6 +334,8 @@ export class Registry {
     let written = false;
     try {
       if (subresource === "") await strategy.prepareForUpdate?.(object, current, context);
+      const own = strategy.subresources?.[subresource];
+      await own?.prepareForUpdate?.(object, current, context);
       if (subresource !== "status" && strategy.hasGeneration && specChanged(object, current)) {
         object.metadata.generation = (current.metadata.generation ?? 0) + 1;
       }
@@ -343,6 +345,8 @@ export class Registry {
         errors.push(...((await strategy.validateUpdate?.(object, current, context)) ?? []));
       } else if (subresource === "status") {
         errors.push(...((await strategy.validateStatusUpdate?.(object, current, context)) ?? []));
+      } else {
+        errors.push(...((await own?.validateUpdate?.(object, current, context)) ?? []));
       }
       if (errors.length > 0) throw invalid(info.group, info.kind, name, errors);
       await this.#admit(request, context);

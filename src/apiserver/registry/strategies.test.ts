@@ -2,10 +2,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Job } from "#model/gen/batch-v1.ts";
 import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import type { Namespace, Pod, Secret, Service, ServiceAccount, ServiceSpec } from "#model/gen/core-v1.ts";
+import { qosClassOf } from "#model/pod-qos.ts";
 import * as resources from "#model/resources.ts";
 import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
 import { type Kinds, openKinds, refusal } from "../kinds.fixture.ts";
-import { bindPod, qosClassOf } from "./strategies/pods.ts";
+import { bindPod } from "./strategies/pods.ts";
 
 let kinds: Kinds;
 beforeAll(async () => {

@@ -17,6 +17,8 @@ import { persistentVolumeClaims, persistentVolumes } from "./strategies/volumes.
 export interface StrategyDependencies {
   readonly clock: Clock;
   readonly random: Random;
+  /** The feature gate InPlacePodVerticalScaling. Default false. */
+  readonly podResize?: boolean;
   /** Default 10.43.0.0/16 and 30000-32767. */
   readonly services?: ServiceStrategyOptions;
 }
@@ -36,7 +38,7 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     nodes: plain({ keepsStatusOnUpdate: true, selectable: { "spec.unschedulable": false } }),
     persistentvolumeclaims: persistentVolumeClaims as Strategy,
     persistentvolumes: persistentVolumes as Strategy,
-    pods: createPodStrategy(),
+    pods: createPodStrategy({ canResize: dependencies.podResize ?? false }),
     podtemplates: plain({ hasGeneration: true }),
     replicationcontrollers: withStatus({ hasGeneration: true, selectable: { "status.replicas": 0 } }),
     resourcequotas: withStatus({}),

@@ -162,7 +162,9 @@ const specChanges = (store: Informer<ResourceQuota>): Trigger => ({
 });
 
 const changeMatters: Readonly<Record<string, (object: ApiObject, old: ApiObject, nowMs: number) => boolean>> = {
-  pods: (object, old, nowMs) => countsAsRunning(object as Pod, nowMs) !== countsAsRunning(old as Pod, nowMs),
+  pods: (object, old, nowMs) =>
+    countsAsRunning(object as Pod, nowMs) !== countsAsRunning(old as Pod, nowMs) ||
+    (object as Pod).status?.resize !== (old as Pod).status?.resize,
   services: (object, old) => !isEqual((object as KubernetesService).spec, (old as KubernetesService).spec),
   persistentvolumeclaims: (object, old) =>
     !isEqual(requestsOf(object), requestsOf(old)) || !isEqual(allocatedOf(object), allocatedOf(old)),

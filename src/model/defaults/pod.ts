@@ -1,6 +1,15 @@
 // Defaults of pods and of the pod templates inside other kinds. Upstream: pkg/apis/core/v1/defaults.go; a template gets
 // less than a pod there (no enableServiceLinks, no requests from limits, no host ports), and so it does here.
-import type { Container, HTTPGetAction, Pod, PodSpec, PodTemplateSpec, Probe, Volume } from "../gen/core-v1.ts";
+import type {
+  Container,
+  ContainerResizePolicy,
+  HTTPGetAction,
+  Pod,
+  PodSpec,
+  PodTemplateSpec,
+  Probe,
+  Volume,
+} from "../gen/core-v1.ts";
 import { fill, fillNumbers } from "./fill.ts";
 
 export function defaultPod(pod: Pod): void {
@@ -13,6 +22,22 @@ export function defaultPod(pod: Pod): void {
     if (limits && container.resources) container.resources.requests = { ...limits, ...container.resources.requests };
     if (spec.hostNetwork) for (const port of container.ports ?? []) fillNumbers(port, { hostPort: port.containerPort });
   }
+}
+
+const resizable = ["cpu", "memory"] as const;
+
+/**
+ * What is asked for changes without a restart, where nothing is said of it; undefined where nothing is said at all. Behind a
+ * feature gate, so it is the strategy of pods that fills it in.
+ */
+export function resizePolicyOf(container: Container): ContainerResizePolicy[] | undefined {
+  const said = container.resizePolicy;
+  const amounts = { ...container.resources?.limits, ...container.resources?.requests };
+  const missing = resizable.filter(
+    (name) => amounts[name] !== undefined && !said?.some((policy) => policy.resourceName === name),
+  );
+  if (missing.length === 0) return said;
+  return [...(said ?? []), ...missing.map((resourceName) => ({ resourceName, restartPolicy: "NotRequired" }))];
 }
 
 export function defaultPodTemplate(template: PodTemplateSpec | undefined): void {

@@ -3,6 +3,7 @@
 import type {
   Container,
   ContainerPort,
+  ContainerResizePolicy,
   EnvFromSource,
   EnvVar,
   ExecAction,
@@ -327,6 +328,29 @@ export function validateResources(path: string, resources: ResourceRequirements 
     }
   }
   return errors;
+}
+
+/** Of a running container's cpu and memory: whether a change needs a restart, which a pod that runs once does not get. */
+export function validateResizePolicy(
+  path: string,
+  policies: readonly ContainerResizePolicy[],
+  restartPolicy: string | undefined,
+): FieldError[] {
+  const seen = new Set<string>();
+  return policies.flatMap((policy, i) => {
+    const name = policy.resourceName ?? "";
+    const errors = seen.has(name) ? [fieldDuplicate(`${path}[${i}]`, name)] : [];
+    seen.add(name);
+    errors.push(
+      ...requiredOneOf(path, name, ["cpu", "memory"]),
+      ...requiredOneOf(path, policy.restartPolicy, ["NotRequired", "RestartContainer"]),
+    );
+    if (restartPolicy === "Never" && policy.restartPolicy !== "NotRequired") {
+      const why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+      errors.push(fieldInvalid(path, policy.restartPolicy, why));
+    }
+    return errors;
+  });
 }
 
 function validateSecurity(path: string, security: SecurityContext | undefined): FieldError[] {

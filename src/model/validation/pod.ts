@@ -1,4 +1,5 @@
 // Pods and pod templates. Upstream: ValidatePodSpec, ValidatePodUpdate in pkg/apis/core/validation.
+import { resizePolicyOf } from "../defaults/pod.ts";
 import type { Container, Pod, PodSpec, PodTemplateSpec, Toleration } from "../gen/core-v1.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { validateAffinity, validateTolerations, validateTopologySpread } from "./affinity.ts";
@@ -10,6 +11,7 @@ import {
   validateHostPorts,
   validateId,
   validateLifecycle,
+  validateResizePolicy,
   validateSeccomp,
 } from "./container.ts";
 import { validateTemplateMetadata } from "./metadata.ts";
@@ -111,6 +113,7 @@ function validateContainers(path: string, spec: PodSpec, context: ContainerConte
   for (const [i, container] of containers.entries()) {
     const at = `${path}.containers[${i}]`;
     errors.push(...validateContainer(at, container, context), ...validateLifecycle(at, container));
+    errors.push(...validateResizePolicy(`${at}.resizePolicy`, container.resizePolicy ?? [], spec.restartPolicy));
     if (container.restartPolicy != null) {
       errors.push(fieldForbidden(`${at}.restartPolicy`, "may not be set for non-init containers"));
     }
@@ -127,6 +130,9 @@ function validateContainers(path: string, spec: PodSpec, context: ContainerConte
 function validateInit(path: string, container: Container, context: ContainerContext): FieldError[] {
   const errors = validateContainer(path, container, context);
   errors.push(...oneOf(`${path}.restartPolicy`, container.restartPolicy, ["Always"]));
+  if ((container.resizePolicy ?? []).length > 0) {
+    errors.push(fieldInvalid(`${path}.resizePolicy`, container.resizePolicy, "must not be set for init containers"));
+  }
   if (container.restartPolicy === "Always") return [...errors, ...validateLifecycle(path, container)];
   for (const field of ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] as const) {
     if (container[field] == null) continue;
@@ -249,12 +255,13 @@ export function validatePodUpdate(pod: Pod, old: Pod): FieldError[] {
 
   const reverted: PodSpec = {
     ...next,
-    containers: withImagesOf(next.containers, before.containers),
+    containers: revertedContainers(next.containers, before.containers),
     activeDeadlineSeconds: before.activeDeadlineSeconds,
     tolerations: before.tolerations,
     schedulingGates: before.schedulingGates,
   } as PodSpec;
-  if (next.initContainers) reverted.initContainers = withImagesOf(next.initContainers, before.initContainers ?? []);
+  if (next.initContainers)
+    reverted.initContainers = revertedContainers(next.initContainers, before.initContainers ?? []);
   if ((before.terminationGracePeriodSeconds ?? 0) < 0 && next.terminationGracePeriodSeconds === 1) {
     reverted.terminationGracePeriodSeconds = before.terminationGracePeriodSeconds as number;
   }
@@ -265,8 +272,17 @@ export function validatePodUpdate(pod: Pod, old: Pod): FieldError[] {
   return same(reverted, before) ? [] : [fieldForbidden("spec", changeable)];
 }
 
-const withImagesOf = (containers: readonly Container[], old: readonly Container[]): Container[] =>
-  containers.map((container, i) => ({ ...container, image: old[i]?.image ?? "" }));
+/** With the images of `old`; and with its resize policies, where what differs is only their default. */
+const revertedContainers = (containers: readonly Container[], old: readonly Container[]): Container[] =>
+  containers.map((container, i) => {
+    const before = old[i];
+    const reverted: Container = { ...container, image: before?.image ?? "" };
+    if (before && same(container.resizePolicy, resizePolicyOf(before))) {
+      if (before.resizePolicy === undefined) delete reverted.resizePolicy;
+      else reverted.resizePolicy = before.resizePolicy;
+    }
+    return reverted;
+  });
 
 function validateDeadline(next: number | undefined, before: number | undefined): FieldError[] {
   const path = "spec.activeDeadlineSeconds";

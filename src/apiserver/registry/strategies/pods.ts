@@ -1,16 +1,27 @@
-// Pods: born Pending with their QoS class, deleted with grace, bound once. Upstream: pkg/registry/core/pod and
-// pkg/apis/core/helper/qos.
+// Pods: born Pending with their QoS class, deleted with grace, bound once, marked when they are to be resized.
+// Upstream: pkg/registry/core/pod.
 import { rfc3339 } from "#base/clock.ts";
+import { resizePolicyOf } from "#model/defaults/pod.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import { qosClassOf } from "#model/pod-qos.ts";
 import { conflict } from "#model/status.ts";
-import { nanoOf } from "#model/validation/amount.ts";
+import { same } from "#model/validation/checks.ts";
+import { validatePodResize } from "#model/validation/pod-resize.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
 import { keepStatus } from "./plain.ts";
 
-export function createPodStrategy(): Strategy {
+export interface PodStrategyOptions {
+  /** Whether pods have the subresource resize; without it resize policies are not kept. */
+  readonly canResize: boolean;
+}
+
+export function createPodStrategy({ canResize }: PodStrategyOptions): Strategy {
   return {
     prepareForCreate(pod: Pod, context: StrategyContext) {
       pod.status = { phase: "Pending", qosClass: qosClassOf(pod) };
+      // Behind the feature gate UserNamespacesSupport, which 1.32 has off by default.
+      delete pod.spec.hostUsers;
+      settleResizePolicies(pod, undefined, canResize);
       if ((pod.spec.schedulingGates ?? []).length > 0) {
         pod.status.conditions = [
           {
@@ -24,7 +35,21 @@ export function createPodStrategy(): Strategy {
         ];
       }
     },
-    prepareForUpdate: keepStatus,
+    prepareForUpdate(pod: Pod, old: Pod) {
+      keepStatus(pod, old);
+      settleResizePolicies(pod, old, canResize);
+    },
+    subresources: {
+      resize: {
+        prepareForUpdate(pod: Pod, old: Pod) {
+          settleResizePolicies(pod, old, canResize);
+          const isNew = pod.spec.containers.some((c, i) => !same(c.resources, old.spec.containers[i]?.resources));
+          // The node looks at it next, and says there what becomes of it.
+          if (isNew) pod.status = { ...pod.status, resize: "Proposed" };
+        },
+        validateUpdate: (pod: Pod, old: Pod) => validatePodResize(pod, old),
+      },
+    },
     gracePeriodSeconds(pod: Pod, asked) {
       const isEnded = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
       // Nobody runs it, so there is nobody to wait for.
@@ -43,6 +68,15 @@ export function createPodStrategy(): Strategy {
       "status.nominatedNodeName": pod.status?.nominatedNodeName ?? "",
     }),
   };
+}
+
+/** Filled in; or dropped, but those that the pod has from times when it could be resized. */
+function settleResizePolicies(pod: Pod, old: Pod | undefined, canResize: boolean): void {
+  for (const [i, container] of (pod.spec?.containers ?? []).entries()) {
+    const policy = canResize ? resizePolicyOf(container) : undefined;
+    if (policy) container.resizePolicy = policy;
+    else if (old?.spec.containers[i]?.resizePolicy === undefined) delete container.resizePolicy;
+  }
 }
 
 export interface PodBinding {
@@ -78,22 +112,4 @@ export function bindPod(pod: Pod, binding: PodBinding, nowMs: number): Pod {
     spec: { ...pod.spec, nodeName: binding.node },
     status: { ...pod.status, conditions: [...conditions, scheduled] },
   };
-}
-
-/** Guaranteed: every container limits cpu and memory and asks for just that; BestEffort: none asks for anything. */
-export function qosClassOf(pod: Pod): "Guaranteed" | "Burstable" | "BestEffort" {
-  const containers = [...(pod.spec.containers ?? []), ...(pod.spec.initContainers ?? [])];
-  let asksAnything = false;
-  let isGuaranteed = true;
-  for (const container of containers) {
-    for (const resource of ["cpu", "memory"]) {
-      const limit = nanoOf(container.resources?.limits?.[resource]) ?? 0n;
-      // An absent request is the limit; zero asks for nothing.
-      const request = nanoOf(container.resources?.requests?.[resource]) ?? limit;
-      if (request > 0n || limit > 0n) asksAnything = true;
-      if (limit <= 0n || request !== limit) isGuaranteed = false;
-    }
-  }
-  if (!asksAnything) return "BestEffort";
-  return isGuaranteed ? "Guaranteed" : "Burstable";
 }
