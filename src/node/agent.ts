@@ -15,7 +15,7 @@ import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { processCounts, readMachine } from "#platform/machine.ts";
 import { hostHasAppArmor } from "./apparmor.ts";
-import { controllers } from "./cgroups.ts";
+import { canForbidSwap, controllers } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containerd.ts";
 import { createCri } from "./cri.ts";
@@ -27,6 +27,7 @@ import { NodeObject } from "./node-object.ts";
 import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
 import { type OrphanDeps, type OrphanFacts, rememberNode, waitForOrphans } from "./orphans.ts";
 import { createPodLookup } from "./pod-lookup.ts";
+import { Allocations } from "./pods/allocations.ts";
 import { type PodContext, Slots } from "./pods/context.ts";
 import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
 import { type PodObservation, readySandbox } from "./pods/observation.ts";
@@ -63,9 +64,9 @@ const mirrorAnnotation = staticAnnotations.mirror;
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
   const { client, clock, random, log, events } = deps;
   const cri = createCri({ socketPath: socketOf(options.containerd) });
-  const runtime = new RuntimeCache({ cri, clock, log });
-  const workers = new Map<string, PodWorker>();
   const configuration = options.configuration ?? defaultConfiguration;
+  const runtime = new RuntimeCache({ ...{ cri, clock, log }, withLimits: configuration.podResize });
+  const workers = new Map<string, PodWorker>();
   const lookup = createPodLookup(cri, runtime, workers);
   let stats: NodeStats | undefined;
   deps.metrics.gaugeOf(
@@ -111,6 +112,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       onChange: reportSoon,
     });
     await hardware.open();
+    const allocations = new Allocations({ dataFolder: options.dataFolder, log });
+    await allocations.open();
     let mountedAt: (podUid: string, volume: string) => string | undefined = () => undefined;
     const resources = new ResourceKeeper({
       ...{ configuration, machine, clock, log, metrics: deps.metrics, cri, runtime, workers },
@@ -177,7 +180,14 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       // A bound above what the kernel can have at all, 32768 on 32 bits, it refuses, and no pod would start.
       maxPids: Math.min(configuration.podPidsLimit, (await processCounts()).max),
       hasHugeTlb: cgroups.present.has("hugetlb"),
+      forbidsSwap: await canForbidSwap(),
       admit: (pod) => resources.admit(pod),
+      canResize: configuration.podResize,
+      judgeResize: (pod) => resources.judgeResize(pod),
+      retryResizes() {
+        for (const worker of workers.values()) if (worker.isWaitingToGrow) worker.nudge();
+      },
+      allocations,
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
       slots: new Slots(startingAtOnce),
@@ -292,6 +302,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       own(hardware.run(child().signal));
       await informer.whenSynced(signal);
       hardware.keep(new Set(workers.keys()));
+      allocations.keep(new Set(workers.keys()));
       if (statics) own(statics.run(child().signal));
       const warn = (message: string) => node.warn("PodsUnknown", message);
       own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));

@@ -4,8 +4,9 @@
 import type { Pod } from "#model/gen/core-v1.ts";
 import { exists, listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
+import { readKernelFile } from "#platform/kernel-files.ts";
 import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
-import { isUnified, cgroupRoot as root } from "./stats/kernel.ts";
+import { isUnified, readCgroup, cgroupRoot as root } from "./stats/kernel.ts";
 
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
 const limited = { cpu: "cpu", memory: "memory", pids: "pids" } as const;
@@ -117,3 +118,17 @@ async function removeNested(path: string): Promise<void> {
 
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
 export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);
+
+/** The limits that a pod's cgroup has now; 0 for none, and where there is no such cgroup. */
+export async function readPodLimits(
+  path: string,
+): Promise<Pick<LinuxLimits, "cpuQuotaUs" | "memoryBytes"> & { readonly unified: boolean }> {
+  const unified = await isUnified();
+  const file = unified ? `${root}${path}/cpu.max` : `${root}/${limited.cpu}${path}/cpu.cfs_quota_us`;
+  // "max" and -1 are none.
+  const quota = Number.parseInt(readKernelFile(file), 10);
+  return { unified, cpuQuotaUs: Math.max(0, quota || 0), memoryBytes: readCgroup(path, { unified }).limitBytes };
+}
+
+/** Whether containers without a memory limit can be kept from swapping; asked once the cgroup of all pods is there. */
+export const canForbidSwap = (): Promise<boolean> => exists(`${root}/kubepods/memory.swap.max`);

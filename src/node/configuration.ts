@@ -34,6 +34,8 @@ export interface NodeConfiguration {
   readonly topologyManagerPolicy: "none" | "best-effort" | "restricted" | "single-numa-node";
   /** Processors that exclusive containers never get, as a list like 0,2-3. */
   readonly reservedSystemCpus: string;
+  /** The feature gate InPlacePodVerticalScaling: pods can be resized while they run. */
+  readonly podResize: boolean;
 }
 
 /**
@@ -125,6 +127,7 @@ export const defaultConfiguration: NodeConfiguration = Object.freeze({
   memoryManagerPolicy: "None",
   topologyManagerPolicy: "none",
   reservedSystemCpus: "",
+  podResize: false,
 });
 
 function withReclaim(thresholds: readonly Threshold[], text: string): Threshold[] {
@@ -203,6 +206,13 @@ const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
   },
   "memory-manager-policy": (d, v) => {
     d.memoryManagerPolicy = oneOf(v, ["None", "Static"]);
+  },
+  "feature-gates": (d, v) => {
+    for (const part of v.split(",").filter((each) => each !== "")) {
+      const [name = "", value = ""] = part.split("=");
+      oneOf(name, ["InPlacePodVerticalScaling"]);
+      d.podResize = oneOf(value, ["true", "false"]) === "true";
+    }
   },
   "topology-manager-policy": (d, v) => {
     d.topologyManagerPolicy = oneOf(v, ["none", "best-effort", "restricted", "single-numa-node"]);
@@ -297,5 +307,6 @@ export function configz(c: NodeConfiguration): Record<string, unknown> {
     nodeStatusReportFrequency: goDuration(statusReportMs),
     nodeLeaseDurationSeconds: 40,
     seccompDefault: true,
+    featureGates: { InPlacePodVerticalScaling: c.podResize },
   };
 }

@@ -20,6 +20,8 @@ import { ImageCollector } from "./images/gc.ts";
 import type { NodeResources } from "./node-object.ts";
 import { admit, type Refusal } from "./pods/admission.ts";
 import type { PodFailure } from "./pods/plan.ts";
+import { judgeResize, type Verdict } from "./pods/resize.ts";
+import { podLimits } from "./pods/resources.ts";
 import type { PodWorker } from "./pods/worker.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 import { Sampler } from "./stats/sampler.ts";
@@ -130,7 +132,7 @@ export class ResourceKeeper {
   async admit(pod: Pod): Promise<Refusal | undefined> {
     let refusal = this.#refusal(pod);
     if (refusal?.reason.startsWith("OutOf") && isCriticalPod(pod)) {
-      const victims = victimsFor(pod, this.#othersThan(pod), this.allocatable) ?? [];
+      const victims = victimsFor(pod, without(this.#activePods(), pod), this.allocatable) ?? [];
       const workers = victims.flatMap((victim) => this.#deps.workers.get(uidOf(victim)) ?? []);
       await Promise.all(workers.map((worker) => worker.evict(preempted, preemptGraceSeconds)));
       refusal = this.#refusal(pod);
@@ -138,16 +140,23 @@ export class ResourceKeeper {
     return refusal ?? this.#deps.hardware.admit(pod);
   }
 
-  #othersThan(pod: Pod): Pod[] {
-    return this.#active()
-      .map((w) => w.pod)
-      .filter((other) => uidOf(other) !== uidOf(pod));
+  /** Whether a pod that runs here may have what it asks for now: as if it were new. */
+  judgeResize(pod: Pod): Verdict {
+    const { configuration } = this.#deps;
+    const { allocatable } = this;
+    // Whoever is about to start counts too: after a restart nobody has been looked at yet.
+    const others = [...this.#deps.workers.values()].filter((w) => w.isLive).map((w) => w.allocated);
+    return judgeResize({ pod, allocatable, configuration, refusal: () => this.#refusal(pod, without(others, pod)) });
   }
 
-  #refusal(pod: Pod): Refusal | undefined {
+  #activePods(): Pod[] {
+    return this.#active().map((w) => w.allocated);
+  }
+
+  #refusal(pod: Pod, others: readonly Pod[] = without(this.#activePods(), pod)): Refusal | undefined {
     return admit({
       pod,
-      others: this.#othersThan(pod),
+      others,
       allocatable: this.allocatable,
       allowedUnsafeSysctls: this.#deps.configuration.allowedUnsafeSysctls,
       hasAppArmor: this.#deps.hasAppArmor,
@@ -173,7 +182,7 @@ export class ResourceKeeper {
         await clock.sleep(weighMs, signal);
         const active = this.#active();
         const now = active
-          .map((w) => w.uid)
+          .map((w) => `${w.uid} ${podLimits(w.allocated).cpuShares}`)
           .sort()
           .join();
         if (now !== last) await this.#weigh();
@@ -190,14 +199,11 @@ export class ResourceKeeper {
     const reserved = (name: string) =>
       (configuration.kubeReserved[name] ?? 0) + (configuration.systemReserved[name] ?? 0);
     const bound = (name: string, total: number) => (reserved(name) > 0 ? Math.max(0, total - reserved(name)) : 0);
-    await applyNodeCgroups(
-      this.#active().map((w) => w.pod),
-      {
-        memoryBytes: bound("memory", machine.memoryBytes),
-        milliCpu: machine.cpus * 1000 - reserved("cpu"),
-        pids: bound("pid", (await processCounts()).max),
-      },
-    );
+    await applyNodeCgroups(this.#activePods(), {
+      memoryBytes: bound("memory", machine.memoryBytes),
+      milliCpu: machine.cpus * 1000 - reserved("cpu"),
+      pids: bound("pid", (await processCounts()).max),
+    });
   }
 
   /** Dead containers first, because they hold images; the newest of each name stays for its state and log. */
@@ -220,3 +226,5 @@ export class ResourceKeeper {
     await this.#images.freeAll();
   }
 }
+
+const without = (pods: readonly Pod[], pod: Pod): Pod[] => pods.filter((other) => uidOf(other) !== uidOf(pod));

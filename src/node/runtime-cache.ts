@@ -5,6 +5,7 @@
 import { type Clock, pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
+import type { ResourceRequirements } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import { isGrpcError } from "#wire/grpc.ts";
 import { type Cri, podUidLabel } from "./cri.ts";
@@ -28,6 +29,8 @@ export const annotations = {
   terminationMessagePath: "io.kubernetes.container.terminationMessagePath",
   terminationMessagePolicy: "io.kubernetes.container.terminationMessagePolicy",
   podTerminationGracePeriod: "io.kubernetes.pod.terminationGracePeriod",
+  /** Of mote: the resources it was made with, so that a later run knows what it was allocated. */
+  resources: "io.mote.container.resources",
 } as const;
 
 /** With exit events relisting only repairs what they missed; without them it is how ends are noticed at all. */
@@ -50,6 +53,8 @@ export class RuntimeCache {
   /** Details of containers and sandboxes by id and state, kept while they are listed. */
   #containers = new Map<string, ObservedContainer>();
   #sandboxes = new Map<string, ObservedSandbox>();
+  /** Whether it is asked what containers are held to: where pods can be resized. */
+  readonly #withLimits: boolean;
   #eventsLive = false;
   #wake: () => void = () => {};
   /** Until when lists follow each other quickly, on the monotonic clock. */
@@ -59,7 +64,8 @@ export class RuntimeCache {
   /** When lists last succeeded, on the monotonic clock: the runtime's health. */
   lastRelistMs: number | undefined;
 
-  constructor(deps: { readonly cri: Cri; readonly clock: Clock; readonly log: Logger }) {
+  constructor(deps: { readonly cri: Cri; readonly clock: Clock; readonly log: Logger; readonly withLimits?: boolean }) {
+    this.#withLimits = deps.withLimits ?? false;
     this.#cri = deps.cri;
     this.#clock = deps.clock;
     this.#log = deps.log;
@@ -229,6 +235,8 @@ export class RuntimeCache {
       imageId: status.imageRef,
       hash: listed.annotations[annotations.hash] ?? "",
       logPath: status.logPath,
+      ...(this.#withLimits ? limitsOf(status.resources?.linux) : {}),
+      ...madeWith(listed.annotations[annotations.resources]),
     };
     this.#containers.set(listed.id, container);
     return container;
@@ -243,6 +251,29 @@ export class RuntimeCache {
 function notThere(error: unknown): undefined {
   if (isGrpcError(error, "NOT_FOUND")) return undefined;
   throw error;
+}
+
+/** Absent where the runtime does not say. */
+function limitsOf(linux: cri.LinuxContainerResources | undefined): Pick<ObservedContainer, "limits"> {
+  if (!linux) return {};
+  const amount = (value: number | bigint) => Math.max(0, Number(value));
+  return {
+    limits: {
+      cpuShares: amount(linux.cpuShares),
+      cpuQuotaUs: amount(linux.cpuQuota),
+      memoryBytes: amount(linux.memoryLimitInBytes),
+    },
+  };
+}
+
+function madeWith(text: string | undefined): Pick<ObservedContainer, "madeWith"> {
+  if (!text) return {};
+  try {
+    return { madeWith: JSON.parse(text) as ResourceRequirements };
+  } catch {
+    // Written by something else: as if it were not there.
+    return {};
+  }
 }
 
 /** Nanoseconds since 1970; containerd gives negative numbers for times that were never set. */

@@ -186,6 +186,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       memoryCapacityBytes: context.machineMemoryBytes,
       hasAppArmor: context.hasAppArmor,
       hasHugeTlb: context.hasHugeTlb,
+      forbidsSwap: context.forbidsSwap,
       seccompDefault: context.seccompDefault,
       ...(target ? { targetContainerId: target } : {}),
     });

@@ -11,9 +11,11 @@ import type { RuntimeCache } from "../runtime-cache.ts";
 import type { PodObjects } from "../volumes/objects.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { Refusal } from "./admission.ts";
+import type { Allocations } from "./allocations.ts";
 import type { DnsSettings } from "./dns.ts";
 import type { ResourceDefaults } from "./env.ts";
 import type { Probes } from "./probes.ts";
+import type { Verdict } from "./resize.ts";
 
 export interface PodContext {
   readonly nodeName: string;
@@ -29,11 +31,20 @@ export interface PodContext {
   readonly maxPids: number;
   readonly hasAppArmor: boolean;
   readonly hasHugeTlb: boolean;
+  /** Whether the kernel can be told that a container must not swap (cgroup v2 with its swap files). */
+  readonly forbidsSwap: boolean;
   /** Of the node, for an image: beside the pod's own pull secrets. */
   readonly credentials: (image: string) => Promise<readonly Credentials[]>;
   readonly hardware: Hardware;
   /** Whether a pod that has not run here may start. */
   readonly admit: (pod: Pod) => Promise<Refusal | undefined>;
+  /** The feature gate InPlacePodVerticalScaling. */
+  readonly canResize: boolean;
+  /** Whether a pod that runs here may have what it asks for now. */
+  readonly judgeResize: (pod: Pod) => Verdict;
+  /** Something has become free: pods that wait for more are asked about again. */
+  readonly retryResizes: () => void;
+  readonly allocations: Allocations;
   readonly version: string;
   readonly client: Client;
   readonly clock: Clock;

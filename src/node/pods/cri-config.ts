@@ -119,6 +119,8 @@ export interface ContainerInput {
   readonly seccompDefault: boolean;
   readonly hasAppArmor: boolean;
   readonly hasHugeTlb: boolean;
+  /** Whether the kernel can be told that a container must not swap (cgroup v2 with its swap files). */
+  readonly forbidsSwap: boolean;
   /** Processors and devices that the node gives it. */
   readonly extras?: Extras;
   /** To reach the container from its pod's process namespace. */
@@ -156,6 +158,7 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
       [annotations.terminationMessagePath]: container.terminationMessagePath ?? "/dev/termination-log",
       [annotations.terminationMessagePolicy]: container.terminationMessagePolicy ?? "File",
       [annotations.podTerminationGracePeriod]: String(pod.spec.terminationGracePeriodSeconds ?? 30),
+      [annotations.resources]: JSON.stringify(container.resources ?? {}),
     },
     CDIDevices: (input.extras?.allocations ?? []).flatMap((a) => a.cdiDevices.map(({ name }) => ({ name }))),
     logPath: `${container.name}/${input.attempt}.log`,
@@ -169,6 +172,8 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
         cpuShares: limits.cpuShares,
         memoryLimitInBytes: limits.memoryBytes,
         oomScoreAdj: oomScoreAdjust(pod, container, input.memoryCapacityBytes),
+        // Where it has a memory limit the runtime sees to it, on both versions of cgroups.
+        unified: input.forbidsSwap ? { "memory.swap.max": "0" } : {},
         cpusetCpus: input.extras?.cpusetCpus ?? "",
         cpusetMems: input.extras?.cpusetMems ?? "",
         hugepageLimits: input.hasHugeTlb

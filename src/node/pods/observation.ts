@@ -1,7 +1,16 @@
 // What the runtime says of one pod: its sandboxes and containers, newest first, with everything status and plan need.
 // Plain data, folded from CRI lists by runtime-cache.ts; plan.ts and status.ts read nothing else of the machine.
 
+import type { ResourceRequirements } from "#model/gen/core-v1.ts";
+
 export type ContainerState = "created" | "running" | "exited" | "unknown";
+
+/** Of one container, as CRI has them; 0 for none. */
+export interface RuntimeLimits {
+  readonly cpuShares: number;
+  readonly cpuQuotaUs: number;
+  readonly memoryBytes: number;
+}
 
 export interface ObservedContainer {
   readonly id: string;
@@ -22,6 +31,12 @@ export interface ObservedContainer {
   /** Annotation written at creation: tells a container of an older spec. */
   readonly hash: string;
   readonly logPath: string;
+  /** What the runtime holds it to; absent where it does not say. */
+  readonly limits?: RuntimeLimits;
+  /** The resources its pod had been allocated for it when it was made. */
+  readonly madeWith?: ResourceRequirements;
+  /** Ended to be started again with other resources, whatever its exit code and the restart policy say. */
+  readonly mustRestart?: boolean;
 }
 
 export interface ObservedSandbox {

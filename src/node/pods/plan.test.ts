@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { BackOff } from "./back-off.ts";
 import type { ObservedContainer, PodObservation, ProbeView } from "./observation.ts";
-import { type Action, containerHash, type PlanInput, planPod } from "./plan.ts";
+import { type Action, containerHash, type PlanInput, planPod, resizeHold } from "./plan.ts";
 import { recall } from "./recall.ts";
 
 const nowMs = 1_000_000_000;
@@ -306,4 +306,60 @@ test("a pod that the node ends is taken down and stays failed", () => {
   const result = plan(podOf(), observed([seen("main")]), { ending: { failure } });
   expect(short(result.actions)).toEqual(["stop ended"]);
   expect(result).toMatchObject({ finished: true, failure });
+});
+
+describe("resize", () => {
+  const size = (cpu: string, memory = "64Mi") => ({ requests: { cpu, memory }, limits: { cpu, memory } });
+  const limits = (milliCpu: number, mebibytes = 64) => ({
+    cpuShares: Math.floor((milliCpu * 1024) / 1000),
+    cpuQuotaUs: milliCpu * 100,
+    memoryBytes: mebibytes * 2 ** 20,
+  });
+  const memoryRestarts = { resizePolicy: [{ resourceName: "memory", restartPolicy: "RestartContainer" }] };
+  const pod = podOf({
+    restartPolicy: "OnFailure",
+    containers: [box("main", { resources: size("1"), ...memoryRestarts })],
+  });
+
+  test("what has what it was allocated is left alone", () => {
+    const result = plan(pod, observed([seen("main", { limits: limits(1000) })]));
+    expect([short(result.actions), result.resizing]).toEqual([[], undefined]);
+  });
+  test("other processors: changed while it runs", () => {
+    const running = seen("main", { limits: limits(500) });
+    const result = plan(pod, observed([running]));
+    expect(short(result.actions)).toEqual(["resize"]);
+    expect(result.actions[0]).toMatchObject({ updates: [{ id: running.id, from: limits(500) }] });
+    expect(result.resizing).toBe(true);
+  });
+  test("other memory: ended, and started again at once with any exit code", () => {
+    const running = seen("main", { limits: limits(1000, 32) });
+    const result = plan(pod, observed([running]), { cgroupIsStale: true });
+    expect(short(result.actions)).toEqual(["kill main", "resize"]);
+    expect(result.actions[0]).toMatchObject({ restarts: true, message: "Container main resize requires restart" });
+    const back = plan(pod, observed([exited("main", 0, { mustRestart: true })]), { backOffMs: () => 60_000 });
+    expect(short(back.actions)).toEqual(["start main#1"]);
+    expect(back.actions[0]).not.toHaveProperty("afterExitMs");
+    // The control: a container of this policy that ends well by itself stays ended.
+    expect(short(plan(pod, observed([exited("main", 0)])).actions)).toEqual(["stop finished"]);
+  });
+  test("the pod's cgroup changes before something starts in it", () => {
+    const two = podOf({ containers: [box("main", { resources: size("1") }), box("late", { resources: size("1") })] });
+    const result = plan(two, observed([seen("main", { limits: limits(500) })]), { cgroupIsStale: true });
+    expect(short(result.actions)).toEqual(["resize", "start late#0"]);
+  });
+  test("what cannot be done now waits, and holds nothing else up", () => {
+    const holdUntilMs = (name: string) => (name === resizeHold ? nowMs + 5_000 : 0);
+    const two = podOf({ containers: [box("main", { resources: size("1") }), box("late")] });
+    const result = plan(two, observed([seen("main", { limits: limits(500) })]), { holdUntilMs });
+    expect(short(result.actions)).toEqual(["start late#0"]);
+    expect([result.wakeAtMs, result.resizing]).toEqual([nowMs + 5_000, true]);
+  });
+  test("a container that failed its probe is ended as ever", () => {
+    const failed = plan(pod, observed([seen("main", { limits: limits(500) })]), {
+      probe: () => ({ ...healthy, failed: "liveness" }),
+    });
+    expect(short(failed.actions)).toEqual(["kill main"]);
+    expect(failed.actions[0]).not.toHaveProperty("restarts");
+  });
 });

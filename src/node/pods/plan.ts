@@ -2,6 +2,7 @@
 // restart matrix, back-off and init order are tables of tests. The worker applies the actions, observes again and asks
 // again, until there is nothing to do. Counterpart: the kubelet's computePodActions.
 import type { Container, Pod } from "#model/gen/core-v1.ts";
+import type { ContainerUpdate } from "./actuate.ts";
 import { goSeconds } from "./back-off.ts";
 import {
   newestContainer,
@@ -10,6 +11,7 @@ import {
   type ProbeView,
   readySandbox,
 } from "./observation.ts";
+import { needsRestart, pendingChange } from "./resize.ts";
 
 export interface PlanInput {
   readonly pod: Pod;
@@ -20,6 +22,8 @@ export interface PlanInput {
   readonly backOffMs: (containerName: string, finishedAtMs: number) => number;
   /** The wall-clock time before which the named container must not be tried again (failed pull or creation). */
   readonly holdUntilMs: (containerName: string) => number;
+  /** The cgroup of the pod may not have the limits that it has been allocated. */
+  readonly cgroupIsStale?: boolean;
   /** The node ends the pod or refuses it (eviction, admission, shutdown): for good, with this word. */
   readonly ending?: { readonly failure: PodFailure } | undefined;
 }
@@ -41,9 +45,13 @@ export type Action =
       readonly id: string;
       readonly name: string;
       readonly message: string;
+      /** It is started again, to have other resources. */
+      readonly restarts?: true;
       /** Of the probe that failed; default the pod's. */
       readonly graceSeconds?: number;
     }
+  /** Gives cgroups what has been allocated: of the pod, and of these running containers. */
+  | { readonly kind: "resize"; readonly updates: readonly ContainerUpdate[] }
   | { readonly kind: "remove"; readonly id: string };
 
 export type ContainerRole = "init" | "sidecar" | "main" | "ephemeral";
@@ -61,6 +69,8 @@ export interface Plan {
   readonly waiting: ReadonlyMap<string, Waiting>;
   /** The pod has reached its end: no container will be started again. */
   readonly finished: boolean;
+  /** Running containers do not have yet what they have been allocated. */
+  readonly resizing?: boolean;
   /** status.reason/message of a pod that was ended from above. */
   readonly failure?: PodFailure;
 }
@@ -85,12 +95,15 @@ export function planPod(input: PlanInput): Plan {
   const wake = (atMs: number) => {
     wakeAtMs = wakeAtMs === undefined ? atMs : Math.min(wakeAtMs, atMs);
   };
+  const updates: ContainerUpdate[] = [];
+  let resizing = false;
   const done = (actions: Action[], finished = false, failure?: Plan["failure"]): Plan => ({
     actions,
     waiting,
     finished,
     ...(wakeAtMs === undefined ? {} : { wakeAtMs }),
     ...(failure ? { failure } : {}),
+    ...(resizing ? { resizing } : {}),
   });
 
   // What controllers have counted as ended is never started again, even where its containers are no longer known.
@@ -145,7 +158,7 @@ export function planPod(input: PlanInput): Plan {
       wake(holdMs);
       return;
     }
-    if (previous?.state === "exited") {
+    if (previous?.state === "exited" && !previous.mustRestart) {
       const pauseMs = input.backOffMs(container.name, previous.finishedAtMs);
       if (nowMs < previous.finishedAtMs + pauseMs) {
         wake(previous.finishedAtMs + pauseMs);
@@ -163,7 +176,7 @@ export function planPod(input: PlanInput): Plan {
       container,
       role,
       attempt,
-      ...(previous?.state === "exited" ? { afterExitMs: previous.finishedAtMs } : {}),
+      ...(previous?.state === "exited" && !previous.mustRestart ? { afterExitMs: previous.finishedAtMs } : {}),
     });
   };
 
@@ -183,6 +196,16 @@ export function planPod(input: PlanInput): Plan {
       ...(graceSeconds === undefined ? {} : { graceSeconds }),
     });
     return true;
+  };
+
+  /** A running container that does not have what it has been allocated is changed, or ended to come back with it. */
+  const resize = (container: Container, running: ObservedContainer): void => {
+    const change = pendingChange(container, running.limits);
+    if (!change || !running.limits) return;
+    resizing = true;
+    if (needsRestart(container, change)) {
+      actions.push({ ...kill(running, `Container ${container.name} resize requires restart`), restarts: true });
+    } else updates.push({ id: running.id, container, from: running.limits });
   };
 
   /** What the runtime has lost sight of may still run: it is ended before anything takes its place. */
@@ -233,7 +256,7 @@ export function planPod(input: PlanInput): Plan {
     const newest = newestContainer(observed, container.name);
     const here = newestContainer(observed, container.name, sandbox.id);
     if (here?.state === "running") {
-      mustEnd(container, here);
+      if (!mustEnd(container, here)) resize(container, here);
       continue;
     }
     if (newest && !mayRestart(pod.spec.restartPolicy, newest)) continue;
@@ -246,15 +269,25 @@ export function planPod(input: PlanInput): Plan {
       waiting.set(container.name, { reason: "PodInitializing" });
     }
   }
-  return done(actions);
+  if (updates.length === 0 && !input.cgroupIsStale) return done(actions);
+  const holdMs = input.holdUntilMs(resizeHold);
+  if (holdMs > nowMs) {
+    wake(holdMs);
+    return done(actions);
+  }
+  // After what ends and before what starts: no container ever may more than its pod.
+  const starts = actions.filter((action) => action.kind === "start");
+  return done([...actions.filter((action) => action.kind !== "start"), { kind: "resize", updates }, ...starts]);
 }
 
 /** Key of `holdUntilMs` for the sandbox itself; no container can have this name. */
 export const sandboxHold = "/sandbox";
+/** And of a resize that could not be done. */
+export const resizeHold = "/resize";
 
 /** Whether policy starts the container again after it has ended (or never came up). */
 export function mayRestart(policy: string | undefined, container: ObservedContainer): boolean {
-  if (container.state === "created") return true;
+  if (container.state === "created" || (container.state === "exited" && container.mustRestart)) return true;
   if (container.state === "running") return false;
   // It has run, and how it ended nobody knows any more: a pod that runs once is not run twice.
   if (container.state === "unknown") return policy !== "Never" || container.startedAtMs === 0;

@@ -24,7 +24,8 @@ export function statusPatch(before: PodStatus, after: PodStatus): Record<string,
     const needsReplace = replaced.has(key) && Array.isArray(old[key]) && old[key].length > 0;
     patch[key] = needsReplace ? [...(value as unknown[]), { $patch: "replace" }] : value;
   }
-  for (const key of ["reason", "message"]) if (old[key] !== undefined && fresh[key] === undefined) patch[key] = null;
+  for (const key of ["reason", "message", "resize"])
+    if (old[key] !== undefined && fresh[key] === undefined) patch[key] = null;
   const conditions: Record<string, unknown>[] = [];
   for (const condition of after.conditions ?? []) {
     if (!ownConditions.has(condition.type)) continue;

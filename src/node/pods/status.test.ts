@@ -152,3 +152,31 @@ describe("patch", () => {
     });
   });
 });
+
+describe("resources", () => {
+  const resources = { requests: { cpu: "1", memory: "64Mi" }, limits: { cpu: "2" } };
+  const pod = podOf({ containers: [{ ...box("main"), resources } as Container] });
+  const first = (of: PodStatus) => of.containerStatuses?.[0];
+  test("a container shows what it was allocated and what it has", () => {
+    const limits = { cpuShares: 512, cpuQuotaUs: 200_000, memoryBytes: 0 };
+    expect(first(status(pod, observed([seen({ limits })]), { showsResources: true }))).toMatchObject({
+      allocatedResources: resources.requests,
+      resources: { ...resources, requests: { cpu: "500m", memory: "64Mi" } },
+    });
+    expect(first(status(pod, observed([exited(1, { limits })]), { showsResources: true }))?.resources).toEqual(
+      resources,
+    );
+  });
+  test("one that asks for nothing says that it could", () => {
+    const main = first(status(podOf(), observed([seen()]), { showsResources: true }));
+    expect([main?.resources, main?.allocatedResources]).toEqual([{}, undefined]);
+    expect(first(status(pod, observed([seen()])))).not.toHaveProperty("resources");
+  });
+  test("what has become of a resize is told, and taken back", () => {
+    const proposed = { resize: "Proposed" };
+    const now = status(pod, observed([seen()]), { resize: "InProgress" });
+    expect(statusPatch(proposed, now)).toMatchObject({ resize: "InProgress" });
+    expect(statusPatch(proposed, status(pod, observed([seen()])))).toMatchObject({ resize: null });
+    expect(statusPatch({}, status(pod, observed([seen()])))).not.toHaveProperty("resize");
+  });
+});

@@ -21,15 +21,21 @@ import {
   readySandbox,
 } from "./observation.ts";
 import { ephemeralContainers, mayBeUp, mayRestart, type Plan, roleOf } from "./plan.ts";
+import { shownResources } from "./resize.ts";
 import { qosClass } from "./resources.ts";
 
 export interface StatusInput {
+  /** With the resources that it has been allocated. */
   readonly pod: Pod;
   readonly observed: PodObservation;
   readonly plan: Pick<Plan, "waiting" | "finished" | "failure">;
   readonly probe: (container: ObservedContainer) => ProbeView;
   readonly hostIp: string;
   readonly nowMs: number;
+  /** Whether pods can be resized here: what a container has is shown. */
+  readonly showsResources?: boolean;
+  /** What has become of a change of resources: status.resize; undefined where all is as asked for. */
+  readonly resize?: string | undefined;
   /** Text an ended container left in its termination message file. */
   readonly terminationMessage: (container: ObservedContainer) => string;
   /** The agent has ended every container of a deleted or finished pod. */
@@ -65,6 +71,7 @@ export function podStatus(input: StatusInput): PodStatus {
     containerStatuses: statuses,
     ...(ephemeralStatuses.length > 0 ? { ephemeralContainerStatuses: ephemeralStatuses } : {}),
     qosClass: old.qosClass ?? qosClass(pod),
+    ...(input.resize === undefined ? {} : { resize: input.resize }),
     ...terminalReason((isLast ? input.plan.failure : undefined) ?? old),
   };
 }
@@ -120,9 +127,23 @@ export function containerStatus(input: StatusInput, container: Container): Conta
         ? { containerID: old.containerID }
         : {}),
     started: probe ? probe.started : false,
+    ...(input.showsResources && (role === "main" || role === "sidecar") ? resourcesOf(container, newest) : {}),
     ...(container.volumeMounts && container.volumeMounts.length > 0
       ? { volumeMounts: container.volumeMounts.map(mountStatus) }
       : {}),
+  };
+}
+
+/** `container` is as it was allocated. */
+function resourcesOf(
+  container: Container,
+  newest: ObservedContainer | undefined,
+): Pick<ContainerStatus, "allocatedResources" | "resources"> {
+  const requests = container.resources?.requests ?? {};
+  return {
+    ...(Object.keys(requests).length === 0 ? {} : { allocatedResources: requests }),
+    // Present even where it is empty: it tells that this node can resize.
+    resources: shownResources(container, newest?.state === "running" ? newest.limits : undefined),
   };
 }
 

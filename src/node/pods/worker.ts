@@ -29,8 +29,18 @@ import { podLogFolder } from "./cri-config.ts";
 import { createPullBackOff, pullWaiting } from "./images.ts";
 import { lastWords } from "./last-words.ts";
 import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
-import { containerOf, mayBeUp, type Plan, type PodFailure, planPod, podLabel, sandboxHold } from "./plan.ts";
+import {
+  containerOf,
+  mayBeUp,
+  type Plan,
+  type PodFailure,
+  planPod,
+  podLabel,
+  resizeHold,
+  sandboxHold,
+} from "./plan.ts";
 import { recall } from "./recall.ts";
+import { PodSizes } from "./sizes.ts";
 import { podStatus, toldStatuses } from "./status.ts";
 import { statusPatch } from "./status-patch.ts";
 
@@ -71,6 +81,7 @@ export class PodWorker {
   readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
   #saidBackOff = new Map<string, number>();
+  readonly #sizes: PodSizes;
 
   /** `mirrorUid`: the pod comes from a file, and the API shows it under that uid; undefined while it does not. */
   constructor(context: PodContext, pod: Pod, mirrorUid?: () => string | undefined) {
@@ -78,11 +89,40 @@ export class PodWorker {
     this.#mirrorUid = mirrorUid;
     this.#pod = pod;
     this.uid = pod.metadata.uid ?? "";
+    this.#sizes = new PodSizes({
+      ...{ uid: this.uid, context },
+      warn: (reason, message) => this.event("Warning", reason, message),
+      changed: (name) => {
+        this.#crashes.forget(name);
+        this.#holds.delete(name);
+      },
+    });
   }
 
   /** The pod with the status last computed. */
   get pod(): Pod {
-    return this.#told ? { ...this.#pod, status: this.#told } : this.#pod;
+    const status = this.#status();
+    return status ? { ...this.#pod, status } : this.#pod;
+  }
+  /** What was told last; where somebody else has counted the pod as ended since, that is final. */
+  #status(): PodStatus | undefined {
+    const { status } = this.#pod;
+    if (!this.#told || !isFinal(status) || isFinal(this.#told)) return this.#told ?? status;
+    const { phase, reason, message } = status;
+    return {
+      ...this.#told,
+      phase,
+      ...(reason === undefined ? {} : { reason }),
+      ...(message === undefined ? {} : { message }),
+    };
+  }
+  /** The same with the resources that it has been allocated. */
+  get allocated(): Pod {
+    return this.#sizes.allocated(this.pod);
+  }
+  /** Whether it asks for more than there is room for now. */
+  get isWaitingToGrow(): boolean {
+    return this.#sizes.isWaitingToGrow;
   }
   get ended(): boolean {
     return this.#ended;
@@ -103,8 +143,13 @@ export class PodWorker {
 
   /** Whether the pod holds resources of this node. */
   get isActive(): boolean {
+    return this.#isAdmitted && this.isLive;
+  }
+
+  /** Whether it runs here or is about to. */
+  get isLive(): boolean {
     const { phase } = this.pod.status ?? {};
-    return this.#isAdmitted && !this.#ended && !this.#ending && phase !== "Succeeded" && phase !== "Failed";
+    return !this.#ended && !this.#ending && phase !== "Succeeded" && phase !== "Failed";
   }
 
   /** Takes the pod down for good, because the node must; resolves when nothing of it runs any more. */
@@ -214,7 +259,7 @@ export class PodWorker {
   async #observe(): Promise<PodObservation> {
     const { namespace = "", name = "" } = this.#pod.metadata;
     const seen = await this.#context.runtime.refresh(this.uid, namespace, name);
-    return recall(this.pod, seen, this.#context.clock.now());
+    return this.#sizes.known(recall(this.pod, seen, this.#context.clock.now()));
   }
 
   #specOf(name: string): Container | undefined {
@@ -223,15 +268,21 @@ export class PodWorker {
 
   #plan(pod: Pod, observed: PodObservation): Plan {
     const { clock, probes } = this.#context;
+    const status = this.#status();
     return planPod({
-      pod: this.#told ? { ...pod, status: this.#told } : pod,
+      pod: status ? { ...pod, status } : pod,
       nowMs: clock.now(),
       observed,
+      cgroupIsStale: this.#sizes.isCgroupStale(pod),
       ending: this.#ending,
       probe: (c) => probes.view(c, pod),
       backOffMs: (name, finishedAtMs) => this.#crashes.delayMs(name, finishedAtMs),
       holdUntilMs: (name) =>
-        name === sandboxHold ? this.#sandboxHold.untilMs : (this.#holds.get(name)?.retryAtMs ?? 0),
+        name === sandboxHold
+          ? this.#sandboxHold.untilMs
+          : name === resizeHold
+            ? this.#sizes.holdUntilMs
+            : (this.#holds.get(name)?.retryAtMs ?? 0),
     });
   }
 
@@ -240,8 +291,9 @@ export class PodWorker {
     let observed = await this.#observe();
     await this.#admit(observed);
     for (let round = 0; round < maxRounds; round++) {
+      if (this.isActive && !this.#mirrorUid) await this.#sizes.allocate(this.#pod, observed);
       // Of this round: it may change while the round's actions are under way, and they must fit together.
-      const pod = this.#pod;
+      const pod = this.#sizes.allocated(this.#pod);
       const plan = this.#plan(pod, observed);
       this.#sayBackOff(plan);
       await this.#tell(observed, plan);
@@ -249,7 +301,10 @@ export class PodWorker {
         context.probes.forget(this.uid);
         this.#sayDown();
         context.hardware.release(this.uid);
-        if (!this.#volumesGone) await context.volumes.removeVolumes(this.uid);
+        if (!this.#volumesGone) {
+          context.retryResizes();
+          await context.volumes.removeVolumes(this.uid);
+        }
         this.#volumesGone = true;
         return undefined;
       }
@@ -274,6 +329,7 @@ export class PodWorker {
             this.#ending?.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
           );
         } else if (action.kind === "kill") {
+          if (action.restarts) this.#sizes.willRestart(action.id);
           await stopContainer(
             context,
             pod,
@@ -281,7 +337,8 @@ export class PodWorker {
             action.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
             action.message,
           );
-        } else if (action.kind === "remove") await context.cri.removeContainer(action.id);
+        } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);
+        else if (action.kind === "remove") await context.cri.removeContainer(action.id);
         else {
           if (action.afterExitMs !== undefined) {
             this.#crashes.next(action.container.name, action.afterExitMs, context.clock.now());
@@ -329,13 +386,16 @@ export class PodWorker {
   async #volumes(observed: PodObservation): Promise<Map<string, string>> {
     const context = this.#context;
     const podIps = this.#pod.spec.hostNetwork ? [context.nodeIp] : (readySandbox(observed)?.ips ?? []);
-    return context.volumes.ensure(this.#pod, { nodeName: context.nodeName, hostIp: context.nodeIp, podIps });
+    const pod = this.#sizes.allocated(this.#pod);
+    return context.volumes.ensure(pod, { nodeName: context.nodeName, hostIp: context.nodeIp, podIps });
   }
 
   async #createSandbox(attempt: number, observed: PodObservation): Promise<void> {
     const { clock, slots } = this.#context;
     try {
-      await slots.use(() => createSandbox(this.#context, this.#pod, attempt, observed));
+      const pod = this.#sizes.allocated(this.#pod);
+      await slots.use(() => createSandbox(this.#context, pod, attempt, observed));
+      this.#sizes.cgroupMade(pod);
       this.#sandboxHold.untilMs = 0;
       this.#retries.forget("sandbox");
     } catch (error) {
@@ -405,8 +465,9 @@ export class PodWorker {
     const { clock, client, nodeIp, probes } = this.#context;
     const target = this.#mirrorUid ? this.#mirrorUid() : this.uid;
     const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
-    const phase = (this.#told ?? this.#pod.status)?.phase;
-    if ((phase === "Succeeded" || phase === "Failed") && !isNewTarget) return;
+    const last = this.#told ?? this.#pod.status;
+    // A final word is the last, but for the ends of what still ran when somebody else had it.
+    if (isFinal(last) && !isNewTarget && !hasRunning(last)) return;
     for (const c of observed.containers) {
       if (c.state === "exited" && !this.#words.has(c.id))
         this.#words.set(c.id, await lastWords(this.#context.volumes.podFolder(this.uid), this.#pod, c));
@@ -414,9 +475,11 @@ export class PodWorker {
     for (const id of this.#words.keys()) if (!observed.containers.some((c) => c.id === id)) this.#words.delete(id);
     // Conditions of others come from the newest object, our own from what was last told.
     const status = podStatus({
-      pod: { ...this.#pod, status: mergeForeign(this.#told, this.#pod.status) },
+      pod: { ...this.#sizes.allocated(this.#pod), status: mergeForeign(this.#status(), this.#pod.status) },
       observed,
       plan: { ...plan, waiting: this.#waiting(plan) },
+      showsResources: this.#context.canResize,
+      resize: plan.finished ? undefined : this.#sizes.status(this.#pod, plan.resizing === true),
       probe: (c: ObservedContainer) => probes.view(c, this.#pod),
       hostIp: nodeIp,
       nowMs: clock.now(),
@@ -487,6 +550,7 @@ export class PodWorker {
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
     await removePodCgroups(this.uid);
     this.#context.hardware.release(this.uid);
+    this.#context.allocations.forget(this.uid);
     if (!this.#gone && !this.#mirrorUid) {
       try {
         const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };
@@ -496,8 +560,15 @@ export class PodWorker {
       }
     }
     this.#ended = true;
+    this.#context.retryResizes();
   }
 }
+
+const isFinal = (status: PodStatus | undefined): status is PodStatus & { readonly phase: string } =>
+  status?.phase === "Succeeded" || status?.phase === "Failed";
+
+const hasRunning = ({ containerStatuses = [], initContainerStatuses = [] }: PodStatus): boolean =>
+  [...containerStatuses, ...initContainerStatuses].some(({ state }) => state?.running !== undefined);
 
 /** `told` with the conditions of other writers as they are now. */
 function mergeForeign(told: PodStatus | undefined, current: PodStatus | undefined): PodStatus {
