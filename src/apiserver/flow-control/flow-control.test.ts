@@ -99,13 +99,21 @@ describe("configuration", () => {
   });
 
   test("a request of a level that goes ends as it began", () => {
-    const { flowControl, ask } = flowControlWith(600);
+    const { flowControl, ask, value } = flowControlWith(600);
     flowControl.setLevel(levelOf("mine", 10));
     flowControl.setSchema(schemaOf("mine", "ann", "mine"));
     const seat = ask("ann") as Seat;
+    const flow = '{priority_level="mine",flow_schema="mine"}';
+    expect(value(`apiserver_flowcontrol_current_executing_requests${flow}`)).toBe(1);
+    (ask("ann") as Seat).release();
     flowControl.removeSchema("mine");
     flowControl.removeLevel("mine");
     seat.release();
+    // What was counted is told although the flow is forgotten.
+    flowControl.removeSchema("mine");
+    expect(value(`apiserver_flowcontrol_dispatched_requests_total${flow}`)).toBe(2);
+    expect(value(`apiserver_flowcontrol_current_executing_requests${flow}`)).toBe(0);
+    expect(value('apiserver_flowcontrol_nominal_limit_seats{priority_level="mine"}')).toBe(0);
   });
 
   test("the last resort cannot be taken away", () => {

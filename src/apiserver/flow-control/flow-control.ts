@@ -45,6 +45,7 @@ export interface Admission {
 const sharingMs = 10_000;
 /** Without these two nothing could be classified or mended: they cannot be deleted away. */
 const lastResort = "catch-all";
+const noSeats: SeatLimits = { nominal: 0, lower: 0, upper: 0 };
 const rejections: readonly Rejection[] = ["concurrency-limit", "queue-full", "time-out", "cancelled"];
 
 interface Level {
@@ -75,6 +76,8 @@ export class FlowControl {
   #sharedAtMs: number | undefined;
   #isSharing = false;
   #stopSharing: () => void = () => {};
+  #reportFlow: (flow: Flow) => void = () => {};
+  #reportLevel: (name: string, seats: number, limits: SeatLimits) => void = () => {};
 
   constructor(options: FlowControlOptions, deps: { readonly clock: Clock; readonly metrics: Metrics }) {
     this.#options = options;
@@ -168,6 +171,7 @@ export class FlowControl {
       work.uid = config.metadata.uid ?? "";
       levels.set(name, { config, work, limits: limits[i]! });
     }
+    for (const name of this.#levels.keys()) if (!levels.has(name)) this.#reportLevel(name, 0, noSeats);
     this.#levels = levels;
     for (const { config, work, limits: own } of levels.values()) {
       work.configure(settingsOf(config));
@@ -179,7 +183,9 @@ export class FlowControl {
       .sort(byPrecedence);
     const used = new Set(this.#schemas.map(({ name, level }) => `${name} ${level}`));
     for (const [key, flow] of this.#flows) {
-      if (!used.has(key) && flow.executing + flow.waiting === 0) this.#flows.delete(key);
+      if (used.has(key) || flow.executing + flow.waiting > 0) continue;
+      this.#reportFlow(flow);
+      this.#flows.delete(key);
     }
   }
 
@@ -209,7 +215,7 @@ export class FlowControl {
     });
   }
 
-  /** Told when somebody asks for metrics: a request only counts in its flow. */
+  /** Told when somebody asks, or when a flow or level goes: a request only counts in its flow. */
   #declareMetrics(metrics: Metrics): void {
     const prefix = "apiserver_flowcontrol_";
     const dispatched = metrics.counter(`${prefix}dispatched_requests_total`, "Requests that were begun.");
@@ -219,28 +225,30 @@ export class FlowControl {
       [metrics.gauge(`${prefix}current_executing_seats`, "Seats of requests being handled."), "executingSeats"],
       [metrics.gauge(`${prefix}current_inqueue_requests`, "Requests that wait."), "waiting"],
     ] as const;
+    this.#reportFlow = (flow) => {
+      dispatched.add(flow.dispatched - flow.reportedDispatched, flow.labels);
+      flow.reportedDispatched = flow.dispatched;
+      for (const reason of rejections) {
+        const more = flow.rejected[reason] - flow.reportedRejected[reason];
+        flow.reportedRejected[reason] = flow.rejected[reason];
+        if (more > 0) rejected.add(more, { ...flow.labels, reason });
+      }
+      for (const [gauge, what] of perFlow) gauge.set(flow[what], flow.labels);
+    };
     const current = metrics.gauge(`${prefix}current_limit_seats`, "Seats that a level may use now.");
     const perLevel = [
       [metrics.gauge(`${prefix}nominal_limit_seats`, "Seats that are a level's own."), "nominal"],
       [metrics.gauge(`${prefix}lower_limit_seats`, "Seats that a level does not lend."), "lower"],
       [metrics.gauge(`${prefix}upper_limit_seats`, "Seats that a level may have with lent ones."), "upper"],
     ] as const;
+    this.#reportLevel = (name, seats, limits) => {
+      const labels = { priority_level: name };
+      current.set(seats, labels);
+      for (const [gauge, what] of perLevel) gauge.set(limits[what], labels);
+    };
     metrics.beforeRender(() => {
-      for (const flow of this.#flows.values()) {
-        dispatched.add(flow.dispatched - flow.reportedDispatched, flow.labels);
-        flow.reportedDispatched = flow.dispatched;
-        for (const reason of rejections) {
-          const more = flow.rejected[reason] - flow.reportedRejected[reason];
-          flow.reportedRejected[reason] = flow.rejected[reason];
-          if (more > 0) rejected.add(more, { ...flow.labels, reason });
-        }
-        for (const [gauge, what] of perFlow) gauge.set(flow[what], flow.labels);
-      }
-      for (const [name, { work, limits }] of this.#levels) {
-        const labels = { priority_level: name };
-        current.set(work.seats, labels);
-        for (const [gauge, what] of perLevel) gauge.set(limits[what], labels);
-      }
+      for (const flow of this.#flows.values()) this.#reportFlow(flow);
+      for (const [name, { work, limits }] of this.#levels) this.#reportLevel(name, work.seats, limits);
     });
   }
 }

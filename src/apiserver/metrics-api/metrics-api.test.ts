@@ -270,7 +270,12 @@ describe("metrics.k8s.io", () => {
   test("its table sums up containers", () => {
     const usage = { cpu: "1500u", memory: "3Mi" };
     const object = { metadata: { name: "p" }, window: "15s", containers: [{ usage }, { usage }] } as never;
-    const encoder = new Encoder({ clock: new FakeClock(), columnsFor, protobuf: { has: () => false } as never, cbor: {} as never });
+    const encoder = new Encoder({
+      clock: new FakeClock(),
+      columnsFor,
+      protobuf: { has: () => false } as never,
+      cbor: {} as never,
+    });
     const as = { format: "json", shape: "table", metaVersion: "v1", pretty: false } as const;
     const table = JSON.parse(Buffer.from(encoder.objects(podMetrics, [object], true, as, "None")).toString()) as never;
     expect(table).toMatchObject({
