@@ -53,11 +53,37 @@ test("keys that are there twice are told of with the line of their value", () =>
   const text = "a: 1\nb:\n  c: 1\n  c: 2\na:\n  # where it begins\n  d: 1\n'e': 1\n\"e\": {f: 1, f: 2}\n";
   const value = parseYaml(text, { onDuplicate: (problem) => seen.push(problem) });
   expect(value).toEqual({ a: { d: 1 }, b: { c: 2 }, e: { f: 2 } });
-  expect(seen.sort()).toEqual([
+  expect(seen).toEqual([
     'line 4: key "c" already set in map',
     'line 7: key "a" already set in map',
     'line 9: key "e" already set in map',
     'line 9: key "f" already set in map',
   ]);
-  expect(() => parseYaml(text)).toThrow("must be unique");
+  expect(() => parseYaml(text)).toThrow("Map keys must be unique at line 4, column 3");
+  // Each once, however often the key was there before.
+  const thrice: string[] = [];
+  const merged = "- a: 1\n  <<: {b: 1}\n  <<: {c: 1}\n  a: 2\n  a: 3\n- 7: old\n  7: new\n";
+  const found = parseYaml(merged, { onDuplicate: (problem) => thrice.push(problem) });
+  expect(found).toEqual([{ a: 3, b: 1, c: 1 }, { "7": "new" }]);
+  expect(thrice).toEqual([
+    'line 4: key "a" already set in map',
+    'line 5: key "a" already set in map',
+    "line 7: key 7 already set in map",
+  ]);
+});
+
+test("maps of very many keys take time by their length, not by its square", () => {
+  const cpuMsOf = (count: number, more = "") => {
+    const text = Array.from({ length: count }, (_, i) => `k${i}: 1`).join("\n") + more;
+    const before = process.cpuUsage();
+    let told = 0;
+    const value = parseYaml(text, { onDuplicate: () => told++ }) as object;
+    const { user } = process.cpuUsage(before);
+    expect([Object.keys(value).length, told]).toEqual([count, more === "" ? 0 : 1]);
+    return user / 1000;
+  };
+  for (let i = 0; i < 5; i++) cpuMsOf(500);
+  const few = Math.max(1, Math.min(...[1, 2, 3].map(() => cpuMsOf(500))));
+  // Ten times as many; a hundred times as long, if each were held against all before it.
+  expect(cpuMsOf(5000, "\nk7: 2") / few).toBeLessThan(40);
 });

@@ -1,12 +1,16 @@
 // YAML as Kubernetes' Go side reads and prints it: version 1.1 booleans and octals, dates left as strings, keys always
-// strings, duplicate keys refused or, where asked for, told of in Go's words, aliases bounded. Printing matches kubectl: two spaces, lists not indented.
+// strings, duplicate keys refused or, where asked for, told of in Go's words, aliases bounded. Printing matches kubectl: two
+// spaces, lists not indented.
 import { Buffer } from "node:buffer";
 import {
   type DocumentOptions,
+  isMap,
   isScalar,
-  type ParsedNode,
+  isSeq,
+  LineCounter,
   type ParseOptions,
   parseAllDocuments,
+  type Scalar,
   type SchemaOptions,
   stringify,
 } from "yaml";
@@ -17,7 +21,8 @@ const settings = {
   version: "1.1",
   schema: "yaml-1.1",
   merge: true,
-  uniqueKeys: true,
+  // Looked at afterwards: the parser would hold each key of a map against all before it, minutes for three megabytes.
+  uniqueKeys: false,
   intAsBigInt: true,
   // Neither dates nor base-60 numbers: Go reads `22:22` and hardware addresses as strings.
   customTags: (tags) =>
@@ -45,11 +50,20 @@ export function parseYaml(text: string, options: YamlOptions = {}): unknown {
 export function parseYamlDocuments(text: string, options: YamlOptions = {}): unknown[] {
   const result: unknown[] = [];
   const { onDuplicate } = options;
-  const uniqueKeys = onDuplicate ? reporting(text, onDuplicate) : true;
-  for (const document of parseAllDocuments(text, { ...settings, uniqueKeys })) {
+  const lineCounter = new LineCounter();
+  for (const document of parseAllDocuments(text, { ...settings, lineCounter })) {
     if (!("errors" in document)) continue;
     const error = document.errors[0];
     if (error) throw new AppError("YAML_SYNTAX", error.message.split("\n")[0]!.replace(/:$/, ""));
+    for (const key of duplicateKeys(document.contents)) {
+      if (!onDuplicate) {
+        const { line, col } = lineCounter.linePos(startOf(key));
+        throw new AppError("YAML_SYNTAX", `Map keys must be unique at line ${line}, column ${col}`);
+      }
+      const { line } = lineCounter.linePos(valueStartOf(key, text));
+      const name = typeof key.value === "bigint" ? String(key.value) : JSON.stringify(key.value);
+      onDuplicate(`line ${line}: key ${name} already set in map`);
+    }
     try {
       const value = plain(document.toJS({ maxAliasCount, mapAsMap: true }));
       if (value !== null && value !== undefined) result.push(value);
@@ -60,18 +74,31 @@ export function parseYamlDocuments(text: string, options: YamlOptions = {}): unk
   return result;
 }
 
-/** Compares keys for the parser, which is told that no two are the same. */
-function reporting(text: string, onDuplicate: (problem: string) => void): (known: unknown, next: unknown) => boolean {
-  return (known, next) => {
-    if (!isScalar(known) || !isScalar(next) || known.value !== next.value || next.value === "<<") return false;
-    const end = (next as ParsedNode).range?.[1] ?? 0;
-    // Go counts the line where the value begins.
-    const gap = /^\s*:?(?:\s|#[^\n]*\n)*/.exec(text.slice(end, end + 1000))?.[0].length ?? 0;
-    let line = 1;
-    for (let at = text.indexOf("\n"); at >= 0 && at < end + gap; at = text.indexOf("\n", at + 1)) line++;
-    onDuplicate(`line ${line}: key ${JSON.stringify(next.value)} already set in map`);
-    return false;
-  };
+/** Keys that their map had before, in the order of the text. */
+function duplicateKeys(root: unknown): Scalar[] {
+  const found: Scalar[] = [];
+  const open = [root];
+  while (open.length > 0) {
+    const node = open.pop();
+    if (isSeq(node)) for (const item of node.items) open.push(item);
+    if (!isMap(node)) continue;
+    const seen = new Set<unknown>();
+    for (const { key, value } of node.items) {
+      if (!isScalar(key)) open.push(key);
+      else if (seen.has(key.value)) found.push(key);
+      else seen.add(key.value);
+      open.push(value);
+    }
+  }
+  return found.sort((a, b) => startOf(a) - startOf(b));
+}
+
+const startOf = ({ range }: Scalar): number => range?.[0] ?? 0;
+
+/** Where Go counts the line: behind the colon, blanks and comments. */
+function valueStartOf({ range }: Scalar, text: string): number {
+  const end = range?.[1] ?? 0;
+  return end + (/^\s*:?(?:\s|#[^\n]*\n)*/.exec(text.slice(end, end + 1000))?.[0].length ?? 0);
 }
 
 export function stringifyYaml(value: unknown): string {
