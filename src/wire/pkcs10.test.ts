@@ -34,3 +34,8 @@ test.each(["", "x", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFI
     expect(parseSigningRequest(text)).toBeUndefined();
   },
 );
+
+test.each([0, 3, 5, 17])("an address of %i bytes is none", (length) => {
+  const { request } = makeSigningRequest({ commonName: "a", ips: [Array.from({ length }, () => 1)] });
+  expect(parseSigningRequest(request)).toBeUndefined();
+});

@@ -24,7 +24,7 @@ const commonNameId = "2.5.4.3";
 const organizationId = "2.5.4.10";
 const extensionRequestId = "1.2.840.113549.1.9.14";
 const alternativeNamesId = "2.5.29.17";
-/** Signature algorithms by the hex of their identifier; undefined digest: the algorithm brings its own (Ed25519). */
+/** Signature algorithms by the hex of their identifier; null: the algorithm brings its own digest (Ed25519). */
 const digests = new Map<string, string | null>([
   [idHex("1.2.840.10045.4.3.2"), "sha256"],
   [idHex("1.2.840.10045.4.3.3"), "sha384"],
@@ -39,7 +39,7 @@ function idHex(dotted: string): string {
   return Buffer.from(der.objectIdentifier(dotted)).toString("hex");
 }
 
-/** Undefined: no PEM block of that type, or not a request. */
+/** Undefined: no PEM block of that type, or not a request, or one with an address that is none. */
 export function parseSigningRequest(pem: string): CertificateSigningRequest | undefined {
   const block = /-----BEGIN CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE REQUEST-----/.exec(pem);
   if (!block) return undefined;
@@ -51,6 +51,8 @@ export function parseSigningRequest(pem: string): CertificateSigningRequest | un
   const names = [...attributesOf(subject.value)];
   const alternativeNames = attributes?.tag === 0xa0 ? alternativeNamesOf(attributes.value) : undefined;
   const general = [...generalNames(alternativeNames)];
+  const ips = general.filter((name) => name.tag === 0x87).map(({ value }) => value);
+  if (ips.some(({ length }) => length !== 4 && length !== 16)) return undefined;
   const texts = (tag: number) =>
     general.filter((name) => name.tag === tag).map(({ value }) => Buffer.from(value).toString("latin1"));
   return {
@@ -61,7 +63,7 @@ export function parseSigningRequest(pem: string): CertificateSigningRequest | un
     emailAddresses: texts(0x81),
     dnsNames: texts(0x82),
     uris: texts(0x86),
-    ips: general.filter((name) => name.tag === 0x87).map(({ value }) => value),
+    ips,
     alternativeNames,
     isSignatureValid: holdsKey(info.whole, algorithm.value, signature.value, publicKey.whole),
   };
