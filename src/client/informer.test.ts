@@ -6,7 +6,7 @@ import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { FakeTransport, unreachableServer } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { Client } from "./client.ts";
-import { InformerFactory } from "./informer.ts";
+import { type Informer, InformerFactory } from "./informer.ts";
 
 type Thing = ApiObject & { data?: Record<string, string> };
 const things = {
@@ -155,6 +155,23 @@ describe("informer", () => {
     expect(() => {
       object.data!["v"] = "2";
     }).toThrow(TypeError);
+    t.stop.abort();
+    await done;
+  });
+
+  test("one that is stopped before it has listed keeps nobody waiting", async () => {
+    const t = await start();
+    const other = { ...things, plural: "secrets" } as ResourceInfo<Thing>;
+    const gone = t.factory.informer(other);
+    t.transport.fail = ({ path }) => (path.includes("secrets") ? unreachableServer() : undefined);
+    const done = t.run();
+    await settle();
+    expect([t.informer.hasSynced, t.isReady()]).toEqual([true, false]);
+    const waiting = expect(gone.whenSynced(t.stop.signal)).rejects.toMatchObject({ code: "CLIENT_INFORMER_STOPPED" });
+    t.factory.stop(gone as unknown as Informer<ApiObject>);
+    await settle();
+    await waiting;
+    expect(t.isReady()).toBe(true);
     t.stop.abort();
     await done;
   });

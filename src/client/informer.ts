@@ -9,7 +9,7 @@
 // where one is. An object replaced by another of the same name is reported as delete, then add.
 // Upstream counterpart: client-go reflector, shared informer, thread-safe store.
 import type { Clock, Random } from "#base/clock.ts";
-import { AppError, isAbort, messageOf } from "#base/errors.ts";
+import { AppError, hasCode, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type ApiObject, keyOf, namespaceOf, uidOf } from "#model/object.ts";
@@ -63,6 +63,7 @@ const retry = { minMs: 800, maxMs: 30_000, resetMs: 120_000 } as const;
 /** A watch that ends sooner than this without an event counts as a failure, so that it cannot spin. */
 const shortWatchMs = 1000;
 const namespaceIndex = "namespace";
+const stoppedCode = "CLIENT_INFORMER_STOPPED";
 
 export class Informer<T extends ApiObject> implements Store<T> {
   readonly resource: ResourceInfo<T>;
@@ -87,7 +88,7 @@ export class Informer<T extends ApiObject> implements Store<T> {
   get hasSynced(): boolean {
     return this.#hasSynced;
   }
-  /** Resolves once `hasSynced`; rejects with the signal's reason. */
+  /** Resolves once `hasSynced`; rejects with the signal's reason, or that for which it was ended before. */
   async whenSynced(signal: AbortSignal): Promise<void> {
     if (this.#hasSynced) return;
     const aborted = deferred<never>();
@@ -140,6 +141,12 @@ export class Informer<T extends ApiObject> implements Store<T> {
 
   /** Keeps the copy current until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
+    await this.#keepCurrent(signal);
+    // Who waits for the first list waits for nothing.
+    if (!this.#hasSynced) this.#synced.reject(signal.reason);
+  }
+
+  async #keepCurrent(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#deps;
     const backoff = new Backoff(retry, this.#deps);
     while (!signal.aborted) {
@@ -301,7 +308,7 @@ export class InformerFactory implements Service {
       children.add(child);
       this.#stops.set(informer, () => {
         children.delete(child);
-        child.abort(new AppError("CLIENT_INFORMER_STOPPED", "the informer was stopped"));
+        child.abort(new AppError(stoppedCode, "the informer was stopped"));
       });
       const task = informer.run(child.signal).catch((error: unknown) => {
         failure ??= { error };
@@ -311,7 +318,14 @@ export class InformerFactory implements Service {
       void task.then(() => tasks.delete(task));
     };
     const synced = async () => {
-      for (const informer of this.#informers.values()) await informer.whenSynced(signal);
+      for (const informer of this.#informers.values()) {
+        try {
+          await informer.whenSynced(signal);
+        } catch (error) {
+          // One whose resource went meanwhile keeps nobody from being ready.
+          if (!hasCode(error, stoppedCode)) throw error;
+        }
+      }
       ready();
     };
     try {
