@@ -65,10 +65,10 @@ export function createCompactor(options: CompactorOptions, deps: CompactorDeps):
         if (target <= store.compactedRevision()) continue;
         const isAtRest = droppedWrites - writesAtCompaction <= restWrites && historyValueBytes <= restHistoryBytes;
         if (isAtRest && size <= 1 && markAtMs - compactedAtMs < longestRestMs) continue;
-        compactedAtMs = markAtMs;
-        writesAtCompaction = droppedWrites;
         try {
           await store.compact(asRevision(target));
+          compactedAtMs = markAtMs;
+          writesAtCompaction = droppedWrites;
           log.debug("datastore compacted", { revision: target, historyBytes: store.accounts().historyBytes });
         } catch (error) {
           if (hasCode(error, "DATASTORE_CLOSED")) return;

@@ -7,7 +7,7 @@ import { bytes } from "#test/harness/backend-model.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { RecordedFiles } from "#test/harness/recorded-files.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { prefixRange, type StorageClass } from "./backend.ts";
+import { prefixRange, type Revision, type StorageClass } from "./backend.ts";
 import { storageClassOf } from "./classes.ts";
 import { createCompactor } from "./compactor.ts";
 import { Engine } from "./engine/engine.ts";
@@ -248,6 +248,27 @@ describe("compactor", () => {
 });
 
 describe("compactor at rest", () => {
+  it("does not rest on a compaction that failed", async () => {
+    const clock = new FakeClock(0);
+    const store = await openStore(newEngine, createMemoryLog(), { clock, log: silentLogger });
+    let attempts = 0;
+    const shaky = {
+      compact: (at: Revision) => (attempts++ === 0 ? Promise.reject(new Error("not now")) : store.compact(at)),
+      accounts: () => store.accounts(),
+      revision: () => store.revision(),
+      compactedRevision: () => store.compactedRevision(),
+    } as unknown as Datastore;
+    const stop = new AbortController();
+    const running = createCompactor({}, { store: shaky, clock, log: silentLogger }).run(stop.signal, () => {});
+    for (let i = 0; i < 20; i++) await put(store, "/a", String(i));
+    await clock.advance(900_000);
+    expect(attempts).toBe(2);
+    expect(store.compactedRevision()).toBe(store.revision());
+    stop.abort();
+    await running;
+    await store.close();
+  });
+
   it("leaves a few records for hours, and many for an interval", async () => {
     const clock = new FakeClock(0);
     const store = await openStore(newEngine, createMemoryLog(), { clock, log: silentLogger });
