@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Clock } from "#base/clock.ts";
 import { silentLogger } from "#base/log.ts";
@@ -148,6 +148,22 @@ describe("links that come and go", () => {
     await until(() => ups() > 2);
     await looks();
     expect(ups()).toBe(3);
+  });
+
+  test("links that cannot be read are not gone", async () => {
+    plug("eth0", 2, { carrier: true });
+    await start();
+    await looks();
+    const net = `${folder}/sys/class/net`;
+    renameSync(net, `${net}-away`);
+    writeFileSync(net, "");
+    await looks();
+    expect([...running.keys()]).toEqual(["dhcp-eth0"]);
+    rmSync(net);
+    renameSync(`${net}-away`, net);
+    plug("eth1", 3, { carrier: true });
+    await until(() => commands.some((command) => command.includes("eth1")));
+    expect(commands.filter((command) => command.includes("deconfig"))).toEqual([]);
   });
 
   test("a client that ends is started again", async () => {

@@ -74,10 +74,9 @@ export async function startNetwork(options: NetworkOptions, deps: NetworkDeps): 
       name: "network",
       async run(signal, ready) {
         ready();
-        for (let looks = 1; !signal.aborted; looks++) {
-          await pause(clock, lookMs, signal);
+        const look = async (isCheck: boolean): Promise<void> => {
           let hasChanged = await links.hasChanged(machine);
-          if (!hasChanged && looks % looksPerCheck !== 0) continue;
+          if (!hasChanged && !isCheck) return;
           while (hasChanged && !signal.aborted) {
             await pause(clock, settleMs, signal);
             hasChanged = await links.hasChanged(machine);
@@ -86,10 +85,24 @@ export async function startNetwork(options: NetworkOptions, deps: NetworkDeps): 
           const now = await listLinks(sysfs);
           for (const link of now) await configured.bringUp(link);
           const next = await configured.apply(now);
-          if (next.join("\n") === problems.join("\n")) continue;
+          if (next.join("\n") === problems.join("\n")) return;
           log.info("the network has changed", { links: now.filter((l) => l.isPhysical).map((l) => l.name) });
           problems = next;
           onProblems(next);
+        };
+        let hasFailed = false;
+        for (let looks = 1; !signal.aborted; looks++) {
+          await pause(clock, lookMs, signal);
+          if (signal.aborted) return;
+          try {
+            // After a failure all is looked at: what had changed may have been noticed, and not carried out.
+            await look(hasFailed || looks % looksPerCheck === 0);
+            hasFailed = false;
+          } catch (error) {
+            // What is configured stays until the links can be read again.
+            if (!hasFailed) log.warn("cannot look at the network's links, retrying", { error: messageOf(error) });
+            hasFailed = true;
+          }
         }
       },
     }),

@@ -1,5 +1,6 @@
 // Network interfaces of Ethernet's kind, as sysfs lists them.
 import { access, readdir, readFile } from "node:fs/promises";
+import { hasCode } from "#base/errors.ts";
 
 export interface LinkFacts {
   readonly name: string;
@@ -14,8 +15,20 @@ export interface LinkFacts {
 /** ARPHRD_ETHER; wireless links have it too. */
 const ethernetType = "1";
 
-/** Names of all links, of whatever kind. */
-export const listLinkNames = (sysfs = "/sys"): Promise<string[]> => readdir(`${sysfs}/class/net`).catch(() => []);
+/** What the kernel says of a link that has gone, or that has no answer in its present state. Anything else is a failure. */
+const absent = ["ENOENT", "EINVAL", "ENODEV"] as const;
+const isAbsent = (error: unknown): boolean => absent.some((code) => hasCode(error, code));
+
+/** Names of all links, of whatever kind; none where there is no sysfs. */
+export async function listLinkNames(sysfs = "/sys"): Promise<string[]> {
+  try {
+    return await readdir(`${sysfs}/class/net`);
+  } catch (error) {
+    // Whoever cannot read it must not take all links for gone.
+    if (hasCode(error, "ENOENT")) return [];
+    throw error;
+  }
+}
 
 /** Undefined for other kinds, and for a link that has gone. */
 export async function readLink(name: string, sysfs = "/sys"): Promise<LinkFacts | undefined> {
@@ -44,14 +57,18 @@ export async function listLinks(sysfs = "/sys"): Promise<LinkFacts[]> {
 async function text(path: string): Promise<string> {
   try {
     return (await readFile(path, "utf8")).trim();
-  } catch {
-    // The link has gone, or has no answer in its present state.
-    return "";
+  } catch (error) {
+    if (isAbsent(error)) return "";
+    throw error;
   }
 }
 
-const exists = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
+  }
+}
