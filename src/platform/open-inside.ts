@@ -7,6 +7,8 @@ import { hasCode } from "#base/errors.ts";
 /** Names it without asking for permission to read it; Linux, not in Node's constants. */
 const oPath = 0o10000000;
 const flags = oPath | constants.O_NOFOLLOW;
+/** Permissions, and that what is made inside belongs to the folder's group. */
+const madeModeBits = 0o2777;
 
 export interface OpenedInside {
   readonly isFolder: boolean;
@@ -15,7 +17,7 @@ export interface OpenedInside {
   close(): Promise<void>;
 }
 
-/** `makeFolders`: parts that are missing are made, for everybody to write as a subPath must be. */
+/** `makeFolders`: parts that are missing are made, with the mode of `root` and whatever the umask. */
 export async function openInside(
   root: string,
   parts: readonly string[],
@@ -23,26 +25,32 @@ export async function openInside(
 ): Promise<OpenedInside> {
   let handle = await fs.open(root, flags);
   try {
+    const mode = (await handle.stat()).mode & madeModeBits;
     for (const part of parts) {
       const path = `/proc/self/fd/${handle.fd}/${part}`;
-      let next: fs.FileHandle;
-      try {
-        next = await fs.open(path, flags);
-      } catch (error) {
-        if (!options.makeFolders || !hasCode(error, "ENOENT")) throw error;
-        await fs.mkdir(path, 0o750);
-        next = await fs.open(path, flags);
-        await fs.chmod(`/proc/self/fd/${next.fd}`, 0o777);
-      }
+      const isMade = options.makeFolders && (await makeMissing(path));
+      const next = await fs.open(path, flags);
       await handle.close();
       handle = next;
       if ((await handle.stat()).isSymbolicLink()) throw new Error(`${part} is a symbolic link`);
+      if (isMade) await fs.chmod(`/proc/self/fd/${handle.fd}`, mode);
     }
     const isFolder = (await handle.stat()).isDirectory();
     const last = handle;
     return { isFolder, descriptorPath: `/proc/${process.pid}/fd/${last.fd}`, close: () => last.close() };
   } catch (error) {
     await handle.close();
+    throw error;
+  }
+}
+
+/** False where something was there already. */
+async function makeMissing(path: string): Promise<boolean> {
+  try {
+    await fs.mkdir(path, 0o750);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "EEXIST")) return false;
     throw error;
   }
 }

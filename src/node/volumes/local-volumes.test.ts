@@ -1,6 +1,7 @@
 // Local volumes as pods get them, subPaths, and the folders of the class local-path: what may be removed and what never.
 import { execFileSync } from "node:child_process";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -246,10 +247,12 @@ describe.runIf(isRoot)("with root", () => {
   const sub = (subPath: string) => bindSubPath({ volume: `${folder}/v`, subPath, place: place() }, commands);
   test("a subPath is made where it is missing, and bound", async () => {
     mkdirSync(`${folder}/v`);
+    chmodSync(`${folder}/v`, 0o2775);
     expect(await sub("a/b")).toBe(place());
     writeFileSync(`${place()}/x`, "here");
     expect(readFileSync(`${folder}/v/a/b/x`, "utf8")).toBe("here");
-    expect(statSync(`${folder}/v/a`).mode & 0o777).toBe(0o777);
+    // As open as the volume, not more.
+    for (const made of ["a", "a/b"]) expect(statSync(`${folder}/v/${made}`).mode & 0o7777).toBe(0o2775);
     // Again, as for a restarted container: one mount.
     await sub("a/b");
     await unmountAll(place(), commands);
