@@ -1,5 +1,6 @@
 // Trees of files as the node agent builds them for pods: links, owners, modes, sizes of file systems. Whole-file reads and
 // durable writes are in files.ts; these are the rest of node:fs that volumes and logs need.
+import type { Stats } from "node:fs";
 import * as fs from "node:fs/promises";
 import { hasCode } from "#base/errors.ts";
 
@@ -95,8 +96,8 @@ export async function fileSystemSize(path: string): Promise<FileSystemSize> {
 }
 
 /**
- * Disk space and entries below `path`, on its own file system, hard links once. Stops after `maxEntries` and tells what it has;
- * undefined when there is no such folder.
+ * Disk space and entries below `path`, on its own file system, hard links once. Stops after `maxEntries` and tells what it has:
+ * a folder of millions is not read whole. What cannot be looked at is not counted; undefined when that is `path` itself.
  */
 export async function folderUsage(
   path: string,
@@ -112,26 +113,30 @@ export async function folderUsage(
   const links = new Set<number>();
   const folders = [path];
   for (let folder = folders.pop(); folder !== undefined && inodes < maxEntries; folder = folders.pop()) {
-    let names: string[];
     try {
-      names = await fs.readdir(folder);
-    } catch {
-      // Removed while it was walked.
-      continue;
-    }
-    for (const name of names) {
-      try {
-        const stat = await fs.lstat(`${folder}/${name}`);
-        if (stat.dev !== device || (stat.nlink > 1 && !stat.isDirectory() && links.has(stat.ino))) continue;
-        if (stat.nlink > 1 && !stat.isDirectory()) links.add(stat.ino);
+      for await (const { name } of await fs.opendir(folder, { bufferSize: 256 })) {
+        const stat = await lstatIfThere(`${folder}/${name}`);
+        if (!stat || stat.dev !== device) continue;
+        const isShared = stat.nlink > 1 && !stat.isDirectory();
+        if (isShared && links.has(stat.ino)) continue;
+        if (isShared) links.add(stat.ino);
         inodes++;
         bytes += stat.blocks * 512;
         if (stat.isDirectory()) folders.push(`${folder}/${name}`);
-      } catch {
-        // Removed while it was walked.
+        if (inodes >= maxEntries) break;
       }
-      if (inodes >= maxEntries) break;
+    } catch {
+      // Removed while it was walked, or its path is longer than the system takes: the rest counts all the same.
     }
   }
   return { bytes, inodes };
+}
+
+async function lstatIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await fs.lstat(path);
+  } catch {
+    // Removed after it was listed.
+    return undefined;
+  }
 }

@@ -38,7 +38,7 @@ export async function giveToGroup(top: string, how: GroupOwnership): Promise<num
   };
   // The top last: an interrupted run is taken up again under OnRootMismatch.
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-    for (const name of await fs.readdir(folder)) {
+    for (const name of await namesIn(folder)) {
       try {
         await one(`${folder}/${name}`);
       } catch (error) {
@@ -49,4 +49,14 @@ export async function giveToGroup(top: string, how: GroupOwnership): Promise<num
   }
   await one(top);
   return changed;
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await fs.readdir(folder);
+  } catch (error) {
+    // Removed by its users meanwhile; where that is the top, its own turn says so.
+    if (hasCode(error, "ENOENT")) return [];
+    throw error;
+  }
 }
