@@ -29,26 +29,30 @@ export function applyJsonPatch(document: unknown, operations: readonly JsonPatch
   }
   let result = document;
   let copiedBytes = 0;
+  const owned: Owned = new WeakSet();
   for (const operation of operations) {
     if (typeof operation !== "object" || operation === null || typeof operation.op !== "string")
       throw refuse("Unexpected kind: unknown");
     const path = pointer(operation.op, operation.path);
     switch (operation.op) {
       case "add":
-        result = edit(result, path, operation, (parent, key) => add(parent, key, need(operation), operation));
+        result = edit(owned, result, path, operation, (parent, key) => add(parent, key, need(operation), operation));
         break;
       case "remove":
-        result = edit(result, path, operation, (parent, key) => remove(parent, key, operation));
+        result = edit(owned, result, path, operation, (parent, key) => remove(parent, key, operation));
         break;
       case "replace":
         if (path.length === 0) result = cloneJson(need(operation));
-        else result = edit(result, path, operation, (parent, key) => replace(parent, key, need(operation), operation));
+        else
+          result = edit(owned, result, path, operation, (parent, key) =>
+            replace(parent, key, need(operation), operation),
+          );
         break;
       case "move": {
         const from = pointer("move", operation.from);
         const value = read(result, from, operation);
-        result = edit(result, from, operation, (parent, key) => remove(parent, key, operation));
-        result = edit(result, path, operation, (parent, key) => add(parent, key, value, operation));
+        result = edit(owned, result, from, operation, (parent, key) => remove(parent, key, operation));
+        result = edit(owned, result, path, operation, (parent, key) => add(parent, key, value, operation));
         break;
       }
       case "copy": {
@@ -59,7 +63,7 @@ export function applyJsonPatch(document: unknown, operations: readonly JsonPatch
             `Unable to complete the copy, the accumulated size increase of copy is ${copiedBytes}, exceeding the limit ${maxCopiedBytes}`,
           );
         }
-        result = edit(result, path, operation, (parent, key) => add(parent, key, cloneJson(value), operation));
+        result = edit(owned, result, path, operation, (parent, key) => add(parent, key, cloneJson(value), operation));
         break;
       }
       case "test":
@@ -100,8 +104,12 @@ function pointer(op: string, path: unknown): string[] {
     .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
 }
 
-/** Copies the containers along the path and hands the innermost copy to `change`. */
+/** Containers that this patch has copied already: copied by each of ten thousand operations, a large one takes a minute. */
+type Owned = WeakSet<object>;
+
+/** Copies the containers along the path, each once, and hands the innermost copy to `change`. */
 function edit(
+  owned: Owned,
   document: unknown,
   path: readonly string[],
   operation: JsonPatchOperation,
@@ -116,15 +124,16 @@ function edit(
     }
     throw missing(operation);
   }
-  const parent: Container = Array.isArray(document) ? [...document] : isObject(document) ? copyOf(document) : [];
   if (!Array.isArray(document) && !isObject(document)) throw missing(operation);
+  const parent: Container = owned.has(document) ? document : Array.isArray(document) ? [...document] : copyOf(document);
+  owned.add(parent);
   if (rest.length === 0) change(parent, key);
   else if (Array.isArray(parent)) {
     const index = indexOf(key, parent.length - 1, operation);
-    parent[index] = edit(parent[index], rest, operation, change);
+    parent[index] = edit(owned, parent[index], rest, operation, change);
   } else {
     if (!Object.hasOwn(parent, key)) throw missing(operation);
-    set(parent, key, edit(parent[key], rest, operation, change));
+    set(parent, key, edit(owned, parent[key], rest, operation, change));
   }
   return parent;
 }

@@ -50,6 +50,31 @@ describe("JSON patch", () => {
       "The allowed maximum operations in a JSON patch is 10000, got 10001",
     );
   });
+  test("operations on the same containers do not touch what they came from", () => {
+    const value = frozen({ in: [1] });
+    const operations = [
+      op("add", "/x", { value }),
+      op("add", "/x/in/-", { value: 2 }),
+      op("copy", "/y", { from: "/x" }),
+      op("add", "/y/in/-", { value: 3 }),
+      op("move", "/z", { from: "/x" }),
+      op("add", "/z/in/0", { value: 0 }),
+      op("remove", "/a/b/0"),
+      op("remove", "/a/b/0"),
+    ];
+    expect(applyJsonPatch(doc, frozen(operations))).toEqual({
+      ...doc,
+      a: { b: [3] },
+      y: { in: [1, 2, 3] },
+      z: { in: [0, 1, 2] },
+    });
+  });
+  test("many operations on a large map copy it once", () => {
+    const data = frozen(Object.fromEntries(Array.from({ length: 50_000 }, (_, at) => [`k${at}`, "v"])));
+    const many = Array.from({ length: 10_000 }, (_, at) => op("replace", `/data/k${at}`, { value: "w" }));
+    const result = applyJsonPatch({ data }, many) as { data: Record<string, string> };
+    expect([result.data["k0"], result.data["k9999"], result.data["k10000"]]).toEqual(["w", "w", "v"]);
+  });
   test("__proto__ is a member", () => {
     const result = applyJsonPatch({}, [op("add", "/__proto__", { value: { bad: 1 } })]) as object;
     expect(Object.getPrototypeOf(result)).toBe(Object.prototype);
@@ -157,6 +182,21 @@ describe("strategic merge", () => {
       { spec: { strategy: { $retainKeys: ["type"], type: "Recreate" } } },
     );
     expect(strategy).toEqual({ spec: { strategy: { type: "Recreate" } } });
+  });
+  test("long lists take no time that grows with their square", () => {
+    const names = Array.from({ length: 50_000 }, (_, at) => `f${at}`);
+    const backwards = [...names].reverse();
+    const doc = { metadata: { finalizers: names.slice(0, 40_000) } };
+    const metadata = { finalizers: names, "$setElementOrder/finalizers": backwards };
+    expect(applyStrategicMerge("core/v1.Pod", doc, { metadata })).toEqual({ metadata: { finalizers: backwards } });
+    const gone = { "$deleteFromPrimitiveList/finalizers": names.slice(1, 40_000) };
+    expect(applyStrategicMerge("core/v1.Pod", doc, { metadata: gone })).toEqual({ metadata: { finalizers: ["f0"] } });
+    const keyed = (image: string) => names.map((name) => ({ name, image }));
+    const containers = [...keyed("new").reverse(), { name: "f0", $patch: "delete" }];
+    const merged = applyStrategicMerge("core/v1.Pod", { spec: { containers: keyed("old") } }, { spec: { containers } });
+    // The deleted one comes back at the end: it is in the patch too.
+    const expected = [...keyed("new").slice(1), { name: "f0", image: "new" }];
+    expect(merged).toEqual({ spec: { containers: expected } });
   });
   test("bad directives are 400", () => {
     for (const patch of [

@@ -4,7 +4,7 @@
 // Upstream counterpart: apimachinery/pkg/util/strategicpatch (apply side).
 import { type FieldFacts, facts, type MessageFacts } from "../facts.ts";
 import { type ApiError, badRequest } from "../status.ts";
-import { cloneJson, copyOf, equalJson, get, isObject, type JsonObject, set } from "./json-value.ts";
+import { canonicalText, cloneJson, copyOf, get, isObject, type JsonObject, set } from "./json-value.ts";
 
 const patchDirective = "$patch";
 const retainKeysDirective = "$retainKeys";
@@ -81,8 +81,25 @@ function mergeList(
     return mergeKeyedList(elementMessage(field), mergeKey, original ?? [], patch, holder);
   }
   const result = [...(original ?? [])];
-  for (const item of patch) if (!result.some((known) => equalJson(known, item))) result.push(item);
+  const known = new Set(result.map(keyText));
+  for (const item of patch) {
+    const text = keyText(item);
+    if (!known.has(text)) result.push(item);
+    known.add(text);
+  }
   return result;
+}
+
+/** The same for equal values. Lists may be as long as a body: what is looked for in one must not be looked for one by one. */
+const keyText = (value: unknown): string => (value === undefined ? "" : canonicalText(value));
+/** Where each key stands first. */
+function placesOf(keys: readonly unknown[]): Map<string, number> {
+  const places = new Map<string, number>();
+  for (const [index, key] of keys.entries()) {
+    const text = keyText(key);
+    if (!places.has(text)) places.set(text, index);
+  }
+  return places;
 }
 
 function mergeKeyedList(
@@ -93,8 +110,8 @@ function mergeKeyedList(
   holder: JsonObject,
 ): unknown[] {
   const elements: JsonObject[] = [];
+  const deleted = new Set<string>();
   let replace = false;
-  let result: unknown[] = [...original];
   for (const element of patch) {
     if (!isObject(element)) throw badRequest("expected a list of maps in the patch");
     const directive = get(element, patchDirective);
@@ -102,8 +119,7 @@ function mergeKeyedList(
       elements.push(element);
     } else if (directive === "delete") {
       if (!Object.hasOwn(element, mergeKey)) throw noMergeKey(element, mergeKey);
-      const key = element[mergeKey];
-      result = result.filter((item) => !isObject(item) || !equalJson(item[mergeKey], key));
+      deleted.add(keyText(element[mergeKey]));
     } else if (directive === "replace") {
       replace = true;
       const rest = copyOf(element);
@@ -117,11 +133,22 @@ function mergeKeyedList(
     } else throw unknownDirective(directive, holder);
   }
   if (replace) return elements.map(stripDirectives);
+  const result = original.filter((item) => !isObject(item) || !deleted.has(keyText(get(item, mergeKey))));
+  const places = new Map<string, number>();
+  const note = (item: unknown, index: number) => {
+    const text = isObject(item) ? keyText(get(item, mergeKey)) : undefined;
+    if (text !== undefined && !places.has(text)) places.set(text, index);
+  };
+  result.forEach(note);
   for (const element of elements) {
     if (!Object.hasOwn(element, mergeKey)) throw noMergeKey(element, mergeKey);
-    const index = result.findIndex((item) => isObject(item) && equalJson(get(item, mergeKey), element[mergeKey]));
-    if (index < 0) result.push(mergeObject(type, {}, element));
-    else result[index] = mergeObject(type, result[index] as JsonObject, element);
+    const index = places.get(keyText(element[mergeKey]));
+    if (index !== undefined) result[index] = mergeObject(type, result[index] as JsonObject, element);
+    else {
+      const made = mergeObject(type, {}, element);
+      note(made, result.length);
+      result.push(made);
+    }
   }
   return result;
 }
@@ -144,10 +171,18 @@ function applyPrimitiveDeletions(result: JsonObject, name: string, values: unkno
   if (!Array.isArray(values)) throw badRequest(`${deleteFromList}${name} must be a list`);
   const list = get(result, name);
   if (!Array.isArray(list)) return;
-  const kept = list.filter((item) => !values.some((value) => equalJson(value, item)));
+  const gone = new Set(values.map(keyText));
+  const kept = list.filter((item) => !gone.has(keyText(item)));
   // What the same patch adds is put back by the merge of the list itself, which may come before or after.
   const added = get(patch, name);
-  if (Array.isArray(added)) for (const item of added) if (list.includes(item) && !kept.includes(item)) kept.push(item);
+  if (Array.isArray(added)) {
+    const before = new Set(list);
+    const after = new Set(kept);
+    for (const item of added) {
+      if (before.has(item) && !after.has(item)) kept.push(item);
+      after.add(item);
+    }
+  }
   set(result, name, kept);
 }
 
@@ -168,32 +203,37 @@ function applyOrders(
     const field = type?.members.get(name);
     const mergeKey = field?.mergeKey ?? "";
     const keyOf = (item: unknown): unknown => (isObject(item) && mergeKey !== "" ? get(item, mergeKey) : item);
-    const wanted = order.map(keyOf);
-    const rank = (item: unknown): number => wanted.findIndex((key) => equalJson(key, keyOf(item)));
+    const ranks = placesOf(order.map(keyOf));
     const before = Array.isArray(get(original, name)) ? (get(original, name) as unknown[]) : [];
-    const place = (item: unknown): number => before.findIndex((known) => equalJson(keyOf(known), keyOf(item)));
-    const named = list.filter((item) => rank(item) >= 0).sort((a, b) => rank(a) - rank(b));
-    const others = list.filter((item) => rank(item) < 0);
-    set(result, name, interleave(named, others, place));
+    const places = placesOf(before.map(keyOf));
+    const items = list.map((item): Ordered => {
+      const key = keyText(keyOf(item));
+      return { item, rank: ranks.get(key) ?? -1, place: places.get(key) ?? -1 };
+    });
+    const named = items.filter(({ rank }) => rank >= 0).sort((a, b) => a.rank - b.rank);
+    const others = items.filter(({ rank }) => rank < 0);
+    set(result, name, interleave(named, others));
   }
 }
 
+interface Ordered {
+  readonly item: unknown;
+  /** Where the patch wants it; -1: the server has it alone. */
+  readonly rank: number;
+  /** Where it stood; -1: it is new. */
+  readonly place: number;
+}
+
 /** Both lists keep their own order; a server-only item goes before the first named one that followed it before. */
-function interleave(
-  named: readonly unknown[],
-  others: readonly unknown[],
-  place: (item: unknown) => number,
-): unknown[] {
+function interleave(named: readonly Ordered[], others: readonly Ordered[]): unknown[] {
   const merged: unknown[] = [];
   let at = 0;
-  for (const item of named) {
-    const itemPlace = place(item);
-    while (itemPlace >= 0 && at < others.length && place(others[at]) >= 0 && place(others[at]) < itemPlace) {
-      merged.push(others[at++]);
-    }
+  for (const { item, place } of named) {
+    while (at < others.length && others[at]!.place >= 0 && others[at]!.place < place) merged.push(others[at++]!.item);
     merged.push(item);
   }
-  return [...merged, ...others.slice(at)];
+  for (const { item } of others.slice(at)) merged.push(item);
+  return merged;
 }
 
 /** Values that come in whole carry no directives. */
