@@ -124,18 +124,21 @@ const typesOf = ({ status }: CertificateSigningRequest): string[] => (status?.co
 function conditionErrors(next: CertificateSigningRequest, old: CertificateSigningRequest): FieldError[] {
   const errors: FieldError[] = [];
   const types = typesOf(next);
+  const all = new Set(types);
+  const seen = new Set<string>();
   for (const [index, { type, status }] of (next.status?.conditions ?? []).entries()) {
     const at = `status.conditions[${index}]`;
     if (final.has(type) && status !== "True") {
       errors.push(fieldInvalid(`${at}.status`, status, `must be "True" for ${type} conditions`));
     }
-    if (type === "Denied" && types.includes("Approved")) {
+    if (type === "Denied" && all.has("Approved")) {
       errors.push(fieldInvalid(`${at}.type`, type, "Approved and Denied conditions are mutually exclusive"));
     }
-    if (types.indexOf(type) !== index) errors.push(fieldInvalid(`${at}.type`, type, "must be unique"));
+    if (seen.has(type)) errors.push(fieldInvalid(`${at}.type`, type, "must be unique"));
+    seen.add(type);
   }
   for (const type of typesOf(old)) {
-    if (!final.has(type) || types.includes(type)) continue;
+    if (!final.has(type) || all.has(type)) continue;
     errors.push(fieldInvalid("status.conditions", types, `updates may not remove a condition of type "${type}"`));
   }
   return errors;
@@ -143,9 +146,9 @@ function conditionErrors(next: CertificateSigningRequest, old: CertificateSignin
 
 /** Approving has a path of its own. */
 function decisionErrors(next: CertificateSigningRequest, old: CertificateSigningRequest): FieldError[] {
-  const before = typesOf(old);
+  const before = new Set(typesOf(old));
   return typesOf(next)
-    .filter((type) => (type === "Approved" || type === "Denied") && !before.includes(type))
+    .filter((type) => (type === "Approved" || type === "Denied") && !before.has(type))
     .map((type) => fieldInvalid("status.conditions", type, `updates may not add a condition of type "${type}"`));
 }
 

@@ -137,13 +137,15 @@ function validateRule(at: string, rule: RuleWithOperations): FieldError[] {
   }
   errors.push(...oneOf(`${at}.scope`, rule.scope, scopes));
   if ((rule.resources ?? []).length === 0) errors.push(fieldRequired(`${at}.resources`));
+  const resources = new Set(rule.resources);
   for (const [index, resource] of (rule.resources ?? []).entries()) {
     if (resource === "") errors.push(fieldRequired(`${at}.resources[${index}]`));
-    const isWhole = resource === "*" || resource === "*/*";
-    if (isWhole && rule.resources!.some((other) => other !== resource && !(resource === "*" && other.includes("/")))) {
-      const why = `if '${resource}' is present, must not specify other resources`;
-      errors.push(fieldInvalid(`${at}.resources`, rule.resources, why));
-    }
+  }
+  for (const whole of ["*", "*/*"]) {
+    const isBeside = (other: string) => other !== whole && !(whole === "*" && other.includes("/"));
+    if (!resources.has(whole) || ![...resources].some(isBeside)) continue;
+    const why = `if '${whole}' is present, must not specify other resources`;
+    errors.push(fieldInvalid(`${at}.resources`, rule.resources, why));
   }
   return errors;
 }

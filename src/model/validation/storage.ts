@@ -177,7 +177,8 @@ export function validateStorageClass(entry: StorageClass): FieldError[] {
       const path = `allowedTopologies[${i}].matchLabelExpressions[${n}]`;
       errors.push(...checked(`${path}.key`, key, qualifiedName));
       if ((values ?? []).length === 0) errors.push(fieldRequired(`${path}.values`));
-      const twice = (values ?? []).find((value, at) => values.indexOf(value) !== at);
+      const seen = new Set<string>();
+      const twice = (values ?? []).find((value) => seen.size === seen.add(value).size);
       if (twice !== undefined) errors.push(fieldDuplicate(`${path}.values[${values.lastIndexOf(twice)}]`, twice));
     }
   }

@@ -170,7 +170,8 @@ function withClaims({ template, volumeClaimTemplates }: StatefulSet["spec"] & ob
     const name = metadata?.name ?? "";
     return { name, persistentVolumeClaim: { claimName: name } };
   });
-  const others = (template.spec.volumes ?? []).filter((volume) => !claims.some((claim) => claim.name === volume.name));
+  const names = new Set(claims.map(({ name }) => name));
+  const others = (template.spec.volumes ?? []).filter(({ name }) => !names.has(name));
   return { ...template, spec: { ...template.spec, volumes: [...others, ...claims] } };
 }
 
