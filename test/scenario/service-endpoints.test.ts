@@ -1,7 +1,7 @@
 // A service follows its pods: endpoints appear when pods are ready, leave when they end, and go with the service.
 import { afterEach, expect, test } from "vitest";
 import type { EndpointSubset, Endpoints, Service } from "#model/gen/core-v1.ts";
-import { deployments, endpointSlices, endpoints, services } from "#model/resources.ts";
+import { deployments, endpointSlices, endpoints, nodes, pods, services } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { webDeployment, webService } from "./objects.ts";
 
@@ -110,4 +110,19 @@ test("endpoints without a service are left alone", async () => {
   await c.advance(5000);
   expect((await c.find(endpoints, "lonely", "default"))?.metadata.labels).toEqual({ a: "b" });
   expect(await c.list(endpointSlices, "default")).toEqual([]);
+});
+
+test("pods of a node that was removed answer for nobody, before they are cleaned up", async () => {
+  cluster = await InMemoryCluster.start({ nodeCount: 2 });
+  const c = cluster;
+  await c.client.create(services, webService());
+  await c.client.create(deployments, webDeployment({ replicas: 4 }));
+  await c.until(async () => (await readyIn(c)) === 4, "four ready");
+  const nodesIn = async () =>
+    (await c.list(endpointSlices, "default")).flatMap((s) => s.endpoints ?? []).map((e) => e.nodeName);
+  expect(await nodesIn()).toContain("node-2");
+  c.kubelets.get("node-2")!.isCut = true;
+  await c.client.delete(nodes, { name: "node-2" });
+  await c.until(async () => !(await nodesIn()).includes("node-2"), "none there", 5000);
+  expect((await c.list(pods, "default")).some((pod) => pod.spec.nodeName === "node-2")).toBe(true);
 });

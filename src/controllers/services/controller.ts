@@ -1,6 +1,6 @@
 // Endpoints and EndpointSlices of services that select pods: two controllers over the same stores, since readers of the
 // old object should not wait for writers of the new ones, and the other way round. The layout is in plan.ts.
-// Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: topology hints.
+// Upstream counterpart: pkg/controller/{endpoint,endpointslice}. Not here: hints by topology-mode.
 import { rfc3339 } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Service as RunningService } from "#base/service.ts";
@@ -41,16 +41,18 @@ const sliceIndex = "service";
 const isSelected = (service: Service, pod: Pod): boolean =>
   isManaged(service) && Object.entries(service.spec.selector ?? {}).every(([k, v]) => pod.metadata.labels?.[k] === v);
 
-/** What both controllers look at: a service, and the pods that it selects or has ceased to select. */
-function triggersOf(deps: ControllerDeps): Trigger[] {
-  const serviceStore = deps.informers.informer(services);
-  return [
-    on(serviceStore),
-    on(deps.informers.informer(pods), function* (pod) {
-      for (const service of serviceStore.list(namespaceOf(pod))) if (isSelected(service, pod)) yield keyOf(service);
-    }),
-  ];
+/** Keys of the services that select a pod. */
+function* servicesOf(deps: ControllerDeps, pod: Pod): Iterable<string> {
+  for (const service of deps.informers.informer(services).list(namespaceOf(pod))) {
+    if (isSelected(service, pod)) yield keyOf(service);
+  }
 }
+
+/** What both controllers look at: a service, and the pods that it selects or has ceased to select. */
+const triggersOf = (deps: ControllerDeps): Trigger[] => [
+  on(deps.informers.informer(services)),
+  on(deps.informers.informer(pods), (pod) => servicesOf(deps, pod)),
+];
 
 function selectedPods(deps: ControllerDeps, service: Service): Pod[] {
   return deps.informers
@@ -63,6 +65,7 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
   const { client, clock } = deps;
   const serviceStore = deps.informers.informer(services);
   const nodeStore = deps.informers.informer(nodes);
+  const podStore = deps.informers.informer(pods);
   const sliceStore = deps.informers.informer(endpointSlices);
   const events = deps.events.as("endpoint-slice-controller");
   const expectations = new Expectations(clock, sliceStore);
@@ -71,6 +74,8 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
     return service && manager === managedBy ? `${namespaceOf(slice)}/${service}` : undefined;
   };
   sliceStore.addIndex(sliceIndex, (slice) => [serviceKeyOf(slice) ?? ""]);
+  /** Nobody answers for a pod whose node is not there. */
+  const hasNode = ({ spec: { nodeName } }: Pod) => !nodeName || nodeStore.get(nodeName) !== undefined;
   async function sync(key: string, again: (ms: number) => void): Promise<void> {
     const service = serviceStore.get(key);
     if (!service || isDeleting(service)) {
@@ -87,7 +92,11 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
     const zoneOf = (node: string) => nodeStore.get(node)?.metadata.labels?.["topology.kubernetes.io/zone"];
     const existing = sliceStore.byIndex(sliceIndex, key).filter((slice) => !isDeleting(slice));
     const labels = sliceLabels(service);
-    const plan = planSlices(existing, desiredGroups(service, selectedPods(deps, service), zoneOf), labels);
+    const selected = selectedPods(deps, service);
+    const reachable = service.spec.publishNotReadyAddresses ? selected : selected.filter(hasNode);
+    // The pod goes in time, or the node is about to be seen.
+    if (reachable.length < selected.length) again(lookAgainMs);
+    const plan = planSlices(existing, desiredGroups(service, reachable, zoneOf), labels);
     const annotations = { [lastChangeAnnotation]: rfc3339(clock.now()) };
     try {
       for (const content of plan.create) {
@@ -110,7 +119,11 @@ export function createEndpointSliceController(deps: ControllerDeps): RunningServ
   }
 
   const slicesOf = on(sliceStore, (slice) => [serviceKeyOf(slice)]);
-  const triggers = [...triggersOf(deps), slicesOf, on(nodeStore, () => [])];
+  const ofNode = on(nodeStore, function* (node, how) {
+    if (how !== "delete") return;
+    for (const pod of podStore.list()) if (pod.spec.nodeName === nameOf(node)) yield* servicesOf(deps, pod);
+  });
+  const triggers = [...triggersOf(deps), slicesOf, ofNode];
   return createController({ name: "endpoint-slice-controller", workers: 5, triggers, sync }, deps);
 }
 

@@ -148,3 +148,14 @@ test("subsets: ready apart from not ready, sorted, ending pods left out", () => 
   expect(subsets[0]?.notReadyAddresses?.map((a) => a.ip)).toEqual(["10.42.0.2"]);
   expect(subsets[0]?.ports).toEqual([{ name: "http", port: 8080, protocol: "TCP" }]);
 });
+
+test.each([
+  ["PreferClose", "a", { hints: { forZones: [{ name: "a" }] }, zone: "a" }],
+  ["PreferClose", undefined, {}],
+  [undefined, "a", { zone: "a" }],
+])("traffic to what is close (%s, zone %s)", (trafficDistribution, zone, expected) => {
+  const spec = trafficDistribution === undefined ? {} : { trafficDistribution };
+  const [group] = desiredGroups(service(spec), [pod(1)], () => zone);
+  const { hints, zone: told } = group!.endpoints[0]!;
+  expect({ ...(hints ? { hints } : {}), ...(told ? { zone: told } : {}) }).toEqual(expected);
+});

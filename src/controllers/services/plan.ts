@@ -80,6 +80,7 @@ export function desiredGroups(
   zoneOf: (nodeName: string) => string | undefined,
 ): Group[] {
   const publishesAll = service.spec.publishNotReadyAddresses === true;
+  const isClose = service.spec.trafficDistribution === "PreferClose";
   const groups = new Map<string, { addressType: Family; ports: EndpointPort[]; endpoints: Endpoint[] }>();
   for (const addressType of familiesOf(service)) {
     let hasAny = false;
@@ -102,6 +103,8 @@ export function desiredGroups(
         targetRef: { kind: "Pod", name: nameOf(pod), namespace: namespaceOf(pod), uid: uidOf(pod) },
         ...(nodeName ? { nodeName } : {}),
         ...(zone ? { zone } : {}),
+        // What is close is the zone; who is asked from elsewhere, or knows no zone, takes any.
+        ...(zone && isClose ? { hints: { forZones: [{ name: zone }] } } : {}),
       };
       const key = addressType + canonicalJson(ports);
       const group = groups.get(key) ?? { addressType, ports, endpoints: [] };
