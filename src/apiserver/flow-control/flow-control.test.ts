@@ -86,15 +86,15 @@ describe("configuration", () => {
   test("a schema counts from the moment its level is there", () => {
     const { flowControl, ask, classified } = flowControlWith(600);
     flowControl.setSchema(schemaOf("mine", "ann", "mine", "S"));
-    ask("ann");
+    void ask("ann");
     expect(classified()).toBe(" ");
     flowControl.setLevel(levelOf("mine", 10, "L"));
-    ask("ann");
+    void ask("ann");
     expect(classified()).toBe("S L");
-    ask("bob");
+    void ask("bob");
     expect(classified()).toBe(" ");
     flowControl.removeLevel("mine");
-    ask("ann");
+    void ask("ann");
     expect(classified()).toBe(" ");
   });
 
@@ -123,11 +123,11 @@ describe("configuration", () => {
       flowControl.removeLevel(name);
     }
     expect(value('apiserver_flowcontrol_nominal_limit_seats{priority_level="catch-all"}')).toBe(14);
-    ask("ann");
+    void ask("ann");
     expect(
       value('apiserver_flowcontrol_dispatched_requests_total{priority_level="catch-all",flow_schema="catch-all"}'),
     ).toBe(1);
-    for (let i = 0; i < 1000; i++) ask("admin", "system:masters");
+    for (let i = 0; i < 1000; i++) void ask("admin", "system:masters");
   });
 });
 
@@ -141,7 +141,7 @@ test("a level borrows while others do not need theirs, and gives back", async ()
   for (let i = 0; i < 5; i++) seats.push(ask("ann") as Seat);
   expect(limit()).toBe(5);
   // Seats are shared out every ten seconds at most.
-  expect(() => ask("ann")).toThrow("Too many requests, please try again later.");
+  expect(() => void ask("ann")).toThrow("Too many requests, please try again later.");
   await clock.advance(10_000);
   expect(limit()).toBe(6);
   seats.push(ask("ann") as Seat);
@@ -156,7 +156,7 @@ test("a stopped one leaves no timer", () => {
   const { clock, flowControl, ask } = flowControlWith(100);
   flowControl.setLevel(levelOf("mine", 1));
   flowControl.setSchema(schemaOf("mine", "ann", "mine"));
-  for (let i = 0; i < 2; i++) ask("ann");
+  for (let i = 0; i < 2; i++) void ask("ann");
   expect(clock.pending).toBe(1);
   flowControl.stop();
   expect(clock.pending).toBe(0);

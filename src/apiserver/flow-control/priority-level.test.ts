@@ -72,7 +72,7 @@ test("queues are bounded in length and in time", async () => {
   expect(ask("a")).toBe("queue-full");
   expect(tallies.get("a")).toEqual({ executing: 1, executingSeats: 1, waiting: 3 });
   await clock.advance(15_000);
-  expect(await Promise.all(waiting)).toEqual(["time-out", "time-out", "time-out"]);
+  expect(await Promise.all(waiting.map(async (each) => each))).toEqual(["time-out", "time-out", "time-out"]);
   expect(tallies.get("a")).toEqual({ executing: 1, executingSeats: 1, waiting: 0 });
   level.release(first);
   expect(level.inUse).toBe(0);
