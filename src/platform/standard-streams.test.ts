@@ -16,7 +16,8 @@ test("a console that takes a part only gets the rest a moment later", async () =
     const held = openSync(`${folder}/console`, constants.O_RDWR);
     const fd = openSync(`${folder}/console`, constants.O_WRONLY | constants.O_NONBLOCK);
     const text = `${"0123456789abcdef".repeat(20_000)}\nend\n`;
-    writeAll(fd, text, 4000);
+    // Far longer than the reader takes to start on a busy machine.
+    writeAll(fd, text, 60_000);
     const ended = once(reader, "exit");
     closeSync(fd);
     closeSync(held);

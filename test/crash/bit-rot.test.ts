@@ -154,6 +154,33 @@ describe("bit rot", () => {
     await again.close();
   });
 
+  // The control of the random rounds below: where damage is known to hurt, it is found and named.
+  it.each(damages)("%s in a value is told, and its key where it can be read", async (what, damage) => {
+    const random = seededRandom(3);
+    const files = new RecordedFiles();
+    const store = await openOn(files);
+    const values = Array.from({ length: 60 }, () => random.bytes(500));
+    for (const [n, value] of values.entries())
+      await store.commit({ compares: [], success: [{ type: "put", key: `/k/${n}`, value }] });
+    await store.close();
+    const { image } = files.cut(files.events.length, { float: () => 0, bytes: () => new Uint8Array(), uuid: () => "" });
+    const at = image.get(path)!.indexOf(values[30]!);
+    expect(at).toBeGreaterThan(0);
+    damage(image.get(path)!, at + 20, random);
+    const reports: DamageReport[] = [];
+    const again = await openOn(new RecordedFiles(image), reports);
+    expect(reports.length).toBe(1);
+    const { kvs } = await again.range(prefixRange("/k/"));
+    const whole = kvs.filter(({ key, value }) => Buffer.from(values[Number(key.slice(3))]!).equals(value));
+    expect(kvs.length).toBe(whole.length);
+    const missing = values.map((_, n) => `/k/${n}`).filter((key) => !kvs.some((kv) => kv.key === key));
+    expect(missing).toContain("/k/30");
+    const { lostKeys, unreadablePages, damagedRecords } = reports[0]!;
+    if (what === "a bit" || what === "a byte") expect([...lostKeys]).toEqual(["/k/30"]);
+    else expect(unreadablePages + damagedRecords).toBeGreaterThan(0);
+    await again.close();
+  });
+
   it(`is survived ${rounds} times`, { timeout: 60_000 + rounds * 1000 }, async () => {
     const problems: string[] = [];
     let reported = 0;
