@@ -125,6 +125,28 @@ test("eviction deletes, unless a budget forbids it", async () => {
   expect(after.status).toMatchObject({ disruptionsAllowed: 0, disruptedPods: { kept: "2026-01-01T00:00:00Z" } });
 });
 
+test("an evicted pod says why it goes; one that does not go says nothing", async () => {
+  await client.create(resources.pods, {
+    metadata: { name: "going", namespace: "default" },
+    spec: { nodeName: "n", containers: [{ name: "main", image: "x" }] },
+  } as Pod);
+  const evict = (deleteOptions: object) =>
+    post("/api/v1/namespaces/default/pods/going/eviction", { metadata: { name: "going" }, deleteOptions });
+  const reasons = async () => {
+    const { metadata, status } = await client.get(resources.pods, "going", "default");
+    return [
+      metadata.deletionTimestamp !== undefined,
+      ...(status?.conditions ?? []).map((c) => `${c.type} ${c.reason}`),
+    ];
+  };
+  await evict({ dryRun: ["All"] });
+  await expect(evict({ preconditions: { uid: "another" } })).rejects.toMatchObject({ code: 409 });
+  expect(await reasons()).toEqual([false]);
+  const { resourceVersion } = (await client.get(resources.pods, "going", "default")).metadata;
+  await evict({ preconditions: { resourceVersion } });
+  expect(await reasons()).toEqual([true, "DisruptionTarget EvictionByEvictionAPI"]);
+});
+
 test.each([
   ["ill-1", "enough others are ready", undefined, 1, 201],
   ["ill-2", "too few others are ready", undefined, 0, 429],

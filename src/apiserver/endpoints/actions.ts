@@ -18,7 +18,7 @@ import {
 } from "#model/status.ts";
 import type { AdmissionRequest } from "../admission/plugin.ts";
 import type { ObjectReference, TokenIssuer } from "../authn/token-issuer.ts";
-import type { DeleteOptions } from "../registry/deletion.ts";
+import { checkPreconditions, type DeleteOptions } from "../registry/deletion.ts";
 import type { Registry, Resource } from "../registry/registry.ts";
 import { bindPod } from "../registry/strategies/pods.ts";
 import type { Bodies } from "./bodies.ts";
@@ -151,8 +151,47 @@ async function evict(deps: ActionDeps, info: RequestInfo, request: HandlerReques
   const phase = pod.status?.phase;
   const counts = phase !== "Succeeded" && phase !== "Failed" && phase !== "Pending" && !pod.metadata.deletionTimestamp;
   if (counts) await takeFromBudget(deps, pod, info, request, write.dryRun);
-  await deps.registry.delete(pods, info.namespace, info.name, options, write);
+  const marked = write.dryRun ? options : await noteDisruption(deps, pods, info, options, write);
+  await deps.registry.delete(pods, info.namespace, info.name, marked, write);
   return done();
+}
+
+/** Says on the pod why it goes: its owner may not want to count that as a failure. Returns the options for what it is now. */
+async function noteDisruption(
+  deps: ActionDeps,
+  pods: Resource,
+  info: RequestInfo,
+  options: DeleteOptions,
+  write: ReturnType<typeof writeContext>,
+): Promise<DeleteOptions> {
+  const { preconditions } = options;
+  const { item } = await deps.registry.update(
+    pods,
+    info.namespace,
+    info.name,
+    {
+      subresource: "status",
+      retries: 5,
+      change: (current) => {
+        checkPreconditions(pods.about, info.name, current!, preconditions);
+        const { status = {} } = current as unknown as Pod;
+        const condition = {
+          type: "DisruptionTarget",
+          status: "True",
+          reason: "EvictionByEvictionAPI",
+          message: "Eviction API: evicting",
+          lastTransitionTime: rfc3339(deps.clock.now()),
+        };
+        const others = (status.conditions ?? []).filter((one) => one.type !== condition.type);
+        const metadata = { ...current!.metadata };
+        return { ...current!, metadata, status: { ...status, conditions: [...others, condition] } };
+      },
+    },
+    write,
+  );
+  if (preconditions?.resourceVersion === undefined) return options;
+  const { resourceVersion = "" } = pods.storage.decode(item).metadata;
+  return { ...options, preconditions: { ...preconditions, resourceVersion } };
 }
 
 async function takeFromBudget(
