@@ -161,7 +161,7 @@ export class PodWorker {
     const down = new Promise<void>((resolve) => {
       this.#whenDown.push(resolve);
     });
-    if (!this.#starting.signal.aborted) this.#starting.abort(new Error("the pod is being evicted"));
+    this.#cutShort(new Error("the pod is being evicted"));
     this.nudge();
     return down;
   }
@@ -189,6 +189,17 @@ export class PodWorker {
 
   /** Works until the pod has ended here or `signal` aborts; then everything stays as it is. */
   async run(signal: AbortSignal): Promise<void> {
+    // What takes long (a pull, a hook) must not keep the agent from ending.
+    const cut = () => this.#cutShort(signal.reason);
+    signal.addEventListener("abort", cut, { once: true });
+    try {
+      await this.#live(signal);
+    } finally {
+      signal.removeEventListener("abort", cut);
+    }
+  }
+
+  async #live(signal: AbortSignal): Promise<void> {
     const { clock, log, random } = this.#context;
     while (!signal.aborted && !this.#ended) {
       let pauseMs: number = refreshMs.least + random.float() * refreshMs.spread;
@@ -234,8 +245,13 @@ export class PodWorker {
     this.#wake = () => {};
   }
 
+  /** Ends pulls and hooks; of several reasons the first counts. */
+  #cutShort(reason: unknown): void {
+    if (!this.#starting.signal.aborted) this.#starting.abort(reason);
+  }
+
   #hurry(): void {
-    if (!this.#starting.signal.aborted) this.#starting.abort(new Error("the pod is being deleted"));
+    this.#cutShort(new Error("the pod is being deleted"));
     const grace = this.#grace();
     if (this.#stoppingWith === undefined || grace >= this.#stoppingWith) return;
     // Deleted again with less patience: the runtime takes a second, shorter stop beside the first.
