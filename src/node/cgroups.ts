@@ -26,7 +26,7 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     await writeExisting(`${at}/cpu.weight`, String(weightOf(limits.cpuShares)));
     await writeExisting(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
     await writeExisting(`${at}/memory.max`, limits.memoryBytes > 0 ? String(limits.memoryBytes) : "max");
-    if (maxPids > 0) await writeExisting(`${at}/pids.max`, String(maxPids));
+    await writeExisting(`${at}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
     for (const [size, bytes] of Object.entries(limits.hugePageBytes)) {
       await writeExisting(`${at}/hugetlb.${size}.max`, String(bytes));
     }
@@ -42,14 +42,15 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     }
   }
   const memory = `${root}/${limited.memory}`;
-  if (limits.memoryBytes > 0 && (await exists(memory))) {
-    await makeFolder(`${memory}${path}`);
-    await writeExisting(`${memory}${path}/memory.limit_in_bytes`, String(limits.memoryBytes));
+  if (await exists(memory)) {
+    if (limits.memoryBytes > 0) await makeFolder(`${memory}${path}`);
+    // Where there is a folder, it may have the limit of an earlier start.
+    await writeExisting(`${memory}${path}/memory.limit_in_bytes`, String(limits.memoryBytes || -1));
   }
   const pids = `${root}/${limited.pids}`;
-  if (maxPids > 0 && (await exists(pids))) {
-    await makeFolder(`${pids}${path}`);
-    await writeExisting(`${pids}${path}/pids.max`, String(maxPids));
+  if (await exists(pids)) {
+    if (maxPids > 0) await makeFolder(`${pids}${path}`);
+    await writeExisting(`${pids}${path}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
   }
 }
 
