@@ -1,14 +1,19 @@
-// One node for tests against real containerd: the real API server over a datastore in memory, a pod network of its own, and
-// an agent that can be ended and started again. Needs root, containerd, runc and CNI plugins.
+// One node for tests against real containerd: the real API server over a datastore in memory, a pod network of its own, an
+// agent that can be ended and started again, and where a test wants them controllers and a scheduler. Needs root, containerd,
+// runc and CNI plugins.
+import { setMaxListeners } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { loopback } from "#apiserver/authn/user.ts";
 import { columnsFor } from "#apiserver/printers/tables.ts";
 import { createStrategies } from "#apiserver/registry/strategies.ts";
-import { type ApiServer, createApiServer } from "#apiserver/server.ts";
+import { type ApiServerDeps, createApiServer } from "#apiserver/server.ts";
 import { createLogger, formatLine } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
+import type { Service } from "#base/service.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
+import { InformerFactory } from "#client/informer.ts";
+import type { ControllerDeps } from "#controllers/runtime/controller.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Namespace, Pod } from "#model/gen/core-v1.ts";
@@ -16,7 +21,7 @@ import * as resources from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
-import { stopAllPods } from "#node/containerd.ts";
+import { stopAllPods, unmountBelow } from "#node/containerd.ts";
 import type { NodeAgentDeps, NodeAgentOptions } from "#node/options.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { assetFolder } from "#platform/assets.ts";
@@ -27,8 +32,16 @@ import { systemRandom as random } from "#platform/random.ts";
 
 export const image = "mote.local/busybox:1";
 
+/** What a test wants of a control plane beside the API server; absent: nothing. */
+export interface ControlPlane {
+  readonly admission?: ApiServerDeps["admission"];
+  /** Run until the node is closed. */
+  readonly services?: (deps: ControllerDeps) => readonly Service[];
+}
+
 export class TestNode {
   readonly folder = mkdtempSync("/tmp/mote-node-");
+  readonly kubeletFolder = `${this.folder}/kubelet`;
   readonly nodeName = "node-a";
   readonly log = createLogger(
     (level, message, fields) => process.stderr.write(`${formatLine(Date.now(), level, message, fields)}\n`),
@@ -37,12 +50,11 @@ export class TestNode {
   readonly #network;
   readonly containerd;
   #backend: Backend | undefined;
-  #server: ApiServer | undefined;
   client!: Client;
   agent!: NodeAgent;
   #running: { abort: AbortController; done: Promise<void> } | undefined;
   readonly #background = new AbortController();
-  #networkDone: Promise<void> = Promise.resolve();
+  readonly #tasks: Promise<void>[] = [];
 
   /** `number` tells the network of this node from those of other tests. */
   constructor(number: number) {
@@ -63,29 +75,45 @@ export class TestNode {
     };
   }
 
-  async open(options: Partial<NodeAgentOptions> = {}): Promise<void> {
+  async open(options: Partial<NodeAgentOptions> = {}, plane: ControlPlane = {}): Promise<void> {
     const { log } = this;
+    const metrics = new Metrics();
     this.#backend = await openDatastore({ endpoint: "memory://" }, { clock, log });
-    this.#server = createApiServer(
-      { freezeShared: true },
+    const server = createApiServer(
+      { freezeShared: true, podResize: true },
       {
-        backend: this.#backend,
-        ...{ clock, random, log, metrics: new Metrics(), authenticators: [], admission: [], columnsFor },
+        ...{ backend: this.#backend, clock, random, log, metrics, authenticators: [], columnsFor },
+        admission: plane.admission ?? [],
         authorizer: { authorize: () => ({ verdict: "no-opinion", reason: "" }) },
-        strategies: createStrategies({ clock, random }),
+        strategies: createStrategies({ clock, random, podResize: true }),
       },
     );
-    this.client = new Client(this.#server.transport(loopback));
-    for (const name of ["default", "kube-node-lease"]) {
-      await this.client.create(resources.namespaces, { metadata: { name } } as Namespace);
+    const client = new Client(server.transport(loopback));
+    this.client = client;
+    for (const name of ["default", "kube-system", "kube-node-lease"]) {
+      await client.create(resources.namespaces, { metadata: { name } } as Namespace);
     }
+    // As many services as a server has may listen to it.
+    setMaxListeners(0, this.#background.signal);
+    if (plane.services) {
+      const informers = new InformerFactory({ verify: true }, { client, clock, random, log });
+      const events = new EventRecorder({ component: "mote" }, { client, clock, random, log });
+      const services = plane.services({ client, informers, events, clock, random, log, metrics });
+      await Promise.all([informers, events, ...services].map((service) => this.#begin(service)));
+    }
+    await this.#begin(createPodNetwork(this.#network, { commands, log }));
+    await this.start(options);
+  }
+
+  /** Runs a service until the node is closed; resolves when it is ready. */
+  async #begin(service: Pick<Service, "run">): Promise<void> {
     let ready = () => {};
     const isReady = new Promise<void>((resolve) => {
       ready = resolve;
     });
-    this.#networkDone = createPodNetwork(this.#network, { commands, log }).run(this.#background.signal, ready);
-    await isReady;
-    await this.start(options);
+    const task = service.run(this.#background.signal, ready);
+    this.#tasks.push(task);
+    await Promise.race([isReady, task]);
   }
 
   async start(options: Partial<NodeAgentOptions> = {}, more: Partial<NodeAgentDeps> = {}): Promise<void> {
@@ -97,7 +125,7 @@ export class TestNode {
         nodeName: this.nodeName,
         nodeIp: "127.0.0.1",
         dataFolder: `${folder}/agent`,
-        kubeletFolder: `${folder}/kubelet`,
+        kubeletFolder: this.kubeletFolder,
         podLogFolder: `${folder}/logs`,
         podCidr: this.#network.podCidr,
         clusterDns: "10.43.0.10",
@@ -140,9 +168,10 @@ export class TestNode {
     const options = { ...this.containerd, podsDir: `${this.folder}/agent/pods`, graceSeconds: 1 };
     await stopAllPods(options, { clock, log, commands });
     this.#background.abort(new Error("end"));
-    await Promise.allSettled([this.#networkDone]);
+    await Promise.allSettled(this.#tasks);
     await removePodNetwork(this.#network, { commands, log });
     await this.#backend?.close();
+    await unmountBelow([this.kubeletFolder], { commands, log, clock });
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -172,14 +201,17 @@ export class TestNode {
 
   async delete(name: string): Promise<void> {
     await this.client.delete(resources.pods, { name, namespace: "default" }, { gracePeriodSeconds: 0 });
-    await this.until(`${name} gone`, async () => {
-      try {
-        await this.get(name);
-        return false;
-      } catch (error) {
-        return isNotFound(error);
-      }
-    });
+    await this.until(`${name} gone`, () => this.isGone(name));
+  }
+
+  async isGone(name: string): Promise<boolean> {
+    try {
+      await this.get(name);
+      return false;
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      return true;
+    }
   }
 
   async exec(name: string, command: string[], container?: string): Promise<string> {

@@ -2,177 +2,48 @@
 // node agent with real containerd. A stateful set keeps its data across its pod and the agent, and leaves nothing behind;
 // ephemeral, block, read-only and CSI volumes as containers see them. Needs root, containerd, runc and CNI plugins.
 import { execFileSync } from "node:child_process";
-import { setMaxListeners } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createAdmissionPlugins } from "#apiserver/admission/plugins.ts";
-import { loopback } from "#apiserver/authn/user.ts";
-import { columnsFor } from "#apiserver/printers/tables.ts";
-import { createStrategies } from "#apiserver/registry/strategies.ts";
-import { createApiServer } from "#apiserver/server.ts";
-import { createLogger, formatLine } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
-import { Client } from "#client/client.ts";
-import { EventRecorder } from "#client/events.ts";
-import { InformerFactory } from "#client/informer.ts";
+import type { Client } from "#client/client.ts";
 import { createControllers } from "#controllers/registry.ts";
-import type { Backend } from "#datastore/backend.ts";
-import { openDatastore } from "#datastore/open.ts";
 import type { StatefulSet } from "#model/gen/apps-v1.ts";
-import type { Namespace, PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
+import type { PersistentVolumeClaim, Pod } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import * as resources from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
-import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
-import { stopAllPods, unmountBelow } from "#node/containerd.ts";
-import { ensureImages } from "#node/shipped-images.ts";
 import { startTestDriver, type TestDriver } from "#node/volumes/csi/driver.fixture.ts";
-import { assetFolder } from "#platform/assets.ts";
-import { systemClock as clock } from "#platform/clock.ts";
-import { ociArchitecture } from "#platform/host.ts";
-import { systemCommands as commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
+import { image, TestNode } from "./node-fixture.ts";
 
-const folder = mkdtempSync("/tmp/mote-storage-");
-const log = createLogger(
-  (level, message, fields) => process.stderr.write(`${formatLine(Date.now(), level, message, fields)}\n`),
-  "info",
-);
-const image = "mote.local/busybox:1";
-const podCidr = "10.199.9.0/24";
-const network = { podCidr, mtu: 1500, cniConfDir: `${folder}/cni`, bridge: "motetest2", ipamDir: `${folder}/ipam` };
-const containerd = {
-  root: `${folder}/containerd`,
-  state: `${folder}/run`,
-  configDir: `${folder}/etc`,
-  cniBinDir: "/usr/lib/cni",
-  cniConfDir: network.cniConfDir,
-  pauseImage: "mote.local/pause:1",
-};
+const node = new TestNode(9);
+const { folder, kubeletFolder } = node;
 const storageFolder = `${folder}/storage`;
-const kubeletFolder = `${folder}/kubelet`;
-
-let backend: Backend;
+const agentOptions = { storageFolder, sharesMounts: true };
 let client: Client;
-let agent: { abort: AbortController; done: Promise<void>; agent: NodeAgent } | undefined;
 let driver: TestDriver | undefined;
-const background = new AbortController();
-// As many services as a server has listen to it.
-setMaxListeners(0, background.signal);
-const tasks: Promise<void>[] = [];
-
-/** Starts a service and waits until it is ready. */
-async function start(service: { run(signal: AbortSignal, ready: () => void): Promise<void> }): Promise<void> {
-  let ready = () => {};
-  const isReady = new Promise<void>((resolve) => {
-    ready = resolve;
-  });
-  const task = service.run(background.signal, ready);
-  tasks.push(task);
-  await Promise.race([isReady, task]);
-}
-
-async function startAgent(): Promise<void> {
-  const abort = new AbortController();
-  const events = new EventRecorder({ component: "kubelet", host: "node-a" }, { client, clock, random, log });
-  const made = createNodeAgent(
-    {
-      nodeName: "node-a",
-      nodeIp: "127.0.0.1",
-      dataFolder: `${folder}/agent`,
-      podLogFolder: `${folder}/logs`,
-      ...{ podCidr, storageFolder, kubeletFolder, containerd },
-      sharesMounts: true,
-      clusterDns: "10.43.0.10",
-      clusterDomain: "cluster.local",
-      version: "v1.32.3+mote0",
-    },
-    {
-      client,
-      ...{ clock, random, log, metrics: new Metrics(), commands, events },
-      ensureImages: (containerdSocket) =>
-        ensureImages(
-          { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
-          { commands, log },
-        ),
-    },
-  );
-  const eventsDone = events.run(abort.signal, () => {});
-  let ready = () => {};
-  const isReady = new Promise<void>((resolve) => {
-    ready = resolve;
-  });
-  const done = made.run(abort.signal, ready).then(() => eventsDone);
-  agent = { abort, done, agent: made };
-  await Promise.race([isReady, done]);
-}
-async function stopAgent(): Promise<void> {
-  agent?.abort.abort(new Error("test ends the agent"));
-  await agent?.done;
-  agent = undefined;
-}
 
 beforeAll(async () => {
-  backend = await openDatastore({ endpoint: "memory://" }, { clock, log });
-  const metrics = new Metrics();
-  const server = createApiServer(
-    { freezeShared: true },
-    {
-      ...{ backend, clock, random, log, metrics },
-      authenticators: [],
-      authorizer: { authorize: () => ({ verdict: "no-opinion", reason: "" }) },
-      strategies: createStrategies({ clock, random }),
-      admission: createAdmissionPlugins({ random }),
-      columnsFor,
-    },
-  );
-  client = new Client(server.transport(loopback));
-  for (const name of ["default", "kube-system", "kube-node-lease"]) {
-    await client.create(resources.namespaces, { metadata: { name } } as Namespace);
-  }
-  const informers = new InformerFactory({ verify: true }, { client, clock, random, log });
-  const events = new EventRecorder({ component: "mote" }, { client, clock, random, log });
-  const deps = { client, informers, events, clock, random, log, metrics };
-  const services = [
-    events,
-    ...createControllers({ ...deps, rootCa: "none", localPath: { folder: storageFolder } }),
-    createScheduler({ ...deps, events: events.as("default-scheduler") }),
-  ];
-  await Promise.all([start(informers), ...services.map(start)]);
-  await start(createPodNetwork(network, { commands, log }));
-  await startAgent();
+  await node.open(agentOptions, {
+    admission: createAdmissionPlugins({ random }),
+    services: (deps) => [
+      ...createControllers({ ...deps, rootCa: "none", localPath: { folder: storageFolder } }),
+      createScheduler({ ...deps, events: deps.events.as("default-scheduler") }),
+    ],
+  });
+  client = node.client;
 }, 120_000);
 
 afterAll(async () => {
-  await stopAgent();
+  await node.stop();
   await driver?.close();
-  await stopAllPods({ ...containerd, podsDir: `${folder}/agent/pods`, graceSeconds: 1 }, { clock, log, commands });
-  background.abort(new Error("end"));
-  await Promise.allSettled(tasks);
-  await removePodNetwork(network, { commands, log });
-  await backend?.close();
-  await unmountBelow([kubeletFolder], { commands, log, clock });
-  rmSync(folder, { recursive: true, force: true });
+  await node.close();
 }, 60_000);
 
-async function until<T>(what: string, ask: () => Promise<T | undefined | false>, timeoutMs = 40_000): Promise<T> {
-  const endMs = clock.monotonicMs() + timeoutMs;
-  for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    if (clock.monotonicMs() > endMs) {
-      for (const pod of (await client.list(resources.pods)).items)
-        log.error("pod", { pod: pod.metadata.name, status: pod.status });
-      for (const event of (await client.list(resources.events)).items.slice(-30))
-        log.error("event", { about: event.involvedObject.name, reason: event.reason, message: event.message });
-      throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    }
-    await clock.sleep(100);
-  }
-}
+const until = <T>(what: string, ask: () => Promise<T | undefined | false>, timeoutMs = 40_000): Promise<T> =>
+  node.until(what, ask, timeoutMs);
 async function find<T extends ApiObject>(resource: ResourceInfo<T>, name: string, namespace?: string) {
   try {
     return await client.get(resource, name, namespace);
@@ -186,12 +57,8 @@ const readyPod = async (name: string, not?: string): Promise<Pod | undefined> =>
   const isReady = pod?.status?.conditions?.some((c) => c.type === "Ready" && c.status === "True");
   return isReady && pod?.metadata.uid !== not ? pod : undefined;
 };
-const exec = async (name: string, script: string): Promise<string> => {
-  const { lookup } = agent!.agent;
-  const container = lookup.container("default", name)!;
-  const result = await lookup.runtime.execSync(container.containerId, ["sh", "-c", script], 10);
-  return (Buffer.from(result.stdout).toString("utf8") + Buffer.from(result.stderr).toString("utf8")).trim();
-};
+const exec = async (name: string, script: string): Promise<string> =>
+  (await node.exec(name, ["sh", "-c", script])).trim();
 const deleteAndWait = async (name: string): Promise<void> => {
   await client.delete(resources.pods, { name, namespace: "default" });
   await until(`${name} is gone`, async () => !(await find(resources.pods, name, "default")));
@@ -250,8 +117,8 @@ test("a stateful set keeps its data, and its folder goes with its claim", async 
   expect(readdirSync(`${folder}/agent/pods`)).not.toContain(first.metadata.uid);
 
   // The agent is replaced under the running pod, then the pod goes.
-  await stopAgent();
-  await startAgent();
+  await node.stop();
+  await node.start(agentOptions);
   expect(await exec("db-0", "echo three >> /data/log; cat /data/log")).toBe("one\nthree");
   await client.delete(resources.statefulSets, { name: "db", namespace: "default" });
   await until("pod is gone", async () => !(await find(resources.pods, "db-0", "default")));
