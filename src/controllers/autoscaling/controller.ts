@@ -13,7 +13,7 @@ import { isDeleting, keyOf, nameOf, namespaceOf, splitKey } from "#model/object.
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { horizontalPodAutoscalers, pods } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { type ControllerDeps, createController, on, waitFor } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 import { type FoundScale, mappingsOf, readScale, writeScale } from "../runtime/scale.ts";
 import { type Memory, nothingRemembered, withScaleEvent } from "./behavior.ts";
@@ -227,8 +227,7 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
       workers: 5,
       triggers: [
         on(store, (autoscaler, how) => (how === "update" ? [] : [keyOf(autoscaler)])),
-        // Only waited for.
-        on(podStore, () => []),
+        waitFor(podStore),
       ],
       async sync(key, again) {
         const autoscaler = store.get(key);

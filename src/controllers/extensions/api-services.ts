@@ -60,19 +60,11 @@ export function createApiServiceController(deps: ControllerDeps): Service {
   return createController(
     {
       name: "autoregister-controller",
+      // There may be no object at all yet that would mark them.
+      firstKeys: builtIn.keys(),
       // At the first start all are made at once: together they share a few flushes.
       workers: 10,
-      triggers: [
-        on(store),
-        on(definitionStore, namesOf),
-        // Once at the start: there may be no object at all yet that would mark them.
-        {
-          informer: definitionStore as never,
-          connect(mark) {
-            for (const name of builtIn.keys()) mark(name);
-          },
-        },
-      ],
+      triggers: [on(store), on(definitionStore, namesOf)],
       async sync(name) {
         const found = store.get(name);
         const wanted = wantedOf(name);

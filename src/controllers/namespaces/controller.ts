@@ -14,7 +14,7 @@ import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources, customResourceDefinitions, namespaces, pods } from "#model/resources.ts";
 import { isApiError, isNotFound } from "#model/status.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { type ControllerDeps, createController, on, waitFor } from "../runtime/controller.ts";
 import { lookAgainMs, planConditions, type Sweep } from "./plan.ts";
 
 const finalizer = "kubernetes";
@@ -107,7 +107,7 @@ export function createNamespaceController(deps: ControllerDeps): Service {
       triggers: [
         on(store),
         // Waited for, not acted on: a namespace must not go before all that may be in it is known.
-        on(definitions, () => []),
+        waitFor(definitions),
         // The last pod going is what most deletions wait for; no need to sit out the estimate.
         on(podStore, (pod, how) => {
           if (how !== "delete") return [];

@@ -3,15 +3,15 @@
 // (eviction.ts). Silence is measured from when a change was last seen here, on the monotonic clock, so that neither a
 // wrong wall clock nor our own restart makes a node look dead.
 // Upstream counterpart: pkg/controller/nodelifecycle/node_lifecycle_controller.go.
-import { type Clock, rfc3339 } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { rfc3339 } from "#base/clock.ts";
 import type { Service } from "#base/service.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { nameOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { leases, nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
-import type { ControllerDeps } from "../runtime/controller.ts";
+import { type ControllerDeps, on, waitFor } from "../runtime/controller.ts";
+import { createPeriodicController, everything } from "../runtime/periodic-controller.ts";
 import { isPodFinished, withPodCondition } from "../runtime/pods.ts";
 import { nodeCondition, planTaints, silentConditions, zoneState } from "./plan.ts";
 
@@ -35,7 +35,7 @@ const zoneOf = ({ metadata: { labels = {} } }: Node): string =>
   [labels["topology.kubernetes.io/region"], labels["topology.kubernetes.io/zone"]].filter(Boolean).join(":");
 
 export function createNodeLifecycleController(deps: ControllerDeps): Service {
-  const { client, clock, log } = deps;
+  const { client, clock } = deps;
   const nodeStore = deps.informers.informer(nodes);
   const leaseStore = deps.informers.informer(leases, { namespace: "kube-node-lease" });
   const podStore = deps.informers.informer(pods);
@@ -163,63 +163,20 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
     if (nodeCondition(node, "Ready") && nodeCondition(node, "Ready")?.status !== "True") await markPods(node);
   }
 
-  return {
-    name: "node-lifecycle-controller",
-    async run(signal, ready) {
-      try {
-        for (const informer of [nodeStore, leaseStore, podStore]) await informer.whenSynced(signal);
-        ready();
-        // Changes of nodes wake the loop early, so that taints follow conditions within moments.
-        const bell = new Bell();
-        const unsubscribe = nodeStore.addHandler({ add: () => bell.ring(), update: () => bell.ring() });
-        try {
-          while (!signal.aborted) {
-            bell.reset();
-            try {
-              await round();
-            } catch (error) {
-              if (isAbort(error, signal)) break;
-              log.debug("node round failed", { error: messageOf(error) });
-            }
-            await bell.wait(clock, periodMs, signal);
-          }
-        } finally {
-          unsubscribe();
-        }
-      } catch (error) {
-        if (!isAbort(error, signal)) throw error;
-      }
+  return createPeriodicController(
+    {
+      name: "node-lifecycle-controller",
+      periodMs,
+      triggers: [
+        // So that taints follow conditions within moments.
+        on(nodeStore, (_, how) => (how === "delete" ? [] : [everything])),
+        waitFor(leaseStore),
+        waitFor(podStore),
+      ],
+      round,
     },
-  };
-}
-
-/** Wakes a loop that sleeps between rounds; a ring during a round is heard at its end. */
-class Bell {
-  #rung = false;
-  #wake = () => {};
-
-  ring(): void {
-    this.#rung = true;
-    this.#wake();
-  }
-  reset(): void {
-    this.#rung = false;
-  }
-  /** Until rung, `ms` have passed or the signal aborts. */
-  async wait(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const end = () => {
-        cancel();
-        signal.removeEventListener("abort", end);
-        this.#wake = () => {};
-        resolve();
-      };
-      const cancel = clock.after(ms, end);
-      signal.addEventListener("abort", end, { once: true });
-      this.#wake = end;
-      if (this.#rung || signal.aborted) end();
-    });
-  }
+    deps,
+  );
 }
 
 /** Before the control plane takes a pod away: says why (DisruptionTarget), and that it has failed where nobody else will. */

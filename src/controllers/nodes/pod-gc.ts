@@ -1,12 +1,12 @@
 // Removes pods that nothing else will: those bound to nodes that no longer exist, those that were deleted before they
 // were scheduled, and the oldest of too many finished ones. Upstream counterpart: pkg/controller/podgc.
-import { isAbort, messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, nameOf } from "#model/object.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
-import type { ControllerDeps } from "../runtime/controller.ts";
+import { type ControllerDeps, waitFor } from "../runtime/controller.ts";
+import { createPeriodicController } from "../runtime/periodic-controller.ts";
 import { isPodFinished } from "../runtime/pods.ts";
 import { deleteIfThere } from "../runtime/writes.ts";
 import { markPod } from "./lifecycle.ts";
@@ -19,7 +19,7 @@ const quarantineMs = 40_000;
 const finishedThreshold = 12_500;
 
 export function createPodGcController(deps: ControllerDeps): Service {
-  const { client, clock, log } = deps;
+  const { client, clock } = deps;
   const nodeStore = deps.informers.informer(nodes);
   const podStore = deps.informers.informer(pods);
   const missingSince = new Map<string, number>();
@@ -71,24 +71,13 @@ export function createPodGcController(deps: ControllerDeps): Service {
     }
   }
 
-  return {
-    name: "pod-garbage-collector-controller",
-    async run(signal, ready) {
-      try {
-        for (const informer of [nodeStore, podStore]) await informer.whenSynced(signal);
-        ready();
-        while (!signal.aborted) {
-          await clock.sleep(periodMs, signal);
-          try {
-            await round();
-          } catch (error) {
-            // The next round starts from what is there then.
-            if (!isAbort(error, signal)) log.debug("pod collection failed", { error: messageOf(error) });
-          }
-        }
-      } catch (error) {
-        if (!isAbort(error, signal)) throw error;
-      }
+  return createPeriodicController(
+    {
+      name: "pod-garbage-collector-controller",
+      periodMs,
+      triggers: [waitFor(nodeStore), waitFor(podStore)],
+      round,
     },
-  };
+    deps,
+  );
 }

@@ -57,12 +57,20 @@ export function on<T extends ApiObject>(
   };
 }
 
+/** Waits until `informer` is filled; what changes there marks nothing. */
+export const waitFor = <T extends ApiObject>(informer: Informer<T>): Trigger => ({
+  informer: informer as unknown as Informer<never>,
+  connect() {},
+});
+
 export interface ControllerSpec {
   /** As upstream names it in events and metrics, e.g. deployment-controller. */
   readonly name: string;
   /** Keys in work at a time. They share one event loop: more only hides waiting for writes. */
   readonly workers: number;
   readonly triggers: readonly Trigger[];
+  /** Looked at once at the start, whatever is there. */
+  readonly firstKeys?: Iterable<string>;
   /** `again(ms)` asks to look at this key once more after a while, whatever happens meanwhile. */
   sync(key: string, again: (ms: number) => void, signal: AbortSignal): Promise<void>;
 }
@@ -71,6 +79,7 @@ export interface ControllerSpec {
 export function createController(spec: ControllerSpec, deps: ControllerDeps): Service {
   const queue = new WorkQueue({ name: spec.name }, deps);
   const log = deps.log.child({ controller: spec.name });
+  for (const key of spec.firstKeys ?? []) queue.add(key);
   for (const trigger of spec.triggers) trigger.connect((key) => queue.add(key));
   const failures = deps.metrics.counter("mote_controllers_sync_failures_total", "Syncs of a key that failed.");
 

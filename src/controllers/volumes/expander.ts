@@ -6,7 +6,7 @@ import { compareQuantities } from "#model/quantity.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { persistentVolumeClaims, persistentVolumes, storageClasses } from "#model/resources.ts";
 import { classOfClaim, sizeOfClaim, volumeAnnotations } from "#model/volumes.ts";
-import type { ControllerDeps } from "../runtime/controller.ts";
+import { type ControllerDeps, waitFor } from "../runtime/controller.ts";
 import { createObjectController } from "../runtime/object-controller.ts";
 
 export function createVolumeExpander(deps: ControllerDeps): Service {
@@ -19,6 +19,7 @@ export function createVolumeExpander(deps: ControllerDeps): Service {
       name: "persistentvolume-expander-controller",
       workers: 1,
       store: deps.informers.informer(persistentVolumeClaims),
+      triggers: [waitFor(volumeStore), waitFor(classStore)],
       async sync(claim) {
         const has = claim.status?.capacity?.["storage"];
         if (claim.status?.phase !== "Bound" || has === undefined) return;

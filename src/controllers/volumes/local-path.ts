@@ -22,7 +22,7 @@ import {
   volumeAnnotations,
   volumeFinalizers,
 } from "#model/volumes.ts";
-import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
+import { type ControllerDeps, createController, on, waitFor } from "../runtime/controller.ts";
 import { deleteIfThere, dropFinalizer } from "../runtime/writes.ts";
 
 export interface LocalPathOptions {
@@ -197,6 +197,7 @@ export function createLocalPathProvisioner(deps: ControllerDeps, options: LocalP
   return createController(
     {
       name: "local-path-provisioner",
+      firstKeys: [classKey],
       workers: 4,
       triggers: [
         on(claimStore, (claim, how) => (how === "delete" ? [] : [`${claimKey}${keyOf(claim)}`])),
@@ -211,7 +212,7 @@ export function createLocalPathProvisioner(deps: ControllerDeps, options: LocalP
                 .map((one) => `${volumeKey}${nameOf(one)}`)
             : [],
         ),
-        { informer: classStore as never, connect: (mark) => mark(classKey) },
+        waitFor(classStore),
       ],
       sync(key) {
         if (key === classKey) return ensureClass();
