@@ -12,6 +12,7 @@ import { codec, registerPath } from "#node/hardware/plugin-protocol.ts";
 import { parseList as parseProcessors } from "#node/hardware/topology.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { systemClock } from "#platform/clock.ts";
+import { findProcesses } from "#platform/daemons.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type GrpcHandler, openGrpcServer } from "#platform/grpc-server.ts";
 import { ociArchitecture } from "#platform/host.ts";
@@ -381,6 +382,36 @@ test("what others write into a pod's status is put right, and nothing is written
   await node.delete("steady");
 }, 60_000);
 
+test("a label that the node got a moment ago counts for the pod that asks for it", async () => {
+  await node.client.patch(resources.nodes, { name: node.nodeName }, { metadata: { labels: { fresh: "yes" } } });
+  await node.run("choosy", { nodeSelector: { fresh: "yes" }, containers: [sleeper()] });
+  await node.whenReady("choosy");
+  await node.delete("choosy");
+  // The control: a label that it does not have.
+  await node.run("wrong", { nodeSelector: { fresh: "no" }, containers: [sleeper()] });
+  const pod = await node.when("wrong", (p) => (p.status?.phase === "Failed" ? p : undefined));
+  expect(pod.status?.reason).toBe("NodeAffinity");
+  await node.delete("wrong");
+}, 60_000);
+
+test("a pod that somebody else has counted as ended is taken down, and stays ended", async () => {
+  await node.run("condemned", { containers: [sleeper()] });
+  await node.whenReady("condemned");
+  await node.client.patch(
+    resources.pods,
+    { name: "condemned", namespace: "default" },
+    { status: { phase: "Failed", reason: "Elsewhere" } },
+    { subresource: "status", type: "application/merge-patch+json" },
+  );
+  const pod = await node.when("condemned", (p) =>
+    p.status?.containerStatuses?.[0]?.state?.terminated ? p : undefined,
+  );
+  expect(pod.status).toMatchObject({ phase: "Failed", reason: "Elsewhere" });
+  await systemClock.sleep(1500);
+  expect((await node.get("condemned")).status?.phase).toBe("Failed");
+  await node.delete("condemned");
+}, 60_000);
+
 test("an image comes through a mirror that asks for a password; unused, it goes again, and the system's stay", async () => {
   const archive = `${assetFolder()}/images/busybox-${ociArchitecture()}.tar`;
   const registry = await openSmallRegistry(archive, "me", "secret");
@@ -409,4 +440,21 @@ test("an image comes through a mirror that asks for a password; unused, it goes 
   cri.close();
   await node.stop();
   await node.start();
+}, 90_000);
+
+test("a hook that hangs keeps neither the agent nor its pod from ending", async () => {
+  const lifecycle = { postStart: { exec: { command: ["sleep", "9123"] } } };
+  const hangs = () =>
+    node.until("the hook", async () => (await findProcesses(({ args }) => args[1] === "9123")).length > 0);
+  await node.run("hooked", { containers: [{ ...sleeper(), lifecycle }] });
+  await hangs();
+  const startMs = systemClock.monotonicMs();
+  await node.stop();
+  expect(systemClock.monotonicMs() - startMs).toBeLessThan(10_000);
+  await node.start();
+  await node.whenReady("hooked");
+  await node.delete("hooked");
+  await node.run("hooked", { containers: [{ ...sleeper(), lifecycle }] });
+  await hangs();
+  await node.delete("hooked");
 }, 90_000);
