@@ -124,6 +124,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       mountedAt: (uid, volume) => mountedAt(uid, volume),
       warn: (reason, message) => node.warn(reason, message),
       onChange: reportSoon,
+      lookAtNode: () => node.look(),
     });
     await resources.open();
     const probeCounts = new ProbeCounts();

@@ -300,6 +300,11 @@ export class NodeObject {
     this.#toldAtMs = clock.monotonicMs();
   }
 
+  /** Reads the Node, and tells `onNode` of it. */
+  async look(): Promise<void> {
+    await this.#existing();
+  }
+
   async #existing(): Promise<Node | undefined> {
     try {
       const node = await this.#deps.client.get(nodes, this.#options.nodeName);

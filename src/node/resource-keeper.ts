@@ -18,7 +18,7 @@ import { isCriticalPod } from "./eviction/ranking.ts";
 import type { Hardware } from "./hardware/manager.ts";
 import { ImageCollector } from "./images/gc.ts";
 import type { NodeResources } from "./node-object.ts";
-import { admit, type Refusal } from "./pods/admission.ts";
+import { admit, affinityReason, type Refusal } from "./pods/admission.ts";
 import type { PodFailure } from "./pods/plan.ts";
 import { judgeResize, type Verdict } from "./pods/resize.ts";
 import { podLimits } from "./pods/resources.ts";
@@ -47,6 +47,8 @@ export interface ResourceKeeperDeps {
   readonly warn: (reason: string, message: string) => void;
   /** Something the Node object shows has changed. */
   readonly onChange: () => void;
+  /** Reads the Node as the API has it now, for `knowNode`. */
+  readonly lookAtNode: () => Promise<void>;
 }
 
 /** Requests of pods come and go; weights of the classes follow at this pace. */
@@ -131,6 +133,11 @@ export class ResourceKeeper {
   /** May end others first, where a critical pod would not fit. */
   async admit(pod: Pod): Promise<Refusal | undefined> {
     let refusal = this.#refusal(pod);
+    if (refusal?.reason === affinityReason) {
+      // Whoever bound the pod may have seen labels that are newer than what is known here.
+      await this.#deps.lookAtNode();
+      refusal = this.#refusal(pod);
+    }
     if (refusal?.reason.startsWith("OutOf") && isCriticalPod(pod)) {
       const victims = victimsFor(pod, without(this.#activePods(), pod), this.allocatable) ?? [];
       const workers = victims.flatMap((victim) => this.#deps.workers.get(uidOf(victim)) ?? []);

@@ -133,6 +133,8 @@ function portRefusal(pod: Pod, others: readonly Pod[]): Refusal | undefined {
     : undefined;
 }
 
+export const affinityReason = "NodeAffinity";
+
 /** The node's labels may have changed since the pod was bound; static pods and daemons are not asked. */
 function selectorRefusal(pod: Pod, node: Node | undefined): Refusal | undefined {
   if (!node) return undefined;
@@ -144,7 +146,7 @@ function selectorRefusal(pod: Pod, node: Node | undefined): Refusal | undefined 
   return isMet
     ? undefined
     : {
-        reason: "NodeAffinity",
+        reason: affinityReason,
         message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
       };
 }
