@@ -225,10 +225,7 @@ export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
     {
       name,
       workers: 5,
-      triggers: [
-        on(store, (autoscaler, how) => (how === "update" ? [] : [keyOf(autoscaler)])),
-        waitFor(podStore),
-      ],
+      triggers: [on(store, (autoscaler, how) => (how === "update" ? [] : [keyOf(autoscaler)])), waitFor(podStore)],
       async sync(key, again) {
         const autoscaler = store.get(key);
         if (!autoscaler) {
