@@ -242,9 +242,8 @@ export function validatePodUpdate(pod: Pod, old: Pod): FieldError[] {
   errors.push(...validateDeadline(next.activeDeadlineSeconds, before.activeDeadlineSeconds));
   errors.push(...validateTolerationUpdate(next.tolerations ?? [], before.tolerations ?? []));
   const wasGated = (before.schedulingGates ?? []).length > 0;
-  const added = (next.schedulingGates ?? []).filter(
-    (gate) => !before.schedulingGates?.some((g) => g.name === gate.name),
-  );
+  const gates = new Set(before.schedulingGates?.map(({ name }) => name));
+  const added = (next.schedulingGates ?? []).filter(({ name }) => !gates.has(name));
   if (added.length > 0) {
     const names = added.map((gate) => JSON.stringify(gate.name)).join(",");
     errors.push(
@@ -297,9 +296,10 @@ function validateDeadline(next: number | undefined, before: number | undefined):
 }
 
 function validateTolerationUpdate(next: readonly Toleration[], before: readonly Toleration[]): FieldError[] {
-  const bare = ({ tolerationSeconds: _, ...toleration }: Toleration) => toleration;
-  const kept = before.every((old) => next.some((toleration) => same(bare(toleration), bare(old))));
-  if (!kept) {
+  const bare = ({ key = "", operator = "", value = "", effect = "" }: Toleration) =>
+    JSON.stringify([key, operator, value, effect]);
+  const found = new Set(next.map(bare));
+  if (!before.every((old) => found.has(bare(old)))) {
     return [fieldForbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")];
   }
   return validateTolerations("spec.tolerations", next);
