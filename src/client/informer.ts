@@ -63,7 +63,6 @@ const retry = { minMs: 800, maxMs: 30_000, resetMs: 120_000 } as const;
 /** A watch that ends sooner than this without an event counts as a failure, so that it cannot spin. */
 const shortWatchMs = 1000;
 const namespaceIndex = "namespace";
-const stoppedCode = "CLIENT_INFORMER_STOPPED";
 
 export class Informer<T extends ApiObject> implements Store<T> {
   readonly resource: ResourceInfo<T>;
@@ -308,7 +307,7 @@ export class InformerFactory implements Service {
       children.add(child);
       this.#stops.set(informer, () => {
         children.delete(child);
-        child.abort(new AppError(stoppedCode, "the informer was stopped"));
+        child.abort(new AppError("CLIENT_INFORMER_STOPPED", "the informer was stopped"));
       });
       const task = informer.run(child.signal).catch((error: unknown) => {
         failure ??= { error };
@@ -323,7 +322,7 @@ export class InformerFactory implements Service {
           await informer.whenSynced(signal);
         } catch (error) {
           // One whose resource went meanwhile keeps nobody from being ready.
-          if (!hasCode(error, stoppedCode)) throw error;
+          if (!hasCode(error, "CLIENT_INFORMER_STOPPED")) throw error;
         }
       }
       ready();
