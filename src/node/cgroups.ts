@@ -120,15 +120,18 @@ async function removeNested(path: string): Promise<void> {
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
 export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);
 
+export interface PodLimitsNow extends Pick<LinuxLimits, "cpuQuotaUs" | "memoryBytes"> {
+  readonly unified: boolean;
+}
+
 /** The limits that a pod's cgroup has now; 0 for none, and where there is no such cgroup. */
-export async function readPodLimits(
-  path: string,
-): Promise<Pick<LinuxLimits, "cpuQuotaUs" | "memoryBytes"> & { readonly unified: boolean }> {
-  const unified = await isUnified();
-  const file = unified ? `${root}${path}/cpu.max` : `${root}/${limited.cpu}${path}/cpu.cfs_quota_us`;
+export async function readPodLimits(path: string, at = root): Promise<PodLimitsNow> {
+  const unified = await isUnified(at);
+  const file = unified ? `${at}${path}/cpu.max` : `${at}/${limited.cpu}${path}/cpu.cfs_quota_us`;
   // "max" and -1 are none.
   const quota = Number.parseInt(readKernelFile(file), 10);
-  return { unified, cpuQuotaUs: Math.max(0, quota || 0), memoryBytes: readCgroup(path, { unified }).limitBytes };
+  const { limitBytes } = readCgroup(path, { unified, root: at });
+  return { unified, cpuQuotaUs: Math.max(0, quota || 0), memoryBytes: limitBytes };
 }
 
 /** Whether containers without a memory limit can be kept from swapping; asked once the cgroup of all pods is there. */

@@ -4,7 +4,7 @@
 // Counterpart: the kubelet's doPodResizeAction.
 
 import type { Container, Pod } from "#model/gen/core-v1.ts";
-import { applyPodCgroup, readPodLimits } from "../cgroups.ts";
+import { applyPodCgroup, type PodLimitsNow, readPodLimits } from "../cgroups.ts";
 import type { Cri } from "../cri.ts";
 import { readCgroup } from "../stats/kernel.ts";
 import type { RuntimeLimits } from "./observation.ts";
@@ -21,19 +21,45 @@ export interface ActuateDeps {
   readonly maxPids: number;
   /** Told what a container has after each change that the runtime took. */
   readonly changed: (id: string, limits: RuntimeLimits) => void;
+  /** Default: the kernel's. */
+  readonly cgroups?: PodCgroups;
 }
+
+export interface PodCgroups {
+  read(path: string): Promise<PodLimitsNow>;
+  write(path: string, limits: LinuxLimits, maxPids: number): Promise<void>;
+  /** Memory that cannot be dropped. */
+  usedBytes(path: string, unified: boolean): number;
+}
+
+const kernelCgroups: PodCgroups = {
+  read: readPodLimits,
+  write: applyPodCgroup,
+  usedBytes: (path, unified) => readCgroup(path, { unified }).workingSetBytes,
+};
 
 /** Rejects where something is in the way for now; what was done until then stays, and may be done again. */
 export async function actuate(pod: Pod, updates: readonly ContainerUpdate[], deps: ActuateDeps): Promise<void> {
   const path = podCgroup(pod);
   const wanted = podLimits(pod);
-  const now = await readPodLimits(path);
-  refuseBelowUse(`pod ${pod.metadata.name ?? ""}`, path, now.unified, wanted.memoryBytes, now.memoryBytes);
+  const cgroups = deps.cgroups ?? kernelCgroups;
+  const now = await cgroups.read(path);
+  /** The kernel would end processes to make it so. */
+  const refuseBelowUse = (what: string, at: string, next: number, before: number): void => {
+    if (next === 0 || (before > 0 && next >= before)) return;
+    const used = cgroups.usedBytes(at, now.unified);
+    if (used > next) throw new Error(`${what} uses ${used} bytes of memory, more than its new limit of ${next}`);
+  };
+  refuseBelowUse(`pod ${pod.metadata.name ?? ""}`, path, wanted.memoryBytes, now.memoryBytes);
   for (const { id, container, from } of updates) {
-    const { memoryBytes } = containerLimits(container);
-    refuseBelowUse(`container ${container.name}`, `${path}/${id}`, now.unified, memoryBytes, from.memoryBytes);
+    refuseBelowUse(
+      `container ${container.name}`,
+      `${path}/${id}`,
+      containerLimits(container).memoryBytes,
+      from.memoryBytes,
+    );
   }
-  await applyPodCgroup(path, widest(wanted, now), deps.maxPids);
+  await cgroups.write(path, widest(wanted, now), deps.maxPids);
   for (const { id, container } of shrinkingFirst(updates)) {
     const { cpuShares, cpuQuotaUs, memoryBytes } = containerLimits(container);
     // Zero leaves what it has, which is none: limits are never taken away.
@@ -44,18 +70,11 @@ export async function actuate(pod: Pod, updates: readonly ContainerUpdate[], dep
     });
     deps.changed(id, { cpuShares, cpuQuotaUs, memoryBytes });
   }
-  await applyPodCgroup(path, wanted, deps.maxPids);
-}
-
-/** The kernel would end processes to make it so. What can be dropped, caches, does not count. */
-function refuseBelowUse(what: string, path: string, unified: boolean, wanted: number, now: number): void {
-  if (wanted === 0 || (now > 0 && wanted >= now)) return;
-  const used = readCgroup(path, { unified }).workingSetBytes;
-  if (used > wanted) throw new Error(`${what} uses ${used} bytes of memory, more than its new limit of ${wanted}`);
+  await cgroups.write(path, wanted, deps.maxPids);
 }
 
 /** Limits under which both the old containers and the new ones have room; 0 is no limit. */
-export function widest(a: LinuxLimits, b: Pick<LinuxLimits, "cpuQuotaUs" | "memoryBytes">): LinuxLimits {
+function widest(a: LinuxLimits, b: Pick<LinuxLimits, "cpuQuotaUs" | "memoryBytes">): LinuxLimits {
   const larger = (x: number, y: number) => (x === 0 || y === 0 ? 0 : Math.max(x, y));
   return {
     ...a,
@@ -65,7 +84,7 @@ export function widest(a: LinuxLimits, b: Pick<LinuxLimits, "cpuQuotaUs" | "memo
 }
 
 /** What one container gives back is there when another takes it. */
-export function shrinkingFirst(updates: readonly ContainerUpdate[]): readonly ContainerUpdate[] {
+function shrinkingFirst(updates: readonly ContainerUpdate[]): readonly ContainerUpdate[] {
   const shrinks = ({ container, from }: ContainerUpdate): boolean => {
     const wanted = containerLimits(container);
     return wanted.memoryBytes < from.memoryBytes || wanted.cpuQuotaUs < from.cpuQuotaUs;

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Pod, ResourceRequirements } from "#model/gen/core-v1.ts";
-import { type ContainerUpdate, shrinkingFirst, widest } from "./actuate.ts";
 import type { ObservedContainer, PodObservation, RuntimeLimits } from "./observation.ts";
 import {
   askedFor,
@@ -14,7 +13,7 @@ import {
   shownResources,
   withAllocation,
 } from "./resize.ts";
-import { containerLimits, podLimits } from "./resources.ts";
+import { containerLimits } from "./resources.ts";
 
 const size = (cpu: string, memory: string, limitCpu = cpu, limitMemory = memory): ResourceRequirements => ({
   requests: { cpu, memory },
@@ -168,29 +167,5 @@ describe("what the status shows", () => {
   test.each(["1m", "2m", "3m", "100m", "333m", "999m", "1", "2500m"])("%s of cpu stays what it is", (cpu) => {
     const one = size(cpu, "1Mi");
     expect(shownResources(box(one), held(one))).toEqual(one);
-  });
-});
-
-describe("the order in which cgroups change", () => {
-  const update = (id: string, to: ResourceRequirements, from: ResourceRequirements): ContainerUpdate => ({
-    id,
-    container: box(to),
-    from: held(from),
-  });
-  test("what shrinks comes first", () => {
-    const updates = [
-      update("grows", size("1", "2Gi"), size("1", "1Gi")),
-      update("shrinks", size("1", "1Gi"), size("1", "2Gi")),
-      update("less cpu", size("1", "1Gi"), size("2", "1Gi")),
-    ];
-    expect(shrinkingFirst(updates).map((u) => u.id)).toEqual(["shrinks", "less cpu", "grows"]);
-  });
-  test("the pod has the larger of both meanwhile; none is more than any", () => {
-    const limits = podLimits(podOf(box(size("1", "1Gi"))));
-    expect(widest(limits, { cpuQuotaUs: 50_000, memoryBytes: 2 ** 31 })).toMatchObject({
-      cpuQuotaUs: 100_000,
-      memoryBytes: 2 ** 31,
-    });
-    expect(widest(limits, { cpuQuotaUs: 0, memoryBytes: 0 })).toMatchObject({ cpuQuotaUs: 0, memoryBytes: 0 });
   });
 });
