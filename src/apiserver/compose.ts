@@ -127,6 +127,15 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     { getNode: (name) => read<Node>("nodes", "", name) },
   );
   let virtualGroups: readonly VirtualGroup[] = [];
+  const authorizer = createNodeAuthorizer(
+    {
+      rules: nodeRules(),
+      podsOn: (node) => podStore?.byIndex(nodeIndex, node) ?? [],
+      read: (resource, namespace, name) => server.read(resource, namespace, name),
+      list: (resource, namespace) => server.readAll(resource, namespace),
+    },
+    rbac,
+  );
   const server: ApiServer = createApiServer(
     {
       ...(options.host === undefined ? {} : { host: options.host }),
@@ -138,15 +147,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     {
       ...{ backend, clock, random, log, metrics },
       authenticators: [certificates, tokens, bootstrapTokens],
-      authorizer: createNodeAuthorizer(
-        {
-          rules: nodeRules(),
-          podsOn: (node) => podStore?.byIndex(nodeIndex, node) ?? [],
-          read: (resource, namespace, name) => server.read(resource, namespace, name),
-          list: (resource, namespace) => server.readAll(resource, namespace),
-        },
-        rbac,
-      ),
+      authorizer,
       strategies: createStrategies({
         podResize: options.arguments?.podResize ?? false,
         clock,
@@ -156,7 +157,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           nodePorts: [options.nodePorts.first, options.nodePorts.last],
         },
       }),
-      admission: createAdmissionPlugins({ random, rbac }),
+      admission: createAdmissionPlugins({ random, rbac, authorizer }),
       columnsFor,
       connector: byDestination(
         createNodeProxy({ dialer, log, getPod: (namespace, name) => read<Pod>("pods", namespace, name) }),

@@ -1,6 +1,7 @@
 // The admission plugins of this server, in upstream's order of application. Not there yet, and therefore not
 // advertised: webhooks, which will stand before ResourceQuota.
 import type { Random } from "#base/clock.ts";
+import type { Authorizer } from "../authz/authorizer.ts";
 import type { RbacAuthorizer } from "../authz/rbac.ts";
 import { createCertificatePlugins } from "./certificates.ts";
 import { createDefaultStorageClass } from "./default-storage-class.ts";
@@ -28,6 +29,8 @@ export interface AdmissionDependencies {
   readonly random: Random;
   /** For escalation and signer checks; without it roles, bindings and approvals may be written by whoever is authorised to. */
   readonly rbac?: RbacAuthorizer;
+  /** What policies ask; by default `rbac`. */
+  readonly authorizer?: Authorizer;
 }
 
 /** Existence of namespaces is part of NamespaceLifecycle, as upstream's NamespaceExists is off by default. */
@@ -53,7 +56,7 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
         ]
       : []),
     createObjectWarnings(),
-    createValidatingPolicies(),
+    createValidatingPolicies({ authorizer: dependencies.authorizer ?? dependencies.rbac }),
     // Last, so that it charges for what is really written.
     createResourceQuota(),
   ];

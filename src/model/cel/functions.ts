@@ -1,5 +1,5 @@
 // All functions that expressions of Kubernetes v1.32 can call. Two-variable macros are the parser's.
-// Not here: semver (v1.33 has it), the authorizer (policies bring it), base64 and math (Kubernetes has neither).
+// Not here: semver (v1.33 has it), the authorizer (library-authorizer.ts, of policies only), base64 and math (Kubernetes has neither).
 // Upstream counterpart: apiserver/pkg/cel/environment/base.go.
 import { kubernetesLibrary } from "./library-kubernetes.ts";
 import { standardLibrary } from "./library-standard.ts";

@@ -191,6 +191,23 @@ describe("webhooks", () => {
       [webhook({ rules: [{ operations: ["CREATE"], apiGroups: [""], apiVersions: ["v1"] }] })],
       ["webhooks[0].rules[0].resources: Required value"],
     ],
+    [
+      "conditions",
+      [
+        webhook({
+          matchConditions: [
+            { name: "fine", expression: "request.userInfo.username != 'x' && has(object.metadata.labels)" },
+            { name: "asks", expression: "!authorizer.group('').resource('pods').check('get').allowed()" },
+            { name: "no-bool", expression: "authorizer.path('/x').check('get').reason()" },
+            { name: "unknown", expression: "params.x" },
+          ],
+        }),
+      ],
+      [
+        `webhooks[0].matchConditions[2].expression: Invalid value: "authorizer.path('/x').check('get').reason()": must evaluate to bool`,
+        "webhooks[0].matchConditions[3].expression: Invalid value: \"params.x\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.x\n | ^",
+      ],
+    ],
     ["twice", [webhook(), webhook()], ['webhooks[1].name: Duplicate value: "a.example.com"']],
   ])("%s", (_what, webhooks, wanted) => {
     expect(wrong("ValidatingWebhookConfiguration", group, { webhooks })).toEqual(wanted);

@@ -3,6 +3,7 @@
 
 import type { ApiService } from "../api-services.ts";
 import { compileExpression } from "../cel/expression.ts";
+import { type Environment, policyEnvironment, webhookEnvironment } from "../cel/policy-environment.ts";
 import { boolType, type CelType, dynType, stringType } from "../cel/types.ts";
 import type {
   MatchResources,
@@ -72,6 +73,11 @@ function validateWebhook(at: string, webhook: ValidatingWebhook & { reinvocation
     ...validateClient(`${at}.clientConfig`, webhook.clientConfig),
     ...validateConditions(`${at}.matchConditions`, webhook.matchConditions),
   );
+  for (const [index, { expression }] of (webhook.matchConditions ?? []).entries()) {
+    if (!expression?.trim()) continue;
+    const path = `${at}.matchConditions[${index}].expression`;
+    errors.push(...compileErrors(path, expression, boolType, webhookEnvironment()));
+  }
   return errors;
 }
 
@@ -251,8 +257,9 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
   }
   errors.push(...requiredOneOf("spec.failurePolicy", spec.failurePolicy, failurePolicies));
   errors.push(...validateConditions("spec.matchConditions", spec.matchConditions));
+  const environment = policyEnvironment(spec.paramKind !== undefined);
   const compiled = (path: string, text: string | undefined, type: CelType): FieldError[] =>
-    text?.trim() ? compileErrors(path, text, type, spec.paramKind !== undefined) : [];
+    text?.trim() ? compileErrors(path, text, type, environment) : [];
   for (const [index, { expression }] of (spec.matchConditions ?? []).entries()) {
     errors.push(...compiled(`spec.matchConditions[${index}].expression`, expression, boolType));
   }
@@ -300,12 +307,8 @@ export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[
   return errors;
 }
 
-/** What expressions of policies may read. Objects are of any kind: nothing of their fields is known. */
-const policyVariables = ["namespaceObject", "object", "oldObject", "request", "variables"];
-
-function compileErrors(path: string, text: string, type: CelType, hasParams: boolean): FieldError[] {
-  const names = hasParams ? [...policyVariables, "params"] : policyVariables;
-  const made = compileExpression({ text, variables: new Map(names.map((name) => [name, dynType])) });
+function compileErrors(path: string, text: string, type: CelType, environment: Environment): FieldError[] {
+  const made = compileExpression({ text, ...environment });
   if ("problem" in made) return [fieldInvalid(path, text, `compilation failed: ${made.problem}`)];
   const { type: result } = made.program;
   if (type.kind === "dyn" || result.kind === "dyn" || result.kind === type.kind) return [];

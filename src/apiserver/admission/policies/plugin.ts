@@ -1,7 +1,7 @@
 // ValidatingAdmissionPolicy: rules in CEL that administrators write, put to use by bindings. Policies and bindings are
 // read from the store with each write, so a new one counts at once; compiled ones are kept as long as their revision.
 // Deny refuses, Warn says so in a Warning header, Audit has no log to go to yet.
-// Upstream: apiserver/pkg/admission/plugin/policy/validating. Not here: the `authorizer` variable, audit annotations.
+// Upstream: apiserver/pkg/admission/plugin/policy/validating. Not here: audit annotations.
 
 import type { CustomResourceDefinition } from "#model/custom-resources.ts";
 import type {
@@ -14,8 +14,10 @@ import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resou
 import { customResourceDefinitions, resourceOfKind } from "#model/resources.ts";
 import { ApiError, forbidden } from "#model/status.ts";
 import { inTurns } from "#platform/turns.ts";
+import type { Authorizer } from "../../authz/authorizer.ts";
 import type { StrategyContext } from "../../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "../plugin.ts";
+import { Access } from "./access.ts";
 import { matchesResources } from "./match.ts";
 import { compilePolicy, type Denial, type PolicyProgram } from "./program.ts";
 
@@ -38,7 +40,8 @@ const codes: Readonly<Record<string, number>> = {
   Unauthorized: 401,
 };
 
-export function createValidatingPolicies(): AdmissionPlugin {
+/** `authorizer`: what the variable of that name asks; without it nobody but system:masters may do anything. */
+export function createValidatingPolicies(deps: { readonly authorizer: Authorizer | undefined }): AdmissionPlugin {
   const compiled = new WeakMap<ValidatingAdmissionPolicy, PolicyProgram>();
   const programOf = (policy: ValidatingAdmissionPolicy): PolicyProgram => {
     const known = compiled.get(policy) ?? compilePolicy(policy);
@@ -54,13 +57,14 @@ export function createValidatingPolicies(): AdmissionPlugin {
       if (all.length === 0) return;
       const namespace =
         request.namespace === "" ? undefined : await context.get<ApiObject>("namespaces", "", request.namespace);
+      const access = new Access(request, context.user, deps.authorizer);
       for (const binding of all) {
         if (binding.metadata.deletionTimestamp !== undefined) continue;
         const policy = await context.get<ValidatingAdmissionPolicy>(policies, "", binding.spec.policyName ?? "");
         if (!policy || policy.metadata.deletionTimestamp !== undefined) continue;
         if (!matchesResources(policy.spec.matchConstraints, request, namespace)) continue;
         if (!matchesResources(binding.spec.matchResources, request, namespace)) continue;
-        const denials = await ask(policy, binding, programOf(policy), request, context, namespace);
+        const denials = await ask(policy, binding, programOf(policy), request, context, namespace, access);
         act(policy, binding, denials, request, context);
       }
     },
@@ -74,20 +78,23 @@ async function ask(
   request: AdmissionRequest,
   context: StrategyContext,
   namespace: ApiObject | undefined,
+  access: Access,
 ): Promise<Denial[]> {
   const input = {
+    authorizer: access.variable,
     object: request.object,
     oldObject: request.oldObject,
     request: requestOf(request, context),
     namespaceObject: namespace,
   };
-  if (!policy.spec.paramKind) return inTurns(program.evaluate(input, [undefined]));
+  const evaluate = (params: readonly unknown[]) => access.settled(() => inTurns(program.evaluate(input, params)));
+  if (!policy.spec.paramKind) return evaluate([undefined]);
   const found = await paramsOf(policy, binding, request, context);
   if ("problem" in found) {
     if (policy.spec.failurePolicy === "Ignore") return [];
     return [{ message: `failed to configure binding: ${found.problem}`, reason: "Invalid" }];
   }
-  return inTurns(program.evaluate(input, found.params));
+  return evaluate(found.params);
 }
 
 function act(

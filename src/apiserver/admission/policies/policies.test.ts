@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { AuthorizerValue } from "#model/cel/library-authorizer.ts";
 import type {
   ValidatingAdmissionPolicy,
   ValidatingAdmissionPolicyBinding,
 } from "#model/gen/admissionregistration-v1.ts";
 import type { Deployment } from "#model/gen/apps-v1.ts";
 import type { ConfigMap, Namespace } from "#model/gen/core-v1.ts";
+import type { ClusterRole, ClusterRoleBinding } from "#model/gen/rbac-v1.ts";
 import * as resources from "#model/resources.ts";
 import { ApiError } from "#model/status.ts";
 import { type Kinds, openKinds, refusal } from "../../kinds.fixture.ts";
@@ -43,8 +45,8 @@ describe("in the API", () => {
     } as ValidatingAdmissionPolicyBinding);
   }
   let count = 0;
-  const deploy = (replicas: number, namespace = "shop") =>
-    kinds.client.create(resources.deployments, {
+  const deploy = (replicas: number, namespace = "shop", as = kinds.client) =>
+    as.create(resources.deployments, {
       metadata: { name: `d${++count}`, namespace },
       spec: {
         replicas,
@@ -148,6 +150,47 @@ describe("in the API", () => {
     expect(await refusal(deploy(4))).toContain("failed expression: object.spec.replicas <= int(params.data.most)");
   });
 
+  test("what else the one who asks may do", async () => {
+    const jane = { name: "jane", groups: ["system:authenticated"] };
+    const roleRef = { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "deployer" };
+    await kinds.client.create(resources.clusterRoles, {
+      metadata: { name: "deployer" },
+      rules: [
+        { apiGroups: ["apps"], resources: ["deployments"], verbs: ["create"] },
+        { apiGroups: ["example.com"], resources: ["budgets"], resourceNames: ["large"], verbs: ["use"] },
+        { nonResourceURLs: ["/large"], verbs: ["get"] },
+      ],
+    } as ClusterRole);
+    await kinds.client.create(resources.clusterRoleBindings, {
+      metadata: { name: "deployer" },
+      roleRef,
+      subjects: [
+        { kind: "User", name: "jane" },
+        { kind: "ServiceAccount", name: "robot", namespace: "shop" },
+      ],
+    } as ClusterRoleBinding);
+    await kinds.syncRbac();
+    const asked = async (expression: string, as = kinds.as(jane)): Promise<string> => {
+      await kinds.client.deleteCollection(resources.validatingAdmissionPolicyBindings, {});
+      await kinds.client.deleteCollection(resources.validatingAdmissionPolicies, {});
+      await policy({ validations: [{ expression }] });
+      return refusal(deploy(1, "shop", as));
+    };
+    const budget = "authorizer.group('example.com').resource('budgets')";
+    expect(await asked(`${budget}.name('large').check('use').allowed()`)).toBe("accepted");
+    expect(await asked(`${budget}.name('small').check('use').allowed()`)).toContain("failed expression");
+    expect(await asked(`${budget}.name('small').check('use').allowed()`, kinds.client)).toBe("accepted");
+    expect(await asked("authorizer.path('/large').check('get').allowed()")).toBe("accepted");
+    expect(await asked("authorizer.path('/small').check('get').reason() == 'never'")).toContain("failed expression");
+    expect(await asked("authorizer.requestResource.check('create').allowed()")).toBe("accepted");
+    expect(await asked("authorizer.requestResource.check('delete').allowed()")).toContain("failed expression");
+    const robot = (name: string) =>
+      `authorizer.serviceAccount('shop', '${name}').path('/large').check('get').allowed()`;
+    expect(await asked(robot("robot"))).toBe("accepted");
+    expect(await asked(robot("other"))).toContain("failed expression");
+    expect(await asked(robot("No!"))).toContain("Invalid service account name");
+  });
+
   test("a policy that does not compile is not taken", async () => {
     expect(await refusal(policy({ validations: [{ expression: "object.spec.replicas >" }] }))).toContain(
       'spec.validations[0].expression: Invalid value: "object.spec.replicas >": compilation failed: ERROR: <input>:1:',
@@ -161,7 +204,8 @@ test("others have their turn where many parameters or costly expressions are ask
   const spec = { paramKind: { apiVersion: "v1", kind: "ConfigMap" }, validations: [{ expression }] };
   const program = compilePolicy({ metadata: { name: "p" }, spec } as ValidatingAdmissionPolicy);
   const object = { list: Array.from({ length: 100 }, (_, at) => at) };
-  const input = { object, oldObject: undefined, request: {}, namespaceObject: undefined };
+  const authorizer = new AuthorizerValue(() => ({ allowed: true, reason: "" }));
+  const input = { object, oldObject: undefined, request: {}, namespaceObject: undefined, authorizer };
   const turns = (params: number): number => {
     const work = program.evaluate(input, new Array(params).fill({}));
     for (let count = 0; ; count++) {

@@ -3,7 +3,8 @@
 // Upstream: apiserver/pkg/admission/plugin/policy/validating/validator.go.
 
 import { compileExpression, evaluationCost, type Program, perCallLimit, turnCost } from "#model/cel/expression.ts";
-import { type CelType, dynType } from "#model/cel/types.ts";
+import type { AuthorizerValue } from "#model/cel/library-authorizer.ts";
+import { policyEnvironment } from "#model/cel/policy-environment.ts";
 import { adaptJson, Failure, MapValue, type Value } from "#model/cel/values.ts";
 import type { ValidatingAdmissionPolicy, Validation } from "#model/gen/admissionregistration-v1.ts";
 import { Effort } from "#model/patterns.ts";
@@ -14,6 +15,7 @@ const policyCostLimit = 10_000_000;
 const maxMessageBytes = 5 * 1024;
 
 export interface PolicyInput {
+  readonly authorizer: AuthorizerValue;
   readonly object: unknown;
   readonly oldObject: unknown;
   readonly request: object;
@@ -36,17 +38,9 @@ export interface PolicyProgram {
   evaluate(input: PolicyInput, params: readonly unknown[]): Generator<void, Denial[]>;
 }
 
-export const policyVariables = (hasParams: boolean): ReadonlyMap<string, CelType> =>
-  new Map<string, CelType>(
-    ["object", "oldObject", "request", "namespaceObject", "variables", ...(hasParams ? ["params"] : [])].map((name) => [
-      name,
-      dynType,
-    ]),
-  );
-
 export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgram {
-  const known = policyVariables(spec.paramKind !== undefined);
-  const compile = (text: string): Compiled => compileExpression({ text, variables: known });
+  const environment = policyEnvironment(spec.paramKind !== undefined);
+  const compile = (text: string): Compiled => compileExpression({ text, ...environment });
   const conditions = (spec.matchConditions ?? []).map(({ name, expression }) => ({
     name,
     ...textOf(expression, compile),
