@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { findProcesses, isRunning, killTree, startDaemon } from "./daemons.ts";
 
+/** Vitest's own second is too little for processes of a busy machine. */
+const patience = { timeout: 15_000 };
+
 test("a daemon is found without a record, and its tree is ended", async () => {
   const mark = `mote-daemon-${process.pid}`;
   const script = "sleep 300 & sleep 301; true";
@@ -12,11 +15,11 @@ test("a daemon is found without a record, and its tree is ended", async () => {
   const found = await findProcesses(({ args }) => args.join("\0") === command);
   expect(found).toContainEqual({ pid, parentPid: process.pid, args: ["/bin/sh", "-c", script, mark] });
   const children = () => findProcesses(({ parentPid }) => parentPid === pid);
-  await vi.waitFor(async () => expect(await children()).toHaveLength(2));
+  await vi.waitFor(async () => expect(await children()).toHaveLength(2), patience);
   const below = await children();
   await killTree(pid);
   await vi.waitFor(async () => {
     expect(await isRunning(pid, "/bin/sh")).toBe(false);
     for (const child of below) expect(await isRunning(child.pid, "sleep")).toBe(false);
-  });
+  }, patience);
 });
