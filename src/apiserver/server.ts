@@ -16,6 +16,7 @@ import { createHttpFace, requestTimeoutMs } from "./http-face.ts";
 import { createLocalTransport } from "./local-transport.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { expireEvents } from "./registry/event-expiry.ts";
+import { FanOut } from "./watch/fan-out.ts";
 import type { FeedDeps, WatchedChange } from "./watch/feed.ts";
 
 export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
@@ -88,6 +89,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
   const face = createHttpFace(options, deps, handler, flowControl, {
     encoder,
     feed,
+    fanOut: new FanOut(deps),
     hasProtobuf: protobuf.has,
     formats: { cbor: options.cbor ?? false },
     onClosing,

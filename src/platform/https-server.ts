@@ -29,6 +29,8 @@ export interface ServerRequest {
   readonly headers: RequestHeaders;
   readonly http2: boolean;
   readonly remoteAddress: string;
+  /** The same object for all requests of a connection. */
+  readonly connection: object;
   /** DER of the leaf the client presented. Not verified. */
   readonly clientCertificate: Uint8Array | undefined;
   /** Rejects when the client goes away before the end. */
@@ -231,6 +233,7 @@ function requestOf(message: IncomingMessage, signal: AbortSignal): ServerRequest
     headers: message.headers,
     http2: message.httpVersionMajor === 2,
     remoteAddress: socket.remoteAddress ?? "",
+    connection: (message as { readonly stream?: { readonly session?: object } }).stream?.session ?? socket,
     get clientCertificate() {
       return certificateOf(message);
     },

@@ -5,6 +5,7 @@ import { gzip } from "node:zlib";
 import type { UnknownObject } from "#model/object.ts";
 import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
+import type { FanOut } from "../watch/fan-out.ts";
 import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
 import type { Encoder } from "./encode.ts";
 import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
@@ -13,6 +14,7 @@ import type { IncludeObject, Result } from "./result.ts";
 export interface WriteDeps {
   readonly encoder: Encoder;
   readonly feed: FeedDeps;
+  readonly fanOut: FanOut;
   /** Whether a kind has a protobuf message. */
   readonly hasProtobuf: (apiVersion: string, kind: string) => boolean;
   readonly formats: Formats;
@@ -178,8 +180,27 @@ async function writeWatch(
   });
   response.flushHead();
   let needsColumns = stream.shape === "table";
-  const write = (chunks: Uint8Array[]) => {
-    response.write(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+  let pending: Uint8Array[] = [];
+  let pendingBytes = 0;
+  const outlet = {
+    flush() {
+      if (pending.length === 0) return;
+      response.write(pending.length === 1 ? pending[0]! : Buffer.concat(pending));
+      pending = [];
+      pendingBytes = 0;
+    },
+  };
+  const write = (chunks: readonly Uint8Array[]) => {
+    const isWaiting = pending.length > 0;
+    for (const chunk of chunks) {
+      pending.push(chunk);
+      pendingBytes += chunk.length;
+    }
+    if (!isWaiting && deps.fanOut.mayWrite(request.connection, outlet)) outlet.flush();
+  };
+  const end = () => {
+    outlet.flush();
+    response.end();
   };
   const encode = (events: Parameters<FeedSink["events"]>[0]): Uint8Array[] =>
     events.map((event) => {
@@ -192,7 +213,7 @@ async function writeWatch(
   request.signal.addEventListener("abort", stop, { once: true });
   if (request.signal.aborted) stop();
   const leave = () => {
-    response.end();
+    end();
     stop();
   };
   const forget = deps.onClosing(leave);
@@ -203,6 +224,7 @@ async function writeWatch(
   const sink: FeedSink = {
     async initial(events) {
       write(encode(events));
+      outlet.flush();
       await response.drained();
     },
     events(events) {
@@ -213,14 +235,14 @@ async function writeWatch(
         cut();
         return;
       }
-      if (response.pendingBytes > maxOwedBytes) cut();
+      if (response.pendingBytes + pendingBytes > maxOwedBytes) cut();
     },
     bookmark: (revision, initialEnd) => write([encoder.bookmark(view, revision, initialEnd, stream)]),
     error(status) {
       write([encoder.error(status, stream)]);
-      response.end();
+      end();
     },
-    end: () => response.end(),
+    end,
   };
   try {
     await runFeed(plan, deps.feed, sink, over.signal);
