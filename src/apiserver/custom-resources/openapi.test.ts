@@ -25,6 +25,12 @@ const spec: JsonSchema = {
     port: { "x-kubernetes-int-or-string": true },
     note: { type: "string", nullable: true },
     template: { type: "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true },
+    any: {
+      type: "object",
+      "x-kubernetes-preserve-unknown-fields": true,
+      required: ["a", "b"],
+      properties: { a: { type: "string", nullable: true }, b: { type: "string" } },
+    },
     either: { type: "object", properties: { a: { type: "string" } }, oneOf: [{ required: ["a"] }] },
   },
 };
@@ -32,6 +38,8 @@ const spec: JsonSchema = {
 let server: CustomServer;
 beforeAll(async () => {
   server = await openCustomServer({ openapi: assets });
+  const open = { root: { "x-kubernetes-preserve-unknown-fields": true } };
+  await server.define(definition("Bag", [version("v1", spec, open)]));
   await server.define(definition("Paper", [version("v1", spec), version("v2", spec, { storage: false })]));
 });
 afterAll(() => server.close());
@@ -79,6 +87,14 @@ test("v2 says less, in JSON and in protobuf the same", async () => {
   expect(properties["note"]).toEqual({});
   expect(at(properties, "either")["oneOf"]).toBeUndefined();
   expect(properties["size"]).toEqual({ type: "integer", default: 1 });
+  // What may hold anything: kubectl takes properties that are said for the only ones.
+  const open = { "x-kubernetes-preserve-unknown-fields": true };
+  expect(properties["any"]).toEqual({ ...open, required: ["b"] });
+  expect(properties["template"]).toEqual({ ...open, "x-kubernetes-embedded-resource": true });
+  expect(at(document, "definitions", "com.example.v1.Bag")).toEqual({
+    type: "object",
+    "x-kubernetes-group-version-kind": [{ group: "example.com", kind: "Bag", version: "v1" }],
+  });
   expect(at(document, "definitions", "io.k8s.api.core.v1.Pod")["type"]).toBe("object");
   expect(at(document, "paths", "/apis/example.com/v1/papers", "get")["operationId"]).toBe(
     "listExampleComV1PaperForAllNamespaces",

@@ -115,6 +115,8 @@ function describedSchemas(assets: OpenApiAssets | undefined, wanted: Json): Json
   );
 }
 
+const preserving = "x-kubernetes-preserve-unknown-fields";
+
 const aboutVersion =
   "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const aboutKind =
@@ -124,7 +126,11 @@ const aboutMetadata =
 
 const kindOf = (version: CustomVersion): CustomKind => ({
   info: version.row,
-  schema: (dialect, reference) => schemaOf(version.schema, dialect, reference, true),
+  schema: (dialect, reference) =>
+    // To clients that check by v2, properties that are said are the only ones there may be: so none are.
+    dialect === "v2" && version.schema[preserving] === true
+      ? { type: "object" }
+      : schemaOf(version.schema, dialect, reference, true),
 });
 
 /** What v2 cannot say is left out: clients that check by it must let pass what v3 would not. */
@@ -150,13 +156,22 @@ function schemaOf(schema: JsonSchema, dialect: Dialect, reference: (type: string
       Object.entries(schema.properties).map(([name, property]) => [name, convert(property)]),
     );
   }
-  if (dialect === "v2" && schema.nullable === true) {
-    for (const name of ["type", "items", "properties", "additionalProperties"]) delete out[name];
+  if (dialect === "v2") {
+    const isNullable = (name: string) => schema.properties?.[name]?.nullable === true;
+    if (schema.required?.some(isNullable)) {
+      const required = schema.required.filter((name) => !isNullable(name));
+      if (required.length > 0) out["required"] = required;
+      else delete out["required"];
+    }
+    if (schema.nullable === true || schema[preserving] === true) {
+      for (const name of ["type", "items", "properties", "additionalProperties"]) delete out[name];
+    }
   }
   if (dialect === "v3" && schema["x-kubernetes-int-or-string"] === true && !schema.anyOf && !schema.allOf) {
     out["anyOf"] = [{ type: "integer" }, { type: "string" }];
   }
-  if (isRoot || schema["x-kubernetes-embedded-resource"] === true) {
+  const isOpen = dialect === "v2" && schema[preserving] === true;
+  if (isRoot || (schema["x-kubernetes-embedded-resource"] === true && !isOpen)) {
     const metadata = reference("meta/v1.ObjectMeta");
     out["properties"] = {
       ...(out["properties"] as Json | undefined),
