@@ -36,6 +36,7 @@ import {
   isSameTemplate,
   isScaling,
   maxReplicasAnnotation,
+  nextRevision,
   planCleanup,
   planCurrent,
   planOld,
@@ -45,7 +46,6 @@ import {
   podTemplateHashLabel,
   replicasOf,
   revisionAnnotation,
-  revisionOf,
   sizeAnnotations,
   splitSets,
   templateHash,
@@ -111,7 +111,7 @@ export function createDeploymentController(deps: ControllerDeps): Service {
   }
 
   async function refreshCurrent(d: Deployment, found: ReplicaSet, old: readonly ReplicaSet[]): Promise<Sets> {
-    const revision = Math.max(0, ...old.map(revisionOf)) + 1;
+    const revision = nextRevision(old);
     const annotations = annotationsOf(d, found, revision);
     const minReadySeconds = d.spec.minReadySeconds ?? 0;
     if (
@@ -132,7 +132,7 @@ export function createDeploymentController(deps: ControllerDeps): Service {
   async function createCurrent(d: Deployment, old: readonly ReplicaSet[]): Promise<Sets> {
     const template = d.spec.template;
     const hash = templateHash(template, d.status?.collisionCount);
-    const revision = Math.max(0, ...old.map(revisionOf)) + 1;
+    const revision = nextRevision(old);
     const labels = { ...template.metadata?.labels, [podTemplateHashLabel]: hash };
     const selector = d.spec.selector;
     const replicas = planCurrent(d, old, 0);

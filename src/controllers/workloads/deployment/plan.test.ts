@@ -6,6 +6,7 @@ import {
   fenceposts,
   isScaling,
   maxReplicasAnnotation,
+  nextRevision,
   planCleanup,
   planCurrent,
   planOld,
@@ -191,21 +192,33 @@ test("history: lowest revisions go, but only what is empty and observed", () => 
   expect(names(4)).toEqual([]);
 });
 
+test.each([
+  [[], 1n],
+  [["2", "10", "9"], 11n],
+  [["3546343826724305832", "1"], 3546343826724305833n],
+  [["none", "-4", "99999999999999999999"], 1n],
+])("after revisions %j comes %s", (revisions, next) => {
+  const old = revisions.map((revision, i) =>
+    set({ name: `r${i}`, replicas: 0, annotations: { [revisionAnnotation]: revision } }),
+  );
+  expect(nextRevision(old)).toBe(next);
+});
+
 test("annotations: the deployment's but its own bookkeeping; a rolled-back set remembers its earlier revisions", () => {
   const d = deployment({
     replicas: 4,
     annotations: { note: "x", [revisionAnnotation]: "5", "kubectl.kubernetes.io/last-applied-configuration": "{}" },
   });
-  expect(annotationsOf(d, undefined, 3)).toEqual({
+  expect(annotationsOf(d, undefined, 3n)).toEqual({
     note: "x",
     [revisionAnnotation]: "3",
     [desiredReplicasAnnotation]: "4",
     [maxReplicasAnnotation]: "5",
   });
   const back = set({ name: "old", replicas: 0, annotations: { [revisionAnnotation]: "1" } });
-  expect(annotationsOf(d, back, 3)).toMatchObject({ [revisionAnnotation]: "3", [revisionHistoryAnnotation]: "1" });
+  expect(annotationsOf(d, back, 3n)).toMatchObject({ [revisionAnnotation]: "3", [revisionHistoryAnnotation]: "1" });
   const newest = set({ name: "new", replicas: 0, annotations: { note: "x", [revisionAnnotation]: "3" } });
-  expect(annotationsOf(d, newest, 3)).toEqual({ note: "x", [revisionAnnotation]: "3" });
+  expect(annotationsOf(d, newest, 3n)).toEqual({ note: "x", [revisionAnnotation]: "3" });
 });
 
 test("templates are compared without the hash label, and hashed without regard to the order of fields", () => {

@@ -35,8 +35,17 @@ export const replicasOf = (object: { readonly spec: { readonly replicas?: number
 const sum = (sets: readonly ReplicaSet[], value: (set: ReplicaSet) => number): number =>
   sets.reduce((total, set) => total + value(set), 0);
 const available = (set: ReplicaSet): number => set.status?.availableReplicas ?? 0;
-export const revisionOf = (set: ReplicaSet): number =>
-  Number.parseInt(set.metadata.annotations?.[revisionAnnotation] ?? "0", 10) || 0;
+/** Counted in 64 bits, more than a number holds exactly; 0 for what is no revision. */
+const parseRevision = (text: string): bigint => {
+  const revision = /^\d{1,19}$/.test(text) ? BigInt(text) : 0n;
+  return BigInt.asIntN(64, revision) === revision ? revision : 0n;
+};
+export const revisionOf = (set: ReplicaSet): bigint =>
+  parseRevision(set.metadata.annotations?.[revisionAnnotation] ?? "");
+/** One more than any of `old`. */
+export const nextRevision = (old: readonly ReplicaSet[]): bigint =>
+  old.map(revisionOf).reduce((most, one) => (one > most ? one : most), 0n) + 1n;
+const byRevision = (a: ReplicaSet, b: ReplicaSet): number => Number(BigInt.asIntN(64, revisionOf(a) - revisionOf(b)));
 const isRolling = (d: Deployment): boolean => (d.spec.strategy?.type ?? "RollingUpdate") === "RollingUpdate";
 
 /** "25%" of `total` or a plain number. */
@@ -95,13 +104,13 @@ export function templateHash(template: PodTemplateSpec, collisionCount: number |
 export function annotationsOf(
   d: Deployment,
   set: ReplicaSet | undefined,
-  revision: number,
+  revision: bigint,
 ): Readonly<Record<string, string>> {
   const out: Record<string, string> = { ...set?.metadata.annotations };
   for (const [key, value] of Object.entries(d.metadata.annotations ?? {}))
     if (!ownAnnotations.has(key)) out[key] = value;
   const before = set?.metadata.annotations?.[revisionAnnotation];
-  if (before === undefined || Number.parseInt(before, 10) < revision) {
+  if (before === undefined || parseRevision(before) < revision) {
     out[revisionAnnotation] = String(revision);
     if (before !== undefined) {
       let history = [...(out[revisionHistoryAnnotation]?.split(",") ?? []), before];
@@ -173,7 +182,7 @@ export function planProportional(
 ): Scaling[] {
   const all = [...old, ...(current ? [current] : [])];
   const live = all.filter((set) => replicasOf(set) > 0);
-  const newest = [...old].sort((a, b) => revisionOf(a) - revisionOf(b)).at(-1);
+  const newest = [...old].sort(byRevision).at(-1);
   const only = live.length === 0 ? (current ?? newest) : live.length === 1 ? live[0] : undefined;
   // Also where the size is right already: the size annotations may still speak of an earlier wish.
   if (only) return [{ set: only, replicas: replicasOf(d) }];
@@ -215,7 +224,7 @@ function fractionOf(d: Deployment, set: ReplicaSet): number {
 export function planCleanup(d: Deployment, old: readonly ReplicaSet[]): ReplicaSet[] {
   const limit = d.spec.revisionHistoryLimit;
   if (limit === undefined || limit === noDeadline) return [];
-  const alive = old.filter((set) => !isDeleting(set)).sort((a, b) => revisionOf(a) - revisionOf(b));
+  const alive = old.filter((set) => !isDeleting(set)).sort(byRevision);
   return alive
     .slice(0, Math.max(0, alive.length - limit))
     .filter(
