@@ -132,6 +132,17 @@ test("readiness gates", () => {
   expect(condition(result, "ContainersReady")?.status).toBe("True");
 });
 
+test("each gate that is closed is told as what it is", () => {
+  const pod = podOf({ readinessGates: ["a", "b", "c"].map((conditionType) => ({ conditionType })) });
+  const conditions = [
+    { type: "a", status: "True" },
+    { type: "b", status: "False" },
+  ];
+  expect(condition(status({ ...pod, status: { conditions } }, observed([seen()])), "Ready")?.message).toBe(
+    'the status of pod readiness gate "b" is not "True", but False, corresponding condition of pod readiness gate "c" does not exist.',
+  );
+});
+
 describe("patch", () => {
   const before = status(podOf(), observed([seen()]), { probe: () => ({ started: true, ready: false }) });
   test("nothing for nothing", () => expect(statusPatch(before, structuredClone(before))).toBeUndefined());

@@ -226,6 +226,13 @@ function podPhase(input: StatusInput, init: ContainerStatus[], main: ContainerSt
   return failed > 0 ? "Failed" : "Succeeded";
 }
 
+function closedGate(type: string, conditions: readonly PodCondition[]): string {
+  const condition = conditions.find((c) => c.type === type);
+  return condition
+    ? `the status of pod readiness gate "${type}" is not "True", but ${condition.status}`
+    : `corresponding condition of pod readiness gate "${type}" does not exist.`;
+}
+
 function podConditions(
   input: StatusInput,
   phase: string,
@@ -284,9 +291,7 @@ function podConditions(
           "Ready",
           false,
           "ReadinessGatesNotReady",
-          gates
-            .map((g) => `corresponding condition of pod readiness gate "${g.conditionType}" does not exist.`)
-            .join(", "),
+          gates.map(({ conditionType }) => closedGate(conditionType, old)).join(", "),
         ),
     containersReady
       ? set("ContainersReady", true)
