@@ -286,6 +286,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       endChildren();
       await probes.close();
       await Promise.allSettled([...tasks]);
+      await allocations.close();
     };
     try {
       // They need no API.

@@ -81,6 +81,28 @@ test("the pod itself does not take another size", async () => {
   const put = await kinds.client.update(resources.pods, changed, { subresource: "resize" });
   expect(put.spec.containers[0]?.resources).toEqual(size("2"));
 });
+test("who applies a size owns it, on this subresource", async () => {
+  await room("applied");
+  await running("applied", "p");
+  const apply = (force?: string) =>
+    kinds.client.transport.request({
+      method: "PATCH",
+      path: "/api/v1/namespaces/applied/pods/p/resize",
+      query: { fieldManager: "sizer", force },
+      body: {
+        apiVersion: "v1",
+        kind: "Pod",
+        metadata: { name: "p", namespace: "applied" },
+        spec: { containers: [{ name: "c", resources: { requests: { memory: "65Mi" } } }] },
+      },
+      contentType: "application/apply-patch+yaml",
+    });
+  expect(await refusal(apply())).toContain('.spec.containers[name="c"].resources.requests.memory');
+  const applied = (await apply("true")) as unknown as Pod;
+  expect(applied.spec.containers[0]?.resources?.requests).toEqual({ cpu: "1", memory: "65Mi" });
+  const entry = applied.metadata.managedFields?.find((e) => e.manager === "sizer");
+  expect(entry).toMatchObject({ operation: "Apply", subresource: "resize" });
+});
 test("limit ranges are asked", async () => {
   await room("ranged");
   await running("ranged", "p");

@@ -26,6 +26,8 @@ test("what was allocated is known to the next run, what was given back is not", 
   expect([second.get("a"), second.get("b"), second.get("c")]).toEqual([undefined, some, some]);
   second.keep(new Set(["c"]));
   expect(second.get("b")).toBeUndefined();
+  await second.close();
+  expect((await opened()).get("b")).toBeUndefined();
 });
 test("what cannot be written is not allocated", async () => {
   const allocations = await opened();

@@ -62,6 +62,11 @@ export class Allocations {
     });
   }
 
+  /** Resolves when nothing is being written any more. */
+  close(): Promise<void> {
+    return this.#saving;
+  }
+
   #save(): Promise<void> {
     const text = `${JSON.stringify({ pods: this.#kept })}\n`;
     const write = () => writeFileDurable(this.#path, text, 0o600);
