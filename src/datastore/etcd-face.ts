@@ -28,6 +28,7 @@ import * as kv from "./etcdface/kv.ts";
 import * as lease from "./etcdface/lease.ts";
 import * as maintenance from "./etcdface/maintenance.ts";
 import { etcdCodec, frameOf, frameOfTable, type Identity, type Part } from "./etcdface/messages.ts";
+import { AheadBudget } from "./etcdface/range-source.ts";
 import { readPut, readRange, readTxn } from "./etcdface/requests.ts";
 import { EncodedEvents, serveWatch } from "./etcdface/watch.ts";
 
@@ -69,7 +70,10 @@ export function createEtcdFace(options: EtcdFaceOptions, deps: EtcdFaceDeps): Gr
   const alarms = new maintenance.Alarms(identity.memberId);
   const header = () => ({ ...identity, revision: backend.revision() });
   const checkAlarms = (adds: boolean) => alarms.check(adds);
-  const kvDeps: kv.KvDeps = { backend, identity, maxTxnOps: backendMaxTxnOps, maxRequestBytes, checkAlarms };
+  const kvDeps: kv.KvDeps = {
+    ...{ backend, identity, maxTxnOps: backendMaxTxnOps, maxRequestBytes, checkAlarms },
+    ahead: new AheadBudget(),
+  };
   const leaseDeps: lease.LeaseDeps = { backend, header, checkAlarms };
   const maintenanceDeps: maintenance.MaintenanceDeps = {
     ...{ backend, identity, alarms, header },

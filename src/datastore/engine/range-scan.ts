@@ -43,12 +43,17 @@ export class RangeScan {
     const { engine } = this.#deps;
     const { key, end, at, limit } = this.#options;
     let found = 0;
-    engine.each(key, end, { at, limit, few: false }, (item) => {
-      visit(item);
-      found++;
-      return true;
-    });
-    return { found, rest: limit > 0 && found === limit ? engine.rangeRest() : 0 };
+    try {
+      engine.each(key, end, { at, limit, few: false }, (item) => {
+        visit(item);
+        found++;
+        return true;
+      });
+      return { found, rest: limit > 0 && found === limit ? engine.rangeRest() : 0 };
+    } catch (error) {
+      this.close();
+      throw this.#deps.noticed(error);
+    }
   }
 
   /** Hands out what comes next until `take` has no room. True: that was all. */

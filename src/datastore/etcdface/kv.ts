@@ -38,7 +38,7 @@ import {
   responseOp,
   txnPart,
 } from "./messages.ts";
-import { rangeFrame } from "./range-source.ts";
+import { type AheadBudget, rangeFrame } from "./range-source.ts";
 
 export interface KvDeps {
   readonly backend: Backend;
@@ -46,6 +46,7 @@ export interface KvDeps {
   /** etcd's --max-txn-ops and --max-request-bytes. */
   readonly maxTxnOps: number;
   readonly maxRequestBytes: number;
+  readonly ahead: AheadBudget;
   /** Throws where an alarm forbids what adds to the store, or everything. */
   checkAlarms(adds: boolean): void;
 }
@@ -71,7 +72,7 @@ export async function range(deps: KvDeps, request: RangeRequest): Promise<Uint8A
   if (backend.scan && isInOrder(request)) {
     const limit = Math.max(0, toNumber(request.limit));
     const options = { ...rangeOf(request), revision, limit, keysOnly: request.keysOnly };
-    return rangeFrame(backend.scan.bind(backend), options, () => headerPart(backend.revision(), identity));
+    return rangeFrame(backend.scan.bind(backend), options, () => headerPart(backend.revision(), identity), deps.ahead);
   }
   const result = await backend.range({ ...rangeOptions(request), revision });
   return frameOf(rangePart(headerPart(result.revision, identity), rangeAnswer(request, result)));

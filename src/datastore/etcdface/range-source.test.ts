@@ -9,7 +9,7 @@ import type { DataSource } from "#wire/http2/server-connection.ts";
 import { prefixRange, type Revision } from "../backend.ts";
 import { openDatastore } from "../open.ts";
 import { frameOf, headerPart, rangePart } from "./messages.ts";
-import { rangeFrame } from "./range-source.ts";
+import { AheadBudget, rangeFrame } from "./range-source.ts";
 
 const deps = { clock: new FakeClock(), log: silentLogger };
 const header = () => headerPart(7);
@@ -51,7 +51,7 @@ it.each([0, 1, 13, 399, 400, 1000])("is the same in pieces, with a limit of %i",
     const { kvs, count, more } = await store.range({ ...all, limit });
     const whole = frameOf(rangePart(header(), { kvs, count, more, keysOnly }));
     for (const largest of [700, 9000, 200_000]) {
-      const source = rangeFrame(store.scan.bind(store), { ...all, limit, keysOnly }, header);
+      const source = rangeFrame(store.scan.bind(store), { ...all, limit, keysOnly }, header, new AheadBudget());
       const got = await drain(
         source,
         () => 1 + Math.floor(random.float() * largest),
@@ -67,7 +67,7 @@ it("is of one revision, and a compaction has the rest of it read", async () => {
   const { store, random } = await filled();
   const { kvs, count, more } = await store.range(all);
   const whole = frameOf(rangePart(header(), { kvs, count, more, keysOnly: false }));
-  const source = rangeFrame(store.scan.bind(store), all, header);
+  const source = rangeFrame(store.scan.bind(store), all, header, new AheadBudget());
   let rounds = 0;
   const got = await drain(
     source,
@@ -88,8 +88,8 @@ it("is of one revision, and a compaction has the rest of it read", async () => {
 
 it("fails, rather than being short, when the store is closed meanwhile, and lets go of its scan", async () => {
   const { store } = await filled();
-  const left = rangeFrame(store.scan.bind(store), all, header) as DataSource;
-  const source = rangeFrame(store.scan.bind(store), all, header) as DataSource;
+  const left = rangeFrame(store.scan.bind(store), all, header, new AheadBudget()) as DataSource;
+  const source = rangeFrame(store.scan.bind(store), all, header, new AheadBudget()) as DataSource;
   source.fill(Buffer.alloc(1000));
   left.close();
   await store.compact(1 as Revision);
@@ -99,8 +99,37 @@ it("fails, rather than being short, when the store is closed meanwhile, and lets
   }).toThrow(/closed/);
 });
 
+it("is read ahead for one that does not come for it as far as there is room, and fails beyond", async () => {
+  const { store } = await filled();
+  const { kvs, count, more } = await store.range(all);
+  const budget = 5 * frameOf(rangePart(header(), { kvs, count, more, keysOnly: false })).length;
+  const ahead = new AheadBudget(budget);
+  const open = () => rangeFrame(store.scan.bind(store), all, header, ahead) as DataSource;
+  const sources = Array.from({ length: 50 }, open);
+  for (const source of sources) source.fill(Buffer.alloc(1000));
+  await store.commit({ compares: [], success: [{ type: "put", key: "/new", value: Buffer.from("new") }] });
+  await store.compact(store.revision());
+  const ends = sources.map((source) => {
+    try {
+      while (source.fill(Buffer.alloc(100_000)) > 0);
+      return "whole";
+    } catch (error) {
+      return (error as { code?: string }).code;
+    } finally {
+      source.close();
+    }
+  });
+  expect(ends.slice(0, 5)).toEqual(Array(5).fill("whole"));
+  expect(new Set(ends.slice(6))).toEqual(new Set(["DATASTORE_COMPACTED"]));
+  // All of it was given back.
+  expect(ahead.take(budget)).toBe(true);
+  await store.close();
+});
+
 it("of little is one frame at once", async () => {
   const { store } = await filled();
-  expect(rangeFrame(store.scan.bind(store), { ...all, limit: 1 }, header)).toBeInstanceOf(Uint8Array);
+  expect(rangeFrame(store.scan.bind(store), { ...all, limit: 1 }, header, new AheadBudget())).toBeInstanceOf(
+    Uint8Array,
+  );
   await store.close();
 });

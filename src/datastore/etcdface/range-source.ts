@@ -8,6 +8,7 @@ import { framePrefixBytes } from "#wire/grpc.ts";
 import type { DataSource } from "#wire/http2/server-connection.ts";
 import type { Backend, KeyRange, RangeOptions } from "../backend.ts";
 import type { RangeScan } from "../engine/range-scan.ts";
+import { compactedRevision } from "../errors.ts";
 import { itemSize, type Part, rangeEnds, writeItem } from "./messages.ts";
 
 /** A smaller answer is made at once, in one piece. */
@@ -15,6 +16,31 @@ const smallBytes = 16 * 1024;
 /** What is read ahead in a piece, and in a turn, when a compaction waits. */
 const pieceBytes = 128 * 1024;
 const turnPieces = 4;
+/**
+ * What compactions have read ahead for readers that do not come for it, all together. A reader beyond it has its stream
+ * reset, as if it had asked for a revision that is compacted.
+ */
+const maxAheadBytes = 64 * 1024 * 1024;
+
+/** What is left of `maxAheadBytes`; one for all ranges of a server. */
+export class AheadBudget {
+  #left: number;
+
+  constructor(bytes = maxAheadBytes) {
+    this.#left = bytes;
+  }
+
+  /** False: there is not that much left. */
+  take(bytes: number): boolean {
+    if (bytes > this.#left) return false;
+    this.#left -= bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#left += bytes;
+  }
+}
 
 type ScanRange = KeyRange & Pick<RangeOptions, "revision" | "limit" | "keysOnly">;
 
@@ -23,11 +49,13 @@ export function rangeFrame(
   scan: NonNullable<Backend["scan"]>,
   range: ScanRange,
   header: () => Part,
+  budget: AheadBudget,
 ): Uint8Array | DataSource {
   const keysOnly = range.keysOnly === true;
   const source: RangeSource = new RangeSource(
     scan(range, () => source.hurry()),
     keysOnly,
+    budget,
   );
   try {
     source.open(header());
@@ -41,6 +69,10 @@ export function rangeFrame(
 class RangeSource implements DataSource {
   readonly #scan: RangeScan;
   readonly #keysOnly: boolean;
+  readonly #budget: AheadBudget;
+  /** Taken from the budget. */
+  #ahead = 0;
+  #failure: Error | undefined;
   /** Made and not yet asked for. */
   readonly #ready: Buffer[] = [];
   #tail = Buffer.alloc(0);
@@ -50,9 +82,10 @@ class RangeSource implements DataSource {
   size = 0;
   #given = 0;
 
-  constructor(scan: RangeScan, keysOnly: boolean) {
+  constructor(scan: RangeScan, keysOnly: boolean, budget: AheadBudget) {
     this.#scan = scan;
     this.#keysOnly = keysOnly;
+    this.#budget = budget;
   }
 
   /** Counts, and makes what stands before and after the key-values. */
@@ -81,6 +114,7 @@ class RangeSource implements DataSource {
   }
 
   fill(into: Buffer): number {
+    if (this.#failure) throw this.#failure;
     let at = this.#takeReady(into, 0);
     if (!this.#made && at < into.length) {
       at = this.#make(into, at, this.#ready);
@@ -91,10 +125,17 @@ class RangeSource implements DataSource {
     return at;
   }
 
-  /** Makes the rest now, while others have their turns. */
+  /** Makes the rest now, while others have their turns; where there is no room for it the range fails. */
   async hurry(): Promise<void> {
+    const rest = this.size - this.#given;
+    if (!this.#budget.take(rest)) {
+      this.close();
+      this.#failure = compactedRevision(this.#scan.at, this.#scan.at);
+      return;
+    }
+    this.#ahead = rest;
     for (let pieces = 1; !this.#made; pieces++) {
-      const piece = Buffer.allocUnsafe(pieceBytes);
+      const piece = Buffer.allocUnsafe(Math.min(pieceBytes, rest));
       const behind: Buffer[] = [];
       const used = this.#make(piece, 0, behind);
       if (used > 0) this.#ready.push(piece.subarray(0, used));
@@ -106,6 +147,8 @@ class RangeSource implements DataSource {
   close(): void {
     this.#made = true;
     this.#ready.length = 0;
+    this.#budget.give(this.#ahead);
+    this.#ahead = 0;
     this.#scan.close();
   }
 

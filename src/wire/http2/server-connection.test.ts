@@ -410,6 +410,35 @@ describe("hostile clients", () => {
     expect([...streams.values()].every((stream) => stream.closed)).toBe(true);
   });
 
+  test("one that takes a byte of many answers holds no more than the bound and one buffer", () => {
+    const { connection, streams, taken } = open();
+    connection.receive(Buffer.concat([Buffer.from(preface), settings([setting.initialWindowSize, 1])]));
+    const ids = Array.from({ length: 200 }, (_, i) => 1 + 2 * i);
+    let filled = 0;
+    for (const id of ids) {
+      connection.receive(headers(id));
+      streams.get(id)!.respond(block, false);
+      streams.get(id)!.dataFrom({
+        fill: (into) => {
+          filled++;
+          return into.length;
+        },
+        close: () => {},
+      });
+    }
+    taken();
+    expect(connection.failure).toBeUndefined();
+    const owed = ids.reduce((sum, id) => sum + streams.get(id)!.queuedBytes, 0);
+    expect(owed).toBeGreaterThan(500_000);
+    expect(owed).toBeLessThanOrEqual(options.maxQueuedBytes + 128 * 1024);
+    // The others are not forgotten: they get theirs when the first go on.
+    const before = filled;
+    for (const id of ids.slice(0, 8))
+      connection.receive(Buffer.concat([Buffer.from(frame(frameType.windowUpdate, 0, id, number(1_000_000)))]));
+    connection.receive(frame(frameType.windowUpdate, 0, 0, number(10_000_000)));
+    expect(filled).toBeGreaterThan(before);
+  });
+
   test("one that lets answers pile up is cut off at the bound", () => {
     const { connection, streams, taken, log } = open();
     connection.receive(Buffer.concat([hello, headers(1), headers(3)]));

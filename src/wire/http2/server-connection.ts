@@ -768,6 +768,8 @@ export class Http2ServerConnection {
           this.#waiting.delete(stream);
           continue;
         }
+        // Who takes a byte at a time from many streams would hold a buffer for each: the next gets one when others have gone.
+        if (stream.queuedBytes === 0 && stream.source && this.#queuedBytes > this.#options.maxQueuedBytes) continue;
         if (stream.queuedBytes === 0 && stream.source && !this.#refill(stream, stream.source)) {
           this.#waiting.delete(stream);
           if (!stream.closed) this.#sentAll(stream, drained);
