@@ -43,8 +43,10 @@ const parseRevision = (text: string): bigint => {
 export const revisionOf = (set: ReplicaSet): bigint =>
   parseRevision(set.metadata.annotations?.[revisionAnnotation] ?? "");
 /** One more than any of `old`. */
-export const nextRevision = (old: readonly ReplicaSet[]): bigint =>
-  old.map(revisionOf).reduce((most, one) => (one > most ? one : most), 0n) + 1n;
+export const nextRevision = (old: readonly ReplicaSet[]): bigint => {
+  const last = [...old].sort(byRevision).at(-1);
+  return (last ? revisionOf(last) : 0n) + 1n;
+};
 const byRevision = (a: ReplicaSet, b: ReplicaSet): number => Number(BigInt.asIntN(64, revisionOf(a) - revisionOf(b)));
 const isRolling = (d: Deployment): boolean => (d.spec.strategy?.type ?? "RollingUpdate") === "RollingUpdate";
 
