@@ -8,6 +8,7 @@ import * as administration from "./validation/administration.ts";
 import { validateAutoscaler } from "./validation/autoscaling.ts";
 import * as cluster from "./validation/cluster.ts";
 import * as csi from "./validation/csi.ts";
+import { validateNewEvent, validateNewEventUpdate } from "./validation/events.ts";
 import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
 import { type NameRule, nameRules } from "./validation/names.ts";
 import { validatePod, validatePodUpdate } from "./validation/pod.ts";
@@ -20,19 +21,21 @@ import * as workloads from "./validation/workloads.ts";
 
 type Info = Pick<ResourceInfo, "group" | "kind" | "namespaced"> & Partial<Pick<ResourceInfo, "type">>;
 
-/** What is wrong with a new object; empty when nothing is. */
-export function validateObject(info: Info, object: ApiObject): FieldError[] {
+/** What is wrong with a new object; empty when nothing is. `served`: the group it was sent to, where not its own. */
+export function validateObject(info: Info, object: ApiObject, served: Info = info): FieldError[] {
   const rules = rulesOf(info);
   return [
     ...validateMetadata(object.metadata, info, rules.name ?? nameRules.subdomain),
     ...(rules.create?.(object) ?? []),
+    ...(served.group === info.group ? [] : (rulesOf(served).create?.(object) ?? [])),
   ];
 }
 
 /** What is wrong with `object` as the successor of `old`. */
-export function validateObjectUpdate(info: Info, object: ApiObject, old: ApiObject): FieldError[] {
+export function validateObjectUpdate(info: Info, object: ApiObject, old: ApiObject, served: Info = info): FieldError[] {
   const rules = rulesOf(info);
-  const changes = rules.update?.(object, old) ?? [];
+  const own = rules.update?.(object, old) ?? [];
+  const changes = served.group === info.group ? own : [...own, ...(rulesOf(served).update?.(object, old) ?? [])];
   // A kind whose update is checked by what may change does not need its whole object looked at again.
   const whole = rules.updateChecksAll === false ? [] : (rules.create?.(object) ?? []);
   const seen = new Set<string>();
@@ -105,6 +108,8 @@ const table: Readonly<Record<string, Rules | undefined>> = {
     create: cluster.validateEndpointSlice,
     update: cluster.validateEndpointSliceUpdate,
   }),
+  // Beside the rules of "/Event", of those that were sent to this group.
+  "events.k8s.io/Event": rules({ create: validateNewEvent, update: validateNewEventUpdate }),
   "flowcontrol.apiserver.k8s.io/FlowSchema": rules({ create: administration.validateFlowSchema }),
   "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": rules({ create: administration.validatePriorityLevel }),
   "networking.k8s.io/IngressClass": rules({

@@ -232,7 +232,7 @@ export class ResourceEndpoints {
     const manager = managerOf(request, "CreateOptions");
     const object = await this.#deps.bodies.read(request, served.info);
     const stored = toStorage(served.info, this.#deps.tracking.update(served.info, "", undefined, object, manager));
-    const item = await this.#deps.registry.create(resource, info.namespace, stored, writeContext(request));
+    const item = await this.#deps.registry.create(resource, info.namespace, stored, writeTo(served, request));
     return { type: "item", status: 201, view, item };
   }
 
@@ -257,7 +257,7 @@ export class ResourceEndpoints {
           );
         },
       },
-      writeContext(request),
+      writeTo(served, request),
     );
     return { type: "item", status: created ? 201 : 200, view, item };
   }
@@ -298,7 +298,7 @@ export class ResourceEndpoints {
           );
         },
       },
-      writeContext(request),
+      writeTo(served, request),
     );
     return this.#shown(view, subresource, item);
   }
@@ -385,7 +385,7 @@ export class ResourceEndpoints {
           );
         },
       },
-      writeContext(request),
+      writeTo(served, request),
     );
     const shown = this.#shown(view, subresource, item);
     return created ? { type: "item", status: 201, view, item } : shown;
@@ -495,7 +495,7 @@ export class ResourceEndpoints {
               );
             },
           },
-          writeContext(request),
+          writeTo(served, request),
         );
         return this.#shown(view, subresource, item);
       }
@@ -583,6 +583,11 @@ function successStatus(resource: Resource, item: Item): UnknownObject {
     details: { name: metadata.name, ...(group === "" ? {} : { group }), kind: plural, uid: metadata.uid },
   };
 }
+
+const writeTo = (served: ServedResource, request: HandlerRequest): WriteContext => ({
+  ...writeContext(request),
+  served: served.info,
+});
 
 export function writeContext(request: HandlerRequest, options?: DeleteOptions): WriteContext {
   const dryRun = options?.dryRun ?? request.query.getAll("dryRun").filter((value) => value !== "");

@@ -46,17 +46,24 @@ export interface RegistryDeps {
   readonly admission: readonly AdmissionPlugin[];
   /** By qualified resource, e.g. deployments.apps. */
   readonly resources: ReadonlyMap<string, Resource>;
-  readonly validateObject: (info: ResourceInfo, object: UnknownObject) => readonly FieldError[];
+  readonly validateObject: (
+    info: ResourceInfo,
+    object: UnknownObject,
+    served: ResourceInfo | undefined,
+  ) => readonly FieldError[];
   readonly validateObjectUpdate: (
     info: ResourceInfo,
     object: UnknownObject,
     old: UnknownObject,
+    served: ResourceInfo | undefined,
   ) => readonly FieldError[];
 }
 
 export interface WriteContext {
   readonly user: UserInfo;
   readonly dryRun: boolean;
+  /** What the client writes to, which may ask more than the resource as it is stored. */
+  readonly served?: ResourceInfo;
   warn(message: string): void;
 }
 
@@ -142,7 +149,7 @@ export class Registry {
     try {
       await strategy.prepareForCreate?.(object, context);
       const errors = [
-        ...this.#deps.validateObject(info, object),
+        ...this.#deps.validateObject(info, object, write.served),
         ...((await strategy.validate?.(object, context)) ?? []),
       ];
       if (errors.length > 0) throw invalid(info.group, info.kind, generate ? "" : meta.name!, errors);
@@ -341,7 +348,7 @@ export class Registry {
       }
       const errors: FieldError[] = [...checkFinalizers(object, current)];
       if (subresource === "" || subresource === "scale") {
-        errors.push(...this.#deps.validateObjectUpdate(info, object, current));
+        errors.push(...this.#deps.validateObjectUpdate(info, object, current, write.served));
         errors.push(...((await strategy.validateUpdate?.(object, current, context)) ?? []));
       } else if (subresource === "status") {
         errors.push(...((await strategy.validateStatusUpdate?.(object, current, context)) ?? []));
