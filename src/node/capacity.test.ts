@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { allocatableOf, amountsText, capacityOf, misfit, podRequests, victimsFor } from "./capacity.ts";
+import { allocatableOf, amountsText, capacityOf, misfit, victimsFor } from "./capacity.ts";
 import { defaultConfiguration, parseConfiguration } from "./configuration.ts";
 
 const gib = 2 ** 30;
@@ -27,27 +27,17 @@ describe("allocatable", () => {
   });
 });
 
-describe("what a pod asks for", () => {
-  test("sidecars run beside what comes after them; overhead is on top", () => {
-    const pod = podOf(
-      { cpu: "100m", memory: "1Mi" },
-      {
-        initContainers: [
-          { name: "side", restartPolicy: "Always", resources: { requests: { cpu: "50m" } } },
-          { name: "init", resources: { requests: { cpu: "200m", memory: "3Mi" } } },
-        ],
-        overhead: { cpu: "10m" },
-      },
-    );
-    expect(podRequests(pod)).toEqual({ cpu: 260, memory: 3 * 2 ** 20 });
-  });
-});
-
 describe("one more pod", () => {
   const capacity = capacityOf(machine, 100 * gib, { ...defaultConfiguration, maxPods: 3 });
   const cases: [string, Pod, Pod[], string | undefined][] = [
     ["fits", podOf({ cpu: "1" }), [], undefined],
     ["of CPU", podOf({ cpu: "3" }), [podOf({ cpu: "1500m" })], "OutOfcpu"],
+    [
+      "by a limit alone",
+      podOf({}, { containers: [{ name: "c", resources: { limits: { cpu: "5" } } }] }),
+      [],
+      "OutOfcpu",
+    ],
     ["of memory", podOf({ memory: "9Gi" }), [], "OutOfmemory"],
     ["of pods", podOf({}), [podOf({}), podOf({}), podOf({})], "OutOfpods"],
     ["of a device that is not the node's to count", podOf({ "example.com/x": "1" }), [], undefined],

@@ -6,7 +6,7 @@ import type { Machine } from "#platform/machine.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import { criticalPriority, isCriticalPod } from "./eviction/ranking.ts";
 import { amountOf } from "./eviction/signals.ts";
-import { milliOf, wholeOf } from "./pods/quantities.ts";
+import { podTotals } from "./pods/totals.ts";
 
 /** By resource name: cpu in thousandths, the rest in units. */
 export type Amounts = Readonly<Record<string, number>>;
@@ -63,35 +63,6 @@ export function amountText(name: string, value: number): string {
 export const amountsText = (amounts: Amounts): Record<string, string> =>
   Object.fromEntries(Object.entries(amounts).map(([name, value]) => [name, amountText(name, value)]));
 
-/** What a pod asks for as the scheduler counts it: init containers one after the other, sidecars from their turn on. */
-export function podRequests(pod: Pod): Amounts {
-  const amountOfText = (name: string, text: string | undefined) => (name === "cpu" ? milliOf(text) : wholeOf(text));
-  const add = (into: Record<string, number>, from: Readonly<Record<string, string>> | undefined) => {
-    for (const [name, text] of Object.entries(from ?? {})) into[name] = (into[name] ?? 0) + amountOfText(name, text);
-  };
-  const most = (into: Record<string, number>, from: Record<string, number>) => {
-    for (const [name, value] of Object.entries(from)) into[name] = Math.max(into[name] ?? 0, value);
-  };
-  const total: Record<string, number> = {};
-  for (const c of pod.spec.containers ?? []) add(total, c.resources?.requests);
-  const sidecars: Record<string, number> = {};
-  const initial: Record<string, number> = {};
-  for (const c of pod.spec.initContainers ?? []) {
-    if (c.restartPolicy === "Always") {
-      add(sidecars, c.resources?.requests);
-      add(total, c.resources?.requests);
-      most(initial, sidecars);
-    } else {
-      const now = { ...sidecars };
-      add(now, c.resources?.requests);
-      most(initial, now);
-    }
-  }
-  most(total, initial);
-  add(total, pod.spec.overhead);
-  return total;
-}
-
 /** The first resource that does not fit, in the words of a refusal; undefined when all do. */
 export function misfit(
   pod: Pod,
@@ -102,9 +73,9 @@ export function misfit(
   if (others.length + 1 > podCount) return outOf("pods", 1, others.length, podCount);
   const used: Record<string, number> = {};
   for (const other of others) {
-    for (const [name, value] of Object.entries(podRequests(other))) used[name] = (used[name] ?? 0) + value;
+    for (const [name, value] of Object.entries(podTotals(other, "requests"))) used[name] = (used[name] ?? 0) + value;
   }
-  for (const [name, asked] of Object.entries(podRequests(pod))) {
+  for (const [name, asked] of Object.entries(podTotals(pod, "requests"))) {
     const capacity = allocatable[name];
     // What the node does not count is the scheduler's business.
     if (asked === 0 || capacity === undefined) continue;

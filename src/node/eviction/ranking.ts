@@ -3,6 +3,7 @@
 // rankDiskPressureFunc, rankPIDPressure and evictionMessage; the texts are the ones people look for.
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { wholeOf } from "../pods/quantities.ts";
+import { podTotals } from "../pods/totals.ts";
 import type { PodUsage } from "../stats/usage.ts";
 import { amountOf, type Observation, type Signal, signalFacts, type Threshold } from "./signals.ts";
 
@@ -20,20 +21,6 @@ export const isCriticalPod = (pod: Pod): boolean =>
   isStaticPod(pod) ||
   pod.metadata.annotations?.[configMirror] !== undefined ||
   (pod.spec.priority ?? 0) >= criticalPriority;
-
-/** What the pod as a whole asked for of a resource: the sum of what runs together, or one init container's more. */
-export function podRequest(pod: Pod, resource: string): number {
-  const of = (c: Container) => wholeOf(c.resources?.requests?.[resource] ?? c.resources?.limits?.[resource]);
-  let sum = 0;
-  for (const c of pod.spec.containers ?? []) sum += of(c);
-  let most = 0;
-  let sidecars = 0;
-  for (const c of pod.spec.initContainers ?? []) {
-    if (c.restartPolicy === "Always") sidecars += of(c);
-    most = Math.max(most, sidecars + (c.restartPolicy === "Always" ? 0 : of(c)));
-  }
-  return Math.max(sum + sidecars, most) + wholeOf(pod.spec.overhead?.[resource]);
-}
 
 /** What of the pod counts against the signal. */
 function usedOf(usage: PodUsage | undefined, signal: Signal): number {
@@ -65,7 +52,10 @@ export function rank(candidates: readonly Candidate[], signal: Signal): readonly
       const used = usedOf(candidate.usage, signal);
       // Requests of inodes and processes do not exist.
       const beyond =
-        used - (resource === "memory" || resource === "ephemeral-storage" ? podRequest(candidate.pod, resource) : 0);
+        used -
+        (resource === "memory" || resource === "ephemeral-storage"
+          ? (podTotals(candidate.pod, "requests")[resource] ?? 0)
+          : 0);
       return {
         candidate,
         beyond,

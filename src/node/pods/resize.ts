@@ -8,12 +8,13 @@
 // Counterpart: the kubelet's handlePodResourcesResize, canResizePod, computePodResizeAction.
 import type { Container, Pod, ResourceRequirements } from "#model/gen/core-v1.ts";
 import { canonicalQuantity } from "#model/quantity.ts";
-import { type Amounts, podRequests } from "../capacity.ts";
+import type { Amounts } from "../capacity.ts";
 import type { NodeConfiguration } from "../configuration.ts";
 import type { Refusal } from "./admission.ts";
 import { newestContainer, type PodObservation, type RuntimeLimits } from "./observation.ts";
 import { milliOf, wholeOf } from "./quantities.ts";
 import { containerLimits, cpuPeriodUs, qosClass } from "./resources.ts";
+import { podTotals } from "./totals.ts";
 
 /** By container name. Only those that can be resized are in it: the main ones. */
 export type Allocation = Readonly<Record<string, ResourceRequirements>>;
@@ -91,7 +92,7 @@ export function judgeResize(input: ResizeInput): Verdict {
       return infeasible(`Resize is infeasible for Guaranteed Pods alongside ${manager} Manager static policy`);
     }
   }
-  const asked = podRequests(pod);
+  const asked = podTotals(pod, "requests");
   for (const name of ["memory", "cpu"] as const) {
     const [requested, capacity] = [asked[name] ?? 0, allocatable[name] ?? 0];
     if (requested > capacity) {

@@ -2,6 +2,7 @@
 // names. Pure. Sources: the Kubernetes pages "Pod QoS" and "Node-pressure eviction" (the oom_score_adj table).
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { milliOf, wholeOf } from "./quantities.ts";
+import { podTotals } from "./totals.ts";
 
 export type QosClass = "Guaranteed" | "Burstable" | "BestEffort";
 
@@ -41,20 +42,11 @@ export interface LinuxLimits {
 }
 
 /** `hugepages-2Mi` → `2MB`, as the hugetlb controller names its files. */
-function hugePagesOf(amounts: Readonly<Record<string, string>>): Record<string, number> {
+function hugePagesOf(amounts: Readonly<Record<string, string | number>>): Record<string, number> {
   const out: Record<string, number> = {};
   for (const [name, text] of Object.entries(amounts)) {
     const match = /^hugepages-(\d+)([KMG])i$/.exec(name);
     if (match) out[`${match[1]}${match[2]}B`] = wholeOf(text);
-  }
-  return out;
-}
-
-function addHugePages(containers: readonly Container[]): Record<string, number> {
-  const out: Record<string, number> = {};
-  for (const c of containers) {
-    for (const [size, bytes] of Object.entries(hugePagesOf(c.resources?.limits ?? {})))
-      out[size] = (out[size] ?? 0) + bytes;
   }
   return out;
 }
@@ -84,36 +76,17 @@ export function containerLimits(container: Container): LinuxLimits {
   };
 }
 
-/** Limits of the pod's own cgroup: sums where every container has a limit, else none. */
+/** Limits of the pod's own cgroup: of the pod as a whole where every container has one, else none. */
 export function podLimits(pod: Pod): LinuxLimits {
-  const main = pod.spec.containers ?? [];
-  const sidecars = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always");
-  const init = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy !== "Always");
-  const longLived = [...main, ...sidecars];
-  const sum = (pick: (c: Container) => number) => longLived.reduce((total, c) => total + pick(c), 0);
-  /** An init container runs beside the sidecars before it. */
-  const most = (pick: (c: Container) => number) => {
-    let beside = 0;
-    let highest = 0;
-    for (const c of pod.spec.initContainers ?? []) {
-      if (c.restartPolicy === "Always") beside += pick(c);
-      else highest = Math.max(highest, beside + pick(c));
-    }
-    return highest;
-  };
-  const cpuRequest = (c: Container) => milliOf(c.resources?.requests?.["cpu"] ?? c.resources?.limits?.["cpu"]);
-  const cpuLimit = (c: Container) => milliOf(c.resources?.limits?.["cpu"]);
-  const memoryLimit = (c: Container) => wholeOf(c.resources?.limits?.["memory"]);
-  const overhead = pod.spec.overhead ?? {};
-  const all = [...longLived, ...init];
-  const cpuLimited = all.length > 0 && all.every((c) => cpuLimit(c) > 0);
-  const memoryLimited = all.length > 0 && all.every((c) => memoryLimit(c) > 0);
+  const [requests, limits] = [podTotals(pod, "requests"), podTotals(pod, "limits")];
+  const all = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
+  const isLimited = (name: string) => all.length > 0 && all.every((c) => milliOf(c.resources?.limits?.[name]) > 0);
   return {
-    cpuShares: sharesOf(Math.max(sum(cpuRequest), most(cpuRequest)) + milliOf(overhead["cpu"])),
-    cpuQuotaUs: cpuLimited ? quotaOf(Math.max(sum(cpuLimit), most(cpuLimit)) + milliOf(overhead["cpu"])) : 0,
+    cpuShares: sharesOf(requests["cpu"] ?? 0),
+    cpuQuotaUs: isLimited("cpu") ? quotaOf(limits["cpu"] ?? 0) : 0,
     cpuPeriodUs,
-    memoryBytes: memoryLimited ? Math.max(sum(memoryLimit), most(memoryLimit)) + wholeOf(overhead["memory"]) : 0,
-    hugePageBytes: addHugePages(all),
+    memoryBytes: isLimited("memory") ? (limits["memory"] ?? 0) : 0,
+    hugePageBytes: hugePagesOf(limits),
   };
 }
 
