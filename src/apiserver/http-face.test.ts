@@ -301,6 +301,24 @@ describe.each(both)("over %s", (name, ask) => {
     expect(answer.body.length).toBeLessThan(20_000);
   });
 
+  test("a list of megabytes comes in parts, and whole", async () => {
+    const client = new Client(server.transport(loopback));
+    for (let i = 0; i < 6; i++) {
+      await client.create(resources.configMaps, {
+        metadata: { name: `large-${name.at(-1)}-${i}`, namespace: "kube-system" },
+        data: { big: String(i).repeat(300_000) },
+      } as ConfigMap);
+    }
+    const path = "/api/v1/namespaces/kube-system/configmaps";
+    const answer = await ask(path);
+    expect(answer.headers["content-length"]).toBeUndefined();
+    const whole = await client.list(resources.configMaps, { namespace: "kube-system" });
+    const { items } = json(answer) as unknown as { items: ConfigMap[] };
+    expect(items.length).toBeGreaterThanOrEqual(6);
+    expect(items.map(({ data }) => data)).toEqual(whole.items.map(({ data }) => data));
+    expect((await ask(path, { method: "HEAD" })).status).toBe(200);
+  });
+
   test("acting as somebody else", async () => {
     const headers = { "impersonate-user": "reader", "impersonate-group": "a" };
     expect((await ask("/api/v1/namespaces/default/pods/web", { token: "ann", headers })).status).toBe(403);

@@ -8,7 +8,7 @@ import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { notAcceptable, type Status } from "#model/status.ts";
 import { stringifyYaml } from "#wire/yaml.ts";
 import type { Column } from "../printers/columns.ts";
-import { type Item, listHead, spliceList, spliceObject } from "../registry/codec.ts";
+import { type Item, listHead, spliceList, spliceListParts, spliceObject } from "../registry/codec.ts";
 import { fromStorage, isStorageVersion } from "../registry/convert.ts";
 import type { FeedEvent } from "../watch/feed.ts";
 import type { CborFormat, ProtobufFormat } from "./formats.ts";
@@ -58,6 +58,18 @@ export class Encoder {
     }
     const objects = items.map((item) => this.decoded(view, item));
     return this.#list(view.info, objects, metadata, as, include);
+  }
+
+  /** The bytes of `list` in parts of some `partBytes`; undefined: it has to be made as a whole. */
+  listParts(
+    view: View,
+    items: readonly Item[],
+    metadata: ListMetadata,
+    as: Representation,
+    partBytes: number,
+  ): Iterable<Uint8Array> | undefined {
+    if (as.format !== "json" || as.shape !== "object" || as.pretty || !isStorageVersion(view.info)) return undefined;
+    return spliceListParts(listHead(view.info, metadata), items, view.storage.layout, partBytes);
   }
 
   /** What no store has; unless it is a list, exactly one. */

@@ -5,6 +5,7 @@ import { gzip } from "node:zlib";
 import type { UnknownObject } from "#model/object.ts";
 import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
+import type { Item } from "../registry/codec.ts";
 import type { FanOut } from "../watch/fan-out.ts";
 import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
 import type { Encoder } from "./encode.ts";
@@ -39,6 +40,8 @@ const maxOwedBytes = 8 * 1024 * 1024;
 /** Upstream's threshold; smaller answers are not worth the time. */
 const gzipThresholdBytes = 128 * 1024;
 const gzipAsync = promisify(gzip);
+/** Of a large list: enough for the socket to have work, little beside what the list would be. */
+const partBytes = 256 * 1024;
 
 type Encodable = Exclude<Result, { type: "connect" }>;
 
@@ -81,6 +84,13 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
         protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
         transforms: true,
       });
+      if (result.type === "list" && isLarge(exchange, result.items)) {
+        const parts = encoder.listParts(result.view, result.items, result.metadata, as, partBytes);
+        if (parts) {
+          await writeParts(exchange, parts, contentTypes[as.format]);
+          return;
+        }
+      }
       const body =
         result.type === "item"
           ? encoder.item(result.view, result.item, as, include)
@@ -99,6 +109,31 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       return;
   }
 }
+
+/** Nobody wants it smaller, and it would be large. */
+function isLarge({ request }: Exchange, items: readonly Item[]): boolean {
+  if (request.method === "HEAD" || acceptsGzip(request)) return false;
+  let size = 0;
+  for (const { value } of items) size += value.length;
+  return size > 4 * partBytes;
+}
+
+/** As fast as the client takes it, a part at a time: what comes meanwhile has its turn. */
+async function writeParts(exchange: Exchange, parts: Iterable<Uint8Array>, contentType: string): Promise<void> {
+  const { request, response } = exchange;
+  response.head(200, {
+    ...commonHeaders(exchange),
+    "content-type": contentType,
+    ...(request.http2 ? {} : { "transfer-encoding": "chunked" }),
+  });
+  for (const part of parts) {
+    if (!response.write(part)) await response.drained();
+    if (request.signal.aborted) return;
+  }
+  response.end();
+}
+
+const acceptsGzip = (request: ServerRequest): boolean => /\bgzip\b/.test(one(request.headers["accept-encoding"]) ?? "");
 
 /** A Status; falls back to JSON for clients that accept nothing else we have. */
 export async function writeError(deps: WriteDeps, exchange: Exchange, error: ApiError): Promise<void> {
@@ -136,11 +171,7 @@ async function writeBody(
     "content-type": contentType,
     ...extra,
   };
-  if (
-    bytes.length > gzipThresholdBytes &&
-    status === 200 &&
-    /\bgzip\b/.test(one(request.headers["accept-encoding"]) ?? "")
-  ) {
+  if (bytes.length > gzipThresholdBytes && status === 200 && acceptsGzip(request)) {
     bytes = await gzipAsync(bytes, { level: 1 });
     headers["content-encoding"] = "gzip";
     headers["vary"] = "Accept-Encoding";

@@ -2,7 +2,16 @@ import { expect, test } from "vitest";
 import type { UnknownObject } from "#model/object.ts";
 import * as resources from "#model/resources.ts";
 import { configMaps, events, horizontalPodAutoscalers } from "#model/resources.ts";
-import { DecodeCache, decodeStored, encodeStored, layoutOf, listHead, spliceList, spliceObject } from "./codec.ts";
+import {
+  DecodeCache,
+  decodeStored,
+  encodeStored,
+  layoutOf,
+  listHead,
+  spliceList,
+  spliceListParts,
+  spliceObject,
+} from "./codec.ts";
 import { fromStorage, toStorage } from "./convert.ts";
 import { objectKey, resourcePrefix } from "./keys.ts";
 
@@ -34,6 +43,19 @@ test.each([
     metadata: { resourceVersion: "9" },
     items: [bare, bare],
   });
+});
+
+test.each([0, 1, 2, 7])("a list of %i in parts is the list", (count) => {
+  const items = Array.from({ length: count }, (_, i) =>
+    stored({ metadata: { name: `x${i}` }, data: { a: "ü".repeat(i) } }),
+  );
+  const head = listHead(configMaps, { resourceVersion: "9" });
+  const whole = text(spliceList(head, items, layout));
+  for (const partBytes of [1, 150, 1_000_000]) {
+    const parts = [...spliceListParts(head, items, layout, partBytes)];
+    expect(parts.map(text).join("")).toBe(whole);
+    expect(parts).toHaveLength(Math.max(1, partBytes === 1 ? count : partBytes > 1000 ? 1 : parts.length));
+  }
 });
 
 test("an empty list is complete", () => {

@@ -75,10 +75,30 @@ export function spliceObject(item: Item, layout: Layout): Uint8Array {
  * apiVersion and kind.
  */
 export function spliceList(head: string, items: readonly Item[], layout: Layout): Uint8Array {
-  const headBytes = encoder.encode(head);
+  return splice(`${head}[`, items, "]}", layout);
+}
+
+/** The same in parts of some `partBytes`, so that an answer of many megabytes never stands in memory as a whole. */
+export function* spliceListParts(
+  head: string,
+  items: readonly Item[],
+  layout: Layout,
+  partBytes: number,
+): Generator<Uint8Array> {
+  let from = 0;
+  do {
+    let to = from;
+    for (let size = 0; to < items.length && size < partBytes; to++) size += items[to]!.value.length;
+    yield splice(from === 0 ? `${head}[` : ",", items.slice(from, to), to < items.length ? "" : "]}", layout);
+    from = to;
+  } while (from < items.length);
+}
+
+function splice(before: string, items: readonly Item[], after: string, layout: Layout): Uint8Array {
+  const headBytes = encoder.encode(before);
   const inserts: string[] = new Array(items.length);
   const values: Uint8Array[] = new Array(items.length);
-  let size = headBytes.length + 3;
+  let size = headBytes.length + after.length;
   const open = '{"metadata":{';
   for (let i = 0; i < items.length; i++) {
     const item = items[i]!;
@@ -94,14 +114,13 @@ export function spliceList(head: string, items: readonly Item[], layout: Layout)
   const out = Buffer.allocUnsafe(size);
   out.set(headBytes, 0);
   let at = headBytes.length;
-  at += out.write("[", at, "latin1");
   for (let i = 0; i < items.length; i++) {
     if (i > 0) out[at++] = 0x2c;
     at += out.write(inserts[i]!, at, "latin1");
     out.set(values[i]!, at);
     at += values[i]!.length;
   }
-  at += out.write("]}", at, "latin1");
+  at += out.write(after, at, "latin1");
   return out.subarray(0, at);
 }
 
