@@ -2,7 +2,7 @@
 // names change or when their authority changed. File names and subjects are k3s's (server/tls); lifetimes are made for
 // devices whose clock is wrong: everything is valid since 1970, and ends are counted from a date that is never before
 // this software was written. Upstream counterpart: k3s's generated certificates and kubeadm's certs phase.
-import { createPublicKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import type { Clock, Random } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
@@ -237,9 +237,8 @@ class PairStore {
 /** Why certificate and key are no pair. */
 function mismatch(pair: KeyPair): string | undefined {
   try {
-    const wanted = createPublicKey(pair.key).export({ type: "spki", format: "der" });
-    const has = new X509Certificate(pair.certificate).publicKey.export({ type: "spki", format: "der" });
-    return wanted.equals(has) ? undefined : "the key does not belong to the certificate";
+    const fits = new X509Certificate(pair.certificate).checkPrivateKey(createPrivateKey(pair.key));
+    return fits ? undefined : "the key does not belong to the certificate";
   } catch (error) {
     return messageOf(error);
   }
