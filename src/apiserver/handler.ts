@@ -46,9 +46,9 @@ export interface Handler {
   columnsOf(info: ResourceInfo): readonly Column[] | undefined;
 }
 
-/** Everybody may know that the server lives and which version it is. */
-const openPaths = new Set(["healthz", "livez", "readyz", "version"]);
-export const isOpenPath = (path: string): boolean => openPaths.has(path.split("/")[1] ?? "");
+/** Everybody may know that the server lives and which version it is; a check alone (`/readyz/etcd`) says more. */
+const openPaths = new Set(["/healthz", "/livez", "/readyz", "/version", "/version/"]);
+export const isOpenPath = (path: string): boolean => openPaths.has(path);
 
 /** Streams by parent. */
 const streams: Readonly<Record<string, ReadonlySet<string>>> = {
@@ -217,6 +217,7 @@ export function createHandler(
         known ??
         (await answerSystem(
           {
+            log: deps.log,
             metrics: deps.metrics,
             version: versionInfo(),
             checks,

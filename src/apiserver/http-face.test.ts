@@ -277,6 +277,10 @@ describe.each(both)("over %s", (name, ask) => {
     const verbose = await ask("/readyz?verbose", { token: null });
     expect(verbose.body.toString()).toBe("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n");
     expect(json(await ask("/version", { token: null }))).toMatchObject({ major: "1", minor: "32" });
+    // One check alone tells why it fails: for who may ask for it.
+    expect((await ask("/readyz/etcd", { token: null })).status).toBe(401);
+    expect((await ask("/readyz/etcd", { token: "ann" })).status).toBe(403);
+    expect((await ask("/readyz/etcd")).body.toString()).toBe("ok");
   });
 
   test("discovery in three forms", async () => {

@@ -2,6 +2,7 @@
 // Upstream counterpart: genericapiserver's routes and healthz.
 
 import { messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { TokenIssuer } from "../authn/token-issuer.ts";
 import { type HandlerRequest, type Result, text } from "./result.ts";
@@ -28,6 +29,7 @@ export interface VersionInfo {
 }
 
 export interface SystemDeps {
+  readonly log: Logger;
   readonly metrics: Metrics;
   readonly version: VersionInfo;
   readonly checks: readonly HealthCheck[];
@@ -42,7 +44,7 @@ export async function answerSystem(
   request: HandlerRequest,
   path: string,
 ): Promise<Result | undefined> {
-  const [, first = "", second = ""] = path.split("/");
+  const [, first = "", ...rest] = path.split("/");
   switch (first) {
     case "":
       return json({ paths: deps.paths() });
@@ -59,7 +61,7 @@ export async function answerSystem(
     case "healthz":
     case "livez":
     case "readyz":
-      return health(deps, first, second, request);
+      return health(deps, first, rest.join("/"), request);
     case ".well-known":
       if (path !== "/.well-known/openid-configuration" || !deps.tokenIssuer) return undefined;
       return cacheable(deps.tokenIssuer.discovery(deps.jwksUri), "application/json");
@@ -71,27 +73,48 @@ export async function answerSystem(
   }
 }
 
+/** Why a check fails may tell of the inside of the cluster: whoever may ask for the check alone is told, others see names. */
 async function health(deps: SystemDeps, endpoint: string, single: string, request: HandlerRequest): Promise<Result> {
   const own = deps.checks.filter((check) => endpoint === "readyz" || !check.readyOnly);
+  if (single !== "") {
+    const check = own.find(({ name }) => name === single);
+    if (!check) return text(404, "404 page not found\n");
+    const reason = await failureOf(check);
+    return reason === undefined ? text(200, "ok") : text(500, `internal server error: ${reason}\n`);
+  }
   const excluded = new Set(request.query.getAll("exclude"));
-  const asked =
-    single === "" ? own.filter((check) => !excluded.has(check.name)) : own.filter((check) => check.name === single);
-  if (single !== "" && asked.length === 0) return text(404, "404 page not found\n");
+  const failed: Record<string, string> = {};
   let body = "";
-  let failed = false;
-  for (const check of asked) {
-    try {
-      await check.check();
-      body += `[+]${check.name} ok\n`;
-    } catch (error) {
-      failed = true;
-      // The reason is for the log of whoever may read it; the name is for everybody.
-      body += `[-]${check.name} failed: ${messageOf(error)}\n`;
+  for (const check of own) {
+    if (excluded.delete(check.name)) {
+      body += `[+]${check.name} excluded: ok\n`;
+      continue;
+    }
+    const reason = await failureOf(check);
+    if (reason === undefined) body += `[+]${check.name} ok\n`;
+    else {
+      failed[check.name] = reason;
+      body += `[-]${check.name} failed: reason withheld\n`;
     }
   }
-  if (failed) return text(500, `${body}${endpoint} check failed\n`);
-  if (single !== "" || !request.query.has("verbose")) return text(200, "ok");
-  return text(200, `${body}${endpoint} check passed\n`);
+  if (excluded.size > 0) {
+    const names = [...excluded].sort().map((name) => JSON.stringify(name));
+    body += `warn: some health checks cannot be excluded: no matches for ${names.join(",")}\n`;
+  }
+  if (Object.keys(failed).length > 0) {
+    deps.log.warn("health check failed", { endpoint, ...failed });
+    return text(500, `${body}${endpoint} check failed\n`);
+  }
+  return text(200, request.query.has("verbose") ? `${body}${endpoint} check passed\n` : "ok");
+}
+
+async function failureOf(check: HealthCheck): Promise<string | undefined> {
+  try {
+    await check.check();
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 const json = (value: unknown, indent = 2): Result => ({
