@@ -1,5 +1,6 @@
 import { generateKeyPairSync } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { AppError } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
@@ -51,6 +52,7 @@ beforeAll(async () => {
       ),
       async reviewToken(token) {
         if (token === "bad") throw unauthorized();
+        if (token === "unanswered") throw new AppError("DATASTORE_UNAVAILABLE", "no endpoint");
         return token === "good" ? { user: { name: "bob", groups: ["g"] }, audiences: ["a"] } : undefined;
       },
       rulesFor: () => [
@@ -244,4 +246,10 @@ test.each([
   [`${authorization}/selfsubjectrulesreviews`, {}, 400],
 ])("%s %o is refused", async (path, spec, code) => {
   await expect(post(path, { spec })).rejects.toMatchObject({ code });
+});
+
+test("a token that nobody could be asked about is a failure, not nobody", async () => {
+  const body = { spec: { token: "unanswered" } };
+  const asked = post("/apis/authentication.k8s.io/v1/tokenreviews", body);
+  await expect(asked).rejects.toMatchObject({ status: { code: 503 } });
 });

@@ -1,10 +1,9 @@
 // Resources that are questions: who is this token, may this user, what may I, who am I. POST answers; nothing is stored.
 // Upstream counterpart: pkg/registry/authentication and pkg/registry/authorization.
 
-import { messageOf } from "#base/errors.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { badRequest, fieldInvalid, fieldRequired, invalid } from "#model/status.ts";
+import { badRequest, fieldInvalid, fieldRequired, invalid, isApiError } from "#model/status.ts";
 import type { ReviewedToken } from "../authn/service-account.ts";
 import type { UserInfo } from "../authn/user.ts";
 import type { Attributes, Authorizer } from "../authz/authorizer.ts";
@@ -60,7 +59,9 @@ export const reviews: Readonly<Record<string, Review>> = {
       if (!reviewed) return {};
       return { authenticated: true, user: userOf(reviewed.user), audiences: reviewed.audiences };
     } catch (error) {
-      return { error: messageOf(error) };
+      // Who could not be asked is not nobody: callers keep an answer, and ask again after a failure.
+      if (!isApiError(error, "Unauthorized")) throw error;
+      return { error: error.message };
     }
   },
   "selfsubjectreviews.authentication.k8s.io": async (_deps, _body, _info, user) => ({ userInfo: userOf(user) }),
