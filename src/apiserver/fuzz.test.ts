@@ -261,7 +261,12 @@ function typed(random: ReturnType<typeof seededRandom>, type: string, depth: num
 const posted = allResources.filter((info) => info.verbs.includes("create"));
 test.each([1, 2, 3])("well-typed nonsense is refused or served, in every shape (seed %i)", async (seed) => {
   const random = seededRandom(seed);
-  const encoder = new Encoder({ clock: new FakeClock(), columnsFor, protobuf: createProtobufFormat(), cbor: createCborFormat() });
+  const encoder = new Encoder({
+    clock: new FakeClock(),
+    columnsFor,
+    protobuf: createProtobufFormat(),
+    cbor: createCborFormat(),
+  });
   let accepted = 0;
   for (let i = 0; i < 1500; i++) {
     const info = posted[i % posted.length]!;
