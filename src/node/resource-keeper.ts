@@ -1,7 +1,7 @@
 // Keeps the node's resources: what it has and gives, who may start, what is short, which pods and images go. Joins capacity,
 // eviction and image collection for the agent, which only sees this. Counterpart: the parts of the kubelet around its
 // container manager.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
@@ -59,6 +59,8 @@ const preempted: PodFailure = {
   disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
 };
 const preemptGraceSeconds = 1;
+/** Those who must go for a critical pod have this long, because others wait to be admitted meanwhile. */
+const preemptMs = 10_000;
 
 export class ResourceKeeper {
   readonly sampler: Sampler;
@@ -67,6 +69,10 @@ export class ResourceKeeper {
   readonly #images: ImageCollector;
   #capacity: Amounts = {};
   #node: Node | undefined;
+  /** Admitted by this agent, from that very moment on; the workers hear of it later. */
+  readonly #admitted = new WeakSet<PodWorker>();
+  /** Settles when nobody is being decided about. As long as there are new pods. */
+  #line: Promise<unknown> = Promise.resolve();
   isShuttingDown = false;
 
   constructor(deps: ResourceKeeperDeps) {
@@ -130,21 +136,44 @@ export class ResourceKeeper {
     this.#node = node;
   }
 
-  /** May end others first, where a critical pod would not fit. */
+  /** One pod after the other, each beside those that were admitted before it. May end others first, for a critical pod. */
   async admit(pod: Pod): Promise<Refusal | undefined> {
-    let refusal = this.#refusal(pod);
-    if (refusal?.reason === affinityReason) {
-      // Whoever bound the pod may have seen labels that are newer than what is known here.
-      await this.#deps.lookAtNode();
-      refusal = this.#refusal(pod);
-    }
-    if (refusal?.reason.startsWith("OutOf") && isCriticalPod(pod)) {
-      const victims = victimsFor(pod, without(this.#activePods(), pod), this.allocatable) ?? [];
-      const workers = victims.flatMap((victim) => this.#deps.workers.get(uidOf(victim)) ?? []);
-      await Promise.all(workers.map((worker) => worker.evict(preempted, preemptGraceSeconds)));
-      refusal = this.#refusal(pod);
-    }
-    return refusal ?? this.#deps.hardware.admit(pod);
+    // Whoever bound the pod may have seen labels that are newer than what is known here. Asked before the pod gets in line:
+    // the API may be away.
+    if (this.#refusal(pod)?.reason === affinityReason) await this.#deps.lookAtNode();
+    const decided = this.#line.then(() => this.#decide(pod));
+    this.#line = decided.then(
+      () => {},
+      // Whoever asked hears of it; the next in line is asked about all the same.
+      () => {},
+    );
+    return decided;
+  }
+
+  async #decide(pod: Pod): Promise<Refusal | undefined> {
+    const refusal = this.#give(pod);
+    if (!refusal?.reason.startsWith("OutOf") || !isCriticalPod(pod)) return refusal;
+    const victims = victimsFor(pod, without(this.#activePods(), pod), this.allocatable) ?? [];
+    const workers = victims.flatMap((victim) => this.#deps.workers.get(uidOf(victim)) ?? []);
+    if (workers.length === 0) return refusal;
+    if (!(await this.#preempt(workers))) return refusal;
+    return this.#give(pod);
+  }
+
+  /** Decides and takes in one go: nobody can be asked about in between. */
+  #give(pod: Pod): Refusal | undefined {
+    const refusal = this.#refusal(pod) ?? this.#deps.hardware.admit(pod);
+    const worker = this.#deps.workers.get(uidOf(pod));
+    if (!refusal && worker) this.#admitted.add(worker);
+    return refusal;
+  }
+
+  /** Whether all of them went in time. */
+  async #preempt(workers: readonly PodWorker[]): Promise<boolean> {
+    const over = new AbortController();
+    const ends = Promise.all(workers.map((worker) => worker.evict(preempted, preemptGraceSeconds)));
+    const isDone = ends.then(() => true).finally(() => over.abort(new Error("all have ended")));
+    return Promise.race([isDone, pause(this.#deps.clock, preemptMs, over.signal).then(() => over.signal.aborted)]);
   }
 
   /** Whether a pod that runs here may have what it asks for now: as if it were new. */
@@ -177,8 +206,14 @@ export class ResourceKeeper {
     await Promise.all([this.#eviction.run(signal), this.#images.run(signal), this.#keepWeights(signal)]);
   }
 
+  /** Those that hold what they ask for: admitted, or here since before this agent, looked at already or not. */
   #active(): PodWorker[] {
-    return [...this.#deps.workers.values()].filter((w) => w.isActive);
+    const { workers, runtime } = this.#deps;
+    const isHere = (uid: string) => {
+      const { sandboxes, containers } = runtime.get(uid);
+      return sandboxes.length > 0 || containers.length > 0;
+    };
+    return [...workers.values()].filter((w) => w.isActive || (w.isLive && (this.#admitted.has(w) || isHere(w.uid))));
   }
 
   async #keepWeights(signal: AbortSignal): Promise<void> {
