@@ -7,6 +7,7 @@ import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type GrpcHandlers, openGrpcServer } from "#platform/grpc-server.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
 import { encodeFrame } from "#wire/grpc.ts";
 import { parseConfiguration } from "../configuration.ts";
 import type { Cri } from "../cri.ts";
@@ -279,4 +280,89 @@ test("a device plugin registers, its devices count, a container gets one, and wh
   again.abort(new Error("end"));
   await nextRunning;
   await plugin.close(100);
+});
+
+describe("the static policy keeps containers on the processors that are theirs", () => {
+  /** Two processors, 0 of them reserved, whatever the machine has. */
+  const two: Topology = { processors: topology.processors.slice(0, 2), nodes: topology.nodes.slice(0, 1) };
+  const running = (uid: string, ...names: string[]) => ({
+    ...{ uid, name: uid, namespace: "ns", sandboxes: [] },
+    containers: names.map((name) => ({ id: `${uid}-${name}`, name, state: "running" })),
+  });
+  async function setup(args: readonly string[] = ["cpu-manager-policy=static", "reserved-cpus=0"]) {
+    const clock = new FakeClock();
+    const calls: [string, string][] = [];
+    let observed: object[] = [];
+    const cri = {
+      async updateResources(id: string, { cpusetCpus }: { cpusetCpus: string }) {
+        if (id.endsWith("gone")) throw new Error("it has ended");
+        calls.push([id, cpusetCpus]);
+      },
+    } as unknown as Cri;
+    const at = mkdtempSync(join(folder, "static-"));
+    const hardware = new Hardware({
+      ...{ clock, cri, log: createLogger(() => {}, "error"), configuration: parseConfiguration([...args]) },
+      ...{ dataFolder: at, pluginFolder: at, memoryBytes: gib, onChange: () => {} },
+      observed: () => observed as never,
+      topology: async () => two,
+    });
+    await hardware.open();
+    const stop = new AbortController();
+    const done = hardware.run(stop.signal);
+    const end = async () => {
+      stop.abort(new Error("end"));
+      await clock.advance(0);
+      await done;
+    };
+    const see = (...pods: object[]) => {
+      observed = pods;
+    };
+    const take = () => calls.splice(0);
+    return { hardware, clock, see, take, end };
+  }
+
+  test("one that was being made while they changed is moved soon, and nobody is asked twice", async () => {
+    const { hardware, clock, see, take, end } = await setup();
+    const late = podOf("late", [{ name: "c" } as Container]);
+    expect((await hardware.extras(late, late.spec.containers[0]!)).cpusetCpus).toBe("0-1");
+    // Between that question and its start, another pod gets a processor of its own.
+    expect(hardware.admit(podOf("own", [box("c", "1")]))).toBeUndefined();
+    await clock.advance(0);
+    expect(take()).toEqual([]);
+    see(running("late", "c"), running("own", "c"));
+    await clock.advance(10_000);
+    expect(take()).toEqual([
+      ["late-c", "0"],
+      ["own-c", "1"],
+    ]);
+    await clock.advance(60_000);
+    expect(take()).toEqual([]);
+    hardware.release("own");
+    see(running("late", "c", "gone"));
+    await clock.advance(0);
+    expect(take()).toEqual([["late-c", "0-1"]]);
+    await end();
+  });
+  test("where there is no such policy, nothing is asked", async () => {
+    const { clock, see, take, end } = await setup([]);
+    see(running("a", "c"));
+    await clock.advance(60_000);
+    expect(take()).toEqual([]);
+    await end();
+  });
+  test("a plain init container runs on what its pod will have, a sharing one beside an owner does not", async () => {
+    const { hardware, clock, see, take, end } = await setup();
+    const pod = podOf("p", [box("owner", "1"), box("part", "500m")]);
+    pod.spec.initContainers = [box("init", "500m")];
+    expect(hardware.admit(pod)).toBeUndefined();
+    const given = async (c: Container) => (await hardware.extras(pod, c)).cpusetCpus;
+    expect(await Promise.all([...pod.spec.containers, ...pod.spec.initContainers].map(given))).toEqual(["1", "0", "1"]);
+    see(running("p", "init", "part"));
+    await clock.advance(10_000);
+    expect(take()).toEqual([
+      ["p-init", "1"],
+      ["p-part", "0"],
+    ]);
+    await end();
+  });
 });

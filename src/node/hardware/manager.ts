@@ -2,7 +2,7 @@
 // is written only when something of this kind changes. Reserved when a pod is admitted, prepared when a container starts,
 // given back when the pod has ended. Counterpart: the kubelet's container manager with its cpu, memory, device and topology
 // managers.
-import type { Clock } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Container, Pod } from "#model/gen/core-v1.ts";
@@ -41,11 +41,15 @@ export interface HardwareDeps {
   readonly memoryBytes: number;
   /** What runs, to move containers to what is left of the shared processors. */
   readonly observed: () => readonly PodObservation[];
+  /** Default: the machine's. */
+  readonly topology?: (memoryBytes: number) => Promise<Topology>;
   readonly onChange: () => void;
 }
 
 /** Plugins come and go over a node's life; names of long ago are forgotten. */
 const maxNames = 64;
+/** A container that was being made while processors changed hands is on the wrong ones no longer than this. */
+const reconcileMs = 10_000;
 
 export class Hardware {
   readonly #deps: HardwareDeps;
@@ -57,6 +61,11 @@ export class Hardware {
   /** What plugins answered, by uid/container/resource; asked again after a restart. */
   readonly #allocations = new Map<string, Allocation>();
   #saving: Promise<void> = Promise.resolve();
+  /** By id of a running container: the processors that the runtime was last told. */
+  readonly #placed = new Map<string, string>();
+  #placing: Promise<void> = Promise.resolve();
+  /** Will look at everything, and has not begun. */
+  #nextPlacing: Promise<void> | undefined;
 
   constructor(deps: HardwareDeps) {
     this.#deps = deps;
@@ -71,10 +80,10 @@ export class Hardware {
   }
 
   async open(): Promise<void> {
-    const { configuration, memoryBytes, log } = this.#deps;
-    this.#topology = await readTopology(memoryBytes);
+    const { memoryBytes, log } = this.#deps;
+    this.#topology = await (this.#deps.topology ?? readTopology)(memoryBytes);
     this.#reservedProcessors = this.#chooseReserved();
-    if (configuration.cpuManagerPolicy === "static" && this.#reservedProcessors.size === 0) {
+    if (this.#isStatic && this.#reservedProcessors.size === 0) {
       throw new AppError(
         "NODE_CONFIGURATION",
         "kubelet-arg cpu-manager-policy: static needs reserved-cpus, or CPU in system-reserved or kube-reserved",
@@ -96,8 +105,20 @@ export class Hardware {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    await this.#plugins.run(signal);
+    await Promise.all([this.#plugins.run(signal), this.#keepPlaces(signal)]);
     await this.#saving;
+  }
+
+  get #isStatic(): boolean {
+    return this.#deps.configuration.cpuManagerPolicy === "static";
+  }
+
+  async #keepPlaces(signal: AbortSignal): Promise<void> {
+    while (this.#isStatic && !signal.aborted) {
+      // Ends early only because the signal aborted.
+      await pause(this.#deps.clock, reconcileMs, signal);
+      if (!signal.aborted) await this.#place();
+    }
   }
 
   get capacity(): Amounts {
@@ -154,12 +175,7 @@ export class Hardware {
   /** Prepares the container's devices; rejects when a plugin refuses or is away. */
   async extras(pod: Pod, container: Container): Promise<Extras> {
     const uid = pod.metadata.uid ?? "";
-    const own = this.#held[uid];
-    const share = own?.[container.name];
-    const isStatic = this.#deps.configuration.cpuManagerPolicy === "static";
-    // A plain init container runs on what its pod will have.
-    const processors = share?.processors ?? (own ? Object.values(own).flatMap((s) => s.processors) : []);
-    const shared = isStatic ? sharedProcessors(this.#topology, this.#held) : [];
+    const share = this.#held[uid]?.[container.name];
     const hasManyNodes = this.#topology.nodes.length > 1;
     const allocations: Allocation[] = [];
     for (const [resource, ids] of Object.entries(share?.devices ?? {})) {
@@ -172,7 +188,7 @@ export class Hardware {
       allocations.push(allocation);
     }
     return {
-      cpusetCpus: formatList(processors.length > 0 ? processors : shared),
+      cpusetCpus: this.#processorsOf(uid, container.name),
       cpusetMems: hasManyNodes ? formatList(share?.memoryNodes ?? []) : "",
       allocations,
     };
@@ -186,11 +202,16 @@ export class Hardware {
   }
 
   #set(held: Reservations): void {
-    const before = formatList(sharedProcessors(this.#topology, this.#held));
     this.#held = held;
     this.#save();
-    const shared = formatList(sharedProcessors(this.#topology, held));
-    if (this.#deps.configuration.cpuManagerPolicy === "static" && shared !== before) void this.#move(shared);
+    if (this.#isStatic) void this.#place();
+  }
+
+  /** Empty: any, because the policy is another. */
+  #processorsOf(uid: string, container: string): string {
+    const own = this.#held[uid]?.[container]?.processors ?? [];
+    if (own.length > 0) return formatList(own);
+    return this.#isStatic ? formatList(sharedProcessors(this.#topology, this.#held)) : "";
   }
 
   #save(): void {
@@ -204,23 +225,33 @@ export class Hardware {
       });
   }
 
-  /** Moves everything that shares processors to those that are left. */
-  async #move(cpusetCpus: string): Promise<void> {
-    const { cri, log } = this.#deps;
-    for (const pod of this.#deps.observed()) {
-      for (const container of pod.containers) {
-        if (container.state !== "running") continue;
-        if ((this.#held[pod.uid]?.[container.name]?.processors.length ?? 0) > 0) continue;
+  /** Puts all that runs onto its processors, one after the other: what is told last is what holds. */
+  #place(): Promise<void> {
+    this.#nextPlacing ??= this.#placing = this.#placing.then(() => {
+      this.#nextPlacing = undefined;
+      return this.#placeAll();
+    });
+    return this.#nextPlacing;
+  }
+
+  async #placeAll(): Promise<void> {
+    const { cri, log, observed } = this.#deps;
+    const running = new Set<string>();
+    for (const pod of observed()) {
+      for (const { id, name, state } of pod.containers) {
+        if (state !== "running") continue;
+        running.add(id);
+        const cpusetCpus = this.#processorsOf(pod.uid, name);
+        if (this.#placed.get(id) === cpusetCpus) continue;
         try {
-          await cri.updateResources(container.id, { cpusetCpus });
+          await cri.updateResources(id, { cpusetCpus });
+          this.#placed.set(id, cpusetCpus);
         } catch (error) {
-          // It may have ended; one that starts gets the right set anyway.
-          log.debug("cannot move a container to other processors", {
-            container: container.id,
-            error: messageOf(error),
-          });
+          // It may have ended; where it has not, the next round tries again.
+          log.debug("cannot move a container to other processors", { container: id, error: messageOf(error) });
         }
       }
     }
+    for (const id of this.#placed.keys()) if (!running.has(id)) this.#placed.delete(id);
   }
 }

@@ -32,7 +32,7 @@ export type ReserveResult =
   | { readonly ok: true; readonly shares: Readonly<Record<string, Share>> }
   | { readonly ok: false; readonly reason: string; readonly message: string };
 
-/** Those that live as long as the pod; plain init containers run in what these have. */
+/** Those that live as long as the pod. */
 const lasting = (pod: Pod): readonly Container[] => [
   ...(pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always"),
   ...(pod.spec.containers ?? []),
@@ -104,6 +104,12 @@ export function reserve(input: ReserveInput): ReserveResult {
       memoryBytes: wanted.memoryBytes,
       devices,
     };
+  }
+  // Plain init containers come before these and run on what they will have.
+  const processors = Object.values(shares).flatMap((share) => share.processors);
+  for (const { name, restartPolicy } of processors.length > 0 ? (pod.spec.initContainers ?? []) : []) {
+    if (restartPolicy === "Always") continue;
+    shares[name] = { processors: processors.toSorted((a, b) => a - b), memoryNodes: [], memoryBytes: 0, devices: {} };
   }
   return { ok: true, shares };
 }
