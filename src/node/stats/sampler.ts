@@ -4,7 +4,7 @@
 import type { Clock } from "#base/clock.ts";
 import type { Pod, Volume } from "#model/gen/core-v1.ts";
 import { readFileIfExists } from "#platform/files.ts";
-import { fileSystemSize, folderUsage } from "#platform/folders.ts";
+import { type FileSystemSize, folderUsage } from "#platform/folders.ts";
 import { nextTurn } from "#platform/turns.ts";
 import type { Cri } from "../cri.ts";
 import { podLogFolder } from "../pods/cri-config.ts";
@@ -21,6 +21,7 @@ import type {
   SystemUsage,
   VolumeUsage,
 } from "./usage.ts";
+import { VolumeSizes } from "./volume-sizes.ts";
 
 export interface SamplerDeps {
   readonly cri: Pick<Cri, "containerStats">;
@@ -31,6 +32,8 @@ export interface SamplerDeps {
   readonly podFolder: (uid: string) => string;
   /** Where a claim or an inline volume of a driver lies, once it is mounted. */
   readonly mountedAt?: (uid: string, volume: string) => string | undefined;
+  /** Default: the kernel's answer. */
+  readonly fileSystemSize?: (folder: string) => Promise<FileSystemSize>;
   /** Holds the pid of the container runtime. */
   readonly runtimePidFile?: string;
 }
@@ -81,9 +84,11 @@ export class Sampler {
   /** CPU counters by cgroup: the one rates are taken from. */
   #counters = new Map<string, Counter>();
   readonly #disks = new Map<string, DiskUse>();
+  readonly #sizes: VolumeSizes;
 
   constructor(deps: SamplerDeps) {
     this.#deps = deps;
+    this.#sizes = new VolumeSizes(deps.clock, deps.fileSystemSize);
   }
 
   /** The newest sample, with rates; takes what it needs. */
@@ -264,7 +269,7 @@ export class Sampler {
           : undefined;
     if (folder === undefined) return undefined;
     // Not mounted yet, or whoever serves it is away: this volume has no figures, the others do.
-    const size = await fileSystemSize(folder).catch(() => undefined);
+    const size = await this.#sizes.of(folder);
     if (!size) return undefined;
     const used =
       isMounted || volume.csi
