@@ -33,6 +33,7 @@ import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
 import { type PodObservation, readySandbox } from "./pods/observation.ts";
 import { ProbeCounts } from "./pods/probe-counts.ts";
 import { Probes } from "./pods/probes.ts";
+import { hugePageSizes } from "./pods/resources.ts";
 import { PodWorker } from "./pods/worker.ts";
 import { ResourceKeeper } from "./resource-keeper.ts";
 import { RuntimeCache } from "./runtime-cache.ts";
@@ -180,7 +181,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       machineMemoryBytes: machine.memoryBytes,
       // A bound above what the kernel can have at all, 32768 on 32 bits, it refuses, and no pod would start.
       maxPids: Math.min(configuration.podPidsLimit, (await processCounts()).max),
-      hasHugeTlb: cgroups.present.has("hugetlb"),
+      hugePageSizes: cgroups.present.has("hugetlb") ? hugePageSizes(machine.hugePages) : [],
       forbidsSwap: await canForbidSwap(),
       admit: (pod) => resources.admit(pod),
       canResize: configuration.podResize,

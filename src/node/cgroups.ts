@@ -6,14 +6,19 @@ import { exists, listFolder, makeFolder, readFileIfExists } from "#platform/file
 import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
 import { readKernelFile } from "#platform/kernel-files.ts";
 import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
-import { isUnified, readCgroup, cgroupRoot as root } from "./stats/kernel.ts";
+import { cgroupRoot, isUnified, readCgroup } from "./stats/kernel.ts";
 
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
-const limited = { cpu: "cpu", memory: "memory", pids: "pids" } as const;
+const limited = { cpu: "cpu", memory: "memory", pids: "pids", hugePages: "hugetlb" } as const;
+
+/** Of pods together: their huge pages are bounded by what each of them may have. */
+export interface GroupLimits extends Omit<LinuxLimits, "hugePageBytes"> {
+  readonly hugePageBytes: LinuxLimits["hugePageBytes"] | undefined;
+}
 
 /** `maxPids`: processes the pod may have; 0 for no bound. */
-export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids = 0): Promise<void> {
-  if (await isUnified()) {
+export async function applyPodCgroup(path: string, limits: GroupLimits, maxPids = 0, root = cgroupRoot): Promise<void> {
+  if (await isUnified(root)) {
     const parts = path.split("/").filter((part) => part !== "");
     let at = root;
     for (const part of parts) {
@@ -27,9 +32,7 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     await writeExisting(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
     await writeExisting(`${at}/memory.max`, limits.memoryBytes > 0 ? String(limits.memoryBytes) : "max");
     await writeExisting(`${at}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
-    for (const [size, bytes] of Object.entries(limits.hugePageBytes)) {
-      await writeExisting(`${at}/hugetlb.${size}.max`, String(bytes));
-    }
+    await limitHugePages(at, limits.hugePageBytes);
     return;
   }
   const cpu = `${root}/${limited.cpu}`;
@@ -52,6 +55,23 @@ export async function applyPodCgroup(path: string, limits: LinuxLimits, maxPids 
     if (maxPids > 0) await makeFolder(`${pids}${path}`);
     await writeExisting(`${pids}${path}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
   }
+  const hugePages = `${root}/${limited.hugePages}`;
+  if (limits.hugePageBytes && (await exists(hugePages))) {
+    await makeFolder(`${hugePages}${path}`);
+    await limitHugePages(`${hugePages}${path}`, limits.hugePageBytes);
+  }
+}
+
+/** Limits of pages in use and of pages set aside, of both versions. */
+const hugePageLimit = /^hugetlb\.([^.]+)\.(?:rsvd\.)?(?:max|limit_in_bytes)$/;
+
+/** Of sizes that are not asked for there are none. The kernel's files say which sizes it has, and whether it limits them. */
+async function limitHugePages(folder: string, bytes: LinuxLimits["hugePageBytes"] | undefined): Promise<void> {
+  if (!bytes) return;
+  for (const { name } of await listFolder(folder)) {
+    const size = hugePageLimit.exec(name)?.[1];
+    if (size !== undefined) await writeExisting(`${folder}/${name}`, String(bytes[size] ?? 0));
+  }
 }
 
 /** What to write to `cgroup.subtree_control`: a controller that the kernel lacks (hugetlb on ARMv7) makes the write EINVAL. */
@@ -69,8 +89,8 @@ const needed = ["cpu", "cpuset", "memory", "pids"];
 /** Controllers that the kernel has and that are switched on, and those of the needed ones that it lacks. */
 export async function controllers(): Promise<{ readonly present: ReadonlySet<string>; readonly missing: string[] }> {
   const names = (await isUnified())
-    ? ((await readFileIfExists(`${root}/cgroup.controllers`))?.toString("utf8") ?? "").trim().split(/\s+/)
-    : (await listFolder(root)).map((entry) => entry.name);
+    ? ((await readFileIfExists(`${cgroupRoot}/cgroup.controllers`))?.toString("utf8") ?? "").trim().split(/\s+/)
+    : (await listFolder(cgroupRoot)).map((entry) => entry.name);
   return { present: new Set(names), missing: needed.filter((name) => !names.includes(name)) };
 }
 
@@ -84,7 +104,7 @@ export async function applyNodeCgroups(
 ): Promise<void> {
   const burstable = pods.filter((pod) => qosClass(pod) === "Burstable");
   const shares = burstable.reduce((sum, pod) => sum + podLimits(pod).cpuShares, 0);
-  const none = { cpuQuotaUs: 0, cpuPeriodUs: 100_000, memoryBytes: 0, hugePageBytes: {} };
+  const none = { cpuQuotaUs: 0, cpuPeriodUs: 100_000, memoryBytes: 0, hugePageBytes: undefined };
   const all = {
     ...none,
     cpuShares: Math.max(2, Math.floor((bounds.milliCpu * 1024) / 1000)),
@@ -105,9 +125,9 @@ export async function removePodCgroups(podUid: string): Promise<void> {
 export const removeAllCgroups = (): Promise<void> => removeCgroup("/kubepods");
 
 async function removeCgroup(path: string): Promise<void> {
-  if (await isUnified()) return removeNested(`${root}${path}`);
-  for (const controller of await listFolder(root)) {
-    if (controller.isDirectory()) await removeNested(`${root}/${controller.name}${path}`);
+  if (await isUnified()) return removeNested(`${cgroupRoot}${path}`);
+  for (const controller of await listFolder(cgroupRoot)) {
+    if (controller.isDirectory()) await removeNested(`${cgroupRoot}/${controller.name}${path}`);
   }
 }
 
@@ -125,7 +145,7 @@ export interface PodLimitsNow extends Pick<LinuxLimits, "cpuQuotaUs" | "memoryBy
 }
 
 /** The limits that a pod's cgroup has now; 0 for none, and where there is no such cgroup. */
-export async function readPodLimits(path: string, at = root): Promise<PodLimitsNow> {
+export async function readPodLimits(path: string, at = cgroupRoot): Promise<PodLimitsNow> {
   const unified = await isUnified(at);
   const file = unified ? `${at}${path}/cpu.max` : `${at}/${limited.cpu}${path}/cpu.cfs_quota_us`;
   // "max" and -1 are none.
@@ -135,4 +155,4 @@ export async function readPodLimits(path: string, at = root): Promise<PodLimitsN
 }
 
 /** Whether containers without a memory limit can be kept from swapping; asked once the cgroup of all pods is there. */
-export const canForbidSwap = (): Promise<boolean> => exists(`${root}/kubepods/memory.swap.max`);
+export const canForbidSwap = (): Promise<boolean> => exists(`${cgroupRoot}/kubepods/memory.swap.max`);

@@ -185,7 +185,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       imageUser: { uid, name: image.image.username },
       memoryCapacityBytes: context.machineMemoryBytes,
       hasAppArmor: context.hasAppArmor,
-      hasHugeTlb: context.hasHugeTlb,
+      hugePageSizes: context.hugePageSizes,
       forbidsSwap: context.forbidsSwap,
       seccompDefault: context.seccompDefault,
       ...(target ? { targetContainerId: target } : {}),

@@ -30,7 +30,8 @@ export interface PodContext {
   readonly machineMemoryBytes: number;
   readonly maxPids: number;
   readonly hasAppArmor: boolean;
-  readonly hasHugeTlb: boolean;
+  /** As the kernel writes them; empty where it cannot limit huge pages. */
+  readonly hugePageSizes: readonly string[];
   /** Whether the kernel can be told that a container must not swap (cgroup v2 with its swap files). */
   readonly forbidsSwap: boolean;
   /** Of the node, for an image: beside the pod's own pull secrets. */

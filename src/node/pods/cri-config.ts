@@ -118,7 +118,8 @@ export interface ContainerInput {
   readonly memoryCapacityBytes: number;
   readonly seccompDefault: boolean;
   readonly hasAppArmor: boolean;
-  readonly hasHugeTlb: boolean;
+  /** As the kernel writes them; empty where it cannot limit huge pages. */
+  readonly hugePageSizes: readonly string[];
   /** Whether the kernel can be told that a container must not swap (cgroup v2 with its swap files). */
   readonly forbidsSwap: boolean;
   /** Processors and devices that the node gives it. */
@@ -176,9 +177,11 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
         unified: input.forbidsSwap ? { "memory.swap.max": "0" } : {},
         cpusetCpus: input.extras?.cpusetCpus ?? "",
         cpusetMems: input.extras?.cpusetMems ?? "",
-        hugepageLimits: input.hasHugeTlb
-          ? Object.entries(limits.hugePageBytes).map(([pageSize, limit]) => ({ pageSize, limit }))
-          : [],
+        // Without a limit it could take those that others were promised.
+        hugepageLimits: input.hugePageSizes.map((pageSize) => ({
+          pageSize,
+          limit: limits.hugePageBytes[pageSize] ?? 0,
+        })),
       },
       securityContext: containerSecurity(input),
     },

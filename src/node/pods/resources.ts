@@ -51,6 +51,9 @@ function hugePagesOf(amounts: Readonly<Record<string, string | number>>): Record
   return out;
 }
 
+/** What the kernel calls the sizes of huge pages that a machine has, by their resource names. */
+export const hugePageSizes = (machine: Readonly<Record<string, number>>): string[] => Object.keys(hugePagesOf(machine));
+
 export const cpuPeriodUs = 100_000;
 /** The kernel refuses fewer shares and shorter quotas. */
 const minShares = 2;
