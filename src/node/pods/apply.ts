@@ -207,6 +207,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
   event("Normal", "Started", `Started container ${container.name}`);
   const hook = container.lifecycle?.postStart;
   if (hook) {
+    await seeStarted(context, pod);
     const result = await runHandler(
       hook,
       { containerId: id, container, ip: podIps[0] ?? context.nodeIp },
@@ -230,6 +231,16 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     }
   }
   return undefined;
+}
+
+/** A hook may take minutes, and whoever wants to look into the container does not wait for its end. */
+async function seeStarted({ runtime, log }: PodContext, { metadata }: Pod): Promise<void> {
+  try {
+    await runtime.refresh(metadata.uid ?? "", metadata.namespace ?? "", metadata.name ?? "");
+  } catch (error) {
+    // The next list finds it.
+    log.debug("cannot look at a container that was started", { pod: metadata.name, error: messageOf(error) });
+  }
 }
 
 /** The container whose processes an ephemeral one wants to see. */
