@@ -190,6 +190,8 @@ class Store implements Datastore {
   #loggedCompacted: number;
   #reserved: number;
   #pending: Pending[] = [];
+  /** When no transaction has values read ahead any more. */
+  #aheadOver = Promise.resolve();
   #pendingBytes = 0;
   #draining: Promise<void> | undefined;
   /** Rows the log is to drop with one of its next appends. */
@@ -266,11 +268,20 @@ class Store implements Datastore {
     }
   }
 
-  /** Reads what the transaction needs from the log first, bit by bit, so that it is applied in one go all the same. */
+  /**
+   * Reads what the transaction needs from the log first, bit by bit, so that it is applied in one go all the same. One
+   * transaction after the other: what is read is held until then.
+   */
   async #commitAhead(txn: Txn, rows: readonly ColdRow[]): Promise<TxnResult> {
     const engine = this.#engine;
     const values = new Map<string, Uint8Array>();
+    const before = this.#aheadOver;
+    let over = () => {};
+    this.#aheadOver = new Promise((resolve) => {
+      over = resolve;
+    });
     const reading = (async () => {
+      await before;
       let bytes = 0;
       for (let i = 0; i < rows.length && bytes < maxAheadBytes; ) {
         const from = i;
@@ -282,12 +293,16 @@ class Store implements Datastore {
         if (engine !== this.#engine) throw faultError();
       }
     })();
-    await this.#slicedRead(reading);
+    let committed: Promise<TxnResult>;
     try {
-      return await engine.having(values, () => this.#commit(txn));
+      await this.#slicedRead(reading);
+      committed = engine.having(values, () => this.#commit(txn));
     } catch (error) {
       throw this.#noticed(error);
+    } finally {
+      over();
     }
+    return committed;
   }
 
   /** Has a compaction wait for it; rejects as the caller is to be told. */
