@@ -295,6 +295,44 @@ test.each<[string, object]>([
   expect(answers.get(400), "wrong types").toBeGreaterThan(0);
 });
 
+/** More than the arguments of one call. */
+const many = Array.from({ length: 200_000 }, () => ({}));
+const deep = (levels: number): object => JSON.parse(`${'{"a":'.repeat(levels)}1${"}".repeat(levels)}`) as object;
+const definition = (spec: object): object => ({
+  metadata: { name: "as.b.c" },
+  spec: {
+    group: "b.c",
+    scope: "Cluster",
+    names: { plural: "as", kind: "A" },
+    versions: [{ name: "v1", served: true, storage: true, schema: { openAPIV3Schema: { type: "object" } } }],
+    ...spec,
+  },
+});
+test.each<[string, string, object, number]>([
+  ["containers", "/api/v1/namespaces/default/pods", { metadata: { name: "a" }, spec: { containers: many } }, 422],
+  ["ports", "/api/v1/namespaces/default/services", { metadata: { name: "a" }, spec: { ports: many } }, 422],
+  ["versions", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition({ versions: many }), 422],
+  [
+    "what is deep",
+    "/apis/apps/v1/namespaces/default/controllerrevisions",
+    { metadata: { name: "a" }, revision: 1, data: deep(3000) },
+    400,
+  ],
+])("many mistakes are told of in part: %s", async (_what, path, body, code) => {
+  let size = 0;
+  try {
+    await kinds.client.transport.request({ method: "POST", path, body: body as ApiObject });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    size = JSON.stringify(error.status).length;
+    expect([error.code, error.status.details?.causes?.length ?? 0]).toEqual([
+      code,
+      code === 422 ? expect.any(Number) : 0,
+    ]);
+  }
+  expect([size > 50, size < 4_000_000]).toEqual([true, true]);
+});
+
 /** The code of the answer. */
 async function post(path: string, body: object, dryRun: boolean): Promise<number> {
   try {

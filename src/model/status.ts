@@ -169,15 +169,38 @@ export const fieldNotFound = (field: string, value: unknown): FieldError => ({
   message: `Not found: ${show(value)}`,
 });
 
+/**
+ * Causes of one answer, and letters of one cause and of the message they are joined to. A person reads the first few; what a
+ * client can do about the rest it can do after those are mended. Upstream has no such ends.
+ */
+export const maxCauses = 1_000;
+const maxCauseLength = 16 * 1024;
+const maxMessageLength = 256 * 1024;
+
+const shortened = (text: string, length: number): string =>
+  text.length <= length ? text : `${text.slice(0, length)}... (${text.length - length} characters more)`;
+
 /** 422 with a cause per error, worded as upstream: `Pod "x" is invalid: spec.containers: Required value`. */
 export function invalid(group: string, kind: string, name: string, errors: readonly FieldError[]): ApiError {
-  const lines = errors.map((e) => `${e.field}: ${e.message}`);
+  const causes = errors.slice(0, maxCauses).map(({ reason, message, field }) => ({
+    reason,
+    message: shortened(message, maxCauseLength),
+    field: shortened(field, maxCauseLength),
+  }));
+  const lines: string[] = [];
+  let length = 0;
+  for (const { field, message } of causes) {
+    if (length > maxMessageLength) break;
+    lines.push(`${field}: ${message}`);
+    length += field.length + message.length;
+  }
+  if (lines.length < errors.length) lines.push(`... (${errors.length - lines.length} errors more)`);
   const qualifiedKind = group === "" ? kind : `${kind}.${group}`;
   const text = lines.length === 1 ? lines[0]! : `[${lines.join(", ")}]`;
   return new ApiError(422, "Invalid", `${qualifiedKind} "${name}" is invalid: ${text}`, {
     ...(name === "" ? {} : { name }),
     ...(group === "" ? {} : { group }),
     ...(kind === "" ? {} : { kind }),
-    causes: errors.map((e) => ({ reason: e.reason, message: e.message, field: e.field })),
+    causes,
   });
 }

@@ -9,6 +9,7 @@ import { validateAutoscaler } from "./validation/autoscaling.ts";
 import * as cluster from "./validation/cluster.ts";
 import * as csi from "./validation/csi.ts";
 import { validateNewEvent, validateNewEventUpdate } from "./validation/events.ts";
+import { enough } from "./validation/findings.ts";
 import { validateMetadata, validateMetadataUpdate } from "./validation/metadata.ts";
 import { type NameRule, nameRules } from "./validation/names.ts";
 import { validatePod, validatePodUpdate } from "./validation/pod.ts";
@@ -25,21 +26,22 @@ type Info = Pick<ResourceInfo, "group" | "kind" | "namespaced"> & Partial<Pick<R
 export function validateObject(info: Info, object: ApiObject, served: Info = info): FieldError[] {
   const rules = rulesOf(info);
   return [
-    ...validateMetadata(object.metadata, info, rules.name ?? nameRules.subdomain),
-    ...(rules.create?.(object) ?? []),
-    ...(served.group === info.group ? [] : (rulesOf(served).create?.(object) ?? [])),
+    ...enough(() => validateMetadata(object.metadata, info, rules.name ?? nameRules.subdomain)),
+    ...enough(() => rules.create?.(object) ?? []),
+    ...enough(() => (served.group === info.group ? [] : (rulesOf(served).create?.(object) ?? []))),
   ];
 }
 
 /** What is wrong with `object` as the successor of `old`. */
 export function validateObjectUpdate(info: Info, object: ApiObject, old: ApiObject, served: Info = info): FieldError[] {
   const rules = rulesOf(info);
-  const own = rules.update?.(object, old) ?? [];
-  const changes = served.group === info.group ? own : [...own, ...(rulesOf(served).update?.(object, old) ?? [])];
+  const own = enough(() => rules.update?.(object, old) ?? []);
+  const asked = enough(() => (served.group === info.group ? [] : (rulesOf(served).update?.(object, old) ?? [])));
   // A kind whose update is checked by what may change does not need its whole object looked at again.
-  const whole = rules.updateChecksAll === false ? [] : (rules.create?.(object) ?? []);
+  const whole = enough(() => (rules.updateChecksAll === false ? [] : (rules.create?.(object) ?? [])));
+  const metadata = enough(() => validateMetadataUpdate(object.metadata, old.metadata, info));
   const seen = new Set<string>();
-  return [...validateMetadataUpdate(object.metadata, old.metadata, info), ...changes, ...whole].filter((error) => {
+  return [...metadata, ...own, ...asked, ...whole].filter((error) => {
     const key = `${error.field}: ${error.message}`;
     return !seen.has(key) && seen.add(key);
   });

@@ -22,10 +22,11 @@ import {
   fieldRequired,
   fieldTooMany,
 } from "#model/status.ts";
+import { enough, findings } from "#model/validation/findings.ts";
 import { type Check, dns1035Label, dns1123Subdomain } from "#model/validation/names.ts";
 import { isKnownFormat } from "./formats.ts";
 import { compileJsonPath, type JsonPath } from "./json-path.ts";
-import { checkSchema } from "./structural.ts";
+import { checkSchema, DefinitionPatterns } from "./structural.ts";
 
 export const approvalAnnotation = "api-approved.kubernetes.io";
 const maxSelectableFields = 8;
@@ -36,18 +37,19 @@ const columnFormats = ["byte", "date", "date-time", "double", "float", "int32", 
 
 export function validateDefinition(definition: CustomResourceDefinition): FieldError[] {
   const { spec, metadata } = definition;
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (metadata.name !== `${spec.names.plural}.${spec.group}`) {
     errors.push(fieldInvalid("metadata.name", metadata.name, 'must be spec.names.plural+"."+spec.group'));
   }
-  return [...errors, ...checkSpec(definition, undefined), ...checkStored(definition), ...checkApproval(definition)];
+  const inSpec = enough(() => checkSpec(definition, undefined));
+  return [...errors, ...inSpec, ...checkStored(definition), ...checkApproval(definition)];
 }
 
 export function validateDefinitionUpdate(
   definition: CustomResourceDefinition,
   old: CustomResourceDefinition,
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const same = (path: string, value: unknown, before: unknown) => {
     if (value !== before) errors.push(fieldInvalid(path, value, "field is immutable"));
   };
@@ -58,7 +60,8 @@ export function validateDefinitionUpdate(
   }
   same("spec.group", spec.group, old.spec.group);
   same("spec.names.plural", spec.names.plural, old.spec.names.plural);
-  return [...errors, ...checkSpec(definition, old), ...checkStored(definition), ...checkApproval(definition, old)];
+  const inSpec = enough(() => checkSpec(definition, old));
+  return [...errors, ...inSpec, ...checkStored(definition), ...checkApproval(definition, old)];
 }
 
 export function validateDefinitionStatus(definition: CustomResourceDefinition): FieldError[] {
@@ -82,7 +85,7 @@ export function definitionWarnings(definition: CustomResourceDefinition): string
 
 function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefinition | undefined): FieldError[] {
   const { spec } = definition;
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!spec.group) errors.push(fieldRequired("spec.group"));
   else {
     const problems = dns1123Subdomain(spec.group);
@@ -104,6 +107,7 @@ function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefi
   let isUnique = true;
   let stored = 0;
   const places = placesOf(spec.versions);
+  const patterns = new DefinitionPatterns();
   spec.versions.forEach((version, index) => {
     const path = `spec.versions[${index}]`;
     if (names.has(version.name)) isUnique = false;
@@ -112,7 +116,7 @@ function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefi
     const problems = dns1035Label(version.name);
     if (problems.length > 0) errors.push(fieldInvalid(`${path}.name`, version.name, problems.join(",")));
     const before = old?.spec.versions.find((candidate) => candidate.name === version.name);
-    errors.push(...checkVersion(version, path, before, places(index)));
+    errors.push(...checkVersion(version, path, before, places(index), patterns));
   });
   if (!isUnique) errors.push(fieldInvalid("spec.versions", [...names], "must contain unique version names"));
   if (stored !== 1) {
@@ -127,7 +131,7 @@ function checkSpec(definition: CustomResourceDefinition, old: CustomResourceDefi
 }
 
 function checkNames(names: DefinitionNames): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const form = (path: string, value: string | undefined, check: Check, prefix = "") => {
     if (!value) return;
     const problems = check(value);
@@ -177,8 +181,9 @@ function checkVersion(
   path: string,
   old: DefinitionVersion | undefined,
   place: PlaceOf,
+  patterns: DefinitionPatterns,
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { deprecationWarning: warning } = version;
   if (warning !== undefined) {
     const at = `${path}.deprecationWarning`;
@@ -196,10 +201,11 @@ function checkVersion(
   if (!schema) errors.push(fieldRequired(`${path}.schema.openAPIV3Schema`, "schemas are required"));
   else if (schemaPlace !== undefined) {
     const schemaPath = `${schemaPlace}.openAPIV3Schema`;
-    const problems = checkSchema(schema, schemaPath, version.subresources?.status !== undefined);
-    errors.push(...problems);
     // What was accepted once stays so: limits may have become stricter since.
     const isKnown = old !== undefined && equalJson(schema, old.schema?.openAPIV3Schema);
+    const counted = isKnown ? new DefinitionPatterns(Number.POSITIVE_INFINITY) : patterns;
+    const problems = checkSchema(schema, schemaPath, version.subresources?.status !== undefined, counted);
+    errors.push(...problems);
     if (problems.length === 0 && !isKnown) errors.push(...checkSchemaRules(schema, schemaPath));
   }
   const columns = place("additionalPrinterColumns");
@@ -216,7 +222,7 @@ function checkVersion(
 }
 
 function checkColumn(column: PrinterColumn, path: string): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!column.name) errors.push(fieldRequired(`${path}.name`));
   const oneOfTypes = `must be one of ${columnTypes.join(",")}`;
   if (!column.type) errors.push(fieldRequired(`${path}.type`, oneOfTypes));
@@ -245,7 +251,7 @@ function parsePath(errors: FieldError[], text: string, path: string): JsonPath |
 function checkScale(version: DefinitionVersion, path: string): FieldError[] {
   const scale = version.subresources?.scale;
   if (!scale) return [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const look = (field: keyof typeof scale, roots: readonly string[], where: string, isRequired: boolean) => {
     const value = scale[field] ?? "";
     const at = `${path}.scale.${field}`;
@@ -268,7 +274,7 @@ function checkScale(version: DefinitionVersion, path: string): FieldError[] {
 
 function checkSelectable(version: DefinitionVersion, schema: JsonSchema | undefined, path: string): FieldError[] {
   const fields = version.selectableFields ?? [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (fields.length > maxSelectableFields) errors.push(fieldTooMany(path, fields.length, maxSelectableFields));
   const seen = new Set<string>();
   fields.forEach(({ jsonPath }, index) => {
@@ -309,7 +315,7 @@ function checkSelectable(version: DefinitionVersion, schema: JsonSchema | undefi
 
 function checkConversion(conversion: DefinitionConversion | undefined): FieldError[] {
   if (!conversion) return [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { strategy, webhook } = conversion;
   const path = "spec.conversion";
   if (!strategy) errors.push(fieldRequired(`${path}.strategy`));
@@ -357,7 +363,7 @@ function checkUrl(text: string, path: string): FieldError[] {
     return [fieldRequired(path, `url must be a valid URL: ${text}; desired format: https://host[/path]`)];
   }
   const form = "; desired format: https://host[/path]";
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (url.protocol !== "https:") {
     errors.push(fieldInvalid(path, url.protocol.slice(0, -1), `'https' is the only allowed URL scheme${form}`));
   }
@@ -372,7 +378,7 @@ function checkUrl(text: string, path: string): FieldError[] {
 
 function checkStored(definition: CustomResourceDefinition): FieldError[] {
   const stored = definition.status?.storedVersions ?? [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { versions } = definition.spec;
   if (stored.length === 0) {
     errors.push(fieldInvalid("status.storedVersions", stored, "must have at least one stored version"));

@@ -4,7 +4,7 @@
 // structural-schema ValidateStructural, ValidateDefaults.
 import type { JsonSchema } from "#model/custom-resources.ts";
 import { cloneJson, isObject } from "#model/patch/json-value.ts";
-import { compilePattern } from "#model/patterns.ts";
+import { compilePattern, patternSize } from "#model/patterns.ts";
 import {
   type FieldError,
   fieldDuplicate,
@@ -13,23 +13,57 @@ import {
   fieldNotSupported,
   fieldRequired,
 } from "#model/status.ts";
+import { findings } from "#model/validation/findings.ts";
 import { SchemaValidator } from "./validation.ts";
 import { elementOf, prune } from "./values.ts";
 
 /** Deeper schemas than people write; every walk of one is recursive. */
 const maxDepth = 100;
 
+/**
+ * Of the patterns of one definition together, each counted once: making so many instructions takes half a second, and who
+ * else asks waits. As many as ten of the largest patterns that there may be; the largest definitions in use have a tenth.
+ */
+const maxInstructions = 50_000;
+
+/** The patterns that the versions of one definition have between them. */
+export class DefinitionPatterns {
+  readonly #seen = new Map<string, string | undefined>();
+  #left: number;
+  constructor(allowed = maxInstructions) {
+    this.#left = allowed;
+  }
+  /** What is wrong with one, if anything is, as an error at `path`. */
+  check(pattern: string, path: string): FieldError | undefined {
+    if (!this.#seen.has(pattern)) {
+      this.#left -= patternSize(pattern);
+      if (this.#left < 0) return fieldForbidden(path, tooMuch);
+      this.#seen.set(pattern, compilePattern(pattern) ? undefined : notAPattern);
+    }
+    const why = this.#seen.get(pattern);
+    return why === undefined ? undefined : fieldInvalid(path, pattern, why);
+  }
+}
+
+const notAPattern = "must be a valid regular expression, but isn't: error parsing regexp";
+const tooMuch = `contributed to patterns of together more than ${maxInstructions} instructions, the limit for a CustomResourceDefinition`;
+
 const key = (path: string, name: string): string => `${path}.properties[${name}]`;
 const types: ReadonlySet<string> = new Set(["array", "boolean", "integer", "number", "object", "string"]);
 const scalarTypes: ReadonlySet<string> = new Set(["boolean", "integer", "number", "string"]);
 
 /** What is wrong with the root schema of a version at `path`. */
-export function checkSchema(root: JsonSchema, path: string, hasStatus: boolean): FieldError[] {
-  const errors: FieldError[] = [];
+export function checkSchema(
+  root: JsonSchema,
+  path: string,
+  hasStatus: boolean,
+  patterns = new DefinitionPatterns(),
+): FieldError[] {
+  const errors = findings();
   if (depthOf(root) > maxDepth) return [fieldForbidden(path, `must not be nested deeper than ${maxDepth} levels`)];
   if (hasStatus) checkRootOfStatus(errors, root, path);
   if (root.nullable) errors.push(fieldForbidden(`${path}.nullable`, "nullable cannot be true at the root"));
-  checkOpenApi(errors, root, path, true);
+  checkOpenApi(errors, root, path, true, patterns);
   if (errors.length > 0) return errors;
   checkStructure(errors, root, path, "root");
   if (errors.length > 0) return errors;
@@ -89,7 +123,13 @@ function checkRootOfStatus(errors: FieldError[], root: JsonSchema, path: string)
   }
 }
 
-function checkOpenApi(errors: FieldError[], schema: JsonSchema, path: string, isStructural: boolean): void {
+function checkOpenApi(
+  errors: FieldError[],
+  schema: JsonSchema,
+  path: string,
+  isStructural: boolean,
+  patterns: DefinitionPatterns,
+): void {
   const forbid = (field: string, why: string) => errors.push(fieldForbidden(`${path}.${field}`, why));
   if (schema.uniqueItems) {
     forbid("uniqueItems", "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
@@ -109,26 +149,24 @@ function checkOpenApi(errors: FieldError[], schema: JsonSchema, path: string, is
   if (schema.additionalItems !== undefined) forbid("additionalItems", "additionalItems is not supported");
   if (schema.$ref !== undefined) forbid("$ref", "$ref is not supported");
   if (schema.type === "null") forbid("type", "type cannot be set to null, use nullable as an alternative");
-  if (schema.pattern && !compilePattern(schema.pattern)) {
-    const why = "must be a valid regular expression, but isn't: error parsing regexp";
-    errors.push(fieldInvalid(`${path}.pattern`, schema.pattern, why));
-  }
+  const problem = schema.pattern ? patterns.check(schema.pattern, `${path}.pattern`) : undefined;
+  if (problem) errors.push(problem);
   checkExtensions(errors, schema, path);
   if (schema.default !== undefined && !isStructural) {
     forbid("default", "must be undefined to be structural");
   }
   for (const [name, property] of Object.entries(properties ?? {})) {
-    checkOpenApi(errors, property, key(path, name), isStructural);
+    checkOpenApi(errors, property, key(path, name), isStructural, patterns);
   }
   const element = elementOf(schema);
-  if (element) checkOpenApi(errors, element, `${path}.additionalProperties`, isStructural);
-  if (isObject(items)) checkOpenApi(errors, items as JsonSchema, `${path}.items`, isStructural);
+  if (element) checkOpenApi(errors, element, `${path}.additionalProperties`, isStructural, patterns);
+  if (isObject(items)) checkOpenApi(errors, items as JsonSchema, `${path}.items`, isStructural, patterns);
   for (const field of ["allOf", "oneOf", "anyOf"] as const) {
     schema[field]?.forEach((part, index) => {
-      checkOpenApi(errors, part, `${path}.${field}[${index}]`, false);
+      checkOpenApi(errors, part, `${path}.${field}[${index}]`, false, patterns);
     });
   }
-  if (schema.not) checkOpenApi(errors, schema.not, `${path}.not`, false);
+  if (schema.not) checkOpenApi(errors, schema.not, `${path}.not`, false, patterns);
 }
 
 function checkExtensions(errors: FieldError[], schema: JsonSchema, path: string): void {

@@ -3,6 +3,7 @@
 // Upstream counterpart: apiextensions validation.go (x-kubernetes-validations) and cel_validation.go.
 import type { JsonSchema, ValidationRule } from "../custom-resources.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
+import { findings } from "../validation/findings.ts";
 import { unlimited } from "./cost.ts";
 import { resolveFieldPath } from "./field-path.ts";
 import { type CompiledRule, compileRule, maxCardinality } from "./rule.ts";
@@ -27,7 +28,7 @@ export function checkSchemaRules(schema: JsonSchema, path: string): FieldError[]
     uncorrelatable: undefined,
     costs,
   });
-  const errors = [...found.form, ...found.rules];
+  const errors = findings([...found.form, ...found.rules]);
   const total = costs.reduce((sum, { cost }) => Math.min(sum + cost, unlimited), 0);
   if (total > schemaCostLimit) {
     const worst = costs.filter(({ cost }) => cost >= schemaCostLimit / 100).sort((a, b) => b.cost - a.cost);
@@ -76,7 +77,7 @@ interface Found {
 
 function check(level: Level): Found {
   const { schema, path } = level;
-  const found: Found = { form: [], rules: [] };
+  const found: Found = { form: findings(), rules: findings() };
   const rules = schema["x-kubernetes-validations"] ?? [];
   const declaration = level.declaration ?? (rules.length > 0 ? declare(schema, level.isResource, typeName) : undefined);
   const look = (below: Level): void => {

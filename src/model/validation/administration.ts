@@ -14,6 +14,7 @@ import {
   fieldTooLong,
 } from "../status.ts";
 import { checked, labels, oneOf, quantity, requiredName, unchanged } from "./checks.ts";
+import { findings } from "./findings.ts";
 import { notSupportedInOrder } from "./go-syntax.ts";
 import { dns1123Label, dns1123Subdomain, pathSegment } from "./names.ts";
 
@@ -21,7 +22,7 @@ const maxPrecedence = 10_000;
 const flowVerbs = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 export function validateFlowSchema({ metadata, spec }: FlowSchema): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const precedence = spec.matchingPrecedence ?? 0;
   const at = "spec.matchingPrecedence";
   if (precedence <= 0) errors.push(fieldInvalid(at, precedence, "must be a positive value"));
@@ -44,7 +45,7 @@ export function validateFlowSchema({ metadata, spec }: FlowSchema): FieldError[]
 }
 
 function validateFlowRule(at: string, rule: PolicyRulesWithSubjects): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const subjects = rule.subjects ?? [];
   if (subjects.length === 0) errors.push(fieldRequired(`${at}.subjects`, "subjects must contain at least one value"));
   for (const [index, subject] of subjects.entries()) {
@@ -125,7 +126,7 @@ function starList(
 }
 
 export function validatePriorityLevel({ metadata, spec }: PriorityLevelConfiguration): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const isExempt = metadata.name === "exempt";
   if (isExempt !== (spec.type === "Exempt")) {
     const why = isExempt ? "must be 'Exempt'" : "must be 'Limited'";
@@ -174,7 +175,7 @@ function shares(
   at: string,
   level: { readonly nominalConcurrencyShares?: number; readonly lendablePercent?: number } | undefined,
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { nominalConcurrencyShares: count, lendablePercent: percent } = level ?? {};
   if (count !== undefined && count < 0) {
     errors.push(fieldInvalid(`${at}.nominalConcurrencyShares`, count, "must be a non-negative integer"));
@@ -186,7 +187,7 @@ function shares(
 }
 
 export function validateRuntimeClass({ handler, overhead, scheduling }: RuntimeClass): FieldError[] {
-  const errors = checked("handler", handler, dns1123Label);
+  const errors = findings(checked("handler", handler, dns1123Label));
   for (const [name, amount] of Object.entries(overhead?.podFixed ?? {})) {
     errors.push(...quantity(`overhead.podFixed[${name}]`, amount));
   }
@@ -199,7 +200,7 @@ export const validateRuntimeClassUpdate = (next: RuntimeClass, old: RuntimeClass
 const maxController = 250;
 
 export function validateIngressClass({ spec }: IngressClass): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const controller = spec?.controller ?? "";
   if (controller.length > maxController) errors.push(fieldTooLong("spec.controller", maxController));
   const [domain = "", ...rest] = controller.split("/");
@@ -253,7 +254,7 @@ const usages = [
 const shortestSeconds = 600;
 
 export function validateSigningRequest({ spec }: CertificateSigningRequest): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const pem = Buffer.from(spec.request ?? "", "base64").toString("latin1");
   if (!spec.request) errors.push(fieldInvalid("spec.request", [], "PEM block type must be CERTIFICATE REQUEST"));
   else if (!parseSigningRequest(pem)) {
@@ -289,7 +290,7 @@ function validateSignerName(path: string, name: string | undefined): FieldError[
     return [fieldInvalid(path, name, why)];
   }
   const domain = name.slice(0, slash);
-  const errors = checked(path, domain, dns1123Subdomain);
+  const errors = findings(checked(path, domain, dns1123Subdomain));
   if (domain.split(".").length < 2) {
     errors.push(fieldInvalid(path, domain, "should be a domain with at least two segments separated by dots"));
   }

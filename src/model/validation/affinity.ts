@@ -8,13 +8,14 @@ import type {
 } from "../gen/core-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { checked, labelSelector, noDuplicates, requiredOneOf } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { labelValue, qualifiedName } from "./names.ts";
 
 export function validateTolerations(path: string, tolerations: readonly Toleration[]): FieldError[] {
-  return tolerations.flatMap((toleration, i) => {
+  return eachOf(tolerations, (toleration, i) => {
     const at = `${path}[${i}]`;
     const { key = "", operator = "", value = "", effect = "", tolerationSeconds } = toleration;
-    const errors = key === "" ? [] : checked(`${at}.key`, key, qualifiedName);
+    const errors = findings(key === "" ? [] : checked(`${at}.key`, key, qualifiedName));
     if (key === "" && operator !== "Exists") {
       const why = 'operator must be Exists when `key` is empty, which means "match all values and all keys"';
       errors.push(fieldInvalid(`${at}.operator`, operator, why));
@@ -38,7 +39,7 @@ export function validateTolerations(path: string, tolerations: readonly Tolerati
 
 export function validateAffinity(path: string, affinity: Affinity | undefined): FieldError[] {
   if (!affinity) return [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const node = affinity.nodeAffinity;
   const required = "requiredDuringSchedulingIgnoredDuringExecution";
   const preferred = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -72,7 +73,7 @@ export function validateAffinity(path: string, affinity: Affinity | undefined): 
 }
 
 export function validateNodeTerm(path: string, term: NodeSelectorTerm | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   for (const [i, { key, operator, values = [] }] of (term?.matchExpressions ?? []).entries()) {
     const at = `${path}.matchExpressions[${i}]`;
     switch (operator) {
@@ -119,16 +120,16 @@ export function validateNodeTerm(path: string, term: NodeSelectorTerm | undefine
 }
 
 function validatePodTerm(path: string, term: PodAffinityTerm): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...labelSelector(`${path}.labelSelector`, term.labelSelector),
     ...labelSelector(`${path}.namespaceSelector`, term.namespaceSelector),
-  ];
+  ]);
   if (!term.topologyKey) errors.push(fieldRequired(`${path}.topologyKey`, "can not be empty"));
   return [...errors, ...checked(`${path}.topologyKey`, term.topologyKey ?? "", qualifiedName)];
 }
 
 export function validateTopologySpread(path: string, constraints: readonly TopologySpreadConstraint[]): FieldError[] {
-  const errors = constraints.flatMap((constraint, i) => {
+  const errors = eachOf(constraints, (constraint, i) => {
     const at = `${path}[${i}]`;
     const found: FieldError[] = [];
     if (!(constraint.maxSkew > 0))

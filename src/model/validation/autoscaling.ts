@@ -11,6 +11,7 @@ import type {
 } from "../gen/autoscaling-v2.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
 import { nanoOf } from "./amount.ts";
+import { findings } from "./findings.ts";
 
 const maxWindowSeconds = 3600;
 const maxPeriodSeconds = 1800;
@@ -22,7 +23,7 @@ const policyTypes = ["Percent", "Pods"];
 export function validateAutoscaler({ spec }: HorizontalPodAutoscaler): FieldError[] {
   if (!spec) return [fieldRequired("spec.scaleTargetRef")];
   const { minReplicas, maxReplicas } = spec;
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (minReplicas !== undefined && minReplicas < 1) {
     errors.push(fieldInvalid("spec.minReplicas", minReplicas, "must be greater than or equal to 1"));
   }
@@ -80,7 +81,7 @@ const sources: Readonly<Record<Source, (path: string, metric: Required<Sources>)
 };
 
 function validateMetric(path: string, metric: MetricSpec): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!metric.type) errors.push(fieldRequired(`${path}.type`, "must specify a metric source type"));
   if (!sourceTypes.includes(metric.type)) {
     errors.push(fieldNotSupported(`${path}.type`, metric.type ?? "", sourceTypes));
@@ -106,7 +107,7 @@ function resourceSource(
   path: string,
   { name, target: goal }: { readonly name?: string; readonly target?: MetricTarget },
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!name) errors.push(fieldRequired(`${path}.name`, "must specify a resource name"));
   errors.push(...target(`${path}.target`, goal));
   const hasUtilization = goal?.averageUtilization !== undefined;
@@ -131,7 +132,7 @@ const isPositive = (quantity: string | number | undefined): boolean =>
   quantity !== undefined && (nanoOf(quantity) ?? 0n) > 0n;
 
 function target(path: string, goal: MetricTarget | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!goal?.type) errors.push(fieldRequired(`${path}.type`, "must specify a metric target type"));
   if (!targetTypes.includes(goal?.type ?? "")) {
     errors.push(fieldInvalid(`${path}.type`, goal?.type ?? "", "must be either Utilization, Value, or AverageValue"));
@@ -158,7 +159,7 @@ function validateBehavior(path: string, behavior: HorizontalPodAutoscalerBehavio
 
 function rules(path: string, scaling: HPAScalingRules | undefined): FieldError[] {
   if (!scaling) return [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { stabilizationWindowSeconds: window, selectPolicy, policies = [] } = scaling;
   const at = `${path}.stabilizationWindowSeconds`;
   if (window !== undefined && window < 0) {

@@ -10,6 +10,7 @@ import {
   fieldRequired,
 } from "../status.ts";
 import { nanoOf } from "./amount.ts";
+import { eachOf, findings } from "./findings.ts";
 import { type Check, labelValue, qualifiedName } from "./names.ts";
 
 /** One "Invalid value" per problem that `check` finds. Required texts can be absent in JSON: they count as empty. */
@@ -67,7 +68,7 @@ export function noDuplicates<T>(
   pathOf: (index: number) => string,
 ): FieldError[] {
   const seen = new Set<string>();
-  const errors: FieldError[] = [];
+  const errors = findings();
   for (const [index, item] of items.entries()) {
     const key = keyOf(item);
     if (key === undefined || key === "") continue;
@@ -78,14 +79,14 @@ export function noDuplicates<T>(
 }
 
 export function labels(path: string, map: Readonly<Record<string, string>> | undefined): FieldError[] {
-  return Object.entries(map ?? {}).flatMap(([key, value]) => [
+  return eachOf(Object.entries(map ?? {}), ([key, value]) => [
     ...checked(path, key, qualifiedName),
     ...checked(path, value, labelValue),
   ]);
 }
 
 export function labelSelector(path: string, selector: LabelSelector | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   for (const [key, value] of Object.entries(selector?.matchLabels ?? {})) {
     errors.push(...checked(`${path}.matchLabels`, key, qualifiedName));
     errors.push(...checked(`${path}.matchLabels`, value, labelValue));

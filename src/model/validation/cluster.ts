@@ -28,6 +28,7 @@ import {
   unchanged,
 } from "./checks.ts";
 import { portOrName } from "./container.ts";
+import { eachOf, findings } from "./findings.ts";
 import {
   dataKey,
   dns1123Label,
@@ -48,7 +49,7 @@ const whenImmutable = "field is immutable when `immutable` is set";
 const base64Bytes = (text: string): number => Buffer.byteLength(text, "base64");
 
 export function validateConfigMap(map: ConfigMap): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   let size = 0;
   for (const [key, value] of Object.entries(map.data ?? {})) {
     errors.push(...checked(`data[${key}]`, key, dataKey));
@@ -68,7 +69,7 @@ export function validateConfigMap(map: ConfigMap): FieldError[] {
 
 export function validateConfigMapUpdate(map: ConfigMap, old: ConfigMap): FieldError[] {
   if (!old.immutable) return [];
-  const errors = map.immutable ? [] : [fieldForbidden("immutable", whenImmutable)];
+  const errors = findings(map.immutable ? [] : [fieldForbidden("immutable", whenImmutable)]);
   if (!same(map.data, old.data)) errors.push(fieldForbidden("data", whenImmutable));
   if (!same(map.binaryData, old.binaryData)) errors.push(fieldForbidden("binaryData", whenImmutable));
   return errors;
@@ -83,7 +84,7 @@ const requiredKeys: Readonly<Record<string, readonly string[] | undefined>> = {
 };
 
 export function validateSecret(secret: Secret): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const data = secret.data ?? {};
   let size = 0;
   for (const [key, value] of Object.entries(data)) {
@@ -121,7 +122,7 @@ function isJson(base64: string): boolean {
 }
 
 export function validateSecretUpdate(secret: Secret, old: Secret): FieldError[] {
-  const errors = unchanged("type", secret.type, old.type);
+  const errors = findings(unchanged("type", secret.type, old.type));
   if (!old.immutable) return errors;
   if (!secret.immutable) errors.push(fieldForbidden("immutable", whenImmutable));
   if (!same(secret.data, old.data)) errors.push(fieldForbidden("data", whenImmutable));
@@ -129,7 +130,7 @@ export function validateSecretUpdate(secret: Secret, old: Secret): FieldError[] 
 }
 
 export function validateNode({ spec, status }: Node): FieldError[] {
-  const errors = validateTaints("spec.taints", spec?.taints ?? []);
+  const errors = findings(validateTaints("spec.taints", spec?.taints ?? []));
   for (const [i, range] of (spec?.podCIDRs ?? []).entries()) {
     if (!isCidr(range)) {
       const why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
@@ -145,7 +146,7 @@ export function validateNode({ spec, status }: Node): FieldError[] {
 }
 
 function validateTaints(path: string, taints: readonly Taint[]): FieldError[] {
-  const errors = taints.flatMap((taint, i) => [
+  const errors = eachOf(taints, (taint, i) => [
     ...checked(`${path}[${i}].key`, taint.key, qualifiedName),
     ...checked(`${path}[${i}].value`, taint.value ?? "", labelValue),
     ...requiredOneOf(`${path}[${i}].effect`, taint.effect, ["NoSchedule", "PreferNoSchedule", "NoExecute"]),
@@ -155,7 +156,7 @@ function validateTaints(path: string, taints: readonly Taint[]): FieldError[] {
 }
 
 export function validateNodeUpdate(node: Node, old: Node): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if ((old.spec?.podCIDRs ?? []).length > 0 && !same(node.spec?.podCIDRs, old.spec?.podCIDRs)) {
     const why = 'node updates may not change podCIDR except from "" to valid';
     errors.push(fieldForbidden("spec.podCIDRs", why));
@@ -188,9 +189,9 @@ function endpointAddress(path: string, given: string | undefined): FieldError[] 
 const protocols = ["SCTP", "TCP", "UDP"];
 
 export function validateEndpoints({ subsets }: Endpoints): FieldError[] {
-  return (subsets ?? []).flatMap((subset, i) => {
+  return eachOf(subsets ?? [], (subset, i) => {
     const at = `subsets[${i}]`;
-    const errors: FieldError[] = [];
+    const errors = findings();
     const { addresses = [], notReadyAddresses = [], ports = [] } = subset;
     if (addresses.length + notReadyAddresses.length === 0) {
       errors.push(fieldRequired(at, "must specify `addresses` or `notReadyAddresses`"));
@@ -223,7 +224,7 @@ const maxAddresses = 100;
 const maxPorts = 20_000;
 
 export function validateEndpointSlice(slice: EndpointSlice): FieldError[] {
-  const errors = requiredOneOf("addressType", slice.addressType, ["FQDN", "IPv4", "IPv6"]);
+  const errors = findings(requiredOneOf("addressType", slice.addressType, ["FQDN", "IPv4", "IPv6"]));
   const endpoints = slice.endpoints ?? [];
   if (endpoints.length > maxEndpoints) return [...errors, fieldTooMany("endpoints", endpoints.length, maxEndpoints)];
   for (const [i, endpoint] of endpoints.entries()) {
@@ -257,7 +258,7 @@ export const validateEndpointSliceUpdate = (slice: EndpointSlice, old: EndpointS
   unchanged("addressType", slice.addressType, old.addressType);
 
 export function validateLease({ spec }: Lease): FieldError[] {
-  const errors = positiveLease("spec.leaseDurationSeconds", spec?.leaseDurationSeconds);
+  const errors = findings(positiveLease("spec.leaseDurationSeconds", spec?.leaseDurationSeconds));
   if (spec?.leaseTransitions != null && spec.leaseTransitions < 0) {
     errors.push(fieldInvalid("spec.leaseTransitions", spec.leaseTransitions, "must be greater than or equal to 0"));
   }
@@ -289,7 +290,7 @@ export function validateEvent(event: NewEvent): FieldError[] {
     const fits = own === "" ? namespace === "" || namespace === "default" : own === namespace;
     return fits ? [] : [fieldInvalid(field, own, "does not match event.namespace")];
   }
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (own === "" && namespace !== "default" && namespace !== "kube-system") {
     errors.push(fieldInvalid(field, own, "does not match event.namespace"));
   } else if (own !== "" && own !== namespace) errors.push(fieldInvalid(field, own, "does not match event.namespace"));
@@ -316,7 +317,7 @@ const systemClasses: Readonly<Record<string, number | undefined>> = {
 };
 
 export function validatePriorityClass(entry: PriorityClass): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const name = entry.metadata.name ?? "";
   if (name.startsWith("system-")) {
     if (systemClasses[name] !== entry.value) {
@@ -332,14 +333,14 @@ export function validatePriorityClass(entry: PriorityClass): FieldError[] {
 }
 
 export function validatePriorityClassUpdate(entry: PriorityClass, old: PriorityClass): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (entry.value !== old.value) errors.push(fieldForbidden("value", "may not be changed in an update."));
   return [...errors, ...unchanged("preemptionPolicy", entry.preemptionPolicy, old.preemptionPolicy)];
 }
 
 export function validateLimitRange({ spec }: LimitRange): FieldError[] {
   const limits = spec?.limits ?? [];
-  const errors = limits.flatMap((item, i) => {
+  const errors = eachOf(limits, (item, i) => {
     const at = `spec.limits[${i}]`;
     const found: FieldError[] = [];
     for (const field of ["max", "min", "default", "defaultRequest"] as const) {
@@ -371,7 +372,7 @@ const pathTypes = ["Exact", "ImplementationSpecific", "Prefix"];
 type Backend = NonNullable<NonNullable<Ingress["spec"]>["defaultBackend"]>;
 
 export function validateIngress({ spec }: Ingress): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const rules = spec?.rules ?? [];
   if (rules.length === 0 && !spec?.defaultBackend) {
     errors.push(fieldInvalid("spec", rules, "either `defaultBackend` or `rules` must be specified"));
@@ -407,11 +408,11 @@ function validateBackend(path: string, backend: Backend | undefined): FieldError
     return [fieldInvalid(path, "", "cannot set both resource and service backends")];
   }
   if (resource) {
-    const errors = resource.kind ? [] : [fieldRequired(`${path}.resource.kind`)];
+    const errors = findings(resource.kind ? [] : [fieldRequired(`${path}.resource.kind`)]);
     return resource.name ? errors : [...errors, fieldRequired(`${path}.resource.name`)];
   }
   if (!service) return [fieldRequired(path, "must specify either a service or resource backend")];
-  const errors = requiredName(`${path}.service.name`, service.name, dns1123Label);
+  const errors = findings(requiredName(`${path}.service.name`, service.name, dns1123Label));
   const { port } = service;
   if (!port?.name && !port?.number) return [...errors, fieldRequired(`${path}`, "port name or number is required")];
   if (port.name && port.number) errors.push(fieldInvalid(path, "", "cannot set both port name & port number"));
@@ -420,7 +421,7 @@ function validateBackend(path: string, backend: Backend | undefined): FieldError
 
 export function validateNetworkPolicy({ spec }: NetworkPolicy): FieldError[] {
   if (!spec) return [];
-  const errors = labelSelector("spec.podSelector", spec.podSelector);
+  const errors = findings(labelSelector("spec.podSelector", spec.podSelector));
   for (const kind of ["ingress", "egress"] as const) {
     for (const [i, rule] of (spec[kind] ?? []).entries()) {
       const at = `spec.${kind}[${i}]`;
@@ -454,10 +455,10 @@ type Peer = NonNullable<NonNullable<NonNullable<NetworkPolicy["spec"]>["ingress"
 function validatePeer(path: string, peer: Peer): FieldError[] {
   const present = Object.values(peer).filter((value) => value != null).length;
   if (present === 0) return [fieldRequired(path, "must specify a peer")];
-  const errors = [
+  const errors = findings([
     ...labelSelector(`${path}.podSelector`, peer.podSelector),
     ...labelSelector(`${path}.namespaceSelector`, peer.namespaceSelector),
-  ];
+  ]);
   if (!peer.ipBlock) return errors;
   if (present > 1) errors.push(fieldForbidden(path, "may not specify both ipBlock and another peer"));
   const why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";

@@ -34,6 +34,7 @@ import {
   requiredName,
   requiredOneOf,
 } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { dataKey, dns1123Label, environmentName, portName, qualifiedName } from "./names.ts";
 
 export interface ContainerContext {
@@ -44,7 +45,7 @@ export interface ContainerContext {
 
 /** What app containers and init containers share. */
 export function validateContainer(path: string, container: Container, context: ContainerContext): FieldError[] {
-  const errors = requiredName(`${path}.name`, container.name, dns1123Label);
+  const errors = findings(requiredName(`${path}.name`, container.name, dns1123Label));
   const image = container.image ?? "";
   if (image === "") errors.push(fieldRequired(`${path}.image`));
   else if (image.trim() !== image) {
@@ -57,8 +58,8 @@ export function validateContainer(path: string, container: Container, context: C
     ]),
     ...requiredOneOf(`${path}.imagePullPolicy`, container.imagePullPolicy, ["Always", "IfNotPresent", "Never"]),
     ...validatePorts(`${path}.ports`, container.ports ?? [], context),
-    ...(container.env ?? []).flatMap((variable, i) => validateVariable(`${path}.env[${i}]`, variable)),
-    ...(container.envFrom ?? []).flatMap((source, i) => validateEnvFrom(`${path}.envFrom[${i}]`, source)),
+    ...eachOf(container.env ?? [], (variable, i) => validateVariable(`${path}.env[${i}]`, variable)),
+    ...eachOf(container.envFrom ?? [], (source, i) => validateEnvFrom(`${path}.envFrom[${i}]`, source)),
     ...validateMounts(`${path}.volumeMounts`, container.volumeMounts ?? [], context),
     ...validateResources(`${path}.resources`, container.resources),
     ...validateSecurity(`${path}.securityContext`, container.securityContext),
@@ -73,7 +74,7 @@ export function validateLifecycle(path: string, container: Container): FieldErro
     [`${path}.lifecycle.preStop`, container.lifecycle?.preStop],
   ] as const;
   return [
-    ...hooks.flatMap(([at, hook]) => (hook ? validateHandler(at, hook) : [])),
+    ...eachOf(hooks, ([at, hook]) => (hook ? validateHandler(at, hook) : [])),
     ...validateProbe(`${path}.livenessProbe`, container.livenessProbe, true),
     ...validateProbe(`${path}.readinessProbe`, container.readinessProbe, false),
     ...validateProbe(`${path}.startupProbe`, container.startupProbe, true),
@@ -81,7 +82,7 @@ export function validateLifecycle(path: string, container: Container): FieldErro
 }
 
 function validatePorts(path: string, ports: readonly ContainerPort[], { hostNetwork }: ContainerContext): FieldError[] {
-  const errors = ports.flatMap((port, i) => {
+  const errors = eachOf(ports, (port, i) => {
     const at = `${path}[${i}]`;
     const found: FieldError[] = [];
     if (port.name) found.push(...checked(`${at}.name`, port.name, portName));
@@ -108,8 +109,8 @@ function validatePorts(path: string, ports: readonly ContainerPort[], { hostNetw
 /** Two containers of one pod cannot have the same port of the node. */
 export function validateHostPorts(path: string, containers: readonly Container[]): FieldError[] {
   const taken = new Set<string>();
-  return containers.flatMap((container, c) =>
-    (container.ports ?? []).flatMap((port, p) => {
+  return eachOf(containers, (container, c) =>
+    eachOf(container.ports ?? [], (port, p) => {
       if (!port.hostPort) return [];
       const key = `${port.protocol}/${port.hostIP ?? ""}/${port.hostPort}`;
       const clash = taken.has(key) ? [fieldDuplicate(`${path}[${c}].ports[${p}].hostPort`, key)] : [];
@@ -132,7 +133,7 @@ const fieldPaths = [
 ];
 
 function validateVariable(path: string, variable: EnvVar): FieldError[] {
-  const errors = requiredName(`${path}.name`, variable.name, environmentName);
+  const errors = findings(requiredName(`${path}.name`, variable.name, environmentName));
   const from = variable.valueFrom;
   if (!from) return errors;
   const at = `${path}.valueFrom`;
@@ -161,7 +162,7 @@ export function validateFieldRef(
   reference: { readonly apiVersion?: string; readonly fieldPath: string },
   allowed: readonly string[],
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!reference.apiVersion) errors.push(fieldRequired(`${path}.apiVersion`));
   if (!reference.fieldPath) return [...errors, fieldRequired(`${path}.fieldPath`)];
   const subscript = /^(metadata\.(?:labels|annotations))\['([^']*)'\]$/.exec(reference.fieldPath);
@@ -176,7 +177,7 @@ export function validateFieldRef(
 }
 
 function validateEnvFrom(path: string, source: EnvFromSource): FieldError[] {
-  const errors = source.prefix ? checked(`${path}.prefix`, source.prefix, environmentName) : [];
+  const errors = findings(source.prefix ? checked(`${path}.prefix`, source.prefix, environmentName) : []);
   if (!source.configMapRef && !source.secretRef) {
     errors.push(fieldInvalid(path, "", "must specify one of: `configMapRef` or `secretRef`"));
   } else if (source.configMapRef && source.secretRef) {
@@ -189,9 +190,9 @@ function validateEnvFrom(path: string, source: EnvFromSource): FieldError[] {
 
 function validateMounts(path: string, mounts: readonly VolumeMount[], context: ContainerContext): FieldError[] {
   const seen = new Set<string>();
-  return mounts.flatMap((mount, i) => {
+  return eachOf(mounts, (mount, i) => {
     const at = `${path}[${i}]`;
-    const errors: FieldError[] = [];
+    const errors = findings();
     if (!mount.name) errors.push(fieldRequired(`${at}.name`));
     else if (!context.volumes.has(mount.name)) errors.push(fieldNotFound(`${at}.name`, mount.name));
     if (!mount.mountPath) errors.push(fieldRequired(`${at}.mountPath`));
@@ -213,7 +214,7 @@ function validateMounts(path: string, mounts: readonly VolumeMount[], context: C
 }
 
 export function validateRelativePath(path: string, value: string): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (value.startsWith("/")) errors.push(fieldInvalid(path, value, "must be a relative path"));
   return [...errors, ...validateNoBackSteps(path, value)];
 }
@@ -232,7 +233,7 @@ interface Handler {
 
 function validateProbe(path: string, probe: Probe | undefined, mustSucceedOnce: boolean): FieldError[] {
   if (!probe) return [];
-  const errors = validateHandler(path, probe);
+  const errors = findings(validateHandler(path, probe));
   const counts = [
     "initialDelaySeconds",
     "timeoutSeconds",
@@ -252,7 +253,7 @@ function validateProbe(path: string, probe: Probe | undefined, mustSucceedOnce: 
 }
 
 function validateHandler(path: string, handler: Handler): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   let found = 0;
   const first = (field: string): boolean => {
     if (++found > 1) errors.push(fieldForbidden(`${path}.${field}`, "may not specify more than 1 handler type"));
@@ -290,13 +291,13 @@ const isStandard = (name: string): boolean =>
 const mayOvercommit = (name: string): boolean => name === "cpu" || name === "memory" || name === "ephemeral-storage";
 
 function validateResourceName(path: string, name: string): FieldError[] {
-  const errors = checked(path, name, qualifiedName);
+  const errors = findings(checked(path, name, qualifiedName));
   if (errors.length > 0 || name.includes("/") || isStandard(name)) return errors;
   return [fieldInvalid(path, name, "must be a standard resource for containers")];
 }
 
 export function validateResources(path: string, resources: ResourceRequirements | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const limits = resources?.limits ?? {};
   const requests = resources?.requests ?? {};
   const amount = (at: string, name: string, value: string | number): void => {
@@ -337,9 +338,9 @@ export function validateResizePolicy(
   restartPolicy: string | undefined,
 ): FieldError[] {
   const seen = new Set<string>();
-  return policies.flatMap((policy, i) => {
+  return eachOf(policies, (policy, i) => {
     const name = policy.resourceName ?? "";
-    const errors = seen.has(name) ? [fieldDuplicate(`${path}[${i}]`, name)] : [];
+    const errors = findings(seen.has(name) ? [fieldDuplicate(`${path}[${i}]`, name)] : []);
     seen.add(name);
     errors.push(
       ...requiredOneOf(path, name, ["cpu", "memory"]),
@@ -355,12 +356,12 @@ export function validateResizePolicy(
 
 function validateSecurity(path: string, security: SecurityContext | undefined): FieldError[] {
   if (!security) return [];
-  const errors = [
+  const errors = findings([
     ...validateId(`${path}.runAsUser`, security.runAsUser),
     ...validateId(`${path}.runAsGroup`, security.runAsGroup),
     ...oneOf(`${path}.procMount`, security.procMount, ["Default", "Unmasked"]),
     ...validateSeccomp(`${path}.seccompProfile`, security.seccompProfile),
-  ];
+  ]);
   if (security.allowPrivilegeEscalation === false) {
     const at = `${path}.allowPrivilegeEscalation`;
     if (security.privileged) {
@@ -388,7 +389,7 @@ export function validateSeccomp(
   profile: { readonly type: string; readonly localhostProfile?: string } | undefined,
 ): FieldError[] {
   if (!profile) return [];
-  const errors = requiredOneOf(`${path}.type`, profile.type, ["Localhost", "RuntimeDefault", "Unconfined"]);
+  const errors = findings(requiredOneOf(`${path}.type`, profile.type, ["Localhost", "RuntimeDefault", "Unconfined"]));
   const at = `${path}.localhostProfile`;
   if (profile.type === "Localhost") {
     if (!profile.localhostProfile) errors.push(fieldRequired(at, "must be set when seccomp type is Localhost"));
@@ -405,7 +406,7 @@ export const containerNameIsUnique = (
   others: ReadonlySet<string>,
 ): FieldError[] => {
   const seen = new Set(others);
-  return containers.flatMap(({ name }, i) => {
+  return eachOf(containers, ({ name }, i) => {
     const clash = name && seen.has(name) ? [fieldDuplicate(`${path}[${i}].name`, name)] : [];
     seen.add(name);
     return clash;

@@ -10,6 +10,7 @@ import {
   fieldRequired,
 } from "../status.ts";
 import { checked, labelSelector, noDuplicates, oneOf, quantity, same, unchanged } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { dns1123Subdomain, qualifiedName } from "./names.ts";
 import { validateClaimSpec } from "./storage.ts";
 
@@ -28,7 +29,7 @@ export function driverName(path: string, name: string | undefined): FieldError[]
 }
 
 export function validateCsiDriver({ metadata, spec }: CSIDriver): FieldError[] {
-  const errors = driverName("metadata.name", metadata.name);
+  const errors = findings(driverName("metadata.name", metadata.name));
   for (const field of ["attachRequired", "podInfoOnMount", "storageCapacity"] as const) {
     if (spec?.[field] == null) errors.push(fieldRequired(`spec.${field}`));
   }
@@ -66,7 +67,7 @@ export function validateCsiDriverUpdate({ spec }: CSIDriver, { spec: old }: CSID
 
 export function validateCsiNode({ spec }: CSINode): FieldError[] {
   const drivers = spec?.drivers ?? [];
-  const errors = drivers.flatMap((driver, i) => {
+  const errors = eachOf(drivers, (driver, i) => {
     const at = `spec.drivers[${i}]`;
     const found = driverName(`${at}.name`, driver.name);
     if (!driver.nodeID) found.push(fieldRequired(`${at}.nodeID`));
@@ -92,14 +93,14 @@ export function validateCsiNode({ spec }: CSINode): FieldError[] {
 
 /** A driver that stays keeps what it said, except how many volumes it takes. */
 export function validateCsiNodeUpdate({ spec }: CSINode, { spec: old }: CSINode): FieldError[] {
-  return (old?.drivers ?? []).flatMap((before) => {
+  return eachOf(old?.drivers ?? [], (before) => {
     const after = spec?.drivers?.find((driver) => driver.name === before.name);
     return after && !same(after, before) ? [fieldInvalid("spec.drivers", after.name, "field is immutable")] : [];
   });
 }
 
 export function validateVolumeAttachment({ spec, status }: VolumeAttachment): FieldError[] {
-  const errors = driverName("spec.attacher", spec?.attacher);
+  const errors = findings(driverName("spec.attacher", spec?.attacher));
   const { persistentVolumeName, inlineVolumeSpec } = spec?.source ?? {};
   if (!persistentVolumeName && !inlineVolumeSpec) {
     errors.push(fieldRequired("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName"));

@@ -3,6 +3,7 @@
 import type { JobSpec, PodFailurePolicyRule } from "../gen/batch-v1.ts";
 import { type FieldError, fieldDuplicate, fieldInvalid, fieldRequired, fieldTooMany } from "../status.ts";
 import { checked, requiredOneOf } from "./checks.ts";
+import { findings } from "./findings.ts";
 import { notSupportedInOrder } from "./go-syntax.ts";
 import { dns1123Subdomain, qualifiedName } from "./names.ts";
 
@@ -15,7 +16,7 @@ const maxIndexed = 100_000;
 const maxIndexedParallelism = 10_000;
 
 export function validateJobPolicies(at: string, spec: JobSpec): FieldError[] {
-  const errors = [...validateIndexed(at, spec), ...validateManagedBy(`${at}.managedBy`, spec.managedBy)];
+  const errors = findings([...validateIndexed(at, spec), ...validateManagedBy(`${at}.managedBy`, spec.managedBy)]);
   const { podFailurePolicy, successPolicy } = spec;
   if (podFailurePolicy) {
     const path = `${at}.podFailurePolicy.rules`;
@@ -39,7 +40,7 @@ export function validateJobPolicies(at: string, spec: JobSpec): FieldError[] {
 }
 
 function validateIndexed(at: string, spec: JobSpec): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const isIndexed = spec.completionMode === "Indexed";
   const { backoffLimitPerIndex, maxFailedIndexes, completions = 0, parallelism = 0 } = spec;
   if (backoffLimitPerIndex != null && !isIndexed) {
@@ -72,7 +73,7 @@ function validateIndexed(at: string, spec: JobSpec): FieldError[] {
 function validateManagedBy(path: string, value: string | undefined): FieldError[] {
   if (value === undefined) return [];
   const [domain = "", ...rest] = value.split("/");
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (rest.length !== 1 || rest[0] === "") {
     errors.push(fieldInvalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")'));
   } else errors.push(...checked(path, domain, dns1123Subdomain));
@@ -89,7 +90,7 @@ function validateFailureRule(
   spec: JobSpec,
   containers: ReadonlySet<string>,
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { action, onExitCodes, onPodConditions = [] } = rule;
   if (!action)
     errors.push(
@@ -128,7 +129,7 @@ function validateFailureRule(
 function validateExitCodes(path: string, values: readonly number[], operator: string | undefined): FieldError[] {
   if (values.length === 0) return [fieldInvalid(path, values, "at least one value is required")];
   if (values.length > maxExitCodes) return [fieldTooMany(path, values.length, maxExitCodes)];
-  const errors: FieldError[] = [];
+  const errors = findings();
   const seen = new Set<number>();
   for (const [index, value] of values.entries()) {
     if (operator === "In" && value === 0) {
@@ -148,7 +149,7 @@ function validateSuccess(
 ): FieldError[] {
   if (rules.length === 0)
     return [fieldRequired(`${path}.rules`, "at least one rules must be specified when the successPolicy is specified")];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (rules.length > maxSuccessRules) errors.push(fieldTooMany(`${path}.rules`, rules.length, maxSuccessRules));
   for (const [index, rule] of rules.entries()) {
     const at = `${path}.rules[${index}]`;

@@ -3,6 +3,7 @@
 import type { ObjectMeta } from "../gen/meta-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired, fieldTooLong } from "../status.ts";
 import { checked, labels, notNegative, same } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { dns1123Label, type NameRule, qualifiedName } from "./names.ts";
 
 /** All annotations of one object together: 256 KiB. */
@@ -15,7 +16,7 @@ interface Info {
 }
 
 export function validateMetadata(meta: ObjectMeta, info: Info, rule: NameRule): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const base = meta.generateName ?? "";
   // The suffix is letters and digits, so a trailing dash of the base is none of the name's.
   if (base !== "")
@@ -32,7 +33,7 @@ export function validateMetadata(meta: ObjectMeta, info: Info, rule: NameRule): 
 }
 
 export function validateMetadataUpdate(meta: ObjectMeta, old: ObjectMeta, info: Info): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const fixed = [
     "name",
     "namespace",
@@ -53,11 +54,11 @@ export function validateMetadataUpdate(meta: ObjectMeta, old: ObjectMeta, info: 
 }
 
 function validateRest(meta: ObjectMeta, info: Info): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...notNegative("metadata.generation", meta.generation),
     ...labels("metadata.labels", meta.labels),
     ...validateAnnotations(meta.annotations),
-  ];
+  ]);
   let controllers = 0;
   for (const owner of meta.ownerReferences ?? []) {
     const path = "metadata.ownerReferences";
@@ -96,7 +97,7 @@ const standardFinalizers = new Set(["kubernetes", "orphan", "foregroundDeletion"
 export const isUnqualifiedFinalizer = (name: string): boolean => !name.includes("/") && !standardFinalizers.has(name);
 
 function validateAnnotations(annotations: Readonly<Record<string, string>> | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   let size = 0;
   for (const [key, value] of Object.entries(annotations ?? {})) {
     errors.push(...checked("metadata.annotations", key, (text) => qualifiedName(text.toLowerCase())));
@@ -110,7 +111,7 @@ function validateAnnotations(annotations: Readonly<Record<string, string>> | und
 export function validateTemplateMetadata(path: string, meta: ObjectMeta | undefined): FieldError[] {
   return [
     ...labels(`${path}.labels`, meta?.labels),
-    ...Object.keys(meta?.annotations ?? {}).flatMap((key) =>
+    ...eachOf(Object.keys(meta?.annotations ?? {}), (key) =>
       checked(`${path}.annotations`, key, (text) => qualifiedName(text.toLowerCase())),
     ),
   ];

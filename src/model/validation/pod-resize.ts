@@ -4,6 +4,7 @@ import type { Pod, ResourceRequirements } from "../gen/core-v1.ts";
 import { qosClassOf } from "../pod-qos.ts";
 import { type FieldError, fieldForbidden, fieldInvalid } from "../status.ts";
 import { same } from "./checks.ts";
+import { findings } from "./findings.ts";
 import { validatePodSpec } from "./pod.ts";
 
 const mirrorAnnotation = "kubernetes.io/config.mirror";
@@ -16,7 +17,7 @@ export function validatePodResize(pod: Pod, old: Pod): FieldError[] {
     return [fieldForbidden(wholeObject, "static pods cannot be resized")];
   }
   if (old.spec.os?.name === "windows") return [fieldForbidden(wholeObject, "windows pods cannot be resized")];
-  const errors = validatePodSpec("spec", pod.spec);
+  const errors = findings(validatePodSpec("spec", pod.spec));
   const qosClass = old.status?.qosClass ?? qosClassOf(old);
   if (qosClass !== qosClassOf(pod)) {
     errors.push(fieldInvalid("spec", pod.status?.qosClass, "Pod QOS Class may not change as a result of resizing"));

@@ -14,13 +14,14 @@ import {
   validateResizePolicy,
   validateSeccomp,
 } from "./container.ts";
+import { eachOf, findings } from "./findings.ts";
 import { validateTemplateMetadata } from "./metadata.ts";
 import { dns1123Label, dns1123Subdomain, ipAddress, isIp, qualifiedName } from "./names.ts";
 import { validateVolumes } from "./volumes.ts";
 
 export function validatePod(pod: Pod): FieldError[] {
   if (!pod.spec) return [fieldRequired("spec.containers")];
-  const errors = validatePodSpec("spec", pod.spec);
+  const errors = findings(validatePodSpec("spec", pod.spec));
   if ((pod.spec.ephemeralContainers ?? []).length > 0) {
     errors.push(fieldForbidden("spec.ephemeralContainers", "cannot be set on create"));
   }
@@ -29,10 +30,10 @@ export function validatePod(pod: Pod): FieldError[] {
 
 export function validatePodTemplate(path: string, template: PodTemplateSpec | undefined): FieldError[] {
   if (!template?.spec) return [fieldRequired(`${path}.spec.containers`)];
-  const errors = [
+  const errors = findings([
     ...validateTemplateMetadata(`${path}.metadata`, template.metadata),
     ...validatePodSpec(`${path}.spec`, template.spec),
-  ];
+  ]);
   if ((template.spec.ephemeralContainers ?? []).length > 0) {
     errors.push(fieldForbidden(`${path}.spec.ephemeralContainers`, "ephemeral containers not allowed in pod template"));
   }
@@ -47,7 +48,7 @@ export function validatePodSpec(path: string, spec: PodSpec): FieldError[] {
     volumes: new Set(volumes.map((volume) => volume.name)),
     hostNetwork: spec.hostNetwork === true,
   };
-  const errors = [...validateVolumes(`${path}.volumes`, volumes), ...validateContainers(path, spec, context)];
+  const errors = findings([...validateVolumes(`${path}.volumes`, volumes), ...validateContainers(path, spec, context)]);
   errors.push(
     ...requiredOneOf(`${path}.restartPolicy`, spec.restartPolicy, ["Always", "OnFailure", "Never"]),
     ...requiredOneOf(`${path}.dnsPolicy`, spec.dnsPolicy, [
@@ -108,7 +109,7 @@ export function validatePodSpec(path: string, spec: PodSpec): FieldError[] {
 function validateContainers(path: string, spec: PodSpec, context: ContainerContext): FieldError[] {
   const containers = spec.containers ?? [];
   const init = spec.initContainers ?? [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (containers.length === 0) errors.push(fieldRequired(`${path}.containers`));
   for (const [i, container] of containers.entries()) {
     const at = `${path}.containers[${i}]`;
@@ -128,7 +129,7 @@ function validateContainers(path: string, spec: PodSpec, context: ContainerConte
 }
 
 function validateInit(path: string, container: Container, context: ContainerContext): FieldError[] {
-  const errors = validateContainer(path, container, context);
+  const errors = findings(validateContainer(path, container, context));
   errors.push(...oneOf(`${path}.restartPolicy`, container.restartPolicy, ["Always"]));
   if ((container.resizePolicy ?? []).length > 0) {
     errors.push(fieldInvalid(`${path}.resizePolicy`, container.resizePolicy, "must not be set for init containers"));
@@ -142,7 +143,7 @@ function validateInit(path: string, container: Container, context: ContainerCont
 }
 
 function validateDns(path: string, spec: PodSpec): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const servers = spec.dnsConfig?.nameservers ?? [];
   const at = `${path}.dnsConfig`;
   if (spec.dnsPolicy === "None") {
@@ -172,15 +173,15 @@ function validateDns(path: string, spec: PodSpec): FieldError[] {
 function validateSecurity(path: string, spec: PodSpec): FieldError[] {
   const security = spec.securityContext;
   if (!security) return [];
-  const errors = [
+  const errors = findings([
     ...validateId(`${path}.runAsUser`, security.runAsUser),
     ...validateId(`${path}.runAsGroup`, security.runAsGroup),
     ...validateId(`${path}.fsGroup`, security.fsGroup),
-    ...(security.supplementalGroups ?? []).flatMap((id, i) => validateId(`${path}.supplementalGroups[${i}]`, id)),
+    ...eachOf(security.supplementalGroups ?? [], (id, i) => validateId(`${path}.supplementalGroups[${i}]`, id)),
     ...oneOf(`${path}.fsGroupChangePolicy`, security.fsGroupChangePolicy, ["Always", "OnRootMismatch"]),
     ...validateSeccomp(`${path}.seccompProfile`, security.seccompProfile),
     ...validateSysctls(`${path}.sysctls`, spec),
-  ];
+  ]);
   if (spec.hostPID && spec.shareProcessNamespace) {
     const field = path.replace(/securityContext$/, "shareProcessNamespace");
     errors.push(fieldInvalid(field, true, "ShareProcessNamespace and HostPID cannot both be enabled"));
@@ -197,9 +198,9 @@ const ipcSysctl = /^(?:kernel\.(?:sem|shm|msg)|fs\.mqueue\.)/;
 
 function validateSysctls(path: string, spec: PodSpec): FieldError[] {
   const seen = new Set<string>();
-  return (spec.securityContext?.sysctls ?? []).flatMap(({ name }, i) => {
+  return eachOf(spec.securityContext?.sysctls ?? [], ({ name }, i) => {
     const at = `${path}[${i}].name`;
-    const errors: FieldError[] = [];
+    const errors = findings();
     if (!name) errors.push(fieldRequired(at));
     else if (name.length > maxSysctlLength || !sysctlName.test(name)) errors.push(fieldInvalid(at, name, sysctlRule));
     else if (seen.has(name)) errors.push(fieldDuplicate(at, name));
@@ -221,7 +222,7 @@ const changeable =
 
 /** Almost nothing of a pod can change: its containers run already. */
 export function validatePodUpdate(pod: Pod, old: Pod): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const next = pod.spec;
   const before = old.spec;
   if (next.containers.length !== before.containers.length) {

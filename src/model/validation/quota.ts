@@ -5,6 +5,7 @@ import { isStandardQuotaResource, isWholeQuotaResource, podComputeResources } fr
 import { type FieldError, fieldInvalid, fieldRequired } from "../status.ts";
 import { isWhole, nanoOf } from "./amount.ts";
 import { checked, quantity, same } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { qualifiedName } from "./names.ts";
 
 const scopes = [
@@ -32,9 +33,9 @@ export function validateResourceQuota({ spec, status }: ResourceQuota): FieldErr
 }
 
 function amounts(at: string, list: Readonly<Record<string, string | number>> | undefined): FieldError[] {
-  return Object.entries(list ?? {}).flatMap(([name, amount]) => {
+  return eachOf(Object.entries(list ?? {}), ([name, amount]) => {
     const path = `${at}[${name}]`;
-    const errors = checked(path, name, qualifiedName);
+    const errors = findings(checked(path, name, qualifiedName));
     if (!name.includes("/") && !isStandardQuotaResource(name)) {
       errors.push(fieldInvalid(path, name, "must be a standard resource for quotas"));
     }
@@ -48,7 +49,7 @@ function amounts(at: string, list: Readonly<Record<string, string | number>> | u
 }
 
 function validateScopes(path: string, used: readonly string[], hard: readonly string[], value: unknown): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const known = new Set(used);
   for (const scope of known) {
     if (!scopes.includes(scope)) errors.push(fieldInvalid(path, value, "unsupported scope"));
@@ -74,7 +75,7 @@ interface Expression {
 
 function validateSelector(expressions: readonly Expression[], hard: readonly string[]): FieldError[] {
   const path = "spec.scopeSelector.matchExpressions";
-  const errors: FieldError[] = [];
+  const errors = findings();
   for (const { scopeName = "", operator = "", values = [] } of expressions) {
     if (scopeName === "") errors.push(fieldRequired(`${path}.scopeName`));
     else if (!scopes.includes(scopeName))
@@ -102,7 +103,7 @@ function validateSelector(expressions: readonly Expression[], hard: readonly str
 
 /** Scopes stay: what was counted under others would be wrong. */
 export function validateResourceQuotaUpdate(quota: ResourceQuota, old: ResourceQuota): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const set = (list: readonly string[] | undefined) => [...(list ?? [])].sort();
   if (!same(set(quota.spec?.scopes), set(old.spec?.scopes))) {
     errors.push(fieldInvalid("spec.scopes", quota.spec?.scopes, "field is immutable"));

@@ -2,6 +2,7 @@
 import type { ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject } from "../gen/rbac-v1.ts";
 import { type FieldError, fieldForbidden, fieldInvalid, fieldNotSupported, fieldRequired } from "../status.ts";
 import { checked, labelSelector, same } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { invalidGo } from "./go-syntax.ts";
 import { dns1123Subdomain } from "./names.ts";
 
@@ -10,7 +11,7 @@ const group = "rbac.authorization.k8s.io";
 export const validateRole = (role: Role): FieldError[] => validateRules(role.rules, true);
 
 export function validateClusterRole(role: ClusterRole): FieldError[] {
-  const errors = validateRules(role.rules, false);
+  const errors = findings(validateRules(role.rules, false));
   if (!role.aggregationRule) return errors;
   const selectors = role.aggregationRule.clusterRoleSelectors ?? [];
   if (selectors.length === 0) {
@@ -28,9 +29,9 @@ export function validateClusterRole(role: ClusterRole): FieldError[] {
 }
 
 function validateRules(rules: readonly PolicyRule[] | undefined, isNamespaced: boolean): FieldError[] {
-  return (rules ?? []).flatMap((rule, i) => {
+  return eachOf(rules ?? [], (rule, i) => {
     const at = `rules[${i}]`;
-    const errors: FieldError[] = [];
+    const errors = findings();
     const { verbs = [], nonResourceURLs = [], apiGroups = [], resources = [], resourceNames = [] } = rule;
     if (verbs.length === 0) errors.push(fieldRequired(`${at}.verbs`, "verbs must contain at least one value"));
     if (nonResourceURLs.length > 0) {
@@ -59,7 +60,7 @@ export const validateClusterRoleBinding = (binding: ClusterRoleBinding): FieldEr
   validateBinding(binding, false);
 
 function validateBinding(binding: RoleBinding | ClusterRoleBinding, isNamespaced: boolean): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const { roleRef } = binding;
   if (roleRef?.apiGroup !== group) errors.push(fieldNotSupported("roleRef.apiGroup", roleRef?.apiGroup ?? "", [group]));
   const kinds = isNamespaced ? ["ClusterRole", "Role"] : ["ClusterRole"];
@@ -72,7 +73,7 @@ function validateBinding(binding: RoleBinding | ClusterRoleBinding, isNamespaced
 }
 
 function validateSubject(path: string, subject: Subject, isNamespaced: boolean): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!subject.name) errors.push(fieldRequired(`${path}.name`));
   const apiGroup = subject.apiGroup ?? "";
   switch (subject.kind) {

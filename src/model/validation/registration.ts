@@ -24,6 +24,7 @@ import {
   fieldTooMany,
 } from "../status.ts";
 import { labelSelector, oneOf, portNumber, requiredOneOf } from "./checks.ts";
+import { findings } from "./findings.ts";
 import { dns1123Subdomain, qualifiedName } from "./names.ts";
 
 const operations = ["CONNECT", "CREATE", "DELETE", "UPDATE", "*"];
@@ -34,7 +35,7 @@ const reviewVersions = ["v1", "v1beta1"];
 const maxConditions = 64;
 
 export const validateWebhookConfiguration = (configuration: MutatingWebhookConfiguration): FieldError[] => {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const seen = new Set<string>();
   for (const [index, webhook] of (configuration.webhooks ?? []).entries()) {
     const at = `webhooks[${index}]`;
@@ -46,7 +47,7 @@ export const validateWebhookConfiguration = (configuration: MutatingWebhookConfi
 };
 
 function validateWebhook(at: string, webhook: ValidatingWebhook & { reinvocationPolicy?: string }): FieldError[] {
-  const errors = fullyQualified(`${at}.name`, webhook.name);
+  const errors = findings(fullyQualified(`${at}.name`, webhook.name));
   const versions = webhook.admissionReviewVersions ?? [];
   if (versions.length === 0) {
     errors.push(fieldRequired(`${at}.admissionReviewVersions`, `must specify one of ${reviewVersions.join(", ")}`));
@@ -95,7 +96,7 @@ function validateClient(at: string, client: WebhookClientConfig | undefined): Fi
     return [fieldRequired(at, "exactly one of url or service is required")];
   }
   if (service) {
-    const errors: FieldError[] = [];
+    const errors = findings();
     if (!service.name) errors.push(fieldRequired(`${at}.service.name`, "service name is required"));
     if (!service.namespace) errors.push(fieldRequired(`${at}.service.namespace`, "service namespace is required"));
     if (service.port !== undefined && portNumber("", service.port).length > 0) {
@@ -120,7 +121,7 @@ function validateUrl(path: string, url: string): FieldError[] {
     // The URL class says only that it cannot read it.
     return [fieldRequired(path, `url must be a valid URL${form}`)];
   }
-  const errors: FieldError[] = [];
+  const errors = findings();
   const refuse = (value: string, why: string) => errors.push(fieldInvalid(path, value, `${why}${form}`));
   if (parsed.protocol !== "https:") refuse(parsed.protocol.slice(0, -1), "'https' is the only allowed URL scheme");
   if (parsed.hostname === "") refuse("", "host must be specified");
@@ -132,7 +133,7 @@ function validateUrl(path: string, url: string): FieldError[] {
 }
 
 function validateRule(at: string, rule: RuleWithOperations): FieldError[] {
-  const errors = oneOrStar(`${at}.operations`, rule.operations, "operations");
+  const errors = findings(oneOrStar(`${at}.operations`, rule.operations, "operations"));
   for (const [index, operation] of (rule.operations ?? []).entries()) {
     errors.push(...oneOf(`${at}.operations[${index}]`, operation, operations));
   }
@@ -168,7 +169,7 @@ function validateConditions(
   path: string,
   conditions: readonly { readonly name: string; readonly expression: string }[] | undefined,
 ): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const all = conditions ?? [];
   if (all.length > maxConditions) errors.push(fieldTooMany(path, all.length, maxConditions));
   const seen = new Set<string>();
@@ -191,7 +192,7 @@ export function validateApiService({ metadata, spec }: ApiService): FieldError[]
     groupPriorityMinimum: groupPriority = 0,
     versionPriority = 0,
   } = spec ?? {};
-  const errors: FieldError[] = [];
+  const errors = findings();
   const wanted = `${version}.${group}`;
   if (metadata.name !== wanted) {
     errors.push(
@@ -237,7 +238,7 @@ export function validateApiService({ metadata, spec }: ApiService): FieldError[]
 const reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 
 export function validatePolicy({ spec }: ValidatingAdmissionPolicy): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (spec.paramKind) {
     const { apiVersion, kind } = spec.paramKind;
     if (!apiVersion) errors.push(fieldRequired("spec.paramKind.apiVersion"));
@@ -316,11 +317,11 @@ function compileErrors(path: string, text: string, type: CelType, environment: E
 }
 
 function validateMatch(at: string, match: MatchResources): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...requiredOneOf(`${at}.matchPolicy`, match.matchPolicy, matchPolicies),
     ...labelSelector(`${at}.namespaceSelector`, match.namespaceSelector),
     ...labelSelector(`${at}.objectSelector`, match.objectSelector),
-  ];
+  ]);
   for (const field of ["resourceRules", "excludeResourceRules"] as const) {
     for (const [index, rule] of (match[field] ?? []).entries())
       errors.push(...validateRule(`${at}.${field}[${index}]`, rule));
@@ -329,7 +330,7 @@ function validateMatch(at: string, match: MatchResources): FieldError[] {
 }
 
 export function validatePolicyBinding({ spec }: ValidatingAdmissionPolicyBinding): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!spec.policyName) errors.push(fieldRequired("spec.policyName"));
   else
     errors.push(

@@ -4,6 +4,7 @@ import type { Service, ServicePort } from "../gen/core-v1.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { checked, labels, noDuplicates, oneOf, portNumber, requiredOneOf } from "./checks.ts";
 import { portOrName } from "./container.ts";
+import { findings } from "./findings.ts";
 import { goStrings, invalidGo } from "./go-syntax.ts";
 import { dns1123Label, dns1123Subdomain, ipAddress, isCidr, isIp } from "./names.ts";
 
@@ -15,7 +16,7 @@ export function validateService(service: Service): FieldError[] {
   const type = spec.type ?? "";
   const isHeadless = spec.clusterIP === "None";
   const ports = spec.ports ?? [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (ports.length === 0 && !isHeadless && type !== "ExternalName") errors.push(fieldRequired("spec.ports"));
   if ((type === "LoadBalancer" || type === "NodePort") && isHeadless) {
     errors.push(fieldInvalid("spec.clusterIPs[0]", "None", `may not be set to 'None' for ${type} services`));
@@ -82,7 +83,7 @@ export function validateService(service: Service): FieldError[] {
 }
 
 function validatePorts(ports: readonly ServicePort[], type: string): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const seen = new Set<string>();
   for (const [i, port] of ports.entries()) {
     const at = `spec.ports[${i}]`;
@@ -114,7 +115,7 @@ function validatePorts(ports: readonly ServicePort[], type: string): FieldError[
 
 function validateClusterIps({ spec }: Service): FieldError[] {
   const ips = spec?.clusterIPs ?? [];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (ips.length > 0 && spec?.clusterIP !== ips[0]) {
     return [fieldInvalid("spec.clusterIPs", ips, "first value must match `clusterIP`")];
   }
@@ -145,7 +146,7 @@ function validateExternalIp(path: string, ip: string): FieldError[] {
 
 /** A cluster IP stays once it is there, unless the service becomes a name for something else. */
 export function validateServiceUpdate(service: Service, old: Service): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const next = service.spec?.clusterIPs ?? [];
   const before = old.spec?.clusterIPs ?? (old.spec?.clusterIP ? [old.spec.clusterIP] : []);
   if (service.spec?.type === "ExternalName" || old.spec?.type === "ExternalName") return errors;

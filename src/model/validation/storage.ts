@@ -15,6 +15,7 @@ import { validateNodeTerm } from "./affinity.ts";
 import { nanoOf } from "./amount.ts";
 import { checked, labelSelector, oneOf, quantity, requiredOneOf, same } from "./checks.ts";
 import { validateNoBackSteps } from "./container.ts";
+import { eachOf, findings } from "./findings.ts";
 import { dns1123Subdomain, qualifiedName } from "./names.ts";
 
 const accessModes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -37,7 +38,9 @@ const plainFields = new Set([
 
 function validateAccessModes(path: string, modes: readonly string[] | undefined, sentence: string): FieldError[] {
   if (!modes || modes.length === 0) return [sentence === "" ? fieldRequired(path) : fieldRequired(path, sentence)];
-  const errors = modes.filter((m) => !accessModes.includes(m)).map((m) => fieldNotSupported(path, m, accessModes));
+  const errors = eachOf(modes, (mode) =>
+    accessModes.includes(mode) ? [] : [fieldNotSupported(path, mode, accessModes)],
+  );
   if (modes.includes("ReadWriteOncePod") && modes.length > 1) {
     errors.push(fieldForbidden(path, "may not use ReadWriteOncePod with other access modes"));
   }
@@ -48,11 +51,11 @@ export const validateClaim = ({ spec }: PersistentVolumeClaim): FieldError[] => 
 
 export function validateClaimSpec(at: string, spec: PersistentVolumeClaim["spec"] | undefined): FieldError[] {
   if (!spec) return [fieldRequired(`${at}.accessModes`, "at least 1 access mode is required")];
-  const errors = [
+  const errors = findings([
     ...validateAccessModes(`${at}.accessModes`, spec.accessModes, "at least 1 access mode is required"),
     ...labelSelector(`${at}.selector`, spec.selector),
     ...oneOf(`${at}.volumeMode`, spec.volumeMode, volumeModes),
-  ];
+  ]);
   const storage = spec.resources?.requests?.["storage"];
   const path = `${at}.resources[storage]`;
   if (storage === undefined) errors.push(fieldRequired(path));
@@ -67,7 +70,7 @@ export function validateClaimSpec(at: string, spec: PersistentVolumeClaim["spec"
 }
 
 export function validateClaimUpdate(claim: PersistentVolumeClaim, old: PersistentVolumeClaim): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const next = { ...claim.spec };
   const before = { ...old.spec };
   // Binding writes the volume's name, once.
@@ -100,7 +103,7 @@ export function validateClaimUpdate(claim: PersistentVolumeClaim, old: Persisten
 
 export function validateVolume({ spec }: PersistentVolume): FieldError[] {
   if (!spec) return [fieldRequired("spec.accessModes")];
-  const errors = validateAccessModes("spec.accessModes", spec.accessModes, "");
+  const errors = findings(validateAccessModes("spec.accessModes", spec.accessModes, ""));
   if (Object.keys(spec.capacity ?? {}).length === 0) errors.push(fieldRequired("spec.capacity"));
   for (const [name, amount] of Object.entries(spec.capacity ?? {})) {
     if (name !== "storage") errors.push(fieldNotSupported("spec.capacity", name, ["storage"]));
@@ -144,7 +147,7 @@ export function validateVolumeUpdate(volume: PersistentVolume, old: PersistentVo
   for (const field of ["controllerExpandSecretRef", "nodeExpandSecretRef"] as const) {
     if (next.csi && old.spec?.csi && !old.spec.csi[field]) delete next.csi[field];
   }
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!same(next, source(old.spec))) {
     errors.push(
       fieldForbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"),
@@ -160,7 +163,7 @@ export function validateVolumeUpdate(volume: PersistentVolume, old: PersistentVo
 }
 
 export function validateStorageClass(entry: StorageClass): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!entry.provisioner) errors.push(fieldRequired("provisioner"));
   else errors.push(...checked("provisioner", entry.provisioner.toLowerCase(), qualifiedName));
   errors.push(...requiredOneOf("reclaimPolicy", entry.reclaimPolicy, ["Delete", "Retain"]));
@@ -189,7 +192,7 @@ export function validateStorageClass(entry: StorageClass): FieldError[] {
 }
 
 export function validateStorageClassUpdate(entry: StorageClass, old: StorageClass): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   if (!same(entry.parameters, old.parameters)) {
     errors.push(fieldForbidden("parameters", "updates to parameters are forbidden."));
   }

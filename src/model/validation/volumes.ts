@@ -4,11 +4,12 @@ import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired } from "..
 import { noDuplicates, oneOf, quantity, requiredName } from "./checks.ts";
 import { validateFieldRef, validateNoBackSteps, validateRelativePath } from "./container.ts";
 import { validateClaimTemplate, validateInlineCsi } from "./csi.ts";
+import { eachOf, findings } from "./findings.ts";
 import { dataKey, dns1123Label } from "./names.ts";
 
 export function validateVolumes(path: string, volumes: readonly Volume[]): FieldError[] {
   return [
-    ...volumes.flatMap((volume, i) => validateVolume(`${path}[${i}]`, volume)),
+    ...eachOf(volumes, (volume, i) => validateVolume(`${path}[${i}]`, volume)),
     ...noDuplicates(
       volumes,
       (volume) => volume.name,
@@ -18,7 +19,7 @@ export function validateVolumes(path: string, volumes: readonly Volume[]): Field
 }
 
 function validateVolume(path: string, volume: Volume): FieldError[] {
-  const errors = requiredName(`${path}.name`, volume.name, dns1123Label);
+  const errors = findings(requiredName(`${path}.name`, volume.name, dns1123Label));
   const sources = Object.entries(volume).filter(([field, value]) => field !== "name" && value != null);
   if (sources.length === 0) errors.push(fieldRequired(path, "must specify a volume type"));
   for (const [field] of sources.slice(1)) {
@@ -83,7 +84,7 @@ const volumeFieldPaths = [
 const minTokenSeconds = 600;
 
 function validateProjected(path: string, projected: NonNullable<Volume["projected"]>): FieldError[] {
-  const errors = validateMode(`${path}.defaultMode`, projected.defaultMode);
+  const errors = findings(validateMode(`${path}.defaultMode`, projected.defaultMode));
   for (const [i, source] of (projected.sources ?? []).entries()) {
     const at = `${path}.sources[${i}]`;
     const present = Object.entries(source).filter(([, value]) => value != null);
@@ -117,9 +118,11 @@ function validateProjected(path: string, projected: NonNullable<Volume["projecte
 type DownwardItems = NonNullable<Volume["downwardAPI"]>["items"];
 
 function validateDownward(path: string, items: DownwardItems): FieldError[] {
-  return (items ?? []).flatMap((item, i) => {
+  return eachOf(items ?? [], (item, i) => {
     // Upstream leaves the index out of these paths.
-    const errors = item.path ? validateRelativePath(`${path}.path`, item.path) : [fieldRequired(`${path}.path`)];
+    const errors = findings(
+      item.path ? validateRelativePath(`${path}.path`, item.path) : [fieldRequired(`${path}.path`)],
+    );
     errors.push(...validateMode(`${path}.mode`, item.mode));
     if (item.fieldRef && item.resourceFieldRef) {
       errors.push(
@@ -136,7 +139,7 @@ function validateDownward(path: string, items: DownwardItems): FieldError[] {
 }
 
 function validateItems(path: string, items: readonly KeyToPath[] | undefined): FieldError[] {
-  return (items ?? []).flatMap((item, i) => [
+  return eachOf(items ?? [], (item, i) => [
     ...requiredName(`${path}[${i}].key`, item.key, dataKey),
     ...(item.path ? validateRelativePath(`${path}[${i}].path`, item.path) : [fieldRequired(`${path}[${i}].path`)]),
     ...validateMode(`${path}[${i}].mode`, item.mode),

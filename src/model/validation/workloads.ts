@@ -19,6 +19,7 @@ import {
   selectorIsEmpty,
   unchanged,
 } from "./checks.ts";
+import { eachOf, findings } from "./findings.ts";
 import { goMap, goSelector, invalidGo, notSupportedInOrder } from "./go-syntax.ts";
 import { validateJobPolicies } from "./job-policies.ts";
 import { validatePodTemplate } from "./pod.ts";
@@ -32,10 +33,10 @@ interface Selecting {
 
 /** Selector and template belong together, and such pods run for ever. `name` is as upstream's sentence has it. */
 function validateSelecting(spec: Selecting, name: string): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...notNegative("spec.replicas", spec.replicas),
     ...notNegative("spec.minReadySeconds", spec.minReadySeconds),
-  ];
+  ]);
   if (!spec.selector) errors.push(fieldRequired("spec.selector"));
   else {
     errors.push(...labelSelector("spec.selector", spec.selector));
@@ -49,7 +50,7 @@ function validateSelecting(spec: Selecting, name: string): FieldError[] {
 }
 
 function validateTemplate(template: PodTemplateSpec | undefined, selector: LabelSelector | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const own = template?.metadata?.labels ?? {};
   if (selector && !selectorIsEmpty(selector) && !matchesLabelSelector(selector, own)) {
     const why = "`selector` does not match template `labels`";
@@ -59,7 +60,7 @@ function validateTemplate(template: PodTemplateSpec | undefined, selector: Label
 }
 
 function onlyRestartsAlways(template: PodTemplateSpec | undefined): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const policy = template?.spec?.restartPolicy;
   if (policy && policy !== "Always")
     errors.push(fieldNotSupported("spec.template.spec.restartPolicy", policy, ["Always"]));
@@ -76,10 +77,10 @@ function validateRolling(
   path: string,
   rolling: { readonly maxSurge?: number | string; readonly maxUnavailable?: number | string },
 ): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...intOrPercent(`${path}.maxUnavailable`, rolling.maxUnavailable),
     ...intOrPercent(`${path}.maxSurge`, rolling.maxSurge),
-  ];
+  ]);
   if (isZero(rolling.maxUnavailable) && isZero(rolling.maxSurge)) {
     errors.push(fieldInvalid(`${path}.maxUnavailable`, rolling.maxUnavailable, "may not be 0 when `maxSurge` is 0"));
   }
@@ -91,7 +92,7 @@ function validateRolling(
 
 export function validateDeployment({ spec }: Deployment): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = validateSelecting(spec, "deployment");
+  const errors = findings(validateSelecting(spec, "deployment"));
   const { strategy = {} } = spec;
   const at = "spec.strategy";
   if (strategy.type === "Recreate" && strategy.rollingUpdate) {
@@ -118,7 +119,7 @@ export const validateReplicaSet = ({ spec }: ReplicaSet): FieldError[] =>
 
 export function validateDaemonSet({ spec }: DaemonSet): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = validateSelecting(spec, "daemonset");
+  const errors = findings(validateSelecting(spec, "daemonset"));
   const { updateStrategy = {} } = spec;
   const at = "spec.updateStrategy";
   if (updateStrategy.type === "RollingUpdate") {
@@ -142,7 +143,7 @@ export function validateDaemonSet({ spec }: DaemonSet): FieldError[] {
 
 export function validateStatefulSet({ spec }: StatefulSet): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = validateSelecting({ ...spec, template: withClaims(spec) }, "statefulset");
+  const errors = findings(validateSelecting({ ...spec, template: withClaims(spec) }, "statefulset"));
   errors.push(...requiredOneOf("spec.podManagementPolicy", spec.podManagementPolicy, ["OrderedReady", "Parallel"]));
   const type = spec.updateStrategy?.type;
   if (!type) errors.push(fieldRequired("spec.updateStrategy"));
@@ -203,7 +204,7 @@ export function validateStatefulSetUpdate(object: StatefulSet, old: StatefulSet)
 }
 
 export function validateControllerRevision({ data, revision }: ControllerRevision): FieldError[] {
-  const errors = data === undefined ? [fieldRequired("data", "data is mandatory")] : [];
+  const errors = findings(data === undefined ? [fieldRequired("data", "data is mandatory")] : []);
   if (revision < 0) errors.push(fieldInvalid("revision", revision, "must be greater than or equal to 0"));
   return errors;
 }
@@ -214,11 +215,11 @@ export function validateControllerRevisionUpdate(object: ControllerRevision, old
 
 export function validateReplicationController({ spec }: ReplicationController): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = [
+  const errors = findings([
     ...notNegative("spec.replicas", spec.replicas),
     ...notNegative("spec.minReadySeconds", spec.minReadySeconds),
     ...labels("spec.selector", spec.selector),
-  ];
+  ]);
   if (Object.keys(spec.selector ?? {}).length === 0) errors.push(fieldRequired("spec.selector"));
   if (!spec.template) return [...errors, fieldRequired("spec.template")];
   errors.push(...validateTemplate(spec.template, { matchLabels: spec.selector ?? {} }));
@@ -233,7 +234,7 @@ const jobRestartPolicies = ["OnFailure", "Never"];
 export function validateJob(job: Job): FieldError[] {
   const { spec } = job;
   if (!spec) return [fieldRequired("spec.template")];
-  const errors = validateJobSpec("spec", spec);
+  const errors = findings(validateJobSpec("spec", spec));
   if (!spec.selector) errors.push(fieldRequired("spec.selector"));
   else {
     errors.push(...labelSelector("spec.selector", spec.selector));
@@ -259,7 +260,7 @@ function validateJobSpec(path: string, spec: JobSpec): FieldError[] {
     "maxFailedIndexes",
     "ttlSecondsAfterFinished",
   ] as const;
-  const errors = counts.flatMap((field) => notNegative(`${path}.${field}`, spec[field]));
+  const errors = eachOf(counts, (field) => notNegative(`${path}.${field}`, spec[field]));
   errors.push(...oneOf(`${path}.completionMode`, spec.completionMode, ["Indexed", "NonIndexed"]));
   errors.push(...oneOf(`${path}.podReplacementPolicy`, spec.podReplacementPolicy, ["Failed", "TerminatingOrFailed"]));
   if (spec.completionMode === "Indexed") {
@@ -289,7 +290,7 @@ function validateJobSpec(path: string, spec: JobSpec): FieldError[] {
 }
 
 export function validateJobUpdate(job: Job, old: Job): FieldError[] {
-  const errors: FieldError[] = [];
+  const errors = findings();
   const next = job.spec;
   const before = old.spec;
   const isIndexed = next.completionMode === "Indexed";
@@ -334,7 +335,7 @@ const maxCronJobName = 52;
 
 export function validateCronJob({ metadata, spec }: CronJob): FieldError[] {
   if (!spec) return [fieldRequired("spec.schedule")];
-  const errors: FieldError[] = [];
+  const errors = findings();
   if ((metadata.name ?? "").length > maxCronJobName) {
     errors.push(fieldInvalid("metadata.name", metadata.name, `must be no more than ${maxCronJobName} characters`));
   }
@@ -376,12 +377,12 @@ function isTimeZone(name: string): boolean {
 }
 
 export function validateDisruptionBudget({ spec }: PodDisruptionBudget): FieldError[] {
-  const errors = [
+  const errors = findings([
     ...intOrPercent("spec.minAvailable", spec?.minAvailable),
     ...intOrPercent("spec.maxUnavailable", spec?.maxUnavailable),
     ...labelSelector("spec.selector", spec?.selector),
     ...oneOf("spec.unhealthyPodEvictionPolicy", spec?.unhealthyPodEvictionPolicy, ["AlwaysAllow", "IfHealthyBudget"]),
-  ];
+  ]);
   if (spec?.minAvailable !== undefined && spec.maxUnavailable !== undefined) {
     errors.push(fieldInvalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"));
   }
