@@ -11,8 +11,8 @@ import { type Answer, codec, etcdPath, type Peer, startEtcd, startMote } from ".
 import { RawClient } from "./raw-client.ts";
 import { WatchProbe } from "./watcher.ts";
 
-/** As many as take most of a minute: both peers answer each before the next, and all of it shares two cores with other tests. */
-const operations = Number(process.env["MOTE_ETCD_OPERATIONS"] ?? 50_000);
+/** A minute or two: both peers answer each before the next, and all of it shares two cores with other tests. */
+const operations = Number(process.env["MOTE_ETCD_OPERATIONS"] ?? 100_000);
 const seed = Number(process.env["MOTE_ETCD_SEED"] ?? 20261121);
 /** Between two looks at what the watchers were told. */
 const roundSize = 100;
