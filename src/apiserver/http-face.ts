@@ -46,7 +46,9 @@ export function createHttpFace(
     if (!info || isStream(info)) return freeSeat;
     return flowControl.admit(user, info, {
       width: widths.of(info, exchange.query),
-      signal: exchange.request.signal,
+      get signal() {
+        return exchange.request.signal;
+      },
       onClassified(schemaUid, levelUid) {
         exchange.flow = { schemaUid, levelUid };
       },
@@ -223,7 +225,9 @@ function handlerRequest(request: ServerRequest, exchange: OpenExchange, path: st
     query: exchange.query,
     header: (name) => one(request.headers[name]),
     user,
-    signal: request.signal,
+    get signal() {
+      return request.signal;
+    },
     body: () => readBody(request),
     warn(message) {
       // A header holds printable ASCII only, and what is warned of may come from the client.
@@ -267,7 +271,9 @@ function connectRequest(
     headers: request.headers,
     user,
     body: request.body,
-    signal: request.signal,
+    get signal() {
+      return request.signal;
+    },
   };
 }
 

@@ -11,13 +11,8 @@ import type { Logger } from "#base/log.ts";
 import { decodeTimeout, encodeMessage, FrameReader, framePrefixBytes, GrpcError, grpcCodes } from "#wire/grpc.ts";
 import { encodeHeaderBlock, type HeaderList } from "#wire/http2/hpack.ts";
 import { SendBuffers } from "#wire/http2/send-buffers.ts";
-import {
-  type DataSource,
-  type Http2Options,
-  Http2ServerConnection,
-  type Http2Stream,
-  type StreamSink,
-} from "#wire/http2/server-connection.ts";
+import type { DataSource, Http2Options, Http2Stream, StreamSink } from "#wire/http2/server-connection.ts";
+import { Http2Socket, type Http2SocketEvents, introductionTicks, tickMs } from "./http2-socket.ts";
 
 export interface GrpcTls {
   readonly certificatePem: string;
@@ -78,11 +73,6 @@ const http2Options: Omit<Http2Options, "buffers"> = {
 };
 /** Bytes a stream may owe its client before its handler is told to stop. */
 const maxBacklogBytes = 1024 * 1024;
-/** How often what is bounded per interval is allowed anew; a half-open answered call may stay for one to two of them. */
-const relaxMs = 1000;
-/** Until when a client must have introduced itself. */
-const introductionTicks = 10;
-const keepAliveMs = 30_000;
 /** How much of an answer waits in the socket before its streams are held back. */
 const socketBufferBytes = 256 * 1024;
 
@@ -95,11 +85,15 @@ const okTrailers = encodeHeaderBlock([["grpc-status", "0"]]);
 /** Listens. Rejects with GRPC_LISTEN when the address is taken or may not be used. */
 export async function openGrpcServer(options: GrpcServerOptions, handlers: GrpcHandlers): Promise<GrpcServer> {
   const { log } = options;
-  const connections = new Set<Connection>();
+  const connections = new Set<Http2Socket>();
   const buffers = new SendBuffers();
   const accept = (socket: net.Socket) => {
     const over = () => connections.delete(connection);
-    const connection: Connection = new Connection(socket, { options, handlers, buffers, over });
+    const connection: Http2Socket = new Http2Socket(
+      socket,
+      { ...http2Options, buffers, log, what: "gRPC" },
+      { request: callsOf(options, handlers), over },
+    );
     connections.add(connection);
   };
   const server = options.tls
@@ -110,7 +104,7 @@ export async function openGrpcServer(options: GrpcServerOptions, handlers: GrpcH
   server.on("error", (error: Error) => log.error("gRPC server failed", { error: error.message }));
   const timer = setInterval(() => {
     for (const connection of connections) connection.tick();
-  }, relaxMs);
+  }, tickMs);
   timer.unref();
   const bound = server.address();
   const port = bound !== null && typeof bound === "object" ? (bound as net.AddressInfo).port : undefined;
@@ -137,7 +131,7 @@ function tlsServer(options: GrpcTls, log: Logger, accept: (socket: net.Socket) =
     {
       ALPNProtocols: ["h2"],
       minVersion: "TLSv1.2",
-      handshakeTimeout: introductionTicks * relaxMs,
+      handshakeTimeout: introductionTicks * tickMs,
       cert: options.certificatePem,
       key: options.keyPem,
       ...(options.clientCaPem ? { ca: options.clientCaPem, requestCert: true, rejectUnauthorized: true } : {}),
@@ -166,132 +160,20 @@ function listen(server: net.Server, where: GrpcServerOptions["listen"]): Promise
   });
 }
 
-interface ConnectionDeps {
-  readonly options: GrpcServerOptions;
-  readonly handlers: GrpcHandlers;
-  readonly buffers: SendBuffers;
-  over(): void;
-}
-
-/** Moves bytes between a socket and the protocol. */
-class Connection {
-  readonly #socket: net.Socket;
-  readonly #deps: ConnectionDeps;
-  readonly #http2: Http2ServerConnection;
-  #ticks = 0;
-  #ending = false;
-  #flushing = false;
-  #over = false;
-  /** Of the last request: clients send the same headers for many. */
-  #lastHeaders: HeaderList | undefined;
-  #lastRoute: Route | undefined;
-
-  constructor(socket: net.Socket, deps: ConnectionDeps) {
-    this.#socket = socket;
-    this.#deps = deps;
-    this.#http2 = new Http2ServerConnection(
-      { ...http2Options, buffers: deps.buffers },
-      {
-        request: (stream, headers) => this.#request(stream, headers),
-        output: () => this.#schedule(),
-        outputIsLarge: () => {
-          if (!this.#flushing) this.#flush();
-        },
-        sourceFailed: (error) => deps.options.log.error("an answer could not be completed", { error }),
-      },
-    );
-    socket.setNoDelay(true);
-    socket.setKeepAlive(true, keepAliveMs);
-    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    socket.on("drain", () => this.#drained());
-    socket.on("error", (error) => deps.options.log.debug("gRPC connection failed", { error: messageOf(error) }));
-    socket.on("end", () => this.destroy());
-    socket.on("close", () => this.destroy());
-  }
-
-  leave(): void {
-    this.#http2.leave();
-    if (!this.#http2.started) this.destroy();
-  }
-
-  destroy(): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#deps.over();
-    this.#http2.close();
-    this.#socket.destroy();
-  }
-
-  tick(): void {
-    // A client that does not take the last it is told, or says nothing at all, is cut off.
-    if (this.#ending || (++this.#ticks === introductionTicks && !this.#http2.started)) {
-      this.destroy();
-      return;
+/** Requests of one connection as calls. Clients send the same headers for many. */
+function callsOf(options: GrpcServerOptions, handlers: GrpcHandlers): Http2SocketEvents["request"] {
+  let lastHeaders: HeaderList | undefined;
+  let lastRoute: Route | undefined;
+  return (stream, headers) => {
+    if (headers !== lastHeaders || !lastRoute) {
+      lastRoute = routeOf(headers, handlers);
+      lastHeaders = headers;
     }
-    this.#http2.relax();
-  }
-
-  #receive(chunk: Buffer): void {
-    if (this.#over) return;
-    try {
-      this.#http2.receive(chunk);
-    } catch (error) {
-      this.#deps.options.log.error("gRPC connection failed", { error: messageOf(error) });
-      this.destroy();
-    }
-  }
-
-  /** After all that is answered in the same breath; what a flush itself lets follow leaves others their turn. */
-  #schedule(): void {
-    if (this.#flushing) setImmediate(() => this.#flush());
-    else process.nextTick(() => this.#flush());
-  }
-
-  #flush(): void {
-    if (this.#over) return;
-    this.#flushing = true;
-    this.#write();
-    this.#flushing = false;
-  }
-
-  #write(): void {
-    // Of what was written before, which over TLS is never gone at once.
-    if (this.#socket.writableLength === 0) this.#http2.written();
-    const output = this.#http2.takeOutput();
-    let more = true;
-    if (output.length === 1) more = this.#socket.write(output[0]!);
-    else if (output.length > 1) {
-      this.#socket.cork();
-      for (const part of output) more = this.#socket.write(part);
-      this.#socket.uncork();
-    }
-    if (this.#socket.writableLength === 0) this.#http2.written();
-    if (!more) this.#http2.pause();
-    else if (output.length > 0) this.#http2.resume();
-    if (!this.#http2.ended || this.#ending) return;
-    this.#ending = true;
-    const { failure } = this.#http2;
-    if (failure !== undefined) this.#deps.options.log.debug("gRPC connection is cut off", { why: failure });
-    // What is under way is sent; the client may not keep it open.
-    this.#socket.end(() => this.destroy());
-  }
-
-  #drained(): void {
-    this.#http2.written();
-    this.#http2.resume();
-  }
-
-  #request(stream: Http2Stream, headers: HeaderList): StreamSink {
-    if (headers !== this.#lastHeaders) {
-      this.#lastRoute = routeOf(headers, this.#deps.handlers);
-      this.#lastHeaders = headers;
-    }
-    const route = this.#lastRoute!;
-    const call = new Call(stream, this.#deps.options);
-    if (route.handler) call.start(route.handler, route.timeout);
-    else call.refuse(route.refusal!);
+    const call = new Call(stream, options);
+    if (lastRoute.handler) call.start(lastRoute.handler, lastRoute.timeout);
+    else call.refuse(lastRoute.refusal!);
     return call;
-  }
+  };
 }
 
 interface Route {

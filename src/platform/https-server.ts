@@ -1,19 +1,28 @@
 // The TLS door: one port for HTTP/2, HTTP/1.1 and its upgrades (WebSocket, SPDY), with client certificates asked for
 // but not demanded. Certificates are handed on as presented: whoever authenticates verifies the chain. One handler
-// serves both protocols; node's types for raw sockets leave this file only for upgrades.
-import type { IncomingMessage } from "node:http";
-import {
-  createSecureServer,
-  type Http2SecureServer,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
-  type ServerHttp2Session,
-} from "node:http2";
+// serves both protocols: HTTP/2 by our own state machine (http2-exchange.ts), which costs a fraction of node:http2's streams
+// (docs/adr/2026-11-21-own-http2.md), HTTP/1.1 by node:https.
+import type { IncomingMessage, ServerResponse as NodeServerResponse } from "node:http";
+import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
+import type { HeaderList } from "#wire/http2/hpack.ts";
+import { SendBuffers } from "#wire/http2/send-buffers.ts";
+import type { Http2Options } from "#wire/http2/server-connection.ts";
+import {
+  answeredError,
+  beginExchange,
+  goneError,
+  Over,
+  type PeerConnection,
+  type RequestHead,
+  refuseExchange,
+  requestHead,
+} from "./http2-exchange.ts";
+import { Http2Socket, tickMs } from "./http2-socket.ts";
 
 export type { Duplex, IncomingMessage };
 
@@ -96,30 +105,32 @@ export interface HttpsServer {
   close(graceMs: number): Promise<void>;
 }
 
-/** Streams one connection may have open: upstream's default. */
-const maxConcurrentStreams = 250;
 /** Header bytes of one request: Go's default is 1 MiB; no Kubernetes client comes near 64 KiB. */
 const maxHeaderBytes = 64 * 1024;
+const http2Options: Omit<Http2Options, "buffers"> = {
+  // Upstream's default, and its window: what a client may send before somebody reads it.
+  maxConcurrentStreams: 250,
+  streamWindowBytes: 256 * 1024,
+  connectionWindowBytes: 1024 * 1024,
+  maxHeaderBytes,
+  maxQueuedBytes: 256 * 1024 * 1024,
+};
+const keepAliveMs = 30_000;
 
 /** Listens. Rejects with HTTPS_LISTEN when the address is taken or may not be used. */
 export async function openHttpsServer(options: HttpsServerOptions, handlers: HttpsHandlers): Promise<HttpsServer> {
   const { log } = options;
-  const server: Http2SecureServer = createSecureServer({
-    allowHTTP1: true,
+  const server = createServer({
     requestCert: true,
     rejectUnauthorized: false,
     minVersion: "TLSv1.2",
     ALPNProtocols: ["h2", "http/1.1"],
-    maxHeaderListPairs: 256,
-    maxSessionMemory: 32,
-    maxSessionInvalidFrames: 100,
-    maxSessionRejectedStreams: 100,
-    unknownProtocolTimeout: 10_000,
-    settings: { maxConcurrentStreams, maxHeaderListSize: maxHeaderBytes, initialWindowSize: 1024 * 1024 },
+    maxHeaderSize: maxHeaderBytes,
     ...contextOf(options.tls),
   });
   const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
+  const connections = new Set<Http2Socket>();
+  const buffers = new SendBuffers();
   const maxConnections = options.maxConnections ?? 2000;
   server.on("connection", (socket: Socket) => {
     if (sockets.size >= maxConnections) {
@@ -129,37 +140,47 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
     sockets.add(socket);
     // Small answers must not wait for Nagle's timer.
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, 30_000);
+    socket.setKeepAlive(true, keepAliveMs);
     socket.on("close", () => sockets.delete(socket));
     socket.on("error", () => socket.destroy());
   });
-  server.on("session", (session) => {
-    sessions.add(session);
-    session.on("close", () => sessions.delete(session));
-    session.on("error", (error) => log.debug("http2 session failed", { error: messageOf(error) }));
+  const acceptHttp2 = (socket: TLSSocket) => {
+    const request = requestsOf(socket, log, handlers);
+    const over = () => connections.delete(connection);
+    const connection: Http2Socket = new Http2Socket(
+      socket,
+      { ...http2Options, buffers, log, what: "HTTP/2" },
+      { request, over },
+    );
+    connections.add(connection);
+  };
+  // Node's own listener takes what is not HTTP/2.
+  const acceptHttp1 = server.listeners("secureConnection") as ((this: typeof server, socket: TLSSocket) => void)[];
+  server.removeAllListeners("secureConnection");
+  server.on("secureConnection", (socket: TLSSocket) => {
+    if (socket.alpnProtocol === "h2") acceptHttp2(socket);
+    else for (const accept of acceptHttp1) accept.call(server, socket);
   });
-  server.on("tlsClientError", (error) => log.debug("TLS handshake failed", { error: messageOf(error) }));
-  server.on("sessionError", (error) => log.debug("http2 session failed", { error: messageOf(error) }));
-  server.on("clientError", (error: Error, socket: Socket) => {
+  // Of failed handshakes too.
+  server.on("clientError", (error: Error & { readonly code?: string }, socket: Duplex) => {
     log.debug("bad request", { error: messageOf(error) });
-    if (socket.writable)
+    if (socket.writable && /^(?:HPE_|ERR_HTTP_)/.test(error.code ?? ""))
       socket.end("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request");
     else socket.destroy();
   });
-  server.on("request", (req: Http2ServerRequest, res: Http2ServerResponse) => {
-    const response = new NodeResponse(res);
-    handlers
-      .request(requestOf(req as unknown as IncomingMessage, response.signal), response)
-      .catch((error: unknown) => {
-        log.error("request handler failed", { error: messageOf(error) });
-        response.destroy();
-      });
+  server.on("request", (message: IncomingMessage, answer: NodeServerResponse) => {
+    const response = new NodeResponse(answer);
+    const request = requestOf(message, response.over);
+    handlers.request(request, response).catch((error: unknown) => {
+      log.error("request handler failed", { error: messageOf(error) });
+      response.destroy();
+    });
   });
   server.on("upgrade", (message: IncomingMessage, socket: Duplex, head: Buffer) => {
-    const gone = new AbortController();
-    socket.on("close", () => gone.abort(new AppError("HTTPS_GONE", "connection closed")));
+    const over = new Over();
+    socket.on("close", () => over.end(goneError));
     socket.on("error", () => socket.destroy());
-    const request = requestOf(message, gone.signal);
+    const request = requestOf(message, over);
     handlers.upgrade({ request, socket, head, message }).catch((error: unknown) => {
       log.error("upgrade handler failed", { error: messageOf(error) });
       socket.destroy();
@@ -182,6 +203,10 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
       resolve();
     });
   });
+  const ticks = setInterval(() => {
+    for (const connection of connections) connection.tick();
+  }, tickMs);
+  ticks.unref();
   const address = server.address() as AddressInfo;
   return {
     host: address.address,
@@ -191,32 +216,66 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
       const closed = new Promise<void>((resolve) => {
         server.close(() => resolve());
       });
-      for (const session of sessions) session.close();
+      for (const connection of connections) connection.leave();
       // Idle HTTP/1.1 connections would hold `close` for their whole keep-alive time.
-      (server as unknown as { closeIdleConnections?: () => void }).closeIdleConnections?.();
+      server.closeIdleConnections();
       const timer = setTimeout(() => {
-        for (const session of sessions) session.destroy();
+        for (const connection of connections) connection.destroy();
         for (const socket of sockets) socket.destroy();
       }, graceMs);
       await closed;
       clearTimeout(timer);
+      clearInterval(ticks);
     },
   };
 }
 
-/** By connection: making the certificate an object costs as much as a small request. */
+/** Requests of one connection as exchanges. Clients often send the same head again. */
+function requestsOf(socket: TLSSocket, log: Logger, handlers: HttpsHandlers) {
+  const peer = new Peer(socket, log);
+  const handle: HttpsHandlers["request"] = (request, response) => handlers.request(request, response);
+  let lastList: HeaderList | undefined;
+  let lastHead: RequestHead | undefined;
+  return (stream: Parameters<typeof beginExchange>[0], list: HeaderList) => {
+    if (list !== lastList) {
+      lastHead = requestHead(list);
+      lastList = list;
+    }
+    return lastHead ? beginExchange(stream, lastHead, peer, handle) : refuseExchange(stream);
+  };
+}
+
+/** The other side of a connection. Making its certificate an object costs as much as a small request: once is enough. */
+class Peer implements PeerConnection {
+  readonly log: Logger;
+  readonly remoteAddress: string;
+  readonly #socket: TLSSocket;
+  #certificate: Uint8Array | "none" | undefined;
+
+  constructor(socket: TLSSocket, log: Logger) {
+    this.#socket = socket;
+    this.log = log;
+    this.remoteAddress = socket.remoteAddress ?? "";
+  }
+
+  get clientCertificate(): Uint8Array | undefined {
+    if (this.#certificate === undefined) {
+      const raw = this.#socket.getPeerX509Certificate()?.raw;
+      this.#certificate = raw ? new Uint8Array(raw) : "none";
+    }
+    return this.#certificate === "none" ? undefined : this.#certificate;
+  }
+}
+
+/** Of HTTP/1.1 connections. */
 const certificates = new WeakMap<object, Uint8Array | "none">();
 
-function certificateOf(message: IncomingMessage): Uint8Array | undefined {
-  const { stream, socket } = message as unknown as { stream?: { session?: object }; socket: TLSSocket };
-  // On HTTP/2 `socket` is a proxy of its own per stream; asking it for the certificate is allowed.
-  const connection = message.httpVersionMajor === 2 ? stream?.session : socket;
-  if (!connection) return undefined;
-  let known = certificates.get(connection);
+function certificateOf(socket: TLSSocket): Uint8Array | undefined {
+  let known = certificates.get(socket);
   if (known === undefined) {
     const raw = socket.getPeerX509Certificate?.()?.raw;
     known = raw ? new Uint8Array(raw) : "none";
-    certificates.set(connection, known);
+    certificates.set(socket, known);
   }
   return known === "none" ? undefined : known;
 }
@@ -225,32 +284,33 @@ function contextOf(tls: TlsMaterial) {
   return { cert: tls.certificatePem, key: tls.keyPem, ...(tls.clientCaPem ? { ca: tls.clientCaPem } : {}) };
 }
 
-function requestOf(message: IncomingMessage, signal: AbortSignal): ServerRequest {
+function requestOf(message: IncomingMessage, over: Over): ServerRequest {
   const socket = message.socket as TLSSocket;
   return {
     method: message.method ?? "GET",
     target: message.url ?? "/",
     headers: message.headers,
-    http2: message.httpVersionMajor === 2,
+    http2: false,
     remoteAddress: socket.remoteAddress ?? "",
-    connection: (message as { readonly stream?: { readonly session?: object } }).stream?.session ?? socket,
+    connection: socket,
     get clientCertificate() {
-      return certificateOf(message);
+      return certificateOf(socket);
     },
     body: message,
-    signal,
+    get signal() {
+      return over.signal;
+    },
   };
 }
 
+/** Of HTTP/1.1. */
 class NodeResponse implements ServerResponse {
-  readonly #response: Http2ServerResponse;
-  readonly #over = new AbortController();
-  readonly signal: AbortSignal;
+  readonly over = new Over();
+  readonly #response: NodeServerResponse;
   #waiting: (() => void)[] = [];
   #ended = false;
-  constructor(response: Http2ServerResponse) {
+  constructor(response: NodeServerResponse) {
     this.#response = response;
-    this.signal = this.#over.signal;
     const wake = () => {
       const waiting = this.#waiting;
       this.#waiting = [];
@@ -259,7 +319,7 @@ class NodeResponse implements ServerResponse {
     response.on("drain", wake);
     response.on("error", () => this.destroy());
     response.on("close", () => {
-      this.#over.abort(new AppError("HTTPS_GONE", "the response is over"));
+      this.over.end(answeredError);
       wake();
     });
   }
@@ -270,7 +330,7 @@ class NodeResponse implements ServerResponse {
     return this.#response.writableLength;
   }
   head(status: number, headers: ResponseHeaders): void {
-    if (this.#response.headersSent || this.#ended || this.signal.aborted) return;
+    if (this.#response.headersSent || this.#ended || this.over.isOver) return;
     const out: Record<string, string | number | string[]> = {};
     for (const [name, value] of Object.entries(headers)) {
       if (value !== undefined) out[name] = typeof value === "object" ? [...value] : value;
@@ -278,27 +338,25 @@ class NodeResponse implements ServerResponse {
     this.#response.writeHead(status, out);
   }
   flushHead(): void {
-    if (!this.signal.aborted) (this.#response as unknown as { flushHeaders(): void }).flushHeaders();
+    if (!this.over.isOver) this.#response.flushHeaders();
   }
   write(chunk: Uint8Array | string): boolean {
-    if (this.#ended || this.signal.aborted) return true;
-    return this.#response.write(chunk as Buffer);
+    if (this.#ended || this.over.isOver) return true;
+    return this.#response.write(chunk);
   }
   async drained(): Promise<void> {
-    if (this.signal.aborted || !this.#response.writableNeedDrain) return;
+    if (this.over.isOver || !this.#response.writableNeedDrain) return;
     await new Promise<void>((resolve) => {
       this.#waiting.push(resolve);
     });
   }
   end(chunk?: Uint8Array | string): void {
-    if (this.#ended || this.signal.aborted) return;
+    if (this.#ended || this.over.isOver) return;
     this.#ended = true;
     if (chunk === undefined) this.#response.end();
-    else this.#response.end(chunk as Buffer);
+    else this.#response.end(chunk);
   }
   destroy(): void {
-    const stream = this.#response.stream as { destroy?: () => void } | undefined;
-    if (stream?.destroy) stream.destroy();
-    else this.#response.destroy();
+    this.#response.destroy();
   }
 }

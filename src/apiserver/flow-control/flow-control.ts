@@ -133,7 +133,9 @@ export class FlowControl {
       width: admission.width,
       tally: flow,
       hash: () => flowHash(schema.name, distinguish(schema, user, asked)),
-      signal: admission.signal,
+      get signal() {
+        return admission.signal;
+      },
     });
     if (!(got instanceof Promise)) return seatOf(got, work, flow);
     const sinceMs = this.#clock.monotonicMs();

@@ -208,33 +208,60 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return true;
 }
 
-/** A block that touches no table, of names in lower case and values in ASCII. */
+/** A block that touches no table, of names in lower case and values in Latin-1. Throws WIRE_HPACK for control characters. */
 export function encodeHeaderBlock(headers: readonly (readonly [name: string, value: string])[]): Uint8Array {
-  const parts: Buffer[] = [];
-  const integer = (value: number, prefixBits: number, flags: number): void => {
-    const mask = (1 << prefixBits) - 1;
-    const bytes = [flags | Math.min(value, mask)];
-    if (value >= mask) {
-      let rest = value - mask;
-      for (; rest > 127; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
-      bytes.push(rest);
-    }
-    parts.push(Buffer.from(bytes));
-  };
-  const text = (value: string): void => {
-    integer(value.length, 7, 0);
-    parts.push(Buffer.from(value, "latin1"));
-  };
+  let mostBytes = 0;
+  for (const [name, value] of headers) mostBytes += name.length + value.length + maxPrefixBytes;
+  const out = Buffer.allocUnsafe(mostBytes);
+  let at = 0;
   for (const [name, value] of headers) {
-    const whole = staticTable.findIndex(([n, v]) => n === name && v === value);
-    if (whole >= 0) {
-      integer(whole + 1, 7, 0x80);
+    const known = staticIndex.get(name);
+    const whole = known?.byValue.get(value);
+    if (whole !== undefined) {
+      out[at++] = 0x80 | whole;
       continue;
     }
-    const named = staticTable.findIndex(([n]) => n === name) + 1;
-    integer(named, 4, 0);
-    if (named === 0) text(name);
-    text(value);
+    at = writeInteger(out, at, known?.first ?? 0, 4);
+    if (!known) at = writeText(out, at, name);
+    at = writeText(out, at, value);
   }
-  return Buffer.concat(parts);
+  return out.subarray(0, at);
 }
+
+/** Of one header: the index and two lengths. */
+const maxPrefixBytes = 3 * 6;
+
+/** Where a name stands in the static table, alone and with its values; indices fit into seven bits. */
+const staticIndex: ReadonlyMap<string, { readonly first: number; readonly byValue: ReadonlyMap<string, number> }> =
+  (() => {
+    const out = new Map<string, { first: number; byValue: Map<string, number> }>();
+    for (const [i, [name, value]] of staticTable.entries()) {
+      const known = out.get(name) ?? { first: i + 1, byValue: new Map<string, number>() };
+      known.byValue.set(value, i + 1);
+      out.set(name, known);
+    }
+    return out;
+  })();
+
+function writeInteger(out: Buffer, start: number, value: number, prefixBits: number): number {
+  const mask = (1 << prefixBits) - 1;
+  let at = start;
+  out[at++] = Math.min(value, mask);
+  if (value < mask) return at;
+  let rest = value - mask;
+  for (; rest > 127; rest = Math.floor(rest / 128)) out[at++] = (rest % 128) | 128;
+  out[at++] = rest;
+  return at;
+}
+
+function writeText(out: Buffer, start: number, text: string): number {
+  let at = writeInteger(out, start, text.length, 7);
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if ((code < 32 && code !== tab) || code === 127 || code > 255) throw broken("a character that no header may have");
+    out[at++] = code;
+  }
+  return at;
+}
+
+const tab = 9;

@@ -101,6 +101,8 @@ export class Http2Stream {
   /** What `queue` is of, when it is the source's. */
   lent: Buffer | undefined;
   trailers: Uint8Array | undefined;
+  /** Nothing comes behind what is queued. */
+  finishing = false;
   remoteEnded = false;
   localEnded = false;
   closed = false;
@@ -132,6 +134,10 @@ export class Http2Stream {
   }
   end(trailers: Uint8Array): void {
     this.#connection.sendTrailers(this, trailers);
+  }
+  /** All there will be: what is owed, then `bytes`, which must not change any more. */
+  finish(bytes: Uint8Array = noBytes): void {
+    this.#connection.sendLast(this, bytes);
   }
   reset(code: number): void {
     this.#connection.resetStream(this, code);
@@ -625,12 +631,27 @@ export class Http2ServerConnection {
   }
 
   sendData(stream: Http2Stream, bytes: Uint8Array): void {
-    if (stream.closed || stream.localEnded || stream.trailers || bytes.length === 0) return;
+    if (!maySend(stream) || bytes.length === 0) return;
     if (stream.queuedBytes === 0 && bytes.length <= this.#room(stream) && bytes.length <= this.#maxSendFrame) {
-      this.#writeData(stream, bytes);
+      this.#writeData(stream, bytes, false);
       return;
     }
     this.#enqueue(stream, bytes);
+    this.#checkQueued();
+  }
+
+  sendLast(stream: Http2Stream, bytes: Uint8Array): void {
+    if (!maySend(stream)) return;
+    const owesNothing = stream.queuedBytes === 0 && !stream.source;
+    const fits = bytes.length <= this.#room(stream) && bytes.length <= this.#maxSendFrame;
+    // An end without bytes needs no window.
+    if (owesNothing && (fits || bytes.length === 0)) {
+      this.#writeData(stream, bytes, true);
+      this.#localEnded(stream);
+      return;
+    }
+    stream.finishing = true;
+    if (bytes.length > 0) this.#enqueue(stream, bytes);
     this.#checkQueued();
   }
 
@@ -651,7 +672,7 @@ export class Http2ServerConnection {
 
   sendPair(stream: Http2Stream, head: Uint8Array, tail: Uint8Array): void {
     const size = head.length + tail.length;
-    if (stream.closed || stream.localEnded || stream.trailers || stream.source) return;
+    if (!maySend(stream) || stream.source) return;
     if (stream.queuedBytes === 0 && size <= this.#room(stream) && size <= this.#maxSendFrame && size < copyBelowBytes) {
       stream.sendWindow -= size;
       this.#connectionSendWindow -= size;
@@ -665,7 +686,7 @@ export class Http2ServerConnection {
   }
 
   sendFrom(stream: Http2Stream, source: DataSource): void {
-    if (stream.closed || stream.localEnded || stream.trailers) {
+    if (!maySend(stream)) {
       source.close();
       return;
     }
@@ -675,7 +696,7 @@ export class Http2ServerConnection {
   }
 
   sendTrailers(stream: Http2Stream, block: Uint8Array): void {
-    if (stream.closed || stream.localEnded || stream.trailers) return;
+    if (!maySend(stream)) return;
     if (stream.queuedBytes > 0 || stream.source) {
       stream.trailers = block;
       return;
@@ -778,7 +799,8 @@ export class Http2ServerConnection {
         }
         const first = stream.queue[0]!;
         const size = Math.min(first.length, room, this.#maxSendFrame);
-        this.#writeData(stream, size === first.length ? first : first.subarray(0, size));
+        const isLast = stream.finishing && !stream.source && size === stream.queuedBytes;
+        this.#writeData(stream, size === first.length ? first : first.subarray(0, size), isLast);
         if (size === first.length) stream.queue.shift();
         else stream.queue[0] = first.subarray(size);
         stream.queuedBytes -= size;
@@ -791,7 +813,8 @@ export class Http2ServerConnection {
         }
         if (stream.source) continue;
         this.#waiting.delete(stream);
-        this.#sentAll(stream, drained);
+        if (isLast) this.#localEnded(stream);
+        else this.#sentAll(stream, drained);
       }
     }
     this.#pumping = false;
@@ -802,13 +825,16 @@ export class Http2ServerConnection {
     if (stream.trailers) {
       this.#writeHeaders(stream.id, stream.trailers, true);
       this.#localEnded(stream);
+    } else if (stream.finishing) {
+      this.#writeData(stream, noBytes, true);
+      this.#localEnded(stream);
     } else drained.push(stream);
   }
 
-  #writeData(stream: Http2Stream, bytes: Uint8Array): void {
+  #writeData(stream: Http2Stream, bytes: Uint8Array, end: boolean): void {
     stream.sendWindow -= bytes.length;
     this.#connectionSendWindow -= bytes.length;
-    this.#writeFrame(frameType.data, 0, stream.id, bytes);
+    this.#writeFrame(frameType.data, end ? frameFlag.endStream : 0, stream.id, bytes);
   }
 
   #writeHeaders(id: number, block: Uint8Array, end: boolean): void {
@@ -955,6 +981,10 @@ export class Http2ServerConnection {
     }
   }
 }
+
+/** Whether more may be said on it. */
+const maySend = ({ closed, localEnded, trailers, finishing }: Http2Stream): boolean =>
+  !closed && !localEnded && !trailers && !finishing;
 
 /** Names in lower case without control characters, values without line ends: what a request may not smuggle on. */
 function isWellFormed(headers: HeaderList): boolean {
