@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { Metrics } from "#base/metrics.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { WorkQueue } from "./workqueue.ts";
 
@@ -123,4 +124,41 @@ test("what was delayed when the queue ended is worked on when it runs again", as
   again.abort();
   await second;
   expect(seen).toEqual(["later"]);
+});
+
+test("tells what it does under upstream's names", async () => {
+  const clock = new FakeClock();
+  const metrics = new Metrics();
+  const queue = new WorkQueue({ name: "job" }, { clock, metrics });
+  const stop = new AbortController();
+  let isFirst = true;
+  const done = queue.run(
+    { workers: 1 },
+    async (key) => {
+      await clock.sleep(2000);
+      if (isFirst) queue.retry(key);
+      isFirst = false;
+    },
+    stop.signal,
+  );
+  for (const key of ["a", "b", "a"]) queue.add(key);
+  const has = (line: string) => expect(metrics.render().split("\n")).toContain(line);
+  has('workqueue_depth{name="job"} 2');
+  await clock.advance(1000);
+  has('workqueue_adds_total{name="job"} 2');
+  has('workqueue_depth{name="job"} 1');
+  has('workqueue_unfinished_work_seconds{name="job"} 1');
+  has('workqueue_longest_running_processor_seconds{name="job"} 1');
+  await clock.advance(10_000);
+  has('workqueue_adds_total{name="job"} 3');
+  has('workqueue_retries_total{name="job"} 1');
+  has('workqueue_depth{name="job"} 0');
+  has('workqueue_longest_running_processor_seconds{name="job"} 0');
+  has('workqueue_work_duration_seconds_sum{name="job"} 6');
+  has('workqueue_work_duration_seconds_count{name="job"} 3');
+  // b and the second a waited for what was before them.
+  has('workqueue_queue_duration_seconds_bucket{name="job",le="1"} 1');
+  has('workqueue_queue_duration_seconds_bucket{name="job",le="10"} 3');
+  stop.abort();
+  await done;
 });

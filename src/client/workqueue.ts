@@ -9,8 +9,10 @@
 // Bounded by the number of objects: there is at most one entry and one timer per key.
 import type { Clock } from "#base/clock.ts";
 import type { Metrics } from "#base/metrics.ts";
+import { createQueueMetrics, noQueueMetrics, type QueueMetrics } from "./queue-metrics.ts";
 
 export interface WorkQueueOptions {
+  /** In metrics. */
   readonly name: string;
   /** Pause after the first failure; default 5 ms. */
   readonly minRetryMs?: number;
@@ -22,11 +24,12 @@ export class WorkQueue<K extends string = string> {
   readonly #clock: Clock;
   readonly #minRetryMs: number;
   readonly #maxRetryMs: number;
-  /** Insertion order is work order. */
-  readonly #waiting = new Set<K>();
-  readonly #active = new Set<K>();
+  readonly #metrics: QueueMetrics;
+  /** Each with the time since when. Insertion order is work order. */
+  readonly #waiting = new Map<K, number>();
+  readonly #active = new Map<K, number>();
   /** Added while active. */
-  readonly #again = new Set<K>();
+  readonly #again = new Map<K, number>();
   readonly #delayed = new Map<K, { readonly atMs: number; readonly cancel: () => void }>();
   readonly #failures = new Map<K, number>();
   #wake: () => void = () => {};
@@ -35,8 +38,12 @@ export class WorkQueue<K extends string = string> {
     this.#clock = deps.clock;
     this.#minRetryMs = options.minRetryMs ?? 5;
     this.#maxRetryMs = options.maxRetryMs ?? 1_000_000;
-    const name = options.name.replace(/\W/g, "_");
-    deps.metrics?.gaugeOf(`mote_client_workqueue_${name}_depth`, "Keys waiting for a controller.", () => this.length);
+    this.#metrics = deps.metrics
+      ? createQueueMetrics(deps.metrics, options.name, () => {
+          const nowMs = deps.clock.monotonicMs();
+          return { depth: this.length, inWorkMs: [...this.#active.values()].map((sinceMs) => nowMs - sinceMs) };
+        })
+      : noQueueMetrics;
   }
 
   /** Keys that wait, not counting delayed and active ones. */
@@ -49,11 +56,12 @@ export class WorkQueue<K extends string = string> {
   }
 
   add(key: K): void {
-    if (this.#active.has(key)) this.#again.add(key);
-    else if (!this.#waiting.has(key)) {
-      this.#waiting.add(key);
-      this.#wake();
-    }
+    const isActive = this.#active.has(key);
+    const queue = isActive ? this.#again : this.#waiting;
+    if (queue.has(key)) return;
+    queue.set(key, this.#clock.monotonicMs());
+    this.#metrics.added();
+    if (!isActive) this.#wake();
   }
 
   /** Adds after `ms`; of several pending delays of one key the earliest counts. */
@@ -77,6 +85,7 @@ export class WorkQueue<K extends string = string> {
   retry(key: K): void {
     const failures = this.#failures.get(key) ?? 0;
     this.#failures.set(key, failures + 1);
+    this.#metrics.retried();
     this.addAfter(key, Math.min(this.#maxRetryMs, this.#minRetryMs * 2 ** Math.min(failures, 40)));
   }
 
@@ -105,8 +114,11 @@ export class WorkQueue<K extends string = string> {
       } catch (error) {
         failure ??= { error };
       } finally {
+        this.#metrics.finished(this.#clock.monotonicMs() - (this.#active.get(key) ?? 0));
         this.#active.delete(key);
-        if (this.#again.delete(key)) this.#waiting.add(key);
+        const sinceMs = this.#again.get(key);
+        if (sinceMs !== undefined) this.#waiting.set(key, sinceMs);
+        this.#again.delete(key);
         this.#wake();
       }
     };
@@ -115,11 +127,14 @@ export class WorkQueue<K extends string = string> {
     try {
       while (!signal.aborted && !failure) {
         while (this.#active.size < options.workers) {
-          const next = this.#waiting.values().next();
+          const next = this.#waiting.entries().next();
           if (next.done) break;
-          this.#waiting.delete(next.value);
-          this.#active.add(next.value);
-          const task = one(next.value).then(() => void tasks.delete(task));
+          const [key, sinceMs] = next.value;
+          const nowMs = this.#clock.monotonicMs();
+          this.#waiting.delete(key);
+          this.#active.set(key, nowMs);
+          this.#metrics.started(nowMs - sinceMs);
+          const task = one(key).then(() => void tasks.delete(task));
           tasks.add(task);
         }
         await new Promise<void>((resolve) => {
@@ -134,7 +149,7 @@ export class WorkQueue<K extends string = string> {
       await Promise.all(tasks);
       for (const [key, { cancel }] of this.#delayed) {
         cancel();
-        this.#waiting.add(key);
+        this.#waiting.set(key, this.#clock.monotonicMs());
       }
       this.#delayed.clear();
       this.#wake = () => {};

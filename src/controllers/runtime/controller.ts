@@ -75,9 +75,20 @@ export interface ControllerSpec {
   sync(key: string, again: (ms: number) => void, signal: AbortSignal): Promise<void>;
 }
 
+/** As dashboards know the queues; others lose `-controller`. */
+const queueNames: Readonly<Record<string, string>> = {
+  "replication-controller": "replicationmanager",
+  "horizontal-pod-autoscaler-controller": "horizontalpodautoscaler",
+  "root-ca-certificate-publisher-controller": "root_ca_cert_publisher",
+  "ttl-after-finished-controller": "ttl_jobs_to_delete",
+  "ttl-controller": "ttlcontroller",
+  "endpointslicemirroring-controller": "endpoint_slice_mirroring",
+};
+const queueNameOf = (name: string): string => queueNames[name] ?? name.replace(/-controller$/, "").replaceAll("-", "_");
+
 /** The service that runs `spec`; ready when its informers have synced. */
 export function createController(spec: ControllerSpec, deps: ControllerDeps): Service {
-  const queue = new WorkQueue({ name: spec.name }, deps);
+  const queue = new WorkQueue({ name: queueNameOf(spec.name) }, deps);
   const log = deps.log.child({ controller: spec.name });
   for (const key of spec.firstKeys ?? []) queue.add(key);
   for (const trigger of spec.triggers) trigger.connect((key) => queue.add(key));
