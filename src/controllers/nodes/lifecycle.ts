@@ -13,14 +13,12 @@ import { isConflict, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, on, waitFor } from "../runtime/controller.ts";
 import { createPeriodicController, everything } from "../runtime/periodic-controller.ts";
 import { isPodFinished, withPodCondition } from "../runtime/pods.ts";
-import { nodeCondition, planTaints, silentConditions, zoneState } from "./plan.ts";
+import { nodeCondition, planTaints, planZones, silentConditions, type Zone, zoneOf } from "./plan.ts";
 
 /** kube-controller-manager 1.32: --node-monitor-period, --node-monitor-grace-period, --node-startup-grace-period. */
 const periodMs = 5_000;
 const graceMs = 50_000;
 const startupGraceMs = 60_000;
-/** --node-eviction-rate 0.1: one node in ten seconds. */
-const evictionPauseMs = 10_000;
 export const podsByNodeIndex = "node";
 
 interface Probe {
@@ -29,10 +27,6 @@ interface Probe {
   seen: string;
   atMs: number;
 }
-
-/** Of the metric; nothing where the node has neither. Upstream puts a zero byte between the two, which few can read. */
-const zoneOf = ({ metadata: { labels = {} } }: Node): string =>
-  [labels["topology.kubernetes.io/region"], labels["topology.kubernetes.io/zone"]].filter(Boolean).join(":");
 
 export function createNodeLifecycleController(deps: ControllerDeps): Service {
   const { client, clock } = deps;
@@ -47,7 +41,14 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
     "node_collector_evictions_total",
     "Nodes that were given up, so that their pods have to leave.",
   );
-  let mayEvictAtMs = 0;
+  const zoneGauges = {
+    size: deps.metrics.gauge("node_collector_zone_size", "Nodes of a zone."),
+    health: deps.metrics.gauge("node_collector_zone_health", "Share of a zone's nodes that are ready, in percent."),
+    unhealthy: deps.metrics.gauge("node_collector_unhealthy_nodes_in_zone", "Nodes of a zone that are not ready."),
+  };
+  /** By zone: when its last node was given up. */
+  const evictedAtMs = new Map<string, number>();
+  let wasAllDown = false;
 
   const say = (
     resource: ResourceInfo,
@@ -106,19 +107,37 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
     return node;
   }
 
-  /** Whether this node may be emptied: one node at a time, and none while most of the zone is down. */
-  function mayEvict(node: Node, state: ReturnType<typeof zoneState>): boolean {
+  /** Whether this node may be emptied: one after the other in each zone, and none while every zone is down. */
+  function mayEvict(node: Node, zone: Zone, isAllDown: boolean): boolean {
     const name = nameOf(node);
-    if (nodeCondition(node, "Ready")?.status === "True" || state === "full") {
+    if (nodeCondition(node, "Ready")?.status === "True" || isAllDown) {
       evicting.delete(name);
       return false;
     }
     if (evicting.has(name)) return true;
-    if (state === "partial" || clock.monotonicMs() < mayEvictAtMs) return false;
-    mayEvictAtMs = clock.monotonicMs() + evictionPauseMs;
+    const lastMs = evictedAtMs.get(zoneOf(node)) ?? Number.NEGATIVE_INFINITY;
+    if (zone.pauseMs === undefined || clock.monotonicMs() < lastMs + zone.pauseMs) return false;
+    evictedAtMs.set(zoneOf(node), clock.monotonicMs());
     evicting.add(name);
     evictions.add(1, { zone: zoneOf(node) });
     return true;
+  }
+
+  function noteZones(zones: ReadonlyMap<string, Zone>, isAllDown: boolean): void {
+    for (const [zone, { size, notReadyCount }] of zones) {
+      zoneGauges.size.set(size, { zone });
+      zoneGauges.health.set((100 * (size - notReadyCount)) / size, { zone });
+      zoneGauges.unhealthy.set(notReadyCount, { zone });
+    }
+    // A zone whose last node has gone has none; its name stays known as long as this process.
+    for (const zone of evictedAtMs.keys()) if (!zones.has(zone)) evictedAtMs.delete(zone);
+    if (isAllDown !== wasAllDown) {
+      deps.log.warn(isAllDown ? "no node is ready: nothing is evicted" : "some nodes are ready again", {
+        nodes: nodeStore.size,
+      });
+      evictedAtMs.clear();
+      wasAllDown = isAllDown;
+    }
   }
 
   async function round(): Promise<void> {
@@ -142,19 +161,19 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
         checked.push(node);
       }
     }
-    const isReady = (node: Node) => nodeCondition(node, "Ready")?.status === "True";
-    const state = zoneState(checked.filter((node) => !isReady(node)).length, checked.length);
+    const { zones, isAllDown } = planZones(checked);
+    noteZones(zones, isAllDown);
     for (const node of checked) {
       try {
-        await settleNode(node, state);
+        await settleNode(node, mayEvict(node, zones.get(zoneOf(node))!, isAllDown));
       } catch (error) {
         if (!isNotFound(error) && !isConflict(error)) throw error;
       }
     }
   }
 
-  async function settleNode(node: Node, state: ReturnType<typeof zoneState>): Promise<void> {
-    const taints = planTaints(node, mayEvict(node, state), rfc3339(clock.now()));
+  async function settleNode(node: Node, isEvicting: boolean): Promise<void> {
+    const taints = planTaints(node, isEvicting, rfc3339(clock.now()));
     if (taints !== node.spec.taints && taints.length + (node.spec.taints?.length ?? 0) > 0) {
       const { resourceVersion } = node.metadata;
       const patch = { metadata: { resourceVersion }, spec: { taints: taints.length > 0 ? taints : null } };

@@ -5,8 +5,11 @@ import {
   isOutOfService,
   notReadyTaint,
   planTaints,
+  planZones,
   silentConditions,
   stayMs,
+  ttlSecondsOf,
+  ttlStep,
   unreachableTaint,
   zoneState,
 } from "./plan.ts";
@@ -73,6 +76,44 @@ test.each([
   [5, 5, "full"],
 ])("%i of %i nodes not ready: %s", (notReady, count, expected) => {
   expect(zoneState(notReady, count)).toBe(expected);
+});
+
+describe("zones", () => {
+  /** "a3/5": of zone a three of five nodes are not ready. */
+  const zonesOf = (text: string) => {
+    const nodes: Node[] = [];
+    for (const [, zone = "", bad, all] of text.matchAll(/(\w)(\d+)\/(\d+)/g)) {
+      for (let i = 0; i < Number(all); i++) {
+        const one = node({ Ready: i < Number(bad) ? "Unknown" : "True" });
+        nodes.push({ ...one, metadata: { name: `${zone}${i}`, labels: { "topology.kubernetes.io/zone": zone } } });
+      }
+    }
+    const { zones, isAllDown } = planZones(nodes);
+    const shown = [...zones].map(([name, zone]) => `${name} ${zone.state} ${zone.pauseMs ?? "never"}`);
+    return [...shown, ...(isAllDown ? ["all down"] : [])].join(", ");
+  };
+  test.each([
+    ["a1/5", "a normal 10000"],
+    ["a3/5 b0/5", "a partial never, b normal 10000"],
+    ["a28/50 b0/5", "a partial never, b normal 10000"],
+    ["a29/51 b0/5", "a partial 100000, b normal 10000"],
+    ["a2/2 b0/1", "a full 10000, b normal 10000"],
+    ["a2/2 b1/1", "a full never, b full never, all down"],
+    ["a1/1", "a full never, all down"],
+    ["", ""],
+  ])("%s: %s", (text, expected) => {
+    expect(zonesOf(text)).toBe(expected);
+  });
+});
+
+test("nodes of a larger cluster keep what they know for longer, and steps overlap", () => {
+  const seen: number[] = [];
+  let step = 0;
+  for (const count of [1, 100, 101, 95, 89, 1000, 3000, 1800, 1799]) {
+    step = ttlStep(step, count);
+    seen.push(ttlSecondsOf(step));
+  }
+  expect(seen).toEqual([0, 0, 15, 15, 0, 30, 300, 300, 60]);
 });
 
 describe("how long a pod may stay", () => {

@@ -2,7 +2,7 @@
 // were scheduled, and the oldest of too many finished ones. Upstream counterpart: pkg/controller/podgc.
 import type { Service } from "#base/service.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { isDeleting, nameOf } from "#model/object.ts";
+import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, waitFor } from "../runtime/controller.ts";
@@ -23,13 +23,27 @@ export function createPodGcController(deps: ControllerDeps): Service {
   const nodeStore = deps.informers.informer(nodes);
   const podStore = deps.informers.informer(pods);
   const missingSince = new Map<string, number>();
+  const deletions = deps.metrics.counter(
+    "pod_gc_collector_force_delete_pods_total",
+    "Pods deleted because nobody else would.",
+  );
+  const failures = deps.metrics.counter(
+    "pod_gc_collector_force_delete_pod_errors_total",
+    "Pods that should have been deleted because nobody else would, and could not be.",
+  );
 
   /** A pod that has not finished fails first: whoever counts it, as a job does, must see how it ended. */
-  async function remove(pod: Pod, disruption?: { readonly reason: string; readonly message: string }): Promise<void> {
+  async function remove(
+    pod: Pod,
+    reason: "orphaned" | "out-of-service" | "terminated" | "unscheduled",
+    disruption?: { readonly reason: string; readonly message: string },
+  ): Promise<void> {
+    const labels = { namespace: namespaceOf(pod), reason };
     try {
       await markPod(deps, pod, { isFailed: true, ...(disruption ? { disruption } : {}) });
-      await deleteIfThere(client, pods, pod, { gracePeriodSeconds: 0 });
+      if (await deleteIfThere(client, pods, pod, { gracePeriodSeconds: 0 })) deletions.add(1, labels);
     } catch (error) {
+      failures.add(1, labels);
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }
   }
@@ -59,15 +73,16 @@ export function createPodGcController(deps: ControllerDeps): Service {
     const finished = all.filter((pod) => isPodFinished(pod) && !isDeleting(pod));
     if (finished.length > finishedThreshold) {
       finished.sort(byEvictionAndAge);
-      for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod);
+      for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod, "terminated");
     }
     const lost = await lostNodes(all);
     const outOfService = new Set(nodeStore.list().filter(isOutOfService).map(nameOf));
     for (const pod of all) {
       const node = pod.spec.nodeName;
       if (node && lost.has(node)) {
-        await remove(pod, { reason: "DeletionByPodGC", message: "PodGC: node no longer exists" });
-      } else if (isDeleting(pod) && (!node || outOfService.has(node))) await remove(pod);
+        await remove(pod, "orphaned", { reason: "DeletionByPodGC", message: "PodGC: node no longer exists" });
+      } else if (isDeleting(pod) && !node) await remove(pod, "unscheduled");
+      else if (isDeleting(pod) && outOfService.has(node ?? "")) await remove(pod, "out-of-service");
     }
   }
 
