@@ -44,11 +44,13 @@ export interface ExpirySpec<T extends ApiObject> extends Pick<DeleteOptions, "pr
   readonly store: Informer<T>;
   /** Milliseconds until the object may go; undefined: it stays, as it is now. */
   leftMs(object: T, nowMs: number): number | undefined;
+  /** It is deleted, so long after its time was over. */
+  deleted?(lateMs: number): void;
 }
 
 /** Deletes objects when their time is over. */
 export function createExpiryController<T extends ApiObject>(
-  { name, store, leftMs, ...how }: ExpirySpec<T>,
+  { name, store, leftMs, deleted, ...how }: ExpirySpec<T>,
   deps: ControllerDeps,
 ): Service {
   return createObjectController(
@@ -67,7 +69,7 @@ export function createExpiryController<T extends ApiObject>(
         // The store may be behind a change that gives it more time: what goes is the object as it was judged.
         const { resourceVersion } = object.metadata;
         const preconditions = resourceVersion === undefined ? {} : { resourceVersion };
-        await deleteIfThere(deps.client, store.resource, object, { ...how, preconditions });
+        if (await deleteIfThere(deps.client, store.resource, object, { ...how, preconditions })) deleted?.(-waitMs);
       },
     },
     deps,

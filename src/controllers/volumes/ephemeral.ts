@@ -17,6 +17,11 @@ export function createEphemeralVolumes(deps: ControllerDeps): Service {
   const events = deps.events.as(name);
   const podStore = deps.informers.informer(pods);
   const claimStore = deps.informers.informer(persistentVolumeClaims);
+  const creations = deps.metrics.counter("ephemeral_volume_controller_create_total", "Claims that were to be made.");
+  const failures = deps.metrics.counter(
+    "ephemeral_volume_controller_create_failures_total",
+    "Claims that could not be made.",
+  );
   const isConcerned = (pod: Pod) => (pod.spec.volumes ?? []).some((volume) => volume.ephemeral);
 
   async function ensureClaim(pod: Pod, volume: Volume): Promise<void> {
@@ -30,9 +35,11 @@ export function createEphemeralVolumes(deps: ControllerDeps): Service {
     };
     if (known)
       throw refuse(`PVC ${namespaceOf(pod)}/${claimName} was not created for pod ${nameOf(pod)} (pod is not owner)`);
+    creations.add();
     try {
       await client.create(persistentVolumeClaims, claimFor(pod, volume, claimName));
     } catch (error) {
+      failures.add();
       if (isAlreadyExists(error)) {
         const found = await client.get(persistentVolumeClaims, claimName, namespaceOf(pod));
         if (isOwnedByPod(found, pod)) return;

@@ -49,7 +49,7 @@ import {
   planPods,
   planSuccess,
 } from "./plan.ts";
-import { failureCounts, hasFailed, hasSucceeded } from "./policies.ts";
+import { hasFailed, hasSucceeded, judgeFailure, replacesOnlyFailed } from "./policies.ts";
 
 const name = "job-controller";
 /** Upstream's: from 4 ms, doubling. */
@@ -96,6 +96,16 @@ export function createJobController(deps: ControllerDeps): Service {
     ),
     finished: deps.metrics.counter("job_controller_jobs_finished_total", "Jobs that have ended."),
     podsFinished: deps.metrics.counter("job_controller_job_pods_finished_total", "Pods of jobs that were counted."),
+    podsCreated: deps.metrics.counter("job_controller_job_pods_creation_total", "Pods that were to be made for jobs."),
+    indexesFinished: deps.metrics.counter("job_controller_job_finished_indexes_total", "Indexes that are over."),
+    failuresHandled: deps.metrics.counter(
+      "job_controller_pod_failures_handled_by_failure_policy_total",
+      "Failed pods that a rule of their job's failure policy matched.",
+    ),
+    external: deps.metrics.counter(
+      "job_controller_jobs_by_external_controller_total",
+      "Looks at jobs that another controller manages.",
+    ),
   };
   const modeOf = ({ spec }: Job): string => spec.completionMode ?? "NonIndexed";
   const say = (job: Job, type: "Normal" | "Warning", reason: string, message: string) =>
@@ -107,12 +117,15 @@ export function createJobController(deps: ControllerDeps): Service {
     count: number,
     indexes: readonly number[],
     replaced: ReadonlyMap<number, Pod>,
+    reason: string,
   ): Promise<void> {
-    const { error } = await slowStart(count, async (i) => {
+    const { error, done } = await slowStart(count, async (i) => {
       const index = indexes[i];
       const pod = podOf(job, index, index === undefined ? undefined : replaced.get(index));
       expectations.created(key, await podControl.create(pod, job));
     });
+    if (done > 0) metrics.podsCreated.add(done, { reason, status: "succeeded" });
+    if (error !== undefined) metrics.podsCreated.add(1, { reason, status: "failed" });
     if (error !== undefined && !isNamespaceTerminating(error)) throw error;
   }
 
@@ -178,7 +191,11 @@ export function createJobController(deps: ControllerDeps): Service {
         const index = completionIndexOf(pod);
         if (!isIndexed(job)) succeeded.add(uid);
         else if (index !== undefined && index < (job.spec.completions ?? 0)) indexes.add(index);
-      } else if (isOver && failureCounts(job, pod)) failed.add(uid);
+      } else if (isOver) {
+        const { action, message } = judgeFailure(job, pod);
+        if (message !== "" && !failed.has(uid)) metrics.failuresHandled.add(1, { action });
+        if (action !== "Ignore") failed.add(uid);
+      }
       if (succeeded.size + failed.size >= maxUncounted) break;
     }
     const now = rfc3339(clock.now());
@@ -203,6 +220,17 @@ export function createJobController(deps: ControllerDeps): Service {
       for (const result of ["succeeded", "failed"] as const) {
         const more = (wanted[result] ?? 0) - (before?.[result] ?? 0);
         if (more > 0) metrics.podsFinished.add(more, { completion_mode: modeOf(job), result });
+      }
+      if (!isIndexed(job)) return;
+      const completions = job.spec.completions ?? 0;
+      for (const [field, name] of [
+        ["completedIndexes", "succeeded"],
+        ["failedIndexes", "failed"],
+      ] as const) {
+        const more =
+          parseIndexes(wanted[field], completions).length - parseIndexes(before?.[field], completions).length;
+        const backoffLimit = hasIndexLimit(job) ? "perIndex" : "global";
+        if (more > 0) metrics.indexesFinished.add(more, { status: name, backoffLimit });
       }
     };
     if (doneWith.length > 0) {
@@ -243,7 +271,10 @@ export function createJobController(deps: ControllerDeps): Service {
       await freeOrphans(key);
       return;
     }
-    if (job.spec.managedBy !== undefined && job.spec.managedBy !== "kubernetes.io/job-controller") return;
+    if (job.spec.managedBy !== undefined && job.spec.managedBy !== "kubernetes.io/job-controller") {
+      metrics.external.add(1, { controller_name: job.spec.managedBy });
+      return;
+    }
     const isCertain = expectations.satisfied(key);
     const owned = await claim(client, {
       owner: job,
@@ -296,7 +327,8 @@ export function createJobController(deps: ControllerDeps): Service {
         else if (plan.create > 0 && waitMs > 0) again(waitMs);
         else if (plan.create > 0) {
           try {
-            await createPods(key, job, plan.create, plan.indexes, lastFailures(job, countable));
+            const reason = whyCreate(job, counts.failed, terminating);
+            await createPods(key, job, plan.create, plan.indexes, lastFailures(job, countable), reason);
           } catch (error) {
             failure = error;
           }
@@ -439,6 +471,12 @@ function makeCondition(
     reason: why.reason,
     message: why.message,
   };
+}
+
+/** As upstream's metric tells first pods from those that follow others. */
+function whyCreate(job: Job, failed: number, terminating: number): string {
+  if (replacesOnlyFailed(job)) return failed > 0 ? "recreate_failed" : "new";
+  return failed + terminating > 0 ? "recreate_terminating_or_failed" : "new";
 }
 
 /** What is left of a generated name without its random ending. */

@@ -9,12 +9,21 @@ import { conditionOf, isFinished } from "./plan.ts";
 const finishedMs = (job: Job): number =>
   Date.parse((conditionOf(job, "Complete") ?? conditionOf(job, "Failed"))?.lastTransitionTime ?? "");
 
-export const createTtlAfterFinishedController = (deps: ControllerDeps): Service =>
-  createExpiryController(
+/** Upstream's: from 100 ms, doubling, to 14 minutes. */
+const secondsBuckets = Array.from({ length: 14 }, (_, i) => 0.1 * 2 ** i);
+
+export function createTtlAfterFinishedController(deps: ControllerDeps): Service {
+  const seconds = deps.metrics.histogram(
+    "ttl_after_finished_controller_job_deletion_duration_seconds",
+    "From when the time of a finished job was over to when it was deleted.",
+    secondsBuckets,
+  );
+  return createExpiryController(
     {
       name: "ttl-after-finished-controller",
       store: deps.informers.informer(jobs),
       propagationPolicy: "Foreground",
+      deleted: (lateMs) => seconds.observe(lateMs / 1000),
       leftMs(job, nowMs) {
         const ttl = job.spec.ttlSecondsAfterFinished;
         return ttl === undefined || !isFinished(job) ? undefined : finishedMs(job) + ttl * 1000 - nowMs;
@@ -22,3 +31,4 @@ export const createTtlAfterFinishedController = (deps: ControllerDeps): Service 
     },
     deps,
   );
+}

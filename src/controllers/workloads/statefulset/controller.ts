@@ -8,17 +8,18 @@ import type { PersistentVolumeClaim, Pod, PodTemplateSpec, Volume } from "#model
 import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { controllerRevisions, persistentVolumeClaims, pods, statefulSets } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, isNamespaceTerminating, on } from "../../runtime/controller.ts";
 import { isEqual } from "../../runtime/equal.ts";
 import { Expectations, lookAgainMs } from "../../runtime/expectations.ts";
 import { claim, controllerKey, controllerReference, indexByController, onDependents } from "../../runtime/owners.ts";
 import { podFromTemplate } from "../../runtime/pod-control.ts";
+import { isPodFinished } from "../../runtime/pods.ts";
 import { revisionHashLabel, syncRevision, templateOf, trimRevisions } from "../../runtime/revisions.ts";
 import { isEmptySelector, matcherOf } from "../../runtime/selector.ts";
 import { deleteIfThere } from "../../runtime/writes.ts";
 import { claimOwners, isStaleClaim } from "./claims.ts";
-import { ordinalOf, planSet, planStatus, replicasOf, revisionOf, type SetPlan } from "./plan.ts";
+import { identityLabels, ordinalOf, planSet, planStatus, replicasOf, revisionOf, type SetPlan } from "./plan.ts";
 
 const name = "statefulset-controller";
 
@@ -40,9 +41,8 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
   indexByController(podStore);
   indexByController(revisionStore);
 
-  const say = (set: StatefulSet, isGood: boolean, verb: "create" | "delete", message: string) => {
-    const what = verb === "create" ? "Create" : "Delete";
-    const reason = `${isGood ? "Successful" : "Failed"}${what}`;
+  const say = (set: StatefulSet, isGood: boolean, verb: "Create" | "Delete" | "Update", message: string) => {
+    const reason = `${isGood ? "Successful" : "Failed"}${verb}`;
     events.record({ resource, object: set, type: isGood ? "Normal" : "Warning", reason, message });
   };
 
@@ -62,10 +62,10 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
           persistentVolumeClaims,
           ownerReferences ? { ...made, metadata: { ...metadata, ownerReferences } } : made,
         );
-        say(set, true, "create", `${what} success`);
+        say(set, true, "Create", `${what} success`);
       } catch (error) {
         if (isAlreadyExists(error) || isNamespaceTerminating(error)) continue;
-        say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
+        say(set, false, "Create", `${what} failed error: ${messageOf(error)}`);
         throw error;
       }
     }
@@ -98,27 +98,51 @@ export function createStatefulSetController(deps: ControllerDeps): Service {
     try {
       await createClaims(set, pod, { isNewPod: true });
       expectations.created(keyOf(set), await client.create(pods, pod));
-      say(set, true, "create", `${what} successful`);
+      say(set, true, "Create", `${what} successful`);
     } catch (error) {
       // Names are fixed, so a store that is behind cannot make a second one.
       if (isAlreadyExists(error) || isNamespaceTerminating(error)) return;
-      say(set, false, "create", `${what} failed error: ${messageOf(error)}`);
+      say(set, false, "Create", `${what} failed error: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  async function restoreIdentity(set: StatefulSet, pod: Pod): Promise<void> {
+    const what = `update Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+    const labels = identityLabels(nameOf(pod), ordinalOf(set, pod) ?? 0);
+    const { uid, resourceVersion } = pod.metadata;
+    try {
+      const target = { name: nameOf(pod), namespace: namespaceOf(pod) };
+      await client.patch(pods, target, { metadata: { uid, resourceVersion, labels } });
+      say(set, true, "Update", `${what} successful`);
+    } catch (error) {
+      if (isNotFound(error)) return;
+      if (!isConflict(error)) say(set, false, "Update", `${what} failed error: ${messageOf(error)}`);
       throw error;
     }
   }
 
   async function deletePod(set: StatefulSet, pod: Pod): Promise<void> {
     const what = `delete Pod ${nameOf(pod)} in StatefulSet ${nameOf(set)}`;
+    if (isPodFinished(pod)) {
+      const isFailed = pod.status?.phase === "Failed";
+      const about = `StatefulSet ${keyOf(set)} is recreating ${isFailed ? "failed" : "terminated"} Pod ${nameOf(pod)}`;
+      const [type, reason] = isFailed
+        ? (["Warning", "RecreatingFailedPod"] as const)
+        : (["Normal", "RecreatingTerminatedPod"] as const);
+      events.record({ resource, object: set, type, reason, message: about });
+    }
     try {
-      if (await deleteIfThere(client, pods, pod)) say(set, true, "delete", `${what} successful`);
+      if (await deleteIfThere(client, pods, pod)) say(set, true, "Delete", `${what} successful`);
     } catch (error) {
-      say(set, false, "delete", `${what} failed error: ${messageOf(error)}`);
+      say(set, false, "Delete", `${what} failed error: ${messageOf(error)}`);
       throw error;
     }
   }
 
   /** One step: claims first, since a pod cannot start without them. */
   async function manage(set: StatefulSet, plan: SetPlan, made: Record<"update" | "current", Template>): Promise<void> {
+    for (const pod of plan.nameless) await restoreIdentity(set, pod);
     for (const pod of plan.pending) await createClaims(set, pod, { isNewPod: false });
     for (const { ordinal, isUpdated } of plan.create) {
       const { template, revision } = isUpdated ? made.update : made.current;
@@ -227,8 +251,7 @@ function podOf(set: StatefulSet, ordinal: number, template: PodTemplateSpec, rev
       name: podName,
       labels: {
         ...pod.metadata.labels,
-        "statefulset.kubernetes.io/pod-name": podName,
-        "apps.kubernetes.io/pod-index": String(ordinal),
+        ...identityLabels(podName, ordinal),
         [revisionHashLabel]: revision,
       },
     },

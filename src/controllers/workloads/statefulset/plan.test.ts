@@ -179,6 +179,25 @@ describe.each<[string, SetOptions, readonly (readonly [pods: string, step: strin
   });
 });
 
+test("pods that have lost the labels of their place are named", () => {
+  const labelled = (ordinal: number, more: Record<string, string>) => {
+    const one = pod(String(ordinal));
+    return { ...one, metadata: { ...one.metadata, labels: { ...one.metadata.labels, ...more } } };
+  };
+  const place = (ordinal: number) => ({
+    "statefulset.kubernetes.io/pod-name": `x-${ordinal}`,
+    "apps.kubernetes.io/pod-index": String(ordinal),
+  });
+  const pods = [
+    labelled(0, place(0)),
+    labelled(1, { ...place(1), "statefulset.kubernetes.io/pod-name": "x-0" }),
+    labelled(2, { "statefulset.kubernetes.io/pod-name": "x-2" }),
+    pod("3x"),
+  ];
+  const { nameless } = planSet({ set: set({ replicas: 4 }), pods, updateRevision: "new", nowMs });
+  expect(nameless.map((one) => one.metadata.name)).toEqual(["x-1", "x-2"]);
+});
+
 test.each([
   [false, "new"],
   [true, "old"],

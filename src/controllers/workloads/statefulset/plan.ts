@@ -12,12 +12,22 @@ export function ordinalOf(set: StatefulSet, pod: Pod): number | undefined {
   return nameOf(pod).startsWith(prefix) && /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
+/** By which services and people pick out one pod of the set. */
+export const identityLabels = (podName: string, ordinal: number): Readonly<Record<string, string>> => ({
+  "statefulset.kubernetes.io/pod-name": podName,
+  "apps.kubernetes.io/pod-index": String(ordinal),
+});
+const hasIdentity = (pod: Pod, ordinal: number): boolean =>
+  Object.entries(identityLabels(nameOf(pod), ordinal)).every(([key, value]) => pod.metadata.labels?.[key] === value);
+
 export interface SetPlan {
   /** Ordinals of pods to make, with the revision to make them of. */
   readonly create: readonly { readonly ordinal: number; readonly isUpdated: boolean }[];
   readonly remove: readonly Pod[];
   /** Not started yet: a claim of theirs that has gone meanwhile is made again. */
   readonly pending: readonly Pod[];
+  /** Have lost the labels that say which of the set's pods they are. */
+  readonly nameless: readonly Pod[];
   /** Waits only for the passing of minReadySeconds. */
   readonly isWaitingForAge: boolean;
 }
@@ -55,7 +65,10 @@ export function planSet(input: SetInput): SetPlan {
   const create: { ordinal: number; isUpdated: boolean }[] = [];
   const remove: Pod[] = [];
   const pending: Pod[] = [];
-  const plan = (isWaitingForAge = false): SetPlan => ({ create, remove, pending, isWaitingForAge });
+  const nameless = [...byOrdinal]
+    .filter(([ordinal, pod]) => !isDeleting(pod) && !isPodFinished(pod) && !hasIdentity(pod, ordinal))
+    .map(([, pod]) => pod);
+  const plan = (isWaitingForAge = false): SetPlan => ({ create, remove, pending, nameless, isWaitingForAge });
 
   for (let ordinal = first; ordinal <= last; ordinal++) {
     const pod = byOrdinal.get(ordinal);
