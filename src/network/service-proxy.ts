@@ -8,7 +8,8 @@ import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service as Lifecycle } from "#base/service.ts";
 import type { InformerFactory } from "#client/informer.ts";
-import { endpointSlices, services } from "#model/resources.ts";
+import type { Node } from "#model/gen/core-v1.ts";
+import { endpointSlices, nodes, services } from "#model/resources.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
 import { applyScript, deleteFlows, isChainIntact, prepareKernel, removeTable } from "./proxy/apply.ts";
@@ -66,6 +67,7 @@ class ServiceProxy {
   #applied: Ruleset | undefined;
   #appliedPorts: readonly ServicePort[] = [];
   #hasBridgeNetfilter = false;
+  #zone: string | undefined;
   #isDirty = true;
   #checkCount = 0;
   #wake: () => void = () => {};
@@ -91,6 +93,13 @@ class ServiceProxy {
       this.#wake();
     };
     const marking = { add: mark, update: mark, delete: mark };
+    // Of the node only its zone matters, which every heartbeat tells again. Services do not wait for it.
+    const noteZone = (node: Node) => {
+      const zone = node.metadata.labels?.["topology.kubernetes.io/zone"] || undefined;
+      if (node.metadata.name !== this.#options.nodeName || zone === this.#zone) return;
+      this.#zone = zone;
+      mark();
+    };
     const removers: (() => void)[] = [];
     const onAbort = () => this.#wake();
     signal.addEventListener("abort", onAbort, { once: true });
@@ -100,6 +109,7 @@ class ServiceProxy {
     try {
       await Promise.all([serviceInformer.whenSynced(signal), sliceInformer.whenSynced(signal)]);
       removers.push(serviceInformer.addHandler(marking), sliceInformer.addHandler(marking));
+      removers.push(informers.informer(nodes).addHandler({ add: noteZone, update: noteZone }));
       while (!signal.aborted) {
         let isWritten = true;
         try {
@@ -143,6 +153,7 @@ class ServiceProxy {
     const ports = servicePortsOf(informers.informer(services).list(), informers.informer(endpointSlices).list(), {
       nodeName: this.#options.nodeName,
       localServiceIps: this.#localServiceIps,
+      zone: this.#zone,
     });
     const next = planProxy(ports, {
       table: this.#table,

@@ -93,6 +93,49 @@ describe("service ports", () => {
     expect(got).toEqual(expected);
   });
 });
+describe("hints", () => {
+  /** "1:a" for clients of zone a, "2:" for nobody in particular; with "-" it is ending. */
+  const hinted = (...texts: string[]) => {
+    const full = slice(
+      texts.map((text) => [`10.42.0.${text[0]}`, text.endsWith("-") ? "ending" : "ready", `n${text[0]}`]),
+    );
+    const endpoints = full.endpoints.map((endpoint, i) => {
+      const zones = texts[i]!.slice(2)
+        .replace("-", "")
+        .split("")
+        .map((name) => ({ name }));
+      return zones.length > 0 ? { ...endpoint, hints: { forZones: zones } } : endpoint;
+    });
+    return { ...full, endpoints };
+  };
+  test.each<[string, string | undefined, string[], string[]]>([
+    ["those of the own zone", "a", ["1:a", "2:b", "3:ab"], ["10.42.0.1", "10.42.0.3"]],
+    ["all where nobody is for the zone", "c", ["1:a", "2:b"], ["10.42.0.1", "10.42.0.2"]],
+    ["all where one says nothing", "a", ["1:a", "2:"], ["10.42.0.1", "10.42.0.2"]],
+    ["all where the node has no zone", undefined, ["1:a", "2:b"], ["10.42.0.1", "10.42.0.2"]],
+    ["one that is ending does not count", "a", ["1:a", "2:b", "3:-"], ["10.42.0.1"]],
+    ["while none is ready hints do not count", "a", ["1:a-", "2:b-"], ["10.42.0.1", "10.42.0.2"]],
+  ])("%s", (_, zone, texts, expected) => {
+    expect(servicePortsOf([service({})], [hinted(...texts)], { ...options, zone }).flatMap(ips)).toEqual(expected);
+  });
+  test("what is local stays reachable under the policy Local, though clients are sent elsewhere", () => {
+    const local = service({ externalTrafficPolicy: "Local", type: "NodePort" });
+    const ports = servicePortsOf([local], [hinted("1:b", "2:a")], { ...options, zone: "a" });
+    expect(ports.flatMap(ips)).toEqual(["10.42.0.2"]);
+    const ruleset = planProxy(ports, { table: "t", clusterCidr: "10.42.0.0/16", hasBridgeNetfilter: true });
+    expect(ruleset.chains.get("loc-default/web/tcp/http")?.rules).toEqual([
+      "goto ep-default/web/tcp/http/10.42.0.1/8080",
+    ]);
+    expect(ruleset.chains.has("ep-default/web/tcp/http/10.42.0.1/8080")).toBe(true);
+  });
+  test("a local one that is ending serves under the policy Local while others elsewhere are ready", () => {
+    const local = service({ internalTrafficPolicy: "Local" });
+    const [port] = servicePortsOf([local], [hinted("1:-", "2:")], options);
+    expect(port?.endpoints.map(({ ip }) => ip)).toEqual(["10.42.0.2"]);
+    expect(port?.localEndpoints.map(({ ip }) => ip)).toEqual(["10.42.0.1"]);
+  });
+});
+
 function ips(port: { endpoints: readonly { ip: string }[] }): string[] {
   return port.endpoints.map((e) => e.ip);
 }

@@ -41,7 +41,7 @@ export function planProxy(ports: readonly ServicePort[], options: ProxyPlanOptio
 
   for (const port of ports) {
     const all = port.endpoints;
-    const local = all.filter((e) => e.isLocal);
+    const local = port.localEndpoints;
     const internal = port.isInternalLocal ? local : all;
     const hasExternal = port.nodePort !== undefined || port.externalIps.length > 0 || port.loadBalancerIps.length > 0;
     const at = (ip: string): string => `${ip} . ${port.protocol} . ${port.port}`;
@@ -51,7 +51,7 @@ export function planProxy(ports: readonly ServicePort[], options: ProxyPlanOptio
     if (local.length > 0 && ((hasExternal && port.isExternalLocal) || port.isInternalLocal)) {
       addBalancer(chains, `loc-${port.id}`, port, local);
     }
-    for (const endpoint of all) addEndpoint(chains, collections, port, endpoint);
+    for (const endpoint of reachable(port)) addEndpoint(chains, collections, port, endpoint);
 
     if (internal.length > 0)
       serviceIps.set(at(port.clusterIp), `goto ${port.isInternalLocal ? "loc" : "svc"}-${port.id}`);
@@ -83,6 +83,12 @@ export function planProxy(ports: readonly ServicePort[], options: ProxyPlanOptio
   collections.set("cluster-ips", { kind: "set", declaration: "type ipv4_addr;", elements: clusterIps });
   return { table: options.table, chains, collections };
 }
+
+/** Where hints keep clients in their zone, or others are ready elsewhere, a local one may be in its own list only. */
+const reachable = ({ endpoints, localEndpoints }: ServicePort): readonly Endpoint[] => [
+  ...endpoints,
+  ...localEndpoints.filter((one) => !endpoints.some(({ ip, port }) => ip === one.ip && port === one.port)),
+];
 
 function addBaseChains(chains: Map<string, Chain>, { clusterCidr, hasBridgeNetfilter }: ProxyPlanOptions): void {
   const base = (name: string, hook: string, ...rules: string[]) =>
@@ -202,8 +208,9 @@ export function staleFlows(before: readonly ServicePort[], after: readonly Servi
   const out: StaleFlow[] = [];
   for (const old of before) {
     if (old.protocol !== "udp") continue;
-    const kept = new Set(now.get(old.id)?.endpoints.map((e) => `${e.ip}:${e.port}`));
-    for (const { ip, port } of old.endpoints) if (!kept.has(`${ip}:${port}`)) out.push(...flowsOf(old, ip));
+    const current = now.get(old.id);
+    const kept = new Set(current && reachable(current).map((e) => `${e.ip}:${e.port}`));
+    for (const { ip, port } of reachable(old)) if (!kept.has(`${ip}:${port}`)) out.push(...flowsOf(old, ip));
   }
   for (const port of after) {
     if (port.protocol !== "udp" || port.endpoints.length === 0) continue;

@@ -25,7 +25,10 @@ export interface ServicePort {
   readonly affinitySeconds: number | undefined;
   readonly isInternalLocal: boolean;
   readonly isExternalLocal: boolean;
+  /** Those that clients here are sent to: of the whole cluster, or of this node's zone where hints say so. */
   readonly endpoints: readonly Endpoint[];
+  /** Those on this node, for where the policy is Local: they may be ending while others elsewhere are ready. */
+  readonly localEndpoints: readonly Endpoint[];
 }
 
 export const serviceNameLabel = "kubernetes.io/service-name";
@@ -36,6 +39,8 @@ export interface ServicePortOptions {
   readonly nodeName: string;
   /** Cluster addresses that this node serves itself (DNS); left alone. */
   readonly localServiceIps: ReadonlySet<string>;
+  /** topology.kubernetes.io/zone of this node; without one hints are passed over. */
+  readonly zone?: string | undefined;
 }
 
 export function servicePortsOf(
@@ -93,14 +98,26 @@ function reduce(
     affinitySeconds: affinity ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? 10_800) : undefined,
     isInternalLocal: spec.internalTrafficPolicy === "Local",
     isExternalLocal: spec.externalTrafficPolicy === "Local",
-    endpoints: endpointsOf(port, slices, options.nodeName),
+    ...endpointsOf(port, slices, options),
   };
 }
 
-/** Ready endpoints; while none is, those that still serve although they are ending. Sorted, so that equal input gives equal rules. */
-function endpointsOf(port: ApiServicePort, slices: readonly EndpointSlice[], nodeName: string): Endpoint[] {
-  const ready = new Map<string, Endpoint>();
-  const ending = new Map<string, Endpoint>();
+interface Candidate {
+  readonly endpoint: Endpoint;
+  readonly zones: readonly string[];
+}
+
+/**
+ * Ready endpoints; while none is, those that still serve although they are ending. Each list decides for itself. Sorted,
+ * so that equal input gives equal rules.
+ */
+function endpointsOf(
+  port: ApiServicePort,
+  slices: readonly EndpointSlice[],
+  options: ServicePortOptions,
+): Pick<ServicePort, "endpoints" | "localEndpoints"> {
+  const ready = new Map<string, Candidate>();
+  const ending = new Map<string, Candidate>();
   for (const slice of slices) {
     for (const slicePort of slice.ports ?? []) {
       if ((slicePort.name ?? "") !== (port.name ?? "") || (slicePort.protocol ?? "TCP") !== (port.protocol ?? "TCP"))
@@ -109,15 +126,32 @@ function endpointsOf(port: ApiServicePort, slices: readonly EndpointSlice[], nod
       for (const endpoint of slice.endpoints ?? []) {
         const ip = endpoint.addresses?.[0] ?? "";
         if (!isIpv4(ip)) continue;
-        const value = { ip, port: slicePort.port, isLocal: endpoint.nodeName === nodeName };
+        const isLocal = endpoint.nodeName === options.nodeName;
+        const zones = (endpoint.hints?.forZones ?? []).map(({ name }) => name);
+        const candidate = { endpoint: { ip, port: slicePort.port, isLocal }, zones };
         const key = `${ip}:${slicePort.port}`;
-        if (isReady(endpoint)) ready.set(key, value);
-        else if (endpoint.conditions?.serving && endpoint.conditions.terminating) ending.set(key, value);
+        if (isReady(endpoint)) ready.set(key, candidate);
+        else if (endpoint.conditions?.serving && endpoint.conditions.terminating) ending.set(key, candidate);
       }
     }
   }
-  const chosen = ready.size > 0 ? ready : ending;
-  return [...chosen].sort(([a], [b]) => compare(a, b)).map(([, endpoint]) => endpoint);
+  const inOrder = (of: ReadonlyMap<string, Candidate>) =>
+    [...of].sort(([a], [b]) => compare(a, b)).map(([, candidate]) => candidate);
+  const localOf = (of: readonly Candidate[]) => of.map(({ endpoint }) => endpoint).filter(({ isLocal }) => isLocal);
+  const [allReady, allEnding] = [inOrder(ready), inOrder(ending)];
+  const localReady = localOf(allReady);
+  const chosen = allReady.length > 0 ? nearby(allReady, options.zone) : allEnding;
+  return {
+    endpoints: chosen.map(({ endpoint }) => endpoint),
+    localEndpoints: localReady.length > 0 ? localReady : localOf(allEnding),
+  };
+}
+
+/** Those for clients in this zone, where every one says which zones it is for and one of them is for this. */
+function nearby(ready: readonly Candidate[], zone: string | undefined): readonly Candidate[] {
+  if (zone === undefined || ready.some(({ zones }) => zones.length === 0)) return ready;
+  const near = ready.filter(({ zones }) => zones.includes(zone));
+  return near.length > 0 ? near : ready;
 }
 
 /** An unknown condition counts as ready, as the API says. */
