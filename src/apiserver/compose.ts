@@ -5,7 +5,7 @@ import type { Clock, Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
-import type { Client } from "#client/client.ts";
+import { Client } from "#client/client.ts";
 import type { Informer, InformerFactory } from "#client/informer.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { Endpoints, Node, Pod, Service as ServiceObject } from "#model/gen/core-v1.ts";
@@ -27,6 +27,7 @@ import { createAdmissionPlugins } from "./admission/plugins.ts";
 import type { ApiArguments } from "./arguments.ts";
 import { createBootstrapTokenAuthenticator } from "./authn/bootstrap-token.ts";
 import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
+import { createSecretUseNotes } from "./authn/secret-use.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
 import { createX509Authenticator } from "./authn/x509.ts";
@@ -107,7 +108,11 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
   const certificates = createX509Authenticator({ clientCa: options.clientCa }, { clock, log });
   const tokens = createServiceAccountAuthenticator(
     { publicKeys: options.serviceAccount.publicKeys },
-    { clock, log, get: (resource, namespace, name) => server.read(resource, namespace, name) },
+    {
+      ...{ clock, log },
+      get: (resource, namespace, name) => server.read(resource, namespace, name),
+      secretUsed: createSecretUseNotes({ client: () => new Client(server.transport(loopback)), log }),
+    },
   );
   const bootstrapTokens = createBootstrapTokenAuthenticator({
     ...{ clock, log },

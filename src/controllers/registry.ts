@@ -3,6 +3,7 @@
 import type { Service } from "#base/service.ts";
 import { createBootstrapTokenCleaner } from "./accounts/bootstrap-tokens.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
+import { createLegacyTokenCleaner } from "./accounts/legacy-tokens.ts";
 import { createTokenSecretController } from "./accounts/tokens.ts";
 import { createHorizontalAutoscaler } from "./autoscaling/controller.ts";
 import {
@@ -19,11 +20,14 @@ import { createNamespaceController } from "./namespaces/controller.ts";
 import { createTaintEvictionController } from "./nodes/eviction.ts";
 import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
+import { createTtlController } from "./nodes/ttl.ts";
+import { createPolicyStatusController } from "./policies/controller.ts";
 import { createResourceQuotaController } from "./quota/controller.ts";
 import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
 import { createEndpointSliceMirroring } from "./services/mirror.ts";
+import { createServiceRangeController, type ServiceRanges } from "./services/ranges.ts";
 import { createAttachDetach } from "./volumes/attacher.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
@@ -49,6 +53,8 @@ export interface ControllersDeps extends ControllerDeps {
   readonly signCertificate?: SignCertificate;
   /** Absent: no built-in provisioner (`--disable local-storage`). */
   readonly localPath?: LocalPathOptions;
+  /** Of cluster addresses and node ports; absent: nobody looks after them. */
+  readonly serviceRanges?: ServiceRanges;
 }
 
 /** In the order in which they become useful: accounts before pods, makers of pods before watchers of nodes. */
@@ -57,7 +63,9 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
     createTokenSecretController(deps, { rootCa: deps.rootCa }),
+    createLegacyTokenCleaner(deps),
     createApiServiceController(deps),
+    createPolicyStatusController(deps),
     createClusterRoleAggregation(deps),
     createBootstrapTokenCleaner(deps),
     createCertificateApprover(deps),
@@ -77,9 +85,11 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createEndpointsController(deps),
     createEndpointSliceController(deps),
     createEndpointSliceMirroring(deps),
+    ...(deps.serviceRanges ? [createServiceRangeController(deps, deps.serviceRanges)] : []),
     createNodeLifecycleController(deps),
     createTaintEvictionController(deps),
     createPodGcController(deps),
+    createTtlController(deps),
     createVolumeBinder(deps),
     createClaimProtection(deps),
     createVolumeProtection(deps),

@@ -172,6 +172,7 @@ function services(
             ...{ informers, clock, random, metrics },
             log: log.child({ part: "scheduler" }),
           }),
+          serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
         ]
       : []),
   ];

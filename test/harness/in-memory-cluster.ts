@@ -158,6 +158,7 @@ export class InMemoryCluster {
         rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n",
         signCertificate: createTestSigner({ clock, random }),
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
+        serviceRanges: { cidr: "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
       }),
       createScheduler({ ...deps, events: events.as("default-scheduler") }),
     ];

@@ -1,7 +1,7 @@
 // A service follows its pods: endpoints appear when pods are ready, leave when they end, and go with the service.
 import { afterEach, expect, test } from "vitest";
 import type { EndpointSubset, Endpoints, Service } from "#model/gen/core-v1.ts";
-import { deployments, endpointSlices, endpoints, nodes, pods, services } from "#model/resources.ts";
+import { deployments, endpointSlices, endpoints, events, nodes, pods, services } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { webDeployment, webService } from "./objects.ts";
 
@@ -125,4 +125,54 @@ test("pods of a node that was removed answer for nobody, before they are cleaned
   await c.client.delete(nodes, { name: "node-2" });
   await c.until(async () => !(await nodesIn()).includes("node-2"), "none there", 5000);
   expect((await c.list(pods, "default")).some((pod) => pod.spec.nodeName === "node-2")).toBe(true);
+});
+
+test("topology-mode: Auto gives each zone its share, and says why where that cannot be", async () => {
+  cluster = await InMemoryCluster.start({ nodeCount: 2 });
+  const c = cluster;
+  const labels = (zone: string | null) => ({ metadata: { labels: { "topology.kubernetes.io/zone": zone } } });
+  await c.client.patch(nodes, { name: "node-1" }, labels("a"));
+  await c.client.create(deployments, webDeployment({ replicas: 4 }));
+  const service = webService();
+  service.metadata.annotations = { "service.kubernetes.io/topology-mode": "Auto" };
+  await c.client.create(services, service);
+  const hints = async () =>
+    (await c.list(endpointSlices, "default"))
+      .flatMap((slice) => slice.endpoints ?? [])
+      .map((endpoint) => endpoint.hints?.forZones?.map(({ name }) => name).join() ?? "-")
+      .sort()
+      .join(" ");
+  const said = async (text: string) => (await c.list(events, "default")).some((event) => event.message === text);
+  await c.until(async () => (await readyIn(c)) === 4, "four ready");
+  await c.until(
+    () =>
+      said(
+        "Insufficient Node information: allocatable CPU or zone not specified on one or more nodes, addressType: IPv4",
+      ),
+    "no zone, no hints",
+  );
+  expect(await hints()).toBe("- - - -");
+  await c.client.patch(nodes, { name: "node-2" }, labels("b"));
+  await c.until(async () => (await hints()) === "a a b b", "hints");
+  await c.until(() => said("Topology Aware Hints has been enabled, addressType: IPv4"), "event");
+  await c.client.patch(services, target, {
+    metadata: { annotations: { "service.kubernetes.io/topology-mode": null } },
+  });
+  await c.until(async () => (await hints()) === "- - - -", "none any more");
+  await c.until(() => said("Topology Aware Hints has been disabled, addressType: IPv4"), "event");
+  await c.client.patch(services, target, { spec: { trafficDistribution: "PreferClose" } });
+  await c.until(async () => !(await hints()).includes("-"), "the zone of each");
+  expect(c.metrics.render()).toMatch(/endpoint_slice_controller_changes\{operation="update"\} \d/);
+});
+
+test("services that hold what is not theirs are told", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  await c.client.create(services, webService());
+  // Older versions, or a restored snapshot of another cluster, may have left such.
+  const odd = { ...webService(), metadata: { name: "odd", namespace: "default" } };
+  const stored = await c.client.create(services, odd);
+  expect(stored.spec.clusterIP).toMatch(/^10\.43\./);
+  await c.advance(400_000);
+  expect((await c.list(events, "default")).filter((event) => event.reason.startsWith("ClusterIP"))).toEqual([]);
 });

@@ -4,6 +4,7 @@ import type { Clock } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { ApiObject } from "#model/object.ts";
 import { unauthorized } from "#model/status.ts";
+import { invalidSinceLabel, lastUsedLabel } from "#model/token-secrets.ts";
 import type { Authenticator } from "./authenticator.ts";
 import { type Claims, peekClaims, verificationKey, verifyClaims } from "./jwt.ts";
 import { defaultIssuer } from "./token-issuer.ts";
@@ -22,6 +23,8 @@ export interface ServiceAccountAuthenticatorDependencies {
   readonly log: Logger;
   /** Reads from the store; `resource` is the plural (serviceaccounts, pods, secrets, nodes). */
   get(resource: string, namespace: string, name: string): Promise<ApiObject | undefined>;
+  /** A token that lives in this secret was used, for the first time on that day; told again until its label says so. */
+  secretUsed?(secret: ApiObject, day: string): void;
 }
 
 export interface ReviewedToken {
@@ -87,7 +90,14 @@ export function createServiceAccountAuthenticator(
     const pod = record(bound["pod"]);
     const node = record(bound["node"]);
     const secret = record(bound["secret"]);
-    if (secret) await existing("secrets", namespace, secret);
+    if (secret) {
+      const holder = await existing("secrets", namespace, secret);
+      const labels = holder.metadata.labels ?? {};
+      if (labels[invalidSinceLabel]) refuse("its secret was not used for long and is marked as invalid");
+      const day = new Date(dependencies.clock.now()).toISOString().slice(0, 10);
+      // Never back: a clock that was just set is no reason to forget a use.
+      if ((labels[lastUsedLabel] ?? "") < day) dependencies.secretUsed?.(holder, day);
+    }
     if (pod) {
       await existing("pods", namespace, pod);
       extra[`${prefix}pod-name`] = [text(pod["name"])];

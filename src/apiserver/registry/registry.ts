@@ -343,7 +343,8 @@ export class Registry {
       if (subresource === "") await strategy.prepareForUpdate?.(object, current, context);
       const own = strategy.subresources?.[subresource];
       await own?.prepareForUpdate?.(object, current, context);
-      if (subresource !== "status" && strategy.hasGeneration && specChanged(object, current)) {
+      const mayRise = strategy.hasGeneration && !strategy.keepsGeneration;
+      if (subresource !== "status" && mayRise && specChanged(object, current)) {
         object.metadata.generation = (current.metadata.generation ?? 0) + 1;
       }
       const errors: FieldError[] = [...checkFinalizers(object, current)];

@@ -73,7 +73,7 @@ export function createStrategies(dependencies: StrategyDependencies): ReadonlyMa
     "leases.coordination.k8s.io": plain({ allowCreateOnUpdate: true, requireResourceVersion: true }),
     "networkpolicies.networking.k8s.io": plain({ hasGeneration: true }),
     "poddisruptionbudgets.policy": withStatus({ hasGeneration: true, requireResourceVersion: true }),
-    "priorityclasses.scheduling.k8s.io": plain({ hasGeneration: true }),
+    "priorityclasses.scheduling.k8s.io": plain({ hasGeneration: true, keepsGeneration: true }),
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": withStatus(registered),
     "runtimeclasses.node.k8s.io": plain({ requireResourceVersion: true }),
 

@@ -5,6 +5,7 @@ import type { Endpoint, EndpointPort, EndpointSlice } from "#model/gen/discovery
 import { isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { canonicalJson, isEqual } from "../runtime/equal.ts";
 import { isPodFinished, isPodReady } from "../runtime/pods.ts";
+import { planHints, wantsTopologyHints, type ZoneShares } from "./hints.ts";
 
 export const serviceNameLabel = "kubernetes.io/service-name";
 export const managedByLabel = "endpointslice.kubernetes.io/managed-by";
@@ -80,7 +81,7 @@ export function desiredGroups(
   zoneOf: (nodeName: string) => string | undefined,
 ): Group[] {
   const publishesAll = service.spec.publishNotReadyAddresses === true;
-  const isClose = service.spec.trafficDistribution === "PreferClose";
+  const isClose = service.spec.trafficDistribution === "PreferClose" && !wantsTopologyHints(service);
   const groups = new Map<string, { addressType: Family; ports: EndpointPort[]; endpoints: Endpoint[] }>();
   for (const addressType of familiesOf(service)) {
     let hasAny = false;
@@ -116,6 +117,46 @@ export function desiredGroups(
     if (!hasAny) groups.set(addressType, { addressType, ports: [], endpoints: [] });
   }
   return [...groups.values()];
+}
+
+/** What became of the hints of one address family. */
+export interface HintNews {
+  readonly addressType: Family;
+  readonly had: boolean;
+  /** Why there are none. */
+  readonly problem: string | undefined;
+}
+
+/** `groups` with hints by the shares of the zones; what `existing` slices say stays where it is still fair. */
+export function withTopologyHints(
+  groups: readonly Group[],
+  existing: readonly EndpointSlice[],
+  shares: ZoneShares | undefined,
+): { readonly groups: readonly Group[]; readonly news: readonly HintNews[] } {
+  const before = new Map<string, string>();
+  for (const slice of existing) {
+    for (const endpoint of slice.endpoints ?? []) {
+      const zone = endpoint.hints?.forZones?.[0]?.name;
+      if (zone !== undefined) before.set(identityOf(endpoint), zone);
+    }
+  }
+  const news: HintNews[] = [];
+  const hinted = new Map<Endpoint, Endpoint>();
+  for (const addressType of new Set(groups.map((group) => group.addressType))) {
+    const all = groups.filter((group) => group.addressType === addressType).flatMap((group) => group.endpoints);
+    const known = all.map((endpoint) => before.get(identityOf(endpoint)));
+    const plan = planHints(all, known, shares);
+    news.push({ addressType, had: known.some((zone) => zone !== undefined), problem: plan.problem });
+    if (plan.problem !== undefined) continue;
+    for (const [i, endpoint] of all.entries()) {
+      const zone = plan.zones[i];
+      if (zone !== undefined) hinted.set(endpoint, { ...endpoint, hints: { forZones: [{ name: zone }] } });
+    }
+  }
+  return {
+    groups: groups.map((group) => ({ ...group, endpoints: group.endpoints.map((one) => hinted.get(one) ?? one) })),
+    news,
+  };
 }
 
 /** Labels of a slice: the service's own and ours. */

@@ -5,6 +5,7 @@ import type { Strategy } from "../../strategy.ts";
 
 export interface PlainOptions {
   readonly hasGeneration?: boolean;
+  readonly keepsGeneration?: boolean;
   readonly allowCreateOnUpdate?: boolean;
   readonly requireResourceVersion?: boolean;
   /** Field paths that a fieldSelector may name, with what an absent field counts as. */
@@ -19,6 +20,7 @@ export function plain(options: PlainOptions): Strategy {
   const selectable = options.selectable ? selectorOf(options.selectable) : undefined;
   return {
     ...(options.hasGeneration ? { hasGeneration: true } : {}),
+    ...(options.keepsGeneration ? { keepsGeneration: true } : {}),
     ...(options.allowCreateOnUpdate ? { allowCreateOnUpdate: true } : {}),
     ...(options.requireResourceVersion ? { requireResourceVersion: true } : {}),
     ...(selectable ? { selectableFields: selectable } : {}),

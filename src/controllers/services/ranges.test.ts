@@ -1,0 +1,42 @@
+import { expect, test } from "vitest";
+import type { Service } from "#model/gen/core-v1.ts";
+import { findRangeFaults } from "./ranges.ts";
+
+const service = (name: string, age: number, spec: Partial<Service["spec"]>): Service =>
+  ({
+    metadata: { name, namespace: "ns", creationTimestamp: `2026-01-0${age}T00:00:00Z` },
+    spec,
+  }) as Service;
+const port = (nodePort: number, protocol = "TCP") => ({ port: 80, nodePort, protocol });
+const ranges = { cidr: "10.43.0.0/24", nodePorts: { first: 30_000, last: 30_010 } };
+
+test.each<[string, Service[], string[]]>([
+  ["nothing", [service("a", 1, { clusterIP: "10.43.0.7" }), service("b", 2, { clusterIP: "10.43.0.8" })], []],
+  [
+    "the younger of two with one address",
+    [service("young", 2, { clusterIP: "10.43.0.7" }), service("old", 1, { clusterIP: "10.43.0.7" })],
+    ["young ClusterIPAlreadyAllocated"],
+  ],
+  ["an address from elsewhere", [service("a", 1, { clusterIP: "10.43.1.7" })], ["a ClusterIPOutOfRange"]],
+  ["no address", [service("a", 1, { clusterIP: "10.43.0.700" })], ["a ClusterIPNotValid"]],
+  [
+    "headless, external and IPv6 ones are passed over",
+    [
+      service("a", 1, { clusterIP: "None" }),
+      service("b", 1, { type: "ExternalName", clusterIP: "1.2.3.4" }),
+      service("c", 1, { clusterIP: "10.43.0.1", clusterIPs: ["10.43.0.1", "fd00::1"] }),
+    ],
+    [],
+  ],
+  [
+    "node ports",
+    [
+      service("both", 1, { ports: [port(30_001), port(30_001, "UDP")] }),
+      service("same", 2, { ports: [port(30_001)] }),
+      service("far", 3, { ports: [port(31_000)], healthCheckNodePort: 30_001 }),
+    ],
+    ["same PortAlreadyAllocated", "far PortOutOfRange", "far PortAlreadyAllocated"],
+  ],
+])("finds %s", (_, all, expected) => {
+  expect(findRangeFaults(all, ranges).map((one) => `${one.service.metadata.name} ${one.reason}`)).toEqual(expected);
+});
