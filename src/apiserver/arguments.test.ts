@@ -1,20 +1,58 @@
 import { expect, test } from "vitest";
 import { parseApiArguments } from "./arguments.ts";
+import { auditDefaults } from "./audit/options.ts";
 
 test("defaults are upstream's, and each can be said otherwise", () => {
-  expect(parseApiArguments([])).toEqual({
+  expect(parseApiArguments([])).toMatchObject({
     cbor: false,
     podResize: false,
     maxReadsInFlight: 400,
     maxWritesInFlight: 200,
+    audit: auditDefaults,
   });
   const args = [
     "feature-gates=CBORServingAndStorage=true,InPlacePodVerticalScaling=true",
     "max-requests-inflight=10",
     "--max-mutating-requests-inflight=5",
   ];
-  expect(parseApiArguments(args)).toEqual({ cbor: true, podResize: true, maxReadsInFlight: 10, maxWritesInFlight: 5 });
+  expect(parseApiArguments(args)).toMatchObject({
+    cbor: true,
+    podResize: true,
+    maxReadsInFlight: 10,
+    maxWritesInFlight: 5,
+  });
   expect(parseApiArguments([...args, "feature-gates=CBORServingAndStorage=false"]).cbor).toBe(false);
+});
+
+test("flags of the audit log", () => {
+  const { audit } = parseApiArguments([
+    "audit-policy-file=/etc/mote/audit.yaml",
+    "audit-log-path=/var/log/audit.log",
+    "audit-log-maxage=30",
+    "audit-log-maxbackup=3",
+    "audit-log-maxsize=5",
+    "audit-log-compress=true",
+    "audit-log-mode=batch",
+    "audit-log-format=legacy",
+    "audit-log-batch-buffer-size=50",
+    "audit-log-truncate-enabled=true",
+    "audit-log-truncate-max-event-size=2048",
+    "audit-log-version=audit.k8s.io/v1",
+  ]);
+  expect(audit).toEqual({
+    policyFile: "/etc/mote/audit.yaml",
+    logPath: "/var/log/audit.log",
+    format: "legacy",
+    mode: "batch",
+    maxAgeDays: 30,
+    maxBackups: 3,
+    maxSizeMb: 5,
+    compress: true,
+    bufferEvents: 50,
+    truncate: { maxEventBytes: 2048, maxBatchBytes: 10 * 1024 * 1024 },
+  });
+  // Upstream's way to say the default.
+  expect(parseApiArguments(["audit-log-path=-", "audit-log-maxsize=0"]).audit).toMatchObject({ maxSizeMb: 100 });
 });
 
 test.each([
@@ -24,6 +62,14 @@ test.each([
   ["no number", "max-requests-inflight=many", /"many" is not a whole number/],
   ["nothing in flight", "max-mutating-requests-inflight=0", /from 1 to 10000/],
   ["an unknown gate", "feature-gates=Nope=true", /"Nope" is none of CBORServingAndStorage, InPlacePodVerticalScaling/],
+  ["an unknown mode", "audit-log-mode=later", /audit-log-mode: "later" is none of batch, blocking, blocking-strict/],
+  ["an unknown format", "audit-log-format=xml", /"xml" is none of json, legacy/],
+  ["a negative size", "audit-log-maxsize=-1", /"-1" is not a whole number from 0 to 10000/],
+  ["no path", "audit-log-path=", /a path is expected/],
+  ["half a truth", "audit-log-compress=maybe", /"maybe" is neither true nor false/],
+  ["another version", "audit-log-version=audit.k8s.io/v2", /is not audit.k8s.io\/v1/],
+  ["what does nothing", "audit-log-maxage=3", /audit-log-maxage: needs audit-log-path beside it/],
+  ["a flag of upstream that is not here", "audit-webhook-config-file=x", /is not known/],
   ["a gate that is neither", "feature-gates=CBORServingAndStorage=yes", /true or false/],
 ])("refuses %s", (_name, arg, message) => {
   expect(() => parseApiArguments([arg])).toThrow(message);

@@ -1,6 +1,7 @@
 // What the API server can be told under kube-apiserver's flag names: `--kube-apiserver-arg NAME=VALUE`, as k3s has it.
 // Pure: text in, values out; what is not known is refused, so that nobody believes in a setting that does nothing.
 import { AppError } from "#base/errors.ts";
+import { AuditArguments, type AuditOptions, auditFlags } from "./audit/options.ts";
 
 export interface ApiArguments {
   /** The feature gate CBORServingAndStorage. */
@@ -9,9 +10,11 @@ export interface ApiArguments {
   readonly podResize: boolean;
   readonly maxReadsInFlight: number;
   readonly maxWritesInFlight: number;
+  readonly audit: AuditOptions;
 }
 
-type Changing = { -readonly [K in keyof ApiArguments]: ApiArguments[K] };
+type Plain = Omit<ApiArguments, "audit">;
+type Changing = { -readonly [K in keyof Plain]: Plain[K] };
 
 const gates: Readonly<Record<string, (value: boolean, into: Changing) => void>> = {
   CBORServingAndStorage(value, into) {
@@ -44,16 +47,22 @@ const known: Readonly<Record<string, (text: string, into: Changing) => void>> = 
 const mostSeats = 10_000;
 
 export function parseApiArguments(args: readonly string[]): ApiArguments {
+  const audit = new AuditArguments();
   const out: Changing = { cbor: false, podResize: false, maxReadsInFlight: 400, maxWritesInFlight: 200 };
   for (const arg of args) {
     const equals = arg.indexOf("=");
     const name = (equals < 0 ? arg : arg.slice(0, equals)).replace(/^--/, "");
     const set = Object.hasOwn(known, name) ? known[name] : undefined;
-    if (!set) throw refused(name, `is not known; these are: ${Object.keys(known).join(", ")}`);
+    const isAudit = Object.hasOwn(auditFlags, name);
+    if (!set && !isAudit) {
+      throw refused(name, `is not known; these are: ${[...Object.keys(known), ...Object.keys(auditFlags)].join(", ")}`);
+    }
     if (equals < 0) throw refused(name, "needs a value, as NAME=VALUE");
-    set(arg.slice(equals + 1), out);
+    const value = arg.slice(equals + 1);
+    if (isAudit) audit.take(name, value, (why) => refused(name, why));
+    else set?.(value, out);
   }
-  return out;
+  return { ...out, audit: audit.result(refused) };
 }
 
 function seats(name: string, text: string): number {

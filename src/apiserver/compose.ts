@@ -25,9 +25,10 @@ import { notFound } from "#model/status.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
 import type { ApiArguments } from "./arguments.ts";
+import type { Auditor } from "./audit/auditor.ts";
 import { createBootstrapTokenAuthenticator } from "./authn/bootstrap-token.ts";
-import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
 import { createSecretUseNotes } from "./authn/secret-use.ts";
+import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
 import { createX509Authenticator } from "./authn/x509.ts";
@@ -72,6 +73,8 @@ export interface ComposeDeps {
   readonly random: Random;
   readonly log: Logger;
   readonly metrics: Metrics;
+  /** Undefined: no audit log. */
+  readonly audit?: Auditor;
   readonly checks?: readonly HealthCheck[];
 }
 
@@ -151,6 +154,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     },
     {
       ...{ backend, clock, random, log, metrics },
+      audit: deps.audit,
       authenticators: [certificates, tokens, bootstrapTokens],
       authorizer,
       strategies: createStrategies({

@@ -9,6 +9,8 @@ import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources, pods } from "#model/resources.ts";
 import { ApiError, forbidden, methodNotAllowed, pathNotFound, serviceUnavailable } from "#model/status.ts";
 import { validateObject, validateObjectUpdate } from "#model/validate.ts";
+import { auditPath } from "./audit/auditor.ts";
+import type { AuditRecord } from "./audit/record.ts";
 import type { UserInfo } from "./authn/user.ts";
 import type { Attributes, Authorizer } from "./authz/authorizer.ts";
 import { DefinitionController } from "./custom-resources/controller.ts";
@@ -147,6 +149,7 @@ export function createHandler(
       ...currentDiscovery().paths,
       ...openapi.paths,
       "/.well-known/openid-configuration",
+      ...(deps.audit ? [auditPath] : []),
       "/healthz",
       "/livez",
       "/metrics",
@@ -176,7 +179,10 @@ export function createHandler(
       return { type: "connect", connector: deps.connector, info };
     }
     if (custom) {
-      if (custom.warning !== "") request.warn(custom.warning);
+      if (custom.warning !== "") {
+        request.warn(custom.warning);
+        request.audit?.annotate("k8s.io/deprecated", "true");
+      }
       if (info.verb === "create" && table.isTerminating(info.group, info.resource)) {
         throw methodNotAllowed("create not allowed while custom resource definition is terminating");
       }
@@ -210,7 +216,7 @@ export function createHandler(
     async handle(request) {
       const info = parseRequest(request.method, request.path, request.query);
       if (!info) return noSuchPath();
-      await authorize(authorizer, request.user, info);
+      await authorize(authorizer, request.user, info, request.audit);
       if (info.isResource) return handleResource(info, request);
       const known = currentDiscovery().answer(request, info.path) ?? openapi.answer(request, info.path);
       const answer =
@@ -219,6 +225,7 @@ export function createHandler(
           {
             log: deps.log,
             metrics: deps.metrics,
+            audit: deps.audit,
             version: versionInfo(),
             checks,
             tokenIssuer: deps.tokenIssuer,
@@ -322,9 +329,18 @@ export const withSuperuser = (deps: Pick<ApiServerDeps, "authorizer">): Authoriz
       : deps.authorizer.authorize(attributes),
 });
 
-async function authorize(authorizer: Authorizer, user: UserInfo, info: RequestInfo): Promise<void> {
-  if (!info.isResource && isOpenPath(info.path) && (info.verb === "get" || info.verb === "head")) return;
+async function authorize(
+  authorizer: Authorizer,
+  user: UserInfo,
+  info: RequestInfo,
+  audit?: AuditRecord,
+): Promise<void> {
+  if (!info.isResource && isOpenPath(info.path) && (info.verb === "get" || info.verb === "head")) {
+    audit?.decided("allow", "");
+    return;
+  }
   const { verdict, reason } = await authorizer.authorize(attributesOf(user, info));
+  audit?.decided(verdict === "allow" ? "allow" : "forbid", reason);
   if (verdict !== "allow") throw refusal(user, info, reason);
 }
 

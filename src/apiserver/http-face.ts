@@ -2,10 +2,22 @@
 // and the answer in the representation the client wants. Whatever goes wrong becomes a Status; nothing is thrown out.
 // Upstream counterpart: the filters of DefaultBuildHandlerChain.
 import { randomUUID } from "node:crypto";
-import { messageOf } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import type { Counter, Gauge, Histogram } from "#base/metrics.ts";
-import { type ApiError, badRequest, methodNotAllowed, requestTooLarge, timeout, unauthorized } from "#model/status.ts";
+import { untilAborted } from "#base/service.ts";
+import {
+  ApiError,
+  badRequest,
+  isApiError,
+  methodNotAllowed,
+  requestTooLarge,
+  timeout,
+  unauthorized,
+} from "#model/status.ts";
 import type { HttpsHandlers, ServerRequest, ServerResponse, ServerUpgrade } from "#platform/https-server.ts";
+import { recordAnswer } from "./audit/answer.ts";
+import type { AuditRecord } from "./audit/record.ts";
+import { AuditedResponse, onFirstStatus } from "./audit/response.ts";
 import { anonymous, type UserInfo } from "./authn/user.ts";
 import type { ConnectRequest } from "./endpoints/connect.ts";
 import { parseRequest, type RequestInfo } from "./endpoints/request-info.ts";
@@ -13,7 +25,7 @@ import type { HandlerRequest, Result } from "./endpoints/result.ts";
 import { type Exchange, one, type WriteDeps, writeError, writeResult } from "./endpoints/write.ts";
 import type { FlowControl, Seat } from "./flow-control/flow-control.ts";
 import { RequestWidths } from "./flow-control/width.ts";
-import { type Handler, isLongRunning, isOpenPath, isStream, withSuperuser } from "./handler.ts";
+import { type Handler, isLongRunning as isLongRunningRequest, isOpenPath, isStream, withSuperuser } from "./handler.ts";
 import { impersonate } from "./impersonation.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { toApiError } from "./registry/errors.ts";
@@ -71,15 +83,17 @@ export function createHttpFace(
       if (!methods.has(request.method) && !isOptionsOfProxy(request.method, info)) {
         throw methodNotAllowed("the server does not allow this method on the requested resource");
       }
-      const longRunning = info !== undefined && isLongRunning(info);
+      const longRunning = info !== undefined && isLongRunningRequest(info);
       const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
       const work = async () => {
-        const user = await authenticate(deps, request, info);
+        const user = await identify(deps, exchange, info);
         const seat = await admit(user, info, exchange);
         try {
-          const result = await handler.handle(handlerRequest(request, exchange, path, user));
+          const result = await handler.handle(handlerRequest(exchange, path, user, info));
+          if (exchange.audit) recordAnswer(exchange.audit, result);
           if (result.type === "connect") {
-            await result.connector.handle(connectRequest(request, exchange.query, result.info, user), response);
+            const asked = connectRequest(request, exchange.query, result.info, user);
+            await result.connector.handle(asked, exchange.response);
             return;
           }
           code = "status" in result ? result.status : 200;
@@ -109,6 +123,8 @@ export function createHttpFace(
     } catch (thrown) {
       code = await fail(deps, write, exchange, thrown);
     }
+    const kept = exchange.audit?.complete();
+    if (kept) await kept;
     meters.done(info, request.method, code, deps.clock.monotonicMs() - startedAt);
   };
 
@@ -119,13 +135,19 @@ export function createHttpFace(
       const exchange = newExchange(request, refusing(upgrade));
       try {
         const path = pathOf(request.target);
-        const user = await authenticate(deps, request, parseRequest(request.method, path, exchange.query));
-        const result = await handler.handle(handlerRequest(request, exchange, path, user));
+        const info = parseRequest(request.method, path, exchange.query);
+        const user = await identify(deps, exchange, info);
+        const result = await handler.handle(handlerRequest(exchange, path, user, info));
         if (result.type !== "connect") throw badRequest("this path cannot be upgraded");
+        const { audit } = exchange;
+        if (audit) onFirstStatus(upgrade.socket, (code) => audit.head(code));
         await result.connector.upgrade(connectRequest(request, exchange.query, result.info, user), upgrade);
+        // It is over when the client has gone, whoever moves the bytes.
+        if (audit) await untilAborted(request.signal);
       } catch (thrown) {
         await fail(deps, write, exchange, thrown);
       }
+      await exchange.audit?.complete();
     },
   };
 }
@@ -133,10 +155,13 @@ export function createHttpFace(
 const freeSeat: Seat = { release() {} };
 
 /** Writes the Status, or cuts an answer that has begun. The code, for the metrics. */
-async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: Exchange, thrown: unknown): Promise<number> {
+async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: OpenExchange, thrown: unknown): Promise<number> {
   // The client has gone: there is nobody to tell.
   if (exchange.request.signal.aborted) return 499;
   const error = toApiError(thrown);
+  const { audit } = exchange;
+  if (thrown instanceof ApiError || thrown instanceof AppError) audit?.status(error.status);
+  else audit?.panicked(thrown);
   if (error.code >= 500 && error.reason === "InternalError") {
     deps.log.error("request failed", {
       method: exchange.request.method,
@@ -154,7 +179,12 @@ async function fail(deps: ApiServerDeps, write: WriteDeps, exchange: Exchange, t
 }
 
 /** As long as it is being worked on. */
-type OpenExchange = Exchange & { readonly warnings: string[]; flow?: { schemaUid: string; levelUid: string } };
+type OpenExchange = Omit<Exchange, "response"> & {
+  response: ServerResponse;
+  readonly warnings: string[];
+  flow?: { schemaUid: string; levelUid: string };
+  audit?: AuditRecord;
+};
 
 function newExchange(request: ServerRequest, response: ServerResponse): OpenExchange {
   const mark = request.target.indexOf("?");
@@ -184,14 +214,52 @@ function pathOf(target: string): string {
   return path.startsWith("/") ? path : path.replace(/^https?:\/\/[^/]*/, "") || "/";
 }
 
+/** Who is to be answered, and the audit log told of who asks. */
+async function identify(deps: ApiServerDeps, exchange: OpenExchange, info: RequestInfo | undefined): Promise<UserInfo> {
+  const { request } = exchange;
+  const { method, headers, target: uri, remoteAddress } = request;
+  const isLongRunning = info !== undefined && isLongRunningRequest(info);
+  const begin = (user: UserInfo | undefined) =>
+    deps.audit?.begin({ auditId: exchange.auditId, info, method, user, uri, headers, remoteAddress, isLongRunning });
+  let asker: UserInfo;
+  try {
+    asker = await authenticate(deps, request, info);
+  } catch (error) {
+    if (isApiError(error, "Unauthorized")) await begin(undefined)?.refused(triedBy(request));
+    throw error;
+  }
+  const audit = begin(asker);
+  if (audit) {
+    exchange.audit = audit;
+    exchange.response = new AuditedResponse(exchange.response, audit);
+    const kept = audit.received();
+    if (kept) await kept;
+  }
+  const user = await impersonate(asker, headers, withSuperuser(deps));
+  if (user !== asker) audit?.actingAs(user);
+  return user;
+}
+
+function triedBy(request: ServerRequest): string {
+  const tried = [
+    ...(bearerOf(request) === undefined ? [] : ["bearer"]),
+    ...(request.clientCertificate === undefined ? [] : ["x509"]),
+  ];
+  return tried.length === 0
+    ? "Authentication failed, no credentials provided"
+    : `Authentication failed, attempted: ${tried.join(", ")}`;
+}
+
+const bearerOf = (request: ServerRequest): string | undefined =>
+  /^Bearer +(\S+) *$/i.exec(one(request.headers["authorization"]) ?? "")?.[1] ?? webSocketToken(request);
+
 async function authenticate(
   deps: ApiServerDeps,
   request: ServerRequest,
   info: RequestInfo | undefined,
 ): Promise<UserInfo> {
   const { clientCertificate } = request;
-  const header = one(request.headers["authorization"]) ?? "";
-  const bearer = /^Bearer +(\S+) *$/i.exec(header)?.[1] ?? webSocketToken(request);
+  const bearer = bearerOf(request);
   let user: UserInfo | undefined;
   if (clientCertificate !== undefined || bearer !== undefined) {
     for (const authenticator of deps.authenticators) {
@@ -208,7 +276,7 @@ async function authenticate(
   }
   if (!user.groups.includes("system:authenticated"))
     user = { ...user, groups: [...user.groups, "system:authenticated"] };
-  return impersonate(user, request.headers, withSuperuser(deps));
+  return user;
 }
 
 /** Browsers cannot set headers on a WebSocket: the token comes as a subprotocol. */
@@ -218,8 +286,15 @@ function webSocketToken(request: ServerRequest): string | undefined {
   return match ? Buffer.from(match[1]!, "base64url").toString("utf8") : undefined;
 }
 
-function handlerRequest(request: ServerRequest, exchange: OpenExchange, path: string, user: UserInfo): HandlerRequest {
+function handlerRequest(
+  exchange: OpenExchange,
+  path: string,
+  user: UserInfo,
+  info: RequestInfo | undefined,
+): HandlerRequest {
+  const { request, audit } = exchange;
   return {
+    audit,
     method: request.method,
     path,
     query: exchange.query,
@@ -228,7 +303,11 @@ function handlerRequest(request: ServerRequest, exchange: OpenExchange, path: st
     get signal() {
       return request.signal;
     },
-    body: () => readBody(request),
+    async body() {
+      const bytes = await readBody(request);
+      if (info?.verb === "patch") audit?.requestPatch(bytes, one(request.headers["content-type"]));
+      return bytes;
+    },
     warn(message) {
       // A header holds printable ASCII only, and what is warned of may come from the client.
       const text = message.replace(/[^\x20-\x7e]/g, "?").slice(0, maxWarningChars);
@@ -361,7 +440,7 @@ function createMeters(deps: ApiServerDeps): Meters {
       const resource = info?.isResource && code !== 404 ? info.resource : "";
       const group = info?.isResource && code !== 404 ? info.group : "";
       total.add(1, { verb, group, resource, code: String(code) });
-      if (!info || !isLongRunning(info)) seconds.observe(ms / 1000, { verb });
+      if (!info || !isLongRunningRequest(info)) seconds.observe(ms / 1000, { verb });
     },
   };
 }

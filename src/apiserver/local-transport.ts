@@ -6,6 +6,9 @@ import type { ApiRequest, ClientWatchEvent, Transport } from "#client/transport.
 import type { ApiObject, UnknownObject } from "#model/object.ts";
 import { groupVersion } from "#model/resource-info.ts";
 import { ApiError, internalError, type Status } from "#model/status.ts";
+import { recordAnswer } from "./audit/answer.ts";
+import type { Auditor } from "./audit/auditor.ts";
+import type { AuditRecord } from "./audit/record.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
 import type { HandlerRequest, Result, View } from "./endpoints/result.ts";
 import type { Handler } from "./handler.ts";
@@ -17,6 +20,8 @@ import { type FeedDeps, type FeedEvent, runFeed } from "./watch/feed.ts";
 export interface LocalTransportDeps {
   readonly handler: Handler;
   readonly feed: FeedDeps;
+  /** Undefined: parts of the process are not told of. */
+  readonly audit?: Auditor | undefined;
 }
 
 /** Events a reader inside the process may owe before its watch is ended; informers then resume from their last. */
@@ -24,21 +29,46 @@ const maxQueuedEvents = 20_000;
 const never = new AbortController().signal;
 
 export function createLocalTransport(deps: LocalTransportDeps, user: UserInfo): Transport {
-  const run = async (request: ApiRequest, signal: AbortSignal): Promise<Result> => {
+  const run: Run = async (request, signal) => {
+    const asked = handlerRequest(request, user, signal);
+    const audit = deps.audit?.beginInside({ ...request, query: asked.query, user, userAgent: agentOf(user) });
     try {
-      return await deps.handler.handle(handlerRequest(request, user, signal));
-    } catch (error) {
-      throw toApiError(error);
+      await audit?.received();
+      const result = await deps.handler.handle(audit ? { ...asked, audit, body: audited(asked, audit) } : asked);
+      if (audit) {
+        recordAnswer(audit, result);
+        audit.head("status" in result ? result.status : 200);
+        if (result.type !== "watch") await audit.complete();
+      }
+      return { result, audit };
+    } catch (thrown) {
+      const error = toApiError(thrown);
+      audit?.status(error.status);
+      audit?.head(error.code);
+      await audit?.complete();
+      throw error;
     }
   };
   return {
     async request(request, signal = never) {
       signal.throwIfAborted();
-      return decoded(await run(request, signal));
+      return decoded((await run(request, signal)).result);
     },
     watch: (request, signal) => watch(deps, run, request, signal),
   };
 }
+
+/** `audit` is to be completed when a watch ends; of anything else it is already. */
+type Run = (
+  request: ApiRequest,
+  signal: AbortSignal,
+) => Promise<{ readonly result: Result; readonly audit: AuditRecord | undefined }>;
+
+const audited = (request: HandlerRequest, audit: AuditRecord) => async (): Promise<Uint8Array> => {
+  const bytes = await request.body();
+  if (request.method === "PATCH") audit.requestPatch(bytes, request.header("content-type"));
+  return bytes;
+};
 
 function handlerRequest(request: ApiRequest, user: UserInfo, signal: AbortSignal): HandlerRequest {
   const query = new URLSearchParams();
@@ -121,12 +151,12 @@ const show = (view: View, item: Item): UnknownObject => fromStorage(view.info, v
 
 async function* watch(
   deps: LocalTransportDeps,
-  run: (request: ApiRequest, signal: AbortSignal) => Promise<Result>,
+  run: Run,
   request: ApiRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ClientWatchEvent> {
   if (signal.aborted) return;
-  const result = await run({ ...request, query: { ...request.query, watch: "true" } }, signal);
+  const { result, audit } = await run({ ...request, query: { ...request.query, watch: "true" } }, signal);
   if (result.type !== "watch") {
     decoded(result);
     throw internalError("not a watch");
@@ -204,6 +234,7 @@ async function* watch(
     signal.removeEventListener("abort", onAbort);
     onAbort();
     await feed;
+    await audit?.complete();
     assert(stop.signal.aborted, "a watch ended without being stopped");
   }
 }

@@ -7,6 +7,7 @@ import type { Backend } from "#datastore/backend.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import type { AdmissionPlugin } from "./admission/plugin.ts";
+import type { Auditor } from "./audit/auditor.ts";
 import type { Authenticator } from "./authn/authenticator.ts";
 import type { ReviewedToken } from "./authn/service-account.ts";
 import type { TokenIssuer } from "./authn/token-issuer.ts";
@@ -50,6 +51,8 @@ export interface ApiServerDeps {
   readonly random: Random;
   readonly log: Logger;
   readonly metrics: Metrics;
+  /** Undefined: no audit log. */
+  readonly audit?: Auditor | undefined;
   /** Asked in order; the first that knows the credentials counts. */
   authenticators: readonly Authenticator[];
   authorizer: Authorizer;

@@ -100,7 +100,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     handle: handler.handle,
     flowControl,
     definitions: handler.definitions,
-    transport: (user) => createLocalTransport({ handler, feed }, user),
+    transport: (user) => createLocalTransport({ handler, feed, audit: deps.audit }, user),
     async read(resource, namespace, name) {
       const found = handler.resources.get(resource);
       if (!found) throw notFound({ group: "", resource }, name);

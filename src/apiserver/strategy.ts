@@ -23,6 +23,8 @@ export interface StrategyContext {
   replace<T extends ApiObject>(resource: string, from: T, to: T): Promise<boolean>;
   /** Warnings to send in the Warning header. */
   warn(message: string): void;
+  /** Notes for the audit log; the first value of a key stays. Absent: nobody takes them. */
+  annotate?(key: string, value: string): void;
 }
 
 /** What a subresource decides in place of the main resource's rules. */

@@ -124,7 +124,7 @@ export const serverFlags: readonly Flag[] = [
   {
     name: "kube-apiserver-arg",
     kind: "list",
-    help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight",
+    help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight, audit-policy-file, audit-log-path and its companions",
   },
   {
     name: "kubelet-arg",

@@ -1,5 +1,6 @@
 // `mote server`: puts the parts together and names them in start order. Composition only: every decision lives in a part.
 
+import { type Audit, openAudit } from "#apiserver/audit-log.ts";
 import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
 import type { Clock, Random } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
@@ -48,6 +49,7 @@ export interface ServerContext {
   readonly pki: Pki;
   readonly etcdPki: EtcdPki | undefined;
   readonly api: ComposedApiServer;
+  readonly audit: Audit;
   /** Caches and events shared by everything in the process, as system:masters. */
   readonly client: Client;
   readonly informers: InformerFactory;
@@ -78,12 +80,17 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   const startedMs = systemClock.monotonicMs();
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
   const metrics = new Metrics();
+  // Before anything starts: a policy with a mistake in it must not be found out later.
+  const audit = await openAudit(config.apiArguments.audit, {
+    ...{ clock: systemClock, random: systemRandom, metrics },
+    log: log.child({ part: "audit" }),
+  });
   const damages: DamageReport[] = [];
   const begun = config.disableAgent ? undefined : beginNode(config, log);
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
-    const context = await createContext(config, log, metrics, datastore);
+    const context = await createContext(config, log, metrics, datastore, audit);
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(context, onNode);
@@ -177,6 +184,8 @@ function services(
       : []),
   ];
   return [
+    // Stops last: what is still answered is told of.
+    context.audit.service,
     // The port opens first, so that health can be asked for; /readyz says no until bootstrap is done.
     api.server.service,
     bootstrapper,
@@ -225,6 +234,7 @@ async function createContext(
   log: Logger,
   metrics: Metrics,
   { backend }: OpenedDatastore,
+  audit: Audit,
 ): Promise<ServerContext> {
   const [clock, random] = [systemClock, systemRandom];
   const pkiOptions: PkiOptions = {
@@ -265,7 +275,7 @@ async function createContext(
       nodePorts: config.nodePorts,
       arguments: config.apiArguments,
     },
-    { backend, clock, random, metrics, log: log.child({ part: "apiserver" }) },
+    { backend, clock, random, metrics, audit: audit.auditor, log: log.child({ part: "apiserver" }) },
   );
   const client = new Client(api.server.transport(identities.loopback));
   const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
@@ -273,7 +283,7 @@ async function createContext(
     { component: "mote", host: config.nodeName },
     { client, clock, random, log: log.child({ part: "events" }) },
   );
-  return { config, clock, random, log, metrics, pki, etcdPki, api, client, informers, events };
+  return { config, clock, random, log, metrics, pki, etcdPki, api, audit, client, informers, events };
 }
 
 /** The admin kubeconfig; written once the port answers, so that its presence means something. */

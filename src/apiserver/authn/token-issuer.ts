@@ -36,6 +36,8 @@ export interface TokenSpec {
 
 export interface IssuedToken {
   readonly token: string;
+  /** Its `jti` claim. */
+  readonly id: string;
   readonly expirationMs: number;
   readonly audiences: readonly string[];
 }
@@ -66,13 +68,14 @@ export function createTokenIssuer(
     issue(spec) {
       const nowSeconds = Math.floor(dependencies.clock.now() / 1000);
       const lifetimeSeconds = spec.expirationSeconds ?? 3600;
+      const id = dependencies.random.uuid();
       const aud = spec.audiences && spec.audiences.length > 0 ? spec.audiences : audiences;
       const token = sign({
         aud,
         exp: nowSeconds + lifetimeSeconds,
         iat: nowSeconds,
         iss: issuer,
-        jti: dependencies.random.uuid(),
+        jti: id,
         "kubernetes.io": {
           namespace: spec.namespace,
           ...(spec.node ? { node: spec.node } : {}),
@@ -83,7 +86,7 @@ export function createTokenIssuer(
         nbf: nowSeconds,
         sub: `system:serviceaccount:${spec.namespace}:${spec.serviceAccount.name}`,
       });
-      return { token, expirationMs: (nowSeconds + lifetimeSeconds) * 1000, audiences: aud };
+      return { token, id, expirationMs: (nowSeconds + lifetimeSeconds) * 1000, audiences: aud };
     },
     jwks: () => keySet(keys),
     discovery: (jwksUri) => ({

@@ -286,6 +286,7 @@ async function issueToken(deps: ActionDeps, info: RequestInfo, request: HandlerR
     expirationSeconds: seconds,
     ...bound,
   });
+  request.audit?.annotate("authentication.kubernetes.io/issued-credential-id", `JTI=${issued.id}`);
   return {
     type: "object",
     status: 201,

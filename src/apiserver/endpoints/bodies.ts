@@ -46,7 +46,9 @@ export function createBodies(formats: Formats, normalizeOf?: (info: ResourceInfo
     async read(request, info) {
       const format = bodyFormat(request.header("content-type"), formats);
       const bytes = await request.body();
-      return decode(request, info, bytes, format);
+      const object = decode(request, info, bytes, format);
+      request.audit?.requestObject(object);
+      return object;
     },
     redecode: (request, info, object) => decode(request, info, utf8.encode(JSON.stringify(object)), "json"),
     async deleteOptions(request) {
@@ -54,6 +56,7 @@ export function createBodies(formats: Formats, normalizeOf?: (info: ResourceInfo
       if (bytes.length === 0) return {};
       const format = bodyFormat(request.header("content-type"), formats);
       const { object } = decodeObject(bytes, deleteOptionsShape, { contentType: format, fieldValidation: "Ignore" });
+      request.audit?.requestObject(object);
       const { kind: _kind, apiVersion: _apiVersion, metadata: _metadata, ...options } = object;
       return options;
     },

@@ -17,6 +17,7 @@ export async function answerComponentStatuses(
   checks: readonly HealthCheck[],
 ): Promise<Result> {
   request.warn("v1 ComponentStatus is deprecated in v1.19+");
+  request.audit?.annotate("k8s.io/deprecated", "true");
   const name = info.verb === "get" ? info.name : undefined;
   const wanted = parts.filter((part) => name === undefined || part === name);
   if (name !== undefined && wanted.length === 0) throw notFound({ group: "", resource: row.plural }, name);

@@ -596,7 +596,13 @@ export function writeContext(request: HandlerRequest, options?: DeleteOptions): 
       throw invalid("meta.k8s.io", "CreateOptions", "", [fieldNotSupported("dryRun", dryRun, ["All"])]);
     }
   }
-  return { user: request.user, dryRun: dryRun.length > 0, warn: (message) => request.warn(message) };
+  const { audit } = request;
+  return {
+    user: request.user,
+    dryRun: dryRun.length > 0,
+    warn: (message) => request.warn(message),
+    ...(audit ? { annotate: (key: string, value: string) => audit.annotate(key, value) } : {}),
+  };
 }
 
 function matchName(object: UnknownObject, name: string): void {

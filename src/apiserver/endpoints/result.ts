@@ -5,6 +5,7 @@
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import type { ResponseHeaders } from "#platform/https-server.ts";
+import type { AuditRecord } from "../audit/record.ts";
 import type { UserInfo } from "../authn/user.ts";
 import type { Item } from "../registry/codec.ts";
 import type { ResourceStorage } from "../registry/storage.ts";
@@ -24,6 +25,8 @@ export interface HandlerRequest {
   body(): Promise<Uint8Array>;
   /** For the Warning header. */
   warn(message: string): void;
+  /** What the audit log is told of it; undefined: nothing. */
+  readonly audit?: AuditRecord | undefined;
 }
 
 /** A resource in the version it was asked for. */

@@ -4,6 +4,8 @@
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
+import { badRequest } from "#model/status.ts";
+import { type Auditor, auditPath } from "../audit/auditor.ts";
 import type { TokenIssuer } from "../authn/token-issuer.ts";
 import { type HandlerRequest, type Result, text } from "./result.ts";
 
@@ -31,6 +33,7 @@ export interface VersionInfo {
 export interface SystemDeps {
   readonly log: Logger;
   readonly metrics: Metrics;
+  readonly audit?: Auditor | undefined;
   readonly version: VersionInfo;
   readonly checks: readonly HealthCheck[];
   readonly tokenIssuer: TokenIssuer | undefined;
@@ -62,6 +65,8 @@ export async function answerSystem(
     case "livez":
     case "readyz":
       return health(deps, first, rest.join("/"), request);
+    case "debug":
+      return path === auditPath && deps.audit ? events(deps.audit, request) : undefined;
     case ".well-known":
       if (path !== "/.well-known/openid-configuration" || !deps.tokenIssuer) return undefined;
       return cacheable(deps.tokenIssuer.discovery(deps.jwksUri), "application/json");
@@ -71,6 +76,18 @@ export async function answerSystem(
     default:
       return undefined;
   }
+}
+
+/** What the audit log holds in memory, one event a line; `?limit=N` for the newest only. */
+function events(audit: Auditor, { query }: HandlerRequest): Result {
+  const limit = query.get("limit") ?? "";
+  if (!/^\d{0,9}$/.test(limit)) throw badRequest(`limit: ${JSON.stringify(limit)} is not a whole number`);
+  return {
+    type: "raw",
+    status: 200,
+    contentType: "application/x-ndjson",
+    body: audit.read(limit === "" ? Number.MAX_SAFE_INTEGER : Number(limit)),
+  };
 }
 
 /** Why a check fails may tell of the inside of the cluster: whoever may ask for the check alone is told, others see names. */

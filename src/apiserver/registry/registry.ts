@@ -65,6 +65,8 @@ export interface WriteContext {
   /** What the client writes to, which may ask more than the resource as it is stored. */
   readonly served?: ResourceInfo;
   warn(message: string): void;
+  /** Notes for the audit log. */
+  annotate?(key: string, value: string): void;
 }
 
 /** What a subresource may change. `merge` makes the new object out of the old one and what came in; both shared. */
@@ -284,6 +286,7 @@ export class Registry {
       random: this.#deps.random,
       dryRun: write.dryRun,
       warn: write.warn,
+      ...(write.annotate ? { annotate: write.annotate } : {}),
       async get<T>(resource: string, namespace: string, name: string) {
         const { storage } = find(resource);
         const item = await storage.get(namespace, name);

@@ -1,6 +1,6 @@
 // PodSecurity: holds pods against the standard their namespace names. `enforce` refuses pods; `warn` tells whoever
 // writes a pod or something that makes pods; changing a namespace's labels warns of the pods that would no longer be
-// admitted. `audit` has no log to go to yet. Upstream: staging/src/k8s.io/pod-security-admission/admission.
+// admitted; `audit` notes what it finds in the audit log, beside the policy a pod was held against. Upstream: staging/src/k8s.io/pod-security-admission/admission.
 import type { CronJob } from "#model/gen/batch-v1.ts";
 import type { Namespace, Pod, PodTemplateSpec } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
@@ -26,6 +26,7 @@ const templates: Readonly<Record<string, Template>> = {
   "jobs.batch": ofSpec,
   "cronjobs.batch": (object) => (object as CronJob).spec?.jobTemplate?.spec?.template,
 };
+const annotations = "pod-security.kubernetes.io/";
 /** Pods of one namespace that a change of labels looks at, and how many sentences it says. Upstream: 3000 and all. */
 const maxPodsLookedAt = 3000;
 const maxWarnings = 20;
@@ -61,9 +62,11 @@ async function checkPod(request: AdmissionRequest, context: StrategyContext): Pr
   const old = request.oldObject as Pod | undefined;
   if (old && !isSignificant(pod, old)) return;
   const policy = await policyOf(request, context);
+  context.annotate?.(`${annotations}enforce-policy`, showPolicy(policy.enforce));
   const subject = isFullyPrivileged(policy) ? undefined : podOf(pod);
   if (!subject) return;
   const found = violations(policy.enforce, subject);
+  note(policy.audit, subject, context);
   if (found.length > 0) {
     const why = `violates PodSecurity ${JSON.stringify(showPolicy(policy.enforce))}: ${listed(found)}`;
     throw forbidden({ group: "", resource: "pods" }, request.name, why);
@@ -76,13 +79,27 @@ async function checkTemplate(request: AdmissionRequest, context: StrategyContext
   const subject = template && podOf(template);
   if (!subject) return;
   const policy = await policyOf(request, context);
-  if (!isFullyPrivileged(policy)) warn(policy.warn, subject, context);
+  if (isFullyPrivileged(policy)) return;
+  note(policy.audit, subject, context);
+  warn(policy.warn, subject, context);
 }
 
 function warn(policy: LevelVersion, subject: PodToCheck, context: StrategyContext): void {
+  const problem = problemOf(policy, subject);
+  if (problem !== undefined) context.warn(problem);
+}
+
+/** For the audit log. */
+function note(policy: LevelVersion, subject: PodToCheck, context: StrategyContext): void {
+  if (!context.annotate || policy.level === "privileged") return;
+  const problem = problemOf(policy, subject);
+  if (problem !== undefined) context.annotate(`${annotations}audit-violations`, problem);
+}
+
+function problemOf(policy: LevelVersion, subject: PodToCheck): string | undefined {
   const found = violations(policy, subject);
-  if (found.length === 0) return;
-  context.warn(`would violate PodSecurity ${JSON.stringify(showPolicy(policy))}: ${listed(found)}`);
+  if (found.length === 0) return undefined;
+  return `would violate PodSecurity ${JSON.stringify(showPolicy(policy))}: ${listed(found)}`;
 }
 
 const listed = (found: readonly Violation[]): string =>

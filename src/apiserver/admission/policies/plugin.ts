@@ -1,7 +1,7 @@
 // ValidatingAdmissionPolicy: rules in CEL that administrators write, put to use by bindings. Policies and bindings are
 // read from the store with each write, so a new one counts at once; compiled ones are kept as long as their revision.
-// Deny refuses, Warn says so in a Warning header, Audit has no log to go to yet.
-// Upstream: apiserver/pkg/admission/plugin/policy/validating. Not here: audit annotations.
+// Deny refuses, Warn says so in a Warning header, Audit notes it in the audit log, where a policy's own annotations go too.
+// Upstream: apiserver/pkg/admission/plugin/policy/validating.
 
 import type { CustomResourceDefinition } from "#model/custom-resources.ts";
 import type {
@@ -19,7 +19,7 @@ import type { StrategyContext } from "../../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "../plugin.ts";
 import { Access } from "./access.ts";
 import { matchesResources } from "./match.ts";
-import { compilePolicy, type Denial, type PolicyProgram } from "./program.ts";
+import { compilePolicy, type Denial, type PolicyProgram, type Verdict } from "./program.ts";
 
 const policies = "validatingadmissionpolicies.admissionregistration.k8s.io";
 const bindings = "validatingadmissionpolicybindings.admissionregistration.k8s.io";
@@ -58,17 +58,38 @@ export function createValidatingPolicies(deps: { readonly authorizer: Authorizer
       const namespace =
         request.namespace === "" ? undefined : await context.get<ApiObject>("namespaces", "", request.namespace);
       const access = new Access(request, context.user, deps.authorizer);
+      const notes = new Notes();
       for (const binding of all) {
         if (binding.metadata.deletionTimestamp !== undefined) continue;
         const policy = await context.get<ValidatingAdmissionPolicy>(policies, "", binding.spec.policyName ?? "");
         if (!policy || policy.metadata.deletionTimestamp !== undefined) continue;
         if (!matchesResources(policy.spec.matchConstraints, request, namespace)) continue;
         if (!matchesResources(binding.spec.matchResources, request, namespace)) continue;
-        const denials = await ask(policy, binding, programOf(policy), request, context, namespace, access);
-        act(policy, binding, denials, request, context);
+        const verdict = await ask(policy, binding, programOf(policy), request, context, namespace, access);
+        for (const { key, value } of verdict.annotations) notes.add(`${policy.metadata.name}/${key}`, value);
+        try {
+          act(policy, binding, verdict.denials, request, context);
+        } catch (refusal) {
+          notes.publish(context);
+          throw refusal;
+        }
       }
+      notes.publish(context);
     },
   };
+}
+
+/** Annotations of the audit log; several bindings of a policy may say something under one key. */
+class Notes {
+  readonly #values = new Map<string, Set<string>>();
+
+  add(key: string, value: string): void {
+    const values = this.#values.get(key) ?? new Set();
+    this.#values.set(key, values.add(value));
+  }
+  publish(context: StrategyContext): void {
+    for (const [key, values] of this.#values) context.annotate?.(key, [...values].join(", "));
+  }
 }
 
 async function ask(
@@ -79,7 +100,7 @@ async function ask(
   context: StrategyContext,
   namespace: ApiObject | undefined,
   access: Access,
-): Promise<Denial[]> {
+): Promise<Verdict> {
   const input = {
     authorizer: access.variable,
     object: request.object,
@@ -91,8 +112,9 @@ async function ask(
   if (!policy.spec.paramKind) return evaluate([undefined]);
   const found = await paramsOf(policy, binding, request, context);
   if ("problem" in found) {
-    if (policy.spec.failurePolicy === "Ignore") return [];
-    return [{ message: `failed to configure binding: ${found.problem}`, reason: "Invalid" }];
+    const message = `failed to configure binding: ${found.problem}`;
+    const denials = policy.spec.failurePolicy === "Ignore" ? [] : [{ message, reason: "Invalid", index: 0 }];
+    return { denials, annotations: [] };
   }
   return evaluate(found.params);
 }
@@ -110,6 +132,16 @@ function act(
     for (const { message } of denials) context.warn(`Validation failed for ${names}: ${message}`);
   }
   const [denial] = denials;
+  if (denial && actions.includes("Audit")) {
+    const failures = denials.map(({ message, index }) => ({
+      message,
+      policy: policy.metadata.name,
+      binding: binding.metadata.name,
+      expressionIndex: index,
+      validationActions: actions,
+    }));
+    context.annotate?.("validation.policy.admission.k8s.io/validation_failure", JSON.stringify(failures));
+  }
   if (!denial || !actions.includes("Deny")) return;
   const message = `${names} denied request: ${denial.message}`;
   const { resource } = request;

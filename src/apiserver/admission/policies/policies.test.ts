@@ -211,7 +211,7 @@ test("others have their turn where many parameters or costly expressions are ask
     for (let count = 0; ; count++) {
       const step = work.next();
       if (!step.done) continue;
-      expect(step.value).toEqual([]);
+      expect(step.value.denials).toEqual([]);
       return count;
     }
   };

@@ -14,6 +14,9 @@ const policyCostLimit = 10_000_000;
 /** A message longer than this is not used. */
 const maxMessageBytes = 5 * 1024;
 
+/** As much of an annotation's value is kept. */
+const maxAnnotationBytes = 10 * 1024;
+
 export interface PolicyInput {
   readonly authorizer: AuthorizerValue;
   readonly object: unknown;
@@ -26,16 +29,25 @@ export interface PolicyInput {
 export interface Denial {
   readonly message: string;
   readonly reason: string;
+  /** Which of the validations it is; 0 where it is none of them. */
+  readonly index: number;
+}
+
+/** What a policy says of a request. */
+export interface Verdict {
+  readonly denials: readonly Denial[];
+  /** For the audit log. */
+  readonly annotations: readonly { readonly key: string; readonly value: string }[];
 }
 
 type Compiled = { readonly program: Program } | { readonly problem: string };
 
 export interface PolicyProgram {
   /**
-   * Nothing: the request is fine, or the policy does not want to be asked about it. Asked once with each of `params`; of a
+   * No denials: the request is fine, or the policy does not want to be asked about it. Asked once with each of `params`; of a
    * policy that has none it is [undefined]. It stops where others should have their turn.
    */
-  evaluate(input: PolicyInput, params: readonly unknown[]): Generator<void, Denial[]>;
+  evaluate(input: PolicyInput, params: readonly unknown[]): Generator<void, Verdict>;
 }
 
 export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgram {
@@ -51,10 +63,15 @@ export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgra
     compiled: compile(validation.expression),
     speaks: validation.messageExpression === undefined ? undefined : compile(validation.messageExpression),
   }));
+  const notes = (spec.auditAnnotations ?? []).map(({ key, valueExpression }) => ({
+    key,
+    expression: valueExpression,
+    compiled: compile(valueExpression),
+  }));
   const isStrict = spec.failurePolicy !== "Ignore";
-  const failed = (message: string): Denial[] => (isStrict ? [{ message, reason: "Invalid" }] : []);
+  const failed = (message: string, index = 0): Denial[] => (isStrict ? [{ message, reason: "Invalid", index }] : []);
 
-  function* judge(input: PolicyInput, params: unknown, turn: Turn): Generator<void, Denial[]> {
+  function* judge(input: PolicyInput, params: unknown, turn: Turn): Generator<void, Verdict> {
     const budget: Spend = { left: policyCostLimit, effort: new Effort(), turn };
     const values: Record<string, unknown> = {
       ...input,
@@ -69,35 +86,58 @@ export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgra
     for (const { name, compiled } of conditions) {
       if (isOver(turn)) yield;
       const outcome = run(compiled, values, budget);
-      if (outcome.value === false) return [];
+      if (outcome.value === false) return { denials: [], annotations: [] };
       if (outcome.error !== undefined) problem ??= `expression '${name}' resulted in error: ${outcome.error}`;
     }
-    if (problem !== undefined) return failed(problem);
+    if (problem !== undefined) return { denials: failed(problem), annotations: [] };
     const denials: Denial[] = [];
-    for (const validation of validations) {
+    for (const [index, validation] of validations.entries()) {
       if (isOver(turn)) yield;
       const outcome = run(validation.compiled, values, budget);
       if (outcome.error !== undefined) {
-        denials.push(...failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`));
+        denials.push(...failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`, index));
       } else if (outcome.value !== true) {
         const message = messageOf(validation, validation.speaks, values, budget);
-        denials.push({ message, reason: validation.reason ?? "Invalid" });
+        denials.push({ message, reason: validation.reason ?? "Invalid", index });
       }
     }
-    return denials;
+    const annotations: { key: string; value: string }[] = [];
+    for (const { key, expression, compiled } of notes) {
+      if (isOver(turn)) yield;
+      const { value, error } = run(compiled, values, budget);
+      if (error !== undefined) denials.push(...failed(`expression '${expression}' resulted in error: ${error}`));
+      else if (typeof value === "string" && value.trim() !== "") {
+        annotations.push({ key, value: shortened(value.trim()) });
+      } else if (typeof value !== "string" && value !== null) {
+        const why = "resulted in unsupported return type. Return type must be either string or null.";
+        denials.push(...failed(`valueExpression '${expression}' ${why}`));
+      }
+    }
+    return { denials, annotations };
   }
 
   return {
     *evaluate(input, params) {
       const turn: Turn = { spent: 0 };
-      const denials: Denial[] = [];
-      for (const each of params) denials.push(...(yield* judge(input, each, turn)));
-      return denials;
+      const verdicts: Verdict[] = [];
+      for (const each of params) verdicts.push(yield* judge(input, each, turn));
+      return {
+        denials: verdicts.flatMap(({ denials }) => denials),
+        annotations: verdicts.flatMap(({ annotations }) => annotations),
+      };
     },
   };
 }
 
 const textOf = (text: string, compile: (text: string) => Compiled) => ({ compiled: compile(text) });
+
+function shortened(value: string): string {
+  const bytes = Buffer.from(value);
+  // What is left of a character that was cut through is left out.
+  return bytes.length <= maxAnnotationBytes
+    ? value
+    : new TextDecoder().decode(bytes.subarray(0, maxAnnotationBytes)).replace(/\ufffd$/, "");
+}
 
 interface Spend {
   left: number;
