@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import {
   failureIn,
   forwardedKubeconfig,
+  isStrayBreakpoint,
   kubeconfigBegin,
   kubeconfigEnd,
   kubeconfigIn,
@@ -52,6 +53,13 @@ describe("signs", () => {
     ["mote: error: token: the file is empty", undefined],
     ["all is well", undefined],
   ])("%s", (line, means) => expect(failureIn(line)).toBe(means));
+
+  test("a panic that is the emulator's own", () => {
+    const oops = "[    2.507226] Oops: int3: 0000 [#2] PREEMPT SMP NOPTI";
+    expect(isStrayBreakpoint(["[    2.1] a kernel", oops])).toBe(true);
+    expect(isStrayBreakpoint(["mote: pid 1 up", oops])).toBe(false);
+    expect(isStrayBreakpoint(["[    2.1] BUG: unable to handle page fault"])).toBe(false);
+  });
 
   test("what the device says is wrong", () => {
     expect(problemIn("mote: error token: the file is empty")).toBe("token: the file is empty");

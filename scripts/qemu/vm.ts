@@ -6,7 +6,7 @@ import { copyFile, mkdir, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { UserError } from "#scripts/stages.ts";
-import { failureIn, LineReader, type MarkerName, markerIn, markers } from "./console.ts";
+import { failureIn, isStrayBreakpoint, LineReader, type MarkerName, markerIn, markers } from "./console.ts";
 import { FatPartition } from "./disk.ts";
 import { type Flow, type MachineFiles, type MachineOptions, pluggedLater, qemuArguments } from "./machines.ts";
 
@@ -42,6 +42,7 @@ export class Vm {
   readonly #reader = new LineReader();
   readonly #waiters = new Set<() => void>();
   #failure: string | undefined;
+  #isForgiven = false;
   #exit: string | undefined;
   #stderr = "";
   /** One plug at a time. */
@@ -237,7 +238,12 @@ export class Vm {
       this.lines.splice(0, maxLines / 2);
       this.#bootIndex = Math.max(0, this.#bootIndex - maxLines / 2);
     }
-    this.#failure ??= failureIn(text);
+    const failure = failureIn(text);
+    // Once: what happens again is to be looked at.
+    if (failure && !this.#isForgiven && isStrayBreakpoint(this.bootLines().map((line) => line.text))) {
+      this.#isForgiven = true;
+      console.log("the emulated kernel met a breakpoint of its own and panicked; it starts again");
+    } else this.#failure ??= failure;
     show?.(text);
   }
 
