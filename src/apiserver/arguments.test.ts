@@ -8,6 +8,8 @@ test("defaults are upstream's, and each can be said otherwise", () => {
     podResize: false,
     maxReadsInFlight: 400,
     maxWritesInFlight: 200,
+    encryptionConfigFile: undefined,
+    encryptionReload: false,
     audit: auditDefaults,
   });
   const args = [
@@ -55,7 +57,16 @@ test("flags of the audit log", () => {
   expect(parseApiArguments(["audit-log-path=-", "audit-log-maxsize=0"]).audit).toMatchObject({ maxSizeMb: 100 });
 });
 
+test("an encryption configuration may be named, and looked at again", () => {
+  expect(parseApiArguments(["encryption-provider-config=/etc/enc.yaml"])).toMatchObject({
+    encryptionConfigFile: "/etc/enc.yaml",
+  });
+  expect(parseApiArguments(["encryption-provider-config-automatic-reload=true"]).encryptionReload).toBe(true);
+});
+
 test.each([
+  ["no file", "encryption-provider-config=", /the path of a file is expected/],
+  ["a reload that is neither", "encryption-provider-config-automatic-reload=yes", /true or false/],
   ["an unknown flag", "frobnicate=1", /kube-apiserver-arg frobnicate: is not known/],
   ["a member of all objects", "constructor=1", /is not known/],
   ["no value", "max-requests-inflight", /needs a value/],

@@ -10,6 +10,10 @@ export interface ApiArguments {
   readonly podResize: boolean;
   readonly maxReadsInFlight: number;
   readonly maxWritesInFlight: number;
+  /** encryption-provider-config: a path. */
+  readonly encryptionConfigFile: string | undefined;
+  /** encryption-provider-config-automatic-reload. */
+  readonly encryptionReload: boolean;
   readonly audit: AuditOptions;
 }
 
@@ -41,6 +45,15 @@ const known: Readonly<Record<string, (text: string, into: Changing) => void>> = 
   "max-mutating-requests-inflight"(text, into) {
     into.maxWritesInFlight = seats("max-mutating-requests-inflight", text);
   },
+  "encryption-provider-config"(text, into) {
+    if (text === "") throw refused("encryption-provider-config", "the path of a file is expected");
+    into.encryptionConfigFile = text;
+  },
+  "encryption-provider-config-automatic-reload"(text, into) {
+    const name = "encryption-provider-config-automatic-reload";
+    if (text !== "true" && text !== "false") throw refused(name, "must be true or false");
+    into.encryptionReload = text === "true";
+  },
 };
 
 /** More would be no bound of this process's memory: each may hold a body of 3 MiB. */
@@ -48,7 +61,10 @@ const mostSeats = 10_000;
 
 export function parseApiArguments(args: readonly string[]): ApiArguments {
   const audit = new AuditArguments();
-  const out: Changing = { cbor: false, podResize: false, maxReadsInFlight: 400, maxWritesInFlight: 200 };
+  const out: Changing = {
+    ...{ cbor: false, podResize: false, maxReadsInFlight: 400, maxWritesInFlight: 200 },
+    ...{ encryptionConfigFile: undefined, encryptionReload: false },
+  };
   for (const arg of args) {
     const equals = arg.indexOf("=");
     const name = (equals < 0 ? arg : arg.slice(0, equals)).replace(/^--/, "");

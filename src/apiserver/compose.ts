@@ -37,6 +37,7 @@ import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
 import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrapper.ts";
 import { nodeRules } from "./bootstrap/rbac-policy.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import type { EncryptionSlots } from "./encryption/slots.ts";
 import { createBackendProxy } from "./endpoints/backend-proxy.ts";
 import { byDestination } from "./endpoints/connect.ts";
 import { createNodeProxy } from "./endpoints/node-proxy.ts";
@@ -69,6 +70,8 @@ export interface ComposeOptions {
 
 export interface ComposeDeps {
   readonly backend: Backend;
+  /** How values are encrypted; absent: they are not. */
+  readonly encryption?: EncryptionSlots;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -153,7 +156,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       ...options.arguments,
     },
     {
-      ...{ backend, clock, random, log, metrics },
+      ...{ backend, clock, random, log, metrics, encryption: deps.encryption },
       audit: deps.audit,
       authenticators: [certificates, tokens, bootstrapTokens],
       authorizer,

@@ -94,6 +94,7 @@ export function createHandler(
     log: deps.log,
     cache,
     classOf: storageClass,
+    encryption: deps.encryption,
     resources,
     serviceAddress: (namespace, name, port) => serviceAddress(resources, namespace, name, port),
   });
@@ -267,7 +268,7 @@ function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCac
     out.set(name, {
       info,
       about: { group: info.group, resource: info.plural },
-      storage: new ResourceStorage(info, { backend, cache, classOf: storageClass }),
+      storage: new ResourceStorage(info, { backend, cache, classOf: storageClass, encryption: deps.encryption }),
       strategy: deps.strategies.get(name) ?? {},
     });
   }

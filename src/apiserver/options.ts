@@ -13,6 +13,7 @@ import type { ReviewedToken } from "./authn/service-account.ts";
 import type { TokenIssuer } from "./authn/token-issuer.ts";
 import type { UserInfo } from "./authn/user.ts";
 import type { Authorizer } from "./authz/authorizer.ts";
+import type { EncryptionSlots } from "./encryption/slots.ts";
 import type { Connector } from "./endpoints/connect.ts";
 import type { PolicyRuleLike } from "./endpoints/reviews.ts";
 import type { HealthCheck } from "./endpoints/system.ts";
@@ -47,6 +48,8 @@ export interface ApiServerOptions {
 
 export interface ApiServerDeps {
   readonly backend: Backend;
+  /** How values are encrypted; absent: they are not. */
+  readonly encryption?: EncryptionSlots | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

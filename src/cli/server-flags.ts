@@ -85,6 +85,19 @@ export const serverFlags: readonly Flag[] = [
   },
   ...snapshotServerFlags,
   {
+    name: "secrets-encryption",
+    kind: "boolean",
+    default: false,
+    help: "encrypt Secrets in the datastore with a key of mote's own (mote secrets-encrypt)",
+  },
+  {
+    name: "secrets-encryption-provider",
+    kind: "string",
+    default: "aescbc",
+    allowed: ["aescbc", "secretbox"],
+    help: "cipher of such keys from now on",
+  },
+  {
     name: "write-kubeconfig",
     short: "o",
     kind: "string",
@@ -124,7 +137,7 @@ export const serverFlags: readonly Flag[] = [
   {
     name: "kube-apiserver-arg",
     kind: "list",
-    help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight, audit-policy-file, audit-log-path and its companions",
+    help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight, audit-policy-file, audit-log-path and its companions, encryption-provider-config, encryption-provider-config-automatic-reload",
   },
   {
     name: "kubelet-arg",

@@ -403,16 +403,19 @@ describe("a damaged record", () => {
 });
 
 it("knows the storage class of each resource", () => {
-  const rows: readonly [string, string, string | undefined, StorageClass][] = [
+  const rows: readonly [string, string, string | undefined, StorageClass, string?][] = [
     ["", "pods", "default", "durable"],
     ["coordination.k8s.io", "leases", "kube-node-lease", "heartbeat"],
     ["coordination.k8s.io", "leases", "kube-system", "durable"],
+    ["coordination.k8s.io", "leases", "kube-system", "heartbeat", "apiserver-abc"],
+    ["coordination.k8s.io", "leases", "default", "durable", "apiserver-abc"],
     ["", "events", "default", "event"],
     ["events.k8s.io", "events", "kube-system", "event"],
     ["apps", "events", "default", "durable"],
     ["", "nodes", undefined, "durable"],
   ];
-  for (const [group, resource, namespace, expected] of rows) {
-    expect(storageClassOf(group, resource, namespace), `${resource}.${group} in ${namespace}`).toBe(expected);
+  for (const [group, resource, namespace, expected, name = "x"] of rows) {
+    const where = `${resource}.${group} ${name} in ${namespace}`;
+    expect(storageClassOf(group, resource, namespace, name), where).toBe(expected);
   }
 });

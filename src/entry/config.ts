@@ -64,6 +64,8 @@ export interface ServerConfig {
   readonly nodeLabels: readonly string[];
   readonly nodeTaints: readonly string[];
   readonly apiArguments: ApiArguments;
+  /** Keys that mote makes itself: whether from the start, and of which kind. */
+  readonly secretsEncryption: { readonly enable: boolean; readonly provider: "aescbc" | "secretbox" };
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
   /** Mirrors and credentials of image registries; need not exist. */
@@ -203,6 +205,10 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),
     apiArguments: checked(() => parseApiArguments(list("kube-apiserver-arg"))),
+    secretsEncryption: {
+      enable: values["secrets-encryption"] === true,
+      provider: text("secrets-encryption-provider") as "aescbc" | "secretbox",
+    },
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     registriesFile: text("private-registry")!,
     credentialProviders: credentialProvidersOf(

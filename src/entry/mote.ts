@@ -3,6 +3,7 @@ import { moteCommit, moteVersion } from "#base/version.ts";
 import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
+import { secretsEncryptFlags } from "#cli/secrets-encrypt-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { snapshotFlags } from "#cli/snapshot-flags.ts";
 import { isRoot } from "#platform/host.ts";
@@ -13,6 +14,7 @@ import { exitCodeOf } from "./exit-code.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
 import { machine } from "./machine.ts";
+import { secretsEncrypt, secretsEncryptUsage } from "./secrets-encrypt.ts";
 import { runServer } from "./server.ts";
 import { snapshot, snapshotUsage } from "./snapshot.ts";
 
@@ -27,6 +29,7 @@ interface Command {
 const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((flag) => names.includes(flag.name));
 
 const snapshotCommandFlags = [...snapshotFlags, ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name")];
+const secretsEncryptCommandFlags = [...secretsEncryptFlags, ...flagsNamed("config", "data-dir")];
 const defaultsOf = (flags: readonly Flag[]) => Object.fromEntries(flags.map((flag) => [flag.name, flag.default]));
 
 const commands: readonly Command[] = [
@@ -66,6 +69,16 @@ const commands: readonly Command[] = [
     summary: "the same under k3s's name; without a verb it saves",
     flags: snapshotCommandFlags,
     run: (args) => snapshotCommand(args, "save"),
+  },
+  {
+    name: "secrets-encrypt",
+    summary: `keys that Secrets are encrypted with in the datastore: ${secretsEncryptUsage}`,
+    flags: secretsEncryptCommandFlags,
+    run: async (args) => {
+      const { values, positionals } = await readFlags(secretsEncryptCommandFlags, args, process.env);
+      const config = serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner());
+      return secretsEncrypt(positionals, values, config);
+    },
   },
   {
     name: "kubectl",
@@ -115,7 +128,7 @@ async function configFor(flags: readonly Flag[], args: readonly string[]) {
 const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
 
 function usage(): string {
-  const lines = commands.map((c) => `  mote ${c.name.padEnd(13)} ${c.summary}`);
+  const lines = commands.map((c) => `  mote ${c.name.padEnd(15)} ${c.summary}`);
   return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
 }
 

@@ -2,6 +2,8 @@
 
 import { type Audit, openAudit } from "#apiserver/audit-log.ts";
 import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import { type OpenedEncryption, openEncryption } from "#apiserver/encryption.ts";
+import { apiServerId, createServerIdentity } from "#apiserver/server-identity.ts";
 import type { Clock, Random } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -19,7 +21,7 @@ import { nodes, secrets } from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
-import { isRoot } from "#platform/host.ts";
+import { hostName, isRoot } from "#platform/host.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
@@ -50,6 +52,7 @@ export interface ServerContext {
   readonly etcdPki: EtcdPki | undefined;
   readonly api: ComposedApiServer;
   readonly audit: Audit;
+  readonly encryption: OpenedEncryption;
   /** Caches and events shared by everything in the process, as system:masters. */
   readonly client: Client;
   readonly informers: InformerFactory;
@@ -169,6 +172,7 @@ function services(
           rootCa: pki.serverCa.certificate,
           signCertificate: createCertificateSigner({ client: pki.clientCa, server: pki.serverCa }, { clock, random }),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
+          serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
         })
       : []),
     ...(enabled("scheduler")
@@ -179,7 +183,6 @@ function services(
             ...{ informers, clock, random, metrics },
             log: log.child({ part: "scheduler" }),
           }),
-          serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
         ]
       : []),
   ];
@@ -193,6 +196,10 @@ function services(
     alive(informers),
     alive(events),
     alive(flowSchemaStatus),
+    alive(
+      context.encryption.service({ backend: datastore.backend, client, informers, events, nodeName: config.nodeName }),
+    ),
+    alive(createServerIdentity(hostName(), { client, clock, random, log })),
     ...loops.map(alive),
     ...createDatastoreServices(config, datastore, context.etcdPki, {
       clock,
@@ -257,6 +264,16 @@ async function createContext(
     },
     { random },
   );
+  const encryption = await openEncryption(
+    {
+      serverDir: config.serverDir,
+      ...config.secretsEncryption,
+      file: config.apiArguments.encryptionConfigFile,
+      reload: config.apiArguments.encryptionReload,
+      serverId: apiServerId(hostName()),
+    },
+    { clock, random, metrics, log: log.child({ part: "encryption" }) },
+  );
   const api = composeApiServer(
     {
       host: config.bindAddress,
@@ -275,7 +292,10 @@ async function createContext(
       nodePorts: config.nodePorts,
       arguments: config.apiArguments,
     },
-    { backend, clock, random, metrics, audit: audit.auditor, log: log.child({ part: "apiserver" }) },
+    {
+      ...{ backend, clock, random, metrics, audit: audit.auditor, encryption: encryption.slots },
+      log: log.child({ part: "apiserver" }),
+    },
   );
   const client = new Client(api.server.transport(identities.loopback));
   const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
@@ -283,7 +303,7 @@ async function createContext(
     { component: "mote", host: config.nodeName },
     { client, clock, random, log: log.child({ part: "events" }) },
   );
-  return { config, clock, random, log, metrics, pki, etcdPki, api, audit, client, informers, events };
+  return { config, clock, random, log, metrics, pki, etcdPki, api, audit, encryption, client, informers, events };
 }
 
 /** The admin kubeconfig; written once the port answers, so that its presence means something. */

@@ -133,7 +133,7 @@ export class DefinitionController implements Service {
       return;
     }
     try {
-      table.apply(decodeStored(event.kv) as unknown as Definition);
+      table.apply(decodeStored(this.#deps.definitions.storage.reveal(event.kv)) as unknown as Definition);
       this.#mark(name);
     } catch (error) {
       log.warn("a custom resource definition cannot be read", { name, error: messageOf(error) });

@@ -66,6 +66,7 @@ export class CustomStorage extends ResourceStorage {
   }
 
   override isCurrent(item: Item): boolean {
+    if (!super.isCurrent(item)) return false;
     const version = this.#stored.get(item) ?? (this.#isSound(item) ? this.#version : this.#custom.storageVersion);
     return version === this.#custom.storageVersion;
   }
@@ -154,7 +155,9 @@ export class CustomStorage extends ResourceStorage {
 
   #itemOf(item: Item, object: UnknownObject): Item {
     const { key, modRevision, gone } = item;
-    return { key, modRevision, value: encodeStored(this.info, object), ...(gone === undefined ? {} : { gone }) };
+    const made = { key, modRevision, value: encodeStored(this.info, object), ...(gone === undefined ? {} : { gone }) };
+    this.inherit(item, made);
+    return made;
   }
 
   protected override async encode(object: UnknownObject): Promise<Encoded> {

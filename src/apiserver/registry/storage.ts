@@ -5,15 +5,23 @@ import { hasCode } from "#base/errors.ts";
 import { revision as asRevision, type Backend, prefixRange, type StorageClass } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
+import { expired, internalError } from "#model/status.ts";
+import { nextTurn } from "#platform/turns.ts";
+import type { EncryptionSlots, Slot } from "../encryption/slots.ts";
 import { type DecodeCache, encodeStored, type Item, type Layout, layoutOf } from "./codec.ts";
-import { tooLargeRevision } from "./errors.ts";
+import { toApiError, tooLargeRevision } from "./errors.ts";
 import { collectionPrefix, objectKey } from "./keys.ts";
 
 export interface StorageDeps {
   readonly backend: Backend;
   readonly cache: DecodeCache;
   readonly classOf: (resource: string, namespace: string, name: string) => StorageClass;
+  /** Absent: nothing is encrypted. */
+  readonly encryption?: EncryptionSlots | undefined;
 }
+
+/** Values decrypted before others have their turn: a millisecond or two. */
+const decryptSlice = 200;
 
 export interface Encoded {
   readonly shown: Uint8Array;
@@ -33,12 +41,14 @@ export class ResourceStorage {
   readonly layout: Layout;
   readonly #deps: StorageDeps;
   readonly #qualified: string;
+  readonly #slot: Slot | undefined;
 
   constructor(info: ResourceInfo, deps: StorageDeps) {
     this.info = info;
     this.layout = layoutOf(info);
     this.#deps = deps;
     this.#qualified = info.storageGroup === "" ? info.plural : `${info.plural}.${info.storageGroup}`;
+    this.#slot = deps.encryption?.slot(info);
   }
 
   decode(item: Item): UnknownObject {
@@ -47,7 +57,12 @@ export class ResourceStorage {
 
   async get(namespace: string, name: string): Promise<Item | undefined> {
     const { kvs } = await this.#deps.backend.range({ key: objectKey(this.info, namespace, name) });
-    return kvs[0];
+    return kvs[0] && this.reveal(kvs[0]);
+  }
+
+  /** What the datastore has as everything behind this sees it: decrypted. Throws where that is not possible. */
+  reveal<T extends Item>(item: T): T | Item {
+    return this.#slot ? this.#slot.reveal(item) : item;
   }
 
   /** Objects in key order. `after`: the last key of the page before. `revision` 0: now. */
@@ -66,7 +81,7 @@ export class ResourceStorage {
         limit: options.limit ?? 0,
       });
       return {
-        items: result.kvs,
+        items: await this.#revealAll(result.kvs, wanted !== 0),
         remaining: result.count - result.kvs.length,
         revision: wanted === 0 ? result.revision : wanted,
       };
@@ -74,6 +89,24 @@ export class ResourceStorage {
       if (hasCode(error, "DATASTORE_FUTURE_REVISION")) throw tooLargeRevision(wanted, this.#deps.backend.revision());
       throw error;
     }
+  }
+
+  async #revealAll(items: readonly Item[], isPast: boolean): Promise<readonly Item[]> {
+    const slot = this.#slot;
+    if (!slot) return items;
+    const out: Item[] = [];
+    for (const item of items) {
+      if (slot.transformer && out.length % decryptSlice === decryptSlice - 1) await nextTurn();
+      try {
+        out.push(slot.reveal(item));
+      } catch (error) {
+        // Keys that are gone do not come back: whoever reads the past begins anew.
+        if (isPast) throw expired("The resourceVersion for the provided list is too old.");
+        const why = toApiError(error).message.replace(/^Internal error occurred: /, "");
+        throw internalError(`unable to transform key ${JSON.stringify(item.key)}: ${why}`);
+      }
+    }
+    return slot.transformer ? out : items;
   }
 
   /** Undefined when the key is taken. `object` becomes shared. */
@@ -104,10 +137,12 @@ export class ResourceStorage {
     modRevision: number,
   ): Promise<Item | undefined> {
     const { shown, stored } = await this.encode(object);
-    const result = await this.#deps.backend.commit({
-      compares: [{ key, target: "mod", op: "=", value: modRevision }],
-      success: [{ type: "put", key, value: stored, class: this.#deps.classOf(this.#qualified, namespace, name) }],
-    });
+    const commit = (value: Uint8Array) =>
+      this.#deps.backend.commit({
+        compares: [{ key, target: "mod", op: "=", value: modRevision }],
+        success: [{ type: "put", key, value, class: this.#deps.classOf(this.#qualified, namespace, name) }],
+      });
+    const result = await (this.#slot ? this.#slot.write(key, stored, commit) : commit(stored));
     if (!result.succeeded) return undefined;
     const item: Item = { key, value: shown, modRevision: result.revision };
     object.metadata.resourceVersion = String(result.revision);
@@ -116,8 +151,13 @@ export class ResourceStorage {
   }
 
   /** False where what is stored should be written again although the object stays as it is. */
-  isCurrent(_item: Item): boolean {
-    return true;
+  isCurrent(item: Item): boolean {
+    return !this.#slot?.isStale(item);
+  }
+
+  /** `to` was made of what was read as `from`. */
+  protected inherit(from: Item, to: Item): void {
+    this.#slot?.inherit(from, to);
   }
 
   /** What is answered and what is stored: differ where versions of a custom resource do. */

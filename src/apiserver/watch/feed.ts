@@ -34,11 +34,16 @@ export class WatchedChange {
   readonly created: boolean;
   readonly encodings = new Map<string, Uint8Array>();
 
-  constructor(event: WatchEvent) {
+  constructor(event: WatchEvent, storage: Pick<ResourceStorage, "reveal">) {
     const { kv, prevKv } = event;
     this.created = event.type === "put" && kv.version === 1;
-    this.now = event.type === "put" ? kv : undefined;
-    this.before = prevKv && { key: kv.key, value: prevKv.value, modRevision: kv.modRevision, gone: true };
+    this.now = event.type === "put" ? storage.reveal(kv) : undefined;
+    this.before = prevKv && {
+      key: kv.key,
+      value: storage.reveal(prevKv).value,
+      modRevision: kv.modRevision,
+      gone: true,
+    };
   }
 }
 
@@ -146,7 +151,12 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     const changeOf = (event: WatchEvent): WatchedChange => {
       let change = deps.changes.get(event);
       if (!change) {
-        change = new WatchedChange(event);
+        try {
+          change = new WatchedChange(event, plan.storage);
+        } catch {
+          // Written with a key that is gone. A list shows what there is, or names the key that cannot be read.
+          throw expired("a change can no longer be decrypted; list again");
+        }
         deps.changes.set(event, change);
       }
       return change;
