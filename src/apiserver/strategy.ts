@@ -55,6 +55,8 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   prepareForDelete?(object: T, context: StrategyContext): T;
   /** Spec fields whose change does not raise metadata.generation; default: any change outside metadata and status does. */
   readonly hasGeneration?: boolean;
+  /** The generation is that of the creation for ever. */
+  readonly keepsGeneration?: boolean;
   /** PUT to a missing name creates it (leases, endpoints, config maps … as upstream's AllowCreateOnUpdate). */
   readonly allowCreateOnUpdate?: boolean;
   /** The generation is that of the creation for ever. */
