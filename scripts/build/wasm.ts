@@ -1,5 +1,6 @@
 // Compiles the AssemblyScript modules and puts every WASM file where `#platform/assets.ts` looks: build/dist/engine.wasm
-// (release, asserts on) and sqlite3.wasm; the debug twin of the engine, for tests, is build/wasm/engine.debug.wasm.
+// (release, asserts on), tunnel.wasm and its twin with SIMD, and sqlite3.wasm; the debug twin of the engine, for tests, is
+// build/wasm/engine.debug.wasm.
 // Run: node scripts/run.mjs scripts/build/wasm.ts. Does nothing when the outputs are newer than all sources.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from "node:fs";
@@ -9,7 +10,8 @@ import { basename, join } from "node:path";
 /** What the engine may grow to at most, in 64 KiB pages; the host, which brings the memory, declares less where it must. */
 const engineMaximumPages = 16384;
 
-const common = [
+const ofEngine = [
+  "assembly/engine/index.ts",
   "--runtime",
   "minimal",
   "--importMemory",
@@ -20,14 +22,28 @@ const common = [
   String(engineMaximumPages),
 ];
 
+/** Areas of fixed size and nothing else: memory of its own that never grows. */
+const ofTunnel = [
+  "assembly/tunnel/index.ts",
+  "--runtime",
+  "stub",
+  "--initialMemory",
+  "4",
+  "--maximumMemory",
+  "4",
+  "-O3",
+];
+
 interface Target {
   readonly output: string;
   readonly flags: readonly string[];
 }
 
 const targets: readonly Target[] = [
-  { output: "build/dist/engine.wasm", flags: ["-O3"] },
-  { output: "build/wasm/engine.debug.wasm", flags: ["--debug"] },
+  { output: "build/dist/engine.wasm", flags: [...ofEngine, "-O3"] },
+  { output: "build/wasm/engine.debug.wasm", flags: [...ofEngine, "--debug"] },
+  { output: "build/dist/tunnel.wasm", flags: ofTunnel },
+  { output: "build/dist/tunnel-simd.wasm", flags: [...ofTunnel, "--enable", "simd"] },
 ];
 
 /** Brings all WASM files up to date; `root` is the folder of package.json. */
@@ -45,11 +61,7 @@ export function buildWasm(root = process.cwd()): void {
     // Written beside and renamed: a test that starts meanwhile sees the old module or the new one.
     const temporary = `${output}.${process.pid}.wasm`;
     const asc = require.resolve("assemblyscript/bin/asc.js");
-    const done = spawnSync(
-      process.execPath,
-      [asc, "assembly/engine/index.ts", "-o", temporary, ...common, ...target.flags],
-      { cwd: root, encoding: "utf8" },
-    );
+    const done = spawnSync(process.execPath, [asc, "-o", temporary, ...target.flags], { cwd: root, encoding: "utf8" });
     if (done.status !== 0) throw new Error(`asc failed for ${target.output}:\n${done.stdout}${done.stderr}`);
     renameSync(temporary, output);
   }
@@ -69,7 +81,7 @@ function sources(folder: string): string[] {
 
 if (basename(process.argv[1] ?? "").startsWith("scripts__build__wasm")) {
   buildWasm();
-  for (const name of ["engine.wasm", "sqlite3.wasm"]) {
+  for (const name of ["engine.wasm", "tunnel.wasm", "tunnel-simd.wasm", "sqlite3.wasm"]) {
     console.log(`build/dist/${name}  ${statSync(join("build/dist", name)).size} bytes`);
   }
 }
