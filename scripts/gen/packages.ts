@@ -8,6 +8,7 @@ export type SourcePackage =
   | "golang-k8s-api-dev"
   | "golang-k8s-apimachinery-dev"
   | "golang-k8s-client-go-dev"
+  | "golang-k8s-kubectl-dev"
   | "golang-github-kubernetes-cri-api-dev"
   | "golang-etcd-server-dev"
   | "golang-github-google-gnostic-models-dev";

@@ -105,7 +105,7 @@ describe("pods", () => {
     [
       "restart policy",
       pod({ restartPolicy: "Sometimes" }),
-      ['spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"'],
+      ['spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"'],
     ],
     [
       "requests above limits",

@@ -41,18 +41,20 @@ export function validateObjectUpdate(info: Info, object: ApiObject, old: ApiObje
   const whole = enough(() => (rules.updateChecksAll === false ? [] : (rules.create?.(object) ?? [])));
   const metadata = enough(() => validateMetadataUpdate(object.metadata, old.metadata, info));
   const seen = new Set<string>();
-  return [...metadata, ...own, ...asked, ...whole].filter((error) => {
+  const all = rules.updateChecksAll === "first" ? [...whole, ...own, ...asked] : [...own, ...asked, ...whole];
+  return [...metadata, ...all].filter((error) => {
     const key = `${error.field}: ${error.message}`;
     return !seen.has(key) && seen.add(key);
   });
 }
 
+type UpdateChecksAll = boolean | "first";
 interface Rules {
   readonly name?: NameRule;
   readonly create?: (object: ApiObject) => FieldError[];
   readonly update?: (object: ApiObject, old: ApiObject) => FieldError[];
-  /** Default true. */
-  readonly updateChecksAll?: boolean;
+  /** Whether an update is checked as a new object too, and before or (the default) after what may not change. */
+  readonly updateChecksAll?: UpdateChecksAll;
 }
 
 /** An entry for kind T; the table holds them all as rules over ApiObject, which decoding has made true. */
@@ -60,12 +62,14 @@ function rules<T extends ApiObject>(entry: {
   name?: NameRule;
   create?: (object: T) => FieldError[];
   update?: (object: T, old: T) => FieldError[];
-  updateChecksAll?: boolean;
+  updateChecksAll?: UpdateChecksAll;
 }): Rules {
   return entry as unknown as Rules;
 }
 
 const rulesOf = (info: Info): Rules => table[`${info.group}/${info.kind}`] ?? {};
+
+const wholeFirst = { updateChecksAll: "first" } as const;
 
 const table: Readonly<Record<string, Rules | undefined>> = {
   "/ConfigMap": rules({ create: cluster.validateConfigMap, update: cluster.validateConfigMapUpdate }),
@@ -74,12 +78,16 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "/LimitRange": rules({ create: cluster.validateLimitRange }),
   "/Namespace": rules({ name: nameRules.label }),
   "/Node": rules({ create: cluster.validateNode, update: cluster.validateNodeUpdate }),
-  "/PersistentVolume": rules({ create: storage.validateVolume, update: storage.validateVolumeUpdate }),
-  "/PersistentVolumeClaim": rules({ create: storage.validateClaim, update: storage.validateClaimUpdate }),
+  "/PersistentVolume": rules({ create: storage.validateVolume, update: storage.validateVolumeUpdate, ...wholeFirst }),
+  "/PersistentVolumeClaim": rules({
+    create: storage.validateClaim,
+    update: storage.validateClaimUpdate,
+    ...wholeFirst,
+  }),
   "/Pod": rules({ create: validatePod, update: validatePodUpdate, updateChecksAll: false }),
   "/PodTemplate": rules({ create: workloads.validatePodTemplateObject }),
   "/ReplicationController": rules({ create: workloads.validateReplicationController }),
-  "/ResourceQuota": rules({ create: validateResourceQuota, update: validateResourceQuotaUpdate }),
+  "/ResourceQuota": rules({ create: validateResourceQuota, update: validateResourceQuotaUpdate, ...wholeFirst }),
   "/Secret": rules({ create: cluster.validateSecret, update: cluster.validateSecretUpdate }),
   "/Service": rules({ name: nameRules.service, create: validateService, update: validateServiceUpdate }),
   "admissionregistration.k8s.io/MutatingWebhookConfiguration": rules({
@@ -97,18 +105,35 @@ const table: Readonly<Record<string, Rules | undefined>> = {
     create: workloads.validateControllerRevision,
     update: workloads.validateControllerRevisionUpdate,
   }),
-  "apps/DaemonSet": rules({ create: workloads.validateDaemonSet, update: workloads.validateSelectorUpdate }),
-  "apps/Deployment": rules({ create: workloads.validateDeployment, update: workloads.validateSelectorUpdate }),
-  "apps/ReplicaSet": rules({ create: workloads.validateReplicaSet, update: workloads.validateSelectorUpdate }),
-  "apps/StatefulSet": rules({ create: workloads.validateStatefulSet, update: workloads.validateStatefulSetUpdate }),
+  "apps/DaemonSet": rules({
+    create: workloads.validateDaemonSet,
+    update: workloads.validateSelectorUpdate,
+    ...wholeFirst,
+  }),
+  "apps/Deployment": rules({
+    create: workloads.validateDeployment,
+    update: workloads.validateSelectorUpdate,
+    ...wholeFirst,
+  }),
+  "apps/ReplicaSet": rules({
+    create: workloads.validateReplicaSet,
+    update: workloads.validateSelectorUpdate,
+    ...wholeFirst,
+  }),
+  "apps/StatefulSet": rules({
+    create: workloads.validateStatefulSet,
+    update: workloads.validateStatefulSetUpdate,
+    ...wholeFirst,
+  }),
   "autoscaling/HorizontalPodAutoscaler": rules({ create: validateAutoscaler }),
   "batch/CronJob": rules({ create: workloads.validateCronJob }),
-  "batch/Job": rules({ create: workloads.validateJob, update: workloads.validateJobUpdate }),
+  "batch/Job": rules({ create: workloads.validateJob, update: workloads.validateJobUpdate, ...wholeFirst }),
   "certificates.k8s.io/CertificateSigningRequest": rules({ create: administration.validateSigningRequest }),
   "coordination.k8s.io/Lease": rules({ create: cluster.validateLease }),
   "discovery.k8s.io/EndpointSlice": rules({
     create: cluster.validateEndpointSlice,
     update: cluster.validateEndpointSliceUpdate,
+    ...wholeFirst,
   }),
   // Beside the rules of "/Event", of those that were sent to this group.
   "events.k8s.io/Event": rules({ create: validateNewEvent, update: validateNewEventUpdate }),

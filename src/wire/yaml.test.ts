@@ -30,8 +30,17 @@ test("syntax errors, duplicate keys and alias bombs are refused", () => {
 });
 
 test("prints like kubectl and quotes what 1.1 would read otherwise", () => {
-  expect(stringifyYaml({ list: [{ a: "yes", b: 1 }], text: "0777", date: "2024-01-01", multi: "x\ny\n" })).toBe(
-    'list:\n- a: "yes"\n  b: 1\ntext: "0777"\ndate: 2024-01-01\nmulti: |\n  x\n  y\n',
+  expect(
+    stringifyYaml({
+      list: [{ a: "yes", b: 1 }],
+      text: "0777",
+      date: "2024-01-01",
+      time: "2024-01-01T00:00:00Z",
+      ports: "22:22",
+      multi: "x\ny\n",
+    }),
+  ).toBe(
+    'list:\n- a: "yes"\n  b: 1\ntext: "0777"\ndate: "2024-01-01"\ntime: "2024-01-01T00:00:00Z"\nports: "22:22"\nmulti: |\n  x\n  y\n',
   );
 });
 

@@ -17,10 +17,10 @@ import {
 import { AppError, messageOf } from "#base/errors.ts";
 import { setMember } from "./protobuf.ts";
 
+const language = { version: "1.1", schema: "yaml-1.1", merge: true } satisfies DocumentOptions & SchemaOptions;
+
 const settings = {
-  version: "1.1",
-  schema: "yaml-1.1",
-  merge: true,
+  ...language,
   // Looked at afterwards: the parser would hold each key of a map against all before it, minutes for three megabytes.
   uniqueKeys: false,
   intAsBigInt: true,
@@ -101,8 +101,9 @@ function valueStartOf({ range }: Scalar, text: string): number {
   return end + (/^\s*:?(?:\s|#[^\n]*\n)*/.exec(text.slice(end, end + 1000))?.[0].length ?? 0);
 }
 
+/** Texts that a reader could take for a time or a base-60 number are quoted: Go does not read them so, but prints them so. */
 export function stringifyYaml(value: unknown): string {
-  return stringify(value, { ...settings, indent: 2, indentSeq: false, lineWidth: 0, aliasDuplicateObjects: false });
+  return stringify(value, { ...language, indent: 2, indentSeq: false, lineWidth: 0, aliasDuplicateObjects: false });
 }
 
 /** Maps to objects with string keys, bigints to numbers where nothing is lost. */

@@ -156,12 +156,12 @@ function legacyResources(row: ResourceInfo) {
 const legacyVerbs = (verbs: readonly string[]): string[] =>
   [...new Set(verbs.flatMap((verb) => (verb === "connect" ? ["create", "get"] : [verb])))].sort();
 
-const hashOf = (row: ResourceInfo): string =>
-  createHash("sha256")
-    .update(`${row.storageGroup}/${row.storageVersion}/${row.kind}`)
-    .digest("base64")
-    .slice(0, 11)
-    .concat("=");
+/** By it clients see that a storage version has changed. Upstream's form: `apps/v1/Deployment`, `/v1/Pod`. */
+function hashOf({ storageGroup, storageVersion, kind }: ResourceInfo): string {
+  const version = storageVersion.slice(storageVersion.indexOf("/") + 1);
+  const digest = createHash("sha256").update(`${storageGroup}/${version}/${kind}`).digest();
+  return digest.subarray(0, 8).toString("base64");
+}
 
 function aggregated(rows: readonly ResourceInfo[], groups: readonly Group[]): { items: object[]; etag: string } {
   const items = groups.map((group) => ({

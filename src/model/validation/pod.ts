@@ -15,6 +15,7 @@ import {
   validateSeccomp,
 } from "./container.ts";
 import { eachOf, findings } from "./findings.ts";
+import { notSupportedInOrder } from "./go-syntax.ts";
 import { validateTemplateMetadata } from "./metadata.ts";
 import { dns1123Label, dns1123Subdomain, ipAddress, isIp, qualifiedName } from "./names.ts";
 import { validateVolumes } from "./volumes.ts";
@@ -42,6 +43,12 @@ export function validatePodTemplate(path: string, template: PodTemplateSpec | un
 
 const maxSeconds = 2147483647;
 
+function validateRestartPolicy(path: string, policy: string | undefined): FieldError[] {
+  const supported = ["Always", "OnFailure", "Never"];
+  if (!policy) return [fieldRequired(path)];
+  return supported.includes(policy) ? [] : [notSupportedInOrder(path, policy, supported)];
+}
+
 export function validatePodSpec(path: string, spec: PodSpec): FieldError[] {
   const volumes = spec.volumes ?? [];
   const context: ContainerContext = {
@@ -50,7 +57,7 @@ export function validatePodSpec(path: string, spec: PodSpec): FieldError[] {
   };
   const errors = findings([...validateVolumes(`${path}.volumes`, volumes), ...validateContainers(path, spec, context)]);
   errors.push(
-    ...requiredOneOf(`${path}.restartPolicy`, spec.restartPolicy, ["Always", "OnFailure", "Never"]),
+    ...validateRestartPolicy(`${path}.restartPolicy`, spec.restartPolicy),
     ...requiredOneOf(`${path}.dnsPolicy`, spec.dnsPolicy, [
       "ClusterFirstWithHostNet",
       "ClusterFirst",
@@ -289,8 +296,8 @@ function validateDeadline(next: number | undefined, before: number | undefined):
   if (next == null) {
     return before == null ? [] : [fieldInvalid(path, null, "must not update from a positive integer to nil value")];
   }
-  if (next < 0 || next > maxSeconds)
-    return [fieldInvalid(path, next, `must be between 0 and ${maxSeconds}, inclusive`)];
+  if (next < 1 || next > maxSeconds)
+    return [fieldInvalid(path, next, `must be between 1 and ${maxSeconds}, inclusive`)];
   return before != null && next > before
     ? [fieldInvalid(path, next, "must be less than or equal to previous value")]
     : [];
