@@ -59,8 +59,6 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   readonly keepsGeneration?: boolean;
   /** PUT to a missing name creates it (leases, endpoints, config maps … as upstream's AllowCreateOnUpdate). */
   readonly allowCreateOnUpdate?: boolean;
-  /** The generation is that of the creation for ever. */
-  readonly keepsGeneration?: boolean;
   /** PUT without resourceVersion is refused (AllowUnconditionalUpdate false). */
   readonly requireResourceVersion?: boolean;
   /** Grace in seconds that a delete gets when the client names none; return 0 to delete at once. Pods use it. */
