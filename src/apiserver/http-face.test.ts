@@ -2,6 +2,7 @@ import { X509Certificate } from "node:crypto";
 import { type ClientHttp2Session, connect } from "node:http2";
 import { request as httpsRequest } from "node:https";
 import { connect as tlsConnect } from "node:tls";
+import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
@@ -321,6 +322,50 @@ describe.each(both)("over %s", (name, ask) => {
     expect(items.length).toBeGreaterThanOrEqual(6);
     expect(items.map(({ data }) => data)).toEqual(whole.items.map(({ data }) => data));
     expect((await ask(path, { method: "HEAD" })).status).toBe(200);
+    const small = await ask(path, { headers: { "accept-encoding": "gzip" } });
+    expect(small.headers["content-encoding"]).toBe("gzip");
+    expect(gunzipSync(small.body).equals(answer.body)).toBe(true);
+  });
+
+  test("a list of many pages is that of one moment, in every form", async () => {
+    const client = new Client(server.transport(loopback));
+    const namespace = `many-${name.at(-1)}`;
+    await client.create(resources.namespaces, { metadata: { name: namespace } } as Namespace);
+    const made = Array.from({ length: 450 }, (_, i) =>
+      client.create(resources.configMaps, {
+        metadata: { name: `c${i}`, namespace },
+        data: { text: "x".repeat(i * 10) },
+      } as ConfigMap),
+    );
+    await Promise.all(made);
+    const path = `/api/v1/namespaces/${namespace}/configmaps`;
+    const pages: string[] = [];
+    for (let token = ""; ; ) {
+      const page = json(await ask(`${path}?limit=100&continue=${encodeURIComponent(token)}`));
+      pages.push(...(page["items"] as ConfigMap[]).map((item) => JSON.stringify(item)));
+      token = (page["metadata"] as { continue?: string }).continue ?? "";
+      if (token === "") break;
+    }
+    const whole = json(await ask(path));
+    expect(Object.keys(whole)).toEqual(["kind", "apiVersion", "metadata", "items"]);
+    expect(whole["metadata"]).toEqual({ resourceVersion: expect.stringMatching(/^\d+$/) });
+    expect((whole["items"] as ConfigMap[]).map((item) => JSON.stringify(item))).toEqual(pages);
+    const names = (whole["items"] as ConfigMap[]).map(({ metadata }) => metadata.name);
+    expect(new Set(names).size).toBe(450);
+    const asked = async (accept: string) => json(await ask(path, { headers: { accept } }));
+    const table = await asked("application/json;as=Table;v=v1;g=meta.k8s.io");
+    expect(table).toMatchObject({ kind: "Table", apiVersion: "meta.k8s.io/v1", metadata: whole["metadata"] });
+    const rows = table["rows"] as { cells: string[]; object: ConfigMap }[];
+    expect(rows.map(({ cells }) => cells[0])).toEqual(names);
+    const metadata = await asked("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+    expect((metadata["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(names);
+    const accept = "application/vnd.kubernetes.protobuf";
+    const { object } = decodeProtobuf((await ask(path, { headers: { accept } })).body, "core/v1.ConfigMapList");
+    expect((object["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(names);
+    const selected = json(await ask(`${path}?fieldSelector=metadata.name%3Dc449`));
+    expect((selected["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(["c449"]);
+    const inside = await client.list(resources.configMaps, { namespace });
+    expect(inside.items.map((item) => item.metadata.name)).toEqual(names);
   });
 
   test("acting as somebody else", async () => {

@@ -69,7 +69,7 @@ export function createHttpFace(
   const learn = (info: RequestInfo | undefined, { query }: Exchange, result: Result) => {
     const isSelected = query.has("labelSelector") || query.has("fieldSelector") || query.has("continue");
     if (!info || result.type !== "list" || isSelected) return;
-    widths.learn(info, result.items.length + (result.metadata.remainingItemCount ?? 0));
+    widths.learn(info, result.items.length + (result.more?.count ?? result.metadata.remainingItemCount ?? 0));
   };
 
   const serve = async (request: ServerRequest, response: ServerResponse): Promise<void> => {

@@ -10,7 +10,7 @@ import { recordAnswer } from "./audit/answer.ts";
 import type { Auditor } from "./audit/auditor.ts";
 import type { AuditRecord } from "./audit/record.ts";
 import { loopback, type UserInfo } from "./authn/user.ts";
-import type { HandlerRequest, Result, View } from "./endpoints/result.ts";
+import type { HandlerRequest, ListResult, Result, View } from "./endpoints/result.ts";
 import type { Handler } from "./handler.ts";
 import type { Item } from "./registry/codec.ts";
 import { fromStorage } from "./registry/convert.ts";
@@ -52,7 +52,8 @@ export function createLocalTransport(deps: LocalTransportDeps, user: UserInfo): 
   return {
     async request(request, signal = never) {
       signal.throwIfAborted();
-      return decoded((await run(request, signal)).result);
+      const { result } = await run(request, signal);
+      return result.type === "list" ? decodedList(result) : decoded(result);
     },
     watch: (request, signal) => watch(deps, run, request, signal),
   };
@@ -110,17 +111,23 @@ function withoutManagers(body: unknown): unknown {
   return { ...body, metadata: rest };
 }
 
-function decoded(result: Result): UnknownObject {
+/** A page at a time, with turns in between. */
+async function decodedList(result: ListResult): Promise<UnknownObject> {
+  const { view, metadata, more } = result;
+  const items = result.items.map((item) => show(view, item));
+  if (more) for await (const page of more.pages()) for (const item of page) items.push(show(view, item));
+  return {
+    kind: `${view.info.kind}List`,
+    apiVersion: groupVersion(view.info),
+    metadata: metadata as UnknownObject["metadata"],
+    items,
+  };
+}
+
+function decoded(result: Exclude<Result, ListResult>): UnknownObject {
   switch (result.type) {
     case "item":
       return show(result.view, result.item);
-    case "list":
-      return {
-        kind: `${result.view.info.kind}List`,
-        apiVersion: groupVersion(result.view.info),
-        metadata: result.metadata as UnknownObject["metadata"],
-        items: result.items.map((item) => show(result.view, item)),
-      };
     case "objects": {
       const { info, objects, isList } = result;
       if (!isList) return objects[0]!;
@@ -158,7 +165,7 @@ async function* watch(
   if (signal.aborted) return;
   const { result, audit } = await run({ ...request, query: { ...request.query, watch: "true" } }, signal);
   if (result.type !== "watch") {
-    decoded(result);
+    if (result.type !== "list") decoded(result);
     throw internalError("not a watch");
   }
   const { view } = result;

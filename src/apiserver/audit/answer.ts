@@ -26,7 +26,7 @@ function objectOf(result: Exclude<Result, { type: "raw" | "watch" | "connect" }>
     case "list": {
       const { info } = result.view;
       const size = result.items.reduce((sum, { value }) => sum + value.length, 0);
-      if (size > maxObjectBytes) return undefined;
+      if (size > maxObjectBytes || result.more) return undefined;
       return {
         kind: `${info.kind}List`,
         apiVersion: groupVersion(info),

@@ -65,6 +65,10 @@ export class CustomStorage extends ResourceStorage {
     return { ...page, items: await this.#present(page.items) };
   }
 
+  override get isPlain(): boolean {
+    return false;
+  }
+
   override isCurrent(item: Item): boolean {
     if (!super.isCurrent(item)) return false;
     const version = this.#stored.get(item) ?? (this.#isSound(item) ? this.#version : this.#custom.storageVersion);

@@ -6,14 +6,15 @@ import type { UnknownObject } from "#model/object.ts";
 import { encodeProtobufWatchEvent } from "#model/protobuf.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { notAcceptable, type Status } from "#model/status.ts";
+import { nextTurn } from "#platform/turns.ts";
 import { stringifyYaml } from "#wire/yaml.ts";
 import type { Column } from "../printers/columns.ts";
-import { type Item, listHead, spliceList, spliceListParts, spliceObject } from "../registry/codec.ts";
+import { type Item, listHead, spliceItems, spliceList, spliceObject } from "../registry/codec.ts";
 import { fromStorage, isStorageVersion } from "../registry/convert.ts";
 import type { FeedEvent } from "../watch/feed.ts";
 import type { CborFormat, ProtobufFormat } from "./formats.ts";
 import type { Representation } from "./negotiation.ts";
-import type { IncludeObject, ListMetadata, View } from "./result.ts";
+import { allItems, type IncludeObject, type ListMetadata, type ListResult, type View } from "./result.ts";
 
 export interface EncodeDeps {
   readonly clock: Clock;
@@ -23,6 +24,8 @@ export interface EncodeDeps {
 }
 
 const utf8 = new TextEncoder();
+/** Objects decoded before others have their turn: a few milliseconds. */
+const decodeSlice = 200;
 
 export class Encoder {
   readonly #deps: EncodeDeps;
@@ -36,9 +39,7 @@ export class Encoder {
   }
 
   item(view: View, item: Item, as: Representation, include: IncludeObject): Uint8Array {
-    if (as.format === "json" && as.shape === "object" && !as.pretty && isStorageVersion(view.info)) {
-      return spliceObject(item, view.storage.layout);
-    }
+    if (isSpliced(view, as)) return spliceObject(item, view.storage.layout);
     const object = this.decoded(view, item);
     if (as.shape === "object") return this.object(object, as);
     if (as.shape === "metadata") return this.object(metadataOnly(object, as), as);
@@ -46,30 +47,49 @@ export class Encoder {
     return this.object(this.#table(view.info, [object], as, include, { resourceVersion: revision }, true), as);
   }
 
-  list(
-    view: View,
-    items: readonly Item[],
-    metadata: ListMetadata,
-    as: Representation,
-    include: IncludeObject,
-  ): Uint8Array {
-    if (as.format === "json" && as.shape === "object" && !as.pretty && isStorageVersion(view.info)) {
-      return spliceList(listHead(view.info, metadata), items, view.storage.layout);
+  async list(list: ListResult, as: Representation, include: IncludeObject): Promise<Uint8Array> {
+    const { view, metadata } = list;
+    const items = await allItems(list);
+    if (isSpliced(view, as)) return spliceList(listHead(view.info, metadata), items, view.storage.layout);
+    const objects: UnknownObject[] = [];
+    for (const item of items) {
+      if (objects.length % decodeSlice === decodeSlice - 1) await nextTurn();
+      objects.push(this.decoded(view, item));
     }
-    const objects = items.map((item) => this.decoded(view, item));
-    return this.#list(view.info, objects, metadata, as, include);
+    return this.object(this.#list(view.info, objects, metadata, as, include), as);
   }
 
   /** The bytes of `list` in parts of some `partBytes`; undefined: it has to be made as a whole. */
   listParts(
-    view: View,
-    items: readonly Item[],
-    metadata: ListMetadata,
+    list: ListResult,
     as: Representation,
+    include: IncludeObject,
     partBytes: number,
-  ): Iterable<Uint8Array> | undefined {
-    if (as.format !== "json" || as.shape !== "object" || as.pretty || !isStorageVersion(view.info)) return undefined;
-    return spliceListParts(listHead(view.info, metadata), items, view.storage.layout, partBytes);
+  ): AsyncIterable<Uint8Array> | undefined {
+    return as.format === "json" && !as.pretty ? this.#listParts(list, as, include, partBytes) : undefined;
+  }
+
+  async *#listParts(
+    list: ListResult,
+    as: Representation,
+    include: IncludeObject,
+    partBytes: number,
+  ): AsyncGenerator<Uint8Array> {
+    const { view, metadata } = list;
+    const spliced = isSpliced(view, as);
+    const empty = this.#list(view.info, [], metadata, as, include);
+    // Its elements come last: `[]}`.
+    let before = spliced ? `${listHead(view.info, metadata)}[` : JSON.stringify(empty).slice(0, -2);
+    for await (const items of slicesOf(list, partBytes)) {
+      if (spliced) yield spliceItems(before, items, view.storage.layout);
+      else {
+        const objects = items.map((item) => this.decoded(view, item));
+        const { rows, items: shown } = this.#list(view.info, objects, metadata, as, include);
+        yield utf8.encode(before + JSON.stringify(rows ?? shown).slice(1, -1));
+      }
+      before = ",";
+    }
+    yield utf8.encode(before === "," ? "]}" : `${before}]}`);
   }
 
   /** What no store has; unless it is a list, exactly one. */
@@ -80,7 +100,7 @@ export class Encoder {
     as: Representation,
     include: IncludeObject,
   ): Uint8Array {
-    if (isList || as.shape === "table") return this.#list(info, objects, {}, as, include);
+    if (isList || as.shape === "table") return this.object(this.#list(info, objects, {}, as, include), as);
     const [object] = objects as readonly [UnknownObject];
     return this.object(as.shape === "metadata" ? metadataOnly(object, as) : object, as);
   }
@@ -91,28 +111,22 @@ export class Encoder {
     metadata: Partial<ListMetadata>,
     as: Representation,
     include: IncludeObject,
-  ): Uint8Array {
-    if (as.shape === "table") return this.object(this.#table(info, objects, as, include, metadata, true), as);
+  ): UnknownObject {
+    if (as.shape === "table") return this.#table(info, objects, as, include, metadata, true);
     if (as.shape === "metadata") {
-      return this.object(
-        {
-          kind: "PartialObjectMetadataList",
-          apiVersion: `meta.k8s.io/${as.metaVersion}`,
-          metadata: metadata as UnknownObject["metadata"],
-          items: objects.map((object) => metadataOnly(object, as)),
-        },
-        as,
-      );
-    }
-    return this.object(
-      {
-        kind: `${info.kind}List`,
-        apiVersion: groupVersion(info),
+      return {
+        kind: "PartialObjectMetadataList",
+        apiVersion: `meta.k8s.io/${as.metaVersion}`,
         metadata: metadata as UnknownObject["metadata"],
-        items: objects.map(({ apiVersion: _apiVersion, kind: _kind, ...rest }) => rest),
-      },
-      as,
-    );
+        items: objects.map((object) => metadataOnly(object, as)),
+      };
+    }
+    return {
+      kind: `${info.kind}List`,
+      apiVersion: groupVersion(info),
+      metadata: metadata as UnknownObject["metadata"],
+      items: objects.map(({ apiVersion: _apiVersion, kind: _kind, ...rest }) => rest),
+    };
   }
 
   /** Any object that is not stored. */
@@ -210,6 +224,21 @@ export class Encoder {
       })),
     };
   }
+}
+
+const isSpliced = (view: View, as: Representation): boolean =>
+  as.format === "json" && as.shape === "object" && !as.pretty && isStorageVersion(view.info);
+
+/** All items, some `bytes` of them at a time, with turns in between. */
+async function* slicesOf({ items, more }: ListResult, bytes: number): AsyncGenerator<readonly Item[]> {
+  for (let from = 0; from < items.length; ) {
+    let to = from;
+    for (let size = 0; to < items.length && size < bytes; to++) size += items[to]!.value.length;
+    if (from > 0) await nextTurn();
+    yield items.slice(from, to);
+    from = to;
+  }
+  if (more) yield* more.pages();
 }
 
 const metadataOnly = (object: UnknownObject, as: Representation): UnknownObject => ({

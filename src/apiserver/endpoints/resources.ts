@@ -16,6 +16,7 @@ import {
   methodNotAllowed,
   notFound,
 } from "#model/status.ts";
+import { nextTurn } from "#platform/turns.ts";
 import { parseApplyConfig, parseCborApplyConfig } from "../patch/apply.ts";
 import { applyPatch, decodePatched, parsePatch, patchKind } from "../patch/dispatch.ts";
 import type { Item } from "../registry/codec.ts";
@@ -30,7 +31,7 @@ import { decodeContinue, encodeContinue, expiredContinue } from "./continue-toke
 import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
 import type { Formats } from "./negotiation.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
-import type { HandlerRequest, Result, View } from "./result.ts";
+import type { HandlerRequest, MoreItems, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
 import { type PlainSubresource, plainSubresources } from "./subresources.ts";
 
@@ -66,6 +67,10 @@ export interface ResourceEndpointDeps {
 const minWatchMs = 30 * 60_000;
 /** Objects looked at in one go when a limited list has a selector. */
 const selectorPage = 500;
+/** Objects of a list without a limit that are read before anything is answered, and then at a time. */
+const firstPage = 100;
+const maxPage = 1000;
+const pageBytes = 256 * 1024;
 /** Objects a deletecollection deletes before it looks at the list again. */
 const deleteSlice = 100;
 
@@ -125,6 +130,7 @@ export class ResourceEndpoints {
       type: "list",
       view,
       items: page.items,
+      more: page.more,
       metadata: {
         resourceVersion: String(page.revision),
         ...(page.next === undefined ? {} : { continue: page.next }),
@@ -142,7 +148,7 @@ export class ResourceEndpoints {
     limit: number,
     token: string,
     query: URLSearchParams,
-  ): Promise<{ items: readonly Item[]; revision: number; next: string | undefined; remaining: number }> {
+  ): Promise<ListPage> {
     const { storage } = served.resource;
     const { backend } = this.#deps;
     let revision = 0;
@@ -172,17 +178,22 @@ export class ResourceEndpoints {
       return { items, revision: backend.revision(), next: undefined, remaining: 0 };
     }
     const isNamed = (item: Item) => selection.name === undefined || item.key.endsWith(`/${selection.name}`);
+    const isSelecting = selection.matches !== undefined || selection.name !== undefined;
+    const mayFollow = limit === 0 && token === "" && !isSelecting && storage.isPlain;
+    const size = isSelecting ? Math.max(limit, selectorPage) : limit === 0 && mayFollow ? firstPage : limit;
     const items: Item[] = [];
     for (;;) {
       let page: Awaited<ReturnType<typeof storage.list>>;
       try {
-        const isSelecting = selection.matches !== undefined || selection.name !== undefined;
-        const size = limit === 0 ? 0 : isSelecting ? Math.max(limit, selectorPage) : limit;
         page = await storage.list(namespace, { limit: size, revision, ...(after === undefined ? {} : { after }) });
       } catch (error) {
         throw token === "" ? error : expiredContinue(error, after!.slice(prefix.length));
       }
       revision = page.revision;
+      if (mayFollow && page.remaining > 0) {
+        const pages = () => pagesBehind(storage, namespace, page.items, revision);
+        return { items: page.items, revision, next: undefined, remaining: 0, more: { count: page.remaining, pages } };
+      }
       for (let i = 0; i < page.items.length; i++) {
         const item = page.items[i]!;
         after = item.key;
@@ -194,6 +205,7 @@ export class ResourceEndpoints {
         }
       }
       if (page.remaining <= 0 || page.items.length === 0) return { items, revision, next: undefined, remaining: 0 };
+      await nextTurn();
     }
   }
 
@@ -529,6 +541,36 @@ export class ResourceEndpoints {
     if (dryRun.length > 0 && options.dryRun === undefined) options = { ...options, dryRun };
     validateDeleteOptions(options);
     return options;
+  }
+}
+
+interface ListPage {
+  readonly items: readonly Item[];
+  readonly revision: number;
+  readonly next: string | undefined;
+  readonly remaining: number;
+  readonly more?: MoreItems;
+}
+
+/**
+ * A list that nobody limited, page by page: history is kept for minutes, so its revision stays while it is sent. Pages are
+ * of some bytes, going by the one before.
+ */
+async function* pagesBehind(
+  storage: Resource["storage"],
+  namespace: string,
+  first: readonly Item[],
+  revision: number,
+): AsyncGenerator<readonly Item[]> {
+  let last = first;
+  for (let remaining = 1; remaining > 0 && last.length > 0; ) {
+    await nextTurn();
+    const bytes = last.reduce((sum, { value }) => sum + value.length, 0);
+    const limit = Math.max(1, Math.min(maxPage, Math.floor((pageBytes * last.length) / Math.max(1, bytes))));
+    const page = await storage.list(namespace, { limit, revision, after: last.at(-1)!.key });
+    yield page.items;
+    last = page.items;
+    remaining = page.remaining;
   }
 }
 

@@ -41,7 +41,7 @@ export type Result =
   | { readonly type: "item"; readonly status: number; readonly view: View; readonly item: Item }
   /** Not an item of the store: a Status, a Scale, a review. `transforms` false: it has no table and no metadata form. */
   | { readonly type: "object"; readonly status: number; readonly object: UnknownObject; readonly transforms?: false }
-  | { readonly type: "list"; readonly view: View; readonly items: readonly Item[]; readonly metadata: ListMetadata }
+  | ListResult
   /** Made when asked and never stored; unless it is a list, exactly one. */
   | {
       readonly type: "objects";
@@ -58,6 +58,29 @@ export type Result =
       readonly headers?: ResponseHeaders;
     }
   | { readonly type: "connect"; readonly connector: Connector; readonly info: RequestInfo };
+
+export interface ListResult {
+  readonly type: "list";
+  readonly view: View;
+  /** The first of them, or all. */
+  readonly items: readonly Item[];
+  readonly metadata: ListMetadata;
+  readonly more?: MoreItems | undefined;
+}
+
+/** What comes behind the first page of a list, of the same revision; read as whoever answers has room for it. */
+export interface MoreItems {
+  readonly count: number;
+  pages(): AsyncIterable<readonly Item[]>;
+}
+
+/** The whole list, for forms that cannot be made bit by bit. */
+export async function allItems({ items, more }: ListResult): Promise<readonly Item[]> {
+  if (!more) return items;
+  const all = [...items];
+  for await (const page of more.pages()) for (const item of page) all.push(item);
+  return all;
+}
 
 export interface ListMetadata {
   readonly resourceVersion: string;

@@ -1,16 +1,16 @@
 // The HTTP face of answers: status, headers, body, watch streams. A watcher that does not read is cut off once it owes
 // `maxOwedBytes`, so that one stuck client costs bounded memory; it comes back with the revision it has.
+import { Readable } from "node:stream";
 import { promisify } from "node:util";
-import { gzip } from "node:zlib";
+import { createGzip, gzip } from "node:zlib";
 import type { UnknownObject } from "#model/object.ts";
 import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
-import type { Item } from "../registry/codec.ts";
 import type { FanOut } from "../watch/fan-out.ts";
 import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
 import type { Encoder } from "./encode.ts";
 import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
-import type { IncludeObject, Result } from "./result.ts";
+import type { IncludeObject, ListResult, Result } from "./result.ts";
 
 export interface WriteDeps {
   readonly encoder: Encoder;
@@ -84,8 +84,8 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
         protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
         transforms: true,
       });
-      if (result.type === "list" && isLarge(exchange, result.items)) {
-        const parts = encoder.listParts(result.view, result.items, result.metadata, as, partBytes);
+      if (result.type === "list" && isLarge(result)) {
+        const parts = encoder.listParts(result, as, include, partBytes);
         if (parts) {
           await writeParts(exchange, parts, contentTypes[as.format]);
           return;
@@ -94,7 +94,7 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       const body =
         result.type === "item"
           ? encoder.item(result.view, result.item, as, include)
-          : encoder.list(result.view, result.items, result.metadata, as, include);
+          : await encoder.list(result, as, include);
       await writeBody(exchange, result.type === "item" ? result.status : 200, body, contentTypes[as.format]);
       return;
     }
@@ -110,27 +110,39 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
   }
 }
 
-/** Nobody wants it smaller, and it would be large. */
-function isLarge({ request }: Exchange, items: readonly Item[]): boolean {
-  if (request.method === "HEAD" || acceptsGzip(request)) return false;
+/** A whole answer would take too much at a time, of memory or of the event loop. */
+function isLarge({ items, more }: ListResult): boolean {
+  if (more) return true;
   let size = 0;
   for (const { value } of items) size += value.length;
   return size > 4 * partBytes;
 }
 
 /** As fast as the client takes it, a part at a time: what comes meanwhile has its turn. */
-async function writeParts(exchange: Exchange, parts: Iterable<Uint8Array>, contentType: string): Promise<void> {
+async function writeParts(exchange: Exchange, parts: AsyncIterable<Uint8Array>, contentType: string): Promise<void> {
   const { request, response } = exchange;
+  const isSmaller = acceptsGzip(request);
   response.head(200, {
     ...commonHeaders(exchange),
     "content-type": contentType,
+    ...(isSmaller ? { "content-encoding": "gzip", vary: "Accept-Encoding" } : {}),
     ...(request.http2 ? {} : { "transfer-encoding": "chunked" }),
   });
-  for (const part of parts) {
-    if (!response.write(part)) await response.drained();
-    if (request.signal.aborted) return;
+  if (request.method !== "HEAD") {
+    for await (const part of isSmaller ? gzipped(parts) : parts) {
+      if (!response.write(part)) await response.drained();
+      if (request.signal.aborted) return;
+    }
   }
   response.end();
+}
+
+async function* gzipped(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const source = Readable.from(parts, { objectMode: false });
+  const gzip = createGzip({ level: 1, chunkSize: partBytes / 4 });
+  source.on("error", (error) => gzip.destroy(error));
+  gzip.on("close", () => source.destroy());
+  yield* source.pipe(gzip);
 }
 
 const acceptsGzip = (request: ServerRequest): boolean => /\bgzip\b/.test(one(request.headers["accept-encoding"]) ?? "");

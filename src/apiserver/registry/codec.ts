@@ -78,20 +78,9 @@ export function spliceList(head: string, items: readonly Item[], layout: Layout)
   return splice(`${head}[`, items, "]}", layout);
 }
 
-/** The same in parts of some `partBytes`, so that an answer of many megabytes never stands in memory as a whole. */
-export function* spliceListParts(
-  head: string,
-  items: readonly Item[],
-  layout: Layout,
-  partBytes: number,
-): Generator<Uint8Array> {
-  let from = 0;
-  do {
-    let to = from;
-    for (let size = 0; to < items.length && size < partBytes; to++) size += items[to]!.value.length;
-    yield splice(from === 0 ? `${head}[` : ",", items.slice(from, to), to < items.length ? "" : "]}", layout);
-    from = to;
-  } while (from < items.length);
+/** A part of it: `before` and then items, so that an answer of many megabytes never stands in memory as a whole. */
+export function spliceItems(before: string, items: readonly Item[], layout: Layout): Uint8Array {
+  return splice(before, items, "", layout);
 }
 
 function splice(before: string, items: readonly Item[], after: string, layout: Layout): Uint8Array {

@@ -109,6 +109,11 @@ export class ResourceStorage {
     return slot.transformer ? out : items;
   }
 
+  /** Whether its objects are served as they are stored, so that reading one cannot fail by itself. */
+  get isPlain(): boolean {
+    return !this.#slot?.transformer;
+  }
+
   /** Undefined when the key is taken. `object` becomes shared. */
   create(namespace: string, name: string, object: UnknownObject): Promise<Item | undefined> {
     return this.#put(objectKey(this.info, namespace, name), namespace, name, object, 0);

@@ -12,6 +12,7 @@ import {
 } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { type ApiError, expired, type Status } from "#model/status.ts";
+import { nextTurn } from "#platform/turns.ts";
 import type { Item } from "../registry/codec.ts";
 import { toApiError } from "../registry/errors.ts";
 import { collectionPrefix } from "../registry/keys.ts";
@@ -111,18 +112,25 @@ export async function runFeed(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, si
   }
 }
 
+/** What there is at one revision, page by page; answers the revision. */
 async function sendInitial(plan: FeedPlan, sink: FeedSink, signal: AbortSignal): Promise<number> {
   const { storage, matches } = plan;
-  const page = await storage.list(plan.namespace);
-  const events: FeedEvent[] = [];
-  for (const item of page.items) {
-    if (plan.name !== undefined && !item.key.endsWith(`/${plan.name}`)) continue;
-    if (!matches || matches(storage.decode(item))) events.push({ type: "ADDED", item, change: undefined });
+  let revision = 0;
+  let after: string | undefined;
+  for (;;) {
+    const from = after === undefined ? {} : { after };
+    const page = await storage.list(plan.namespace, { limit: initialSlice, revision, ...from });
+    revision = page.revision;
+    const events: FeedEvent[] = [];
+    for (const item of page.items) {
+      after = item.key;
+      if (plan.name !== undefined && !item.key.endsWith(`/${plan.name}`)) continue;
+      if (!matches || matches(storage.decode(item))) events.push({ type: "ADDED", item, change: undefined });
+    }
+    if (events.length > 0 && !signal.aborted) await sink.initial(events);
+    if (page.remaining <= 0 || page.items.length === 0 || signal.aborted) return revision;
+    await nextTurn();
   }
-  for (let at = 0; at < events.length && !signal.aborted; at += initialSlice) {
-    await sink.initial(events.slice(at, at + initialSlice));
-  }
-  return page.revision;
 }
 
 function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, signal: AbortSignal): Promise<void> {
