@@ -57,8 +57,15 @@ interface ChildSignal {
   end(): void;
 }
 
-/** Pods brought up at once: each costs CNI plugins, runc and disk. */
-const startingAtOnce = 4;
+/**
+ * Pods brought up at once: each is a chain of short programs (CNI plugins, runc) and waits for the disk between them. Fewer
+ * leave processors idle, more only share them, and on a small board they share the memory too.
+ */
+const startingAtOnce = (cpus: number): number => Math.min(8, Math.max(4, 3 * cpus));
+/** Images pulled at once: they share one line and one disk. */
+const pullingAtOnce = 4;
+/** Sandboxes taken down at once; containers end by themselves and are not counted. */
+const endingAtOnce = startingAtOnce;
 const stopTimeoutMs = 20_000;
 const mirrorAnnotation = staticAnnotations.mirror;
 
@@ -192,7 +199,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       allocations,
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
-      slots: new Slots(startingAtOnce),
+      slots: new Slots(startingAtOnce(machine.cpus)),
+      pullSlots: new Slots(pullingAtOnce),
+      endSlots: new Slots(endingAtOnce(machine.cpus)),
       hardware,
       credentials: async (image) => [
         ...registryCredentials(registries, image),

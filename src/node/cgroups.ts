@@ -2,11 +2,18 @@
 // and v2 (one tree). Limits are best effort: where a controller is missing, containers still have their own.
 
 import type { Pod } from "#model/gen/core-v1.ts";
-import { exists, listFolder, makeFolder, readFileIfExists } from "#platform/files.ts";
-import { removeEmptyFolder, writeExisting } from "#platform/folders.ts";
-import { readKernelFile } from "#platform/kernel-files.ts";
+import { exists, listFolder, readFileIfExists } from "#platform/files.ts";
+import { writeExisting } from "#platform/folders.ts";
+import {
+  kernelFoldersIn,
+  kernelPathExists,
+  makeKernelFolder,
+  readKernelFile,
+  removeKernelFolder,
+  writeKernelFile,
+} from "#platform/kernel-files.ts";
 import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
-import { cgroupRoot, isUnified, readCgroup } from "./stats/kernel.ts";
+import { cgroupRoot, isUnified, parseStat, readCgroup } from "./stats/kernel.ts";
 
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
 const limited = { cpu: "cpu", memory: "memory", pids: "pids", hugePages: "hugetlb" } as const;
@@ -18,46 +25,49 @@ export interface GroupLimits extends Omit<LinuxLimits, "hugePageBytes"> {
 
 /** `maxPids`: processes the pod may have; 0 for no bound. */
 export async function applyPodCgroup(path: string, limits: GroupLimits, maxPids = 0, root = cgroupRoot): Promise<void> {
-  if (await isUnified(root)) {
+  if (kernelPathExists(`${root}/cgroup.controllers`)) {
     const parts = path.split("/").filter((part) => part !== "");
     let at = root;
     for (const part of parts) {
-      const available = (await readFileIfExists(`${at}/cgroup.controllers`))?.toString("utf8") ?? "";
-      const handedOn = controllersToHandOn(available);
-      if (handedOn !== "") await writeExisting(`${at}/cgroup.subtree_control`, handedOn);
+      const handedOn = controllersToHandOn(readKernelFile(`${at}/cgroup.controllers`));
+      // Most often all of them are, and the kernel walks the whole tree for each write.
+      const missing =
+        handedOn !== "" && handedOn !== controllersToHandOn(readKernelFile(`${at}/cgroup.subtree_control`));
+      if (missing) writeKernelFile(`${at}/cgroup.subtree_control`, handedOn);
       at = `${at}/${part}`;
-      await makeFolder(at);
+      makeKernelFolder(at);
     }
-    await writeExisting(`${at}/cpu.weight`, String(weightOf(limits.cpuShares)));
-    await writeExisting(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
+    writeKernelFile(`${at}/cpu.weight`, String(weightOf(limits.cpuShares)));
+    writeKernelFile(`${at}/cpu.max`, `${limits.cpuQuotaUs > 0 ? limits.cpuQuotaUs : "max"} ${limits.cpuPeriodUs}`);
+    // May take memory back from who has it, which takes time.
     await writeExisting(`${at}/memory.max`, limits.memoryBytes > 0 ? String(limits.memoryBytes) : "max");
-    await writeExisting(`${at}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
+    writeKernelFile(`${at}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
     await limitHugePages(at, limits.hugePageBytes);
     return;
   }
   const cpu = `${root}/${limited.cpu}`;
-  if (await exists(cpu)) {
-    await makeFolder(`${cpu}${path}`);
-    await writeExisting(`${cpu}${path}/cpu.shares`, String(limits.cpuShares));
+  if (kernelPathExists(cpu)) {
+    makeKernelFolder(`${cpu}${path}`);
+    writeKernelFile(`${cpu}${path}/cpu.shares`, String(limits.cpuShares));
     if (limits.cpuQuotaUs > 0) {
-      await writeExisting(`${cpu}${path}/cpu.cfs_period_us`, String(limits.cpuPeriodUs));
-      await writeExisting(`${cpu}${path}/cpu.cfs_quota_us`, String(limits.cpuQuotaUs));
+      writeKernelFile(`${cpu}${path}/cpu.cfs_period_us`, String(limits.cpuPeriodUs));
+      writeKernelFile(`${cpu}${path}/cpu.cfs_quota_us`, String(limits.cpuQuotaUs));
     }
   }
   const memory = `${root}/${limited.memory}`;
-  if (await exists(memory)) {
-    if (limits.memoryBytes > 0) await makeFolder(`${memory}${path}`);
+  if (kernelPathExists(memory)) {
+    if (limits.memoryBytes > 0) makeKernelFolder(`${memory}${path}`);
     // Where there is a folder, it may have the limit of an earlier start.
     await writeExisting(`${memory}${path}/memory.limit_in_bytes`, String(limits.memoryBytes || -1));
   }
   const pids = `${root}/${limited.pids}`;
-  if (await exists(pids)) {
-    if (maxPids > 0) await makeFolder(`${pids}${path}`);
-    await writeExisting(`${pids}${path}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
+  if (kernelPathExists(pids)) {
+    if (maxPids > 0) makeKernelFolder(`${pids}${path}`);
+    writeKernelFile(`${pids}${path}/pids.max`, maxPids > 0 ? String(maxPids) : "max");
   }
   const hugePages = `${root}/${limited.hugePages}`;
-  if (limits.hugePageBytes && (await exists(hugePages))) {
-    await makeFolder(`${hugePages}${path}`);
+  if (limits.hugePageBytes && kernelPathExists(hugePages)) {
+    makeKernelFolder(`${hugePages}${path}`);
     await limitHugePages(`${hugePages}${path}`, limits.hugePageBytes);
   }
 }
@@ -115,26 +125,39 @@ export async function applyNodeCgroups(
   await applyPodCgroup("/kubepods/besteffort", { ...none, cpuShares: 2 });
 }
 
+const classes = ["", "/burstable", "/besteffort"] as const;
+
 /** Removes the pod's folders once its containers are gone; what is still busy stays for the next time. */
-export async function removePodCgroups(podUid: string): Promise<void> {
+export function removePodCgroups(podUid: string): void {
   // The QoS class of a pod that only the runtime remembers is not known, so all three places are looked at.
-  for (const qos of ["", "/burstable", "/besteffort"]) await removeCgroup(`/kubepods${qos}/pod${podUid}`);
+  for (const qos of classes) removeCgroup(`/kubepods${qos}/pod${podUid}`);
 }
 
 /** Every cgroup of pods on this machine; when all of them have ended. */
-export const removeAllCgroups = (): Promise<void> => removeCgroup("/kubepods");
+export const removeAllCgroups = (): void => removeCgroup("/kubepods");
 
-async function removeCgroup(path: string): Promise<void> {
-  if (await isUnified()) return removeNested(`${cgroupRoot}${path}`);
-  for (const controller of await listFolder(cgroupRoot)) {
-    if (controller.isDirectory()) await removeNested(`${cgroupRoot}/${controller.name}${path}`);
-  }
+function removeCgroup(path: string): void {
+  const isUnified = kernelPathExists(`${cgroupRoot}/cgroup.controllers`);
+  const trees = isUnified
+    ? [cgroupRoot]
+    : kernelFoldersIn(cgroupRoot).map((controller) => `${cgroupRoot}/${controller}`);
+  for (const tree of trees) removeNested(`${tree}${path}`);
 }
 
 /** runc leaves empty folders in trees it does not limit (v1 beside a bare v2), so children go first. */
-async function removeNested(path: string): Promise<void> {
-  for (const child of await listFolder(path)) if (child.isDirectory()) await removeNested(`${path}/${child.name}`);
-  await removeEmptyFolder(path);
+function removeNested(path: string): void {
+  if (!kernelPathExists(path)) return;
+  for (const child of kernelFoldersIn(path)) removeNested(`${path}/${child}`);
+  removeKernelFolder(path);
+}
+
+/** Processes of a pod that the kernel ended for lack of memory; undefined where its cgroup does not tell (v1, or gone). */
+export function podOomKills(podUid: string, root = cgroupRoot): number | undefined {
+  for (const qos of classes) {
+    const text = readKernelFile(`${root}/kubepods${qos}/pod${podUid}/memory.events`);
+    if (text !== "") return parseStat(text).get("oom_kill");
+  }
+  return undefined;
 }
 
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */

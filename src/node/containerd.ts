@@ -337,7 +337,7 @@ export async function stopAllPods(
   await unmountBelow([options.state, options.root, ...ofPods], deps);
   if (kubeletDir) await unshareMounts(kubeletDir, deps.commands);
   await removeTree(options.state);
-  await removeAllCgroups();
+  removeAllCgroups();
 }
 
 /** Shims outlive a containerd that died: only a new one can end their containers in order. */

@@ -41,9 +41,14 @@ export interface Cri extends StreamRuntime {
   containerStats(): Promise<readonly cri.ContainerStats[]>;
   updateResources(id: string, resources: WireInput<cri.LinuxContainerResources>): Promise<void>;
   pullImage(image: string, auth: WireInput<cri.AuthConfig> | undefined, signal: AbortSignal): Promise<string>;
-  /** Ends of container main processes, by container id, from containerd's own event service. */
-  exits(signal: AbortSignal): AsyncIterable<string>;
+  /** Ends of containers' main processes and lack of memory in containers, from containerd's own event service. */
+  taskEvents(signal: AbortSignal): AsyncIterable<TaskEvent>;
   close(): void;
+}
+
+export interface TaskEvent {
+  readonly kind: "exit" | "oom";
+  readonly containerId: string;
 }
 
 export const podUidLabel = "io.kubernetes.pod.uid";
@@ -170,16 +175,18 @@ export function createCri(options: { readonly socketPath: string }): Cri {
       const request = { podSandboxId, port: [...ports] };
       return (await call<cri.PortForwardResponse>("RuntimeService/PortForward", request, questionMs)).url;
     },
-    async *exits(signal) {
-      const filter = `topic=="/tasks/exit"`;
-      const request = Buffer.concat([Buffer.from([0x0a, filter.length]), Buffer.from(filter)]);
+    async *taskEvents(signal) {
+      const filters = [`topic=="/tasks/exit"`, `topic=="/tasks/oom"`];
+      const request = Buffer.concat(
+        filters.flatMap((filter) => [Buffer.from([0x0a, filter.length]), Buffer.from(filter)]),
+      );
       for await (const envelope of grpc.serverStream(
         "/containerd.services.events.v1.Events/Subscribe",
         request,
         signal,
       )) {
-        const id = exitedContainer(envelope);
-        if (id !== undefined) yield id;
+        const event = taskEvent(envelope);
+        if (event !== undefined) yield event;
       }
     },
     close: () => grpc.close(),
@@ -187,16 +194,18 @@ export function createCri(options: { readonly socketPath: string }): Cri {
 }
 
 /**
- * The container of a TaskExit envelope when its main process ended; undefined for the end of an exec, whose id differs
- * from the container's. Envelope: 4 event Any{1 type_url, 2 value}; TaskExit: 1 container_id, 2 id.
+ * What an envelope tells of a container; undefined for the end of an exec, whose id differs from the container's. Envelope:
+ * 3 topic, 4 event Any{1 type_url, 2 value}; TaskExit: 1 container_id, 2 id; TaskOOM: 1 container_id.
  */
-function exitedContainer(envelope: Uint8Array): string | undefined {
+export function taskEvent(envelope: Uint8Array): TaskEvent | undefined {
   const event = field(envelope, 4);
   const value = event && field(event, 2);
   const container = value && field(value, 1);
-  const id = value && field(value, 2);
-  if (!container || !id || Buffer.compare(container, id) !== 0) return undefined;
-  return Buffer.from(container).toString("utf8");
+  if (!container) return undefined;
+  const containerId = Buffer.from(container).toString("utf8");
+  if (Buffer.from(field(envelope, 3) ?? []).toString("latin1") === "/tasks/oom") return { kind: "oom", containerId };
+  const id = field(value, 2);
+  return id && Buffer.compare(container, id) === 0 ? { kind: "exit", containerId } : undefined;
 }
 
 /** The bytes of the first length-delimited field `number` of a protobuf message. */

@@ -1,6 +1,7 @@
 // What runs, by pod: two CRI lists folded into PodObservations. Lists are cheap and level-triggered; details that lists
-// leave out (exit codes, addresses) are asked once per change of state. containerd's exit events cut the time to notice an
-// end from the relist period to milliseconds, so the period can be long and an idle node stays idle.
+// leave out (exit codes, addresses) are asked once per change of state. containerd's events cut the time to notice an end from
+// the relist period to milliseconds, so the period can be long and an idle node stays idle. An end is asked about alone: lists
+// of a full node for every container that ends are most of what its agent would do.
 // Counterpart: the kubelet's PLEG.
 import { type Clock, pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
@@ -8,6 +9,7 @@ import type { Logger } from "#base/log.ts";
 import type { ResourceRequirements } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import { isGrpcError } from "#wire/grpc.ts";
+import { podOomKills } from "./cgroups.ts";
 import { type Cri, podUidLabel } from "./cri.ts";
 import {
   type ContainerState,
@@ -35,8 +37,15 @@ export const annotations = {
 
 /** With exit events relisting only repairs what they missed; without them it is how ends are noticed at all. */
 const relistMs = { withEvents: 30_000, without: 1_000 } as const;
-/** Exits come in bursts, and CRI learns of one after its event: lists follow quickly until it must have settled. */
+/** CRI learns of an end a moment after its event: it is asked after these pauses until it has. */
+const settleMs = [0, 10, 40, 100, 200, 400, 800] as const;
+/** An end of what was in no list yet: lists follow quickly until it must be in one. */
 const settle = { stepMs: 50, lastsMs: 1_500 } as const;
+/** The kernel's word that memory ran out may come after that of the end. Seldom more than a few milliseconds. */
+const oomWaitMs = 300;
+/** Exit code of what the kernel ends, and of much else that is killed. */
+const killedExitCode = 137;
+const oomReason = "OOMKilled";
 
 const states: Readonly<Record<number, ContainerState>> = {
   [cri.ContainerState.CONTAINER_CREATED]: "created",
@@ -44,6 +53,15 @@ const states: Readonly<Record<number, ContainerState>> = {
   [cri.ContainerState.CONTAINER_EXITED]: "exited",
   [cri.ContainerState.CONTAINER_UNKNOWN]: "unknown",
 };
+
+export interface RuntimeCacheDeps {
+  readonly cri: Cri;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly withLimits?: boolean;
+  /** What the kernel counts for a pod as a whole. Default: its cgroup's. */
+  readonly oomKills?: (podUid: string) => number | undefined;
+}
 
 export class RuntimeCache {
   readonly #cri: Cri;
@@ -53,6 +71,16 @@ export class RuntimeCache {
   /** Details of containers and sandboxes by id and state, kept while they are listed. */
   #containers = new Map<string, ObservedContainer>();
   #sandboxes = new Map<string, ObservedSandbox>();
+  /** Whose they are: uids of pods by id of container or sandbox, kept as long. */
+  #owners = new Map<string, string>();
+  /** Containers that ran out of memory, kept as long. */
+  #outOfMemory = new Set<string>();
+  /** Containers that have ended and may have run out of memory: told when that is known. */
+  #judged = new Map<string, Promise<boolean>>();
+  #sayOutOfMemory = new Map<string, () => void>();
+  /** By pod uid: processes that were ended for lack of memory and are accounted for. */
+  #oomKills = new Map<string, number>();
+  readonly #readOomKills: (podUid: string) => number | undefined;
   /** Whether it is asked what containers are held to: where pods can be resized. */
   readonly #withLimits: boolean;
   #eventsLive = false;
@@ -64,8 +92,9 @@ export class RuntimeCache {
   /** When lists last succeeded, on the monotonic clock: the runtime's health. */
   lastRelistMs: number | undefined;
 
-  constructor(deps: { readonly cri: Cri; readonly clock: Clock; readonly log: Logger; readonly withLimits?: boolean }) {
+  constructor(deps: RuntimeCacheDeps) {
     this.#withLimits = deps.withLimits ?? false;
+    this.#readOomKills = deps.oomKills ?? podOomKills;
     this.#cri = deps.cri;
     this.#clock = deps.clock;
     this.#log = deps.log;
@@ -105,7 +134,7 @@ export class RuntimeCache {
 
   /** Relists until `signal` aborts. Failures of the runtime are logged once per outage and retried. */
   async watch(signal: AbortSignal): Promise<void> {
-    const events = this.#followExits(signal);
+    const events = this.#followEvents(signal);
     let failing = false;
     while (!signal.aborted) {
       try {
@@ -121,13 +150,13 @@ export class RuntimeCache {
     await events;
   }
 
-  async #followExits(signal: AbortSignal): Promise<void> {
+  async #followEvents(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         this.#eventsLive = true;
-        for await (const _id of this.#cri.exits(signal)) {
-          this.#busyUntilMs = this.#clock.monotonicMs() + settle.lastsMs;
-          this.#wake();
+        for await (const { kind, containerId } of this.#cri.taskEvents(signal)) {
+          if (kind === "oom") this.#ranOut(containerId);
+          else void this.#ended(containerId, signal);
         }
       } catch (error) {
         if (isAbort(error, signal) || signal.aborted) return;
@@ -137,6 +166,81 @@ export class RuntimeCache {
       this.#wake();
       await pause(this.#clock, relistMs.without, signal);
     }
+  }
+
+  /** Tells once the runtime shows the end. Never rejects. */
+  async #ended(id: string, signal: AbortSignal): Promise<void> {
+    const uid = this.#owners.get(id);
+    try {
+      for (const ms of uid === undefined ? [] : settleMs) {
+        if (ms > 0) await pause(this.#clock, ms, signal);
+        if (signal.aborted) return;
+        if (!(await this.#shows(id))) continue;
+        this.onChange(uid!);
+        return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#log.debug("cannot ask about a container that has ended", { id, error: messageOf(error) });
+    }
+    this.#busyUntilMs = this.#clock.monotonicMs() + settle.lastsMs;
+    this.#wake();
+  }
+
+  /** Whether the runtime shows that the container or sandbox runs no more. */
+  async #shows(id: string): Promise<boolean> {
+    try {
+      if (this.#sandboxes.has(id)) {
+        return (await this.#cri.sandboxStatus(id))?.state !== cri.PodSandboxState.SANDBOX_READY;
+      }
+      return (await this.#cri.containerStatus(id))?.state !== cri.ContainerState.CONTAINER_RUNNING;
+    } catch (error) {
+      return notThere(error) === undefined;
+    }
+  }
+
+  #ranOut(id: string): void {
+    const uid = this.#owners.get(id);
+    if (uid === undefined) return;
+    this.#outOfMemory.add(id);
+    this.#sayOutOfMemory.get(id)?.();
+    const known = this.#containers.get(id);
+    if (known?.state !== "exited" || known.reason === oomReason) return;
+    // Told otherwise already: what is not final yet is put right.
+    this.#containers.delete(id);
+    this.onChange(uid);
+  }
+
+  /**
+   * Whether a container that was killed was so for lack of memory. The runtime may not have heard of it yet: the pod's
+   * cgroup counts at once; where it does not, the event is waited for, of containers that have a limit.
+   */
+  #isOutOfMemory(id: string, uid: string, hasLimit: boolean): Promise<boolean> {
+    const [before, now] = [this.#oomKills.get(uid), this.#readOomKills(uid)];
+    if (this.#outOfMemory.has(id)) return Promise.resolve(true);
+    if (before !== undefined && now !== undefined) {
+      if (now > before) this.#outOfMemory.add(id);
+      return Promise.resolve(now > before);
+    }
+    if (!hasLimit) return Promise.resolve(false);
+    let judged = this.#judged.get(id);
+    if (!judged) {
+      judged = new Promise<boolean>((resolve) => {
+        const cancel = this.#clock.after(oomWaitMs, () => resolve(false));
+        this.#sayOutOfMemory.set(id, () => {
+          cancel();
+          resolve(true);
+        });
+      }).finally(() => this.#sayOutOfMemory.delete(id));
+      this.#judged.set(id, judged);
+    }
+    return judged;
+  }
+
+  /** One kill is one container's, so that the next container of the pod is judged by its own. */
+  #countOom(uid: string): void {
+    const [before, now] = [this.#oomKills.get(uid), this.#readOomKills(uid)];
+    if (before !== undefined && now !== undefined) this.#oomKills.set(uid, Math.min(now, before + 1));
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -178,15 +282,13 @@ export class RuntimeCache {
       }
       return pod;
     };
-    for (const sandbox of sandboxes) {
-      // A container that was removed between list and status is simply not there.
-      const seen = await this.#sandbox(sandbox).catch(notThere);
-      if (seen) entry(sandbox.labels).sandboxes.push(seen);
-    }
-    for (const container of containers) {
-      const seen = await this.#container(container).catch(notThere);
-      if (seen) entry(container.labels).containers.push(seen);
-    }
+    // A container that was removed between list and status is simply not there.
+    const [seenSandboxes, seenContainers] = await Promise.all([
+      Promise.all(sandboxes.map((sandbox) => this.#sandbox(sandbox).catch(notThere))),
+      Promise.all(containers.map((container) => this.#container(container).catch(notThere))),
+    ]);
+    for (const [i, seen] of seenSandboxes.entries()) if (seen) entry(sandboxes[i]!.labels).sandboxes.push(seen);
+    for (const [i, seen] of seenContainers.entries()) if (seen) entry(containers[i]!.labels).containers.push(seen);
     for (const pod of pods.values()) {
       pod.sandboxes.sort((a, b) => b.attempt - a.attempt || b.createdAtMs - a.createdAtMs);
       pod.containers.sort((a, b) => b.createdAtMs - a.createdAtMs || b.attempt - a.attempt);
@@ -210,6 +312,7 @@ export class RuntimeCache {
       ips,
     };
     this.#sandboxes.set(listed.id, sandbox);
+    this.#owners.set(listed.id, listed.labels[labels.podUid] ?? "");
     return sandbox;
   }
 
@@ -219,6 +322,18 @@ export class RuntimeCache {
     if (known && known.state === state) return known;
     const status = await this.#cri.containerStatus(listed.id);
     if (!status) return undefined;
+    const uid = listed.labels[labels.podUid] ?? "";
+    this.#owners.set(listed.id, uid);
+    const isRunning = status.state === cri.ContainerState.CONTAINER_RUNNING;
+    const kills = isRunning ? this.#readOomKills(uid) : undefined;
+    if (kills !== undefined && known?.state !== "running") this.#oomKills.set(uid, kills);
+    const made = madeWith(listed.annotations[annotations.resources]);
+    let { reason } = status;
+    if (status.state === cri.ContainerState.CONTAINER_EXITED && status.exitCode === killedExitCode) {
+      const hasLimit = made.madeWith?.limits?.["memory"] !== undefined;
+      if (reason !== oomReason && (await this.#isOutOfMemory(listed.id, uid, hasLimit))) reason = oomReason;
+      if (reason === oomReason) this.#countOom(uid);
+    }
     const container: ObservedContainer = {
       id: listed.id,
       name: listed.labels[labels.containerName] ?? listed.metadata?.name ?? "",
@@ -229,22 +344,27 @@ export class RuntimeCache {
       startedAtMs: toMs(status.startedAt),
       finishedAtMs: toMs(status.finishedAt),
       exitCode: status.exitCode,
-      reason: status.reason,
+      reason,
       message: status.message,
       image: status.image?.image ?? "",
       imageId: status.imageRef,
       hash: listed.annotations[annotations.hash] ?? "",
       logPath: status.logPath,
       ...(this.#withLimits ? limitsOf(status.resources?.linux) : {}),
-      ...madeWith(listed.annotations[annotations.resources]),
+      ...made,
     };
     this.#containers.set(listed.id, container);
     return container;
   }
 
   #forget(sandboxIds: ReadonlySet<string>, containerIds: ReadonlySet<string>): void {
-    for (const id of this.#sandboxes.keys()) if (!sandboxIds.has(id)) this.#sandboxes.delete(id);
-    for (const id of this.#containers.keys()) if (!containerIds.has(id)) this.#containers.delete(id);
+    const isGone = (id: string) => !sandboxIds.has(id) && !containerIds.has(id);
+    for (const map of [this.#sandboxes, this.#containers, this.#owners, this.#judged]) {
+      for (const id of map.keys()) if (isGone(id)) map.delete(id);
+    }
+    for (const id of this.#outOfMemory) if (isGone(id)) this.#outOfMemory.delete(id);
+    const uids = new Set(this.#owners.values());
+    for (const uid of this.#oomKills.keys()) if (!uids.has(uid)) this.#oomKills.delete(uid);
   }
 }
 

@@ -6,6 +6,7 @@ import { pods, runtimeClasses } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { removeTree } from "#platform/folders.ts";
+import type { Image } from "#wire/gen/cri.ts";
 import { isGrpcError } from "#wire/grpc.ts";
 import { applyPodCgroup } from "../cgroups.ts";
 import type { SandboxConfig } from "../cri.ts";
@@ -111,7 +112,7 @@ export interface StartInput {
 }
 
 export async function startContainer(input: StartInput): Promise<StartFailure | undefined> {
-  const { context, pod, observed, action } = input;
+  const { context, pod, action } = input;
   const { cri, clock } = context;
   const { container } = action;
   const namespace = pod.metadata.namespace ?? "";
@@ -124,7 +125,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
   });
 
   const image = await ensureImage(pod, container, {
-    cri,
+    cri: { ...cri, pullImage: (...what) => context.pullSlots.use(() => cri.pullImage(...what)) },
     clock,
     event,
     backOff: input.pullBackOff,
@@ -135,6 +136,55 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
   if (!image.ok) return { waiting: image.waiting, retryAtMs: image.retryAtMs, isPull: true };
   input.signal.throwIfAborted();
 
+  // Pulls before and hooks after may take long, and others need the slot. A pod that has begun is brought up before
+  // another begins.
+  const started = await context.slots.use(() => createAndStart({ ...input, image: image.image, event, failed }), {
+    isUrgent: true,
+  });
+  if ("waiting" in started) return started;
+  const { id, podIps } = started;
+  const hook = container.lifecycle?.postStart;
+  if (hook) {
+    await seeStarted(context, pod);
+    const result = await runHandler(
+      hook,
+      { containerId: id, container, ip: podIps[0] ?? context.nodeIp },
+      hook.exec ? 0 : hookTimeoutSeconds,
+      context,
+      input.signal,
+    );
+    if (!result.ok) {
+      // Cut short by the pod's own end, which stops the container with the grace that is due.
+      input.signal.throwIfAborted();
+      event("Warning", "FailedPostStartHook", `PostStartHook failed`);
+      const grace = pod.spec.terminationGracePeriodSeconds ?? 30;
+      await stopContainer(
+        context,
+        pod,
+        { id, name: container.name, ip: podIps[0] ?? "" },
+        grace,
+        "FailedPostStartHook",
+      );
+      return { ...failed("PostStartHookError", `PostStartHook failed: ${result.output}`), retryAtMs: 0 };
+    }
+  }
+  return undefined;
+}
+
+interface CreateInput extends StartInput {
+  readonly image: Image;
+  readonly event: (type: EventType, reason: string, message: string) => void;
+  readonly failed: (reason: string, message: string) => StartFailure;
+}
+
+async function createAndStart(
+  input: CreateInput,
+): Promise<{ readonly id: string; readonly podIps: readonly string[] } | StartFailure> {
+  const { context, pod, observed, action, event, failed } = input;
+  const { cri } = context;
+  const { container } = action;
+  const namespace = pod.metadata.namespace ?? "";
+  input.signal.throwIfAborted();
   const sandbox = readySandbox(observed);
   if (!sandbox) return failed("ContainerCreating", "");
   const podIps = pod.spec.hostNetwork ? [context.nodeIp] : sandbox.ips;
@@ -169,7 +219,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
         mounts.push({ hostPath, containerPath, readonly: readOnly });
       }
     }
-    const uid = image.image.uid === undefined ? undefined : Number(image.image.uid.value);
+    const uid = input.image.uid === undefined ? undefined : Number(input.image.uid.value);
     const config = containerConfig({
       pod,
       container,
@@ -181,8 +231,8 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
         ...extras.allocations.flatMap((allocation) => allocation.devices),
       ],
       extras,
-      imageRef: image.image.id,
-      imageUser: { uid, name: image.image.username },
+      imageRef: input.image.id,
+      imageUser: { uid, name: input.image.username },
       memoryCapacityBytes: context.machineMemoryBytes,
       hasAppArmor: context.hasAppArmor,
       hugePageSizes: context.hugePageSizes,
@@ -205,32 +255,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
     return { ...failed("RunContainerError", messageOf(error)), retryAtMs: 0 };
   }
   event("Normal", "Started", `Started container ${container.name}`);
-  const hook = container.lifecycle?.postStart;
-  if (hook) {
-    await seeStarted(context, pod);
-    const result = await runHandler(
-      hook,
-      { containerId: id, container, ip: podIps[0] ?? context.nodeIp },
-      hook.exec ? 0 : hookTimeoutSeconds,
-      context,
-      input.signal,
-    );
-    if (!result.ok) {
-      // Cut short by the pod's own end, which stops the container with the grace that is due.
-      input.signal.throwIfAborted();
-      event("Warning", "FailedPostStartHook", `PostStartHook failed`);
-      const grace = pod.spec.terminationGracePeriodSeconds ?? 30;
-      await stopContainer(
-        context,
-        pod,
-        { id, name: container.name, ip: podIps[0] ?? "" },
-        grace,
-        "FailedPostStartHook",
-      );
-      return { ...failed("PostStartHookError", `PostStartHook failed: ${result.output}`), retryAtMs: 0 };
-    }
-  }
-  return undefined;
+  return { id, podIps };
 }
 
 /** A hook may take minutes, and whoever wants to look into the container does not wait for its end. */
@@ -346,13 +371,15 @@ export async function stopPod(
     const left = graceSeconds === 0 ? 0 : Math.max(graceSeconds - goneSeconds, minGraceSeconds);
     for (const c of up) if (c.name === name) await stop(c, left);
   }
-  for (const sandbox of observed.sandboxes) {
-    try {
-      await context.cri.stopSandbox(sandbox.id);
-    } catch (error) {
-      if (!isGrpcError(error, "NOT_FOUND")) throw error;
+  await context.endSlots.use(async () => {
+    for (const sandbox of observed.sandboxes) {
+      try {
+        await context.cri.stopSandbox(sandbox.id);
+      } catch (error) {
+        if (!isGrpcError(error, "NOT_FOUND")) throw error;
+      }
     }
-  }
+  });
 }
 
 /** Removes the runtime's records of a pod that has ended, and its logs. */
@@ -364,7 +391,10 @@ export async function removeRemains(context: PodContext, observed: PodObservatio
       if (!isGrpcError(error, "NOT_FOUND")) throw error;
     }
   }
+  // The runtime has taken those of a sandbox with it.
+  const sandboxIds = new Set(observed.sandboxes.map((s) => s.id));
   for (const container of observed.containers) {
+    if (sandboxIds.has(container.sandboxId)) continue;
     try {
       await context.cri.removeContainer(container.id);
     } catch (error) {

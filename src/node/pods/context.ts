@@ -57,23 +57,28 @@ export interface PodContext {
   readonly volumes: Volumes;
   readonly objects: PodObjects;
   readonly probes: Probes;
+  /** Of pods that come up. */
   readonly slots: Slots;
+  readonly pullSlots: Slots;
+  /** Of what is left of pods after their containers have ended: sandboxes, networks. */
+  readonly endSlots: Slots;
 }
 
-/** At most `size` at a time, first come first served. */
+/** At most `size` at a time. Of those who wait the urgent ones come first, and else who came first. */
 export class Slots {
   #free: number;
+  readonly #urgent: (() => void)[] = [];
   readonly #waiting: (() => void)[] = [];
   constructor(size: number) {
     this.#free = size;
   }
-  async use<T>(work: () => Promise<T>): Promise<T> {
+  async use<T>(work: () => Promise<T>, how: { readonly isUrgent?: boolean } = {}): Promise<T> {
     if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else await new Promise<void>((resolve) => (how.isUrgent ? this.#urgent : this.#waiting).push(resolve));
     try {
       return await work();
     } finally {
-      const next = this.#waiting.shift();
+      const next = this.#urgent.shift() ?? this.#waiting.shift();
       if (next) next();
       else this.#free++;
     }

@@ -11,7 +11,7 @@ import type { Cri } from "../cri.ts";
 import { createPodLookup } from "../pod-lookup.ts";
 import { labels, RuntimeCache } from "../runtime-cache.ts";
 import { startContainer } from "./apply.ts";
-import type { PodContext } from "./context.ts";
+import { type PodContext, Slots } from "./context.ts";
 import { createPullBackOff } from "./images.ts";
 import type { PodWorker } from "./worker.ts";
 
@@ -70,6 +70,7 @@ test.each([
     volumes: { podFolder: () => folder },
     objects: { services: async () => [], forget: () => {} },
     events: { record: () => {} },
+    ...{ slots: new Slots(1), pullSlots: new Slots(1) },
     hardware: { extras: async () => ({ cpusetCpus: "", cpusetMems: "", allocations: [] }) },
   } as unknown as PodContext;
   const sandbox = { id: "s1", attempt: 0, ready: true, createdAtMs: 1, ips: ["10.42.0.2"] };

@@ -6,6 +6,7 @@
 //      └────────── object gone (force-deleted, or left over from an earlier run) ──▶ ending ──▶ ended
 //
 // Counterpart: the kubelet's pod workers with syncPod, syncTerminatingPod, syncTerminatedPod.
+import { isDeepStrictEqual } from "node:util";
 import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
@@ -48,6 +49,8 @@ import { statusPatch } from "./status-patch.ts";
 const maxRounds = 20;
 /** Volumes follow the API at this pace, spread so that pods do not refresh together. */
 const refreshMs = { least: 60_000, spread: 30_000 } as const;
+/** What a pod becomes on its way up is told when the next step takes longer than this: most are there before. */
+const onTheWayMs = 300;
 /** After an error of the runtime or the API. */
 const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
 const crashMs = { initialMs: 10_000, maxMs: 300_000 } as const;
@@ -58,6 +61,8 @@ export class PodWorker {
   #pod: Pod;
   /** What was last told to the API, which may be ahead of `#pod.status`. */
   #told: PodStatus | undefined;
+  /** What is being told, or was told last: to know it again when the watch brings it back. */
+  #telling: PodStatus | undefined;
   #gone = false;
   #ended = false;
   #dirty = true;
@@ -129,9 +134,23 @@ export class PodWorker {
   }
 
   update(pod: Pod): void {
+    const before = this.#pod;
     this.#pod = pod;
     if (pod.metadata.deletionTimestamp) this.#hurry();
+    else if (this.#isEcho(before, pod)) return;
     this.nudge();
+  }
+
+  /** The watch brings back what this worker has told itself, and nothing else. */
+  #isEcho(before: Pod, pod: Pod): boolean {
+    const [told, status] = [this.#telling, pod.status];
+    if (!told || !status || this.#mirrorUid || pod.metadata.generation !== before.metadata.generation) return false;
+    return (
+      isDeepStrictEqual(facts(before), facts(pod)) &&
+      isDeepStrictEqual(pod.spec, before.spec) &&
+      isDeepStrictEqual(foreign(before.status), foreign(status)) &&
+      statusPatch(status, told) === undefined
+    );
   }
 
   /** The object is no longer in the API. */
@@ -312,7 +331,9 @@ export class PodWorker {
       const pod = this.#sizes.allocated(this.#pod);
       const plan = this.#plan(pod, observed);
       this.#sayBackOff(plan);
-      await this.#tell(observed, plan);
+      const isOnTheWay = round > 0 && plan.actions.length > 0 && plan.actions.every(({ kind }) => kind === "start");
+      const told = isOnTheWay ? this.#tellLater(observed, plan) : undefined;
+      if (!told) await this.#tell(observed, plan);
       if (plan.finished && plan.actions.length === 0) {
         context.probes.forget(this.uid);
         this.#sayDown();
@@ -329,59 +350,70 @@ export class PodWorker {
         this.#probe(observed);
         return plan.wakeAtMs;
       }
-      for (const action of plan.actions) {
-        if (action.kind === "create-sandbox" || action.kind === "start") this.#starting.signal.throwIfAborted();
-        if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
-        else if (action.kind === "stop-pod") {
-          if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
-          if (action.why === "sandbox-changed") {
-            this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
-          }
-          context.probes.forget(this.uid);
-          await stopPod(
-            context,
-            pod,
-            observed,
-            this.#ending?.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
-          );
-        } else if (action.kind === "kill") {
-          if (action.restarts) this.#sizes.willRestart(action.id);
-          await stopContainer(
-            context,
-            pod,
-            { id: action.id, name: action.name, ip: this.#ip(observed) },
-            action.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
-            action.message,
-          );
-        } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);
-        else if (action.kind === "remove") await context.cri.removeContainer(action.id);
-        else {
-          if (action.afterExitMs !== undefined) {
-            this.#crashes.next(action.container.name, action.afterExitMs, context.clock.now());
-          }
-          const failure = await context.slots.use(() =>
-            startContainer({
+      try {
+        for (const action of plan.actions) {
+          if (action.kind === "create-sandbox" || action.kind === "start") this.#starting.signal.throwIfAborted();
+          if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
+          else if (action.kind === "stop-pod") {
+            if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
+            if (action.why === "sandbox-changed") {
+              this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+            }
+            context.probes.forget(this.uid);
+            await stopPod(
               context,
               pod,
               observed,
-              action,
-              volumes,
-              pullBackOff: this.#pulls,
-              signal: this.#starting.signal,
-            }),
-          );
-          if (failure) this.#holds.set(action.container.name, failure);
-          else this.#holds.delete(action.container.name);
-          if (!failure) {
-            observed = await this.#observe();
-            this.#probe(observed);
+              this.#ending?.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
+            );
+          } else if (action.kind === "kill") {
+            if (action.restarts) this.#sizes.willRestart(action.id);
+            await stopContainer(
+              context,
+              pod,
+              { id: action.id, name: action.name, ip: this.#ip(observed) },
+              action.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
+              action.message,
+            );
+          } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);
+          else if (action.kind === "remove") await context.cri.removeContainer(action.id);
+          else {
+            if (action.afterExitMs !== undefined) {
+              this.#crashes.next(action.container.name, action.afterExitMs, context.clock.now());
+            }
+            const signal = this.#starting.signal;
+            const given = { context, pod, observed, action, volumes, pullBackOff: this.#pulls, signal };
+            const failure = await startContainer(given);
+            if (failure) this.#holds.set(action.container.name, failure);
+            else this.#holds.delete(action.container.name);
+            // Its probes begin while others still start.
+            if (!failure && action !== plan.actions.at(-1)) {
+              observed = await this.#observe();
+              this.#probe(observed);
+            }
           }
         }
+      } finally {
+        await told?.();
       }
       observed = await this.#observe();
       this.#probe(observed);
     }
     return context.clock.now() + 1000;
+  }
+
+  /** Tells it unless the returned function is called soon; that resolves when nothing is being told any more. */
+  #tellLater(observed: PodObservation, plan: Plan): () => Promise<void> {
+    const wait = new AbortController();
+    const told = pause(this.#context.clock, onTheWayMs, wait.signal).then(() =>
+      wait.signal.aborted ? undefined : this.#tell(observed, plan),
+    );
+    // Whoever waits for it gets its error; until then nobody listens.
+    told.catch(() => {});
+    return () => {
+      wait.abort();
+      return told;
+    };
   }
 
   /** Asked once, and not about what ran here before this agent did. */
@@ -511,6 +543,7 @@ export class PodWorker {
     const before = isNewTarget ? {} : this.#known();
     const patch = statusPatch(before, status);
     if (!patch) return;
+    this.#telling = status;
     const object = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
     try {
       const answer = await client.patch(
@@ -564,7 +597,7 @@ export class PodWorker {
     }
     await volumes.remove(this.uid);
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
-    await removePodCgroups(this.uid);
+    removePodCgroups(this.uid);
     this.#context.hardware.release(this.uid);
     this.#context.allocations.forget(this.uid);
     if (!this.#gone && !this.#mirrorUid) {
@@ -586,15 +619,19 @@ const isFinal = (status: PodStatus | undefined): status is PodStatus & { readonl
 const hasRunning = ({ containerStatuses = [], initContainerStatuses = [] }: PodStatus): boolean =>
   [...containerStatuses, ...initContainerStatuses].some(({ state }) => state?.running !== undefined);
 
+/** What of an object's metadata a pod is made by, or shows in its volumes. */
+const facts = ({ metadata: { labels, annotations, deletionTimestamp, uid } }: Pod) => ({
+  ...{ labels, annotations, deletionTimestamp, uid },
+});
+
+const ownConditions = new Set(["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"]);
+const foreign = (status: PodStatus | undefined) => (status?.conditions ?? []).filter((c) => !ownConditions.has(c.type));
+
 /** `told` with the conditions of other writers as they are now. */
 function mergeForeign(told: PodStatus | undefined, current: PodStatus | undefined): PodStatus {
   if (!told) return current ?? {};
-  const own = new Set(["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"]);
   return {
     ...told,
-    conditions: [
-      ...(told.conditions ?? []).filter((c) => own.has(c.type)),
-      ...(current?.conditions ?? []).filter((c) => !own.has(c.type)),
-    ],
+    conditions: [...(told.conditions ?? []).filter((c) => ownConditions.has(c.type)), ...foreign(current)],
   };
 }

@@ -2,23 +2,34 @@
 // deleted, since what is mounted there is somebody's data. Counterpart: k8s.io/mount-utils.
 import { AppError } from "#base/errors.ts";
 import { readFileIfExists } from "#platform/files.ts";
+import { readKernelFile } from "#platform/kernel-files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 
 /** Mounts may lie on one another; more layers than this are a mistake somewhere. */
 const maxLayers = 16;
 
+/** Of the table: a full node's is a tenth of it. A part of it would be worse than none. */
+const maxTableBytes = 8 * 1024 * 1024;
+
 /** Every mount point in the order of mounting, once per layer. */
 export async function mountPoints(): Promise<string[]> {
-  const table = (await readFileIfExists("/proc/self/mounts"))?.toString("utf8") ?? "";
+  const table = readKernelFile("/proc/self/mounts", maxTableBytes);
+  if (table === "" || table.length >= maxTableBytes) {
+    throw new AppError("NODE_MOUNTS", "cannot read what is mounted", { bytes: table.length });
+  }
   return table
     .split("\n")
     .filter((line) => line !== "")
-    .map((line) => unescapePath(line.split(" ")[1] ?? ""));
+    .map((line) => unescapePath(line.split(" ", 2)[1] ?? ""));
 }
 
 /** Blanks and the like stand as octal numbers in the table. */
 const unescapePath = (text: string): string =>
   text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+
+/** Whether anything is mounted at or below `folder`. */
+export const hasMounts = async (folder: string): Promise<boolean> =>
+  (await mountPoints()).some((point) => point === folder || point.startsWith(`${folder}/`));
 
 export const isMounted = async (path: string): Promise<boolean> => (await mountPoints()).includes(path);
 

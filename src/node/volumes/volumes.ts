@@ -12,7 +12,7 @@ import { ConfigError, type FieldContext, podField, resourceField } from "../pods
 import { type Payload, type PayloadFile, writeAtomically } from "./atomic-writer.ts";
 import { ensureEmptyDir } from "./empty-dir.ts";
 import { ensureHostPath } from "./host-path.ts";
-import { isMounted, unmountAll } from "./mount-points.ts";
+import { hasMounts, isMounted, unmountAll } from "./mount-points.ts";
 import type { PodObjects } from "./objects.ts";
 import type { PersistentVolumes } from "./persistent.ts";
 import { bindSubPath, type SubPathRequest } from "./sub-path.ts";
@@ -86,21 +86,33 @@ export class Volumes {
 
   /** Everything of a deleted pod: its volumes and the files of its containers. */
   async remove(podUid: string): Promise<void> {
-    await this.removeVolumes(podUid);
+    const hasMounts = await this.#unmountVolumes(podUid);
     // Nothing may be mounted in what is deleted with all that is in it.
-    await unmountAll(this.podFolder(podUid), this.#deps.commands);
+    if (hasMounts) await unmountAll(this.podFolder(podUid), this.#deps.commands);
     await removeTree(this.podFolder(podUid));
+    await this.#forgetMemory(podUid);
   }
 
   /** Unmounts and removes the volumes of a pod that has ended; termination messages stay. */
   async removeVolumes(podUid: string): Promise<void> {
-    const { commands, persistent } = this.#deps;
-    await unmountAll(`${this.podFolder(podUid)}/volume-subpaths`, commands);
+    await this.#unmountVolumes(podUid);
     await removeTree(`${this.podFolder(podUid)}/volume-subpaths`);
+    await removeTree(`${this.podFolder(podUid)}/volumes`);
+    await this.#forgetMemory(podUid);
+  }
+
+  /** False where nothing was mounted for the pod. Most have nothing, and the table of a full node is long. */
+  async #unmountVolumes(podUid: string): Promise<boolean> {
+    const { commands, persistent } = this.#deps;
+    const folder = this.podFolder(podUid);
+    const wasMounted = await hasMounts(folder);
+    if (wasMounted) await unmountAll(`${folder}/volume-subpaths`, commands);
     await persistent.release(podUid);
-    const folder = `${this.podFolder(podUid)}/volumes`;
-    await unmountAll(folder, commands);
-    await removeTree(folder);
+    if (wasMounted) await unmountAll(`${folder}/volumes`, commands);
+    return wasMounted;
+  }
+
+  async #forgetMemory(podUid: string): Promise<void> {
     await removeTree(`${this.#options.memoryFolder}/${podUid}`);
     this.#deps.tokens.forget(podUid);
   }
