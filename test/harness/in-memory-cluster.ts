@@ -62,6 +62,8 @@ export interface InMemoryClusterOptions {
   readonly usage?: (pod: Pod) => { readonly cores: number; readonly memoryBytes: number };
   /** Folder of local volumes; absent: no provisioner. */
   readonly localPath?: string;
+  /** Where the controllers believe services to be; default that of the API server, 10.43.0.0/16. */
+  readonly serviceCidr?: string;
   /** Print what the parts log. */
   readonly verbose?: boolean;
 }
@@ -158,7 +160,7 @@ export class InMemoryCluster {
         rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n",
         signCertificate: createTestSigner({ clock, random }),
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
-        serviceRanges: { cidr: "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
+        serviceRanges: { cidr: options.serviceCidr ?? "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
       }),
       createScheduler({ ...deps, events: events.as("default-scheduler") }),
     ];

@@ -4,6 +4,7 @@ import type { DaemonSet, StatefulSet } from "#model/gen/apps-v1.ts";
 import {
   controllerRevisions,
   daemonSets,
+  events,
   nodes,
   persistentVolumeClaims,
   pods,
@@ -103,6 +104,36 @@ test("a stateful set grows in order, rolls from the end, and shrinks from the en
   await c.client.patch(statefulSets, target, { spec: { replicas: 1 } });
   await c.until(async () => (await status())?.replicas === 1, "one is left");
   expect(order).toEqual(["-x-2", "-x-1"]);
+});
+
+test("a pod of a stateful set gets the labels of its place back, and one that has ended is made anew", async () => {
+  const ends = new Set<string>();
+  cluster = await InMemoryCluster.start({
+    behaviour: (pod) => (ends.has(pod.metadata.uid ?? "") ? { exitAfterMs: 1, exitCode: 1 } : {}),
+  });
+  const c = cluster;
+  await c.client.create(statefulSets, {
+    metadata: target,
+    spec: { replicas: 1, serviceName: "x", selector: { matchLabels: { app: "x" } }, template: template("v1") },
+  } as StatefulSet);
+  const pod = () => c.find(pods, "x-0", "default");
+  const isRunning = async () => (await pod())?.status?.phase === "Running";
+  await c.until(isRunning, "runs");
+  const said = async (reason: string) =>
+    (await c.list(events, "default")).filter((one) => one.reason === reason).map((one) => one.message);
+  const names = ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"] as const;
+  const labels = { [names[0]]: "other", [names[1]]: null };
+  await c.client.patch(pods, { name: "x-0", namespace: "default" }, { metadata: { labels } });
+  const place = async () => names.map((one) => pod().then((is) => is?.metadata.labels?.[one]));
+  await c.until(async () => (await Promise.all(await place())).join() === "x-0,0", "labels are back");
+  await c.until(async () => (await said("SuccessfulUpdate")).length > 0, "told");
+  expect(await said("SuccessfulUpdate")).toEqual(["update Pod x-0 in StatefulSet x successful"]);
+
+  const uid = (await pod())?.metadata.uid ?? "";
+  ends.add(uid);
+  await c.client.patch(pods, { name: "x-0", namespace: "default" }, { metadata: { annotations: { look: "again" } } });
+  await c.until(async () => (await pod())?.metadata.uid !== uid && (await isRunning()), "a new one");
+  expect(await said("RecreatingFailedPod")).toEqual(["StatefulSet default/x is recreating failed Pod x-0"]);
 });
 
 test("a partition holds the roll, and a lost pod below it comes back as it was", async () => {

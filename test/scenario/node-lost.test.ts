@@ -87,6 +87,33 @@ test("a node that comes back in time keeps its pods", async () => {
   expect((await running(c)).map((p) => p.metadata.uid).sort()).toEqual(before);
 });
 
+test("a zone that is down as a whole is emptied one node after the other, and not at all when all are down", async () => {
+  cluster = await InMemoryCluster.start({ nodeCount: 3 });
+  const c = cluster;
+  const zones = { "node-1": "a", "node-2": "b", "node-3": "b" };
+  for (const [name, zone] of Object.entries(zones)) {
+    await c.client.patch(nodes, { name }, { metadata: { labels: { "topology.kubernetes.io/zone": zone } } });
+  }
+  const evicted = async () => {
+    const all = await c.list(nodes);
+    return all.filter((node) => taintsOf(node).includes("node.kubernetes.io/unreachable:NoExecute")).length;
+  };
+  await c.advance(60_000);
+  for (const name of ["node-2", "node-3"]) c.kubelets.get(name)!.isCut = true;
+  await c.until(async () => (await evicted()) === 1, "the first", 90_000);
+  await c.advance(5000);
+  expect(await evicted()).toBe(1);
+  await c.until(async () => (await evicted()) === 2, "the second", 15_000);
+  const text = c.metrics.render();
+  expect(text).toContain('node_collector_zone_size{zone="b"} 2');
+  expect(text).toContain('node_collector_zone_health{zone="b"} 0');
+  expect(text).toContain('node_collector_unhealthy_nodes_in_zone{zone="a"} 0');
+  c.kubelets.get("node-1")!.isCut = true;
+  await c.until(async () => (await evicted()) === 0, "nobody is", 90_000);
+  await c.advance(60_000);
+  expect(await evicted()).toBe(0);
+});
+
 test("when every node is silent nothing is evicted", async () => {
   cluster = await InMemoryCluster.start({ nodeCount: 1 });
   const c = cluster;

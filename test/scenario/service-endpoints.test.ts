@@ -165,14 +165,19 @@ test("topology-mode: Auto gives each zone its share, and says why where that can
   expect(c.metrics.render()).toMatch(/endpoint_slice_controller_changes\{operation="update"\} \d/);
 });
 
-test("services that hold what is not theirs are told", async () => {
-  cluster = await InMemoryCluster.start();
-  const c = cluster;
-  await c.client.create(services, webService());
-  // Older versions, or a restored snapshot of another cluster, may have left such.
-  const odd = { ...webService(), metadata: { name: "odd", namespace: "default" } };
-  const stored = await c.client.create(services, odd);
-  expect(stored.spec.clusterIP).toMatch(/^10\.43\./);
-  await c.advance(400_000);
-  expect((await c.list(events, "default")).filter((event) => event.reason.startsWith("ClusterIP"))).toEqual([]);
+test("services whose addresses lie outside of a range that was changed are told, others are not", async () => {
+  const said = async (cidr: string) => {
+    cluster = await InMemoryCluster.start({ serviceCidr: cidr });
+    await cluster.client.create(services, webService());
+    await cluster.advance(200_000);
+    const all = await cluster.list(events, "default");
+    const found = all.filter((event) => event.reason?.startsWith("ClusterIP")).map((event) => event.message ?? "");
+    await cluster.stop();
+    cluster = undefined;
+    return found;
+  };
+  expect(await said("10.43.0.0/16")).toEqual([]);
+  expect(await said("10.44.0.0/16")).toEqual([
+    expect.stringMatching(/^Cluster IP \[IPv4\]:10\.43\.\S+ is not within the service CIDR 10\.44\.0\.0\/16;/),
+  ]);
 });

@@ -1,6 +1,7 @@
 // EndpointSlices for Endpoints that somebody wrote by hand for a service without selector, so that readers of slices see
 // them too. Those that a controller of ours makes, and those that say so, are left alone.
 // Upstream counterpart: pkg/controller/endpointslicemirroring.
+import { messageOf } from "#base/errors.ts";
 import type { Service as RunningService } from "#base/service.ts";
 import type { EndpointAddress, Endpoints, Service } from "#model/gen/core-v1.ts";
 import type { Endpoint, EndpointSlice } from "#model/gen/discovery-v1.ts";
@@ -21,6 +22,12 @@ const notCopied = new Set([lastChangeAnnotation, "kubectl.kubernetes.io/last-app
 /** Addresses of one subset that are mirrored; upstream's --mirroring-max-endpoints-per-subset. */
 const maxPerSubset = 1000;
 const sliceIndex = "mirrored";
+
+/** Addresses that are beyond what is mirrored of one subset, of all subsets together. */
+export const skippedCount = (object: Endpoints): number =>
+  (object.subsets ?? []).reduce((sum, { addresses = [], notReadyAddresses = [] }) => {
+    return sum + Math.max(0, addresses.length + notReadyAddresses.length - maxPerSubset);
+  }, 0);
 
 /** Does this object want to be mirrored, and is there a service that nobody else makes slices for? */
 export const isMirrored = (object: Endpoints, service: Service | undefined): boolean =>
@@ -66,6 +73,11 @@ export function createEndpointSliceMirroring(deps: ControllerDeps): RunningServi
   const store = deps.informers.informer(endpoints);
   const sliceStore = deps.informers.informer(endpointSlices);
   const expectations = new Expectations(clock, sliceStore);
+  const events = deps.events.as(name);
+  const changes = deps.metrics.counter(
+    "endpoint_slice_mirroring_controller_changes",
+    "Slices written for endpoints made by hand, by operation.",
+  );
   const keyOfSlice = (slice: EndpointSlice): string | undefined => {
     const { [serviceNameLabel]: service, [managedByLabel]: manager } = slice.metadata.labels ?? {};
     return service && manager === managedBy ? `${namespaceOf(slice)}/${service}` : undefined;
@@ -89,6 +101,14 @@ export function createEndpointSliceMirroring(deps: ControllerDeps): RunningServi
       Object.entries(object.metadata.annotations ?? {}).filter(([each]) => !notCopied.has(each)),
     );
     const plan = planSlices(existing, mirroredGroups(object), labels);
+    const say = (reason: string, message: string) =>
+      events.record({ resource: endpoints as ResourceInfo, object, type: "Warning", reason, message });
+    const skipped = skippedCount(object);
+    if (skipped > 0) {
+      const rest = `${skipped} addresses were skipped.`;
+      const bound = `A max of ${maxPerSubset} addresses can be mirrored to EndpointSlices per Endpoints subset.`;
+      say("TooManyAddressesToMirror", `${bound} ${rest}`);
+    }
     try {
       for (const content of plan.create) {
         const metadata = {
@@ -105,8 +125,13 @@ export function createEndpointSliceMirroring(deps: ControllerDeps): RunningServi
         await client.update(endpointSlices, { ...slice, metadata: { ...slice.metadata, annotations } });
       }
       for (const slice of plan.remove) await deleteIfThere(client, endpointSlices, slice);
+      const writes = { create: plan.create.length, update: plan.update.length, delete: plan.remove.length };
+      for (const [operation, times] of Object.entries(writes)) if (times > 0) changes.add(times, { operation });
     } catch (error) {
-      if (!isNamespaceTerminating(error)) throw error;
+      if (isNamespaceTerminating(error)) return;
+      const message = `Error updating EndpointSlices for ${key} Endpoints: ${messageOf(error)}`;
+      say("FailedToUpdateEndpointSlices", message);
+      throw error;
     }
     if (!expectations.satisfied(key)) again(lookAgainMs);
   }

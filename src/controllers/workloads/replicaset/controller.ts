@@ -15,7 +15,7 @@ import { claim, controllerReference, indexByController, onDependents } from "../
 import { createPodControl, podFromTemplate, slowStart } from "../../runtime/pod-control.ts";
 import { isPodActive } from "../../runtime/pods.ts";
 import { type LabelMatcher, matcherOf } from "../../runtime/selector.ts";
-import { planScale, planStatus } from "./plan.ts";
+import { ageRatios, planScale, planStatus } from "./plan.ts";
 
 /** Both kinds have the shape of a replica set but for the selector. */
 type Owner = ReplicaSet;
@@ -59,6 +59,11 @@ function create(kind: Kind, deps: ControllerDeps): Service {
   const expectations = new Expectations(clock, podStore);
   indexByController(podStore);
   indexByController(owners);
+  const ratios = deps.metrics.histogram(
+    "replicaset_controller_sorting_deletion_age_ratio",
+    "Age of a pod that was chosen to go, by that of the youngest.",
+    [0.25, 0.5, 1, 2, 4, 8],
+  );
 
   /** Counts the active pods per node of all owners that share this one's own owner. */
   function neighbourCounts(owner: Owner): Map<string, number> {
@@ -94,6 +99,7 @@ function create(kind: Kind, deps: ControllerDeps): Service {
       if (error !== undefined && !isNamespaceTerminating(error)) throw error;
       return;
     }
+    for (const ratio of ageRatios(active, plan.remove, clock.now())) ratios.observe(ratio);
     await podControl.deleteAll(plan.remove, owner, (pod) => expectations.deleted(key, pod));
   }
 

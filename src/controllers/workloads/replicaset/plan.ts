@@ -26,6 +26,17 @@ export function planScale(options: {
   return { remove: rankForDeletion(options.active, options.neighbours, options.nowMs).slice(0, count) };
 }
 
+/**
+ * How much older each of `removed` is than the youngest active pod: 1 where the youngest goes. Pods that are not ready
+ * go first whatever their age and are not told of.
+ */
+export function ageRatios(active: readonly Pod[], removed: readonly Pod[], nowMs: number): number[] {
+  const ageOf = (pod: Pod): number => nowMs - Date.parse(pod.metadata.creationTimestamp ?? "");
+  const ready = active.filter(isPodReady);
+  const youngest = Math.min(...ready.map(ageOf));
+  return youngest > 0 ? removed.filter((pod) => ready.includes(pod)).map((pod) => ageOf(pod) / youngest) : [];
+}
+
 /** The status that follows from the pods; the old one when nothing differs. */
 export function planStatus(options: {
   readonly old: ReplicaSetStatus;
