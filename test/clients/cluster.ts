@@ -145,7 +145,10 @@ export class ClientCluster {
   }
 
   #send(method: string, path: string, { body, headers }: Asking): Promise<IncomingMessage> {
-    const type = body === undefined ? {} : { "content-type": "application/json" };
+    const text = typeof body === "object" ? JSON.stringify(body) : body;
+    // Node tells nobody how long the body of a DELETE is.
+    const length = { "content-length": String(Buffer.byteLength(text ?? "")) };
+    const type = text === undefined ? {} : { "content-type": "application/json", ...length };
     return new Promise((resolve, reject) => {
       const sent = request(
         new URL(path, this.url),
@@ -153,7 +156,7 @@ export class ClientCluster {
         resolve,
       );
       sent.on("error", reject);
-      sent.end(typeof body === "object" ? JSON.stringify(body) : body);
+      sent.end(text);
     });
   }
 }
