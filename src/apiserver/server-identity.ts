@@ -77,7 +77,7 @@ async function sweep(own: string, { client, clock, log }: ServerIdentityDeps): P
   const found = await client.list(leases, { namespace, labelSelector: `${identityLabel}=kube-apiserver` });
   for (const lease of found.items) {
     const { name = "", uid, resourceVersion } = lease.metadata;
-    if (name === own || !isExpired(lease, clock.now())) continue;
+    if (name === own || !isExpired(lease.spec, clock.now())) continue;
     const preconditions = { ...(uid ? { uid } : {}), ...(resourceVersion ? { resourceVersion } : {}) };
     try {
       await client.delete(leases, { name, namespace }, { preconditions });
@@ -89,7 +89,7 @@ async function sweep(own: string, { client, clock, log }: ServerIdentityDeps): P
   }
 }
 
-export function isExpired({ spec }: Pick<Lease, "spec">, nowMs: number): boolean {
+export function isExpired(spec: Lease["spec"] | undefined, nowMs: number): boolean {
   const { renewTime, leaseDurationSeconds } = spec ?? {};
   if (renewTime === undefined || leaseDurationSeconds === undefined) return true;
   return Date.parse(String(renewTime)) + leaseDurationSeconds * 1000 < nowMs;

@@ -62,7 +62,7 @@ export interface ManagedDeps {
   readonly random: Random;
   readonly log: Logger;
   /** Replaces a file, whole or not at all; for tests that stop at each step. */
-  readonly write?: typeof writeFileDurable;
+  readonly write?: typeof writeFileDurable | undefined;
 }
 
 /** What there is once the API works. */
