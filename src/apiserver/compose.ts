@@ -60,8 +60,8 @@ export interface ComposeOptions {
   /** PEM. */
   readonly clientCa: string;
   readonly serverCa: string;
-  /** The API server's own client certificate, towards nodes. PEM. */
-  readonly nodeClient: { readonly certificate: string; readonly key: string };
+  /** The API server's own client certificate, towards nodes, as it is now. PEM. */
+  readonly nodeClient: () => { readonly certificate: string; readonly key: string };
   readonly serviceAccount: { readonly privateKey: string; readonly publicKeys: readonly string[] };
   readonly serviceCidr: string;
   readonly nodePorts: { readonly first: number; readonly last: number };
@@ -132,8 +132,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
   const dialer = createDirectNodeDialer(
     {
       serverCaPem: options.serverCa,
-      clientCertificatePem: options.nodeClient.certificate,
-      clientKeyPem: options.nodeClient.key,
+      client: options.nodeClient,
     },
     { getNode: (name) => read<Node>("nodes", "", name) },
   );

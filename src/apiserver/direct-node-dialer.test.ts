@@ -66,8 +66,7 @@ async function ask(node: Node | undefined, target: string, serverCaPem = pki.ser
   const dialer = createDirectNodeDialer(
     {
       serverCaPem,
-      clientCertificatePem: pki.clientApiserver.certificate,
-      clientKeyPem: pki.clientApiserver.key,
+      client: () => pki.clientApiserver,
     },
     { getNode: async (name) => node ?? Promise.reject(notFound({ group: "", resource: "nodes" }, name)) },
   );

@@ -10,8 +10,8 @@ import type { NodeDialer, NodeRequest, NodeResponse, NodeStream } from "./node-d
 export interface DirectNodeDialerOptions {
   /** PEM: who may have signed the nodes' serving certificates. */
   readonly serverCaPem: string;
-  readonly clientCertificatePem: string;
-  readonly clientKeyPem: string;
+  /** PEM; asked for each connection, because it is renewed. */
+  readonly client: () => { readonly certificate: string; readonly key: string };
   /** In this order the addresses of a node are tried for a match; default: InternalIP, ExternalIP, Hostname. */
   readonly addressTypes?: readonly string[];
 }
@@ -38,16 +38,13 @@ export function createDirectNodeDialer(options: DirectNodeDialerOptions, deps: D
     const host = types.map((type) => addresses.find((a) => a.type === type)?.address).find((address) => address);
     if (!host) throw serviceUnavailable(`node ${nodeName} has no address of type ${types.join(", ")}`);
     const port = node.status?.daemonEndpoints?.kubeletEndpoint?.Port || defaultPort;
+    const { certificate: cert, key } = options.client();
     try {
       const answer = await openUpgrade(
         {
           host,
           port,
-          tls: {
-            ca: options.serverCaPem,
-            cert: options.clientCertificatePem,
-            key: options.clientKeyPem,
-          },
+          tls: { ca: options.serverCaPem, cert, key },
         },
         { ...request, timeoutMs: answerTimeoutMs },
         signal,

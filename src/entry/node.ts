@@ -20,8 +20,10 @@ import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { defaultMtu, ociArchitecture } from "#platform/host.ts";
+import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
+import type { Pki } from "#supervisor/pki.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ServerContext } from "./server.ts";
 
@@ -152,16 +154,13 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       {
         port: nodeApiPort,
         configuration: configz(nodeConfiguration),
-        tls: {
-          certificatePem: pki.servingKubelet.certificate,
-          keyPem: pki.servingKubelet.key,
-          clientCaPem: pki.clientCa.certificate,
-        },
+        tls: () => nodeTls(pki.current),
       },
       {
         clock,
         log: log.child({ part: "node-api" }),
         lookup: agent.lookup,
+        onNewTls: (use) => pki.onRenewal(use),
         ...createNodeAccess({
           nodeName: config.nodeName,
           ...{ client, clock },
@@ -196,6 +195,12 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
     };
   }
 }
+
+const nodeTls = ({ servingKubelet, clientCa }: Pki): TlsMaterial => ({
+  certificatePem: servingKubelet.certificate,
+  keyPem: servingKubelet.key,
+  clientCaPem: clientCa.certificate,
+});
 
 /** Takes down pods, containerd and networks of this data folder. `mote server` must have ended. */
 export async function removeNode(config: ServerConfig, deps: Pick<ServerContext, "clock" | "log">): Promise<void> {

@@ -22,12 +22,14 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
 import { hostName, isRoot } from "#platform/host.ts";
+import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
-import { ensurePki, type Pki, type PkiOptions } from "#supervisor/pki.ts";
+import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
+import type { Pki, PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
@@ -48,7 +50,7 @@ export interface ServerContext {
   readonly random: Random;
   readonly log: Logger;
   readonly metrics: Metrics;
-  readonly pki: Pki;
+  readonly pki: LivePki;
   readonly etcdPki: EtcdPki | undefined;
   readonly api: ComposedApiServer;
   readonly audit: Audit;
@@ -155,8 +157,8 @@ function services(
       advertiseAddress: config.advertiseAddress,
       apiPort: config.port,
       serviceIp: config.apiServiceIp,
-      clientCa: pki.clientCa.certificate,
-      requestHeaderCa: pki.requestHeaderCa.certificate,
+      clientCa: pki.current.clientCa.certificate,
+      requestHeaderCa: pki.current.requestHeaderCa.certificate,
     },
     client,
   );
@@ -169,8 +171,11 @@ function services(
       ? createControllers({
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
-          rootCa: pki.serverCa.certificate,
-          signCertificate: createCertificateSigner({ client: pki.clientCa, server: pki.serverCa }, { clock, random }),
+          rootCa: pki.current.serverCa.certificate,
+          signCertificate: createCertificateSigner(
+            { client: pki.current.clientCa, server: pki.current.serverCa },
+            { clock, random },
+          ),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
           serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
         })
@@ -193,6 +198,7 @@ function services(
     api.server.service,
     bootstrapper,
     writeKubeconfig(context, onApiReady),
+    alive(pki.service),
     alive(informers),
     alive(events),
     alive(flowSchemaStatus),
@@ -252,7 +258,8 @@ async function createContext(
     serviceIps: [config.apiServiceIp],
     clusterDomain: config.clusterDomain,
   };
-  const pki = await ensurePki(pkiOptions, { clock, random, log });
+  const livePki = await openLivePki(pkiOptions, { clock, random, log });
+  const pki = livePki.current;
   const etcdPki = config.datastore.etcdListen.some(({ secure }) => secure)
     ? await ensureEtcdPki(pkiOptions, { clock, random, log })
     : undefined;
@@ -278,15 +285,11 @@ async function createContext(
     {
       host: config.bindAddress,
       port: config.port,
-      tls: {
-        certificatePem: pki.servingApiserver.certificate,
-        keyPem: pki.servingApiserver.key,
-        clientCaPem: pki.clientCa.certificate,
-      },
+      tls: servingTls(pki),
       serverAddress: `${config.advertiseAddress}:${config.port}`,
       clientCa: pki.clientCa.certificate,
       serverCa: pki.serverCa.certificate,
-      nodeClient: pki.clientApiserver,
+      nodeClient: () => livePki.current.clientApiserver,
       serviceAccount: pki.serviceAccount,
       serviceCidr: config.serviceCidr,
       nodePorts: config.nodePorts,
@@ -297,32 +300,55 @@ async function createContext(
       log: log.child({ part: "apiserver" }),
     },
   );
+  livePki.onRenewal((renewed) => api.server.setTls(servingTls(renewed)));
   const client = new Client(api.server.transport(identities.loopback));
   const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
   const events = new EventRecorder(
     { component: "mote", host: config.nodeName },
     { client, clock, random, log: log.child({ part: "events" }) },
   );
-  return { config, clock, random, log, metrics, pki, etcdPki, api, audit, encryption, client, informers, events };
+  return {
+    config,
+    clock,
+    random,
+    log,
+    metrics,
+    pki: livePki,
+    etcdPki,
+    api,
+    audit,
+    encryption,
+    client,
+    informers,
+    events,
+  };
 }
 
-/** The admin kubeconfig; written once the port answers, so that its presence means something. */
+const servingTls = ({ servingApiserver, clientCa }: Pki): TlsMaterial => ({
+  certificatePem: servingApiserver.certificate,
+  keyPem: servingApiserver.key,
+  clientCaPem: clientCa.certificate,
+});
+
+/** The admin kubeconfig; written once the port answers, so that its presence means something, and again on renewal. */
 function writeKubeconfig(context: ServerContext, onApiReady: () => void): Service {
   const { config, pki, log } = context;
+  const textOf = ({ serverCa, clientAdmin }: Pki) =>
+    formatKubeconfig({
+      name: "default",
+      server: `https://127.0.0.1:${config.port}`,
+      ca: serverCa.certificate,
+      cert: clientAdmin.certificate,
+      key: clientAdmin.key,
+    });
+  const write = (of: Pki) => writeFileDurable(config.kubeconfigPath, textOf(of), config.kubeconfigMode);
   return {
     name: "kubeconfig",
     async run(signal, ready) {
-      const text = formatKubeconfig({
-        name: "default",
-        server: `https://127.0.0.1:${config.port}`,
-        ca: pki.serverCa.certificate,
-        cert: pki.clientAdmin.certificate,
-        key: pki.clientAdmin.key,
-      });
       const folder = config.kubeconfigPath.replace(/\/[^/]*$/, "") || "/";
       try {
         await makeFolder(folder);
-        await writeFileDurable(config.kubeconfigPath, text, config.kubeconfigMode);
+        await write(pki.current);
       } catch (error) {
         const message = `cannot write the kubeconfig: ${messageOf(error)}; name another place with --write-kubeconfig`;
         throw new AppError("STARTUP", message, {}, { cause: error });
@@ -330,7 +356,9 @@ function writeKubeconfig(context: ServerContext, onApiReady: () => void): Servic
       log.info("kubeconfig written", { path: config.kubeconfigPath });
       onApiReady();
       ready();
+      const stop = pki.onRenewal(write);
       await untilAborted(signal);
+      stop();
     },
   };
 }

@@ -49,7 +49,7 @@ beforeAll(async () => {
       {
         host: "127.0.0.1",
         port: 0,
-        tls: { certificatePem: pki.servingKubelet.certificate, keyPem: pki.servingKubelet.key },
+        tls: () => ({ certificatePem: pki.servingKubelet.certificate, keyPem: pki.servingKubelet.key }),
       },
       {
         clock: systemClock,

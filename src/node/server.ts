@@ -40,7 +40,8 @@ export interface NodeServerOptions {
   readonly host?: string;
   /** 10250; 0 for any free port. */
   readonly port: number;
-  readonly tls: TlsMaterial;
+  /** Asked at each start and after each renewal. */
+  readonly tls: () => TlsMaterial;
   /** What /configz shows under `kubeletconfig`. */
   readonly configuration?: Readonly<Record<string, unknown>>;
 }
@@ -57,6 +58,8 @@ export interface NodeServerDeps {
   metrics?(): string;
   /** For /stats/summary, /metrics/resource and /metrics/cadvisor; undefined: 503 until the agent runs. */
   stats?(): NodeStats | undefined;
+  /** Calls `use` whenever there is another certificate, until the returned function is called. */
+  onNewTls?(use: () => void): () => void;
   /** Called with the port once it is open, before `ready`. */
   listening?(server: { readonly host: string; readonly port: number }): void;
 }
@@ -73,17 +76,19 @@ export function createNodeServer(options: NodeServerOptions, deps: NodeServerDep
     async run(signal, ready) {
       const stopping = new AbortController();
       const server: HttpsServer = await openHttpsServer(
-        { host: options.host ?? "0.0.0.0", port: options.port, tls: options.tls, log: deps.log },
+        { host: options.host ?? "0.0.0.0", port: options.port, tls: options.tls(), log: deps.log },
         {
           request: (request, response) => answer(request, response, options, deps, stopping.signal),
           upgrade: (upgrade) => answerUpgrade(upgrade, deps),
         },
       );
+      const stopRenewing = deps.onNewTls?.(() => server.setTls(options.tls()));
       try {
         deps.listening?.({ host: server.host, port: server.port });
         ready();
         await untilAborted(signal);
       } finally {
+        stopRenewing?.();
         stopping.abort(new AppError("NODE_SERVER_STOP", "the node server is stopping"));
         await server.close(stopGraceMs);
       }
