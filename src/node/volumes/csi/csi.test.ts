@@ -374,3 +374,25 @@ test("what is wrong is said in the words people know", async () => {
   await client.patch(persistentVolumeClaims, { name: "c", namespace: "ns" }, { metadata: { annotations: null } });
   await expect(ensure(storage, withClaim("q"))).rejects.toThrow("error processing PVC ns/c: PVC is not bound");
 });
+
+test.each([
+  ["ReadWriteOnce", false, 1],
+  ["ReadWriteOncePod", false, 1],
+  ["ReadOnlyMany", false, 3],
+  ["ReadWriteMany", false, 5],
+  ["ReadWriteOnce", true, 7],
+  ["ReadWriteOncePod", true, 6],
+  ["ReadOnlyMany", true, 3],
+  ["ReadWriteMany", true, 5],
+])(
+  "a volume that is %s is asked for in words that the driver knows (counts writers: %s)",
+  async (mode, counts, number) => {
+    const storage = await startAgent();
+    const d = await startDriver(counts ? { capabilities: ["SINGLE_NODE_MULTI_WRITER"] } : {});
+    await registered();
+    await boundVolume({ accessModes: [mode] });
+    await ensure(storage, withClaim("p"));
+    const publish = d.calls.find(({ method }) => method === "NodePublishVolume");
+    expect(publish?.request["volumeCapability"]).toMatchObject({ accessMode: { mode: number } });
+  },
+);

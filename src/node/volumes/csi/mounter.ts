@@ -14,7 +14,7 @@ import { csiDrivers, persistentVolumeClaims, secrets, volumeAttachments } from "
 import { isNotFound } from "#model/status.ts";
 import { makeFolder } from "#platform/files.ts";
 import { removeEmptyFolder, removeFile } from "#platform/folders.ts";
-import type { NodePublishVolumeRequest, VolumeCapability } from "#wire/gen/csi.ts";
+import { type NodePublishVolumeRequest, type VolumeCapability, VolumeCapabilityAccessModeMode } from "#wire/gen/csi.ts";
 import type { WireInput } from "#wire/protobuf.ts";
 import type { PodTokens } from "../tokens.ts";
 import { VolumeError } from "../volume-error.ts";
@@ -66,11 +66,13 @@ const hex = (text: string): string => createHash("sha256").update(text).digest("
 /** The handle of an inline volume: as upstream makes it. */
 export const inlineHandle = (podUid: string, volume: string): string => `csi-${hex(`${podUid}${volume}`)}`;
 
-const accessModeNumbers: Readonly<Record<string, number>> = {
-  ReadWriteOnce: 1,
-  ReadOnlyMany: 3,
-  ReadWriteMany: 5,
-  ReadWriteOncePod: 6,
+/** A driver that does not tell one writer from many on a node knows only the older of the two names. */
+const accessModes = VolumeCapabilityAccessModeMode;
+const accessModeNumbers: Readonly<Record<string, { readonly plain: number; readonly counted: number }>> = {
+  ReadWriteOnce: { plain: accessModes.SINGLE_NODE_WRITER, counted: accessModes.SINGLE_NODE_MULTI_WRITER },
+  ReadWriteOncePod: { plain: accessModes.SINGLE_NODE_WRITER, counted: accessModes.SINGLE_NODE_SINGLE_WRITER },
+  ReadOnlyMany: { plain: accessModes.MULTI_NODE_READER_ONLY, counted: accessModes.MULTI_NODE_READER_ONLY },
+  ReadWriteMany: { plain: accessModes.MULTI_NODE_MULTI_WRITER, counted: accessModes.MULTI_NODE_MULTI_WRITER },
 };
 
 export class CsiMounter {
@@ -212,7 +214,7 @@ export class CsiMounter {
         volumePath: place.target,
         stagingTargetPath: place.staging,
         capacityRange: { requiredBytes: parseQuantity(capacity).value() },
-        volumeCapability: capabilityOf(volume, undefined),
+        volumeCapability: capabilityOf(volume, undefined, await driver.can("SINGLE_NODE_MULTI_WRITER")),
         secrets: await this.#secret(volume.source.nodeExpandSecretRef),
       });
     }
@@ -281,7 +283,8 @@ export class CsiMounter {
   async #capability(pod: Pod, volume: CsiVolume, driver: CsiDriverClient): Promise<WireInput<VolumeCapability>> {
     const group = pod.spec.securityContext?.fsGroup;
     const isByDriver = group !== undefined && (await this.#asked(volume, () => driver.can("VOLUME_MOUNT_GROUP")));
-    return capabilityOf(volume, isByDriver ? group : undefined);
+    const countsWriters = await this.#asked(volume, () => driver.can("SINGLE_NODE_MULTI_WRITER"));
+    return capabilityOf(volume, isByDriver ? group : undefined, countsWriters);
   }
 
   async #secret(
@@ -322,8 +325,13 @@ function stagingOf({ isBlock, isInline, source, specName }: CsiVolume, plugin: s
     : `${plugin}/${source.driver}/${hex(source.volumeHandle)}/globalmount`;
 }
 
-function capabilityOf(volume: CsiVolume, group: number | undefined): WireInput<VolumeCapability> {
-  const accessMode = { mode: accessModeNumbers[volume.accessModes[0] ?? "ReadWriteOnce"] ?? 1 };
+function capabilityOf(
+  volume: CsiVolume,
+  group: number | undefined,
+  countsWriters: boolean,
+): WireInput<VolumeCapability> {
+  const row = accessModeNumbers[volume.accessModes[0] ?? ""] ?? accessModeNumbers["ReadWriteOnce"]!;
+  const accessMode = { mode: countsWriters ? row.counted : row.plain };
   if (volume.isBlock) return { block: {}, accessMode } as WireInput<VolumeCapability>;
   return {
     mount: {
