@@ -1,0 +1,13 @@
+// Sets of addresses, by the system's own reading of them.
+import { BlockList, isIPv6 } from "node:net";
+
+/** Whether an IP address lies in one of `cidrs`, which must be valid. */
+export function addressSet(cidrs: readonly string[]): (address: string) => boolean {
+  const set = new BlockList();
+  const family = (address: string) => (isIPv6(address) ? "ipv6" : "ipv4");
+  for (const cidr of cidrs) {
+    const [network = "", bits = ""] = cidr.split("/");
+    set.addSubnet(network, Number(bits), family(network));
+  }
+  return (address) => set.check(address, family(address));
+}

@@ -1,0 +1,118 @@
+// The opening handshake of WebSocket by `ws`, and then the bare socket: for those who read and write frames themselves.
+// Invariant: whoever gets the socket is the only one who listens to it.
+import * as net from "node:net";
+import type { Duplex } from "node:stream";
+import * as tls from "node:tls";
+import { type ClientOptions, WebSocket, WebSocketServer } from "ws";
+import { AppError, messageOf } from "#base/errors.ts";
+import type { ServerUpgrade } from "./https-server.ts";
+import type { UpgradeTls } from "./upgrade-client.ts";
+
+/** Where `ws` would begin to read frames, it hands the socket on. */
+class BareWebSocket extends WebSocket {
+  taken: ((socket: Duplex, head: Uint8Array) => void) | undefined;
+  setSocket(socket: net.Socket, head: Uint8Array): void {
+    // What listens now was put there by the handshake.
+    socket.removeAllListeners("error");
+    socket.setTimeout?.(0);
+    socket.setNoDelay?.(true);
+    this.taken?.(socket, head);
+  }
+}
+
+/** Answers the upgrade with `headers` and returns the socket; undefined: the request was no handshake, and has its answer. */
+export function acceptBareWebSocket(
+  upgrade: ServerUpgrade,
+  headers: Readonly<Record<string, string>>,
+): Duplex | undefined {
+  const server = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    clientTracking: false,
+    WebSocket: BareWebSocket,
+  });
+  server.on("headers", (lines) => {
+    for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
+  });
+  let isAccepted = false;
+  server.handleUpgrade(upgrade.message, upgrade.socket, Buffer.from(upgrade.head), () => {
+    isAccepted = true;
+  });
+  return isAccepted ? upgrade.socket : undefined;
+}
+
+export interface BareDial {
+  readonly host: string;
+  readonly port: number;
+  readonly path: string;
+  readonly tls: UpgradeTls;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Until the connection stands, and until the handshake is over. */
+  readonly connectTimeoutMs: number;
+  readonly timeoutMs: number;
+}
+
+export interface BareWebSocketAnswer {
+  readonly socket: Duplex;
+  readonly head: Uint8Array;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/** Rejects with WEBSOCKET_DIAL, which says the status when there is one, or with the signal's reason. */
+export function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const { host, port, tls: trust } = dial;
+    const name = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+    const tcp = net.connect({ host, port });
+    const connecting = setTimeout(() => tcp.destroy(new Error("no connection in time")), dial.connectTimeoutMs);
+    tcp.once("connect", () => clearTimeout(connecting));
+    tcp.once("close", () => clearTimeout(connecting));
+    const secure = tls.connect({
+      socket: tcp,
+      host,
+      ALPNProtocols: ["http/1.1"],
+      minVersion: "TLSv1.2",
+      rejectUnauthorized: trust.isUnchecked !== true,
+      ...(trust.ca === undefined ? {} : { ca: trust.ca }),
+      ...(trust.cert === undefined ? {} : { cert: trust.cert }),
+      ...(trust.key === undefined ? {} : { key: trust.key }),
+      ...(trust.serverName === undefined
+        ? net.isIP(host)
+          ? {}
+          : { servername: host }
+        : { servername: trust.serverName }),
+    });
+    tcp.on("error", (error) => secure.destroy(error));
+    const options: ClientOptions = {
+      headers: { ...dial.headers },
+      perMessageDeflate: false,
+      handshakeTimeout: dial.timeoutMs,
+      createConnection: (() => secure) as unknown as NonNullable<ClientOptions["createConnection"]>,
+    };
+    const socket = new BareWebSocket(`wss://${name}${dial.path}`, options);
+    let headers: BareWebSocketAnswer["headers"] = {};
+    const onAbort = () => secure.destroy(new Error("aborted"));
+    const fail = (why: string, status?: number) => {
+      signal.removeEventListener("abort", onAbort);
+      secure.destroy();
+      if (signal.aborted) reject(signal.reason);
+      else reject(new AppError("WEBSOCKET_DIAL", `${name}: ${why}`, status === undefined ? {} : { status }));
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    socket.on("upgrade", (answer) => {
+      headers = answer.headers;
+    });
+    socket.on("unexpected-response", (_request, answer) => {
+      fail(`answered ${answer.statusCode}`, answer.statusCode);
+    });
+    socket.on("error", (error) => fail(messageOf(error)));
+    socket.taken = (bare, head) => {
+      signal.removeEventListener("abort", onAbort);
+      resolve({ socket: bare, head, headers });
+    };
+  });
+}

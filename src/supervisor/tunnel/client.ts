@@ -1,0 +1,213 @@
+// The node's end of the tunnel: dials a server, lets it open streams to what is allowed here, and dials again when the
+// connection is gone. A cut between motes is bridged for `bridgeMs`: the session waits, then goes on over the next
+// connection. Pauses between attempts are spread by chance, so that a thousand nodes do not come back at once.
+// Upstream counterpart: k3s pkg/agent/tunnel and remotedialer client.go.
+import type { Duplex } from "node:stream";
+import { type Clock, pause, type Random } from "#base/clock.ts";
+import { hasCode, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Service } from "#base/service.ts";
+import { type BareDial, type BareWebSocketAnswer, dialBareWebSocket } from "#platform/raw-websocket.ts";
+import { tunnel } from "#platform/tunnel.ts";
+import type { UpgradeTls } from "#platform/upgrade-client.ts";
+import type { TunnelCodec } from "./codec.ts";
+import { type Keepalive, keepalives } from "./keepalive.ts";
+import { formatHello, moteHeader, parseHello } from "./messages.ts";
+import { Session } from "./session.ts";
+import type { TunnelStream } from "./stream.ts";
+
+export const connectPath = "/v1-k3s/connect";
+
+/** Whether this end may be asked to dial so. */
+export type DialPolicy = (proto: string, address: string) => boolean;
+
+export interface TunnelClientOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: UpgradeTls;
+  /** Bytes cost money here. */
+  readonly isMetered?: boolean;
+  /** Sent along; servers that are peers of each other name and prove themselves with them. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export interface TunnelClientDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly codec: TunnelCodec;
+  readonly mayDial: DialPolicy;
+  /** A connection to what a stream asks for; rejects with the reason that the other end is told. */
+  readonly open: (proto: string, address: string, signal: AbortSignal) => Promise<Duplex>;
+  /** A server announces or is told of clients: see relay. */
+  readonly onSession?: (session: Session | undefined) => void;
+  readonly dial?: (dial: BareDial, signal: AbortSignal) => Promise<BareWebSocketAnswer>;
+}
+
+export interface TunnelClient extends Service {
+  readonly isConnected: boolean;
+}
+
+/** How long motes keep a session that has lost its connection. */
+export const bridgeMs = 30_000;
+/** Of one attempt, TLS and HTTP included; k3s's. */
+const handshakeTimeoutMs = 10_000;
+/** A packet that was lost is not waited for long while streams hang; every third attempt has time for a slow path. */
+const connectTimeoutsMs = [1000, 1000, 5000] as const;
+/** While a session waits, and when there is none. */
+const quickPause = { minMs: 100, maxMs: 500 } as const;
+const slowPause = { minMs: 500, maxMs: 15_000 } as const;
+/** Upstream's, for what a stream asks for. */
+const openTimeoutMs = 60_000;
+
+/** Half of it for certain and the rest by chance; doubled with every attempt. */
+export function pauseBefore(attempt: number, isWaiting: boolean, random: Random): number {
+  const { minMs, maxMs } = isWaiting ? quickPause : slowPause;
+  const wholeMs = Math.min(maxMs, minMs * 2 ** Math.min(attempt, 16));
+  return wholeMs * (0.5 + random.float() / 2);
+}
+
+export function createTunnelClient(options: TunnelClientOptions, deps: TunnelClientDeps): TunnelClient {
+  const { clock, random, log } = deps;
+  const dial = deps.dial ?? dialBareWebSocket;
+  const wanted: Keepalive = options.isMetered ? keepalives.metered : keepalives.swift;
+  const server = `${options.host}:${options.port}`;
+  let session: Session | undefined;
+
+  /** One attempt: resolves when the connection it made is gone. */
+  const connectOnce = async (attempt: number, signal: AbortSignal): Promise<void> => {
+    const waiting = session;
+    const answer = await dial(
+      {
+        ...{ host: options.host, port: options.port, path: connectPath, tls: options.tls },
+        headers: {
+          ...options.headers,
+          [moteHeader]: formatHello({
+            from: waiting?.wanted ?? 0,
+            ...wanted,
+            ...(waiting ? { session: waiting.token } : {}),
+          }),
+        },
+        connectTimeoutMs: connectTimeoutsMs[attempt % connectTimeoutsMs.length]!,
+        timeoutMs: handshakeTimeoutMs,
+      },
+      signal,
+    );
+    const hello = parseHello(answer.headers[moteHeader]);
+    let lost = () => {};
+    const isLost = new Promise<void>((resolve) => {
+      lost = resolve;
+    });
+    onLost = lost;
+    if (waiting && hello?.session === waiting.token) {
+      if (!waiting.canResume(hello.from)) {
+        // It went on with something that has ended here.
+        answer.socket.destroy();
+        waiting.end("it was away for too long");
+        return;
+      }
+      stopBridge();
+      log.info("tunnel: goes on", { server });
+      waiting.attach(answer.socket, answer.head, hello.from);
+    } else {
+      waiting?.end("the server does not know it any more");
+      onLost = lost;
+      const begun = begin(hello?.session);
+      session = begun;
+      log.info("tunnel: connected", { server, mote: hello !== undefined });
+      deps.onSession?.(begun);
+      begun.attach(answer.socket, answer.head, 0);
+    }
+    await isLost;
+  };
+
+  let onLost = () => {};
+  let stopBridge = () => {};
+
+  const begin = (token: string | undefined): Session => {
+    const isMote = token !== undefined;
+    const keepalive = isMote ? wanted : options.isMetered ? keepalives.meteredK3s : keepalives.k3s;
+    const begun: Session = new Session(
+      { peer: server, isDialer: true, isMote, keepalive },
+      deps,
+      {
+        connect: (stream) => void serve(stream),
+        detached() {
+          stopBridge();
+          stopBridge = clock.after(bridgeMs, () => begun.end("it was away for too long"));
+          onLost();
+        },
+        over(reason) {
+          stopBridge();
+          log.info("tunnel: ended", { server, reason });
+          if (session !== begun) return;
+          session = undefined;
+          deps.onSession?.(undefined);
+          onLost();
+        },
+      },
+      token,
+    );
+    return begun;
+  };
+
+  const serve = async (stream: TunnelStream): Promise<void> => {
+    const slash = stream.target.indexOf("/");
+    const [proto, address] = [stream.target.slice(0, Math.max(slash, 0)), stream.target.slice(slash + 1)];
+    const gone = new AbortController();
+    // Whoever reads or writes the stream is told too.
+    stream.on("error", () => gone.abort(new Error("the stream has ended")));
+    stream.once("close", () => gone.abort(new Error("the stream has ended")));
+    try {
+      // k3s ends the whole tunnel here; only this stream is at fault.
+      if (!deps.mayDial(proto, address)) throw new Error("connect not allowed");
+      const cancel = clock.after(openTimeoutMs, () => gone.abort(new Error("i/o timeout")));
+      try {
+        const socket = await deps.open(proto, address, gone.signal);
+        if (stream.destroyed) socket.destroy();
+        else void tunnel({ socket: stream, head: nothing }, { socket, head: nothing });
+      } finally {
+        cancel();
+      }
+    } catch (error) {
+      log.debug("tunnel: a stream was refused", { server, target: stream.target, error: messageOf(error) });
+      stream.destroy(error instanceof Error ? error : new Error(messageOf(error)));
+    }
+  };
+
+  return {
+    name: `tunnel to ${server}`,
+    get isConnected() {
+      return session?.isAttached ?? false;
+    },
+    async run(signal, ready) {
+      // The node works without.
+      ready();
+      let attempt = 0;
+      while (!signal.aborted) {
+        const stop = () => session?.close();
+        const startedMs = clock.monotonicMs();
+        try {
+          signal.addEventListener("abort", stop, { once: true });
+          await connectOnce(attempt, signal);
+          // One that stood for a moment only does not make the next attempt fresh.
+          attempt = clock.monotonicMs() - startedMs > 2000 || session ? 0 : attempt + 1;
+        } catch (error) {
+          if (signal.aborted) break;
+          attempt++;
+          const fields = { server, error: messageOf(error), attempt };
+          if (attempt === 1 || attempt % 10 === 0) log.warn("tunnel: cannot connect", fields);
+          else log.debug("tunnel: cannot connect", fields);
+          if (!hasCode(error, "WEBSOCKET_DIAL")) log.error("tunnel: failed", fields);
+        } finally {
+          signal.removeEventListener("abort", stop);
+        }
+        if (signal.aborted) break;
+        await pause(clock, pauseBefore(attempt, session !== undefined, random), signal);
+      }
+      session?.close();
+    },
+  };
+}
+
+const nothing = new Uint8Array(0);

@@ -1,0 +1,519 @@
+// A tunnel between two ends: streams over one link, with flow control for each, fair turns and a watch on the other end's
+// life. Speaks remotedialer's protocol with k3s, and with another mote also credit, confirmation and resumption.
+// Invariant: everything that the other end can make grow is bounded; a message that breaks a bound ends the session, never
+// the process. Upstream counterpart: rancher/remotedialer session.go and connection.go.
+import type { Duplex } from "node:stream";
+import type { Clock, Random } from "#base/clock.ts";
+import { AppError } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import { nextTurn } from "#platform/turns.ts";
+import {
+  controlKind,
+  type Frame,
+  failureKind,
+  failureText,
+  maxBatchBytes,
+  maxBatchFrames,
+  opcodes,
+  type Piece,
+  type TunnelCodec,
+} from "./codec.ts";
+import { judge, type Keepalive, tickMs } from "./keepalive.ts";
+import { Link } from "./link.ts";
+import {
+  decodeNumber,
+  decodeSync,
+  encodeNumber,
+  encodeSync,
+  maxMessageBytes,
+  messageTypes,
+  orderlyEnd,
+} from "./messages.ts";
+import { SendQueue } from "./send-queue.ts";
+import { type StreamHost, TunnelStream } from "./stream.ts";
+
+export interface SessionOptions {
+  /** Who is at the other end: a node, or another server. */
+  readonly peer: string;
+  readonly isDialer: boolean;
+  /** The other end is a mote: credit, confirmation, resumption. */
+  readonly isMote: boolean;
+  readonly keepalive: Keepalive;
+}
+
+export interface SessionDeps {
+  readonly codec: TunnelCodec;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export interface SessionHandlers {
+  /** The other end opens a stream. Absent: it may not. */
+  connect?(stream: TunnelStream): void;
+  /** A server tells whom it can reach, and whom no longer. */
+  client?(name: string, isThere: boolean): void;
+  /** The socket is gone; a session of motes waits for another. */
+  detached?(): void;
+  /** Called once. */
+  over(reason: string): void;
+}
+
+/** A node's pods, probes and people together stay far below; each costs a few KiB before any byte is held. */
+const maxStreams = 4096;
+/** Answers that wait for room. What the other end asks in between is worth no more. */
+const maxControlFrames = 8192;
+/** What all streams of a session may hold above their first windows. */
+const lendableBytes = 4 * 1024 * 1024;
+/** A mote confirms when this much has come since, at the end of a turn. */
+const confirmEveryBytes = 16 * 1024;
+/** Less than this is not worth a message of its own at idle: pings would be confirmed for ever. */
+const confirmAtIdleBytes = 256;
+const syncEveryMs = 60_000;
+/** How long the other end may take to answer our goodbye. */
+const closeTimeoutMs = 2000;
+const nothing = new Uint8Array(0);
+const goodbye = Uint8Array.of(0x03, 0xe8);
+
+export class Session {
+  readonly options: SessionOptions;
+  readonly #deps: SessionDeps;
+  readonly #handlers: SessionHandlers;
+  readonly #link: Link;
+  readonly #host: StreamHost;
+  readonly #streams = new Map<number, TunnelStream>();
+  readonly #queue = new SendQueue();
+  /** Names it after a cut. */
+  readonly token: string;
+  #control: Frame[] = [];
+  #partial: { readonly bytes: Uint8Array[]; size: number } = { bytes: [], size: 0 };
+  /** k3s's counter starts at 1 and is raised before it is used. */
+  #lastConnection = 1;
+  #lent = 0;
+  #isPumping = false;
+  #isPumpDue = false;
+  #confirmedToPeer = 0;
+  #isConfirmDue = false;
+  #isOver = false;
+  #stopTicks: () => void = () => {};
+  #pingedMs: number;
+  #isPingOpen = false;
+  #tickedMs: number;
+  #syncedMs: number;
+  /** Missing in the peer's last list; dropped when they are missing in the next as well. */
+  #missing = new Set<number>();
+  /** Of streams that are unknown here, told once each. */
+  #toldUnknown = new Set<number>();
+
+  constructor(options: SessionOptions, deps: SessionDeps, handlers: SessionHandlers, token?: string) {
+    this.options = options;
+    this.#deps = deps;
+    this.#handlers = handlers;
+    this.token = token ?? Buffer.from(deps.random.bytes(16)).toString("hex");
+    const { clock } = deps;
+    this.#link = new Link(
+      { isDialer: options.isDialer, isResumable: options.isMote },
+      { codec: deps.codec, clock },
+      {
+        pieces: (pieces) => this.#take(pieces),
+        writable: () => this.#pumpSoon(),
+        detached: () => this.#detached(),
+      },
+    );
+    const now = clock.monotonicMs();
+    this.#pingedMs = now;
+    this.#tickedMs = now;
+    this.#syncedMs = now;
+    this.#host = {
+      usesCredit: options.isMote,
+      nowMs: () => clock.monotonicMs(),
+      ready: (stream) => {
+        this.#queue.add(stream);
+        this.#pumpSoon();
+      },
+      close: (stream, text) => this.#closed(stream, text),
+      credit: (stream, bytes) => this.#say(messageTypes.credit, stream.connection, encodeNumber(bytes)),
+      pausePeer: (stream, isPaused) =>
+        this.#say(isPaused ? messageTypes.pause : messageTypes.resume, stream.connection, nothing),
+      borrow: (bytes) => {
+        if (this.#lent + bytes > lendableBytes) return false;
+        this.#lent += bytes;
+        return true;
+      },
+      giveBack: (bytes) => {
+        this.#lent -= bytes;
+      },
+    };
+  }
+
+  get isAttached(): boolean {
+    return this.#link.isAttached;
+  }
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+  get streamCount(): number {
+    return this.#streams.size;
+  }
+  /** The byte of the other end from which on it is to send over the next socket. */
+  get wanted(): number {
+    return this.#link.wanted;
+  }
+  /** When anything was last heard. */
+  get heardMs(): number {
+    return this.#link.heardMs;
+  }
+  /** Kept in case that it has to be sent again. */
+  get unconfirmedBytes(): number {
+    return this.#link.unconfirmedBytes;
+  }
+  /** Whether the session can go on where the other end stopped reading. */
+  canResume(from: number): boolean {
+    return this.options.isMote && !this.#isOver && this.#link.has(from);
+  }
+
+  /** Begins, or goes on, over a socket whose handshake is done. `from`: what the other end wants. */
+  attach(socket: Duplex, head: Uint8Array, from: number): void {
+    const now = this.#deps.clock.monotonicMs();
+    this.#isPingOpen = false;
+    this.#pingedMs = now;
+    this.#tickedMs = now;
+    this.#stopTicks();
+    this.#link.attach(socket, head, from);
+    // What came with the head may have ended it already.
+    if (this.#isOver || !this.#link.isAttached) return;
+    this.#tickLater();
+    this.#pump();
+  }
+
+  /** A new stream to `target` behind the other end. What is written goes out at once: nobody acknowledges a connect. */
+  open(proto: string, address: string): TunnelStream {
+    if (this.#isOver) throw new AppError("TUNNEL_OVER", `the tunnel to ${this.options.peer} has ended`);
+    if (this.#streams.size >= maxStreams) {
+      throw new AppError("TUNNEL_STREAMS", `the tunnel to ${this.options.peer} has ${maxStreams} streams already`);
+    }
+    const stream = this.#newStream(++this.#lastConnection, `${proto}/${address}`);
+    this.#say(messageTypes.connect, stream.connection, new TextEncoder().encode(stream.target));
+    return stream;
+  }
+
+  /** Tells a server that `name` can be reached here, or not any more. */
+  announce(name: string, isThere: boolean): void {
+    // The number of the session is nobody's business; one is enough.
+    const type = isThere ? messageTypes.addClient : messageTypes.removeClient;
+    this.#say(type, 0, new TextEncoder().encode(`${name}/1`));
+  }
+
+  /** Cuts the socket but not the session. */
+  cut(): void {
+    this.#link.cut();
+  }
+
+  /** Says goodbye; the streams end. */
+  close(): void {
+    if (this.#isOver) return;
+    if (this.#link.isAttached) {
+      this.#control.push({ kind: controlKind | opcodes.close, connection: 0, payload: goodbye });
+      this.#pump();
+      this.#link.finish();
+    }
+    this.end("closed");
+    if (this.#link.isAttached) this.#stopTicks = this.#deps.clock.after(closeTimeoutMs, () => this.#link.cut());
+  }
+
+  /** Everything ends, at once. */
+  end(reason: string): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#stopTicks();
+    if (reason !== "closed") this.#link.cut();
+    this.#link.forget();
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    this.#queue.clear();
+    this.#control = [];
+    for (const stream of streams) {
+      stream.destroy(new AppError("TUNNEL_DISCONNECT", `${stream.target}: tunnel disconnect: ${reason}`));
+    }
+    this.#handlers.over(reason);
+  }
+
+  // ---- out ----
+
+  #newStream(connection: number, target: string): TunnelStream {
+    const stream = new TunnelStream(connection, target, this.#host);
+    this.#streams.set(connection, stream);
+    return stream;
+  }
+
+  #say(kind: number, connection: number, payload: Uint8Array): void {
+    if (this.#isOver) return;
+    if (this.#control.length >= maxControlFrames) {
+      this.end("it asks without reading the answers");
+      return;
+    }
+    this.#control.push({ kind, connection, payload });
+    this.#pumpSoon();
+  }
+
+  /** After the current callbacks, so that what they have for us goes out together. */
+  #pumpSoon(): void {
+    if (this.#isPumpDue || this.#isPumping) return;
+    this.#isPumpDue = true;
+    queueMicrotask(() => {
+      this.#isPumpDue = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    try {
+      while (this.#link.isAttached && this.#sendBatch()) {}
+    } finally {
+      this.#isPumping = false;
+    }
+  }
+
+  /** Answers and signals first, then streams by turns, as much as there is room for. */
+  #sendBatch(): boolean {
+    const batch: Frame[] = [];
+    const done: (() => void)[] = [];
+    let bytes = 0;
+    if (this.#link.isClogged) return false;
+    while (this.#control.length > 0 && batch.length < maxBatchFrames) {
+      const frame = this.#control[0]!;
+      if (bytes + frame.payload.length > maxBatchBytes) break;
+      bytes += frame.payload.length;
+      batch.push(frame);
+      this.#control.shift();
+    }
+    let room = Math.min(this.#link.room, maxBatchBytes - bytes);
+    const { frameBytes } = this.#link;
+    while (room > 0 && batch.length < maxBatchFrames) {
+      const stream = this.#queue.next();
+      if (!stream) break;
+      const slice = stream.slice(Math.min(frameBytes, maxBatchBytes - bytes));
+      if (!slice) {
+        stream.finished();
+        continue;
+      }
+      stream.deficit -= slice.bytes.length;
+      batch.push({ kind: messageTypes.data, connection: stream.connection, payload: slice.bytes });
+      if (slice.done) done.push(slice.done);
+      room -= slice.bytes.length;
+      bytes += slice.bytes.length;
+      if (bytes >= maxBatchBytes) break;
+    }
+    if (batch.length === 0) return this.#control.length > 0;
+    this.#link.send(this.#deps.codec.encode(batch, this.options.isDialer));
+    for (const finish of done) finish();
+    return true;
+  }
+
+  #closed(stream: TunnelStream, text: string): void {
+    if (!this.#streams.delete(stream.connection)) return;
+    this.#say(messageTypes.error, stream.connection, errorText(text));
+  }
+
+  // ---- in ----
+
+  #take(pieces: readonly Piece[]): void {
+    this.#isPingOpen = false;
+    for (const piece of pieces) {
+      if (this.#isOver) return;
+      if (piece.kind >= failureKind) {
+        this.#deps.log.warn("tunnel: the other end broke the protocol", {
+          peer: this.options.peer,
+          error: failureText(piece.kind),
+        });
+        this.end(failureText(piece.kind));
+      } else if (piece.kind >= controlKind) this.#takeControl(piece.kind - controlKind, piece.bytes);
+      else if (piece.kind === messageTypes.data) this.#takeData(piece);
+      else this.#gather(piece);
+    }
+    if (!this.options.isMote || this.#isConfirmDue) return;
+    if (this.#link.wanted - this.#confirmedToPeer < confirmEveryBytes) return;
+    this.#isConfirmDue = true;
+    // All that this turn of the event loop brings is confirmed together.
+    void nextTurn().then(() => {
+      this.#isConfirmDue = false;
+      this.#confirm();
+    });
+  }
+
+  #confirm(): void {
+    this.#confirmedToPeer = this.#link.wanted;
+    this.#say(messageTypes.ack, 0, encodeNumber(this.#confirmedToPeer));
+  }
+
+  #takeControl(opcode: number, payload: Uint8Array): void {
+    if (opcode === opcodes.close) this.end("the other end said goodbye");
+    else if (opcode === opcodes.ping) {
+      // The answer to the last one answers those before it.
+      const kind = controlKind | opcodes.pong;
+      this.#control = this.#control.filter((frame) => frame.kind !== kind);
+      this.#say(kind, 0, Uint8Array.from(payload));
+    }
+  }
+
+  #takeData(piece: Piece): void {
+    const stream = this.#streams.get(piece.connection);
+    if (!stream) {
+      if (piece.isFirst) this.#unknown(piece.connection);
+      return;
+    }
+    if (piece.bytes.length === 0 || stream.receive(piece.bytes)) return;
+    stream.destroy(new AppError("TUNNEL_FLOW", `${stream.target}: more bytes came than were asked for`));
+  }
+
+  /** Bytes that were under way when we ended the stream are no reason to answer each. */
+  #unknown(connection: number): void {
+    if (this.#toldUnknown.has(connection)) return;
+    this.#toldUnknown.add(connection);
+    if (this.#toldUnknown.size > 1024) this.#toldUnknown.delete(this.#toldUnknown.values().next().value!);
+    const { peer } = this.options;
+    this.#say(messageTypes.error, connection, errorText(`connection not found ${peer}/0/${connection}`));
+  }
+
+  /** Small messages may come in parts. */
+  #gather(piece: Piece): void {
+    if (piece.isFirst) this.#partial = { bytes: [], size: 0 };
+    const most = maxMessageBytes[piece.kind] ?? 0;
+    const room = most - this.#partial.size;
+    if (room < piece.bytes.length && piece.kind === messageTypes.sync) {
+      this.end("a list of connections that is too long");
+      return;
+    }
+    if (room > 0 && piece.bytes.length > 0) {
+      const bytes = Uint8Array.from(piece.bytes.subarray(0, room));
+      this.#partial.bytes.push(bytes);
+      this.#partial.size += bytes.length;
+    }
+    if (!piece.isLast) return;
+    const whole = this.#partial.bytes.length === 1 ? this.#partial.bytes[0]! : Buffer.concat(this.#partial.bytes);
+    this.#partial = { bytes: [], size: 0 };
+    this.#takeMessage(piece.kind, piece.connection, whole);
+  }
+
+  #takeMessage(kind: number, connection: number, bytes: Uint8Array): void {
+    const stream = this.#streams.get(connection);
+    switch (kind) {
+      case messageTypes.connect:
+        this.#takeConnect(connection, textOf(bytes));
+        return;
+      case messageTypes.error: {
+        if (!stream) return;
+        this.#streams.delete(connection);
+        this.#say(messageTypes.error, connection, bytes);
+        stream.endedByPeer(textOf(bytes));
+        return;
+      }
+      case messageTypes.pause:
+        stream?.setPausedByPeer(true);
+        return;
+      case messageTypes.resume:
+        stream?.setPausedByPeer(false);
+        return;
+      case messageTypes.addClient:
+      case messageTypes.removeClient: {
+        const name = textOf(bytes).split("/")[0] ?? "";
+        if (name !== "") this.#handlers.client?.(name, kind === messageTypes.addClient);
+        return;
+      }
+      case messageTypes.sync:
+        this.#takeSync(decodeSync(bytes));
+        return;
+      case messageTypes.credit: {
+        const more = decodeNumber(bytes);
+        if (this.options.isMote && more > 0) stream?.addCredit(more);
+        return;
+      }
+      case messageTypes.ack:
+        if (this.options.isMote) this.#link.confirm(decodeNumber(bytes));
+        return;
+      default:
+        // Types of later versions are not ours to judge.
+        return;
+    }
+  }
+
+  #takeConnect(connection: number, target: string): void {
+    const { connect } = this.#handlers;
+    if (this.#streams.has(connection)) {
+      this.end("a connection was opened twice");
+      return;
+    }
+    const refusal =
+      connect === undefined ? "connect not allowed" : this.#streams.size >= maxStreams ? "too many connections" : "";
+    if (refusal !== "") {
+      this.#say(messageTypes.error, connection, errorText(refusal));
+      return;
+    }
+    this.#toldUnknown.delete(connection);
+    connect!(this.#newStream(connection, target));
+  }
+
+  /** k3s drops what one list misses, even what is still on its way; two lists in a row are proof. */
+  #takeSync(known: ReadonlySet<number>): void {
+    const missing = new Set<number>();
+    for (const [connection, stream] of this.#streams) {
+      if (known.has(connection)) continue;
+      if (this.#missing.has(connection)) {
+        this.#streams.delete(connection);
+        stream.endedByPeer("connection lost by the other end");
+      } else missing.add(connection);
+    }
+    this.#missing = missing;
+  }
+
+  // ---- life ----
+
+  #detached(): void {
+    this.#stopTicks();
+    if (this.#isOver) return;
+    if (this.options.isMote) this.#handlers.detached?.();
+    else this.end("the connection was lost");
+  }
+
+  #tickLater(): void {
+    this.#stopTicks = this.#deps.clock.after(tickMs(this.options.keepalive), () => this.#tick());
+  }
+
+  #tick(): void {
+    const { keepalive, isDialer, isMote, peer } = this.options;
+    const nowMs = this.#deps.clock.monotonicMs();
+    const tick = tickMs(keepalive);
+    // A tick that comes late tells of us: what arrived meanwhile has not been looked at yet.
+    const wasStalled = nowMs - this.#tickedMs > tick * 1.5 + 250;
+    this.#tickedMs = nowMs;
+    if (!wasStalled) {
+      const verdict = judge(keepalive, {
+        ...{ nowMs, isDialer, pingedMs: this.#pingedMs, isPingOpen: this.#isPingOpen },
+        heardMs: this.#link.heardMs,
+        unansweredMs: isMote ? this.#link.unansweredMs : undefined,
+      });
+      if (verdict === "dead") {
+        this.#deps.log.info("tunnel: the other end is silent", { peer });
+        this.#link.cut();
+        return;
+      }
+      if (verdict === "ping") {
+        this.#pingedMs = nowMs;
+        this.#isPingOpen = true;
+        this.#say(controlKind | opcodes.ping, 0, nothing);
+      }
+    }
+    if (isMote && this.#link.wanted - this.#confirmedToPeer >= confirmAtIdleBytes) this.#confirm();
+    if (isDialer && !isMote && nowMs - this.#syncedMs >= syncEveryMs) {
+      this.#syncedMs = nowMs;
+      this.#say(messageTypes.sync, 0, encodeSync(this.#streams.keys()));
+    }
+    this.#tickLater();
+  }
+}
+
+const textOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("utf8");
+/** An empty text would be read as none at all. */
+const errorText = (text: string): Uint8Array => new TextEncoder().encode((text || orderlyEnd).slice(0, 100));

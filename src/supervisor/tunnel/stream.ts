@@ -1,0 +1,275 @@
+// One connection inside a tunnel, as a Duplex. Bytes that nobody reads are held here and nowhere else, up to a window: of
+// a mote's credit, or until k3s has been paused. remotedialer knows no half-close: an end in either direction ends both.
+// Invariant: what is pushed to the reader came in order and once; what is held is bounded.
+import { Duplex } from "node:stream";
+import { AppError } from "#base/errors.ts";
+import { orderlyEnd } from "./messages.ts";
+
+/** What both motes take for granted when a stream begins. A stream that nobody reads holds no more than this. */
+export const firstWindowBytes = 32 * 1024;
+/** A window doubles up to this while its reader keeps up. */
+const mostWindowBytes = 1024 * 1024;
+/** The reader emptied half a window within this time: the window, and not the reader, is what holds the stream up. */
+const quickMs = 100;
+
+/** Towards k3s: asks it to pause above the one, to resume below the other; it is not obliged to heed it at once. */
+const pauseAboveBytes = 256 * 1024;
+const resumeBelowBytes = 64 * 1024;
+/** What k3s itself puts up with is 2 MiB and whatever was under way; above this it does not listen. */
+const mostHeldBytes = 8 * 1024 * 1024;
+
+/** What the stream asks of its session. */
+export interface StreamHost {
+  readonly usesCredit: boolean;
+  nowMs(): number;
+  /** It has something to send. */
+  ready(stream: TunnelStream): void;
+  /** It is over on this side; `text` tells the other. */
+  close(stream: TunnelStream, text: string): void;
+  credit(stream: TunnelStream, bytes: number): void;
+  pausePeer(stream: TunnelStream, isPaused: boolean): void;
+  /** Takes from what all streams may have above their first window; undefined: there is not so much. */
+  borrow(bytes: number): boolean;
+  giveBack(bytes: number): void;
+}
+
+interface Pending {
+  bytes: Uint8Array;
+  readonly done: () => void;
+}
+
+export interface Slice {
+  readonly bytes: Uint8Array;
+  /** The write is done when these bytes are. */
+  readonly done: (() => void) | undefined;
+}
+
+const doNothing = () => {};
+
+export class TunnelStream extends Duplex {
+  readonly connection: number;
+  /** `tcp/127.0.0.1:10250`. */
+  readonly target: string;
+  /** Of the sender's queue. */
+  deficit = 0;
+  queue: "none" | "fresh" | "old" = "none";
+
+  readonly #host: StreamHost;
+  #pending: Pending[] = [];
+  #final: (() => void) | undefined;
+  #credit: number;
+  #isPausedByPeer = false;
+  /** The session knows it no more. */
+  #isOver = false;
+
+  #held: Uint8Array[] = [];
+  #heldBytes = 0;
+  #wants = false;
+  #isEnding = false;
+  #hasPausedPeer = false;
+  #window = firstWindowBytes;
+  #left = firstWindowBytes;
+  #consumed = 0;
+  #grantedMs: number;
+  #lagged = false;
+
+  constructor(connection: number, target: string, host: StreamHost) {
+    super({ allowHalfOpen: false });
+    this.connection = connection;
+    this.target = target;
+    this.#host = host;
+    this.#credit = host.usesCredit ? firstWindowBytes : Infinity;
+    this.#grantedMs = host.nowMs();
+    // A tunnel that breaks must not end the process because nobody listens yet, or any more.
+    this.on("error", () => {});
+  }
+
+  /** Bytes that came and were not read. */
+  get heldBytes(): number {
+    return this.#heldBytes + this.readableLength;
+  }
+  get windowBytes(): number {
+    return this.#window;
+  }
+
+  // ---- out ----
+
+  get canSend(): boolean {
+    if (this.#isOver) return false;
+    if (this.#pending.length > 0) return this.#credit > 0 && !this.#isPausedByPeer;
+    return this.#final !== undefined;
+  }
+
+  /** The next bytes to send; undefined: only the end is left. */
+  slice(most: number): Slice | undefined {
+    const first = this.#pending[0];
+    if (!first) return undefined;
+    const size = Math.min(most, this.#credit, first.bytes.length);
+    this.#credit -= size;
+    if (size === first.bytes.length) {
+      this.#pending.shift();
+      return { bytes: first.bytes, done: first.done };
+    }
+    const bytes = first.bytes.subarray(0, size);
+    first.bytes = first.bytes.subarray(size);
+    return { bytes, done: undefined };
+  }
+
+  /** The last of it has gone out. */
+  finished(): void {
+    this.#leave();
+    this.#host.close(this, orderlyEnd);
+    this.#isEnding = true;
+    this.#drain();
+  }
+
+  addCredit(bytes: number): void {
+    this.#credit += bytes;
+    if (this.canSend) this.#host.ready(this);
+  }
+
+  setPausedByPeer(isPaused: boolean): void {
+    this.#isPausedByPeer = isPaused;
+    if (this.canSend) this.#host.ready(this);
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#enqueue(chunk, done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    // Header and body of a request in one frame.
+    this.#enqueue(chunks.length === 1 ? chunks[0]!.chunk : Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
+  }
+
+  #enqueue(bytes: Uint8Array, done: () => void): void {
+    // The other end is gone and reading will end; Node's sockets take what is written meanwhile, too.
+    if (this.#isOver || bytes.length === 0) {
+      done();
+      return;
+    }
+    this.#pending.push({ bytes, done });
+    if (this.canSend) this.#host.ready(this);
+  }
+
+  override _final(done: () => void): void {
+    if (this.#isOver) {
+      done();
+      return;
+    }
+    this.#final = done;
+    this.#host.ready(this);
+  }
+
+  // ---- in ----
+
+  /** False: more than was allowed. The bytes are a view of a chunk. */
+  receive(bytes: Uint8Array): boolean {
+    if (this.#host.usesCredit) {
+      this.#left -= bytes.length;
+      if (this.#left < 0) return false;
+    } else if (this.heldBytes + bytes.length > mostHeldBytes) return false;
+    if (this.#heldBytes === 0 && this.#wants && this.readableLength === 0 && this.readableFlowing) {
+      this.#pass(bytes);
+      return true;
+    }
+    // A small view would hold its whole chunk for as long as it waits.
+    const own = bytes.buffer.byteLength > 2 * bytes.length ? Uint8Array.from(bytes) : bytes;
+    this.#held.push(own);
+    this.#heldBytes += own.length;
+    if (this.#wants) this.#drain();
+    if (this.#heldBytes > this.#window / 2) this.#lagged = true;
+    if (!this.#host.usesCredit && !this.#hasPausedPeer && this.heldBytes > pauseAboveBytes) {
+      this.#hasPausedPeer = true;
+      this.#host.pausePeer(this, true);
+    }
+    return true;
+  }
+
+  override _read(): void {
+    this.#wants = true;
+    this.#drain();
+  }
+
+  #drain(): void {
+    // Whoever gets a piece may ask for the next before this returns.
+    while (this.#wants && this.#held.length > 0) {
+      const bytes = this.#held.shift()!;
+      this.#heldBytes -= bytes.length;
+      this.#pass(bytes);
+    }
+    if (this.#hasPausedPeer && this.heldBytes < resumeBelowBytes) {
+      this.#hasPausedPeer = false;
+      if (!this.#isOver) this.#host.pausePeer(this, false);
+    }
+    if (this.#isEnding && this.#held.length === 0 && this.#wants) {
+      this.#isEnding = false;
+      this.push(null);
+    }
+  }
+
+  #pass(bytes: Uint8Array): void {
+    this.#wants = false;
+    if (this.push(bytes)) this.#wants = true;
+    if (!this.#host.usesCredit || this.#isOver) return;
+    this.#consumed += bytes.length;
+    if (this.#consumed >= this.#window / 2) this.#grant();
+  }
+
+  #grant(): void {
+    const nowMs = this.#host.nowMs();
+    const isQuick = nowMs - this.#grantedMs < quickMs;
+    this.#grantedMs = nowMs;
+    let bytes = this.#consumed;
+    this.#consumed = 0;
+    if (isQuick && !this.#lagged && this.#window < mostWindowBytes && this.#host.borrow(this.#window)) {
+      bytes += this.#window;
+      this.#window *= 2;
+    } else if (this.#lagged && this.#window > firstWindowBytes && bytes >= this.#window / 2) {
+      const less = this.#window / 2;
+      this.#host.giveBack(less);
+      this.#window -= less;
+      bytes -= less;
+    }
+    this.#lagged = false;
+    if (bytes <= 0) return;
+    this.#left += bytes;
+    this.#host.credit(this, bytes);
+  }
+
+  // ---- the end ----
+
+  /** The other side has ended it: what came before is still read. */
+  endedByPeer(text: string): void {
+    this.#leave();
+    if (text !== orderlyEnd) {
+      this.destroy(new AppError("TUNNEL_STREAM", `${this.target}: ${text}`));
+      return;
+    }
+    this.#isEnding = true;
+    this.#drain();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    if (!this.#isOver) {
+      const text = error?.message ?? orderlyEnd;
+      this.#leave();
+      this.#host.close(this, text);
+    }
+    this.#held = [];
+    this.#heldBytes = 0;
+    done(error);
+  }
+
+  #leave(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#host.giveBack(this.#window - firstWindowBytes);
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const { done } of pending) done();
+    const final = this.#final ?? doNothing;
+    this.#final = undefined;
+    final();
+  }
+}
