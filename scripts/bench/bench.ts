@@ -8,6 +8,7 @@ import { footprint } from "./footprint.ts";
 import { image } from "./image.ts";
 import { log } from "./log.ts";
 import { pods } from "./pods.ts";
+import { scheduler } from "./scheduler.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   api,
@@ -17,6 +18,7 @@ const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Read
   image,
   log,
   pods,
+  scheduler,
 };
 
 await main(async () => {

@@ -140,6 +140,11 @@ export const serverFlags: readonly Flag[] = [
     help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight, audit-policy-file, audit-log-path and its companions, encryption-provider-config, encryption-provider-config-automatic-reload",
   },
   {
+    name: "kube-scheduler-arg",
+    kind: "list",
+    help: "settings of the scheduler as FLAG=VALUE with kube-scheduler's names: config=FILE, a KubeSchedulerConfiguration",
+  },
+  {
     name: "kubelet-arg",
     kind: "list",
     help: "settings of the node agent as FLAG=VALUE with the kubelet's names, such as max-pods=50 or system-reserved=memory=200Mi",

@@ -8,6 +8,7 @@ import { parseCron } from "#model/cron.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
+import { parseSchedulerArguments, type SchedulerArguments } from "#scheduler/arguments.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { type EtcdAddress, parseGuardedEtcdAddress } from "./etcd-address.ts";
 import { type S3Choice, s3ChoiceOf } from "./snapshot-s3.ts";
@@ -66,6 +67,7 @@ export interface ServerConfig {
   readonly apiArguments: ApiArguments;
   /** Keys that mote makes itself: whether from the start, and of which kind. */
   readonly secretsEncryption: { readonly enable: boolean; readonly provider: "aescbc" | "secretbox" };
+  readonly schedulerArguments: SchedulerArguments;
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
   /** Mirrors and credentials of image registries; need not exist. */
@@ -209,6 +211,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       enable: values["secrets-encryption"] === true,
       provider: text("secrets-encryption-provider") as "aescbc" | "secretbox",
     },
+    schedulerArguments: checked(() => parseSchedulerArguments(list("kube-scheduler-arg"))),
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     registriesFile: text("private-registry")!,
     credentialProviders: credentialProvidersOf(

@@ -25,6 +25,8 @@ import { hostName, isRoot } from "#platform/host.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
+import { readSchedulerConfiguration } from "#scheduler/arguments.ts";
+import type { SchedulerConfiguration } from "#scheduler/configuration.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
@@ -59,6 +61,7 @@ export interface ServerContext {
   readonly client: Client;
   readonly informers: InformerFactory;
   readonly events: EventRecorder;
+  readonly schedulerConfiguration: SchedulerConfiguration;
 }
 
 /** Who runs the server: where its log goes, what ends it, and who wants to know how far it is. */
@@ -91,11 +94,12 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     log: log.child({ part: "audit" }),
   });
   const damages: DamageReport[] = [];
+  const schedulerConfiguration = await readScheduler(config);
   const begun = config.disableAgent ? undefined : beginNode(config, log);
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
-    const context = await createContext(config, log, metrics, datastore, audit);
+    const context = { ...(await createContext(config, log, metrics, datastore, audit)), schedulerConfiguration };
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(context, onNode);
@@ -109,6 +113,15 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   } finally {
     await datastore.backend.close();
     log.info("mote ended");
+  }
+}
+
+/** A mistake in its configuration is told before anything runs. */
+async function readScheduler(config: ServerConfig): Promise<SchedulerConfiguration> {
+  try {
+    return await readSchedulerConfiguration(config.schedulerArguments);
+  } catch (error) {
+    throw new AppError("STARTUP", `kube-scheduler-arg config: ${messageOf(error)}`, {}, { cause: error });
   }
 }
 
@@ -184,8 +197,8 @@ function services(
       ? [
           createScheduler({
             client: new Client(api.server.transport(identities.scheduler)),
-            events: events.as("default-scheduler"),
-            ...{ informers, clock, random, metrics },
+            ...{ informers, events, clock, random, metrics },
+            configuration: context.schedulerConfiguration,
             log: log.child({ part: "scheduler" }),
           }),
         ]
@@ -248,7 +261,7 @@ async function createContext(
   metrics: Metrics,
   { backend }: OpenedDatastore,
   audit: Audit,
-): Promise<ServerContext> {
+): Promise<Omit<ServerContext, "schedulerConfiguration">> {
   const [clock, random] = [systemClock, systemRandom];
   const pkiOptions: PkiOptions = {
     folder: `${config.serverDir}/tls`,

@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { SchedulerCache } from "./cache.ts";
+import { podInfoOf } from "./pod-info.ts";
 
 const node: Node = { metadata: { name: "n1" }, spec: {}, status: { allocatable: { cpu: "2" } } };
 const pod = (nodeName?: string, phase?: string): Pod => ({
@@ -17,14 +18,14 @@ function start() {
   const clock = new FakeClock();
   const cache = new SchedulerCache({ assumeTtlMs: 30_000 }, { clock });
   cache.setNode(node);
-  const milliCpu = () => cache.snapshot().nodes[0]?.requested.get("cpu") ?? 0;
+  const milliCpu = () => cache.snapshot().nodes[0]?.requestedOf("cpu") ?? 0;
   return { clock, cache, milliCpu };
 }
 
 test("an assumption holds until the informer confirms it", async () => {
   const { cache, clock, milliCpu } = start();
-  expect(cache.assume(pod(), "n1")).toBe(true);
-  expect(cache.assume(pod(), "n1")).toBe(false);
+  expect(cache.assume(podInfoOf(pod()), "n1")).toBe(true);
+  expect(cache.assume(podInfoOf(pod()), "n1")).toBe(false);
   cache.finishBinding(pod());
   // A late event from before the binding.
   cache.setPod(pod());
@@ -39,7 +40,7 @@ test("an assumption holds until the informer confirms it", async () => {
 
 test("an assumption that is never confirmed expires, but not before the binding is acknowledged", async () => {
   const { cache, clock, milliCpu } = start();
-  cache.assume(pod(), "n1");
+  cache.assume(podInfoOf(pod()), "n1");
   await clock.advance(60_000);
   expect(cache.expire()).toEqual([]);
   cache.finishBinding(pod());
@@ -52,7 +53,7 @@ test("an assumption that is never confirmed expires, but not before the binding 
 
 test("forget undoes an assumption and nothing else", () => {
   const { cache, milliCpu } = start();
-  cache.assume(pod(), "n1");
+  cache.assume(podInfoOf(pod()), "n1");
   cache.forget(pod());
   expect(milliCpu()).toBe(0);
   cache.setPod(pod("n1"));

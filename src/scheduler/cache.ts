@@ -10,10 +10,12 @@
 import type { Clock } from "#base/clock.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { keyOf, nameOf, uidOf } from "#model/object.ts";
-import { imageSpreadOf, NodeInfo, occupiesNode, type Snapshot } from "./snapshot.ts";
+import { NodeTable } from "./node-table.ts";
+import { type PodInfo, podInfoOrLess } from "./pod-info.ts";
+import { NodeInfo, occupiesNode, type Snapshot, spreadImages, zoneOf, zonesInTurn } from "./snapshot.ts";
 
 interface Entry {
-  pod: Pod;
+  readonly info: PodInfo;
   readonly node: string;
   isAssumed: boolean;
   /** Set once the binding was acknowledged. */
@@ -28,12 +30,16 @@ export interface CacheOptions {
 export class SchedulerCache {
   readonly #options: CacheOptions;
   readonly #clock: Clock;
+  readonly #table = new NodeTable();
   readonly #nodes = new Map<string, NodeInfo>();
-  /** Pods on nodes that are not known (yet): counted when the node appears. */
+  /** In the order they are looked at; undefined after nodes or zones changed. */
+  #ordered: readonly NodeInfo[] | undefined;
   readonly #entries = new Map<string, Entry>();
   readonly #assumed = new Set<string>();
+  /** Keys of entries on nodes that are not known, by node: they count when it appears. */
+  readonly #homeless = new Map<string, Set<string>>();
   readonly #namespaceLabels = new Map<string, Readonly<Record<string, string>>>();
-  #imageSpread: Map<string, number> | undefined;
+  readonly #imageSpread = new Map<string, number>();
 
   constructor(options: CacheOptions, deps: { readonly clock: Clock }) {
     this.#options = options;
@@ -42,20 +48,31 @@ export class SchedulerCache {
 
   setNode(node: Node): void {
     const name = nameOf(node);
-    this.#imageSpread = undefined;
     const known = this.#nodes.get(name);
     if (known) {
+      const zone = zoneOf(known);
+      spreadImages(this.#imageSpread, known.images, -1);
       known.setNode(node);
+      spreadImages(this.#imageSpread, known.images, 1);
+      if (zoneOf(known) !== zone) this.#ordered = undefined;
       return;
     }
-    const info = new NodeInfo(node);
+    const info = new NodeInfo(node, this.#table);
     this.#nodes.set(name, info);
-    for (const entry of this.#entries.values()) if (entry.node === name) info.addPod(entry.pod);
+    this.#ordered = undefined;
+    spreadImages(this.#imageSpread, info.images, 1);
+    for (const key of this.#homeless.get(name) ?? []) info.addPod(this.#entries.get(key)!.info);
+    this.#homeless.delete(name);
   }
 
   removeNode(name: string): void {
-    this.#imageSpread = undefined;
+    const info = this.#nodes.get(name);
+    if (!info) return;
     this.#nodes.delete(name);
+    this.#ordered = undefined;
+    spreadImages(this.#imageSpread, info.images, -1);
+    if (info.pods.size > 0) this.#homeless.set(name, new Set(info.pods.keys()));
+    info.remove();
   }
 
   setNamespace(name: string, labels: Readonly<Record<string, string>> | undefined): void {
@@ -69,12 +86,13 @@ export class SchedulerCache {
     const entry = this.#entries.get(key);
     if (!occupiesNode(pod)) {
       // An assumed pod's last events still come without a node; they must not undo the assumption.
-      if (entry?.isAssumed && uidOf(entry.pod) === uidOf(pod) && !pod.spec.nodeName) return;
+      if (entry?.isAssumed && entry.info.uid === uidOf(pod) && !pod.spec.nodeName) return;
       this.#drop(key);
       return;
     }
     this.#drop(key);
-    this.#place(key, { pod, node: pod.spec.nodeName ?? "", isAssumed: false, deadlineMs: undefined });
+    const info = podInfoOrLess(pod);
+    this.#place(key, { info, node: pod.spec.nodeName ?? "", isAssumed: false, deadlineMs: undefined });
   }
 
   removePod(key: string): void {
@@ -82,10 +100,10 @@ export class SchedulerCache {
   }
 
   /** Counts the pod on the node before the API knows. False where it already counts somewhere. */
-  assume(pod: Pod, node: string): boolean {
-    const key = keyOf(pod);
+  assume(info: PodInfo, node: string): boolean {
+    const { key } = info;
     if (this.#entries.has(key)) return false;
-    this.#place(key, { pod, node, isAssumed: true, deadlineMs: undefined });
+    this.#place(key, { info, node, isAssumed: true, deadlineMs: undefined });
     this.#assumed.add(key);
     return true;
   }
@@ -116,26 +134,42 @@ export class SchedulerCache {
     return expired;
   }
 
-  get nodeCount(): number {
-    return this.#nodes.size;
+  /** For metrics. */
+  get sizes(): { readonly nodes: number; readonly pods: number; readonly assumed: number } {
+    return { nodes: this.#nodes.size, pods: this.#entries.size, assumed: this.#assumed.size };
+  }
+  get namespaceLabels(): Snapshot["namespaceLabels"] {
+    return this.#namespaceLabels;
   }
 
   /** Valid until the next change of this cache: nodes are shared, not copied, because a decision is made in one turn. */
   snapshot(): Snapshot {
-    const nodes = [...this.#nodes.values()];
-    this.#imageSpread ??= imageSpreadOf(nodes);
-    return { nodes, namespaceLabels: this.#namespaceLabels, imageSpread: this.#imageSpread };
+    this.#ordered ??= zonesInTurn([...this.#nodes.values()]);
+    return {
+      table: this.#table,
+      nodes: this.#ordered,
+      byName: this.#nodes,
+      namespaceLabels: this.#namespaceLabels,
+      imageSpread: this.#imageSpread,
+    };
   }
 
   /** The assumption about this very pod, not about a later one of the same name. */
   #assumption(pod: Pod): Entry | undefined {
     const entry = this.#entries.get(keyOf(pod));
-    return entry?.isAssumed && uidOf(entry.pod) === uidOf(pod) ? entry : undefined;
+    return entry?.isAssumed && entry.info.uid === uidOf(pod) ? entry : undefined;
   }
 
   #place(key: string, entry: Entry): void {
     this.#entries.set(key, entry);
-    this.#nodes.get(entry.node)?.addPod(entry.pod);
+    const node = this.#nodes.get(entry.node);
+    if (node) {
+      node.addPod(entry.info);
+      return;
+    }
+    const homeless = this.#homeless.get(entry.node) ?? new Set();
+    homeless.add(key);
+    this.#homeless.set(entry.node, homeless);
   }
 
   #drop(key: string): void {
@@ -144,5 +178,7 @@ export class SchedulerCache {
     this.#entries.delete(key);
     this.#assumed.delete(key);
     this.#nodes.get(entry.node)?.removePod(key);
+    const homeless = this.#homeless.get(entry.node);
+    if (homeless?.delete(key) && homeless.size === 0) this.#homeless.delete(entry.node);
   }
 }

@@ -1,12 +1,11 @@
 // Node selectors and tolerations: the two matching rules that only nodes know. Pure.
 // Upstream counterpart: component-helpers scheduling/corev1 (nodeaffinity, helpers).
 import type { Pod, Taint, Toleration } from "#model/gen/core-v1.ts";
-import { matchesNodeTerm } from "#model/node-selector.ts";
+import { matchesNodeTerm, type NodeFeatures } from "#model/node-selector.ts";
 import { tolerates } from "#model/taints.ts";
-import type { NodeInfo } from "./snapshot.ts";
 
 /** spec.nodeSelector and the required node affinity together. */
-export function matchesNodeAffinity(pod: Pod, node: NodeInfo): boolean {
+export function matchesNodeAffinity(pod: Pod, node: NodeFeatures): boolean {
   for (const [key, value] of Object.entries(pod.spec.nodeSelector ?? {})) {
     if (!Object.hasOwn(node.labels, key) || node.labels[key] !== value) return false;
   }

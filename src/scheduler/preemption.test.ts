@@ -1,15 +1,19 @@
 import { describe, expect, test } from "vitest";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import type { PodDisruptionBudget } from "#model/gen/policy-v1.ts";
-import { defaultPlugins } from "./plugins/default-plugins.ts";
+import { podInfoOf } from "./pod-info.ts";
+import { compileProfile, defaultProfileSettings } from "./profile.ts";
 import { type Decision, schedule } from "./schedule.ts";
-import { snapshotOf, withPromised } from "./snapshot.ts";
+import { snapshotOf } from "./snapshot.ts";
+
+const profile = compileProfile(defaultProfileSettings);
 
 const node = (name: string, cpu = "2"): Node => ({
   metadata: { name, labels: { "kubernetes.io/hostname": name } },
   spec: {},
   status: { allocatable: { cpu, memory: "4Gi", pods: "110" } },
 });
+const leaving = { type: "DisruptionTarget", status: "True", reason: "PreemptionByScheduler" };
 interface Options {
   readonly on?: string;
   readonly start?: string;
@@ -35,6 +39,7 @@ function pod(name: string, cpu: string, priority: number, options: Options = {})
     status: {
       phase: options.on ? "Running" : "Pending",
       ...(options.start ? { startTime: options.start } : {}),
+      ...(options.deleting ? { conditions: [leaving] } : {}),
       ...(options.nominated ? { nominatedNodeName: options.nominated } : {}),
     },
   };
@@ -46,13 +51,13 @@ const budget = (app: string, disruptionsAllowed: number): PodDisruptionBudget =>
     status: { disruptionsAllowed, currentHealthy: 1, desiredHealthy: 1, expectedPods: 1 },
   }) as PodDisruptionBudget;
 const decide = (wanted: Pod, nodes: Node[], pods: Pod[], budgets: PodDisruptionBudget[] = []): Decision =>
-  schedule(wanted, snapshotOf(nodes, pods), { plugins: defaultPlugins, pick: () => 0, budgets });
+  schedule(podInfoOf(wanted), snapshotOf(nodes, pods), { profile, pick: () => 0, budgets });
 /** "node: victims", or the message. */
 function outcome(wanted: Pod, nodes: Node[], pods: Pod[], budgets: PodDisruptionBudget[] = []): string {
   const decision = decide(wanted, nodes, pods, budgets);
   if (decision.kind === "bind") return `bind ${decision.node}`;
   const { preemption } = decision;
-  return preemption ? `${preemption.node}: ${preemption.victims.map((v) => v.metadata.name)}` : decision.message;
+  return preemption ? `${preemption.node}: ${preemption.victims.map((v) => v.pod.metadata.name)}` : decision.message;
 }
 
 test("only as many as must go, the least important ones", () => {
@@ -141,10 +146,15 @@ test("a budget is spared where another victim does as well", () => {
   expect(outcome(pod("p", "1", 10), [node("a")], pods, [budget("x", 0)])).toBe("a: y");
   expect(outcome(pod("p", "1", 10), [node("a")], pods, [budget("x", 1)])).toBe("a: x");
 });
-test("promised room is taken", () => {
+test("promised room is taken, but not from those that matter more", () => {
   const snapshot = snapshotOf([node("a")], []);
-  const promised = withPromised(snapshot, [{ pod: pod("vip", "2", 10), node: "a" }]);
-  const options = { plugins: defaultPlugins, pick: () => 0 };
-  expect(schedule(pod("p", "1", 1), promised, options).kind).toBe("unschedulable");
-  expect(schedule(pod("p", "1", 1), snapshot, options).kind).toBe("bind");
+  const vip = podInfoOf(pod("vip", "2", 10));
+  const options = { profile, pick: () => 0 };
+  const nominated = () => [vip];
+  expect(schedule(podInfoOf(pod("p", "1", 1)), snapshot, { ...options, nominated }).kind).toBe("unschedulable");
+  expect(schedule(podInfoOf(pod("p", "1", 1)), snapshot, options).kind).toBe("bind");
+  expect(schedule(podInfoOf(pod("p", "1", 20)), snapshot, { ...options, nominated }).kind).toBe("bind");
+  expect(schedule(vip, snapshot, { ...options, nominated }).kind).toBe("bind");
+  // What was thought has left no trace.
+  expect(snapshot.nodes[0]!.requestedOf("cpu")).toBe(0);
 });

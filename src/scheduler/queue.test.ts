@@ -5,23 +5,33 @@ import type { Plugin } from "./plugins/framework.ts";
 import { noNodes, parkedMaxMs, SchedulingQueue } from "./queue.ts";
 
 const plugins: readonly Plugin[] = [
-  { name: "Fit", weight: 0, events: ["assignedPodRemoved"], prepare: () => ({}) },
-  { name: "Taint", weight: 0, events: ["nodeTaintsChanged"], prepare: () => ({}) },
+  { name: "Fit", points: [], interests: [{ events: ["AssignedPodDelete", "UnschedulablePodUpdatePodScaleDown"] }] },
+  {
+    name: "Taint",
+    points: [],
+    interests: [
+      { events: ["NodeUpdateNodeTaint"], hint: (_, { next }) => next?.metadata.name === "good" },
+      { events: ["UnschedulablePodUpdatePodToleration"] },
+    ],
+  },
 ];
-const pod = (name: string, priority = 0): Pod => ({
+const pod = (name: string, priority = 0, cpu = "1"): Pod => ({
   metadata: { name, uid: name },
-  spec: { containers: [], priority },
+  spec: { containers: [{ name: "c", resources: { requests: { cpu } } }], priority },
 });
 
 function start() {
   const clock = new FakeClock();
-  const queue = new SchedulingQueue(plugins, { clock });
+  const queue = new SchedulingQueue(
+    { initialBackoffMs: 1000, maxBackoffMs: 10_000 },
+    { clock, plugins, isGated: (p) => (p.spec.schedulingGates ?? []).length > 0 },
+  );
   const stop = new AbortController();
   const popped: string[] = [];
   /** Takes the next pod, whenever it comes. */
-  const pop = () => queue.pop(stop.signal).then((p) => void popped.push(p.metadata.name ?? ""));
+  const pop = () => queue.pop(stop.signal).then((p) => void popped.push(p.pod.metadata.name ?? ""));
   const put = (...pods: Pod[]) => {
-    for (const p of pods) queue.put(p, { isRelevant: true });
+    for (const p of pods) queue.put(p, undefined);
   };
   return { clock, queue, stop, popped, pop, put };
 }
@@ -42,10 +52,10 @@ describe("scheduling queue", () => {
     await t.pop();
     t.queue.failed(pod("a"), new Set(["Fit"]));
     const next = t.pop();
-    t.queue.moved("nodeTaintsChanged");
+    t.queue.moved({ event: "NodeUpdateNodeTaint" });
     await t.clock.advance(60_000);
     expect(t.popped).toEqual(["a"]);
-    t.queue.moved("assignedPodRemoved");
+    t.queue.moved({ event: "AssignedPodDelete" });
     await settle();
     expect(t.popped).toEqual(["a", "a"]);
     await next;
@@ -72,7 +82,7 @@ describe("scheduling queue", () => {
     const t = start();
     t.put(pod("a"));
     await t.pop();
-    t.queue.moved("assignedPodRemoved");
+    t.queue.moved({ event: "AssignedPodDelete" });
     t.queue.failed(pod("a"), new Set(["Fit"]));
     const next = t.pop();
     await t.clock.advance(1000);
@@ -86,10 +96,10 @@ describe("scheduling queue", () => {
     await t.pop();
     t.queue.failed(pod("a"), new Set([noNodes]));
     const next = t.pop();
-    t.queue.moved("assignedPodRemoved");
+    t.queue.moved({ event: "AssignedPodDelete" });
     await t.clock.advance(5000);
     expect(t.popped).toEqual(["a"]);
-    t.queue.moved("nodeAdded");
+    t.queue.moved({ event: "NodeAdd" });
     await settle();
     expect(t.popped).toEqual(["a", "a"]);
     await next;
@@ -104,10 +114,10 @@ describe("scheduling queue", () => {
     t.queue.failed(pod("b"), new Set(["Fit"]));
     await t.clock.advance(2000);
     const first = t.pop();
-    t.queue.put(pod("a"), { isRelevant: false });
+    t.queue.put(pod("a"), pod("a"));
     await settle();
     expect(t.popped).toEqual(["a", "b"]);
-    t.queue.put(pod("a"), { isRelevant: true });
+    t.queue.put(pod("a", 0, "500m"), pod("a", 0, "1"));
     await first;
     const second = t.pop();
     await t.clock.advance(parkedMaxMs);

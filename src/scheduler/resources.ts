@@ -1,93 +1,60 @@
-// What pods ask for and nodes have, in safe integers: cpu in thousandths of a core, memory, storage and everything else
-// in whole units. Upstream counterpart: component-helpers resource.PodRequests and framework.Resource.
+// What pods ask for and nodes have, as numbers the scheduler can add up quickly: cpu in thousandths of a core, memory,
+// storage and everything else in whole units. What a pod asks for as a whole is summed in one place for all parts of mote
+// (model/pod-resources.ts); here it only becomes doubles. Upstream counterpart: framework.Resource, util/pod_resources.go.
 import type { Container, Pod } from "#model/gen/core-v1.ts";
-import { parseQuantity } from "#model/quantity.ts";
+import { podAmounts, type ResourcesOf } from "#model/pod-resources.ts";
+import { parseQuantity, type Quantity } from "#model/quantity.ts";
 import { countedResources } from "#model/resized-resources.ts";
 
 /** Resource name → amount; cpu in milli-cores. */
-export type Amounts = Map<string, number>;
+export type Amounts = ReadonlyMap<string, number>;
 
 /** What a container that asks for nothing counts as in scores, so that idle-looking nodes do not fill up unbounded. */
-export const defaultMilliCpu = 100;
-export const defaultMemoryBytes = 200 * 1024 * 1024;
+const scoringDefaults = { cpu: "100m", memory: "200Mi" };
 
-export function amountsOf(list: Readonly<Record<string, string | number>> | undefined): Amounts {
-  const out: Amounts = new Map();
-  for (const [name, quantity] of Object.entries(list ?? {})) out.set(name, amountOf(name, String(quantity)));
+export function amountsOf(list: Readonly<Record<string, string | number>> | undefined): Map<string, number> {
+  const out = new Map<string, number>();
+  for (const [name, quantity] of Object.entries(list ?? {})) out.set(name, numberOf(name, parseQuantity(quantity)));
   return out;
 }
 
 /** Rounded up, as the API counts; clamped to what a double holds exactly (8 PiB). */
-export function amountOf(name: string, quantity: string): number {
-  const value = parseQuantity(quantity);
-  const amount = name === "cpu" ? value.milliValue() : value.value();
+function numberOf(name: string, quantity: Quantity): number {
+  const amount = name === "cpu" ? quantity.milliValue() : quantity.value();
   return amount > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : Number(amount);
 }
 
 export interface PodRequests {
-  /** What admission to a node is decided by. */
+  /** What admission to a node is decided by; nothing that is zero. */
   readonly requests: Amounts;
   /** cpu and memory with the defaults for containers that ask for nothing; for scores only. */
   readonly scoring: { readonly milliCpu: number; readonly memoryBytes: number };
 }
 
+/** Rejects with QUANTITY_SYNTAX where an amount cannot be read. */
 export function podRequests(pod: Pod): PodRequests {
-  const requests = effective(pod, containerRequests);
-  const scored = effective(pod, scoringRequests);
-  return {
-    requests,
-    scoring: { milliCpu: scored.get("cpu") ?? 0, memoryBytes: scored.get("memory") ?? 0 },
-  };
+  const requests = sum(pod, countedResources);
+  const scored = asksForAll(pod) ? requests : sum(pod, withDefaults);
+  return { requests, scoring: { milliCpu: scored.get("cpu") ?? 0, memoryBytes: scored.get("memory") ?? 0 } };
 }
 
-/**
- * Containers run together, init containers one after the other before them; restartable init containers (sidecars) stay
- * and add to all that come later.
- */
-function effective(pod: Pod, of: (pod: Pod, container: Container) => Amounts): Amounts {
-  const total: Amounts = new Map();
-  for (const container of pod.spec.containers ?? []) add(total, of(pod, container));
-  const sidecars: Amounts = new Map();
-  const peak: Amounts = new Map();
-  for (const container of pod.spec.initContainers ?? []) {
-    const amounts = of(pod, container);
-    if (container.restartPolicy === "Always") {
-      add(total, amounts);
-      add(sidecars, amounts);
-    } else {
-      const during: Amounts = new Map(sidecars);
-      add(during, amounts);
-      raise(peak, during);
-    }
+function sum(pod: Pod, resourcesOf: ResourcesOf): Map<string, number> {
+  const out = new Map<string, number>();
+  for (const [name, quantity] of podAmounts(pod, "requests", resourcesOf)) {
+    const amount = numberOf(name, quantity);
+    if (amount !== 0) out.set(name, amount);
   }
-  raise(total, peak);
-  add(total, amountsOf(pod.spec.overhead));
-  return total;
+  return out;
 }
 
-const containerRequests = (pod: Pod, container: Container): Amounts =>
-  amountsOf(countedResources(pod, container, "requests"));
+const withDefaults: ResourcesOf = (pod, container) => ({
+  ...scoringDefaults,
+  ...countedResources(pod, container, "requests"),
+});
 
-function scoringRequests(pod: Pod, container: Container): Amounts {
-  const amounts = containerRequests(pod, container);
-  return new Map([
-    ["cpu", amounts.get("cpu") ?? defaultMilliCpu],
-    ["memory", amounts.get("memory") ?? defaultMemoryBytes],
-  ]);
-}
+const asksForBoth = ({ resources }: Container): boolean =>
+  resources?.requests?.["cpu"] !== undefined && resources.requests["memory"] !== undefined;
 
-export function add(into: Amounts, what: ReadonlyMap<string, number>): void {
-  for (const [name, amount] of what) into.set(name, (into.get(name) ?? 0) + amount);
-}
-
-export function subtract(from: Amounts, what: ReadonlyMap<string, number>): void {
-  for (const [name, amount] of what) {
-    const left = (from.get(name) ?? 0) - amount;
-    if (left === 0) from.delete(name);
-    else from.set(name, left);
-  }
-}
-
-function raise(into: Amounts, to: ReadonlyMap<string, number>): void {
-  for (const [name, amount] of to) if (amount > (into.get(name) ?? 0)) into.set(name, amount);
-}
+/** Most pods do: their sum need not be made twice. */
+const asksForAll = ({ spec }: Pod): boolean =>
+  (spec.containers ?? []).every(asksForBoth) && (spec.initContainers ?? []).every(asksForBoth);

@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Node, NodeSpec, Pod, PodSpec } from "#model/gen/core-v1.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { defaultPlugins } from "./plugins/default-plugins.ts";
+import { podInfoOf } from "./pod-info.ts";
+import { compileProfile, defaultProfileSettings } from "./profile.ts";
 import { podRequests } from "./resources.ts";
 import { type Decision, schedule } from "./schedule.ts";
 import { type NodeInfo, type Snapshot, snapshotOf } from "./snapshot.ts";
 
+const profile = compileProfile(defaultProfileSettings);
 type Labels = Record<string, string>;
 
 function node(
@@ -32,7 +34,7 @@ const on = (nodeName: string, spec: Partial<PodSpec> = {}, labels: Labels = {}):
   pod({ ...spec, nodeName }, labels);
 
 const decide = (wanted: Pod, snapshot: Snapshot): Decision =>
-  schedule(wanted, snapshot, { plugins: defaultPlugins, pick: () => 0 });
+  schedule(podInfoOf(wanted), snapshot, { profile, pick: () => 0 });
 
 /** The node, or the message. */
 function outcome(
@@ -391,7 +393,7 @@ describe("scores", () => {
 
   test("ties go where the caller picks", () => {
     const snapshot = snapshotOf([node("a"), node("b"), node("c")], []);
-    const picked = [0, 1, 2].map((index) => schedule(pod(), snapshot, { plugins: defaultPlugins, pick: () => index }));
+    const picked = [0, 1, 2].map((index) => schedule(podInfoOf(pod()), snapshot, { profile, pick: () => index }));
     expect(picked.map((d) => d.kind === "bind" && d.node)).toEqual(["a", "b", "c"]);
   });
 });
@@ -421,14 +423,14 @@ describe("whatever comes, no node is given more than it has", () => {
           ...(random.float() < 0.5 && { restartPolicy: "Always" }),
         })),
       });
-      const decision = schedule(wanted, snapshot, { plugins: defaultPlugins, pick: upTo });
+      const decision = schedule(podInfoOf(wanted), snapshot, { profile, pick: upTo });
       if (decision.kind === "bind") {
         bound++;
-        snapshot.nodes.find((n) => n.name === decision.node)!.addPod(wanted);
+        snapshot.nodes.find((n) => n.name === decision.node)!.addPod(podInfoOf(wanted));
       } else refused++;
       for (const n of snapshot.nodes) {
         expect(isWithinAllocatable(n), `${n.name} at step ${step}, seed ${seed}`).toBe(true);
-        expect(n.pods.size).toBeLessThanOrEqual(n.allocatable.get("pods") ?? 0);
+        expect(n.pods.size).toBeLessThanOrEqual(n.allocatableOf("pods"));
       }
     }
     // The run has to have met both answers to mean anything.
@@ -449,7 +451,7 @@ function spread(whenUnsatisfiable: string) {
 function isWithinAllocatable(info: NodeInfo): boolean {
   const sums = new Map<string, number>();
   for (const running of info.pods.values()) {
-    for (const [name, amount] of podRequests(running).requests) sums.set(name, (sums.get(name) ?? 0) + amount);
+    for (const [name, amount] of podRequests(running.pod).requests) sums.set(name, (sums.get(name) ?? 0) + amount);
   }
-  return [...sums].every(([name, amount]) => amount <= (info.allocatable.get(name) ?? 0));
+  return [...sums].every(([name, amount]) => amount <= info.allocatableOf(name));
 }

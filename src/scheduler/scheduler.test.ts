@@ -51,7 +51,8 @@ async function start() {
   const random = seededRandom(1);
   const informers = new InformerFactory({ verify: true }, { client, clock, random, log: silentLogger });
   const recorded: string[] = [];
-  const events = { record: (e: EventInput) => void recorded.push(`${e.type} ${e.reason} ${e.message}`) };
+  const record = (e: EventInput) => void recorded.push(`${e.type} ${e.reason} ${e.message}`);
+  const events = { as: () => ({ record }) };
   const stop = new AbortController();
   const scheduler = createScheduler({ client, informers, events, clock, random, log: silentLogger });
   const running = [scheduler.run(stop.signal, () => {}), informers.run(stop.signal, () => {})];

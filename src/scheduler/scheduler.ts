@@ -2,7 +2,7 @@
 // next pod is decided. A pod that fits nowhere may push out less important ones; the room that they leave is promised to it
 // (status.nominatedNodeName) against all that matter less. Pods that are being deleted or belong to another scheduler are
 // never bound. Upstream counterpart: pkg/scheduler/schedule_one.go, eventhandlers.go.
-import { type Clock, type Random, rfc3339 } from "#base/clock.ts";
+import type { Clock, Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
@@ -11,7 +11,8 @@ import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Binding, Node, Pod } from "#model/gen/core-v1.ts";
-import { isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
 import {
   csiDrivers,
   csiNodes,
@@ -23,85 +24,115 @@ import {
   podDisruptionBudgets,
   pods,
   storageClasses,
+  volumeAttachments,
 } from "#model/resources.ts";
-import { isConflict, isNotFound } from "#model/status.ts";
+import { isNotFound } from "#model/status.ts";
+import { nextTurn } from "#platform/turns.ts";
 import { SchedulerCache } from "./cache.ts";
-import { defaultPlugins } from "./plugins/default-plugins.ts";
-import type { ClusterEvent, Plugin } from "./plugins/framework.ts";
-import { type Preemption, priorityOf } from "./preemption.ts";
-import { noNodes, SchedulingQueue } from "./queue.ts";
-import { schedule } from "./schedule.ts";
-import { NodeInfo, occupiesNode, type Snapshot, withPromised } from "./snapshot.ts";
+import { assignedPodChanges, nodeChanges, sameJson } from "./changes.ts";
+import { defaultSchedulerConfiguration, type SchedulerConfiguration } from "./configuration.ts";
+import { scheduleExtended } from "./extended.ts";
+import { Extender } from "./extender.ts";
+import { type AttemptResult, SchedulerMetrics, type SchedulerState } from "./metrics.ts";
+import { Nominator } from "./nominator.ts";
+import type { Change, ClusterEvent } from "./plugins/framework.ts";
+import { createPodGroups, groupResources } from "./pod-groups.ts";
+import { type PodInfo, podInfoOf, podInfoOrLess, priorityOf } from "./pod-info.ts";
+import { PodWriter } from "./pod-writer.ts";
+import { defaultSchedulerName, type Profile } from "./profile.ts";
+import { noNodes, type Popped, SchedulingQueue } from "./queue.ts";
+import { type Decision, type ScheduleOptions, schedule } from "./schedule.ts";
+import { occupiesNode, type Snapshot } from "./snapshot.ts";
 import { VolumeBinder } from "./volume-binder.ts";
 import { claimsOf, planVolumes, type VolumePlan } from "./volumes.ts";
-
-export const defaultSchedulerName = "default-scheduler";
 
 export interface SchedulerDeps {
   readonly client: Client;
   readonly informers: InformerFactory;
-  /** Records as component "default-scheduler" (`recorder.as("default-scheduler")`). */
-  readonly events: EventSink;
+  /** Each profile speaks under its own name. */
+  readonly events: { as(component: string): EventSink };
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
   readonly metrics?: Metrics;
-  /** Default: defaultPlugins. */
-  readonly plugins?: readonly Plugin[];
+  readonly configuration?: SchedulerConfiguration;
 }
 
 /** A bound pod that the informer does not show within this time was lost on the way. */
 const assumeTtlMs = 30_000;
 const expiryCheckMs = 10_000;
-/** Bindings written at once; more would only queue in the API server. */
-const maxBindings = 16;
+/** Bindings written at once: enough for one flush of the datastore to take many, few enough to stop soon. */
+const maxBindings = 64;
+/** Decisions are made in a row for so long before others in the process have their turn. */
+const maxTurnMs = 10;
 
 export function createScheduler(deps: SchedulerDeps): Service {
-  // Each run starts with an empty cache and queue; the gauge reads whichever runs.
+  // Each run starts with an empty cache and queue; the gauges read whichever runs.
   let current: Scheduler | undefined;
-  deps.metrics?.gaugeOf("scheduler_pending_pods", "Pods without a node.", () => current?.pendingCount ?? 0);
+  const metrics = new SchedulerMetrics(deps.metrics, () => current?.state);
   return {
     name: "scheduler",
     async run(signal, ready) {
-      current = new Scheduler(deps);
+      current = new Scheduler(deps, metrics);
       await current.run(signal, ready);
     },
   };
 }
 
+/** One try for one pod. */
+interface Attempt {
+  readonly popped: Popped;
+  readonly info: PodInfo;
+  readonly profile: Profile;
+  readonly events: EventSink;
+  readonly finish: (result: AttemptResult) => void;
+}
+
 class Scheduler {
   readonly #deps: SchedulerDeps;
-  readonly #plugins: readonly Plugin[];
+  readonly #metrics: SchedulerMetrics;
+  readonly #profiles: ReadonlyMap<string, Profile>;
+  readonly #events: ReadonlyMap<string, EventSink>;
+  readonly #extenders: readonly Extender[];
   readonly #cache: SchedulerCache;
   readonly #queue: SchedulingQueue;
   readonly #volumes: VolumeBinder;
-  readonly #bindings = new Set<Promise<void>>();
-  /** Pods that have a node and wait for their volumes; no more than there are pending pods. */
-  readonly #awaitingVolumes = new Set<Promise<void>>();
-  /** Nodes on which room is being made, by the key of the pod it is for. No more than there are pending pods. */
-  readonly #promised = new Map<string, { readonly pod: Pod; readonly node: string }>();
-  readonly #attempts;
-  readonly #attemptSeconds;
+  readonly #writer: PodWriter;
+  readonly #groupOf: NonNullable<Snapshot["groupOf"]>;
+  readonly #nominator = new Nominator();
+  /** Writes under way. At most maxBindings, but for pods that wait for volumes: no more than there are pending pods. */
+  readonly #tasks = new Set<Promise<void>>();
+  #bindings = 0;
+  #bindingEnded: () => void = () => {};
+  /** Where the next pod begins to look for a node. */
+  #start = 0;
 
-  constructor(deps: SchedulerDeps) {
+  constructor(deps: SchedulerDeps, metrics: SchedulerMetrics) {
+    const { profiles, extenders, podInitialBackoffMs, podMaxBackoffMs } =
+      deps.configuration ?? defaultSchedulerConfiguration;
     this.#deps = deps;
-    this.#plugins = deps.plugins ?? defaultPlugins;
+    this.#metrics = metrics;
+    this.#profiles = new Map(profiles.map((profile) => [profile.name, profile]));
+    this.#events = new Map(profiles.map(({ name }) => [name, deps.events.as(name)]));
+    this.#extenders = extenders.map((settings) => new Extender(settings));
     this.#cache = new SchedulerCache({ assumeTtlMs }, deps);
     this.#volumes = new VolumeBinder(deps);
-    this.#queue = new SchedulingQueue(this.#plugins, deps);
-    this.#attempts = deps.metrics?.counter(
-      "scheduler_schedule_attempts_total",
-      "Attempts to schedule pods, by result.",
-    );
-    this.#attemptSeconds = deps.metrics?.histogram(
-      "scheduler_scheduling_attempt_duration_seconds",
-      "Time from taking a pod off the queue to its binding.",
-      [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10],
+    this.#writer = new PodWriter(deps);
+    this.#groupOf = createPodGroups(deps.informers);
+    this.#queue = new SchedulingQueue(
+      { initialBackoffMs: podInitialBackoffMs, maxBackoffMs: podMaxBackoffMs },
+      {
+        clock: deps.clock,
+        plugins: profiles.flatMap(({ plugins }) => plugins),
+        isGated: (pod) => (pod.spec.schedulingGates ?? []).length > 0 && this.#profileOf(pod)?.holdsGatedPods === true,
+        view: () => ({ namespaceLabels: this.#cache.namespaceLabels, volumes: this.#volumes.view }),
+        onMove: (place, event) => metrics.arrived(place, event),
+      },
     );
   }
 
-  get pendingCount(): number {
-    return this.#queue.size;
+  get state(): SchedulerState {
+    return { pending: this.#queue.sizes, cached: this.#cache.sizes, rejectedBy: this.#queue.parkedBy() };
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
@@ -109,8 +140,12 @@ class Scheduler {
     const podInformer = informers.informer(pods);
     const nodeInformer = informers.informer(nodes);
     const namespaceInformer = informers.informer(namespaces);
-    const budgetInformer = informers.informer(podDisruptionBudgets);
-    const all = [podInformer, nodeInformer, namespaceInformer, budgetInformer, ...this.#volumes.informers];
+    const all = [
+      ...[podInformer, nodeInformer, namespaceInformer, informers.informer(podDisruptionBudgets)],
+      ...groupResources.map((resource) => informers.informer(resource as ResourceInfo<ApiObject>)),
+      informers.informer(volumeAttachments),
+      ...this.#volumes.informers,
+    ];
     // Handlers only once everything is there: the first decision must know all that runs.
     try {
       // They fill side by side; one listener on the signal at a time.
@@ -131,7 +166,10 @@ class Scheduler {
       nodeInformer.addHandler({
         add: (node) => this.#onNode(node, undefined),
         update: (node, old) => this.#onNode(node, old),
-        delete: (node) => this.#cache.removeNode(nameOf(node)),
+        delete: (node) => {
+          this.#cache.removeNode(nameOf(node));
+          this.#queue.moved({ event: "NodeDelete", old: node });
+        },
       }),
       podInformer.addHandler({
         add: (pod) => this.#onPod(pod, undefined),
@@ -143,262 +181,293 @@ class Scheduler {
     const expiring = this.#expireForever(signal);
     ready();
     try {
+      let turnMs = this.#deps.clock.monotonicMs();
       for (;;) {
-        const pod = await this.#queue.pop(signal);
-        this.#scheduleOne(pod, signal);
-        while (this.#bindings.size >= maxBindings) await Promise.race(this.#bindings);
+        const popped = await this.#queue.pop(signal);
+        await this.#scheduleOne(popped, signal);
+        while (this.#bindings >= maxBindings) {
+          await new Promise<void>((resolve) => {
+            this.#bindingEnded = resolve;
+          });
+        }
+        if (this.#deps.clock.monotonicMs() - turnMs < maxTurnMs) continue;
+        await nextTurn();
+        turnMs = this.#deps.clock.monotonicMs();
       }
     } catch (error) {
       if (!isAbort(error, signal)) throw error;
     } finally {
       for (const remove of removers) remove();
-      await Promise.all([...this.#bindings, ...this.#awaitingVolumes]);
+      await Promise.all(this.#tasks);
       await expiring;
+      for (const extender of this.#extenders) extender.close();
     }
   }
 
   #watchStorage(): (() => void)[] {
     const { informers } = this.#deps;
-    const moved = (event: ClusterEvent) => {
-      const move = () => this.#queue.moved(event);
-      return { add: move, update: move, delete: move };
-    };
+    const watch = <T extends ApiObject>(resource: ResourceInfo<T>, added: ClusterEvent, updated: ClusterEvent) =>
+      informers.informer(resource).addHandler({
+        add: (next) => this.#queue.moved({ event: added, next }),
+        update: (next, old) => this.#queue.moved({ event: updated, next, old }),
+      });
     return [
-      informers.informer(persistentVolumeClaims).addHandler(moved("claimChanged")),
-      informers.informer(persistentVolumes).addHandler(moved("volumeChanged")),
-      informers.informer(storageClasses).addHandler(moved("storageClassChanged")),
-      informers.informer(csiNodes).addHandler(moved("csiChanged")),
-      informers.informer(csiDrivers).addHandler(moved("csiChanged")),
-      informers.informer(csiStorageCapacities).addHandler(moved("csiChanged")),
+      watch(persistentVolumeClaims, "PersistentVolumeClaimAdd", "PersistentVolumeClaimUpdate"),
+      watch(persistentVolumes, "PersistentVolumeAdd", "PersistentVolumeUpdate"),
+      watch(storageClasses, "StorageClassAdd", "StorageClassUpdate"),
+      watch(csiNodes, "CSINodeAdd", "CSINodeUpdate"),
+      watch(csiDrivers, "CSIDriverAdd", "CSIDriverUpdate"),
+      watch(csiStorageCapacities, "CSIStorageCapacityAdd", "CSIStorageCapacityUpdate"),
+      informers
+        .informer(volumeAttachments)
+        .addHandler({ delete: (old) => this.#queue.moved({ event: "VolumeAttachmentDelete", old }) }),
     ];
   }
 
   #onNamespace(name: string, labels: Readonly<Record<string, string>> | undefined): void {
     this.#cache.setNamespace(name, labels);
-    this.#queue.moved("namespaceChanged");
+    this.#queue.moved({ event: "NamespaceUpdate" });
   }
 
   #onNode(node: Node, old: Node | undefined): void {
     this.#cache.setNode(node);
-    if (!old) {
-      this.#queue.moved("nodeAdded");
-      return;
-    }
-    if (!sameJson(node.spec, old.spec)) this.#queue.moved("nodeTaintsChanged");
-    if (!sameJson(node.metadata.labels, old.metadata.labels)) this.#queue.moved("nodeLabelsChanged");
-    if (!sameJson(node.status?.allocatable, old.status?.allocatable)) this.#queue.moved("nodeAllocatableChanged");
+    this.#tell(() => nodeChanges(node, old));
   }
 
   #onPod(pod: Pod, old: Pod | undefined): void {
     const key = keyOf(pod);
     this.#cache.setPod(pod);
+    const isOurs = this.#isOurs(pod);
     const nominated = pod.status?.nominatedNodeName;
-    if (!isOurs(pod)) this.#promised.delete(key);
-    else if (nominated) this.#promised.set(key, { pod, node: nominated });
-    else if (old?.status?.nominatedNodeName) this.#promised.delete(key);
+    if (!isOurs) this.#nominator.delete(key);
+    else if (nominated) this.#nominator.add(podInfoOrLess(pod), nominated);
+    else if (old?.status?.nominatedNodeName) this.#nominator.delete(key);
     if (occupiesNode(pod)) {
       this.#queue.remove(key);
-      if (!old || !occupiesNode(old)) this.#queue.moved("assignedPodAdded");
-      else if (
-        !sameJson(pod.metadata.labels, old.metadata.labels) ||
-        !sameJson(pod.spec, old.spec) ||
-        pod.status?.resize !== old.status?.resize
-      ) {
-        this.#queue.moved("assignedPodChanged");
-      }
+      this.#tell(() => assignedPodChanges(pod, old));
       return;
     }
-    if (old && occupiesNode(old)) this.#queue.moved("assignedPodRemoved");
-    if (!isOurs(pod) || this.#cache.isAssumed(key)) {
-      if (!isOurs(pod)) this.#queue.remove(key);
-      return;
-    }
-    const isRelevant = !old || !sameJson(pod.spec, old.spec) || !sameJson(pod.metadata.labels, old.metadata.labels);
-    this.#queue.put(pod, { isRelevant });
+    if (old && occupiesNode(old)) this.#tell(() => [{ event: "AssignedPodDelete", old }]);
+    if (!isOurs) this.#queue.remove(key);
+    else if (!this.#cache.isAssumed(key)) this.#queue.put(pod, old);
   }
 
   #onPodGone(pod: Pod): void {
     const key = keyOf(pod);
-    this.#promised.delete(key);
+    const wasPromised = this.#nominator.delete(key);
     this.#queue.remove(key);
     this.#cache.removePod(key);
-    if (pod.spec.nodeName) this.#queue.moved("assignedPodRemoved");
+    const change: Change = { event: "AssignedPodDelete", old: pod };
+    if (pod.spec.nodeName) this.#tell(() => [change]);
+    // The room that was kept for it is for those again that matter no more than it did.
+    else if (wasPromised) this.#queue.moved(change, (other) => priorityOf(other) <= priorityOf(pod));
   }
 
-  /** Decides in this turn of the event loop, so that the shared snapshot cannot change underneath. */
-  #scheduleOne(popped: Pod, signal: AbortSignal): void {
-    const { clock, informers, random, events } = this.#deps;
-    const key = keyOf(popped);
-    const pod = informers.informer(pods).get(key);
-    if (!pod || uidOf(pod) !== uidOf(popped) || !isOurs(pod) || pod.spec.nodeName) {
-      this.#queue.done(popped);
-      return;
+  /** Changes are worked out only where somebody waits for some. */
+  #tell(changes: () => readonly Change[]): void {
+    if (!this.#queue.isListening) return;
+    for (const change of changes()) this.#queue.moved(change);
+  }
+
+  #profileOf(pod: Pod): Profile | undefined {
+    return this.#profiles.get(pod.spec.schedulerName ?? defaultSchedulerName);
+  }
+
+  /** Waits for a node from this scheduler. */
+  #isOurs(pod: Pod): boolean {
+    const phase = pod.status?.phase;
+    return (
+      !pod.spec.nodeName &&
+      !isDeleting(pod) &&
+      phase !== "Succeeded" &&
+      phase !== "Failed" &&
+      this.#profileOf(pod) !== undefined
+    );
+  }
+
+  /**
+   * Decides in this turn of the event loop, so that the shared snapshot cannot change underneath; only where extenders
+   * have a say it takes longer.
+   */
+  #scheduleOne(popped: Popped, signal: AbortSignal): Promise<void> | undefined {
+    const { clock, informers, random } = this.#deps;
+    const pod = informers.informer(pods).get(keyOf(popped.pod));
+    const profile = pod && this.#profileOf(pod);
+    if (!pod || !profile || uidOf(pod) !== uidOf(popped.pod) || !this.#isOurs(pod)) {
+      this.#queue.done(popped.pod);
+      return undefined;
     }
     const startedMs = clock.monotonicMs();
-    const finish = (result: string): void => {
-      this.#attempts?.add(1, { result, profile: defaultSchedulerName });
-      this.#attemptSeconds?.observe((clock.monotonicMs() - startedMs) / 1000);
-    };
-    let work: Promise<void>;
-    let tasks = this.#bindings;
+    const events = this.#events.get(profile.name)!;
+    const finish = (result: AttemptResult): void =>
+      this.#metrics.attempted(result, profile.name, (clock.monotonicMs() - startedMs) / 1000);
+    let info: PodInfo;
     try {
-      const decision = schedule(pod, this.#snapshotFor(pod), {
-        plugins: this.#plugins,
-        budgets: informers.informer(podDisruptionBudgets).list(),
-        pick: (count) => Math.floor(random.float() * count),
-      });
-      if (decision.kind === "bind") {
-        if (!this.#cache.assume(pod, decision.node)) {
-          this.#queue.done(pod);
-          return;
-        }
-        const volumes = this.#volumePlan(pod, decision.node);
-        if (volumes) {
-          tasks = this.#awaitingVolumes;
-          this.#volumes.promise(volumes.plan, decision.node);
-          work = this.#bindVolumes(pod, volumes, finish, signal);
-        } else work = this.#bind(pod, decision.node, finish);
-      } else {
-        const { message, plugins } = decision;
-        this.#queue.failed(pod, plugins.size === 0 ? new Set([noNodes]) : plugins);
-        events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
-        finish("unschedulable");
-        const { preemption } = decision;
-        // Promised in this turn, so that the next pod to be decided does not take the room.
-        if (preemption) this.#promised.set(key, { pod, node: preemption.node });
-        work = this.#setCondition(pod, "Unschedulable", message, preemption?.node).then(() =>
-          preemption ? this.#preempt(pod, preemption) : undefined,
-        );
-      }
+      info = podInfoOf(pod);
     } catch (error) {
-      // A pod whose spec no plugin can read (a quantity written by an older version) must not stop the others.
-      work = this.#onError(pod, error, finish);
+      // A pod whose spec cannot be read (a quantity written by an older version) must not stop the others.
+      this.#track(this.#onError(pod, error, events, finish), signal);
+      return undefined;
     }
-    const task = work
+    const attempt: Attempt = { popped, info, profile, events, finish };
+    let lapMs = startedMs;
+    const options: ScheduleOptions = {
+      profile,
+      budgets: informers.informer(podDisruptionBudgets).list(),
+      pick: (count) => Math.floor(random.float() * count),
+      nominated: (node) => this.#nominator.on(node),
+      start: this.#start,
+      lap: (point, status) => {
+        const nowMs = clock.monotonicMs();
+        this.#metrics.point(point, status, profile.name, (nowMs - lapMs) / 1000);
+        lapMs = nowMs;
+      },
+    };
+    const act = (decision: Decision) => {
+      this.#metrics.decided((clock.monotonicMs() - startedMs) / 1000);
+      this.#act(attempt, decision, signal);
+    };
+    const onError = (error: unknown) => this.#track(this.#onError(pod, error, events, finish), signal);
+    const asked = this.#extenders.filter((extender) => extender.isInterestedIn(pod));
+    if (asked.length === 0) {
+      try {
+        act(schedule(info, this.#snapshot(), options));
+      } catch (error) {
+        onError(error);
+      }
+      return undefined;
+    }
+    const deps = { snapshot: () => this.#snapshot(), extenders: asked, log: this.#deps.log };
+    return scheduleExtended(info, options, deps, signal)
+      .then(act)
       .catch((error: unknown) => {
-        if (!signal.aborted) this.#deps.log.warn("scheduling failed", { pod: key, error: messageOf(error) });
+        if (!signal.aborted) onError(error);
+      });
+  }
+
+  #act(attempt: Attempt, decision: Decision, signal: AbortSignal): void {
+    const { info, profile, events, finish } = attempt;
+    const { pod, key } = info;
+    const count = this.#cache.sizes.nodes;
+    if (count > 0) this.#start = (this.#start + decision.examined) % count;
+    if (decision.kind === "bind") {
+      if (!this.#cache.assume(info, decision.node)) {
+        this.#queue.done(pod);
+        return;
+      }
+      this.#queue.decided(pod);
+      const plan = profile.bindsVolumes ? this.#volumePlan(info, decision.node) : undefined;
+      if (plan) {
+        this.#volumes.promise(plan, decision.node);
+        this.#track(this.#bindVolumes(attempt, plan, decision.node, signal), signal, { isUnbounded: true });
+      } else this.#track(this.#bind(attempt, decision.node, signal), signal);
+      return;
+    }
+    const { message, plugins, preemption, nominatedNode } = decision;
+    this.#queue.failed(pod, plugins.size === 0 ? new Set([noNodes]) : plugins);
+    events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
+    finish("unschedulable");
+    // Promised in this turn, so that the next pod to be decided does not take the room.
+    if (preemption) this.#nominator.add(info, preemption.node);
+    else if (nominatedNode === "") this.#nominator.delete(key);
+    const told = this.#writer.setUnscheduled(pod, "Unschedulable", message, nominatedNode);
+    this.#track(
+      told.then(async () => {
+        if (!preemption) return;
+        this.#metrics.preempted(preemption.victims.length);
+        await this.#writer.preempt(pod, preemption, events);
+        // Less important ones that were promised this node look again, and elsewhere.
+        for (const other of this.#nominator.on(preemption.node)) {
+          if (other.priority >= info.priority) continue;
+          this.#nominator.delete(other.key);
+          await this.#writer.clearNomination(other.pod);
+        }
+      }),
+      signal,
+    );
+  }
+
+  /** Lets work go on beside the loop, which waits while there is too much of it. */
+  #track(work: Promise<void>, signal: AbortSignal, { isUnbounded = false } = {}): void {
+    if (!isUnbounded) this.#bindings++;
+    const task: Promise<void> = work
+      .catch((error: unknown) => {
+        if (!signal.aborted) this.#deps.log.warn("scheduling failed", { error: messageOf(error) });
       })
-      .then(() => void tasks.delete(task));
-    tasks.add(task);
+      .then(() => {
+        this.#tasks.delete(task);
+        if (isUnbounded) return;
+        this.#bindings--;
+        this.#bindingEnded();
+      });
+    this.#tasks.add(task);
   }
 
   /** What has to be written about the pod's claims before it may be bound; undefined when nothing. */
-  #volumePlan(pod: Pod, nodeName: string): { readonly plan: VolumePlan; readonly node: NodeInfo } | undefined {
+  #volumePlan({ pod, hasClaims }: PodInfo, nodeName: string): VolumePlan | undefined {
+    const node = this.#cache.snapshot().byName.get(nodeName);
+    if (!hasClaims || !node) return undefined;
     const claims = claimsOf(pod, this.#volumes.view);
     if ("refusal" in claims || claims.delayed.length === 0) return undefined;
-    const known = this.#deps.informers.informer(nodes).get(nodeName);
-    if (!known) return undefined;
-    const node = new NodeInfo(known);
     const plan = planVolumes(claims, node, this.#volumes.view);
-    return "refusals" in plan ? undefined : { plan, node };
+    return "refusals" in plan ? undefined : plan;
   }
 
-  async #bindVolumes(
-    pod: Pod,
-    { plan, node }: { readonly plan: VolumePlan; readonly node: NodeInfo },
-    finish: (result: string) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #bindVolumes(attempt: Attempt, plan: VolumePlan, nodeName: string, signal: AbortSignal): Promise<void> {
+    const { info, profile, events, finish } = attempt;
+    const { pod } = info;
     const store = this.#deps.informers.informer(pods);
     const isWanted = () => {
-      const current = store.get(keyOf(pod));
-      return current !== undefined && uidOf(current) === uidOf(pod) && !isDeleting(current);
+      const current = store.get(info.key);
+      return current !== undefined && uidOf(current) === info.uid && !isDeleting(current);
     };
+    const known = this.#deps.informers.informer(nodes).get(nodeName);
+    const node = { name: nodeName, labels: known?.metadata.labels ?? {} };
     try {
-      await this.#volumes.bind(plan, node, isWanted, signal);
+      await this.#volumes.bind(plan, { node, isWanted, timeoutMs: profile.volumeBindTimeoutMs }, signal);
     } catch (error) {
       if (signal.aborted) throw error;
-      this.#cache.forget(pod);
-      this.#queue.moved("assignedPodRemoved");
+      this.#forget(pod);
       if (!isWanted()) {
         this.#queue.done(pod);
         finish("error");
         return;
       }
       const message = `running PreBind plugin "VolumeBinding": ${messageOf(error)}`;
-      await this.#onError(pod, new Error(message), finish);
+      await this.#onError(pod, new Error(message), events, finish);
       return;
     }
-    await this.#bind(pod, node.name, finish);
+    await this.#bind(attempt, node.name, signal);
   }
 
-  /** What is there for this pod: without the room that is promised to others who matter as much. */
-  #snapshotFor(pod: Pod): Snapshot {
-    const snapshot: Snapshot = { ...this.#cache.snapshot(), volumes: this.#volumes.view };
-    if (this.#promised.size === 0) return snapshot;
-    const key = keyOf(pod);
-    const others = [...this.#promised].filter(
-      ([other, promise]) => other !== key && priorityOf(promise.pod) >= priorityOf(pod),
-    );
-    return withPromised(
-      snapshot,
-      others.map(([, promise]) => promise),
-    );
+  /** What is there now. */
+  #snapshot(): Snapshot {
+    return { ...this.#cache.snapshot(), volumes: this.#volumes.view, groupOf: this.#groupOf };
   }
 
-  /** Ends the victims, each saying why; a later failure leaves the rest to the next attempt. */
-  async #preempt(pod: Pod, { node, victims }: Preemption): Promise<void> {
-    const { client, clock, events } = this.#deps;
-    const condition = {
-      type: "DisruptionTarget",
-      status: "True",
-      reason: "PreemptionByScheduler",
-      message: `${defaultSchedulerName}: preempting to accommodate a higher priority pod`,
-      lastTransitionTime: rfc3339(clock.now()),
-    };
-    for (const victim of victims) {
-      if (isDeleting(victim)) continue;
-      const target = { name: nameOf(victim), namespace: namespaceOf(victim) };
-      try {
-        await client.patch(
-          pods,
-          target,
-          { metadata: { uid: uidOf(victim) }, status: { conditions: [condition] } },
-          { type: "application/strategic-merge-patch+json", subresource: "status" },
-        );
-        await client.delete(pods, target, { preconditions: { uid: uidOf(victim) } });
-      } catch (error) {
-        // Gone or replaced already: what was wanted.
-        if (!isNotFound(error) && !isConflict(error)) throw error;
-        continue;
-      }
-      const message = `Preempted by pod ${uidOf(pod)} on node ${node}`;
-      events.record({ resource: pods, object: victim, type: "Normal", reason: "Preempted", message });
-    }
-    // Less important ones that were promised this node look again, and elsewhere.
-    for (const [key, promise] of this.#promised) {
-      if (promise.node !== node || priorityOf(promise.pod) >= priorityOf(pod)) continue;
-      this.#promised.delete(key);
-      await this.#setCondition(
-        promise.pod,
-        "Unschedulable",
-        "its nominated node was taken by a more important pod",
-        "",
-      );
-    }
-  }
-
-  async #bind(pod: Pod, node: string, finish: (result: string) => void): Promise<void> {
-    const key = keyOf(pod);
-    const { client, events } = this.#deps;
+  async #bind({ info, popped, events, finish }: Attempt, node: string, signal: AbortSignal): Promise<void> {
+    const { pod, key } = info;
+    const { client, clock } = this.#deps;
     const binding: Binding = {
       apiVersion: "v1",
       kind: "Binding",
       metadata: { name: nameOf(pod), namespace: namespaceOf(pod), uid: uidOf(pod) },
       target: { kind: "Node", name: node },
     };
+    const extender = this.#extenders.find((one) => one.settings.bindVerb !== "" && one.isInterestedIn(pod));
     try {
-      await client.create(pods, binding, { name: nameOf(pod), subresource: "binding" });
+      if (extender) await extender.bind(pod, node, signal);
+      else await client.create(pods, binding, { name: nameOf(pod), subresource: "binding" });
     } catch (error) {
-      this.#cache.forget(pod);
-      this.#queue.moved("assignedPodRemoved");
+      if (signal.aborted) throw error;
+      this.#forget(pod);
       // Deleted in the meantime: the informer tells the rest. A conflict is tried again from what the informer then says.
       if (isNotFound(error)) {
         this.#queue.done(pod);
         finish("error");
         return;
       }
-      await this.#onError(pod, error, finish);
+      await this.#onError(pod, error, events, finish);
       return;
     }
     this.#queue.done(pod);
@@ -406,48 +475,23 @@ class Scheduler {
     const message = `Successfully assigned ${key} to ${node}`;
     events.record({ resource: pods, object: pod, type: "Normal", reason: "Scheduled", message });
     finish("scheduled");
+    this.#metrics.bound(popped.attempts, (clock.monotonicMs() - popped.addedMs) / 1000);
   }
 
-  async #onError(pod: Pod, error: unknown, finish: (result: string) => void): Promise<void> {
+  /** The room that a pod was given is free again. */
+  #forget(pod: Pod): void {
+    this.#cache.forget(pod);
+    this.#queue.moved({ event: "AssignedPodDelete", old: pod });
+  }
+
+  async #onError(pod: Pod, error: unknown, events: EventSink, finish: Attempt["finish"]): Promise<void> {
     const message = messageOf(error);
     this.#deps.log.warn("pod could not be scheduled", { pod: keyOf(pod), error: message });
     this.#queue.failed(pod, new Set());
     finish("error");
-    this.#deps.events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
-    await this.#setCondition(pod, "SchedulerError", message);
-  }
-
-  /** `nominatedNode`: "" takes an earlier one back, undefined leaves it. */
-  async #setCondition(pod: Pod, reason: string, message: string, nominatedNode?: string): Promise<void> {
-    const { client, clock } = this.#deps;
-    const old = pod.status?.conditions?.find((c) => c.type === "PodScheduled");
-    const isNominated = nominatedNode === undefined || nominatedNode === (pod.status?.nominatedNodeName ?? "");
-    if (isNominated && old?.status === "False" && old.reason === reason && old.message === message) return;
-    const condition = {
-      type: "PodScheduled",
-      status: "False",
-      reason,
-      message,
-      lastProbeTime: null,
-      lastTransitionTime: old?.status === "False" ? old.lastTransitionTime : rfc3339(clock.now()),
-    };
-    try {
-      await client.patch(
-        pods,
-        { name: nameOf(pod), namespace: namespaceOf(pod) },
-        {
-          metadata: { uid: uidOf(pod) },
-          status: {
-            conditions: [condition],
-            ...(nominatedNode === undefined ? {} : { nominatedNodeName: nominatedNode === "" ? null : nominatedNode }),
-          },
-        },
-        { type: "application/strategic-merge-patch+json", subresource: "status" },
-      );
-    } catch (error) {
-      // Deleted or replaced in the meantime: nobody needs the condition.
-      if (!isNotFound(error) && !isConflict(error)) throw error;
-    }
+    events.record({ resource: pods, object: pod, type: "Warning", reason: "FailedScheduling", message });
+    this.#nominator.delete(keyOf(pod));
+    await this.#writer.setUnscheduled(pod, "SchedulerError", message, "");
   }
 
   async #expireForever(signal: AbortSignal): Promise<void> {
@@ -467,19 +511,3 @@ class Scheduler {
     }
   }
 }
-
-/** Waits for a node from this scheduler, and nothing holds it back. */
-function isOurs(pod: Pod): boolean {
-  const phase = pod.status?.phase;
-  return (
-    !pod.spec.nodeName &&
-    !isDeleting(pod) &&
-    phase !== "Succeeded" &&
-    phase !== "Failed" &&
-    (pod.spec.schedulerName ?? defaultSchedulerName) === defaultSchedulerName &&
-    (pod.spec.schedulingGates ?? []).length === 0
-  );
-}
-
-/** For small parts of objects that came through the same decoder: key order is the same where nothing changed. */
-const sameJson = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b);

@@ -1,148 +1,169 @@
-// What a decision is made from: nodes with the sums of what already runs on them, and namespace labels for affinity terms.
-// A NodeInfo is only changed through addPod and removePod, so that sums and pod list never disagree.
+// What a decision is made from: nodes with the pods on them, their numbers in one table, and namespace labels for affinity
+// terms. A NodeInfo is only changed through addPod, removePod and setNode, so that sums and pod list never disagree.
 // Upstream counterpart: framework.NodeInfo and the scheduler's internal cache snapshot.
 import { assert } from "#base/assert.ts";
-import type { Node, Pod } from "#model/gen/core-v1.ts";
-import { keyOf, nameOf } from "#model/object.ts";
-import { type Amounts, add, amountsOf, podRequests, subtract } from "./resources.ts";
+import type { Node, Pod, Taint } from "#model/gen/core-v1.ts";
+import type { LabelSelector } from "#model/gen/meta-v1.ts";
+import { nameOf } from "#model/object.ts";
+import { column, mark, NodeTable } from "./node-table.ts";
+import { type Labels, type NamespaceLabels, type PodInfo, podInfoOrLess } from "./pod-info.ts";
+import { amountsOf } from "./resources.ts";
 import type { VolumeView } from "./volumes.ts";
 
-export interface HostPort {
-  readonly ip: string;
-  readonly protocol: string;
-  readonly port: number;
-}
-
 export interface Snapshot {
+  readonly table: NodeTable;
+  /** In the order they are looked at: zones in turn. */
   readonly nodes: readonly NodeInfo[];
-  readonly namespaceLabels: ReadonlyMap<string, Readonly<Record<string, string>>>;
+  readonly byName: ReadonlyMap<string, NodeInfo>;
+  readonly namespaceLabels: NamespaceLabels;
   /** How many nodes hold an image, by image name: spreads the weight of popular images. */
   readonly imageSpread: ReadonlyMap<string, number>;
   /** Absent: nothing is known of storage, and nothing is asked of it. */
   readonly volumes?: VolumeView;
+  /** What the services and sets that a pod belongs to select: for constraints that pods get by default. */
+  readonly groupOf?: (pod: PodInfo) => LabelSelector | undefined;
 }
+
+const noTaints: readonly Taint[] = [];
 
 export class NodeInfo {
   readonly name: string;
-  readonly pods = new Map<string, Pod>();
-  /** Those of `pods` that have affinity or anti-affinity terms: the only ones others have to be compared with. */
-  readonly podsWithAffinity = new Map<string, Pod>();
-  readonly requested: Amounts = new Map();
-  readonly scoring = { milliCpu: 0, memoryBytes: 0 };
+  readonly slot: number;
+  readonly table: NodeTable;
+  readonly pods = new Map<string, PodInfo>();
+  /** Those of `pods` that others have to be compared with for host ports and volumes. */
+  readonly podsWithPorts = new Map<string, PodInfo>();
+  readonly podsWithClaims = new Map<string, PodInfo>();
   #node: Node;
-  #allocatable: Amounts = new Map();
-  #images = new Map<string, number>();
+  #labels: Labels = {};
+  #taints: readonly Taint[] = noTaints;
+  #images: ReadonlyMap<string, number> = new Map();
 
-  constructor(node: Node) {
+  constructor(node: Node, table: NodeTable) {
     this.name = nameOf(node);
+    this.table = table;
     this.#node = node;
+    this.slot = table.add(this);
     this.setNode(node);
   }
   get node(): Node {
     return this.#node;
   }
-  get labels(): Readonly<Record<string, string>> {
-    return this.#node.metadata.labels ?? {};
+  get labels(): Labels {
+    return this.#labels;
   }
-  get allocatable(): ReadonlyMap<string, number> {
-    return this.#allocatable;
+  get taints(): readonly Taint[] {
+    return this.#taints;
   }
   /** Image name → bytes. */
   get images(): ReadonlyMap<string, number> {
     return this.#images;
   }
+  allocatableOf(resource: string): number {
+    const i = this.table.columnOf(resource);
+    return i === undefined ? 0 : this.table.allocatable[i]![this.slot]!;
+  }
+  requestedOf(resource: string): number {
+    const i = this.table.columnOf(resource);
+    return i === undefined ? 0 : this.table.requested[i]![this.slot]!;
+  }
 
   setNode(node: Node): void {
     assert(nameOf(node) === this.name, "a NodeInfo keeps its node");
+    const { slot, table } = this;
     this.#node = node;
-    this.#allocatable = amountsOf(node.status?.allocatable ?? node.status?.capacity);
-    this.#images = new Map();
-    for (const image of node.status?.images ?? []) {
-      for (const name of image.names ?? []) this.#images.set(name, Number(image.sizeBytes ?? 0));
-    }
+    this.#labels = node.metadata.labels ?? {};
+    this.#taints = node.spec?.taints ?? noTaints;
+    this.#images = imagesOf(node);
+    table.setAllocatable(slot, amountsOf(node.status?.allocatable ?? node.status?.capacity));
+    table.setLabels(slot, this.#labels);
+    let marks = node.spec?.unschedulable ? mark.unschedulable : 0;
+    for (const { effect } of this.#taints) marks |= effect === "PreferNoSchedule" ? mark.softTaint : mark.hardTaint;
+    table.marks[slot] = marks;
   }
 
-  addPod(pod: Pod): void {
-    const key = keyOf(pod);
+  addPod(info: PodInfo): void {
+    const { key } = info;
     assert(!this.pods.has(key), "a pod is counted once");
-    const { requests, scoring } = podRequests(pod);
-    add(this.requested, requests);
-    this.scoring.milliCpu += scoring.milliCpu;
-    this.scoring.memoryBytes += scoring.memoryBytes;
-    this.pods.set(key, pod);
-    if (hasAffinityTerms(pod)) this.podsWithAffinity.set(key, pod);
+    this.pods.set(key, info);
+    this.table.count(this.slot, info, 1);
+    if (info.hostPorts.length > 0) this.podsWithPorts.set(key, info);
+    if (info.hasClaims) this.podsWithClaims.set(key, info);
   }
 
   removePod(key: string): void {
-    const pod = this.pods.get(key);
-    if (!pod) return;
-    const { requests, scoring } = podRequests(pod);
-    subtract(this.requested, requests);
-    this.scoring.milliCpu -= scoring.milliCpu;
-    this.scoring.memoryBytes -= scoring.memoryBytes;
+    const info = this.pods.get(key);
+    if (!info) return;
     this.pods.delete(key);
-    this.podsWithAffinity.delete(key);
+    this.table.count(this.slot, info, -1);
+    this.podsWithPorts.delete(key);
+    this.podsWithClaims.delete(key);
   }
+
+  /** Gone from the cluster. */
+  remove(): void {
+    for (const key of [...this.pods.keys()]) this.removePod(key);
+    this.table.remove(this);
+  }
+
+  get podCount(): number {
+    return this.table.requested[column.pods]![this.slot]!;
+  }
+}
+
+function imagesOf(node: Node): ReadonlyMap<string, number> {
+  const images = new Map<string, number>();
+  for (const image of node.status?.images ?? []) {
+    for (const name of image.names ?? []) images.set(name, Number(image.sizeBytes ?? 0));
+  }
+  return images;
 }
 
 /** A snapshot of what is given, for tests and for one-off decisions. */
 export function snapshotOf(
   nodes: readonly Node[],
   pods: readonly Pod[],
-  namespaceLabels: Snapshot["namespaceLabels"] = new Map(),
+  namespaceLabels: NamespaceLabels = new Map(),
 ): Snapshot {
-  const infos = new Map(nodes.map((node) => [nameOf(node), new NodeInfo(node)]));
-  for (const pod of pods) if (occupiesNode(pod)) infos.get(pod.spec.nodeName ?? "")?.addPod(pod);
-  const list = [...infos.values()];
-  return { nodes: list, namespaceLabels, imageSpread: imageSpreadOf(list) };
+  const table = new NodeTable();
+  const byName = new Map(nodes.map((node) => [nameOf(node), new NodeInfo(node, table)]));
+  for (const pod of pods) if (occupiesNode(pod)) byName.get(pod.spec.nodeName ?? "")?.addPod(podInfoOrLess(pod));
+  const imageSpread = new Map<string, number>();
+  for (const { images } of byName.values()) spreadImages(imageSpread, images, 1);
+  return { table, nodes: zonesInTurn([...byName.values()]), byName, namespaceLabels, imageSpread };
 }
 
-/** The snapshot as if these pods were on these nodes already: room that is promised to them is taken. */
-export function withPromised(
-  snapshot: Snapshot,
-  promised: Iterable<{ readonly pod: Pod; readonly node: string }>,
-): Snapshot {
-  const copies = new Map<string, NodeInfo>();
-  for (const { pod, node: name } of promised) {
-    const node = copies.get(name) ?? snapshot.nodes.find((one) => one.name === name);
-    if (!node || node.pods.has(keyOf(pod))) continue;
-    let copy = copies.get(name);
-    if (!copy) {
-      copy = new NodeInfo(node.node);
-      for (const other of node.pods.values()) copy.addPod(other);
-      copies.set(name, copy);
-    }
-    copy.addPod(pod);
+/** A node with these images comes (1) or goes (-1). */
+export function spreadImages(spread: Map<string, number>, images: ReadonlyMap<string, number>, by: 1 | -1): void {
+  for (const name of images.keys()) {
+    const count = (spread.get(name) ?? 0) + by;
+    if (count === 0) spread.delete(name);
+    else spread.set(name, count);
   }
-  if (copies.size === 0) return snapshot;
-  return { ...snapshot, nodes: snapshot.nodes.map((node) => copies.get(node.name) ?? node) };
 }
 
-export function imageSpreadOf(nodes: readonly NodeInfo[]): Map<string, number> {
-  const spread = new Map<string, number>();
-  for (const node of nodes) for (const name of node.images.keys()) spread.set(name, (spread.get(name) ?? 0) + 1);
-  return spread;
+export const zoneOf = ({ labels }: NodeInfo): string =>
+  `${labels["topology.kubernetes.io/region"] ?? ""}\0${labels["topology.kubernetes.io/zone"] ?? ""}`;
+
+/** One node of each zone after the other, so that whoever looks at some of them sees all zones. */
+export function zonesInTurn(nodes: readonly NodeInfo[]): readonly NodeInfo[] {
+  const zones = new Map<string, NodeInfo[]>();
+  for (const node of nodes) {
+    const zone = zoneOf(node);
+    const list = zones.get(zone);
+    if (list) list.push(node);
+    else zones.set(zone, [node]);
+  }
+  if (zones.size <= 1) return nodes;
+  const out: NodeInfo[] = [];
+  for (let i = 0; out.length < nodes.length; i++) {
+    for (const list of zones.values()) if (i < list.length) out.push(list[i]!);
+  }
+  return out;
 }
 
 /** Assigned and not finished: what has ended holds nothing. */
 export function occupiesNode(pod: Pod): boolean {
   const phase = pod.status?.phase;
   return (pod.spec.nodeName ?? "") !== "" && phase !== "Succeeded" && phase !== "Failed";
-}
-
-export function hostPortsOf(pod: Pod): HostPort[] {
-  const out: HostPort[] = [];
-  const sidecars = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always");
-  for (const container of [...(pod.spec.containers ?? []), ...sidecars]) {
-    for (const port of container.ports ?? []) {
-      if (!port.hostPort) continue;
-      out.push({ ip: port.hostIP || "0.0.0.0", protocol: port.protocol ?? "TCP", port: port.hostPort });
-    }
-  }
-  return out;
-}
-
-function hasAffinityTerms(pod: Pod): boolean {
-  const affinity = pod.spec.affinity;
-  return affinity?.podAffinity !== undefined || affinity?.podAntiAffinity !== undefined;
 }

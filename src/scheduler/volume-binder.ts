@@ -10,6 +10,7 @@ import type { Clock } from "#base/clock.ts";
 import type { Client } from "#client/client.ts";
 import type { Informer, InformerFactory } from "#client/informer.ts";
 import type { PersistentVolume, PersistentVolumeClaim } from "#model/gen/core-v1.ts";
+import type { NodeFeatures } from "#model/node-selector.ts";
 import { type ApiObject, keyOf, nameOf, uidOf } from "#model/object.ts";
 import {
   csiDrivers,
@@ -20,17 +21,21 @@ import {
   storageClasses,
 } from "#model/resources.ts";
 import { boundVolume, isFullyBound, volumeAnnotations } from "#model/volumes.ts";
-import type { NodeInfo } from "./snapshot.ts";
 import { reachesNode, type VolumePlan, type VolumeView } from "./volumes.ts";
 
-/** Upstream's bindTimeoutSeconds. */
-const bindTimeoutMs = 600_000;
 const lookMs = 1000;
 
 export interface VolumeBinderDeps {
   readonly client: Client;
   readonly informers: InformerFactory;
   readonly clock: Clock;
+}
+
+export interface VolumeBinding {
+  readonly node: NodeFeatures;
+  /** Is the pod still there? */
+  readonly isWanted: () => boolean;
+  readonly timeoutMs: number;
 }
 
 /** Objects of one kind as promised. */
@@ -108,8 +113,8 @@ export class VolumeBinder {
     for (const claim of plan.provisions) this.#claims.forget(keyOf(claim));
   }
 
-  /** Writes the plan and waits until every claim is bound. `isWanted`: is the pod still there? */
-  async bind(plan: VolumePlan, node: NodeInfo, isWanted: () => boolean, signal: AbortSignal): Promise<void> {
+  /** Writes the plan and waits until every claim is bound. */
+  async bind(plan: VolumePlan, { node, isWanted, timeoutMs }: VolumeBinding, signal: AbortSignal): Promise<void> {
     const { client, clock } = this.#deps;
     try {
       for (const { claim, volume } of plan.bindings) {
@@ -120,7 +125,7 @@ export class VolumeBinder {
         const wanted = withNode(claim, node.name);
         if (wanted !== claim) await client.update(persistentVolumeClaims, wanted);
       }
-      const untilMs = clock.monotonicMs() + bindTimeoutMs;
+      const untilMs = clock.monotonicMs() + timeoutMs;
       while (!this.#isBound(plan, node)) {
         if (!isWanted()) throw new Error("the pod is gone");
         if (clock.monotonicMs() >= untilMs) throw new Error("binding volumes: context deadline exceeded");
@@ -132,7 +137,7 @@ export class VolumeBinder {
     }
   }
 
-  #isBound(plan: VolumePlan, node: NodeInfo): boolean {
+  #isBound(plan: VolumePlan, node: NodeFeatures): boolean {
     const claims = this.#deps.informers.informer(persistentVolumeClaims);
     const volumes = this.#deps.informers.informer(persistentVolumes);
     const current = (claim: PersistentVolumeClaim): PersistentVolumeClaim => {

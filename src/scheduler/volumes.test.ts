@@ -3,7 +3,8 @@ import type { Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpe
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from "#model/gen/storage-v1.ts";
 import { keyOf, nameOf } from "#model/object.ts";
 import { volumeAnnotations } from "#model/volumes.ts";
-import { defaultPlugins } from "./plugins/default-plugins.ts";
+import { podInfoOf } from "./pod-info.ts";
+import { compileProfile, defaultProfileSettings } from "./profile.ts";
 import { schedule } from "./schedule.ts";
 import { snapshotOf } from "./snapshot.ts";
 import { claimsOf, planVolumes, type VolumeView } from "./volumes.ts";
@@ -94,7 +95,10 @@ const viewOf = (s: Storage): VolumeView => ({
 });
 const decide = (incoming: Pod, storage: Storage, nodes: Node[] = [node("a"), node("b")], pods: Pod[] = []): string => {
   const snapshot = { ...snapshotOf(nodes, pods), volumes: viewOf(storage) };
-  const decision = schedule(incoming, snapshot, { plugins: defaultPlugins, pick: () => 0 });
+  const decision = schedule(podInfoOf(incoming), snapshot, {
+    profile: compileProfile(defaultProfileSettings),
+    pick: () => 0,
+  });
   return decision.kind === "bind" ? decision.node : decision.message.replace(/ preemption: .*/, "");
 };
 

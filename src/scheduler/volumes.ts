@@ -4,7 +4,7 @@
 import type { PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm } from "#model/gen/core-v1.ts";
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from "#model/gen/storage-v1.ts";
 import { matchesLabelSelector } from "#model/label-selector.ts";
-import { matchesNodeTerm } from "#model/node-selector.ts";
+import { matchesNodeTerm, type NodeFeatures } from "#model/node-selector.ts";
 import { isDeleting, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { compareQuantities } from "#model/quantity.ts";
 import {
@@ -19,7 +19,6 @@ import {
   sizeOfClaim,
   volumeAnnotations,
 } from "#model/volumes.ts";
-import type { NodeInfo } from "./snapshot.ts";
 
 /** Storage as the scheduler sees it: the informers, and what it has promised but not seen written yet. */
 export interface VolumeView {
@@ -104,7 +103,7 @@ export const reasons = {
 /** What is to be done so that the pod has its volumes on this node, or why it cannot have them there. */
 export function planVolumes(
   { bound, delayed }: PodClaims,
-  node: NodeInfo,
+  node: NodeFeatures,
   view: VolumeView,
 ): VolumePlan | { readonly refusals: readonly string[] } {
   const refusals = new Set<string>();
@@ -139,12 +138,12 @@ export function planVolumes(
   return refusals.size > 0 ? { refusals: [...refusals] } : { bindings, provisions };
 }
 
-export function reachesNode(volume: PersistentVolume, node: NodeInfo): boolean {
+export function reachesNode(volume: PersistentVolume, node: NodeFeatures): boolean {
   const required = volume.spec.nodeAffinity?.required;
   return !required || (required.nodeSelectorTerms ?? []).some((term) => matchesNodeTerm(term, node));
 }
 
-function whyNotMade(claim: PersistentVolumeClaim, node: NodeInfo, view: VolumeView): string | undefined {
+function whyNotMade(claim: PersistentVolumeClaim, node: NodeFeatures, view: VolumeView): string | undefined {
   const entry = view.storageClass(classOfClaim(claim));
   if (!entry || entry.provisioner === noProvisioner) return reasons.noVolume;
   if (!fitsTopology(entry.allowedTopologies, node)) return reasons.noVolume;
@@ -163,7 +162,7 @@ function whyNotMade(claim: PersistentVolumeClaim, node: NodeInfo, view: VolumeVi
 }
 
 /** No terms: anywhere. Terms are alternatives; the expressions of one must all hold. */
-function fitsTopology(terms: readonly TopologySelectorTerm[] | undefined, node: NodeInfo): boolean {
+function fitsTopology(terms: readonly TopologySelectorTerm[] | undefined, node: NodeFeatures): boolean {
   if (!terms || terms.length === 0) return true;
   return terms.some((term) =>
     (term.matchLabelExpressions ?? []).every(

@@ -30,7 +30,7 @@ beforeAll(async () => {
     admission: createAdmissionPlugins({ random }),
     services: (deps) => [
       ...createControllers({ ...deps, rootCa: "none", localPath: { folder: storageFolder } }),
-      createScheduler({ ...deps, events: deps.events.as("default-scheduler") }),
+      createScheduler(deps),
     ],
   });
   client = node.client;

@@ -162,7 +162,7 @@ export class InMemoryCluster {
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
         serviceRanges: { cidr: options.serviceCidr ?? "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
       }),
-      createScheduler({ ...deps, events: events.as("default-scheduler") }),
+      createScheduler(deps),
     ];
     for (let i = 1; i <= (options.nodeCount ?? 1); i++) {
       const kubelet = new FakeKubelet(`node-${i}`, `10.42.${i - 1}`, behaviour, {
