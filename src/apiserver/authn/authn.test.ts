@@ -191,6 +191,35 @@ describe("service account tokens", () => {
     await expect(authenticate(token)).rejects.toEqual(unauthorized);
   });
 
+  test("a token that lives in a secret: its use is told once a day, and a mark on the secret ends it", async () => {
+    const day = () => new Date(clock.now()).toISOString().slice(0, 10);
+    const used: string[] = [];
+    const noting = createServiceAccountAuthenticator(
+      { publicKeys: [keys.publicKey] },
+      {
+        ...{ clock, log },
+        get: async (resource, _namespace, name) => objects.get(`${resource}/${name}`),
+        secretUsed(secret, on) {
+          used.push(on);
+          const { labels } = secret.metadata;
+          put("secrets", "s", { uid: "su", labels: { ...labels, "kubernetes.io/legacy-token-last-used": on } });
+        },
+      },
+    );
+    put("secrets", "s", { uid: "su" });
+    const { token } = issuer.issue({ ...spec, secret: { name: "s", uid: "su" }, expirationSeconds: 10 * 86_400 });
+    const ask = () => noting.authenticate({ bearerToken: token });
+    const first = day();
+    await ask();
+    await ask();
+    expect(used).toEqual([first]);
+    clock.jump(86_400_000);
+    await ask();
+    expect(used).toEqual([first, day()]);
+    put("secrets", "s", { uid: "su", labels: { "kubernetes.io/legacy-token-invalid-since": first } });
+    await expect(ask()).rejects.toEqual(unauthorized);
+  });
+
   test("what is no token of ours is left to others", async () => {
     for (const text of ["", "a.b.c", "abcdef.0123456789abcdef", "x".repeat(100_000)])
       expect(await authenticate(text)).toBeUndefined();

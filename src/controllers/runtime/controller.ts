@@ -78,7 +78,12 @@ export interface ControllerSpec {
 /** As dashboards know the queues; others lose `-controller`. */
 const queueNames: Readonly<Record<string, string>> = {
   "replication-controller": "replicationmanager",
+  "horizontal-pod-autoscaler": "horizontalpodautoscaler",
   "horizontal-pod-autoscaler-controller": "horizontalpodautoscaler",
+  "clusterrole-aggregation-controller": "ClusterRoleAggregator",
+  "persistentvolumeclaim-protection-controller": "pvcprotection",
+  "persistentvolume-protection-controller": "pvprotection",
+  "persistentvolume-expander-controller": "volume_expand",
   "root-ca-certificate-publisher-controller": "root_ca_cert_publisher",
   "ttl-after-finished-controller": "ttl_jobs_to_delete",
   "ttl-controller": "ttlcontroller",
