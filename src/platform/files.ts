@@ -38,9 +38,21 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
+/** With those above it. Not Node's own `recursive`: it tries for ever where a folder takes no entry, as /proc does. */
 export async function makeFolder(path: string, mode = 0o755): Promise<void> {
-  await fs.mkdir(path, { recursive: true, mode });
+  for (let hasParent = false; ; hasParent = true) {
+    try {
+      await fs.mkdir(path, { mode });
+      return;
+    } catch (error) {
+      if (hasCode(error, "EEXIST") && (await isFolder(path))) return;
+      if (hasParent || !hasCode(error, "ENOENT") || dirname(path) === path) throw error;
+    }
+    await makeFolder(dirname(path), mode);
+  }
 }
+
+const isFolder = async (path: string): Promise<boolean> => (await fs.stat(path)).isDirectory();
 
 export async function listFolder(path: string): Promise<Dirent[]> {
   try {

@@ -171,6 +171,10 @@ describe("files", () => {
     expect(await text("audit.log")).toMatch(/^a\.+\nb\.+\n$/);
   });
 
+  test.each(["/proc/nowhere/deep/audit.log", "/dev/null/audit.log"])("no file can be at %s", async (path) => {
+    await expect(open({ path })).rejects.toThrow(/ENOENT|EEXIST/);
+  });
+
   test("a full disk is told of, and another file taken when the old one has gone", async () => {
     const log = await openRotatingLog(
       { path: "/dev/full", maxBytes: 100, maxAgeDays: 0, maxBackups: 0, compress: false },
