@@ -3,7 +3,6 @@ import { afterEach, expect, test } from "vitest";
 import type { Job } from "#model/gen/batch-v1.ts";
 import type { Pod, ReplicationController } from "#model/gen/core-v1.ts";
 import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
-import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
 import {
   configMaps,
   jobs,
