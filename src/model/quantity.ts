@@ -42,9 +42,27 @@ export const quantityError =
 
 /** Rejects with QUANTITY_SYNTAX. */
 export function parseQuantity(text: string | number): Quantity {
+  const found = read(text);
+  if (typeof found === "string") throw new AppError("QUANTITY_SYNTAX", found);
+  return found;
+}
+
+/** Undefined: it is none. */
+export function quantityIn(text: unknown): Quantity | undefined {
+  if (typeof text !== "string" && typeof text !== "number") return undefined;
+  const found = read(text);
+  return typeof found === "string" ? undefined : found;
+}
+
+export const isQuantity = (text: unknown): boolean => quantityIn(text) !== undefined;
+
+const noSuffix = "unable to parse quantity's suffix";
+
+/** The quantity, or what is wrong. */
+function read(text: string | number): Quantity | string {
   const input = String(text);
   const match = input.length > maxTextLength ? null : syntax.exec(input);
-  if (!match || (match[2] === "" && (match[3] ?? "") === "")) throw new AppError("QUANTITY_SYNTAX", quantityError);
+  if (!match || (match[2] === "" && (match[3] ?? "") === "")) return quantityError;
   const [, sign, whole = "", fraction = "", exponentText, suffix = ""] = match;
   let format: QuantityFormat = "DecimalSI";
   let multiplier = 1n;
@@ -54,65 +72,76 @@ export function parseQuantity(text: string | number): Quantity {
     exponent = Number(exponentText.slice(1));
   } else if (suffix.endsWith("i")) {
     const power = binarySuffixes.indexOf(suffix);
-    if (power < 1) throw new AppError("QUANTITY_SYNTAX", "unable to parse quantity's suffix");
+    if (power < 1) return noSuffix;
     format = "BinarySI";
-    multiplier = 1024n ** BigInt(power);
+    multiplier = powersOf1024[power]!;
   } else {
     const decimal = Object.hasOwn(decimalSuffixes, suffix) ? decimalSuffixes[suffix] : undefined;
-    if (decimal === undefined) throw new AppError("QUANTITY_SYNTAX", "unable to parse quantity's suffix");
+    if (decimal === undefined) return noSuffix;
     exponent = decimal;
   }
   // Beyond these the result is zero or the cap whatever the digits are.
   if (Math.abs(exponent) > 2 * maxTextLength) exponent = Math.sign(exponent) * 2 * maxTextLength;
   const digits = BigInt(`${whole}${fraction}` || "0") * multiplier;
   const shift = exponent - fraction.length + 9;
-  const magnitude = shift >= 0 ? digits * 10n ** BigInt(shift) : divideUp(digits, 10n ** BigInt(-shift));
+  const magnitude = shift >= 0 ? digits * powerOf10(shift) : divideUp(digits, powerOf10(-shift));
   const capped = magnitude > maxNano ? maxNano : magnitude;
   return quantityOf(sign === "-" ? -capped : capped, format);
 }
 
-export function isQuantity(text: unknown): boolean {
-  if (typeof text !== "string" && typeof text !== "number") return false;
-  try {
-    parseQuantity(text);
-    return true;
-  } catch {
-    // The question was whether it parses.
-    return false;
-  }
-}
+const powersOf1024: readonly bigint[] = binarySuffixes.map((_, power) => 1024n ** BigInt(power));
+/** As far as suffixes go. */
+const powersOf10: readonly bigint[] = Array.from({ length: 28 }, (_, power) => 10n ** BigInt(power));
+const powerOf10 = (power: number): bigint => powersOf10[power] ?? 10n ** BigInt(power);
 
 type QuantityLike = Quantity | string | number;
-const read = (value: QuantityLike): Quantity => (typeof value === "object" ? value : parseQuantity(value));
+const quantity = (value: QuantityLike): Quantity => (typeof value === "object" ? value : parseQuantity(value));
 
 export function compareQuantities(a: QuantityLike, b: QuantityLike): -1 | 0 | 1 {
-  const left = read(a).nano;
-  const right = read(b).nano;
+  const left = quantity(a).nano;
+  const right = quantity(b).nano;
   return left < right ? -1 : left > right ? 1 : 0;
 }
 /** The sum keeps the format of `a`, or of `b` where `a` is zero (as upstream). */
 export function addQuantities(a: QuantityLike, b: QuantityLike): Quantity {
-  const left = read(a);
-  const right = read(b);
+  const left = quantity(a);
+  const right = quantity(b);
   return quantityOf(left.nano + right.nano, left.nano === 0n ? right.format : left.format);
 }
 export function subtractQuantities(a: QuantityLike, b: QuantityLike): Quantity {
-  const left = read(a);
-  const right = read(b);
+  const left = quantity(a);
+  const right = quantity(b);
   return quantityOf(left.nano - right.nano, left.nano === 0n ? right.format : left.format);
 }
 /** The text as the API stores it: `1000m` becomes `1`, `0.5` becomes `500m`. */
-export const canonicalQuantity = (text: string | number): string => parseQuantity(text).toString();
-
-function quantityOf(nano: bigint, format: QuantityFormat): Quantity {
-  return {
-    nano,
-    format,
-    value: () => roundAway(nano, nanoPerUnit),
-    milliValue: () => roundAway(nano, 1_000_000n),
-    toString: () => print(nano, format),
-  };
+export function canonicalQuantity(text: string | number): string {
+  // Most are so already.
+  const match = typeof text === "string" ? plainForm.exec(text) : null;
+  if (match && Number(match[1]) % (match[2]?.endsWith("i") ? 1024 : 1000) !== 0) return match[0];
+  return parseQuantity(text).toString();
 }
+
+/** Small numbers with a usual suffix; canonical unless a larger suffix would do. */
+const plainForm = /^([1-9]\d{0,5})(m|k|M|G|Ki|Mi|Gi)?$/;
+
+class Amount implements Quantity {
+  readonly nano: bigint;
+  readonly format: QuantityFormat;
+  constructor(nano: bigint, format: QuantityFormat) {
+    this.nano = nano;
+    this.format = format;
+  }
+  value(): bigint {
+    return roundAway(this.nano, nanoPerUnit);
+  }
+  milliValue(): bigint {
+    return roundAway(this.nano, 1_000_000n);
+  }
+  toString(): string {
+    return print(this.nano, this.format);
+  }
+}
+const quantityOf = (nano: bigint, format: QuantityFormat): Quantity => new Amount(nano, format);
 
 function print(nano: bigint, format: QuantityFormat): string {
   if (nano === 0n) return "0";

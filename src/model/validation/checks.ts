@@ -122,8 +122,7 @@ export const selectorIsEmpty = (selector: LabelSelector | undefined): boolean =>
   Object.keys(selector?.matchLabels ?? {}).length === 0 && (selector?.matchExpressions ?? []).length === 0;
 
 /** A quantity that is not negative. */
-export function quantity(path: string, value: string | number): FieldError[] {
-  const amount = nanoOf(value);
+export function quantity(path: string, value: string | number, amount = nanoOf(value)): FieldError[] {
   if (amount === undefined) return [fieldInvalid(path, value, quantityError)];
   return amount < 0n ? [fieldInvalid(path, String(value), "must be greater than or equal to 0")] : [];
 }

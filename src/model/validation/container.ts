@@ -300,20 +300,20 @@ export function validateResources(path: string, resources: ResourceRequirements 
   const errors = findings();
   const limits = resources?.limits ?? {};
   const requests = resources?.requests ?? {};
-  const amount = (at: string, name: string, value: string | number): void => {
-    errors.push(...validateResourceName(at, name), ...quantity(`${at}[${name}]`, value));
+  const amount = (at: string, name: string, value: string | number): bigint | undefined => {
     const number = nanoOf(value);
+    errors.push(...validateResourceName(at, name), ...quantity(`${at}[${name}]`, value, number));
     if (name.includes("/") && number !== undefined && !isWhole(number)) {
       errors.push(fieldInvalid(`${at}[${name}]`, String(value), "must be an integer"));
     }
+    return number;
   };
   for (const [name, value] of Object.entries(limits)) {
     amount(`${path}.limits`, name, value);
   }
   for (const [name, value] of Object.entries(requests)) {
-    amount(`${path}.requests`, name, value);
+    const asked = amount(`${path}.requests`, name, value);
     const limit = Object.hasOwn(limits, name) ? limits[name] : undefined;
-    const asked = nanoOf(value);
     const most = nanoOf(limit);
     if (limit === undefined) {
       if (!mayOvercommit(name)) {
