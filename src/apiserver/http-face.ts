@@ -28,6 +28,7 @@ import { RequestWidths } from "./flow-control/width.ts";
 import { type Handler, isLongRunning as isLongRunningRequest, isOpenPath, isStream, withSuperuser } from "./handler.ts";
 import { impersonate } from "./impersonation.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
+import { Pace } from "./pace.ts";
 import { toApiError } from "./registry/errors.ts";
 
 /** Upstream's limit of a request body. */
@@ -51,6 +52,7 @@ export function createHttpFace(
   const meters = createMeters(deps);
   const inFlight = { read: 0, write: 0 };
   const widths = new RequestWidths();
+  const pace = new Pace(deps);
   const timeoutMs = options.requestTimeoutMs ?? requestTimeoutMs;
 
   /** Streams hold no seat: they last, and cost what their node says. */
@@ -86,6 +88,8 @@ export function createHttpFace(
       const longRunning = info !== undefined && isLongRunningRequest(info);
       const kind = request.method === "GET" || request.method === "HEAD" ? "read" : "write";
       const work = async () => {
+        const turn = pace.enter();
+        if (turn) await turn;
         const user = await identify(deps, exchange, info);
         const seat = await admit(user, info, exchange);
         try {

@@ -13,14 +13,17 @@ const maxNames = 64;
 /** The user to act as; the same one where no header asks for another. */
 export async function impersonate(user: UserInfo, headers: Headers, authorizer: Authorizer): Promise<UserInfo> {
   const name = single(headers["impersonate-user"]);
-  const groups = list(headers["impersonate-group"]);
+  const asked = headers["impersonate-group"];
+  const groups = asked === undefined ? [] : list(asked);
   const uid = single(headers["impersonate-uid"]);
   const extra: Record<string, string[]> = {};
-  for (const [header, value] of Object.entries(headers)) {
-    if (header.startsWith(extraPrefix)) extra[decodeKey(header.slice(extraPrefix.length))] = list(value);
+  let hasExtra = false;
+  for (const header in headers) {
+    if (!header.startsWith(extraPrefix)) continue;
+    extra[decodeKey(header.slice(extraPrefix.length))] = list(headers[header]);
+    hasExtra = true;
   }
-  const wanted = name !== "" || groups.length > 0 || uid !== "" || Object.keys(extra).length > 0;
-  if (!wanted) return user;
+  if (name === "" && groups.length === 0 && uid === "" && !hasExtra) return user;
   if (name === "") throw badRequest("requested impersonation without impersonating a user");
   const account = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(name);
   const questions: Partial<Attributes>[] = [

@@ -30,8 +30,17 @@ export function createX509Authenticator(
     (pem) => new X509Certificate(pem),
   );
   const remembered = new Map<string, Verified>();
+  const byCertificate = new WeakMap<Uint8Array, Verified>();
 
   const verify = (der: Uint8Array): Verified => {
+    // Requests of one connection come with the same one.
+    const same = byCertificate.get(der);
+    if (same) return same;
+    const entry = verifyNew(der);
+    byCertificate.set(der, entry);
+    return entry;
+  };
+  const verifyNew = (der: Uint8Array): Verified => {
     const fingerprint = createHash("sha256").update(der).digest("hex");
     const known = remembered.get(fingerprint);
     if (known) return known;

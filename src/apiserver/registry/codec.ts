@@ -121,9 +121,13 @@ export function listHead(
   return `{"kind":${JSON.stringify(`${info.kind}List`)},"apiVersion":${JSON.stringify(groupVersion(info))},"metadata":${JSON.stringify(metadata)},"items":`;
 }
 
+/** Some megabytes at most. */
+const maxKept = 128;
+const maxKeptBytes = 8 * 1024;
+
 /**
  * Decoded objects, one per (key, revision), for as long as somebody holds them: every informer of the process and the
- * request chain look at the same frozen-by-agreement object. Bounded by what is held elsewhere.
+ * request chain look at the same frozen-by-agreement object. Bounded by what is held elsewhere, and a few beside.
  */
 export class DecodeCache {
   readonly #entries = new Map<string, { readonly revision: number; readonly ref: WeakRef<UnknownObject> }>();
@@ -131,6 +135,9 @@ export class DecodeCache {
     if (this.#entries.get(id)?.revision === revision) this.#entries.delete(id);
   });
   readonly #freeze: boolean;
+  /** The last that had to be parsed: what each write looks at (namespaces, accounts, classes) is not parsed each time. */
+  readonly #kept: UnknownObject[] = [];
+  #keptAt = 0;
 
   /** `freeze`: makes every shared object immutable, so that a part that changes one fails in tests. */
   constructor(freeze: boolean) {
@@ -151,6 +158,7 @@ export class DecodeCache {
     }
     const object = decodeStored(item);
     this.#put(id, item.modRevision, object);
+    if (item.value.length <= maxKeptBytes) this.#kept[this.#keptAt++ % maxKept] = object;
     return object;
   }
 

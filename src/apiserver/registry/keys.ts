@@ -25,12 +25,20 @@ export function resourcePrefix(row: Row): Key {
   return `/registry/${group}${folder}/`;
 }
 
-/** The prefix of a namespace's objects, or of all. */
-export function collectionPrefix(row: Row & Pick<ResourceInfo, "namespaced">, namespace: string): Key {
-  const prefix = resourcePrefix(row);
+/** The prefix of a namespace's objects, or of all; `prefix` is that of the resource. */
+export function collectionPrefix(
+  row: Row & Pick<ResourceInfo, "namespaced">,
+  namespace: string,
+  prefix: Key = resourcePrefix(row),
+): Key {
   return row.namespaced && namespace !== "" ? `${prefix}${namespace}/` : prefix;
 }
 
-export function objectKey(row: Row & Pick<ResourceInfo, "namespaced">, namespace: string, name: string): Key {
-  return `${row.namespaced ? collectionPrefix(row, namespace) : resourcePrefix(row)}${name}`;
+export function objectKey(
+  row: Row & Pick<ResourceInfo, "namespaced">,
+  namespace: string,
+  name: string,
+  prefix: Key = resourcePrefix(row),
+): Key {
+  return `${row.namespaced ? collectionPrefix(row, namespace, prefix) : prefix}${name}`;
 }

@@ -2,7 +2,7 @@
 // Upstream counterpart: storage.Interface over etcd3.
 
 import { hasCode } from "#base/errors.ts";
-import { revision as asRevision, type Backend, prefixRange, type StorageClass } from "#datastore/backend.ts";
+import { revision as asRevision, type Backend, type Key, prefixRange, type StorageClass } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { expired, internalError } from "#model/status.ts";
@@ -10,7 +10,7 @@ import { nextTurn } from "#platform/turns.ts";
 import type { EncryptionSlots, Slot } from "../encryption/slots.ts";
 import { type DecodeCache, encodeStored, type Item, type Layout, layoutOf } from "./codec.ts";
 import { toApiError, tooLargeRevision } from "./errors.ts";
-import { collectionPrefix, objectKey } from "./keys.ts";
+import { collectionPrefix, objectKey, resourcePrefix } from "./keys.ts";
 
 export interface StorageDeps {
   readonly backend: Backend;
@@ -41,11 +41,13 @@ export class ResourceStorage {
   readonly layout: Layout;
   readonly #deps: StorageDeps;
   readonly #qualified: string;
+  readonly #prefix: Key;
   readonly #slot: Slot | undefined;
 
   constructor(info: ResourceInfo, deps: StorageDeps) {
     this.info = info;
     this.layout = layoutOf(info);
+    this.#prefix = resourcePrefix(info);
     this.#deps = deps;
     this.#qualified = info.storageGroup === "" ? info.plural : `${info.plural}.${info.storageGroup}`;
     this.#slot = deps.encryption?.slot(info);
@@ -56,7 +58,7 @@ export class ResourceStorage {
   }
 
   async get(namespace: string, name: string): Promise<Item | undefined> {
-    const { kvs } = await this.#deps.backend.range({ key: objectKey(this.info, namespace, name) });
+    const { kvs } = await this.#deps.backend.range({ key: objectKey(this.info, namespace, name, this.#prefix) });
     return kvs[0] && this.reveal(kvs[0]);
   }
 
@@ -70,7 +72,7 @@ export class ResourceStorage {
     namespace: string,
     options: { readonly limit?: number; readonly after?: string; readonly revision?: number } = {},
   ): Promise<ItemPage> {
-    const range = prefixRange(collectionPrefix(this.info, namespace));
+    const range = prefixRange(collectionPrefix(this.info, namespace, this.#prefix));
     const wanted = options.revision ?? 0;
     try {
       const result = await this.#deps.backend.range({
@@ -116,7 +118,7 @@ export class ResourceStorage {
 
   /** Undefined when the key is taken. `object` becomes shared. */
   create(namespace: string, name: string, object: UnknownObject): Promise<Item | undefined> {
-    return this.#put(objectKey(this.info, namespace, name), namespace, name, object, 0);
+    return this.#put(objectKey(this.info, namespace, name, this.#prefix), namespace, name, object, 0);
   }
 
   /** Undefined when the object changed since `old`. `object` becomes shared. */
