@@ -129,6 +129,12 @@ export const serverFlags: readonly Flag[] = [
     help: "mirrors and credentials of image registries; need not exist",
   },
   {
+    name: "default-runtime",
+    kind: "string",
+    default: "runc",
+    help: "what runs containers of pods without a runtime class: runc, or one that is installed, as crun",
+  },
+  {
     name: "image-credential-provider-config",
     kind: "string",
     help: "CredentialProviderConfig: programs that know credentials of registries",

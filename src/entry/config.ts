@@ -71,6 +71,8 @@ export interface ServerConfig {
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
   /** Mirrors and credentials of image registries; need not exist. */
+  /** Handler of the runtime of pods without a runtime class. */
+  readonly defaultRuntime: string;
   readonly registriesFile: string;
   /** Programs that know credentials of registries; undefined: none. */
   readonly credentialProviders: { readonly configPath: string; readonly binDir: string } | undefined;
@@ -213,6 +215,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     },
     schedulerArguments: checked(() => parseSchedulerArguments(list("kube-scheduler-arg"))),
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
+    defaultRuntime: text("default-runtime")!,
     registriesFile: text("private-registry")!,
     credentialProviders: credentialProvidersOf(
       text("image-credential-provider-config"),

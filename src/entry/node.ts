@@ -51,6 +51,7 @@ function containerdOptions(config: ServerConfig): ContainerdOptions {
     cniBinDir: "/usr/lib/cni",
     cniConfDir: cniConfDirOf(config),
     pauseImage,
+    defaultRuntime: config.defaultRuntime,
   };
 }
 

@@ -32,6 +32,10 @@ export interface ContainerdOptions {
   readonly pauseImage: string;
   /** Default overlayfs. */
   readonly snapshotter?: string;
+  /** Handler of pods without a runtime class. Default runc. */
+  readonly defaultRuntime?: string;
+  /** Where programs of other runtimes are looked for; default where distributions put them. */
+  readonly runtimeFolders?: readonly string[];
   /** Registry hosts files; default `<configDir>/certs.d`. */
   readonly certsDir?: string;
   /** Process that `beginContainerd` started for this run: it is young and may take its time to answer. */
@@ -211,6 +215,12 @@ export async function containerdConfig(options: ContainerdOptions): Promise<stri
     "io.containerd.monitor.v1.cgroups",
   ];
   const plugin = `plugins."io.containerd.grpc.v1.cri"`;
+  const others = await otherRuntimes(options.runtimeFolders ?? programFolders);
+  const { defaultRuntime = "runc" } = options;
+  if (defaultRuntime !== "runc" && !others.handlers.includes(defaultRuntime)) {
+    const there = ["runc", ...others.handlers].join(", ");
+    throw new AppError("NODE_RUNTIME", `the default runtime ${defaultRuntime} is not installed; there are ${there}`);
+  }
   return `# Written by mote at every start; changes are lost.
 version = 2
 root = ${quote(options.root)}
@@ -242,7 +252,7 @@ oom_score = ${restrictOom ? 0 : -999}
 [${plugin}.containerd]
   snapshotter = ${quote(options.snapshotter ?? "overlayfs")}
   discard_unpacked_layers = true
-  default_runtime_name = "runc"
+  default_runtime_name = ${quote(defaultRuntime)}
 
 [${plugin}.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -252,7 +262,7 @@ oom_score = ${restrictOom ? 0 : -999}
 
 [${plugin}.registry]
   config_path = ${quote(certsFolderOf(options))}
-${await otherRuntimes()}`;
+${others.text}`;
 }
 
 /** Programs that may run containers beside runc, by the handler's name: what is installed is offered to RuntimeClasses. */
@@ -267,18 +277,22 @@ const runtimePrograms: Readonly<Record<string, { readonly program: string; reado
 };
 const programFolders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/local/nvidia/toolkit"];
 
-async function otherRuntimes(): Promise<string> {
+async function otherRuntimes(
+  folders: readonly string[],
+): Promise<{ readonly text: string; readonly handlers: readonly string[] }> {
   let text = "";
+  const handlers: string[] = [];
   for (const [handler, { program, type }] of Object.entries(runtimePrograms)) {
     const found: string[] = [];
-    for (const folder of programFolders) if (await exists(`${folder}/${program}`)) found.push(`${folder}/${program}`);
+    for (const folder of folders) if (await exists(`${folder}/${program}`)) found.push(`${folder}/${program}`);
     if (found.length === 0) continue;
+    handlers.push(handler);
     text += `\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${handler}]\n  runtime_type = "${type}"\n`;
     if (type !== "io.containerd.runc.v2") continue;
     text += `\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${handler}.options]\n`;
     text += `  BinaryName = ${JSON.stringify(found[0])}\n  SystemdCgroup = false\n`;
   }
-  return text;
+  return { text, handlers };
 }
 
 export interface TeardownDeps extends ContainerdDeps {
