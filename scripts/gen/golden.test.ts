@@ -7,6 +7,7 @@ import { decodeObject } from "#model/decode.ts";
 import { createFacts, type Facts } from "#model/facts.ts";
 import { createMessageCodec, decodeProtobuf, encodeProtobuf } from "#model/protobuf.ts";
 import { allResources } from "#model/resources.ts";
+import { parseYaml, stringifyYaml } from "#wire/yaml.ts";
 import { allPackages, printFacts, readPackages } from "./kubernetes.ts";
 import { sourceFolder } from "./packages.ts";
 
@@ -48,6 +49,15 @@ describe.skipIf(!loaded)("upstream's golden objects", () => {
     const decoded = decodeProtobuf(bytes, type, codec);
     expect(decoded.object).toEqual(json);
     expect(Buffer.from(encodeProtobuf(json, type, codec)).toString("hex")).toBe(bytes.toString("hex"));
+  });
+
+  test.each(files)("%s reads from its YAML twin, which is what we print", (file) => {
+    const text = readFileSync(join(folder, file.replace(/\.pb$/, ".yaml")), "utf8");
+    const json = JSON.parse(readFileSync(join(folder, file.replace(/\.pb$/, ".json")), "utf8")) as object;
+    const read = parseYaml(text);
+    expect(read).toEqual(json);
+    // What was read keeps the text's order of members, which is Go's.
+    expect(stringifyYaml(read)).toBe(text);
   });
 
   // Definitions and APIServices come from packages of their own, without golden objects.

@@ -17,10 +17,11 @@ import {
 import { AppError, messageOf } from "#base/errors.ts";
 import { setMember } from "./protobuf.ts";
 
-const language = { version: "1.1", schema: "yaml-1.1", merge: true } satisfies DocumentOptions & SchemaOptions;
+const language = { version: "1.1", schema: "yaml-1.1" } satisfies DocumentOptions & SchemaOptions;
 
 const settings = {
   ...language,
+  merge: true,
   // Looked at afterwards: the parser would hold each key of a map against all before it, minutes for three megabytes.
   uniqueKeys: false,
   intAsBigInt: true,
@@ -30,6 +31,9 @@ const settings = {
       typeof tag === "string" ? !/timestamp|time/i.test(tag) : !/timestamp/.test(tag.tag) && tag.format !== "TIME",
     ),
 } satisfies ParseOptions & DocumentOptions & SchemaOptions;
+
+/** A text that happens to be the merge key is quoted: it would be read as one. */
+const merge = { tag: "tag:yaml.org,2002:merge", default: true, test: /^<<$/, resolve: (text: string) => text } as const;
 
 /** More aliased nodes than any manifest has: a few lines of YAML must not unfold into gigabytes. */
 const maxAliasCount = 1000;
@@ -103,7 +107,17 @@ function valueStartOf({ range }: Scalar, text: string): number {
 
 /** Texts that a reader could take for a time or a base-60 number are quoted: Go does not read them so, but prints them so. */
 export function stringifyYaml(value: unknown): string {
-  return stringify(value, { ...language, indent: 2, indentSeq: false, lineWidth: 0, aliasDuplicateObjects: false });
+  return stringify(value, {
+    ...language,
+    customTags: (tags) => [
+      ...tags.filter((tag) => tag !== "merge" && !(typeof tag === "object" && tag.tag === merge.tag)),
+      merge,
+    ],
+    indent: 2,
+    indentSeq: false,
+    lineWidth: 0,
+    aliasDuplicateObjects: false,
+  });
 }
 
 /** Maps to objects with string keys, bigints to numbers where nothing is lost. */

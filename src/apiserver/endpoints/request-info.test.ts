@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { seededRandom } from "#test/harness/seeded-random.ts";
 import { parseRequest } from "./request-info.ts";
 
 const parse = (method: string, target: string) => {
@@ -83,4 +84,62 @@ test.each([
 
 test("a broken escape is a bad request", () => {
   expect(() => parse("GET", "/api/v1/namespaces/%zz/pods")).toThrow(/invalid URL escape/);
+});
+
+// Made-up paths: they are read, are no path, or are refused; and nobody reaches a parent folder, a second name in one
+// segment, or from a namespace's path what lies in another.
+test.each([1, 2, 3, 4])("whatever the path, its parts are single names (seed %i)", (seed) => {
+  const { float } = seededRandom(seed);
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(float() * list.length)]!;
+  const words = [
+    "api",
+    "apis",
+    "v1",
+    "apps",
+    "namespaces",
+    "a",
+    "pods",
+    "status",
+    "proxy",
+    "watch",
+    "..",
+    ".",
+    "",
+    "%2e%2e",
+  ];
+  words.push(
+    "%2F",
+    "a%2Fb",
+    "%00",
+    "%zz",
+    "%",
+    "%C3%A9",
+    "é",
+    "a b",
+    "a%20b",
+    "__proto__",
+    "x?y",
+    "%3F",
+    "finalize",
+    "log",
+  );
+  let resources = 0;
+  for (let i = 0; i < 20_000; i++) {
+    const start = pick(["/api/v1/", "/apis/apps/v1/", "/api/v1/namespaces/one/", "/"]);
+    const path = start + Array.from({ length: Math.floor(float() * 7) }, () => pick(words)).join("/");
+    let info: ReturnType<typeof parse>;
+    try {
+      info = parse(pick(["GET", "POST", "DELETE", "PATCH"]), path);
+    } catch (error) {
+      expect(error, path).toMatchObject({ status: { code: 400 } });
+      continue;
+    }
+    if (!info?.isResource) continue;
+    resources++;
+    for (const part of [info.group, info.version, info.namespace, info.resource, info.subresource, info.name]) {
+      expect([path, part === "." || part === ".." || /[/\0]/.test(part)]).toEqual([path, false]);
+    }
+    if (path.startsWith("/api/v1/namespaces/one/")) expect([path, info.namespace]).toEqual([path, "one"]);
+  }
+  expect(resources).toBeGreaterThan(1000);
 });
