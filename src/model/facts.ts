@@ -87,10 +87,16 @@ export function createFacts(text: string): Facts {
     }
     return found;
   };
+  /** Of this table, so there are no more than it has. */
+  const known = new Map<string, MessageFacts>();
   const find = (type: string): MessageFacts | undefined => {
+    const before = known.get(type);
+    if (before) return before;
     const dot = type.lastIndexOf(".");
     const owner = type.slice(0, dot);
-    return sources.has(owner) ? packageOf(owner).messages.get(type.slice(dot + 1)) : undefined;
+    const found = sources.has(owner) ? packageOf(owner).messages.get(type.slice(dot + 1)) : undefined;
+    if (found) known.set(type, found);
+    return found;
   };
   return {
     packageNames: [...sources.keys()],

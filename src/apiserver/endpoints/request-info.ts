@@ -43,9 +43,9 @@ export function parseRequest(method: string, path: string, query: URLSearchParam
       // Behind a proxy's own name the path belongs to somebody else.
       if (!segments.includes("proxy")) return undefined;
     }
-    let decoded: string;
+    let decoded = segment;
     try {
-      decoded = decodeURIComponent(segment);
+      if (segment.includes("%")) decoded = decodeURIComponent(segment);
     } catch {
       throw badRequest(`invalid URL escape in path segment ${JSON.stringify(segment)}`);
     }

@@ -127,3 +127,19 @@ test("versions that share storage convert both ways", () => {
   });
   expect(fromStorage(old, atRest)).toEqual(scaler);
 });
+
+test("what is being written is not parsed again, but for another revision's bytes it is", () => {
+  const cache = new DecodeCache(true);
+  const object = (): UnknownObject => ({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: "a" } });
+  const value = encodeStored(configMaps, object());
+  const written = object();
+  cache.expect("/a", 5, value, written);
+  // The same bytes were there before: a watcher that is behind.
+  expect(cache.get({ key: "/a", value, modRevision: 4 })).not.toBe(written);
+  expect(cache.get({ key: "/a", value, modRevision: 7 })).toBe(written);
+  expect(written.metadata.resourceVersion).toBe("7");
+  const late = object();
+  cache.expect("/a", 7, value, late);
+  cache.forget("/a", late);
+  expect(cache.get({ key: "/a", value, modRevision: 9 })).not.toBe(late);
+});

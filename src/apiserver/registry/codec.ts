@@ -121,6 +121,12 @@ export function listHead(
   return `{"kind":${JSON.stringify(`${info.kind}List`)},"apiVersion":${JSON.stringify(groupVersion(info))},"metadata":${JSON.stringify(metadata)},"items":`;
 }
 
+interface Expected {
+  readonly after: number;
+  readonly value: Uint8Array;
+  readonly object: UnknownObject;
+}
+
 /** Some megabytes at most. */
 const maxKept = 128;
 const maxKeptBytes = 8 * 1024;
@@ -138,6 +144,8 @@ export class DecodeCache {
   /** The last that had to be parsed: what each write looks at (namespaces, accounts, classes) is not parsed each time. */
   readonly #kept: UnknownObject[] = [];
   #keptAt = 0;
+  /** Of writes under way. */
+  readonly #expected = new Map<string, Expected>();
 
   /** `freeze`: makes every shared object immutable, so that a part that changes one fails in tests. */
   constructor(freeze: boolean) {
@@ -156,10 +164,26 @@ export class DecodeCache {
       const object = entry.ref.deref();
       if (object) return object;
     }
+    const expected = item.gone ? undefined : this.#expected.get(item.key);
+    if (expected && item.modRevision > expected.after && Buffer.compare(expected.value, item.value) === 0) {
+      const { object } = expected;
+      object.metadata.resourceVersion = String(item.modRevision);
+      this.#expected.delete(item.key);
+      this.#put(id, item.modRevision, object);
+      return object;
+    }
     const object = decodeStored(item);
     this.#put(id, item.modRevision, object);
     if (item.value.length <= maxKeptBytes) this.#kept[this.#keptAt++ % maxKept] = object;
     return object;
+  }
+
+  /** What is being written over the revision `after`, and is shared from when it is seen: its event need not be parsed. */
+  expect(key: string, after: number, value: Uint8Array, object: UnknownObject): void {
+    this.#expected.set(key, { after, value, object });
+  }
+  forget(key: string, object: UnknownObject): void {
+    if (this.#expected.get(key)?.object === object) this.#expected.delete(key);
   }
 
   /** What was just written need not be parsed again when its event comes back. */

@@ -149,10 +149,16 @@ export class ResourceStorage {
         compares: [{ key, target: "mod", op: "=", value: modRevision }],
         success: [{ type: "put", key, value, class: this.#deps.classOf(this.#qualified, namespace, name) }],
       });
-    const result = await (this.#slot ? this.#slot.write(key, stored, commit) : commit(stored));
+    const { cache } = this.#deps;
+    // Its event comes before the commit is answered.
+    if (shown === stored) cache.expect(key, modRevision, stored, object);
+    const result = await (this.#slot ? this.#slot.write(key, stored, commit) : commit(stored)).finally(() => {
+      if (shown === stored) cache.forget(key, object);
+    });
     if (!result.succeeded) return undefined;
     const item: Item = { key, value: shown, modRevision: result.revision };
-    object.metadata.resourceVersion = String(result.revision);
+    const revision = String(result.revision);
+    if (object.metadata.resourceVersion !== revision) object.metadata.resourceVersion = revision;
     this.remember(item, object);
     return item;
   }
