@@ -25,6 +25,7 @@ function rig(options: { readonly limit?: string; readonly kills?: () => number |
   const queue: TaskEvent[] = [];
   let wake = () => {};
   let isGone = false;
+  let id = "c1";
   const cri = {
     async listSandboxes() {
       calls.lists++;
@@ -35,7 +36,7 @@ function rig(options: { readonly limit?: string; readonly kills?: () => number |
       const resources = options.limit === undefined ? {} : { limits: { memory: options.limit } };
       return [
         {
-          ...{ id: "c1", podSandboxId: "s1", metadata: { name: "main", attempt: 0 }, state: container.state },
+          ...{ id, podSandboxId: "s1", metadata: { name: "main", attempt: 0 }, state: container.state },
           annotations: { [annotations.resources]: JSON.stringify(resources) },
           labels: { ...of, [labels.containerName]: "main" },
         },
@@ -44,7 +45,7 @@ function rig(options: { readonly limit?: string; readonly kills?: () => number |
     async containerStatus() {
       calls.statuses++;
       if (isGone) throw new GrpcError("NOT_FOUND", "gone");
-      return { ...container, id: "c1", createdAt: 1, startedAt: 1, finishedAt: 2 };
+      return { ...container, id, createdAt: 1, startedAt: 1, finishedAt: 2 };
     },
     async *taskEvents(signal: AbortSignal) {
       while (!signal.aborted) {
@@ -66,6 +67,11 @@ function rig(options: { readonly limit?: string; readonly kills?: () => number |
     ...{ cache, clock, container, calls, changed, send, stop },
     remove: () => {
       isGone = true;
+    },
+    /** There is another container instead. */
+    young: (other: string) => {
+      id = other;
+      isGone = false;
     },
     watch: () => cache.watch(stop.signal),
     end: () => {
@@ -154,6 +160,22 @@ test("where the kernel does not count for pods, the word of the runtime is waite
     await r.clock.advance(60_000);
     await watching;
   }
+});
+
+test("a container that runs out of memory before any list has it is told as that", async () => {
+  const r = rig({ limit: "16Mi" });
+  const watching = r.watch();
+  r.remove();
+  await settled();
+  r.send("oom", "c2");
+  await settled();
+  r.container.state = exited;
+  r.container.exitCode = 137;
+  r.young("c2");
+  expect(await reasonOf(r)).toBe("OOMKilled");
+  r.end();
+  await r.clock.advance(60_000);
+  await watching;
 });
 
 test("a word that comes too late puts right what was told", async () => {

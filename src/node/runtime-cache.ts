@@ -43,6 +43,8 @@ const settleMs = [0, 10, 40, 100, 200, 400, 800] as const;
 const settle = { stepMs: 50, lastsMs: 1_500 } as const;
 /** The kernel's word that memory ran out may come after that of the end. Seldom more than a few milliseconds. */
 const oomWaitMs = 300;
+/** Containers that ran out of memory and are still listed, or not yet: more than a node has. */
+const maxRemembered = 1024;
 /** Exit code of what the kernel ends, and of much else that is killed. */
 const killedExitCode = 137;
 const oomReason = "OOMKilled";
@@ -200,10 +202,15 @@ export class RuntimeCache {
   }
 
   #ranOut(id: string): void {
+    // It may be so young that no list has had it.
+    this.#outOfMemory.add(id);
+    for (const oldest of this.#outOfMemory) {
+      if (this.#outOfMemory.size <= maxRemembered) break;
+      this.#outOfMemory.delete(oldest);
+    }
+    this.#sayOutOfMemory.get(id)?.();
     const uid = this.#owners.get(id);
     if (uid === undefined) return;
-    this.#outOfMemory.add(id);
-    this.#sayOutOfMemory.get(id)?.();
     const known = this.#containers.get(id);
     if (known?.state !== "exited" || known.reason === oomReason) return;
     // Told otherwise already: what is not final yet is put right.
@@ -359,10 +366,11 @@ export class RuntimeCache {
 
   #forget(sandboxIds: ReadonlySet<string>, containerIds: ReadonlySet<string>): void {
     const isGone = (id: string) => !sandboxIds.has(id) && !containerIds.has(id);
+    // What nobody owns may be younger than the list.
+    for (const id of this.#outOfMemory) if (isGone(id) && this.#owners.has(id)) this.#outOfMemory.delete(id);
     for (const map of [this.#sandboxes, this.#containers, this.#owners, this.#judged]) {
       for (const id of map.keys()) if (isGone(id)) map.delete(id);
     }
-    for (const id of this.#outOfMemory) if (isGone(id)) this.#outOfMemory.delete(id);
     const uids = new Set(this.#owners.values());
     for (const uid of this.#oomKills.keys()) if (!uids.has(uid)) this.#oomKills.delete(uid);
   }
