@@ -78,9 +78,17 @@ test("attached for its pod, held while in use, and taken off", async () => {
   await c.until(async () => (await said("SuccessfulAttachVolume")).length === 1, "said");
 
   await setInUse("node-1", used);
-  await c.client.delete(pods, { name: "p", namespace: "default" });
+  const refused = async (why: string) =>
+    (await said("FailedAttachVolume")).some(
+      (event) => event.message === `Multi-Attach error for volume "disk" Volume is already ${why}`,
+    );
   await c.client.create(pods, user("q", "node-2"));
-  await c.until(async () => (await said("FailedAttachVolume")).length > 0, "refused elsewhere");
+  await c.until(() => refused("used by pod(s) p"), "refused elsewhere");
+  await c.client.delete(pods, { name: "p", namespace: "default" });
+  await c.until(
+    () => refused("exclusively attached to one node and can't be attached to another"),
+    "refused as long as the node uses it",
+  );
   await c.advance(10_000);
   expect(await attached()).toEqual(["node-1"]);
   await setInUse("node-1", []);
@@ -108,6 +116,9 @@ test("a volume of a silent node is taken off after six minutes, at once where it
   const taints = [{ key: "node.kubernetes.io/out-of-service", value: "nodeshutdown", effect: "NoExecute" }];
   await c.client.patch(nodes, { name: "node-2" }, { spec: { taints } });
   await c.until(async () => (await attached()).length === 0, "taken off", 60_000);
+  const forced = "attach_detach_controller_attachdetach_controller_forced_detaches";
+  const text = c.metrics.render();
+  for (const reason of ["timeout", "out-of-service"]) expect(text).toContain(`${forced}{reason="${reason}"} 1`);
 });
 
 test("many nodes where the volume can be on many; none where the driver does not attach; strangers' are left", async () => {

@@ -35,8 +35,10 @@ export interface AttachInput {
 export interface AttachPlan {
   readonly attach: readonly Wish[];
   /** Attached elsewhere, and can be on one node only. */
-  readonly blocked: readonly (Wish & { readonly other: string })[];
+  readonly blocked: readonly (Wish & { readonly other: string; readonly users: readonly Pod[] })[];
   readonly detach: readonly VolumeAttachment[];
+  /** Of `detach`: those that their node still uses, and why they go all the same. */
+  readonly forced: ReadonlyMap<VolumeAttachment, "timeout" | "out-of-service">;
   /** Wanted and there, attached or not. */
   readonly present: readonly (Wish & { readonly attachment: VolumeAttachment })[];
   /** Unwanted, but their node still uses them. */
@@ -57,7 +59,7 @@ export function planAttachments(input: AttachInput): AttachPlan {
   }
   const byName = new Map(input.attachments.map((one) => [nameOf(one), one]));
   const attach: Wish[] = [];
-  const blocked: (Wish & { other: string })[] = [];
+  const blocked: (Wish & { other: string; users: readonly Pod[] })[] = [];
   const present: (Wish & { attachment: VolumeAttachment })[] = [];
   const promised = new Map<string, string>();
   for (const one of input.attachments) {
@@ -71,20 +73,30 @@ export function planAttachments(input: AttachInput): AttachPlan {
       continue;
     }
     const other = isForOneNode(wish.volume) ? promised.get(nameOf(wish.volume)) : undefined;
-    if (other !== undefined && other !== wish.node) blocked.push({ ...wish, other });
-    else {
+    if (other !== undefined && other !== wish.node) {
+      const rival = [...wishes.values()].find(
+        ({ node, volume }) => node === other && nameOf(volume) === nameOf(wish.volume),
+      );
+      blocked.push({ ...wish, other, users: rival?.pods ?? [] });
+    } else {
       attach.push(wish);
       promised.set(nameOf(wish.volume), wish.node);
     }
   }
   const detach: VolumeAttachment[] = [];
   const held: VolumeAttachment[] = [];
+  const forced = new Map<VolumeAttachment, "timeout" | "out-of-service">();
   for (const one of input.attachments) {
     if (wishes.has(nameOf(one)) || isDeleting(one) || !isOurs(one, input)) continue;
-    if (isHeld(one, input)) held.push(one);
-    else detach.push(one);
+    const use = useOf(one, input);
+    if (use === "held") {
+      held.push(one);
+      continue;
+    }
+    if (use !== "none") forced.set(one, use);
+    detach.push(one);
   }
-  return { attach, blocked, detach, present, held };
+  return { attach, blocked, detach, forced, present, held };
 }
 
 const isForOneNode = (volume: PersistentVolume): boolean =>
@@ -96,15 +108,16 @@ function isOurs(one: VolumeAttachment, input: AttachInput): boolean {
   return !csi || nameOf(one) === attachmentName(csi.volumeHandle, csi.driver, one.spec.nodeName);
 }
 
-function isHeld(one: VolumeAttachment, input: AttachInput): boolean {
+/** Whether the node says that it uses it; `held`: and is to be believed. */
+function useOf(one: VolumeAttachment, input: AttachInput): "none" | "held" | "timeout" | "out-of-service" {
   const node = input.node(one.spec.nodeName);
   const csi = input.volume(one.spec.source.persistentVolumeName ?? "")?.spec.csi;
-  if (!node || !csi) return false;
-  if (!node.status?.volumesInUse?.includes(uniqueVolumeName(csi.driver, csi.volumeHandle))) return false;
-  if (node.spec.taints?.some((taint) => taint.key === outOfService)) return false;
+  if (!node || !csi) return "none";
+  if (!node.status?.volumesInUse?.includes(uniqueVolumeName(csi.driver, csi.volumeHandle))) return "none";
+  if (node.spec.taints?.some((taint) => taint.key === outOfService)) return "out-of-service";
   const isReady = node.status.conditions?.some((c) => c.type === "Ready" && c.status === "True") ?? false;
   const sinceMs = input.unwantedSinceMs(nameOf(one)) ?? input.nowMs;
-  return isReady || input.nowMs - sinceMs < forceDetachMs;
+  return isReady || input.nowMs - sinceMs < forceDetachMs ? "held" : "timeout";
 }
 
 /** Node.status.volumesAttached by node: what is attached there, in the order of names. */

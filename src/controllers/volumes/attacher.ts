@@ -43,6 +43,11 @@ export function createAttachDetach(deps: ControllerDeps): Service {
   /** Attachments whose success was told; no more than there are. */
   const told = new Set<string>();
 
+  const forcedDetaches = deps.metrics.counter(
+    "attach_detach_controller_attachdetach_controller_forced_detaches",
+    "Volumes that were taken off a node although it says that it uses them.",
+  );
+
   const say = (pod: Pod, type: "Normal" | "Warning", reason: string, message: string) =>
     events.record({ resource: pods as ResourceInfo, object: pod, type, reason, message });
 
@@ -79,7 +84,10 @@ export function createAttachDetach(deps: ControllerDeps): Service {
         if (!isAlreadyExists(error)) throw error;
       }
     }
-    for (const one of plan.detach) await deleteIfThere(client, volumeAttachments, one);
+    for (const one of plan.detach) {
+      const reason = plan.forced.get(one);
+      if ((await deleteIfThere(client, volumeAttachments, one)) && reason) forcedDetaches.add(1, { reason });
+    }
   }
 
   function tell(plan: AttachPlan): void {
@@ -95,9 +103,14 @@ export function createAttachDetach(deps: ControllerDeps): Service {
         } else say(pod, "Warning", "FailedAttachVolume", `AttachVolume.Attach failed ${about} : ${message}`);
       }
     }
-    for (const { volume, pods: users } of plan.blocked) {
-      const message = `Multi-Attach error for volume "${nameOf(volume)}" Volume is already exclusively attached to one node and can't be attached to another`;
-      for (const pod of users) say(pod, "Warning", "FailedAttachVolume", message);
+    for (const { volume, pods: waiting, users } of plan.blocked) {
+      // A claim is of one namespace, and so are the pods that share it: their names may be told.
+      const why =
+        users.length > 0
+          ? `Volume is already used by pod(s) ${users.map(nameOf).join(", ")}`
+          : "Volume is already exclusively attached to one node and can't be attached to another";
+      const message = `Multi-Attach error for volume "${nameOf(volume)}" ${why}`;
+      for (const pod of waiting) say(pod, "Warning", "FailedAttachVolume", message);
     }
     const present = new Set(plan.present.map(({ name }) => name));
     for (const key of told) if (!present.has(key.split(" ")[0] ?? "")) told.delete(key);
