@@ -22,7 +22,8 @@ import {
   roles,
 } from "#model/resources.ts";
 import { notFound } from "#model/status.ts";
-import type { TlsMaterial } from "#platform/https-server.ts";
+import type { ServerUpgrade, TlsMaterial } from "#platform/https-server.ts";
+import { openUpgrade } from "#platform/upgrade-client.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
 import type { ApiArguments } from "./arguments.ts";
 import type { Auditor } from "./audit/auditor.ts";
@@ -37,6 +38,7 @@ import { createRbacAuthorizer, RbacCache } from "./authz/rbac.ts";
 import { type BootstrapOptions, createBootstrapper } from "./bootstrap/bootstrapper.ts";
 import { nodeRules } from "./bootstrap/rbac-policy.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import { acceptTunnel, type Egress, tunnelPath } from "./egress.ts";
 import type { EncryptionSlots } from "./encryption/slots.ts";
 import { createBackendProxy } from "./endpoints/backend-proxy.ts";
 import { byDestination } from "./endpoints/connect.ts";
@@ -79,6 +81,8 @@ export interface ComposeDeps {
   /** Undefined: no audit log. */
   readonly audit?: Auditor;
   readonly checks?: readonly HealthCheck[];
+  /** Absent: everything is dialed plainly, and no node's tunnel is accepted. */
+  readonly egress?: Egress;
 }
 
 /** Identities of the parts inside the server process. */
@@ -106,7 +110,7 @@ export interface ComposedApiServer {
 const nodeIndex = "node-of-authorizer";
 
 export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): ComposedApiServer {
-  const { backend, clock, random, log, metrics } = deps;
+  const { backend, clock, random, log, metrics, egress } = deps;
   let isBootstrapped = false;
   let podStore: Informer<Pod> | undefined;
   const rbacCache = new RbacCache();
@@ -134,7 +138,10 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       serverCaPem: options.serverCa,
       client: options.nodeClient,
     },
-    { getNode: (name) => read<Node>("nodes", "", name) },
+    {
+      getNode: (name) => read<Node>("nodes", "", name),
+      connect: egress && ((node, port) => egress.connect(node, port)),
+    },
   );
   let virtualGroups: readonly VirtualGroup[] = [];
   const authorizer = createNodeAuthorizer(
@@ -156,6 +163,9 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     },
     {
       ...{ backend, clock, random, log, metrics, encryption: deps.encryption },
+      ...(egress
+        ? { upgrades: new Map([[tunnelPath, (upgrade: ServerUpgrade) => acceptTunnel(upgrade, egress, certificates)]]) }
+        : {}),
       audit: deps.audit,
       authenticators: [certificates, tokens, bootstrapTokens],
       authorizer,
@@ -177,6 +187,10 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           getPod: (namespace, name) => read<Pod>("pods", namespace, name),
           getService: (namespace, name) => read<ServiceObject>("services", namespace, name),
           getEndpoints: (namespace, name) => read<Endpoints>("endpoints", namespace, name),
+          dial(to, request, signal) {
+            const socket = egress?.connect(to.host, to.port);
+            return openUpgrade(socket ? { ...to, socket } : to, request, signal);
+          },
         }),
       ),
       openapi: openApiAssets(),

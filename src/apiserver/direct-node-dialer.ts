@@ -1,9 +1,10 @@
-// Reaches a node's API straight over TLS: address and port from the Node object, the API server's client certificate,
-// the server authority for the other side. Fits clusters whose server can open connections to its nodes; the others get
-// a dialer over the agents' tunnel. Upstream counterpart: pkg/kubelet/client.
+// Reaches a node's API over TLS: address and port from the Node object, the API server's client certificate, the server
+// authority for the other side. The connection is the node's tunnel where there is one, else a plain one.
+// Upstream counterpart: pkg/kubelet/client.
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { ApiError, serviceUnavailable, timeout } from "#model/status.ts";
+import type { Duplex } from "#platform/https-server.ts";
 import { isUpgraded, openUpgrade } from "#platform/upgrade-client.ts";
 import type { NodeDialer, NodeRequest, NodeResponse, NodeStream } from "./node-dialer.ts";
 
@@ -19,6 +20,8 @@ export interface DirectNodeDialerOptions {
 export interface DirectNodeDialerDeps {
   /** The Node object; rejects with ApiError 404 when there is none. */
   getNode(name: string): Promise<Node>;
+  /** An open connection to a node's API; undefined: there is none. Absent: none ever. */
+  connect?: ((node: string, port: number) => Duplex | undefined) | undefined;
 }
 
 const defaultPort = 10250;
@@ -39,11 +42,13 @@ export function createDirectNodeDialer(options: DirectNodeDialerOptions, deps: D
     if (!host) throw serviceUnavailable(`node ${nodeName} has no address of type ${types.join(", ")}`);
     const port = node.status?.daemonEndpoints?.kubeletEndpoint?.Port || defaultPort;
     const { certificate: cert, key } = options.client();
+    const socket = deps.connect?.(nodeName, port);
     try {
       const answer = await openUpgrade(
         {
           host,
           port,
+          ...(socket ? { socket } : {}),
           tls: { ca: options.serverCaPem, cert, key },
         },
         { ...request, timeoutMs: answerTimeoutMs },

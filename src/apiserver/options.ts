@@ -5,7 +5,7 @@ import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import type { TlsMaterial } from "#platform/https-server.ts";
+import type { ServerUpgrade, TlsMaterial } from "#platform/https-server.ts";
 import type { AdmissionPlugin } from "./admission/plugin.ts";
 import type { Auditor } from "./audit/auditor.ts";
 import type { Authenticator } from "./authn/authenticator.ts";
@@ -73,6 +73,8 @@ export interface ApiServerDeps {
   reviewToken?: ((token: string, audiences: readonly string[]) => Promise<ReviewedToken | undefined>) | undefined;
   /** For SelfSubjectRulesReview. */
   rulesFor?: ((user: UserInfo, namespace: string) => readonly PolicyRuleLike[]) | undefined;
+  /** Paths beside the API whose upgrades are answered elsewhere, authentication included. Must not reject. */
+  readonly upgrades?: ReadonlyMap<string, (upgrade: ServerUpgrade) => Promise<void>>;
   /** Beside the server's own: e.g. that the bootstrap objects exist. */
   readonly checks?: readonly HealthCheck[];
 }

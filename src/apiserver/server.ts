@@ -5,7 +5,7 @@ import type { Transport } from "#client/transport.ts";
 import type { WatchEvent } from "#datastore/backend.ts";
 import type { ApiObject } from "#model/object.ts";
 import { notFound } from "#model/status.ts";
-import { type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
+import { type HttpsHandlers, type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
 import type { UserInfo } from "./authn/user.ts";
 import { Encoder } from "./endpoints/encode.ts";
 import { createCborFormat, createProtobufFormat } from "./endpoints/formats.ts";
@@ -125,7 +125,11 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
         closing = false;
         if (tls) {
           const { host = "0.0.0.0", port = 6443 } = options;
-          listening = await openHttpsServer({ host, port, tls, log: deps.log }, face);
+          const door: HttpsHandlers = {
+            request: face.request,
+            upgrade: (upgrade) => (deps.upgrades?.get(upgrade.request.target) ?? face.upgrade)(upgrade),
+          };
+          listening = await openHttpsServer({ host, port, tls, log: deps.log }, door);
           deps.log.info("API server listens", { host, port: listening.port });
         }
         const expiry = expireEvents(deps, signal);

@@ -151,6 +151,13 @@ export const serverFlags: readonly Flag[] = [
     help: "settings of the scheduler as FLAG=VALUE with kube-scheduler's names: config=FILE, a KubeSchedulerConfiguration",
   },
   {
+    name: "egress-selector-mode",
+    kind: "string",
+    default: "agent",
+    allowed: ["agent", "cluster", "pod", "disabled"],
+    help: "what the API server reaches through the tunnels of nodes",
+  },
+  {
     name: "kubelet-arg",
     kind: "list",
     help: "settings of the node agent as FLAG=VALUE with the kubelet's names, such as max-pods=50 or system-reserved=memory=200Mi",

@@ -9,6 +9,7 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseSchedulerArguments, type SchedulerArguments } from "#scheduler/arguments.ts";
+import type { EgressMode } from "#supervisor/tunnels.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { type EtcdAddress, parseGuardedEtcdAddress } from "./etcd-address.ts";
 import { type S3Choice, s3ChoiceOf } from "./snapshot-s3.ts";
@@ -68,6 +69,7 @@ export interface ServerConfig {
   /** Keys that mote makes itself: whether from the start, and of which kind. */
   readonly secretsEncryption: { readonly enable: boolean; readonly provider: "aescbc" | "secretbox" };
   readonly schedulerArguments: SchedulerArguments;
+  readonly egressMode: EgressMode;
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
   /** Mirrors and credentials of image registries; need not exist. */
@@ -214,6 +216,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       provider: text("secrets-encryption-provider") as "aescbc" | "secretbox",
     },
     schedulerArguments: checked(() => parseSchedulerArguments(list("kube-scheduler-arg"))),
+    egressMode: text("egress-selector-mode") as EgressMode,
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     defaultRuntime: text("default-runtime")!,
     registriesFile: text("private-registry")!,

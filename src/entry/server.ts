@@ -33,6 +33,7 @@ import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import type { Pki, PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
+import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
@@ -61,6 +62,7 @@ export interface ServerContext {
   readonly client: Client;
   readonly informers: InformerFactory;
   readonly events: EventRecorder;
+  readonly tunnels: Tunnels;
   readonly schedulerConfiguration: SchedulerConfiguration;
 }
 
@@ -177,6 +179,7 @@ function services(
   );
   const enabled = (name: string) => !config.disabled.has(name);
   api.watchRbac(informers);
+  context.tunnels.watch(informers);
   const flowSchemaStatus = api.flowControl(informers, client);
   if (enabled("metrics-server")) api.serveMetrics(informers);
   const loops = [
@@ -212,6 +215,7 @@ function services(
     bootstrapper,
     writeKubeconfig(context, onApiReady),
     alive(pki.service),
+    context.tunnels.service,
     alive(informers),
     alive(events),
     alive(flowSchemaStatus),
@@ -294,6 +298,10 @@ async function createContext(
     },
     { clock, random, metrics, log: log.child({ part: "encryption" }) },
   );
+  const tunnels = createTunnels(
+    { mode: config.egressMode, nodeName: config.nodeName },
+    { clock, random, metrics, log: log.child({ part: "tunnels" }) },
+  );
   const api = composeApiServer(
     {
       host: config.bindAddress,
@@ -311,6 +319,7 @@ async function createContext(
     {
       ...{ backend, clock, random, metrics, audit: audit.auditor, encryption: encryption.slots },
       log: log.child({ part: "apiserver" }),
+      egress: tunnels,
     },
   );
   livePki.onRenewal((renewed) => api.server.setTls(servingTls(renewed)));
@@ -331,6 +340,7 @@ async function createContext(
     api,
     audit,
     encryption,
+    tunnels,
     client,
     informers,
     events,

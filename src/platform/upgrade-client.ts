@@ -2,7 +2,9 @@
 // nodes and the node agent reaches containerd's stream server. No redirects, no retries, no keep-alive.
 import * as http from "node:http";
 import * as https from "node:https";
+import type { Socket } from "node:net";
 import { type Duplex, Readable } from "node:stream";
+import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
 
 export interface UpgradeTls {
@@ -20,6 +22,8 @@ export interface UpgradeTarget {
   readonly host: string;
   readonly port: number;
   readonly tls?: UpgradeTls;
+  /** An open connection to it, over which everything goes. */
+  readonly socket?: Duplex;
 }
 
 export interface UpgradeRequest {
@@ -55,6 +59,28 @@ export interface UpgradedAnswer {
 export const isUpgraded = (answer: PlainAnswer | UpgradedAnswer): answer is UpgradedAnswer =>
   answer.status === 101 && "socket" in answer;
 
+const trustOf = (by: UpgradeTls) => ({
+  ...(by.ca === undefined ? {} : { ca: by.ca }),
+  rejectUnauthorized: by.isUnchecked !== true,
+  minVersion: "TLSv1.2" as const,
+  ...(by.cert === undefined ? {} : { cert: by.cert }),
+  ...(by.key === undefined ? {} : { key: by.key }),
+  ...(by.serverName === undefined ? {} : { servername: by.serverName }),
+});
+
+/** A connection of its own, or the one that is there. */
+function wayOf({ host, socket }: UpgradeTarget, by?: UpgradeTls) {
+  if (!socket) {
+    return {
+      agent: by ? new https.Agent({ keepAlive: false, maxCachedSessions: 0 }) : new http.Agent({ keepAlive: false }),
+    };
+  }
+  const open = by ? tls.connect({ host, socket, ...trustOf(by) }) : socket;
+  // TLS does not hear of the end of what it runs over.
+  if (by) socket.once("close", () => open.destroy(socket.errored ?? undefined));
+  return { createConnection: () => open as Socket };
+}
+
 /** Rejects with UPGRADE_FAILED, UPGRADE_TIMEOUT or the signal's reason. After the head the signal still cuts the body. */
 export function openUpgrade(
   to: UpgradeTarget,
@@ -83,17 +109,8 @@ export function openUpgrade(
       },
     };
     const outgoing = to.tls
-      ? https.request({
-          ...common,
-          agent: new https.Agent({ keepAlive: false, maxCachedSessions: 0 }),
-          ...(to.tls.ca === undefined ? {} : { ca: to.tls.ca }),
-          rejectUnauthorized: to.tls.isUnchecked !== true,
-          minVersion: "TLSv1.2",
-          ...(to.tls.cert === undefined ? {} : { cert: to.tls.cert }),
-          ...(to.tls.key === undefined ? {} : { key: to.tls.key }),
-          ...(to.tls.serverName === undefined ? {} : { servername: to.tls.serverName }),
-        })
-      : http.request({ ...common, agent: new http.Agent({ keepAlive: false }) });
+      ? https.request({ ...common, ...trustOf(to.tls), ...wayOf(to, to.tls) })
+      : http.request({ ...common, ...wayOf(to) });
     const timer = setTimeout(
       () => outgoing.destroy(new AppError("UPGRADE_TIMEOUT", `${what}: no answer within ${request.timeoutMs} ms`)),
       request.timeoutMs,

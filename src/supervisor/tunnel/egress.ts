@@ -26,8 +26,6 @@ export interface EgressView {
 export interface Way {
   readonly node: string;
   readonly address: string;
-  /** Without a tunnel there is no other way to it. */
-  readonly isNodeApi: boolean;
 }
 
 export interface EgressTarget {
@@ -43,7 +41,7 @@ export const nodeApiPort = (node: Node | undefined): number =>
 export function planEgress(mode: EgressMode, own: string, target: EgressTarget, view: EgressView): Way | undefined {
   if (mode === "disabled") return undefined;
   const { host, port } = target;
-  const loopback = (node: string): Way => ({ node, address: `127.0.0.1:${port}`, isNodeApi: true });
+  const loopback = (node: string): Way => ({ node, address: `127.0.0.1:${port}` });
   if (!isIp(host)) return host === own || view.node(host) === undefined ? undefined : loopback(host);
   const byNode = view.nodeAt(host);
   const pod = byNode || mode === "agent" ? undefined : view.podAt(host);
@@ -52,7 +50,7 @@ export function planEgress(mode: EgressMode, own: string, target: EgressTarget, 
   if (!node || name === own) return undefined;
   if (byNode && (port === nodeApiPort(node) || port === streamPort)) return loopback(name);
   if (mode === "agent" || node.metadata.labels?.[egressLabel] !== "true") return undefined;
-  return { node: name, address: `${host.includes(":") ? `[${host}]` : host}:${port}`, isNodeApi: false };
+  return { node: name, address: `${host.includes(":") ? `[${host}]` : host}:${port}` };
 }
 
 export interface DialRules {

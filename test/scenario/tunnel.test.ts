@@ -1,0 +1,204 @@
+// A node that the server cannot dial: it is reached through the connection that it made. Real certificates and TLS all the
+// way: client to API server, tunnel between, and node API behind.
+import { mkdtemp, rm } from "node:fs/promises";
+import * as https from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import { silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { Client } from "#client/client.ts";
+import { InformerFactory } from "#client/informer.ts";
+import { openDatastore } from "#datastore/open.ts";
+import type { Datastore } from "#datastore/store.ts";
+import type { Node } from "#model/gen/core-v1.ts";
+import { nodes } from "#model/resources.ts";
+import { systemClock } from "#platform/clock.ts";
+import { openTcp } from "#platform/dial.ts";
+import { systemRandom } from "#platform/random.ts";
+import { dialBareWebSocket } from "#platform/raw-websocket.ts";
+import { isUpgraded, openUpgrade } from "#platform/upgrade-client.ts";
+import { ensurePki, type Pki } from "#supervisor/pki.ts";
+import { connectPath, createTunnelClient } from "#supervisor/tunnel/client.ts";
+import { loadCodec } from "#supervisor/tunnel/codec.ts";
+import { dialPolicy } from "#supervisor/tunnel/egress.ts";
+import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
+
+const base = { clock: systemClock, random: systemRandom, log: silentLogger };
+/** TEST-NET-1: nobody is there. */
+const nodeIp = "192.0.2.7";
+let folder = "";
+let pki: Pki;
+let backend: Datastore;
+let api: ComposedApiServer;
+let tunnels: Tunnels;
+let nodeApi: https.Server;
+let nodePort = 0;
+const stop = new AbortController();
+const running: Promise<void>[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "mote-tunnel-"));
+  pki = await ensurePki({ folder, nodeName: "n2", nodeIps: [nodeIp] }, base);
+  backend = await openDatastore({ endpoint: "memory://" }, base);
+  nodeApi = https.createServer(
+    {
+      cert: pki.servingKubelet.certificate,
+      key: pki.servingKubelet.key,
+      ca: pki.clientCa.certificate,
+      requestCert: true,
+      rejectUnauthorized: true,
+    },
+    (request, response) => response.end(`node API: ${request.method} ${request.url}`),
+  );
+  nodeApi.on("upgrade", (_request, socket) => {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    socket.pipe(socket);
+  });
+  await new Promise<void>((resolve) => nodeApi.listen(0, "127.0.0.1", resolve));
+  nodePort = (nodeApi.address() as AddressInfo).port;
+
+  const metrics = new Metrics();
+  tunnels = createTunnels({ mode: "agent", nodeName: "n1" }, { ...base, metrics });
+  api = composeApiServer(
+    {
+      host: "127.0.0.1",
+      port: 0,
+      tls: {
+        certificatePem: pki.servingApiserver.certificate,
+        keyPem: pki.servingApiserver.key,
+        clientCaPem: pki.clientCa.certificate,
+      },
+      serverAddress: "127.0.0.1:6443",
+      clientCa: pki.clientCa.certificate,
+      serverCa: pki.serverCa.certificate,
+      nodeClient: () => pki.clientApiserver,
+      serviceAccount: pki.serviceAccount,
+      serviceCidr: "10.43.0.0/16",
+      nodePorts: { first: 30000, last: 32767 },
+    },
+    { ...base, backend, metrics, egress: tunnels },
+  );
+  const client = new Client(api.server.transport(identities.loopback));
+  const informers = new InformerFactory({}, { ...base, client });
+  tunnels.watch(informers);
+  for (const service of [api.server.service, informers, tunnels.service]) {
+    await new Promise<void>((resolve, reject) => {
+      const run = service.run(stop.signal, resolve);
+      run.catch(reject);
+      running.push(run);
+    });
+  }
+  const node = await client.create(nodes, { metadata: { name: "n2" } } as Node);
+  await client.updateStatus(nodes, {
+    ...node,
+    status: {
+      addresses: [{ type: "InternalIP", address: nodeIp }],
+      daemonEndpoints: { kubeletEndpoint: { Port: nodePort } },
+    },
+  });
+});
+
+afterAll(async () => {
+  stop.abort(new Error("the test is over"));
+  await Promise.allSettled(running);
+  nodeApi.closeAllConnections();
+  nodeApi.close();
+  await backend.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+function startAgent(): void {
+  const mayDial = dialPolicy({
+    mode: "agent",
+    nodeApiPort: nodePort,
+    nodeAddresses: [nodeIp],
+    clusterCidrs: ["10.42.0.0/16"],
+    pods: () => [],
+  });
+  const agent = createTunnelClient(
+    {
+      host: "127.0.0.1",
+      port: api.server.port,
+      tls: {
+        ca: pki.serverCa.certificate,
+        cert: pki.clientKubelet.certificate,
+        key: pki.clientKubelet.key,
+      },
+    },
+    {
+      ...base,
+      codec: loadCodec((size) => systemRandom.bytes(size)),
+      mayDial,
+      open(_proto, address, signal) {
+        const [host = "", port] = address.split(":");
+        return openTcp({ host, port: Number(port), timeoutMs: 5000 }, signal);
+      },
+    },
+  );
+  running.push(agent.run(stop.signal, () => {}));
+}
+
+const ask = (target: string, headers: Record<string, string> = {}) =>
+  openUpgrade(
+    {
+      host: "127.0.0.1",
+      port: api.server.port,
+      tls: { ca: pki.serverCa.certificate, cert: pki.clientAdmin.certificate, key: pki.clientAdmin.key },
+    },
+    { method: "GET", target, headers, timeoutMs: 5000 },
+    AbortSignal.timeout(10_000),
+  );
+
+async function text(body: AsyncIterable<Uint8Array>): Promise<string> {
+  let out = "";
+  for await (const part of body) out += Buffer.from(part).toString();
+  return out;
+}
+
+test("a node behind a tunnel is asked, streams upgrade, and nobody else gets a tunnel", async () => {
+  startAgent();
+  // The informer and the tunnel come when they come; before, the server tries the address that leads nowhere.
+  for (let i = 0; i < 500; i++) {
+    const found = tunnels.connect("n2", nodePort);
+    found?.destroy();
+    if (found) break;
+    await systemClock.sleep(10);
+  }
+  const answer = await ask("/api/v1/nodes/n2/proxy/configz?x=1");
+  expect(answer.status).toBe(200);
+  if (isUpgraded(answer)) throw new Error("not asked for");
+  expect(await text(answer.body)).toBe("node API: GET /configz?x=1");
+
+  // By address it is the same node; another port of it is not for this mode, nor the server's own node.
+  expect(tunnels.connect(nodeIp, nodePort)?.destroy()).toBeDefined();
+  expect(tunnels.connect(nodeIp, 80)).toBeUndefined();
+  expect(tunnels.connect("n1", 10250)).toBeUndefined();
+
+  const stream = await ask("/api/v1/nodes/n2/proxy/exec", { connection: "Upgrade", upgrade: "echo" });
+  if (!isUpgraded(stream)) throw new Error(`answered ${stream.status}`);
+  stream.socket.write("through and back");
+  const [echoed] = await new Promise<Buffer[]>((resolve) => stream.socket.once("data", (part) => resolve([part])));
+  expect(echoed!.toString()).toBe("through and back");
+  stream.socket.destroy();
+
+  for (const [pair, status] of [
+    [pki.clientAdmin, 403],
+    [undefined, 401],
+  ] as const) {
+    const refused = dialBareWebSocket(
+      {
+        ...{ host: "127.0.0.1", port: api.server.port, path: connectPath, headers: {} },
+        tls: {
+          ca: pki.serverCa.certificate,
+          ...(pair ? { cert: pair.certificate, key: pair.key } : {}),
+        },
+        ...{ connectTimeoutMs: 5000, timeoutMs: 5000 },
+      },
+      AbortSignal.timeout(10_000),
+    );
+    await expect(refused).rejects.toMatchObject({ code: "WEBSOCKET_DIAL", details: { status } });
+  }
+});
