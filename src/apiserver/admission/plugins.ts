@@ -7,6 +7,7 @@ import { createCertificatePlugins } from "./certificates.ts";
 import { createDefaultStorageClass } from "./default-storage-class.ts";
 import { createDefaultTolerationSeconds } from "./default-toleration-seconds.ts";
 import { createLimitRanger } from "./limit-ranger.ts";
+import { createMountableSecrets } from "./mountable-secrets.ts";
 import { createNamespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import { createObjectWarnings } from "./object-warnings.ts";
@@ -39,6 +40,7 @@ export function createAdmissionPlugins(dependencies: AdmissionDependencies): rea
     createNamespaceLifecycle(),
     createLimitRanger(),
     createServiceAccount(dependencies),
+    createMountableSecrets(),
     createNodeRestriction(),
     createNodeTaint(),
     createPodSecurity(),
