@@ -116,6 +116,8 @@ const http2Options: Omit<Http2Options, "buffers"> = {
   maxQueuedBytes: 256 * 1024 * 1024,
 };
 const keepAliveMs = 30_000;
+/** Upstream's. Clients that keep HTTP/1.1 connections would else write into ones that we are closing. */
+const idleConnectionMs = 90_000;
 
 /** Listens. Rejects with HTTPS_LISTEN when the address is taken or may not be used. */
 export async function openHttpsServer(options: HttpsServerOptions, handlers: HttpsHandlers): Promise<HttpsServer> {
@@ -126,6 +128,7 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
     minVersion: "TLSv1.2",
     ALPNProtocols: ["h2", "http/1.1"],
     maxHeaderSize: maxHeaderBytes,
+    keepAliveTimeout: idleConnectionMs,
     ...contextOf(options.tls),
   });
   const sockets = new Set<Socket>();

@@ -62,6 +62,8 @@ describe("helm", () => {
     const { gitVersion, major, minor } = await get("/version");
     expect(gitVersion).toMatch(/^v1\.32\.\d+/);
     expect([major, minor]).toEqual(["1", "32"]);
+    // HTTP/1.1 clients keep their connections, and are told for how long.
+    expect((await cluster.ask("GET", "/version")).headers["keep-alive"]).toBe("timeout=90");
     // Helm's cached discovery asks for the aggregated form first, and takes the legacy one where it is not offered.
     const accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     const all = await cluster.ask("GET", "/apis", { headers: { accept } });

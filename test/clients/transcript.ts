@@ -80,7 +80,7 @@ const changing: readonly (readonly [RegExp, string])[] = [
   [/("goVersion": )".*"/g, '$1"<node>"'],
   [/("platform": )".*"/g, '$1"<platform>"'],
   [/(?<=web)\.[0-9a-f]{16}\b/g, ".<n>"],
-  [/Client Version: .*/g, "Client Version: <client>"],
+  [/(Client|Kustomize) Version: .*/g, "$1 Version: <client>"],
   [/\bkubectl-edit-\d+/g, "kubectl-edit-<n>"],
   [/(?<=[a-z0-9]-)[bcdfghjklmnpqrstvwxz2456789]{5}(?![\w-])/g, "<rand>"],
   [/\b10\.43\.(?!0\.10?\b)\d+\.\d+\b/g, "<cluster-ip>"],
