@@ -53,6 +53,16 @@ test("flags of the audit log", () => {
     bufferEvents: 50,
     truncate: { maxEventBytes: 2048, maxBatchBytes: 10 * 1024 * 1024 },
   });
+  const hook = ["audit-webhook-config-file=/etc/hook.yaml", "audit-webhook-initial-backoff=1.5s"];
+  expect(parseApiArguments([...hook, "audit-webhook-truncate-enabled=true"]).audit.webhook).toEqual({
+    configFile: "/etc/hook.yaml",
+    mode: "batch",
+    initialBackoffMs: 1500,
+    bufferEvents: 10_000,
+    batchEvents: 400,
+    maxWaitMs: 30_000,
+    truncate: { maxEventBytes: 102_400, maxBatchBytes: 10_485_760 },
+  });
   // Upstream's way to say the default.
   expect(parseApiArguments(["audit-log-path=-", "audit-log-maxsize=0"]).audit).toMatchObject({ maxSizeMb: 100 });
 });
@@ -79,8 +89,10 @@ test.each([
   ["no path", "audit-log-path=", /a path is expected/],
   ["half a truth", "audit-log-compress=maybe", /"maybe" is neither true nor false/],
   ["another version", "audit-log-version=audit.k8s.io/v2", /is not audit.k8s.io\/v1/],
+  ["a wait that is none", "audit-webhook-batch-max-wait=soon", /"soon" is not a time such as 10s, from 1ms to 3600s/],
+  ["a webhook without its file", "audit-webhook-mode=batch", /needs audit-webhook-config-file beside it/],
   ["what does nothing", "audit-log-maxage=3", /audit-log-maxage: needs audit-log-path beside it/],
-  ["a flag of upstream that is not here", "audit-webhook-config-file=x", /is not known/],
+  ["a flag of upstream that is not here", "audit-webhook-batch-throttle-enable=true", /is not known/],
   ["a gate that is neither", "feature-gates=CBORServingAndStorage=yes", /true or false/],
 ])("refuses %s", (_name, arg, message) => {
   expect(() => parseApiArguments([arg])).toThrow(message);

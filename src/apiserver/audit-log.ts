@@ -7,13 +7,14 @@ import type { Metrics } from "#base/metrics.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import { readFileIfExists } from "#platform/files.ts";
 import { writeOutput } from "#platform/standard-streams.ts";
-import { Auditor, Losses } from "./audit/auditor.ts";
+import { Auditor, Losses, type Outlet } from "./audit/auditor.ts";
 import { builtInPolicy } from "./audit/built-in-policy.ts";
-import { LogWriter } from "./audit/log-writer.ts";
-import type { AuditOptions } from "./audit/options.ts";
+import { type LineTarget, LogWriter, type LogWriterOptions } from "./audit/log-writer.ts";
+import type { AuditFormat, AuditMode, AuditOptions, Truncation } from "./audit/options.ts";
 import { type Decide, decideBy } from "./audit/policy.ts";
 import { parsePolicy } from "./audit/policy-file.ts";
-import { type LineTarget, openRotatingLog } from "./audit/rotation.ts";
+import { openRotatingLog } from "./audit/rotation.ts";
+import { openWebhook } from "./audit/webhook.ts";
 
 export interface AuditDeps {
   readonly clock: Clock;
@@ -30,41 +31,36 @@ export interface Audit {
 
 /** Nobody writes more by hand. */
 const maxPolicyBytes = 1024 * 1024;
-/** Of lines written at once: few writes, and little memory. */
-const batchBytes = 256 * 1024;
+/** Of lines written at once: few writes, and little memory. A collector is sent as much as upstream's limit is. */
+const batchBytes = { log: 256 * 1024, webhook: 10 * 1024 * 1024 };
 
-/** Rejects with APISERVER_AUDIT_POLICY or APISERVER_AUDIT_LOG. */
+/** Rejects with APISERVER_AUDIT_POLICY, APISERVER_AUDIT_LOG or APISERVER_AUDIT_WEBHOOK. */
 export async function openAudit(options: AuditOptions, deps: AuditDeps): Promise<Audit> {
-  const { policyFile, truncate } = options;
+  const { policyFile, logPath, webhook, truncate } = options;
   const decide = policyFile === undefined ? builtInPolicy : await policyFrom(policyFile);
-  const target = options.logPath === undefined ? undefined : await targetOf(options.logPath, options, deps);
-  const losses = new Losses();
-  const isBatch = options.mode === "batch";
-  const writer =
-    target &&
-    new LogWriter(
-      {
-        isBatch,
-        maxLines: options.bufferEvents,
-        batchBytes: Math.min(batchBytes, truncate?.maxBatchBytes ?? batchBytes),
-      },
-      {
-        ...{ target, clock: deps.clock, log: deps.log },
-        onLost(count) {
-          losses.count += count;
-        },
-      },
+  const outlets: Outlet[] = [];
+  if (logPath !== undefined) {
+    const target = await targetOf(logPath, options, deps);
+    outlets.push(
+      outletOf("log", options.mode, options.format, truncate, { target, maxLines: options.bufferEvents }, deps),
     );
+  }
+  if (webhook) {
+    const target = await openWebhook(webhook, deps);
+    const isBatch = webhook.mode === "batch";
+    const queue = {
+      ...{ target, maxLines: webhook.bufferEvents },
+      ...(isBatch ? { batchLines: webhook.batchEvents, lingerMs: webhook.maxWaitMs } : {}),
+    };
+    outlets.push(outletOf("webhook", webhook.mode, "json", webhook.truncate, queue, deps));
+  }
   const auditor = new Auditor(
     {
       decide,
       // Whoever writes a policy says in it whom it is about.
       seesInside: policyFile !== undefined,
-      format: options.format,
-      maxEventBytes: truncate?.maxEventBytes,
-      isStrict: options.mode === "blocking-strict",
     },
-    { ...{ clock: deps.clock, random: deps.random, metrics: deps.metrics }, log: writer, losses },
+    { clock: deps.clock, random: deps.random, metrics: deps.metrics, outlets },
   );
   return {
     auditor,
@@ -73,9 +69,42 @@ export async function openAudit(options: AuditOptions, deps: AuditDeps): Promise
       async run(signal, ready) {
         ready();
         await untilAborted(signal);
-        await writer?.close();
+        await Promise.all(outlets.map(({ writer }) => writer.close()));
       },
     },
+  };
+}
+
+function outletOf(
+  plugin: Outlet["plugin"],
+  mode: AuditMode,
+  format: AuditFormat,
+  truncate: Truncation | undefined,
+  queue: Pick<LogWriterOptions, "maxLines" | "batchLines" | "lingerMs"> & { readonly target: LineTarget },
+  deps: AuditDeps,
+): Outlet {
+  const losses = new Losses();
+  const { target, ...bounds } = queue;
+  const writer = new LogWriter(
+    {
+      ...bounds,
+      isBatch: mode === "batch",
+      batchBytes: Math.min(batchBytes[plugin], truncate?.maxBatchBytes ?? batchBytes[plugin]),
+    },
+    {
+      ...{ target, clock: deps.clock, log: deps.log.child({ plugin }) },
+      onLost(count) {
+        losses.count += count;
+      },
+    },
+  );
+  return {
+    plugin,
+    writer,
+    format,
+    maxEventBytes: truncate?.maxEventBytes,
+    isStrict: mode === "blocking-strict",
+    losses,
   };
 }
 

@@ -579,7 +579,7 @@ test.each([
     release = resolve;
   });
   const [clock, random, losses] = [systemClock, systemRandom, new Losses()];
-  const log = new LogWriter(
+  const writer = new LogWriter(
     { isBatch, maxLines: 100, batchBytes: 1000 },
     {
       target: {
@@ -593,9 +593,10 @@ test.each([
       ...{ clock, log: silentLogger, onLost() {} },
     },
   );
+  const outlet = { plugin: "log", writer, format: "json", maxEventBytes: undefined, isStrict: false, losses } as const;
   const auditor = new Auditor(
-    { decide: builtInPolicy, seesInside: false, format: "json", maxEventBytes: undefined, isStrict: false },
-    { clock, random, metrics: new Metrics(), log, losses },
+    { decide: builtInPolicy, seesInside: false },
+    { clock, random, metrics: new Metrics(), outlets: [outlet] },
   );
   const audited = await openAudited({ auditor });
   let isOver = false;

@@ -16,19 +16,25 @@ export interface AuditorOptions {
   readonly decide: Decide;
   /** Parts of the server's own process are told of too. */
   readonly seesInside: boolean;
+}
+
+/** Where events go beside memory. */
+export interface Outlet {
+  readonly plugin: "log" | "webhook";
+  readonly writer: LogWriter;
   readonly format: AuditFormat;
   /** Undefined: events go out whole. */
   readonly maxEventBytes: number | undefined;
+  /** A request may not begin before its event is kept. */
   readonly isStrict: boolean;
+  readonly losses: Losses;
 }
 
 export interface AuditorDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly metrics: Metrics;
-  /** Undefined: memory alone. */
-  readonly log: LogWriter | undefined;
-  readonly losses: Losses;
+  readonly outlets: readonly Outlet[];
 }
 
 /** Events that could not be kept. */
@@ -46,7 +52,6 @@ const plainPath: RequestInfo = {
 const noHeaders: RequestHeaders = {};
 
 export class Auditor implements EventSink {
-  readonly isStrict: boolean;
   readonly clock: Clock;
   readonly #options: AuditorOptions;
   readonly #deps: AuditorDeps;
@@ -58,7 +63,6 @@ export class Auditor implements EventSink {
   constructor(options: AuditorOptions, deps: AuditorDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.isStrict = options.isStrict;
     this.clock = deps.clock;
     this.#count();
   }
@@ -110,15 +114,15 @@ export class Auditor implements EventSink {
     const json = eventJson(event);
     const short = json.length > maxRingEventBytes ? eventJson(withoutBodies(event)) : json;
     this.#ring.add(short, event.user === undefined);
-    const { log, losses } = this.#deps;
-    if (!log) return undefined;
-    if (this.#options.format === "legacy") return log.write(eventText(event));
-    const { maxEventBytes } = this.#options;
-    if (maxEventBytes === undefined || json.length <= maxEventBytes) return log.write(json);
-    const cut = eventJson(withoutBodies(event));
-    if (cut.length <= maxEventBytes) return log.write(cut);
-    losses.count++;
-    return undefined;
+    let kept: Promise<boolean> | undefined;
+    for (const outlet of this.#deps.outlets) {
+      const own = write(outlet, event, json);
+      if (!own) continue;
+      const before = kept;
+      const isEnough = own.then((isKept) => isKept || !outlet.isStrict);
+      kept = before ? Promise.all([before, isEnough]).then((all) => all.every((each) => each)) : isEnough;
+    }
+    return kept;
   }
 
   rejected(): void {
@@ -127,7 +131,7 @@ export class Auditor implements EventSink {
 
   /** Counted here and told when somebody asks: requests are many, questions few. */
   #count(): void {
-    const { metrics, losses } = this.#deps;
+    const { metrics, outlets } = this.#deps;
     const events = metrics.counter("apiserver_audit_event_total", "Audit events that were made.");
     const perLevel = metrics.counter("apiserver_audit_level_total", "Requests by what the audit policy says of them.");
     const errors = metrics.counter("apiserver_audit_error_total", "Audit events that could not be kept, by where.");
@@ -135,16 +139,29 @@ export class Auditor implements EventSink {
       "apiserver_audit_requests_rejected_total",
       "Requests refused because the audit log could not be written.",
     );
-    const told = { events: 0, errors: 0, rejected: 0, levels: { ...this.#byLevel } };
+    const told = { events: 0, errors: outlets.map(() => 0), rejected: 0, levels: { ...this.#byLevel } };
     metrics.beforeRender(() => {
       events.add(this.#events - told.events);
-      errors.add(losses.count - told.errors, { plugin: "log" });
+      for (const [index, { plugin, losses }] of outlets.entries()) {
+        errors.add(losses.count - told.errors[index]!, { plugin });
+        told.errors[index] = losses.count;
+      }
       rejected.add(this.#rejected - told.rejected);
       for (const level of levels) {
         perLevel.add(this.#byLevel[level] - told.levels[level], { level });
         told.levels[level] = this.#byLevel[level];
       }
-      [told.events, told.errors, told.rejected] = [this.#events, losses.count, this.#rejected];
+      [told.events, told.rejected] = [this.#events, this.#rejected];
     });
   }
+}
+
+function write(outlet: Outlet, event: AuditEvent, json: string): Promise<boolean> | undefined {
+  const { writer, format, maxEventBytes, losses } = outlet;
+  if (format === "legacy") return writer.write(eventText(event));
+  if (maxEventBytes === undefined || json.length <= maxEventBytes) return writer.write(json);
+  const cut = eventJson(withoutBodies(event));
+  if (cut.length <= maxEventBytes) return writer.write(cut);
+  losses.count++;
+  return undefined;
 }

@@ -1,9 +1,17 @@
-// Lines of the audit log on their way to a file or to standard output: written in order, as many at once as wait. In the
+// Lines of the audit log on their way to a file, standard output or a collector: in order, as many at once as wait. In the
 // mode `batch` nobody waits, and what finds no place is lost and counted; else whoever writes learns whether it was kept.
 import type { Clock } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
-import type { LineTarget } from "./rotation.ts";
+
+/** Where lines go, in order; one call at a time. */
+export interface LineTarget {
+  /** Each with its end. Resolves with how many were not kept because they are longer than a file may be. */
+  append(lines: readonly Buffer[]): Promise<number>;
+  /** There is little time left: what fails is not to be tried again. */
+  stopping?(): void;
+  close(): Promise<void>;
+}
 
 export interface LogWriterOptions {
   readonly isBatch: boolean;
@@ -11,6 +19,9 @@ export interface LogWriterOptions {
   readonly maxLines: number;
   /** Of lines written at once. */
   readonly batchBytes: number;
+  readonly batchLines?: number;
+  /** So long is waited for a batch to become full; default not at all. */
+  readonly lingerMs?: number;
 }
 
 export interface LogWriterDeps {
@@ -39,6 +50,9 @@ export class LogWriter {
   #waiting: Waiting[] = [];
   #bytes = 0;
   #running: Promise<void> | undefined;
+  /** Ends the waiting for a full batch. */
+  #hurry: () => void = nobody;
+  #isClosing = false;
   #complainedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: LogWriterOptions, deps: LogWriterDeps) {
@@ -56,6 +70,7 @@ export class LogWriter {
       return isBatch ? undefined : Promise.resolve(false);
     }
     this.#bytes += line.length;
+    if (this.#waiting.length + 1 >= (this.#options.batchLines ?? 1)) this.#hurry();
     if (isBatch) {
       this.#waiting.push({ line, done: nobody });
       this.#start();
@@ -69,6 +84,9 @@ export class LogWriter {
 
   /** Writes what waits, and closes. */
   async close(): Promise<void> {
+    this.#isClosing = true;
+    this.#hurry();
+    this.#deps.target.stopping?.();
     while (this.#running) await this.#running;
     await this.#deps.target.close();
   }
@@ -85,6 +103,7 @@ export class LogWriter {
     // In a turn of its own, so that what is told together is written together.
     await Promise.resolve();
     while (this.#waiting.length > 0) {
+      await this.#linger();
       const batch = this.#next();
       let isKept = true;
       try {
@@ -98,11 +117,25 @@ export class LogWriter {
     }
   }
 
+  async #linger(): Promise<void> {
+    const { lingerMs = 0, batchLines = Number.POSITIVE_INFINITY } = this.#options;
+    if (lingerMs === 0 || this.#isClosing || this.#waiting.length >= batchLines) return;
+    await new Promise<void>((resolve) => {
+      const cancel = this.#deps.clock.after(lingerMs, resolve);
+      this.#hurry = () => {
+        cancel();
+        resolve();
+      };
+    });
+    this.#hurry = nobody;
+  }
+
   #next(): Waiting[] {
     let bytes = 0;
     let count = 0;
     for (const { line } of this.#waiting) {
       if (count > 0 && bytes + line.length > this.#options.batchBytes) break;
+      if (count === this.#options.batchLines) break;
       bytes += line.length;
       count++;
     }

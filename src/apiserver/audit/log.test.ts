@@ -5,9 +5,9 @@ import { gunzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { LogWriter } from "./log-writer.ts";
+import { type LineTarget, LogWriter } from "./log-writer.ts";
 import { AuditRing } from "./ring.ts";
-import { type LineTarget, openRotatingLog, planBackups, type RotationOptions } from "./rotation.ts";
+import { openRotatingLog, planBackups, type RotationOptions } from "./rotation.ts";
 
 describe("the ring", () => {
   const lines = (ring: AuditRing, limit = 1e9) => ring.read(limit).toString().split("\n").slice(0, -1);

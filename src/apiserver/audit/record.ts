@@ -29,10 +29,8 @@ export interface AuditedRequest {
 
 /** Where events go. */
 export interface EventSink {
-  /** Undefined: nobody has to wait. Else false where it could not be kept. Never rejects. */
+  /** Undefined: nobody has to wait. Else false where a request must not go on, as it could not be kept. Never rejects. */
   emit(event: AuditEvent): Promise<boolean> | undefined;
-  /** A request may not begin before its event is kept. */
-  readonly isStrict: boolean;
   /** A request was refused because its event could not be kept. */
   rejected(): void;
   readonly clock: Clock;
@@ -84,7 +82,7 @@ export class AuditRecord {
   }
 
   async #checked(kept: Promise<boolean>): Promise<void> {
-    if ((await kept) || !this.#sink.isStrict) return;
+    if (await kept) return;
     this.#sink.rejected();
     throw internalError("the audit log cannot be written");
   }

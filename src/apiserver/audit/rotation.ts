@@ -8,6 +8,7 @@ import { type AppendFile, openForAppending } from "#platform/append-file.ts";
 import { listFolder, makeFolder } from "#platform/files.ts";
 import { removeFile, renamePath } from "#platform/folders.ts";
 import { gzipFile } from "#platform/gzip-file.ts";
+import type { LineTarget } from "./log-writer.ts";
 
 export interface RotationOptions {
   readonly path: string;
@@ -17,13 +18,6 @@ export interface RotationOptions {
   /** 0: however many. */
   readonly maxBackups: number;
   readonly compress: boolean;
-}
-
-/** Where lines go, in order; one call at a time. */
-export interface LineTarget {
-  /** Each with its end. Resolves with how many were not kept because they are longer than a file may be. */
-  append(lines: readonly Buffer[]): Promise<number>;
-  close(): Promise<void>;
 }
 
 const fileMode = 0o600;
