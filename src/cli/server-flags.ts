@@ -146,6 +146,11 @@ export const serverFlags: readonly Flag[] = [
     help: "settings of the API server as FLAG=VALUE with kube-apiserver's names: feature-gates, max-requests-inflight, max-mutating-requests-inflight, audit-policy-file, audit-log-path and its companions, encryption-provider-config, encryption-provider-config-automatic-reload",
   },
   {
+    name: "kube-controller-manager-arg",
+    kind: "list",
+    help: "settings of the controllers as FLAG=VALUE with kube-controller-manager's names, such as node-monitor-grace-period=40s",
+  },
+  {
     name: "kube-scheduler-arg",
     kind: "list",
     help: "settings of the scheduler as FLAG=VALUE with kube-scheduler's names: config=FILE, a KubeSchedulerConfiguration",

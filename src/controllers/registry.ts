@@ -5,6 +5,7 @@ import { createBootstrapTokenCleaner } from "./accounts/bootstrap-tokens.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
 import { createLegacyTokenCleaner } from "./accounts/legacy-tokens.ts";
 import { createTokenSecretController } from "./accounts/tokens.ts";
+import { type ControllerSettings, defaultSettings } from "./arguments.ts";
 import { createHorizontalAutoscaler } from "./autoscaling/controller.ts";
 import {
   createCertificateApprover,
@@ -55,15 +56,18 @@ export interface ControllersDeps extends ControllerDeps {
   readonly localPath?: LocalPathOptions;
   /** Of cluster addresses and node ports; absent: nobody looks after them. */
   readonly serviceRanges?: ServiceRanges;
+  /** Default upstream's. */
+  readonly settings?: ControllerSettings;
 }
 
 /** In the order in which they become useful: accounts before pods, makers of pods before watchers of nodes. */
 export function createControllers(deps: ControllersDeps): Service[] {
+  const settings = deps.settings ?? defaultSettings;
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
     createTokenSecretController(deps, { rootCa: deps.rootCa }),
-    createLegacyTokenCleaner(deps),
+    createLegacyTokenCleaner(deps, { unusedMs: settings.unusedTokenMs }),
     createApiServiceController(deps),
     createPolicyStatusController(deps),
     createClusterRoleAggregation(deps),
@@ -79,16 +83,16 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createJobController(deps),
     createCronJobController(deps),
     createTtlAfterFinishedController(deps),
-    createHorizontalAutoscaler(deps),
+    createHorizontalAutoscaler(deps, { periodMs: settings.autoscalerPeriodMs }),
     createDisruptionController(deps),
     createStaleDisruptionController(deps),
     createEndpointsController(deps),
     createEndpointSliceController(deps),
     createEndpointSliceMirroring(deps),
     ...(deps.serviceRanges ? [createServiceRangeController(deps, deps.serviceRanges)] : []),
-    createNodeLifecycleController(deps),
+    createNodeLifecycleController(deps, settings.nodes),
     createTaintEvictionController(deps),
-    createPodGcController(deps),
+    createPodGcController(deps, { kept: settings.terminatedPods }),
     createTtlController(deps),
     createVolumeBinder(deps),
     createClaimProtection(deps),
@@ -99,7 +103,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     ...(deps.localPath ? [createLocalPathProvisioner(deps, deps.localPath)] : []),
     createNamespaceController(deps),
     // These two come last: they watch everything, metadata only where no other controller has asked for more.
-    createResourceQuotaController(deps),
+    createResourceQuotaController(deps, { resyncMs: settings.quotaResyncMs }),
     createGarbageCollector(deps),
   ];
 }

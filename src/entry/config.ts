@@ -3,6 +3,7 @@
 import { type ApiArguments, parseApiArguments } from "#apiserver/arguments.ts";
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
+import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
 import { parseCron } from "#model/cron.ts";
 import { parseConfiguration } from "#node/configuration.ts";
@@ -69,6 +70,7 @@ export interface ServerConfig {
   /** Keys that mote makes itself: whether from the start, and of which kind. */
   readonly secretsEncryption: { readonly enable: boolean; readonly provider: "aescbc" | "secretbox" };
   readonly schedulerArguments: SchedulerArguments;
+  readonly controllerSettings: ControllerSettings;
   readonly egressMode: EgressMode;
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
@@ -216,6 +218,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       provider: text("secrets-encryption-provider") as "aescbc" | "secretbox",
     },
     schedulerArguments: checked(() => parseSchedulerArguments(list("kube-scheduler-arg"))),
+    controllerSettings: checked(() => parseControllerArguments(list("kube-controller-manager-arg"))),
     egressMode: text("egress-selector-mode") as EgressMode,
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     defaultRuntime: text("default-runtime")!,

@@ -194,6 +194,7 @@ function services(
           ),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
           serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
+          settings: config.controllerSettings,
         })
       : []),
     ...(enabled("scheduler")

@@ -23,6 +23,7 @@ import { EventRecorder } from "#client/events.ts";
 import { type Informer, InformerFactory } from "#client/informer.ts";
 import type { Transport } from "#client/transport.ts";
 import { WorkQueue } from "#client/workqueue.ts";
+import { parseControllerArguments } from "#controllers/arguments.ts";
 import type { SignCertificate } from "#controllers/certificates/controller.ts";
 import { createControllers } from "#controllers/registry.ts";
 import { openDatastore } from "#datastore/open.ts";
@@ -64,6 +65,8 @@ export interface InMemoryClusterOptions {
   readonly localPath?: string;
   /** Where the controllers believe services to be; default that of the API server, 10.43.0.0/16. */
   readonly serviceCidr?: string;
+  /** As of --kube-controller-manager-arg. */
+  readonly controllerArguments?: readonly string[];
   /** Print what the parts log. */
   readonly verbose?: boolean;
 }
@@ -160,6 +163,7 @@ export class InMemoryCluster {
         rootCa: "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n",
         signCertificate: createTestSigner({ clock, random }),
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
+        settings: parseControllerArguments(options.controllerArguments ?? []),
         serviceRanges: { cidr: options.serviceCidr ?? "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
       }),
       createScheduler(deps),

@@ -112,3 +112,33 @@ test("queues and jobs count under upstream's names", async () => {
   }
   expect((await c.list(pods, "default")).filter((pod) => pod.metadata.generateName?.startsWith("foreign"))).toEqual([]);
 });
+
+test("finished pods beyond what is kept go, the oldest first", async () => {
+  cluster = await InMemoryCluster.start({
+    behaviour: () => ({ exitAfterMs: 200 }),
+    controllerArguments: ["terminated-pod-gc-threshold=2"],
+  });
+  const c = cluster;
+  const bare = async (name: string) => {
+    const spec = { restartPolicy: "Never", containers: [{ name: "c", image: "c:1" }] };
+    await c.client.create(pods, { metadata: { name, namespace: "default" }, spec });
+    await c.advance(1500);
+  };
+  for (const name of ["a", "b", "c", "d"]) await bare(name);
+  const left = async () => (await c.list(pods, "default")).map((pod) => pod.metadata.name).sort();
+  await c.until(async () => (await left()).length === 2, "two are left", 60_000);
+  expect(await left()).toEqual(["c", "d"]);
+  await c.advance(60_000);
+  expect(await left()).toEqual(["c", "d"]);
+  expect(line(c, "pod_gc_collector_force_delete_pods_total")).toContain('reason="terminated"} 2');
+});
+
+test("a node is given up as soon as it was told", async () => {
+  cluster = await InMemoryCluster.start({ nodeCount: 2, controllerArguments: ["node-monitor-grace-period=20s"] });
+  const c = cluster;
+  await c.advance(30_000);
+  c.kubelets.get("node-2")!.isCut = true;
+  const state = async () =>
+    (await c.find(nodes, "node-2"))?.status?.conditions?.find(({ type }) => type === "Ready")?.status;
+  await c.until(async () => (await state()) === "Unknown", "unknown", 36_000);
+});

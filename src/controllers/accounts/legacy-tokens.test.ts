@@ -30,5 +30,5 @@ test.each<[string, Secret, ServiceAccount | undefined, boolean, string]>([
   ["marked a year ago", secret({ [invalid]: "2025-06-14" }), account, false, "delete"],
   ["marked with what is no day", secret({ [invalid]: "soon" }), account, false, "mark"],
 ])("%s", (_, of, by, isMounted, expected) => {
-  expect(judgeTokenSecret(of, by, isMounted, nowMs)).toBe(expected);
+  expect(judgeTokenSecret(of, by, isMounted, { nowMs, unusedMs: 365 * 24 * 3_600_000 })).toBe(expected);
 });

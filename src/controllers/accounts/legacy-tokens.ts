@@ -14,8 +14,6 @@ import { deleteIfThere } from "../runtime/writes.ts";
 
 const trackingName = "kube-apiserver-legacy-service-account-token-tracking";
 const dayMs = 24 * 3_600_000;
-/** kube-controller-manager's --legacy-service-account-token-clean-up-period: 8760 hours. */
-const unusedMs = 365 * dayMs;
 const nameAnnotation = "kubernetes.io/service-account.name";
 const uidAnnotation = "kubernetes.io/service-account.uid";
 
@@ -29,7 +27,7 @@ export function judgeTokenSecret(
   secret: Secret,
   account: ServiceAccount | undefined,
   isMounted: boolean,
-  nowMs: number,
+  { nowMs, unusedMs }: { readonly nowMs: number; readonly unusedMs: number },
 ): "keep" | "mark" | "delete" {
   const since = dayOf(nowMs - unusedMs);
   const { creationTimestamp = "", labels = {}, annotations = {} } = secret.metadata;
@@ -59,7 +57,8 @@ function* secretNamesOf(pod: Pod): Iterable<string | undefined> {
   }
 }
 
-export function createLegacyTokenCleaner(deps: ControllerDeps): Service {
+/** `unusedMs`: from the last use to the mark, and from the mark to the end. */
+export function createLegacyTokenCleaner(deps: ControllerDeps, { unusedMs }: { readonly unusedMs: number }): Service {
   const { client, clock } = deps;
   const store = deps.informers.informer(secrets, { fieldSelector: "type=kubernetes.io/service-account-token" });
   const accountStore = deps.informers.informer(serviceAccounts);
@@ -89,7 +88,7 @@ export function createLegacyTokenCleaner(deps: ControllerDeps): Service {
     const namespace = namespaceOf(secret);
     const account = accountStore.get(`${namespace}/${secret.metadata.annotations?.[nameAnnotation] ?? ""}`);
     const isMounted = podStore.list(namespace).some((pod) => [...secretNamesOf(pod)].includes(nameOf(secret)));
-    const verdict = judgeTokenSecret(secret, account, isMounted, clock.now());
+    const verdict = judgeTokenSecret(secret, account, isMounted, { nowMs: clock.now(), unusedMs });
     if (verdict === "keep") return;
     const { uid, resourceVersion = "" } = secret.metadata;
     try {

@@ -29,7 +29,6 @@ import {
 } from "./plan.ts";
 
 const name = "horizontal-pod-autoscaler";
-const periodMs = 15_000;
 const secondsBuckets = [
   0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
 ];
@@ -40,7 +39,7 @@ interface Known {
   selector: readonly LabelRequirement[] | undefined;
 }
 
-export function createHorizontalAutoscaler(deps: ControllerDeps): Service {
+export function createHorizontalAutoscaler(deps: ControllerDeps, { periodMs }: { readonly periodMs: number }): Service {
   const { client, clock, informers } = deps;
   const store = informers.informer(horizontalPodAutoscalers);
   const podStore = informers.informer(pods);

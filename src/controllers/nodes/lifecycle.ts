@@ -10,15 +10,12 @@ import { nameOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { leases, nodes, pods } from "#model/resources.ts";
 import { isConflict, isNotFound } from "#model/status.ts";
+import type { NodeSettings } from "../arguments.ts";
 import { type ControllerDeps, on, waitFor } from "../runtime/controller.ts";
 import { createPeriodicController, everything } from "../runtime/periodic-controller.ts";
 import { isPodFinished, withPodCondition } from "../runtime/pods.ts";
 import { nodeCondition, planTaints, planZones, silentConditions, type Zone, zoneOf } from "./plan.ts";
 
-/** kube-controller-manager 1.32: --node-monitor-period, --node-monitor-grace-period, --node-startup-grace-period. */
-const periodMs = 5_000;
-const graceMs = 50_000;
-const startupGraceMs = 60_000;
 export const podsByNodeIndex = "node";
 
 interface Probe {
@@ -31,7 +28,7 @@ interface Probe {
 /** Upstream's: from 10 ms, by four. */
 const roundBuckets = Array.from({ length: 8 }, (_, i) => 0.01 * 4 ** i);
 
-export function createNodeLifecycleController(deps: ControllerDeps): Service {
+export function createNodeLifecycleController(deps: ControllerDeps, settings: NodeSettings): Service {
   const { client, clock } = deps;
   const nodeStore = deps.informers.informer(nodes);
   const leaseStore = deps.informers.informer(leases, { namespace: "kube-node-lease" });
@@ -103,7 +100,7 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
 
   async function checkNode(seen: Node): Promise<Node> {
     const hasSpoken = nodeCondition(seen, "Ready") !== undefined;
-    if (silenceMs(seen) <= (hasSpoken ? graceMs : startupGraceMs)) return seen;
+    if (silenceMs(seen) <= (hasSpoken ? settings.graceMs : settings.startupGraceMs)) return seen;
     const conditions = silentConditions(seen, rfc3339(clock.now()));
     if (conditions === seen.status?.conditions) return seen;
     const was = nodeCondition(seen, "Ready")?.status;
@@ -171,7 +168,7 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
       }
     }
     roundSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
-    const { zones, isAllDown } = planZones(checked);
+    const { zones, isAllDown } = planZones(checked, settings);
     noteZones(zones, isAllDown);
     for (const node of checked) {
       try {
@@ -195,7 +192,7 @@ export function createNodeLifecycleController(deps: ControllerDeps): Service {
   return createPeriodicController(
     {
       name: "node-lifecycle-controller",
-      periodMs,
+      periodMs: settings.monitorPeriodMs,
       triggers: [
         // So that taints follow conditions within moments.
         on(nodeStore, (_, how) => (how === "delete" ? [] : [everything])),

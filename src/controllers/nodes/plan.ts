@@ -2,6 +2,7 @@
 // Upstream counterpart: pkg/controller/{nodelifecycle,tainteviction}.
 import type { Node, NodeCondition, Pod, Taint } from "#model/gen/core-v1.ts";
 import { tolerates } from "#model/taints.ts";
+import { defaultSettings, type NodeSettings } from "../arguments.ts";
 
 export const notReadyTaint = "node.kubernetes.io/not-ready";
 export const unreachableTaint = "node.kubernetes.io/unreachable";
@@ -72,16 +73,14 @@ export function planTaints(node: Node, isEvicting: boolean, now: string): readon
 
 /** How a zone is doing decides how fast its silent nodes lose their pods. */
 export type ZoneState = "normal" | "partial" | "full";
-/** kube-controller-manager's --unhealthy-zone-threshold, and the fewest nodes for which it counts. */
-const unhealthyShare = 0.55;
+/** Fewer are no disruption, whatever their share is. */
 const fewestUnhealthy = 3;
-/** --large-cluster-size-threshold: smaller zones that are in part down are left as they are. */
-const largeZone = 50;
-/** --node-eviction-rate 0.1 and --secondary-node-eviction-rate 0.01, as the pause after each node. */
-const primaryPauseMs = 10_000;
-const secondaryPauseMs = 100_000;
 
-export function zoneState(notReadyCount: number, count: number): ZoneState {
+export function zoneState(
+  notReadyCount: number,
+  count: number,
+  { unhealthyShare }: Pick<NodeSettings, "unhealthyShare"> = defaultSettings.nodes,
+): ZoneState {
   if (count > 0 && notReadyCount === count) return "full";
   return notReadyCount >= fewestUnhealthy && notReadyCount / count >= unhealthyShare ? "partial" : "normal";
 }
@@ -98,7 +97,10 @@ export interface Zone {
  * Zones by name. A zone that is down as a whole is emptied like any other, but where all of them are, the fault is more
  * likely here: then nothing is evicted, and what was to be is taken back (`isAllDown`).
  */
-export function planZones(nodes: readonly Node[]): {
+export function planZones(
+  nodes: readonly Node[],
+  settings: NodeSettings = defaultSettings.nodes,
+): {
   readonly zones: ReadonlyMap<string, Zone>;
   readonly isAllDown: boolean;
 } {
@@ -112,19 +114,23 @@ export function planZones(nodes: readonly Node[]): {
   const states = [...counts].map(([name, count]) => ({
     name,
     ...count,
-    state: zoneState(count.notReadyCount, count.size),
+    state: zoneState(count.notReadyCount, count.size, settings),
   }));
   const isAllDown = states.length > 0 && states.every(({ state }) => state === "full");
   const pauseOf = (state: ZoneState, size: number): number | undefined => {
     if (isAllDown) return undefined;
-    if (state !== "partial") return primaryPauseMs;
-    return size > largeZone ? secondaryPauseMs : undefined;
+    if (state !== "partial") return pauseFor(settings.evictionRate);
+    // A small zone that is in part down is left as it is.
+    return size > settings.largeZone ? pauseFor(settings.secondaryEvictionRate) : undefined;
   };
   return {
     isAllDown,
     zones: new Map(states.map(({ name, ...zone }) => [name, { ...zone, pauseMs: pauseOf(zone.state, zone.size) }])),
   };
 }
+
+/** From nodes in a second; at a rate of zero none is emptied. */
+const pauseFor = (rate: number): number | undefined => (rate > 0 ? 1000 / rate : undefined);
 
 /** Also in metrics; nothing where the node has neither. Upstream puts a zero byte between the two, which few can read. */
 export const zoneOf = ({ metadata: { labels = {} } }: Node): string =>

@@ -15,10 +15,9 @@ import { byEvictionAndAge, isOutOfService } from "./plan.ts";
 const periodMs = 20_000;
 /** A node that is gone may come back under its name while it reboots: upstream's quarantine. */
 const quarantineMs = 40_000;
-/** kube-controller-manager's --terminated-pod-gc-threshold. */
-const finishedThreshold = 12_500;
 
-export function createPodGcController(deps: ControllerDeps): Service {
+/** `kept`: finished pods beyond so many go, the oldest first; 0: none goes for that. */
+export function createPodGcController(deps: ControllerDeps, { kept }: { readonly kept: number }): Service {
   const { client, clock } = deps;
   const nodeStore = deps.informers.informer(nodes);
   const podStore = deps.informers.informer(pods);
@@ -71,9 +70,9 @@ export function createPodGcController(deps: ControllerDeps): Service {
   async function round(): Promise<void> {
     const all = podStore.list();
     const finished = all.filter((pod) => isPodFinished(pod) && !isDeleting(pod));
-    if (finished.length > finishedThreshold) {
+    if (kept > 0 && finished.length > kept) {
       finished.sort(byEvictionAndAge);
-      for (const pod of finished.slice(0, finished.length - finishedThreshold)) await remove(pod, "terminated");
+      for (const pod of finished.slice(0, finished.length - kept)) await remove(pod, "terminated");
     }
     const lost = await lostNodes(all);
     const outOfService = new Set(nodeStore.list().filter(isOutOfService).map(nameOf));

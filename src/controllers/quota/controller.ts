@@ -23,8 +23,6 @@ import { type ControllerDeps, createController, type Trigger } from "../runtime/
 import { isEqual } from "../runtime/equal.ts";
 
 const name = "resourcequota-controller";
-/** Upstream's --resource-quota-sync-period. */
-const resyncMs = 300_000;
 /** A store that has not been filled yet is asked again after this. */
 const soonMs = 1000;
 /** Kinds of which more than the number counts. */
@@ -36,7 +34,10 @@ interface Counted {
 }
 
 /** To be made after the controllers that want whole objects: of what is only counted it asks for metadata. */
-export function createResourceQuotaController(deps: ControllerDeps): Service {
+export function createResourceQuotaController(
+  deps: ControllerDeps,
+  { resyncMs }: { readonly resyncMs: number },
+): Service {
   const { client, clock, informers } = deps;
   const quotaStore = informers.informer(resourceQuotas);
   const definitions = informers.informer(customResourceDefinitions);
