@@ -2,7 +2,6 @@
 // else reads or writes API objects in the datastore. Upstream counterpart: kube-apiserver.
 import { type Service, untilAborted } from "#base/service.ts";
 import type { Transport } from "#client/transport.ts";
-import type { WatchEvent } from "#datastore/backend.ts";
 import type { ApiObject } from "#model/object.ts";
 import { notFound } from "#model/status.ts";
 import { type HttpsHandlers, type HttpsServer, openHttpsServer, type TlsMaterial } from "#platform/https-server.ts";
@@ -17,7 +16,7 @@ import { createLocalTransport } from "./local-transport.ts";
 import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { expireEvents } from "./registry/event-expiry.ts";
 import { FanOut } from "./watch/fan-out.ts";
-import type { FeedDeps, WatchedChange } from "./watch/feed.ts";
+import { Changes, type FeedDeps } from "./watch/feed.ts";
 
 export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 
@@ -73,7 +72,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
   const feed: FeedDeps = {
     backend: deps.backend,
     clock: deps.clock,
-    changes: new WeakMap<WatchEvent, WatchedChange>(),
+    changes: new Changes(),
   };
   const protobuf = createProtobufFormat();
   const columnsFor: ApiServerDeps["columnsFor"] = (info) =>

@@ -27,6 +27,20 @@ const utf8 = new TextEncoder();
 /** Objects decoded before others have their turn: a few milliseconds. */
 const decodeSlice = 200;
 
+/** How one watch wants its events; watches of the same keys share encodings. */
+export interface WatchForm {
+  readonly view: View;
+  readonly as: Representation;
+  readonly include: IncludeObject;
+  readonly keys: Readonly<Record<FeedEvent["type"], string>>;
+}
+
+export function watchForm(view: View, as: Representation, include: IncludeObject): WatchForm {
+  const form = `${groupVersion(view.info)} ${as.format} ${as.shape} ${as.metaVersion} ${as.shape === "table" ? include : ""}`;
+  const keys = { ADDED: `ADDED ${form}`, MODIFIED: `MODIFIED ${form}`, DELETED: `DELETED ${form}` };
+  return { view, as, include, keys };
+}
+
 export class Encoder {
   readonly #deps: EncodeDeps;
   constructor(deps: EncodeDeps) {
@@ -148,11 +162,11 @@ export class Encoder {
   }
 
   /** A line of a watch stream, or a length-delimited frame. `columns`: a table's first event says what they are. */
-  event(view: View, event: FeedEvent, as: Representation, include: IncludeObject, columns: boolean): Uint8Array {
+  event({ view, as, include, keys }: WatchForm, event: FeedEvent, columns: boolean): Uint8Array {
     const { change } = event;
     if (!change || (as.shape === "table" && columns))
       return this.#frame(event.type, this.#eventObject(view, event.item, as, include, columns), as);
-    const key = `${event.type} ${groupVersion(view.info)} ${as.format} ${as.shape} ${as.metaVersion} ${as.shape === "table" ? include : ""}`;
+    const key = keys[event.type];
     let bytes = change.encodings.get(key);
     if (!bytes) {
       bytes = this.#frame(event.type, this.#eventObject(view, event.item, as, include, false), as);

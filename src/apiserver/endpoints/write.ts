@@ -8,7 +8,7 @@ import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import type { FanOut } from "../watch/fan-out.ts";
 import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
-import type { Encoder } from "./encode.ts";
+import { type Encoder, watchForm } from "./encode.ts";
 import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
 import type { IncludeObject, ListResult, Result } from "./result.ts";
 
@@ -222,6 +222,7 @@ async function writeWatch(
     ...(request.http2 ? {} : { "transfer-encoding": "chunked" }),
   });
   response.flushHead();
+  const form = watchForm(view, stream, include);
   let needsColumns = stream.shape === "table";
   let pending: Uint8Array[] = [];
   let pendingBytes = 0;
@@ -247,7 +248,7 @@ async function writeWatch(
   };
   const encode = (events: Parameters<FeedSink["events"]>[0]): Uint8Array[] =>
     events.map((event) => {
-      const bytes = encoder.event(view, event, stream, include, needsColumns);
+      const bytes = encoder.event(form, event, needsColumns);
       needsColumns = false;
       return bytes;
     });

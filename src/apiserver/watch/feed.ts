@@ -48,6 +48,41 @@ export class WatchedChange {
   }
 }
 
+/** What was made of changes: once, however many watch. One per server. */
+export class Changes {
+  readonly #known = new WeakMap<WatchEvent, WatchedChange>();
+  readonly #whole = new WeakMap<readonly WatchEvent[], readonly FeedEvent[] | "lost">();
+
+  of(event: WatchEvent, storage: ResourceStorage): WatchedChange {
+    let change = this.#known.get(event);
+    if (!change) {
+      try {
+        change = new WatchedChange(event, storage);
+      } catch {
+        // Written with a key that is gone. A list shows what there is, or names the key that cannot be read.
+        throw expired("a change can no longer be decrypted; list again");
+      }
+      this.#known.set(event, change);
+    }
+    return change;
+  }
+
+  /** A batch as everybody sees it who selects nothing; "lost": it has a deletion whose object is gone. */
+  whole(events: readonly WatchEvent[], storage: ResourceStorage): readonly FeedEvent[] | "lost" {
+    let seen = this.#whole.get(events);
+    if (seen) return seen;
+    const out: FeedEvent[] = [];
+    for (const event of events) {
+      const change = this.of(event, storage);
+      const item = change.now ?? change.before;
+      if (item) out.push({ type: change.now ? (change.created ? "ADDED" : "MODIFIED") : "DELETED", item, change });
+    }
+    seen = out.length === events.length ? out : "lost";
+    this.#whole.set(events, seen);
+    return seen;
+  }
+}
+
 export interface FeedPlan {
   readonly storage: ResourceStorage;
   readonly namespace: string;
@@ -86,8 +121,7 @@ export interface FeedSink {
 export interface FeedDeps {
   readonly backend: Backend;
   readonly clock: Clock;
-  /** One per server. */
-  readonly changes: WeakMap<WatchEvent, WatchedChange>;
+  readonly changes: Changes;
 }
 
 /** As upstream: about once a minute. */
@@ -153,22 +187,13 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       sink.error(error.status);
       finish();
     };
+    const selectsNothing = plan.matches === undefined && plan.name === undefined;
     const deliver = (events: readonly WatchEvent[]) => {
-      send(events.map(changeOf));
+      const seen = selectsNothing ? deps.changes.whole(events, plan.storage) : "lost";
+      if (seen === "lost") send(events.map(changeOf));
+      else sink.events(seen);
     };
-    const changeOf = (event: WatchEvent): WatchedChange => {
-      let change = deps.changes.get(event);
-      if (!change) {
-        try {
-          change = new WatchedChange(event, plan.storage);
-        } catch {
-          // Written with a key that is gone. A list shows what there is, or names the key that cannot be read.
-          throw expired("a change can no longer be decrypted; list again");
-        }
-        deps.changes.set(event, change);
-      }
-      return change;
-    };
+    const changeOf = (event: WatchEvent): WatchedChange => deps.changes.of(event, plan.storage);
     const send = (changes: readonly WatchedChange[]) => {
       const out: FeedEvent[] = [];
       let lost = false;
