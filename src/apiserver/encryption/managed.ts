@@ -161,7 +161,7 @@ export class ManagedEncryption {
       name: "secrets-encrypt",
       run: async (signal, ready) => {
         const stage = this.#state?.stage;
-        if (stage === "reencrypt_request" || stage === "reencrypt_active") this.#start(deps, annotate, signal);
+        if (stage === "reencrypt_request" || stage === "reencrypt_active") void this.#start(deps, annotate, signal);
         const answer = (request: unknown): Promise<unknown> => {
           const { command, ...rest } = (request ?? {}) as Partial<EncryptionRequest>;
           if (command === "status") return this.#status(deps);
