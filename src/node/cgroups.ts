@@ -160,6 +160,9 @@ export function podOomKills(podUid: string, root = cgroupRoot): number | undefin
   return undefined;
 }
 
+/** The same of everything on the machine. */
+export const machineOomKills = (): number | undefined => parseStat(readKernelFile("/proc/vmstat")).get("oom_kill");
+
 /** v1 shares 2..262144 onto v2 weight 1..10000, as runc does. */
 export const weightOf = (shares: number): number => 1 + Math.floor(((shares - 2) * 9999) / 262142);
 

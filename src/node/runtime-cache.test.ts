@@ -17,7 +17,13 @@ interface Fake {
 }
 
 /** A runtime with one pod of one container, and events that the test sends. */
-function rig(options: { readonly limit?: string; readonly kills?: () => number | undefined } = {}) {
+function rig(
+  options: {
+    readonly limit?: string;
+    readonly kills?: () => number | undefined;
+    readonly machineKills?: () => number | undefined;
+  } = {},
+) {
   const clock = new FakeClock();
   const container: Fake = { state: running, reason: "", exitCode: 0 };
   const calls = { lists: 0, statuses: 0 };
@@ -55,7 +61,13 @@ function rig(options: { readonly limit?: string; readonly kills?: () => number |
       }
     },
   } as unknown as Cri;
-  const cache = new RuntimeCache({ cri, clock, log: silentLogger, oomKills: options.kills ?? (() => undefined) });
+  const cache = new RuntimeCache({
+    cri,
+    clock,
+    log: silentLogger,
+    oomKills: options.kills ?? (() => undefined),
+    machineOomKills: options.machineKills ?? (() => 7),
+  });
   const changed: string[] = [];
   cache.onChange = (uid) => changed.push(uid);
   const send = (kind: TaskEvent["kind"], containerId = "c1") => {
@@ -136,31 +148,26 @@ test.each([
   expect(await reasonOf(r)).toBe(reason);
 });
 
-test("where the kernel does not count for pods, the word of the runtime is waited for a moment", async () => {
-  for (const [limit, says, expected] of [
-    ["16Mi", true, "OOMKilled"],
-    ["16Mi", false, ""],
-    [undefined, false, ""],
-  ] as const) {
-    const r = rig(limit === undefined ? {} : { limit });
+test.each([
+  ["16Mi", [7, 8], "OOMKilled"],
+  ["16Mi", [7, 7], ""],
+  // Somebody else's.
+  [undefined, [7, 8], ""],
+  ["16Mi", [undefined, undefined], ""],
+] as const)(
+  "where the kernel does not count for pods, its count for the machine is believed of limit %s, %j",
+  async (limit, counts, reason) => {
+    let at = 0;
+    const r = rig({ ...(limit === undefined ? {} : { limit }), machineKills: () => counts[at] });
     await r.cache.relist();
-    const watching = r.watch();
-    await settled();
+    at = 1;
     Object.assign(r.container, { state: exited, exitCode: 137 });
-    let isTold = false;
-    const reason = reasonOf(r).finally(() => {
-      isTold = true;
-    });
-    await settled();
-    expect(isTold).toBe(limit === undefined);
-    if (says) r.send("oom");
-    else await r.clock.advance(300);
-    expect(await reason).toBe(expected);
-    r.end();
-    await r.clock.advance(60_000);
-    await watching;
-  }
-});
+    expect(await reasonOf(r)).toBe(reason);
+    // One kill is one container's.
+    r.young("c2");
+    expect(await reasonOf(r)).toBe("");
+  },
+);
 
 test("a container that runs out of memory before any list has it is told as that", async () => {
   const r = rig({ limit: "16Mi" });

@@ -9,7 +9,7 @@ import type { Logger } from "#base/log.ts";
 import type { ResourceRequirements } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import { isGrpcError } from "#wire/grpc.ts";
-import { podOomKills } from "./cgroups.ts";
+import { machineOomKills, podOomKills } from "./cgroups.ts";
 import { type Cri, podUidLabel } from "./cri.ts";
 import {
   type ContainerState,
@@ -41,8 +41,6 @@ const relistMs = { withEvents: 30_000, without: 1_000 } as const;
 const settleMs = [0, 10, 40, 100, 200, 400, 800] as const;
 /** An end of what was in no list yet: lists follow quickly until it must be in one. */
 const settle = { stepMs: 50, lastsMs: 1_500 } as const;
-/** The kernel's word that memory ran out may come after that of the end. Seldom more than a few milliseconds. */
-const oomWaitMs = 300;
 /** Containers that ran out of memory and are still listed, or not yet: more than a node has. */
 const maxRemembered = 1024;
 /** Exit code of what the kernel ends, and of much else that is killed. */
@@ -63,6 +61,8 @@ export interface RuntimeCacheDeps {
   readonly withLimits?: boolean;
   /** What the kernel counts for a pod as a whole. Default: its cgroup's. */
   readonly oomKills?: (podUid: string) => number | undefined;
+  /** And for everything. Default: /proc/vmstat. */
+  readonly machineOomKills?: () => number | undefined;
 }
 
 export class RuntimeCache {
@@ -77,12 +77,13 @@ export class RuntimeCache {
   #owners = new Map<string, string>();
   /** Containers that ran out of memory, kept as long. */
   #outOfMemory = new Set<string>();
-  /** Containers that have ended and may have run out of memory: told when that is known. */
-  #judged = new Map<string, Promise<boolean>>();
-  #sayOutOfMemory = new Map<string, () => void>();
   /** By pod uid: processes that were ended for lack of memory and are accounted for. */
   #oomKills = new Map<string, number>();
   readonly #readOomKills: (podUid: string) => number | undefined;
+  readonly #machineOomKills: () => number | undefined;
+  /** Of the machine: those before the last list but one, and those of containers since. */
+  #knownMachineKills: number | undefined;
+  #listedMachineKills: number | undefined;
   /** Whether it is asked what containers are held to: where pods can be resized. */
   readonly #withLimits: boolean;
   #eventsLive = false;
@@ -97,6 +98,7 @@ export class RuntimeCache {
   constructor(deps: RuntimeCacheDeps) {
     this.#withLimits = deps.withLimits ?? false;
     this.#readOomKills = deps.oomKills ?? podOomKills;
+    this.#machineOomKills = deps.machineOomKills ?? machineOomKills;
     this.#cri = deps.cri;
     this.#clock = deps.clock;
     this.#log = deps.log;
@@ -117,6 +119,10 @@ export class RuntimeCache {
     const before = this.#pods;
     this.#pods = fresh;
     this.lastRelistMs = this.#clock.monotonicMs();
+    // What was there at the list before and is of no container yet is of none: ends show within moments.
+    const kills = this.#machineOomKills();
+    this.#knownMachineKills = Math.max(this.#knownMachineKills ?? kills ?? 0, this.#listedMachineKills ?? 0);
+    this.#listedMachineKills = kills;
     this.#forget(new Set(sandboxes.map((s) => s.id)), new Set(containers.map((c) => c.id)));
     for (const [uid, pod] of fresh) if (signature(before.get(uid)) !== signature(pod)) this.onChange(uid);
     for (const uid of before.keys()) if (!fresh.has(uid)) this.onChange(uid);
@@ -202,13 +208,13 @@ export class RuntimeCache {
   }
 
   #ranOut(id: string): void {
+    if (this.#outOfMemory.has(id)) return;
     // It may be so young that no list has had it.
     this.#outOfMemory.add(id);
     for (const oldest of this.#outOfMemory) {
       if (this.#outOfMemory.size <= maxRemembered) break;
       this.#outOfMemory.delete(oldest);
     }
-    this.#sayOutOfMemory.get(id)?.();
     const uid = this.#owners.get(id);
     if (uid === undefined) return;
     const known = this.#containers.get(id);
@@ -219,35 +225,26 @@ export class RuntimeCache {
   }
 
   /**
-   * Whether a container that was killed was so for lack of memory. The runtime may not have heard of it yet: the pod's
-   * cgroup counts at once; where it does not, the event is waited for, of containers that have a limit.
+   * Whether a container that was killed was so for lack of memory. The runtime may not have heard of it yet, and on cgroup
+   * v1 may never hear: its cgroup is gone when it looks. The kernel counts at once: for the pod as a whole on v2, else for the
+   * machine, which is believed for containers that have a limit.
    */
-  #isOutOfMemory(id: string, uid: string, hasLimit: boolean): Promise<boolean> {
+  #isOutOfMemory(id: string, uid: string, hasLimit: boolean): boolean {
+    if (this.#outOfMemory.has(id)) return true;
     const [before, now] = [this.#oomKills.get(uid), this.#readOomKills(uid)];
-    if (this.#outOfMemory.has(id)) return Promise.resolve(true);
-    if (before !== undefined && now !== undefined) {
-      if (now > before) this.#outOfMemory.add(id);
-      return Promise.resolve(now > before);
-    }
-    if (!hasLimit) return Promise.resolve(false);
-    let judged = this.#judged.get(id);
-    if (!judged) {
-      judged = new Promise<boolean>((resolve) => {
-        const cancel = this.#clock.after(oomWaitMs, () => resolve(false));
-        this.#sayOutOfMemory.set(id, () => {
-          cancel();
-          resolve(true);
-        });
-      }).finally(() => this.#sayOutOfMemory.delete(id));
-      this.#judged.set(id, judged);
-    }
-    return judged;
+    if (before !== undefined && now !== undefined) return now > before;
+    const kills = hasLimit ? this.#machineOomKills() : undefined;
+    return kills !== undefined && this.#knownMachineKills !== undefined && kills > this.#knownMachineKills;
   }
 
-  /** One kill is one container's, so that the next container of the pod is judged by its own. */
+  /** One kill is one container's, so that the next one is judged by its own. */
   #countOom(uid: string): void {
     const [before, now] = [this.#oomKills.get(uid), this.#readOomKills(uid)];
     if (before !== undefined && now !== undefined) this.#oomKills.set(uid, Math.min(now, before + 1));
+    const kills = this.#machineOomKills();
+    if (kills !== undefined && this.#knownMachineKills !== undefined) {
+      this.#knownMachineKills = Math.min(kills, this.#knownMachineKills + 1);
+    }
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -338,8 +335,9 @@ export class RuntimeCache {
     let { reason } = status;
     if (status.state === cri.ContainerState.CONTAINER_EXITED && status.exitCode === killedExitCode) {
       const hasLimit = made.madeWith?.limits?.["memory"] !== undefined;
-      if (reason !== oomReason && (await this.#isOutOfMemory(listed.id, uid, hasLimit))) reason = oomReason;
-      if (reason === oomReason) this.#countOom(uid);
+      if (reason !== oomReason && this.#isOutOfMemory(listed.id, uid, hasLimit)) reason = oomReason;
+      if (reason === oomReason && known?.reason !== oomReason) this.#countOom(uid);
+      if (reason === oomReason) this.#outOfMemory.add(listed.id);
     }
     const container: ObservedContainer = {
       id: listed.id,
@@ -368,7 +366,7 @@ export class RuntimeCache {
     const isGone = (id: string) => !sandboxIds.has(id) && !containerIds.has(id);
     // What nobody owns may be younger than the list.
     for (const id of this.#outOfMemory) if (isGone(id) && this.#owners.has(id)) this.#outOfMemory.delete(id);
-    for (const map of [this.#sandboxes, this.#containers, this.#owners, this.#judged]) {
+    for (const map of [this.#sandboxes, this.#containers, this.#owners]) {
       for (const id of map.keys()) if (isGone(id)) map.delete(id);
     }
     const uids = new Set(this.#owners.values());
