@@ -86,6 +86,8 @@ export function createBackendProxy(deps: BackendProxyDeps): Connector {
   return {
     async handle(request, response) {
       if (request.rest === "" && bodiless.has(request.method)) {
+        // What is not there is told of at once, as upstream does.
+        await locate(request, deps);
         // Relative links of the page would lead beside it.
         response.head(301, { location: `${prefixOf(request)}/${request.search}` });
         response.end();
