@@ -1,6 +1,6 @@
 // Encryption at rest through the API: what stands in the datastore, what clients see, and keys that change while they are
 // used, with the process gone at every step of it.
-import { createCipheriv, createDecipheriv } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,8 +12,8 @@ import { InformerFactory } from "#client/informer.ts";
 import type { ClientWatchEvent } from "#client/transport.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
-import type { ConfigMap, Namespace, Secret } from "#model/gen/core-v1.ts";
-import { configMaps, namespaces, secrets } from "#model/resources.ts";
+import type { ConfigMap, Namespace, Node, Secret } from "#model/gen/core-v1.ts";
+import { configMaps, namespaces, nodes, secrets } from "#model/resources.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
 import { writeFileDurable } from "#platform/files.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
@@ -339,6 +339,7 @@ test("a file is looked at again every minute; a wrong one changes nothing and is
 class Life {
   readonly folder: string;
   readonly client: Client;
+  readonly informers: InformerFactory;
   readonly events: string[] = [];
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -369,8 +370,8 @@ class Life {
       { clock, random, log: silentLogger, metrics: new Metrics(), write },
     );
     const { client } = clientOf(dying, opened.slots);
-    const life = new Life(folder, client);
     const informers = new InformerFactory({}, { client, clock, random, log: silentLogger });
+    const life = new Life(folder, client, informers);
     const events = {
       record: ({ reason, message }: { reason: string; message: string }) => {
         life.events.push(`${reason}: ${message}`);
@@ -385,8 +386,9 @@ class Life {
     return life;
   }
 
-  private constructor(folder: string, client: Client) {
+  private constructor(folder: string, client: Client, informers: InformerFactory) {
     this.folder = folder;
+    this.informers = informers;
     this.client = client;
   }
 
@@ -514,6 +516,44 @@ describe("keys of our own", () => {
     expect(passwordOf(await life.client.get(secrets, "slow", "default"))).toBe("hunter2");
     expect(await prefixes(backend)).toEqual([(await life.status()).activekey]);
     await life.end();
+  });
+
+  test("are told of on the node, and other servers must have the same", async () => {
+    const [folder, backend] = [folderOf(), await store()];
+    const life = await Life.begin(folder, backend, always);
+    const stop = new AbortController();
+    const watching = life.informers.run(stop.signal, () => {});
+    await life.client.create(nodes, { metadata: { name: "n" } } as Node);
+    const annotation = async () => {
+      for (let i = 0; i < 20; i++) await settle();
+      return (await life.client.get(nodes, "n")).metadata.annotations?.["k3s.io/encryption-config-hash"];
+    };
+    const first = await annotation();
+    const hash = createHash("sha256").update(fileOf(folder)).digest("hex");
+    expect(first).toBe(`start-${hash}`);
+    expect(readFileSync(`${folder}/cred/encryption-state.json`, "utf8")).toBe(`start-${hash}\n`);
+    await life.step("prepare");
+    expect(await annotation()).toMatch(/^prepare-[0-9a-f]{64}$/);
+    const annotations = { "k3s.io/encryption-config-hash": `prepare-${"0".repeat(64)}` };
+    await life.client.create(nodes, { metadata: { name: "other", annotations } } as unknown as Node);
+    expect((await life.status()).hasherror).toMatch(
+      /^hash does not match between n \(prepare-.*\) and other \(prepare-0/,
+    );
+    expect(await failureOf(life.step("rotate"))).toContain("hash does not match");
+    expect(await life.step("rotate", { force: true })).toBe("rotate completed successfully");
+    expect(await failureOf(life.step("rotate_keys", { force: true }))).toContain("rotate-keys is for one server");
+    stop.abort();
+    await watching;
+    await life.end();
+  });
+
+  test("and a file of the user's do not mix", async () => {
+    const [folder, backend] = [folderOf(), await store()];
+    await (await Life.begin(folder, backend, always)).end();
+    const deps = { clock, random, log: silentLogger, metrics: new Metrics() };
+    const options = { serverDir: folder, provider: "aescbc", file: "/none", reload: false, serverId: "x" } as const;
+    await expect(openEncryption({ ...options, enable: true }, deps)).rejects.toThrow(/use one of them/);
+    await expect(openEncryption({ ...options, enable: false }, deps)).rejects.toThrow(/there are keys in .*cred/);
   });
 
   test("stay where one Secret cannot be read", async () => {
