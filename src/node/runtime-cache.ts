@@ -43,6 +43,8 @@ const settleMs = [0, 10, 40, 100, 200, 400, 800] as const;
 const settle = { stepMs: 50, lastsMs: 1_500 } as const;
 /** Containers that ran out of memory and are still listed, or not yet: more than a node has. */
 const maxRemembered = 1024;
+/** On a busy machine the runtime shows an end seconds after the kernel counts it. */
+const unclaimedMs = 20_000;
 /** Exit code of what the kernel ends, and of much else that is killed. */
 const killedExitCode = 137;
 const oomReason = "OOMKilled";
@@ -81,9 +83,9 @@ export class RuntimeCache {
   #oomKills = new Map<string, number>();
   readonly #readOomKills: (podUid: string) => number | undefined;
   readonly #machineOomKills: () => number | undefined;
-  /** Of the machine: those before the last list but one, and those of containers since. */
+  /** Of the machine: old ones, and those of containers since. */
   #knownMachineKills: number | undefined;
-  #listedMachineKills: number | undefined;
+  #machineKillsThen: { readonly kills: number; readonly untilMs: number } | undefined;
   /** Whether it is asked what containers are held to: where pods can be resized. */
   readonly #withLimits: boolean;
   #eventsLive = false;
@@ -119,10 +121,7 @@ export class RuntimeCache {
     const before = this.#pods;
     this.#pods = fresh;
     this.lastRelistMs = this.#clock.monotonicMs();
-    // What was there at the list before and is of no container yet is of none: ends show within moments.
-    const kills = this.#machineOomKills();
-    this.#knownMachineKills = Math.max(this.#knownMachineKills ?? kills ?? 0, this.#listedMachineKills ?? 0);
-    this.#listedMachineKills = kills;
+    this.#noteMachineKills();
     this.#forget(new Set(sandboxes.map((s) => s.id)), new Set(containers.map((c) => c.id)));
     for (const [uid, pod] of fresh) if (signature(before.get(uid)) !== signature(pod)) this.onChange(uid);
     for (const uid of before.keys()) if (!fresh.has(uid)) this.onChange(uid);
@@ -235,6 +234,15 @@ export class RuntimeCache {
     if (before !== undefined && now !== undefined) return now > before;
     const kills = hasLimit ? this.#machineOomKills() : undefined;
     return kills !== undefined && this.#knownMachineKills !== undefined && kills > this.#knownMachineKills;
+  }
+
+  /** What was there a while ago and is of no container yet is of none. */
+  #noteMachineKills(): void {
+    const [kills, nowMs] = [this.#machineOomKills(), this.#clock.monotonicMs()];
+    const sample = this.#machineKillsThen;
+    if (kills === undefined || (sample && nowMs < sample.untilMs)) return;
+    this.#knownMachineKills = Math.max(this.#knownMachineKills ?? 0, sample?.kills ?? kills);
+    this.#machineKillsThen = { kills, untilMs: nowMs + unclaimedMs };
   }
 
   /** One kill is one container's, so that the next one is judged by its own. */
