@@ -43,6 +43,16 @@ describe("time zones", () => {
   ])("%s in New York after %s fires at %s", (schedule, from, expected) => {
     expect(next(schedule, from, zone)).toBe(expected);
   });
+  test.each([
+    // 02:00 to 03:00 is left out on 29 March 2026 and comes twice on 25 October.
+    ["30 2 * * *", "2026-03-28T12:00:00Z", "2026-03-30T00:30Z"],
+    ["0 9 * * *", "2026-03-28T12:00:00Z", "2026-03-29T07:00Z"],
+    ["30 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T00:30Z"],
+    ["30 2 * * *", "2026-10-25T00:30:00Z", "2026-10-25T01:30Z"],
+    ["30 2 * * *", "2026-10-25T01:30:00Z", "2026-10-26T01:30Z"],
+  ])("%s in Berlin after %s fires at %s", (schedule, from, expected) => {
+    expect(next(schedule, from, "Europe/Berlin")).toBe(expected);
+  });
   test("half and quarter hours", () => {
     expect(next("0 9 * * *", "2026-06-01T00:00:00Z", "Asia/Kathmandu")).toBe("2026-06-01T03:15Z");
     expect(next("0 9 * * *", "2026-06-01T00:00:00Z", "Asia/Kolkata")).toBe("2026-06-01T03:30Z");
