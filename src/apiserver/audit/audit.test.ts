@@ -1,10 +1,12 @@
 // Requests as kubectl sends them, over the port, and what the audit log tells of them.
 import { request as httpsRequest } from "node:https";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
+import { acceptWebSocket } from "#platform/websocket.ts";
 import type { Connector } from "../endpoints/connect.ts";
 import { type Ask, type Audited, openAudited } from "./audit.fixture.ts";
 import { Auditor, Losses } from "./auditor.ts";
@@ -26,7 +28,15 @@ const connector: Connector = {
     response.write("log\n");
     response.end();
   },
-  async upgrade(_request, { socket }) {
+  async upgrade({ subresource }, upgrade) {
+    const { socket } = upgrade;
+    if (subresource === "attach") {
+      acceptWebSocket(upgrade, "v5.channel.k8s.io", (peer) => {
+        setImmediate(() => peer.close(1000));
+        return { message() {}, close() {} };
+      });
+      return;
+    }
     socket.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n");
     socket.end();
   },
@@ -286,6 +296,30 @@ describe("at the level RequestResponse", () => {
         ["ResponseComplete", 101],
       ]);
     expect((await audited.events(id))[0]).toMatchObject({ requestURI: `${core}/pods/web/exec?command=id` });
+  });
+
+  test("a WebSocket", async () => {
+    const headers = { authorization: "Bearer admin", "audit-id": "a-socket" };
+    const url = `wss://127.0.0.1:${audited.port}${core}/pods/web/attach`;
+    const socket = new WebSocket(url, ["v5.channel.k8s.io"], { headers, rejectUnauthorized: false });
+    await new Promise((resolve) => socket.on("close", resolve));
+    await expect
+      .poll(async () =>
+        (await audited.events("a-socket")).map(({ stage, responseStatus }) => [stage, responseStatus?.code]),
+      )
+      .toEqual([
+        ["RequestReceived", undefined],
+        ["ResponseStarted", 101],
+        ["ResponseComplete", 101],
+      ]);
+    const refused = new WebSocket(url, {
+      headers: { ...headers, authorization: "Bearer ann" },
+      rejectUnauthorized: false,
+    });
+    await new Promise((resolve) => refused.on("error", resolve));
+    await expect
+      .poll(async () => (await audited.events("a-socket")).filter(({ user }) => user.username === "ann").at(-1))
+      .toMatchObject({ stage: "ResponseComplete", responseStatus: { code: 403, reason: "Forbidden" } });
   });
 
   test("what should not be able to happen", async () => {
