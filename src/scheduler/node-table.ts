@@ -63,6 +63,8 @@ export class NodeTable {
   requested: Float64Array[] = [];
   scoringCpu = new Float64Array(0);
   scoringMemory = new Float64Array(0);
+  /** Of the pods on a node; NaN: to be looked up anew. Infinity where there is none. */
+  lowestPriority = new Float64Array(0);
   marks = new Uint8Array(0);
   /** Affinity terms of the pods that are there, equal ones together, by text: each is compared with a new pod once. */
   readonly terms: Readonly<Record<TermKind, Map<string, HeldTerm>>> = {
@@ -106,6 +108,7 @@ export class NodeTable {
     for (const list of [this.allocatable, this.requested]) for (const one of list) one[slot] = 0;
     this.scoringCpu[slot] = 0;
     this.scoringMemory[slot] = 0;
+    this.lowestPriority[slot] = Number.POSITIVE_INFINITY;
     this.marks[slot] = 0;
     for (const domains of this.#domains.values()) domains.ids[slot] = -1;
   }
@@ -133,6 +136,9 @@ export class NodeTable {
     this.requested[column.pods]![slot]! += by;
     this.scoringCpu[slot]! += by * info.scoring.milliCpu;
     this.scoringMemory[slot]! += by * info.scoring.memoryBytes;
+    const lowest = this.lowestPriority[slot]!;
+    if (by === -1 && info.priority === lowest) this.lowestPriority[slot] = Number.NaN;
+    else if (by === 1 && info.priority < lowest) this.lowestPriority[slot] = info.priority;
     for (const term of info.near) this.#hold("near", term, 0, slot, by);
     for (const term of info.far) this.#hold("far", term, 0, slot, by);
     for (const term of info.preferred) this.#hold("preferred", term, term.weight, slot, by);
@@ -226,8 +232,8 @@ export class NodeTable {
   }
 
   #grow(capacity: number): void {
-    const doubles = (old: Float64Array) => {
-      const grown = new Float64Array(capacity);
+    const doubles = (old: Float64Array, fill = 0) => {
+      const grown = new Float64Array(capacity).fill(fill);
       grown.set(old);
       return grown;
     };
@@ -237,10 +243,11 @@ export class NodeTable {
       return grown;
     };
     this.#capacity = capacity;
-    this.allocatable = this.allocatable.map(doubles);
-    this.requested = this.requested.map(doubles);
+    this.allocatable = this.allocatable.map((one) => doubles(one));
+    this.requested = this.requested.map((one) => doubles(one));
     this.scoringCpu = doubles(this.scoringCpu);
     this.scoringMemory = doubles(this.scoringMemory);
+    this.lowestPriority = doubles(this.lowestPriority, Number.POSITIVE_INFINITY);
     const marks = new Uint8Array(capacity);
     marks.set(this.marks);
     this.marks = marks;

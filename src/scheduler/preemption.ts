@@ -96,9 +96,9 @@ export function cheapest(candidates: readonly Candidate[]): Candidate | undefine
 }
 
 function victimsOn(node: NodeInfo, { pod, run, budgets }: PreemptionInput): Candidate | Reasons {
+  if (node.lowestPriority >= pod.priority) return noVictims;
   const possible: PodInfo[] = [];
   for (const other of node.pods.values()) if (other.priority < pod.priority) possible.push(other);
-  if (possible.length === 0) return noVictims;
   possible.sort(byImportance);
   const gone = new Set<PodInfo>();
   try {

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
-import type { Pod } from "#model/gen/core-v1.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
 import type { Plugin } from "./plugins/framework.ts";
-import { noNodes, parkedMaxMs, SchedulingQueue } from "./queue.ts";
+import { extenderName, noNodes, parkedMaxMs, SchedulingQueue } from "./queue.ts";
 
 const plugins: readonly Plugin[] = [
   { name: "Fit", points: [], interests: [{ events: ["AssignedPodDelete", "UnschedulablePodUpdatePodScaleDown"] }] },
@@ -22,9 +23,11 @@ const pod = (name: string, priority = 0, cpu = "1"): Pod => ({
 
 function start() {
   const clock = new FakeClock();
+  const moves: string[] = [];
+  const onMove = (place: string, event: string) => void moves.push(`${place} ${event}`);
   const queue = new SchedulingQueue(
     { initialBackoffMs: 1000, maxBackoffMs: 10_000 },
-    { clock, plugins, isGated: (p) => (p.spec.schedulingGates ?? []).length > 0 },
+    { clock, plugins, isGated: (p) => (p.spec.schedulingGates ?? []).length > 0, onMove },
   );
   const stop = new AbortController();
   const popped: string[] = [];
@@ -33,7 +36,7 @@ function start() {
   const put = (...pods: Pod[]) => {
     for (const p of pods) queue.put(p, undefined);
   };
-  return { clock, queue, stop, popped, pop, put };
+  return { clock, queue, stop, popped, moves, pop, put };
 }
 
 describe("scheduling queue", () => {
@@ -151,5 +154,68 @@ describe("scheduling queue", () => {
     t.stop.abort(new Error("stop"));
     await expect(next).rejects.toThrow("stop");
     expect(t.clock.pending).toBe(0);
+  });
+
+  test("only hints and plugins that turned the pod down count", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.failed(pod("a"), new Set(["Taint"]));
+    await t.clock.advance(2000);
+    const next = t.pop();
+    const named = (name: string): Node => ({ metadata: { name }, spec: {} });
+    t.queue.moved({ event: "NodeUpdateNodeTaint", next: named("bad") });
+    t.queue.moved({ event: "AssignedPodDelete" });
+    t.queue.put(pod("a", 0, "500m"), pod("a"));
+    await settle();
+    expect(t.popped).toEqual(["a"]);
+    expect([...t.queue.parkedBy()]).toEqual([["Taint", 1]]);
+    t.queue.moved({ event: "NodeUpdateNodeTaint", next: named("good") });
+    await next;
+    expect(t.popped).toEqual(["a", "a"]);
+    expect(t.moves).toEqual([
+      "active UnschedulablePodAdd",
+      "unschedulable ScheduleAttemptFailure",
+      "active NodeUpdateNodeTaint",
+    ]);
+  });
+
+  test("a gated pod is held until its last gate goes", async () => {
+    const t = start();
+    const gated: Pod = { ...pod("a"), spec: { ...pod("a").spec, schedulingGates: [{ name: "g" }] } };
+    t.put(gated);
+    const next = t.pop();
+    await t.clock.advance(parkedMaxMs * 2);
+    expect(t.popped).toEqual([]);
+    expect(t.queue.sizes).toEqual({ active: 0, backoff: 0, unschedulable: 0, gated: 1 });
+    t.queue.put(pod("a"), gated);
+    await next;
+    expect(t.moves).toEqual(["gated UnschedulablePodAdd", "active UnschedulablePodUpdatePodSchedulingGatesEliminated"]);
+  });
+
+  test("what an extender refused may be helped by anything", async () => {
+    const t = start();
+    t.put(pod("a"));
+    await t.pop();
+    t.queue.failed(pod("a"), new Set([extenderName]));
+    await t.clock.advance(2000);
+    const next = t.pop();
+    t.queue.moved({ event: "NamespaceUpdate" });
+    await next;
+    expect(t.popped).toEqual(["a", "a"]);
+  });
+
+  test("ten thousand pods come out in order", async () => {
+    const t = start();
+    const random = seededRandom(3);
+    for (let i = 0; i < 10_000; i++) t.put(pod(`p${i}`, Math.floor(random.float() * 100)));
+    for (let i = 0; i < 10_000; i += 3) t.queue.remove(`p${i}`);
+    let last = Number.POSITIVE_INFINITY;
+    for (let left = t.queue.sizes.active; left > 0; left--) {
+      const { pod: popped } = await t.queue.pop(t.stop.signal);
+      expect(popped.spec.priority).toBeLessThanOrEqual(last);
+      last = popped.spec.priority!;
+      t.queue.done(popped);
+    }
   });
 });

@@ -4,10 +4,11 @@ import { seededRandom } from "#test/harness/seeded-random.ts";
 import { podInfoOf } from "./pod-info.ts";
 import { compileProfile, defaultProfileSettings } from "./profile.ts";
 import { podRequests } from "./resources.ts";
-import { type Decision, schedule } from "./schedule.ts";
+import { type Decision, findFeasible, nodesToFind, schedule } from "./schedule.ts";
 import { type NodeInfo, type Snapshot, snapshotOf } from "./snapshot.ts";
 
 const profile = compileProfile(defaultProfileSettings);
+const zone = "topology.kubernetes.io/zone";
 type Labels = Record<string, string>;
 
 function node(
@@ -395,6 +396,56 @@ describe("scores", () => {
     const snapshot = snapshotOf([node("a"), node("b"), node("c")], []);
     const picked = [0, 1, 2].map((index) => schedule(podInfoOf(pod()), snapshot, { profile, pick: () => index }));
     expect(picked.map((d) => d.kind === "bind" && d.node)).toEqual(["a", "b", "c"]);
+  });
+});
+
+describe("large clusters", () => {
+  test.each([
+    [99, 0, 99],
+    [100, 0, 100],
+    [1000, 0, 420],
+    [5000, 0, 500],
+    [6000, 0, 300],
+    [5000, 30, 1500],
+    [1000, 1, 100],
+  ])("%i nodes, %i percent asked: %i are enough", (nodeCount, percentage, expected) => {
+    expect(nodesToFind(nodeCount, percentage)).toBe(expected);
+  });
+  const many = Array.from({ length: 300 }, (_, i) => node(`n${i}`, { labels: { [zone]: `z${i < 200 ? 0 : 1}` } }));
+  const few = { ...profile, percentageOfNodesToScore: 1 };
+  test("the next pod goes on where the last one left off", () => {
+    const snapshot = snapshotOf(many, []);
+    const names = (start: number) => findFeasible(podInfoOf(pod()), snapshot, { profile: few, pick: () => 0, start });
+    const first = names(0);
+    expect([first.nodes.length, first.examined]).toEqual([100, 100]);
+    const second = names(first.examined);
+    expect(second.nodes.filter((one) => first.nodes.includes(one))).toEqual([]);
+  });
+  test("zones take turns", () => {
+    const found = findFeasible(podInfoOf(pod()), snapshotOf(many, []), { profile: few, pick: () => 0 });
+    expect(found.nodes.filter(({ labels }) => labels[zone] === "z1")).toHaveLength(50);
+  });
+  test("a pod for one named node asks no other", () => {
+    const one = { key: "metadata.name", operator: "In", values: ["n7"] };
+    const terms = { nodeSelectorTerms: [{ matchFields: [one] }] };
+    const spec = { affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: terms } } };
+    expect(outcome(pod(spec), many)).toBe("n7");
+    expect(outcome(pod({ ...spec, containers: [asks({ cpu: "3" })] }), many.slice(0, 10))).toBe(
+      "0/10 nodes are available: 1 Insufficient cpu, 9 node(s) didn't satisfy plugin(s) [NodeAffinity]. preemption: 0/10 nodes are available: 10 Preemption is not helpful for scheduling.",
+    );
+  });
+  test("pods of one group are spread by default, over zones and hosts", () => {
+    const labels = { app: "web" };
+    const nodes = [
+      node("a", { labels: { [zone]: "x" } }),
+      node("b", { labels: { [zone]: "y" }, allocatable: { cpu: "1" } }),
+    ];
+    const snapshot = snapshotOf(nodes, [on("a", {}, labels), on("a", {}, labels)]);
+    const groupOf = () => ({ matchLabels: labels });
+    const wanted = podInfoOf(pod({ containers: [asks({ cpu: "500m" })] }, labels));
+    const options = { profile, pick: () => 0 };
+    expect(schedule(wanted, snapshot, options)).toMatchObject({ node: "a" });
+    expect(schedule(wanted, { ...snapshot, groupOf }, options)).toMatchObject({ node: "b" });
   });
 });
 

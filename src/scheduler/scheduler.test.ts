@@ -1,6 +1,7 @@
 // The whole loop over a transport in memory, with the binding subresource as the API server does it.
 import { afterEach, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
 import type { EventInput } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
@@ -12,6 +13,7 @@ import { internalError } from "#model/status.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
+import { parseSchedulerConfiguration, type SchedulerConfiguration } from "./configuration.ts";
 import { createScheduler } from "./scheduler.ts";
 
 /** FakeTransport knows no binding: it becomes the change of the pod that it stands for. */
@@ -44,7 +46,7 @@ const pod = (name: string, cpu: string, spec: Partial<PodSpec> = {}): Pod => ({
 let finish: () => Promise<void> = async () => {};
 afterEach(() => finish());
 
-async function start() {
+async function start(configuration?: SchedulerConfiguration) {
   const transport = new BindingTransport();
   const client = new Client(transport);
   const clock = new FakeClock();
@@ -53,8 +55,12 @@ async function start() {
   const recorded: string[] = [];
   const record = (e: EventInput) => void recorded.push(`${e.type} ${e.reason} ${e.message}`);
   const events = { as: () => ({ record }) };
+  const metrics = new Metrics();
   const stop = new AbortController();
-  const scheduler = createScheduler({ client, informers, events, clock, random, log: silentLogger });
+  const scheduler = createScheduler({
+    ...{ client, informers, events, clock, random, metrics, log: silentLogger },
+    ...(configuration ? { configuration } : {}),
+  });
   const running = [scheduler.run(stop.signal, () => {}), informers.run(stop.signal, () => {})];
   finish = async () => {
     stop.abort();
@@ -65,7 +71,7 @@ async function start() {
     for (const object of objects) await client.create(pods, object);
     await settle();
   };
-  return { transport, client, clock, recorded, create };
+  return { transport, client, clock, recorded, metrics, create };
 }
 
 describe("scheduler", () => {
@@ -173,5 +179,60 @@ describe("scheduler", () => {
     await t.create(pod("bad", "nonsense"), pod("good", "1"));
     expect(t.transport.bindings).toEqual(["good -> n1"]);
     expect(t.recorded.some((line) => line.startsWith("Warning FailedScheduling"))).toBe(true);
+  });
+
+  test("profiles side by side, each with its own plugins; others' pods are left alone", async () => {
+    const t = await start(
+      parseSchedulerConfiguration(`
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+profiles:
+- schedulerName: default-scheduler
+- schedulerName: blind
+  plugins: {filter: {disabled: [{name: TaintToleration}]}}
+`),
+    );
+    const tainted = node("n1");
+    tainted.spec = { taints: [{ key: "k", effect: "NoSchedule" }] };
+    await t.client.create(nodes, tainted);
+    await t.create(pod("a", "1"), pod("b", "1", { schedulerName: "blind" }), pod("c", "1", { schedulerName: "mine" }));
+    expect(t.transport.bindings).toEqual(["b -> n1"]);
+    const waiting = await t.client.get(pods, "c", "default");
+    expect(waiting.status?.conditions).toBeUndefined();
+  });
+
+  test("counts under upstream's names", async () => {
+    const t = await start();
+    await t.client.create(nodes, node("n1"));
+    await t.create(pod("a", "1500m"), pod("b", "1500m"), pod("g", "1", { schedulingGates: [{ name: "wait" }] }));
+    const text = t.metrics.render();
+    for (const line of [
+      'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1',
+      'scheduler_schedule_attempts_total{profile="default-scheduler",result="unschedulable"} 1',
+      'scheduler_pending_pods{queue="unschedulable"} 1',
+      'scheduler_pending_pods{queue="gated"} 1',
+      'scheduler_pending_pods{queue="active"} 0',
+      'scheduler_unschedulable_pods{plugin="NodeResourcesFit"} 1',
+      'scheduler_cache_size{type="nodes"} 1',
+      'scheduler_queue_incoming_pods_total{event="UnschedulablePodAdd",queue="active"} 2',
+      'scheduler_queue_incoming_pods_total{event="ScheduleAttemptFailure",queue="unschedulable"} 1',
+      'scheduler_pod_scheduling_sli_duration_seconds_count{attempts="1"} 1',
+      'scheduler_framework_extension_point_duration_seconds_count{extension_point="Filter",profile="default-scheduler",status="Success"} 1',
+      'scheduler_framework_extension_point_duration_seconds_count{extension_point="PostFilter",profile="default-scheduler",status="Unschedulable"} 1',
+    ]) {
+      expect(text).toContain(`${line}\n`);
+    }
+  });
+
+  test("an error takes an earlier promise back", async () => {
+    const t = await start();
+    t.transport.fail = (r) => (r.path.endsWith("/binding") ? internalError("no") : undefined);
+    await t.client.create(nodes, node("n1"));
+    const promised = pod("a", "1");
+    promised.status = { nominatedNodeName: "n1" };
+    await t.create(promised);
+    const { status } = await t.client.get(pods, "a", "default");
+    expect(status?.nominatedNodeName).toBeUndefined();
+    expect(status?.conditions?.[0]).toMatchObject({ reason: "SchedulerError", message: expect.stringContaining("no") });
   });
 });

@@ -5,7 +5,7 @@ import { assert } from "#base/assert.ts";
 import type { Node, Pod, Taint } from "#model/gen/core-v1.ts";
 import type { LabelSelector } from "#model/gen/meta-v1.ts";
 import { nameOf } from "#model/object.ts";
-import { column, mark, NodeTable } from "./node-table.ts";
+import { mark, NodeTable } from "./node-table.ts";
 import { type Labels, type NamespaceLabels, type PodInfo, podInfoOrLess } from "./pod-info.ts";
 import { amountsOf } from "./resources.ts";
 import type { VolumeView } from "./volumes.ts";
@@ -106,8 +106,14 @@ export class NodeInfo {
     this.table.remove(this);
   }
 
-  get podCount(): number {
-    return this.table.requested[column.pods]![this.slot]!;
+  /** Of its pods; infinite where there is none. */
+  get lowestPriority(): number {
+    const known = this.table.lowestPriority[this.slot]!;
+    if (!Number.isNaN(known)) return known;
+    let lowest = Number.POSITIVE_INFINITY;
+    for (const { priority } of this.pods.values()) if (priority < lowest) lowest = priority;
+    this.table.lowestPriority[this.slot] = lowest;
+    return lowest;
   }
 }
 
