@@ -7,7 +7,7 @@ import type { UnknownObject } from "#model/object.ts";
 import type { ApiError } from "#model/status.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import type { FanOut } from "../watch/fan-out.ts";
-import { type FeedDeps, type FeedSink, runFeed } from "../watch/feed.ts";
+import { type FeedDeps, type FeedEvent, type FeedSink, runFeed } from "../watch/feed.ts";
 import { type Encoder, watchForm } from "./encode.ts";
 import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
 import type { IncludeObject, ListResult, Result } from "./result.ts";
@@ -224,21 +224,34 @@ async function writeWatch(
   response.flushHead();
   const form = watchForm(view, stream, include);
   let needsColumns = stream.shape === "table";
-  let pending: Uint8Array[] = [];
+  /** Events are encoded when they are written: thousands of watches may be told of one in the same breath. */
+  let pending: (Uint8Array | FeedEvent)[] = [];
   let pendingBytes = 0;
+  const encoded = (each: Uint8Array | FeedEvent): Uint8Array => {
+    if (each instanceof Uint8Array) return each;
+    const bytes = encoder.event(form, each, needsColumns);
+    needsColumns = false;
+    return bytes;
+  };
   const outlet = {
     flush() {
       if (pending.length === 0) return;
-      response.write(pending.length === 1 ? pending[0]! : Buffer.concat(pending));
+      const due = pending;
       pending = [];
       pendingBytes = 0;
+      try {
+        response.write(due.length === 1 ? encoded(due[0]!) : Buffer.concat(due.map(encoded)));
+      } catch {
+        // An object that cannot be shown in this representation: the client sees a cut stream and lists again.
+        cut();
+      }
     },
   };
-  const write = (chunks: readonly Uint8Array[]) => {
+  const write = (all: readonly (Uint8Array | FeedEvent)[]) => {
     const isWaiting = pending.length > 0;
-    for (const chunk of chunks) {
-      pending.push(chunk);
-      pendingBytes += chunk.length;
+    for (const each of all) {
+      pending.push(each);
+      pendingBytes += each instanceof Uint8Array ? each.length : each.item.value.length;
     }
     if (!isWaiting && deps.fanOut.mayWrite(request.connection, outlet)) outlet.flush();
   };
@@ -246,12 +259,6 @@ async function writeWatch(
     outlet.flush();
     response.end();
   };
-  const encode = (events: Parameters<FeedSink["events"]>[0]): Uint8Array[] =>
-    events.map((event) => {
-      const bytes = encoder.event(form, event, needsColumns);
-      needsColumns = false;
-      return bytes;
-    });
   const over = new AbortController();
   const stop = () => over.abort();
   request.signal.addEventListener("abort", stop, { once: true });
@@ -267,23 +274,17 @@ async function writeWatch(
   };
   const sink: FeedSink = {
     async initial(events) {
-      write(encode(events));
+      pending.push(...events.map(encoded));
       outlet.flush();
       await response.drained();
     },
     events(events) {
-      try {
-        write(encode(events));
-      } catch {
-        // An object that cannot be shown in this representation: the client sees a cut stream and lists again.
-        cut();
-        return;
-      }
+      write(events);
       if (response.pendingBytes + pendingBytes > maxOwedBytes) cut();
     },
     bookmark: (revision, initialEnd) => write([encoder.bookmark(view, revision, initialEnd, stream)]),
     error(status) {
-      write([encoder.error(status, stream)]);
+      pending.push(encoder.error(status, stream));
       end();
     },
     end,
