@@ -5,6 +5,7 @@ import { connect } from "node:http2";
 import { createServer as createTlsServer, request as httpsRequest } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
+import { connect as connectTls } from "node:tls";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
@@ -33,6 +34,8 @@ interface Answer {
 
 const dialled: string[] = [];
 const seen: IncomingMessage["headers"][] = [];
+/** What came on a connection whose upgrade was refused. */
+const smuggled: string[] = [];
 let backend: Backend;
 let server: ApiServer;
 let ended: Promise<void>;
@@ -68,6 +71,11 @@ behind.on("upgrade", (request: IncomingMessage, socket: Duplex) => {
   seen.push(request.headers);
   if (request.url === "/no") {
     socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    return;
+  }
+  if (request.url === "/stays") {
+    socket.on("data", (bytes: Buffer) => smuggled.push(bytes.toString()));
+    socket.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     return;
   }
   socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
@@ -291,6 +299,23 @@ test("upgrades pass, and so do refusals", async () => {
   expect(await upgrade("/pods/web/proxy/echo")).toBe("HELLO");
   expect(seen.at(-1)).not.toHaveProperty("authorization");
   expect(await upgrade("/pods/web/proxy/no")).toBe("403 no");
+});
+
+test("behind an upgrade that was refused nothing of the client's gets through", async () => {
+  const socket = connectTls({ host: "127.0.0.1", port: server.port, rejectUnauthorized: false });
+  let text = "";
+  socket.on("data", (bytes: Buffer) => {
+    text += bytes.toString();
+  });
+  socket.on("error", () => {});
+  const head = `GET ${base}/pods/web/proxy/stays HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n`;
+  socket.write(`${head}Connection: Upgrade\r\nUpgrade: echo\r\n\r\nGET /early HTTP/1.1\r\nHost: x\r\n\r\n`);
+  while (!text.includes("403")) await systemClock.sleep(5);
+  socket.write("GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+  await systemClock.sleep(100);
+  socket.destroy();
+  expect(text).toMatch(/^HTTP\/1\.1 403/);
+  expect(smuggled).toEqual([]);
 });
 
 test("a client that leaves takes its request behind along", async () => {
