@@ -9,6 +9,7 @@ import { image } from "./image.ts";
 import { log } from "./log.ts";
 import { pods } from "./pods.ts";
 import { scheduler } from "./scheduler.ts";
+import { tunnel } from "./tunnel.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   api,
@@ -19,6 +20,7 @@ const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Read
   log,
   pods,
   scheduler,
+  tunnel,
 };
 
 await main(async () => {

@@ -5,7 +5,7 @@
 /** Enough to find out more: each round trip may double it. */
 const leastBytes = 32 * 1024;
 /** Queueing that is put up with, so that turns of the event loop do not starve the path. */
-const slackMs = 5;
+const slackMs = 3;
 const rememberedRates = 8;
 
 export class Pace {

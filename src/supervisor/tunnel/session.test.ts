@@ -1,5 +1,5 @@
 // Streams over one connection: bytes, ends, flow control, fairness, bounds, keepalive, and the wire towards k3s.
-import type { Duplex } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
 import { afterEach, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
@@ -95,6 +95,21 @@ test.each([true, false])("an end comes behind the bytes before it (mote: %s)", a
   const { server, node } = pair(isMote, (stream) => stream.end(bytes));
   const got = await readAll(server.open("tcp", "127.0.0.1:10250"));
   expect(got.equals(bytes)).toBe(true);
+  await settle(50);
+  expect([server.streamCount, node.streamCount]).toEqual([0, 0]);
+});
+
+test("a writer that never tires is stopped by the other end, and others have their turns", async () => {
+  const tireless = (): Readable =>
+    new Readable({
+      read() {
+        this.push(Buffer.alloc(4096));
+      },
+    });
+  const { server, node } = pair(true, (stream) => void tireless().pipe(stream));
+  const stream = server.open("tcp", "127.0.0.1:1");
+  await readSome(stream, 100_000);
+  stream.destroy();
   await settle(50);
   expect([server.streamCount, node.streamCount]).toEqual([0, 0]);
 });

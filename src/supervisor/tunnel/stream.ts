@@ -44,8 +44,6 @@ export interface Slice {
   readonly done: (() => void) | undefined;
 }
 
-const doNothing = () => {};
-
 export class TunnelStream extends Duplex {
   readonly connection: number;
   /** `tcp/127.0.0.1:10250`. */
@@ -82,6 +80,8 @@ export class TunnelStream extends Duplex {
     this.#grantedMs = host.nowMs();
     // A tunnel that breaks must not end the process because nobody listens yet, or any more.
     this.on("error", () => {});
+    // Both directions end together.
+    this.once("end", () => this.destroy());
   }
 
   /** Bytes that came and were not read. */
@@ -143,11 +143,12 @@ export class TunnelStream extends Duplex {
   }
 
   #enqueue(bytes: Uint8Array, done: () => void): void {
-    // The other end is gone and reading will end; Node's sockets take what is written meanwhile, too.
-    if (this.#isOver || bytes.length === 0) {
+    if (bytes.length === 0) {
       done();
       return;
     }
+    // Nothing takes it any more, but what came before is still to be read: the writer waits until that is over. If its
+    // writes were done at once, one that never tires would leave no turn to anybody.
     this.#pending.push({ bytes, done });
     if (this.canSend) this.#host.ready(this);
   }
@@ -258,18 +259,18 @@ export class TunnelStream extends Duplex {
     }
     this.#held = [];
     this.#heldBytes = 0;
+    const pending = this.#pending;
+    this.#pending = [];
     done(error);
+    for (const each of pending) each.done();
   }
 
   #leave(): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#host.giveBack(this.#window - firstWindowBytes);
-    const pending = this.#pending;
-    this.#pending = [];
-    for (const { done } of pending) done();
-    const final = this.#final ?? doNothing;
+    const final = this.#final;
     this.#final = undefined;
-    final();
+    final?.();
   }
 }
