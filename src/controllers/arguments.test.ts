@@ -12,10 +12,12 @@ test("what is named is changed, the rest is not, and the last one counts", () =>
     "node-eviction-rate=0.5",
     "terminated-pod-gc-threshold=10",
     "legacy-service-account-token-clean-up-period=24h",
+    "horizontal-pod-autoscaler-downscale-stabilization=0",
   ]);
   expect(settings).toEqual({
     ...defaultSettings,
     nodes: { ...defaultSettings.nodes, graceMs: 90_000, evictionRate: 0.5 },
+    autoscaler: { periodMs: 15_000, downWindowMs: 0 },
     terminatedPods: 10,
     unusedTokenMs: 86_400_000,
   });

@@ -16,12 +16,19 @@ export interface NodeSettings {
   readonly largeZone: number;
 }
 
+export interface AutoscalerSettings {
+  /** Between two rounds. */
+  readonly periodMs: number;
+  /** For how long nothing is taken away that was wanted, where the autoscaler does not say. */
+  readonly downWindowMs: number;
+}
+
 export interface ControllerSettings {
   readonly nodes: NodeSettings;
   /** Finished pods that are kept; 0: all are. */
   readonly terminatedPods: number;
   readonly unusedTokenMs: number;
-  readonly autoscalerPeriodMs: number;
+  readonly autoscaler: AutoscalerSettings;
   readonly quotaResyncMs: number;
 }
 
@@ -37,11 +44,14 @@ export const defaultSettings: ControllerSettings = {
   },
   terminatedPods: 12_500,
   unusedTokenMs: 365 * 24 * 3_600_000,
-  autoscalerPeriodMs: 15_000,
+  autoscaler: { periodMs: 15_000, downWindowMs: 300_000 },
   quotaResyncMs: 300_000,
 };
 
-type Change = Omit<Partial<ControllerSettings>, "nodes"> & { readonly nodes?: Partial<NodeSettings> };
+type Change = Omit<Partial<ControllerSettings>, "nodes" | "autoscaler"> & {
+  readonly nodes?: Partial<NodeSettings>;
+  readonly autoscaler?: Partial<AutoscalerSettings>;
+};
 
 /** Timers of the platform are not set for longer, and nobody wants to wait so long. */
 const longestMs = 20 * 365 * 24 * 3_600_000;
@@ -88,7 +98,11 @@ const known: Readonly<Record<string, (text: string) => Change>> = {
   "legacy-service-account-token-clean-up-period": row(duration(3_600_000, longestMs), (unusedTokenMs) => ({
     unusedTokenMs,
   })),
-  "horizontal-pod-autoscaler-sync-period": row(aPeriod, (autoscalerPeriodMs) => ({ autoscalerPeriodMs })),
+  "horizontal-pod-autoscaler-sync-period": row(aPeriod, (periodMs) => ({ autoscaler: { periodMs } })),
+  // What was wanted is remembered for as long: one entry a round.
+  "horizontal-pod-autoscaler-downscale-stabilization": row(duration(0, 3_600_000), (downWindowMs) => ({
+    autoscaler: { downWindowMs },
+  })),
   "resource-quota-sync-period": row(aPeriod, (quotaResyncMs) => ({ quotaResyncMs })),
 };
 
@@ -106,7 +120,8 @@ export function parseControllerArguments(args: readonly string[]): ControllerSet
     } catch (error) {
       throw refused(name, messageOf(error));
     }
-    settings = { ...settings, ...change, nodes: { ...settings.nodes, ...change.nodes } };
+    const nodes = { ...settings.nodes, ...change.nodes };
+    settings = { ...settings, ...change, nodes, autoscaler: { ...settings.autoscaler, ...change.autoscaler } };
   }
   const { graceMs, monitorPeriodMs } = settings.nodes;
   // A node that is asked after less often than it may be silent would be given up without a look.

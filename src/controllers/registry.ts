@@ -83,7 +83,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createJobController(deps),
     createCronJobController(deps),
     createTtlAfterFinishedController(deps),
-    createHorizontalAutoscaler(deps, { periodMs: settings.autoscalerPeriodMs }),
+    createHorizontalAutoscaler(deps, settings.autoscaler),
     createDisruptionController(deps),
     createStaleDisruptionController(deps),
     createEndpointsController(deps),

@@ -4,6 +4,7 @@ import { limit, type Memory, nothingRemembered, remembering, withScaleEvent } fr
 
 const minute = 60_000;
 const nowMs = 100 * minute;
+const downWindowMs = 5 * minute;
 type Rules = HPAScalingRules;
 const specOf = (min: number, max: number, up?: Rules, down?: Rules): HorizontalPodAutoscalerSpec =>
   ({
@@ -48,7 +49,7 @@ test.each([
 ] as [string, HorizontalPodAutoscalerSpec, number, number, Memory, number, string, string][])(
   "without behaviour: %s",
   (_, spec, currentReplicas, desiredReplicas, memory, replicas, able, limited) => {
-    const result = limit({ spec, currentReplicas, desiredReplicas, memory, monotonicMs: nowMs });
+    const result = limit({ spec, currentReplicas, desiredReplicas, memory, monotonicMs: nowMs, downWindowMs });
     expect([result.replicas, result.ableToScale.reason, result.scalingLimited.reason]).toEqual([
       replicas,
       able,
@@ -183,7 +184,7 @@ test.each([
 ] as [string, HorizontalPodAutoscalerSpec, number, number, Memory, number, string, string][])(
   "with behaviour: %s",
   (_, spec, currentReplicas, desiredReplicas, memory, replicas, able, limited) => {
-    const result = limit({ spec, currentReplicas, desiredReplicas, memory, monotonicMs: nowMs });
+    const result = limit({ spec, currentReplicas, desiredReplicas, memory, monotonicMs: nowMs, downWindowMs });
     expect([result.replicas, result.ableToScale.reason, result.scalingLimited.reason]).toEqual([
       replicas,
       able,
@@ -197,11 +198,23 @@ test("what is remembered is bounded by windows and periods", () => {
   expect(remembering(memory, 9, 5).recommendations).toEqual([{ replicas: 7, atMs: 0 }]);
   const spec = specOf(1, 100, { stabilizationWindowSeconds: 600, policies: [pods(1, 1800)] }, {});
   for (let atMs = 0; atMs < 10 * 3_600_000; atMs += 15_000) {
-    memory = limit({ spec, currentReplicas: 5, desiredReplicas: 6, memory, monotonicMs: atMs }).memory;
+    memory = limit({ spec, currentReplicas: 5, desiredReplicas: 6, memory, monotonicMs: atMs, downWindowMs }).memory;
     memory = withScaleEvent(memory, spec, 5, 6, atMs);
   }
   expect(memory.recommendations.length).toBeLessThanOrEqual(600 / 15 + 2);
   expect(memory.ups.length).toBeLessThanOrEqual(1800 / 15 + 2);
   expect(memory.downs).toEqual([]);
   expect(withScaleEvent(nothingRemembered, specOf(1, 2), 5, 6, 0)).toBe(nothingRemembered);
+});
+
+test.each([
+  [0, 2],
+  [100_000, 4],
+  [400_000, 9],
+])("a window of %i ms that was asked for counts where the object has none: %i", (window, expected) => {
+  const memory = recommended([4, 99], [9, 301]);
+  const input = { currentReplicas: 5, desiredReplicas: 2, memory, monotonicMs: nowMs, downWindowMs: window };
+  expect(limit({ ...input, spec: specOf(1, 10) }).replicas).toBe(expected);
+  const own = { stabilizationWindowSeconds: 0 };
+  expect(limit({ ...input, spec: specOf(1, 10, undefined, own) }).replicas).toBe(2);
 });

@@ -21,9 +21,6 @@ export interface Memory {
 }
 export const nothingRemembered: Memory = { recommendations: [], ups: [], downs: [] };
 
-/** Where the object does not say: so long nothing is taken away that was wanted. */
-const downWindowSeconds = 300;
-
 export interface Limited {
   readonly replicas: number;
   readonly memory: Memory;
@@ -37,6 +34,8 @@ export interface LimitInput {
   readonly desiredReplicas: number;
   readonly memory: Memory;
   readonly monotonicMs: number;
+  /** Where the object does not say: so long nothing is taken away that was wanted. */
+  readonly downWindowMs: number;
 }
 
 const ready = { reason: "ReadyForNewScale", message: "recommended size matches current size" };
@@ -74,8 +73,9 @@ export function limit(input: LimitInput): Limited {
   return input.spec.behavior ? limitByBehavior(input) : limitByDefault(input);
 }
 
-function limitByDefault({ spec, currentReplicas, desiredReplicas, memory, monotonicMs }: LimitInput): Limited {
-  const cutoffMs = monotonicMs - downWindowSeconds * 1000;
+function limitByDefault(input: LimitInput): Limited {
+  const { spec, currentReplicas, desiredReplicas, memory, monotonicMs, downWindowMs } = input;
+  const cutoffMs = monotonicMs - downWindowMs;
   const recent = memory.recommendations.filter((r) => r.atMs >= cutoffMs);
   const stabilized = Math.max(desiredReplicas, ...recent.map((r) => r.replicas));
   const next = { ...memory, recommendations: [...recent, { replicas: desiredReplicas, atMs: monotonicMs }] };
@@ -89,11 +89,13 @@ function limitByDefault({ spec, currentReplicas, desiredReplicas, memory, monoto
   };
 }
 
-function limitByBehavior({ spec, currentReplicas, desiredReplicas, memory, monotonicMs }: LimitInput): Limited {
+function limitByBehavior(input: LimitInput): Limited {
+  const { spec, currentReplicas, desiredReplicas, memory, monotonicMs, downWindowMs } = input;
   const up = spec.behavior?.scaleUp ?? {};
   const down = spec.behavior?.scaleDown ?? {};
   const upCutoffMs = monotonicMs - (up.stabilizationWindowSeconds ?? 0) * 1000;
-  const downCutoffMs = monotonicMs - (down.stabilizationWindowSeconds ?? downWindowSeconds) * 1000;
+  const ownWindow = down.stabilizationWindowSeconds;
+  const downCutoffMs = monotonicMs - (ownWindow === undefined ? downWindowMs : ownWindow * 1000);
   const after = (cutoffMs: number) => memory.recommendations.filter((r) => r.atMs > cutoffMs).map((r) => r.replicas);
   const atLeast = Math.min(desiredReplicas, ...after(upCutoffMs));
   const atMost = Math.max(desiredReplicas, ...after(downCutoffMs));

@@ -13,6 +13,7 @@ import { isDeleting, keyOf, nameOf, namespaceOf, splitKey } from "#model/object.
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { horizontalPodAutoscalers, pods } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
+import type { AutoscalerSettings } from "../arguments.ts";
 import { type ControllerDeps, createController, on, waitFor } from "../runtime/controller.ts";
 import { isEqual } from "../runtime/equal.ts";
 import { type FoundScale, mappingsOf, readScale, writeScale } from "../runtime/scale.ts";
@@ -39,7 +40,10 @@ interface Known {
   selector: readonly LabelRequirement[] | undefined;
 }
 
-export function createHorizontalAutoscaler(deps: ControllerDeps, { periodMs }: { readonly periodMs: number }): Service {
+export function createHorizontalAutoscaler(
+  deps: ControllerDeps,
+  { periodMs, downWindowMs }: AutoscalerSettings,
+): Service {
   const { client, clock, informers } = deps;
   const store = informers.informer(horizontalPodAutoscalers);
   const podStore = informers.informer(pods);
@@ -172,7 +176,7 @@ export function createHorizontalAutoscaler(deps: ControllerDeps, { periodMs }: {
       autoscaler,
       scale: { specReplicas, statusReplicas: found.scale.status?.replicas ?? 0 },
       ...{ pods: selected, readings, memory: state.memory },
-      ...{ nowMs: clock.now(), monotonicMs: clock.monotonicMs() },
+      ...{ nowMs: clock.now(), monotonicMs: clock.monotonicMs(), downWindowMs },
     });
     const { desiredReplicas: wanted, rescaleTo, rescaleReason } = decision;
     const action = rescaleTo === undefined ? "none" : wanted > specReplicas ? "scale_up" : "scale_down";

@@ -45,7 +45,7 @@ const round = (metrics: MetricSpec[], readings: Round["readings"], current = 3, 
   planRound({
     autoscaler: autoscaler(metrics, status),
     scale: { specReplicas: current, statusReplicas: current },
-    ...{ pods: pods(current), readings, memory: nothingRemembered, nowMs, monotonicMs: nowMs },
+    ...{ pods: pods(current), readings, memory: nothingRemembered, nowMs, monotonicMs: nowMs, downWindowMs: 300_000 },
   });
 const reasons = (decision: ReturnType<typeof planRound>) =>
   Object.fromEntries(decision.conditions.map((c) => [c.type, `${c.status} ${c.reason}`]));
@@ -79,7 +79,14 @@ test("the first round takes nothing away: what there was is remembered", () => {
   const later = planRound({
     autoscaler: autoscaler([cpu(50)]),
     scale: { specReplicas: 3, statusReplicas: 3 },
-    ...{ pods: pods(3), readings: [each(3, 10)], memory: decision.memory, nowMs, monotonicMs: nowMs + 301_000 },
+    ...{
+      pods: pods(3),
+      readings: [each(3, 10)],
+      memory: decision.memory,
+      nowMs,
+      monotonicMs: nowMs + 301_000,
+      downWindowMs: 300_000,
+    },
   });
   expect(later).toMatchObject({ rescaleTo: 2, rescaleReason: "All metrics below target" });
   expect(reasons(later)["ScalingLimited"]).toBe("True TooFewReplicas");

@@ -51,6 +51,8 @@ export interface Round {
   readonly memory: Memory;
   readonly nowMs: number;
   readonly monotonicMs: number;
+  /** For how long nothing is taken away that was wanted, where the object does not say. */
+  readonly downWindowMs: number;
 }
 
 export interface SelectorFailure {
@@ -83,7 +85,7 @@ export function wantsMetrics(autoscaler: HorizontalPodAutoscaler, current: numbe
 }
 
 export function planRound(round: Round): Decision {
-  const { autoscaler, scale, nowMs, monotonicMs } = round;
+  const { autoscaler, scale, nowMs, monotonicMs, downWindowMs } = round;
   const { spec } = autoscaler;
   const current = scale.specReplicas;
   const memory = remembering(round.memory, current, monotonicMs);
@@ -120,7 +122,11 @@ export function planRound(round: Round): Decision {
       : asked.replicas < current
         ? "All metrics below target"
         : "";
-  const limited = limit({ spec, currentReplicas: current, desiredReplicas: asked.replicas, memory, monotonicMs });
+  const limited = limit({
+    ...{ spec, memory, monotonicMs, downWindowMs },
+    currentReplicas: current,
+    desiredReplicas: asked.replicas,
+  });
   conditions.set("AbleToScale", "True", limited.ableToScale.reason, limited.ableToScale.message);
   const { status, reason, message } = limited.scalingLimited;
   conditions.set("ScalingLimited", status, reason, message);
