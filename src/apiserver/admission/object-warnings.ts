@@ -1,8 +1,16 @@
 // What is accepted but will not do what its writer thinks, said in Warning headers: labels and annotations that have
 // become something else, definitions that hide each other, amounts that mean nothing. Upstream does this in the
 // strategies of the kinds (pkg/api/pod/warnings.go and its siblings); here it is one plugin that refuses nothing.
-import type { Container, PersistentVolumeClaim, Pod, PodTemplateSpec, Service } from "#model/gen/core-v1.ts";
+import type {
+  Container,
+  PersistentVolume,
+  PersistentVolumeClaim,
+  Pod,
+  PodTemplateSpec,
+  Service,
+} from "#model/gen/core-v1.ts";
 import type { Ingress } from "#model/gen/networking-v1.ts";
+import type { StorageClass } from "#model/gen/storage-v1.ts";
 import type { ApiObject } from "#model/object.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { isWhole, nanoOf } from "#model/validation/amount.ts";
@@ -29,6 +37,8 @@ const deprecatedVolumes: Readonly<Record<string, string>> = {
 };
 const oldStorageClass = "volume.beta.kubernetes.io/storage-class";
 const oldIngressClass = "kubernetes.io/ingress.class";
+const recycleWarning =
+  "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
 
 const templateOf = (path: string) => (object: ApiObject) =>
   path.split(".").reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], object) as
@@ -81,6 +91,19 @@ const byResource: Readonly<Record<string, Warnings>> = {
       : [`metadata.annotations[${oldStorageClass}]: deprecated since v1.8; use "storageClassName" attribute instead`]),
     ...fractions("spec.resources.requests", claim.spec?.resources?.requests, ["storage"]),
   ],
+  persistentvolumes: ({ metadata, spec }: PersistentVolume) => [
+    ...(metadata.annotations?.[oldStorageClass] === undefined
+      ? []
+      : [`metadata.annotations[${oldStorageClass}]: deprecated since v1.8; use "storageClassName" attribute instead`]),
+    ...(spec?.nodeAffinity?.required?.nodeSelectorTerms ?? []).flatMap(({ matchExpressions = [] }, term) =>
+      keyWarnings(`spec.nodeAffinity.required.nodeSelectorTerms[${term}].matchExpressions`, matchExpressions),
+    ),
+    ...(spec?.persistentVolumeReclaimPolicy === "Recycle" ? [recycleWarning] : []),
+  ],
+  "storageclasses.storage.k8s.io": ({ allowedTopologies }: StorageClass) =>
+    (allowedTopologies ?? []).flatMap(({ matchLabelExpressions = [] }, term) =>
+      keyWarnings(`allowedTopologies[${term}].matchLabelExpressions`, matchLabelExpressions),
+    ),
   "ingresses.networking.k8s.io": (ingress: Ingress, old: Ingress | undefined) =>
     !old && ingress.metadata.annotations?.[oldIngressClass] !== undefined
       ? [`annotation "${oldIngressClass}" is deprecated, please use 'spec.ingressClassName' instead`]
@@ -101,6 +124,12 @@ const warningsOf = (resource: ResourceInfo): Warnings | undefined => {
   const name = qualifiedResource(resource);
   return Object.hasOwn(byResource, name) ? byResource[name] : undefined;
 };
+
+function keyWarnings(at: string, expressions: readonly { readonly key: string }[]): string[] {
+  return expressions.flatMap(({ key }, index) =>
+    Object.hasOwn(deprecatedLabels, key) ? [`${at}[${index}].key: ${key} is ${deprecatedLabels[key]}`] : [],
+  );
+}
 
 /** Of custom resources: what built-in kinds refuse. */
 function finalizerWarnings({ metadata }: ApiObject, old: ApiObject | undefined): string[] {

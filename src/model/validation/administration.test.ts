@@ -31,7 +31,10 @@ describe("resource quotas", () => {
     [
       "an unknown name",
       { hard: { apples: "1" } },
-      ['spec.hard[apples]: Invalid value: "apples": must be a standard resource for quotas'],
+      [
+        'spec.hard[apples]: Invalid value: "apples": must be a standard resource type or fully qualified',
+        'spec.hard[apples]: Invalid value: "apples": must be a standard resource for quotas',
+      ],
     ],
     ["a part of a pod", { hard: { pods: "500m" } }, ['spec.hard[pods]: Invalid value: "500m": must be an integer']],
     [

@@ -395,11 +395,28 @@ export function validateIngress({ spec }: Ingress): FieldError[] {
       if (!value.startsWith("/") && !(mayBeEmpty && value === "")) {
         errors.push(fieldInvalid(`${path}.path`, value, "must be an absolute path"));
       }
+      if (!mayBeEmpty) errors.push(...validateSegments(`${path}.path`, value));
       errors.push(...validateBackend(`${path}.backend`, entry.backend));
+    }
+  }
+  for (const [i, { hosts = [] }] of (spec?.tls ?? []).entries()) {
+    for (const [n, host] of hosts.entries()) {
+      const check = host.includes("*") ? wildcardSubdomain : dns1123Subdomain;
+      errors.push(...checked(`spec.tls[${i}].hosts[${n}]`, host, check));
     }
   }
   if (spec?.ingressClassName) errors.push(...checked("spec.ingressClassName", spec.ingressClassName, dns1123Subdomain));
   return errors;
+}
+
+/** What controllers would read differently from one another. */
+function validateSegments(path: string, value: string): FieldError[] {
+  const within = ["//", "/./", "/../", "%2f", "%2F"].filter((part) => value.includes(part));
+  const atEnd = ["/..", "/."].filter((part) => value.endsWith(part));
+  return [
+    ...within.map((part) => fieldInvalid(path, value, `must not contain '${part}'`)),
+    ...atEnd.map((part) => fieldInvalid(path, value, `cannot end with '${part}'`)),
+  ];
 }
 
 function validateBackend(path: string, backend: Backend | undefined): FieldError[] {

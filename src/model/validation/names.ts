@@ -22,9 +22,12 @@ const form = (sentence: string, expression: string, ...examples: string[]): stri
   return `${sentence} (${forExample}regex used for validation is '${expression}')`;
 };
 
+const isDotted = (text: string): boolean => text.split(".").every((part) => labelForm.test(part));
+
 export const dns1123Label: Check = (text) => {
   const problems = sizeOf(text) > 63 ? [tooLong(63)] : [];
   if (labelForm.test(text)) return problems;
+  if (isDotted(text)) return [...problems, "must not contain dots"];
   return [
     ...problems,
     form(
@@ -38,7 +41,7 @@ export const dns1123Label: Check = (text) => {
 
 export const dns1123Subdomain: Check = (text) => {
   const problems = sizeOf(text) > 253 ? [tooLong(253)] : [];
-  if (text.split(".").every((part) => labelForm.test(part))) return problems;
+  if (isDotted(text)) return problems;
   return [
     ...problems,
     form(

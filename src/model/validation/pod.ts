@@ -3,7 +3,7 @@ import { resizePolicyOf } from "../defaults/pod.ts";
 import type { Container, Pod, PodSpec, PodTemplateSpec, Toleration } from "../gen/core-v1.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { validateAffinity, validateTolerations, validateTopologySpread } from "./affinity.ts";
-import { checked, labels, noDuplicates, notNegative, oneOf, requiredName, requiredOneOf, same } from "./checks.ts";
+import { checked, labels, noDuplicates, oneOf, requiredName, requiredOneOf, same } from "./checks.ts";
 import {
   type ContainerContext,
   containerNameIsUnique,
@@ -70,7 +70,6 @@ export function validatePodSpec(path: string, spec: PodSpec): FieldError[] {
     ...validateAffinity(`${path}.affinity`, spec.affinity),
     ...validateTolerations(`${path}.tolerations`, spec.tolerations ?? []),
     ...validateTopologySpread(`${path}.topologySpreadConstraints`, spec.topologySpreadConstraints ?? []),
-    ...notNegative(`${path}.terminationGracePeriodSeconds`, spec.terminationGracePeriodSeconds),
     ...oneOf(`${path}.preemptionPolicy`, spec.preemptionPolicy, ["Never", "PreemptLowerPriority"]),
   );
   const names = [

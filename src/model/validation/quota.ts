@@ -37,6 +37,9 @@ function amounts(at: string, list: Readonly<Record<string, string | number>> | u
     const path = `${at}[${name}]`;
     const errors = findings(checked(path, name, qualifiedName));
     if (!name.includes("/") && !isStandardQuotaResource(name)) {
+      // Of a single container, not of a namespace.
+      if (name !== "storage")
+        errors.push(fieldInvalid(path, name, "must be a standard resource type or fully qualified"));
       errors.push(fieldInvalid(path, name, "must be a standard resource for quotas"));
     }
     errors.push(...quantity(path, amount));

@@ -143,8 +143,12 @@ export function validateDaemonSet({ spec }: DaemonSet): FieldError[] {
 
 export function validateStatefulSet({ spec }: StatefulSet): FieldError[] {
   if (!spec) return [fieldRequired("spec.selector")];
-  const errors = findings(validateSelecting({ ...spec, template: withClaims(spec) }, "statefulset"));
-  errors.push(...requiredOneOf("spec.podManagementPolicy", spec.podManagementPolicy, ["OrderedReady", "Parallel"]));
+  const errors = findings();
+  const policy = spec.podManagementPolicy;
+  if (!policy) errors.push(fieldRequired("spec.podManagementPolicy"));
+  else if (policy !== "OrderedReady" && policy !== "Parallel") {
+    errors.push(fieldInvalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'"));
+  }
   const type = spec.updateStrategy?.type;
   if (!type) errors.push(fieldRequired("spec.updateStrategy"));
   else if (type === "OnDelete" && spec.updateStrategy?.rollingUpdate) {
@@ -161,6 +165,7 @@ export function validateStatefulSet({ spec }: StatefulSet): FieldError[] {
     const path = `spec.persistentVolumeClaimRetentionPolicy.${field}`;
     errors.push(...oneOf(path, retention?.[field], ["Delete", "Retain"]));
   }
+  errors.push(...validateSelecting({ ...spec, template: withClaims(spec) }, "statefulset"));
   return errors;
 }
 
@@ -341,7 +346,7 @@ export function validateCronJob({ metadata, spec }: CronJob): FieldError[] {
   }
   if (!spec.schedule) errors.push(fieldRequired("spec.schedule"));
   else {
-    const problem = cronProblem(spec.schedule);
+    const problem = cronProblem(spec.schedule.replace(/^(?:CRON_)?TZ=\S* +/, ""));
     if (problem !== undefined) errors.push(fieldInvalid("spec.schedule", spec.schedule, problem));
     if (spec.schedule.includes("TZ=")) {
       const why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";

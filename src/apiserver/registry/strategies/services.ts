@@ -3,6 +3,7 @@
 import type { Random } from "#base/clock.ts";
 import type { Service, ServiceSpec } from "#model/gen/core-v1.ts";
 import { type FieldError, fieldInvalid, internalError, invalid } from "#model/status.ts";
+import { isIp } from "#model/validation/names.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
 import { Allocator, ipv4ToNumber, numberToIpv4, parseIpv4Range } from "./allocator.ts";
 import { keepStatus } from "./plain.ts";
@@ -60,6 +61,10 @@ export function createServiceStrategy(
       const refuse = (why: string) => [
         fieldInvalid("spec.clusterIPs", [asked], `failed to allocate IP ${asked}: ${why}`),
       ];
+      if (!isIp(asked)) {
+        const why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        return [fieldInvalid("spec.clusterIPs[0]", asked, why)];
+      }
       if (!ips.contains(number)) {
         return refuse(`the provided network does not match the current range. The range of valid IPs is ${cidr}`);
       }
