@@ -221,3 +221,19 @@ test("a node takes as many volumes as its driver says", () => {
     "0/2 nodes are available: 2 node(s) exceed max volume count.",
   );
 });
+
+test("a disk named in the pod is used by one pod of a node, unless all only read", () => {
+  const withDisk = (name: string, readOnly: boolean, nodeName?: string): Pod => ({
+    ...pod(name, [], nodeName),
+    spec: {
+      containers: [{ name: "c" }],
+      volumes: [{ name: "v", gcePersistentDisk: { pdName: "d", readOnly } }],
+      ...(nodeName ? { nodeName } : {}),
+    },
+  });
+  const one = [node("a")];
+  expect(decide(withDisk("p", false), {}, one, [withDisk("q", false, "a")])).toBe(
+    "0/1 nodes are available: 1 node(s) had no available disk.",
+  );
+  expect(decide(withDisk("p", true), {}, one, [withDisk("q", true, "a")])).toBe("a");
+});
