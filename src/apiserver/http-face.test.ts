@@ -10,7 +10,7 @@ import { Client } from "#client/client.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { ConfigMap, Namespace, Pod } from "#model/gen/core-v1.ts";
-import { decodeProtobuf } from "#model/protobuf.ts";
+import { decodeProtobuf, encodeProtobuf } from "#model/protobuf.ts";
 import * as resources from "#model/resources.ts";
 import { unauthorized } from "#model/status.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -360,8 +360,17 @@ describe.each(both)("over %s", (name, ask) => {
     const metadata = await asked("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
     expect((metadata["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(names);
     const accept = "application/vnd.kubernetes.protobuf";
-    const { object } = decodeProtobuf((await ask(path, { headers: { accept } })).body, "core/v1.ConfigMapList");
+    const binary = (await ask(path, { headers: { accept } })).body;
+    const { object } = decodeProtobuf(binary, "core/v1.ConfigMapList");
     expect((object["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(names);
+    expect(binary.equals(encodeProtobuf(object, "core/v1.ConfigMapList"))).toBe(true);
+    const bare = `${accept};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io`;
+    const partial = decodeProtobuf(
+      (await ask(path, { headers: { accept: bare } })).body,
+      "meta/v1.PartialObjectMetadataList",
+    );
+    expect(partial.kind).toBe("PartialObjectMetadataList");
+    expect((partial.object["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(names);
     const selected = json(await ask(`${path}?fieldSelector=metadata.name%3Dc449`));
     expect((selected["items"] as ConfigMap[]).map((item) => item.metadata.name)).toEqual(["c449"]);
     const inside = await client.list(resources.configMaps, { namespace });

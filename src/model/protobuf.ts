@@ -80,6 +80,42 @@ export function encodeProtobuf(object: object, type: string, messages: MessageCo
   return wrap(apiVersion, kind, raw);
 }
 
+/** A list whose items are encoded some at a time: byte for byte what `encodeProtobuf` makes of the whole. */
+export interface ProtobufList {
+  items(objects: readonly object[]): Uint8Array;
+  /** What stands before and after all items, which say how long they are. */
+  around(itemBytes: number): readonly [before: Uint8Array, after: Uint8Array];
+}
+
+/** `list`: without items. */
+export function protobufList(list: object, type: string, messages: MessageCodec = builtInCodec): ProtobufList {
+  const { apiVersion = "", kind = "" } = list as { apiVersion?: string; kind?: string };
+  // Items are the last field of every list.
+  const nothing = messages.encode(type, { items: [] }).length;
+  return {
+    items: (objects) => messages.encode(type, { items: objects }).subarray(nothing),
+    around(itemBytes) {
+      const raw = messages.encode(type, { ...list, items: [] });
+      const one = codec.encode("Unknown", { typeMeta: { apiVersion, kind }, raw: new Uint8Array([1]) });
+      // Of the envelope: what is before the length of `raw`, and what is behind its one byte.
+      const after = one.subarray(one.length - emptyContentFields);
+      const before = one.subarray(0, one.length - emptyContentFields - 2);
+      return [Buffer.concat([magic, before, varint(raw.length + itemBytes), raw]), after];
+    },
+  };
+}
+
+/** contentEncoding and contentType, each a tag and a zero. */
+const emptyContentFields = 4;
+
+function varint(value: number): Uint8Array {
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest > 127; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  bytes.push(rest);
+  return Uint8Array.from(bytes);
+}
+
 /** One frame of a watch stream, after its four-byte length: the event's object is an envelope of its own. */
 export function encodeProtobufWatchEvent(type: string, object: Uint8Array): Uint8Array {
   const raw = codec.encode("WatchEvent", { type, object: { raw: object } });

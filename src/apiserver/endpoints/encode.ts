@@ -3,7 +3,7 @@
 // shared by all watchers of a change. Upstream counterpart: endpoints/handlers/response.go and the codecs.
 import type { Clock } from "#base/clock.ts";
 import type { UnknownObject } from "#model/object.ts";
-import { encodeProtobufWatchEvent } from "#model/protobuf.ts";
+import { encodeProtobufWatchEvent, type ProtobufList } from "#model/protobuf.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { notAcceptable, type Status } from "#model/status.ts";
 import { nextTurn } from "#platform/turns.ts";
@@ -80,7 +80,34 @@ export class Encoder {
     include: IncludeObject,
     partBytes: number,
   ): AsyncIterable<Uint8Array> | undefined {
-    return as.format === "json" && !as.pretty ? this.#listParts(list, as, include, partBytes) : undefined;
+    if (as.format === "json" && !as.pretty) return this.#listParts(list, as, include, partBytes);
+    if (as.format !== "protobuf") return undefined;
+    const empty = this.#list(list.view.info, [], list.metadata, as, include);
+    const encoding = this.#deps.protobuf.list(empty);
+    return encoding && this.#protobufParts(list, as, include, encoding, partBytes);
+  }
+
+  /** All is encoded before anything is sent, with turns in between: the envelope says how long it is. */
+  async *#protobufParts(
+    list: ListResult,
+    as: Representation,
+    include: IncludeObject,
+    encoding: ProtobufList,
+    partBytes: number,
+  ): AsyncGenerator<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    let bytes = 0;
+    for await (const items of slicesOf(list, partBytes)) {
+      const objects = items.map((item) => this.decoded(list.view, item));
+      const { items: shown } = this.#list(list.view.info, objects, list.metadata, as, include);
+      const part = encoding.items(shown as readonly UnknownObject[]);
+      parts.push(part);
+      bytes += part.length;
+    }
+    const [before, after] = encoding.around(bytes);
+    yield before;
+    yield* parts;
+    yield after;
   }
 
   async *#listParts(

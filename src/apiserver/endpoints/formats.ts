@@ -3,7 +3,7 @@
 import { Buffer } from "node:buffer";
 import { facts, type MessageFacts } from "#model/facts.ts";
 import type { UnknownObject } from "#model/object.ts";
-import { encodeProtobuf, hasProtobuf } from "#model/protobuf.ts";
+import { encodeProtobuf, hasProtobuf, type ProtobufList, protobufList } from "#model/protobuf.ts";
 import { groupVersion } from "#model/resource-info.ts";
 import { allResources } from "#model/resources.ts";
 import { encodeCbor, encodeCborMap, encodeCborText } from "#wire/cbor.ts";
@@ -12,6 +12,8 @@ export interface ProtobufFormat {
   has(apiVersion: string, kind: string): boolean;
   /** With the envelope; undefined for kinds without a message. */
   encode(object: UnknownObject): Uint8Array | undefined;
+  /** Of a list without its items; undefined for kinds without a message. */
+  list(empty: UnknownObject): ProtobufList | undefined;
 }
 
 /** Kinds of the machinery, which every version serves. */
@@ -39,6 +41,10 @@ export function createProtobufFormat(): ProtobufFormat {
     encode(object) {
       const type = typeOf(object.apiVersion ?? "", object.kind ?? "");
       return type === "" ? undefined : encodeProtobuf(object, type);
+    },
+    list(empty) {
+      const type = typeOf(empty.apiVersion ?? "", empty.kind ?? "");
+      return type === "" ? undefined : protobufList(empty, type);
     },
   };
 }
