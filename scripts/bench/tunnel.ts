@@ -49,7 +49,6 @@ export async function tunnel(args: readonly string[]): Promise<Readonly<Figures>
     const stalled = rig.tunnels.dial("node", "silent", "silent:1");
     for (let i = 0; i < 2048; i++) stalled.write(Buffer.alloc(4096));
     const beside = await metered(rig, () => bulkTo(rig, seconds));
-    figures["stalled_sent_kib"] = Math.round((8 * mib - stalled.writableLength) / 1024);
     stalled.destroy();
     figures["mib_per_s"] = Math.min(from.rate, to.rate);
     figures["from_node_mib_per_s"] = from.rate;

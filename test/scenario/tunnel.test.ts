@@ -16,14 +16,12 @@ import type { Datastore } from "#datastore/store.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
-import { openTcp } from "#platform/dial.ts";
 import { systemRandom } from "#platform/random.ts";
 import { dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { isUpgraded, openUpgrade } from "#platform/upgrade-client.ts";
+import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
-import { connectPath, createTunnelClient } from "#supervisor/tunnel/client.ts";
-import { loadCodec } from "#supervisor/tunnel/codec.ts";
-import { dialPolicy } from "#supervisor/tunnel/egress.ts";
+import { connectPath } from "#supervisor/tunnel/client.ts";
 import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
@@ -111,14 +109,7 @@ afterAll(async () => {
 });
 
 function startAgent(): void {
-  const mayDial = dialPolicy({
-    mode: "agent",
-    nodeApiPort: nodePort,
-    nodeAddresses: [nodeIp],
-    clusterCidrs: ["10.42.0.0/16"],
-    pods: () => [],
-  });
-  const agent = createTunnelClient(
+  const agent = createNodeTunnel(
     {
       host: "127.0.0.1",
       port: api.server.port,
@@ -127,16 +118,15 @@ function startAgent(): void {
         cert: pki.clientKubelet.certificate,
         key: pki.clientKubelet.key,
       },
-    },
-    {
-      ...base,
-      codec: loadCodec((size) => systemRandom.bytes(size)),
-      mayDial,
-      open(_proto, address, signal) {
-        const [host = "", port] = address.split(":");
-        return openTcp({ host, port: Number(port), timeoutMs: 5000 }, signal);
+      rules: {
+        mode: "agent",
+        nodeApiPort: nodePort,
+        nodeAddresses: [nodeIp],
+        clusterCidrs: ["10.42.0.0/16"],
+        pods: () => [],
       },
     },
+    base,
   );
   running.push(agent.run(stop.signal, () => {}));
 }

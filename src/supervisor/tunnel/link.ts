@@ -128,7 +128,8 @@ export class Link {
     assert(socket, "nothing is sent while there is no socket");
     if (this.#options.isResumable) {
       this.#kept.push({ start: this.#sent, bytes });
-      this.#pace.sent(this.#sent + bytes.length, this.#confirmed, this.#clock.monotonicMs());
+      const isFirst = this.#sent === this.#confirmed;
+      this.#pace.sent(this.#sent + bytes.length, this.#confirmed, isFirst, this.#clock.monotonicMs());
     }
     this.#sent += bytes.length;
     this.#write(socket, bytes);

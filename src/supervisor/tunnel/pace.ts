@@ -1,44 +1,55 @@
 // How much may be under way unconfirmed: what the path carries in twice its shortest round trip and a little time of
 // queueing. More would only wait in buffers in front of what is small and urgent. The rate is the highest of the last
-// samples, one sample a round trip. In the manner of BBR (Cardwell et al., 2016), without its probing.
+// windows, each a round trip or more. In the manner of BBR (Cardwell et al., 2016), without its probing.
 
 /** Enough to find out more: each round trip may double it. */
 const leastBytes = 32 * 1024;
+const firstBytes = 128 * 1024;
 /** Queueing that is put up with, so that turns of the event loop do not starve the path. */
-const slackMs = 3;
+const slackMs = 5;
 const rememberedRates = 8;
 
 export class Pace {
   readonly #mostBytes: number;
-  limit: number;
+  limit = 0;
   #rates: number[] = [];
   #shortestMs = Infinity;
-  #sample: { readonly offset: number; readonly atMs: number; readonly confirmed: number } | undefined;
+  /** Of a round trip: what was sent first after the last one was measured. */
+  #probe: { readonly offset: number; readonly atMs: number } | undefined;
+  /** Of the rate: at least one round trip, so that it has its share of every burst. */
+  #window: { readonly confirmed: number; readonly atMs: number } | undefined;
 
   constructor(mostBytes: number) {
     this.#mostBytes = mostBytes;
-    this.limit = Math.min(4 * leastBytes, mostBytes);
+    this.reset();
   }
 
   /** Another path. */
   reset(): void {
-    this.#sample = undefined;
+    this.#probe = undefined;
+    this.#window = undefined;
     this.#rates = [];
     this.#shortestMs = Infinity;
-    this.limit = Math.min(4 * leastBytes, this.#mostBytes);
+    this.limit = Math.min(firstBytes, this.#mostBytes);
   }
 
-  sent(offset: number, confirmed: number, nowMs: number): void {
-    this.#sample ??= { offset, atMs: nowMs, confirmed };
+  /** Everything up to `offset` is sent, all before `confirmed` has come back; `isFirst`: nothing was under way. */
+  sent(offset: number, confirmed: number, isFirst: boolean, nowMs: number): void {
+    this.#probe ??= { offset, atMs: nowMs };
+    // Time in which nothing was to be sent says nothing of the path.
+    if (isFirst || !this.#window) this.#window = { confirmed, atMs: nowMs };
   }
 
   confirmed(offset: number, nowMs: number): void {
-    const sample = this.#sample;
-    if (!sample || offset < sample.offset) return;
-    this.#sample = undefined;
-    const tookMs = Math.max(nowMs - sample.atMs, 0.05);
-    this.#shortestMs = Math.min(this.#shortestMs, tookMs);
-    this.#rates.push((offset - sample.confirmed) / tookMs);
+    const probe = this.#probe;
+    if (probe && offset >= probe.offset) {
+      this.#probe = undefined;
+      this.#shortestMs = Math.min(this.#shortestMs, Math.max(nowMs - probe.atMs, 0.05));
+    }
+    const window = this.#window;
+    if (!window || nowMs - window.atMs < Math.max(this.#shortestMs, 0.5) || this.#shortestMs === Infinity) return;
+    this.#window = { confirmed: offset, atMs: nowMs };
+    this.#rates.push((offset - window.confirmed) / (nowMs - window.atMs));
     if (this.#rates.length > rememberedRates) this.#rates.shift();
     const bytes = Math.max(...this.#rates) * (2 * this.#shortestMs + slackMs);
     this.limit = Math.min(this.#mostBytes, Math.max(leastBytes, bytes));

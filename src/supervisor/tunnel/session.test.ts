@@ -360,15 +360,36 @@ test.each([
   expect(socket.destroyed).toBe(true);
 });
 
+/** A clock whose owner was not running for a while: timers fire late, and all at once. */
+class LateClock extends FakeClock {
+  lateMs = 0;
+  override monotonicMs(): number {
+    return super.monotonicMs() + this.lateMs;
+  }
+}
+
 test("between motes silence is noticed within three seconds, a stall of our own is not taken for it", async () => {
+  const late = new LateClock();
   let detached = 0;
-  const session = makeSession(true, true, { detached: () => detached++ });
+  const session = new Session(
+    { peer: "n1", isDialer: true, isMote: true, keepalive: keepalives.swift },
+    { ...deps, clock: late },
+    { detached: () => detached++, over() {} },
+  );
+  open.push(session);
   const [ours, theirs] = socketPair();
-  theirs.stall(true);
-  theirs.resume();
+  const plain = new PlainCodec((size) => random.bytes(size));
+  theirs.on("data", () =>
+    theirs.write(plain.encode([{ kind: controlKind | 10, connection: 0, payload: noHead }], false)),
+  );
   session.attach(ours, noHead, 0);
-  await clock.advance(2400);
+  await late.advance(10_000);
+  late.lateMs += 20_000;
+  await late.advance(5000);
   expect(detached).toBe(0);
-  await clock.advance(600);
+  theirs.stall(true);
+  await late.advance(1400);
+  expect(detached).toBe(0);
+  await late.advance(1600);
   expect(detached).toBe(1);
 });

@@ -12,6 +12,9 @@ const mostWindowBytes = 1024 * 1024;
 /** The reader emptied half a window within this time: the window, and not the reader, is what holds the stream up. */
 const quickMs = 100;
 
+/** Small writes up to this go together. */
+const gatherBytes = 16 * 1024;
+
 /** Towards k3s: asks it to pause above the one, to resume below the other; it is not obliged to heed it at once. */
 const pauseAboveBytes = 256 * 1024;
 const resumeBelowBytes = 64 * 1024;
@@ -35,7 +38,7 @@ export interface StreamHost {
 
 interface Pending {
   bytes: Uint8Array;
-  readonly done: () => void;
+  readonly done: (() => void) | undefined;
 }
 
 export interface Slice {
@@ -138,13 +141,18 @@ export class TunnelStream extends Duplex {
   }
 
   override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
-    // Header and body of a request in one frame.
-    this.#enqueue(chunks.length === 1 ? chunks[0]!.chunk : Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
+    const bytes = chunks.reduce((sum, { chunk }) => sum + chunk.length, 0);
+    // Header and body of a request in one frame; what is large is better left where it is.
+    if (bytes <= gatherBytes) {
+      this.#enqueue(chunks.length === 1 ? chunks[0]!.chunk : Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
+      return;
+    }
+    for (const [i, { chunk }] of chunks.entries()) this.#enqueue(chunk, i === chunks.length - 1 ? done : undefined);
   }
 
-  #enqueue(bytes: Uint8Array, done: () => void): void {
+  #enqueue(bytes: Uint8Array, done: (() => void) | undefined): void {
     if (bytes.length === 0) {
-      done();
+      done?.();
       return;
     }
     // Nothing takes it any more, but what came before is still to be read: the writer waits until that is over. If its
@@ -262,7 +270,7 @@ export class TunnelStream extends Duplex {
     const pending = this.#pending;
     this.#pending = [];
     done(error);
-    for (const each of pending) each.done();
+    for (const each of pending) each.done?.();
   }
 
   #leave(): void {

@@ -1,0 +1,75 @@
+// When to ask, when to give up, and how much may be under way: tables and small simulations.
+import { expect, test } from "vitest";
+import { judge, keepalives, type Silence, tickMs } from "./keepalive.ts";
+import { Pace } from "./pace.ts";
+
+const heard = (changes: Partial<Silence>): Silence => ({
+  ...{
+    nowMs: 100_000,
+    isDialer: true,
+    heardMs: 100_000,
+    unansweredMs: undefined,
+    pingedMs: 100_000,
+    isPingOpen: false,
+  },
+  ...changes,
+});
+
+test.each<[keyof typeof keepalives, Partial<Silence>, string]>([
+  ["swift", {}, "wait"],
+  ["swift", { pingedMs: 99_000 }, "ping"],
+  ["swift", { pingedMs: 98_500, isPingOpen: true }, "dead"],
+  ["swift", { pingedMs: 98_600, isPingOpen: true }, "wait"],
+  ["swift", { isDialer: false, heardMs: 97_600 }, "wait"],
+  ["swift", { isDialer: false, heardMs: 97_500 }, "dead"],
+  ["k3s", { isDialer: false, heardMs: 40_001 }, "wait"],
+  ["k3s", { isDialer: false, heardMs: 40_000 }, "dead"],
+  ["metered", { pingedMs: 0 }, "wait"],
+  ["metered", { pingedMs: -140_000 }, "ping"],
+  // Something was sent into the silence: either end asks.
+  ["metered", { pingedMs: 0, unansweredMs: 89_000 }, "ping"],
+  ["metered", { pingedMs: 0, unansweredMs: 91_000 }, "wait"],
+  ["metered", { isDialer: false, pingedMs: 0, heardMs: 0, unansweredMs: 89_000 }, "ping"],
+  ["metered", { isDialer: false, pingedMs: 90_000, isPingOpen: true, heardMs: 0 }, "dead"],
+])("%s: %o: %s", (name, silence, verdict) => {
+  expect(judge(keepalives[name], heard(silence))).toBe(verdict);
+});
+
+test("k3s gives up an end that does not ping for 60 s: no profile towards it comes near", () => {
+  for (const name of ["k3s", "meteredK3s"] as const)
+    expect(keepalives[name].pingMs + tickMs(keepalives[name])).toBeLessThanOrEqual(50_000);
+  expect(tickMs(keepalives.metered)).toBe(5000);
+});
+
+/** A path of so many bytes a millisecond and such a round trip; the sender always has more. Bytes under way at the end. */
+function run(bytesPerMs: number, roundTripMs: number): { limit: number; rate: number } {
+  const pace = new Pace(1024 * 1024);
+  let sent = 0;
+  let confirmed = 0;
+  let freeAtMs = 0;
+  const underWay: { atMs: number; offset: number }[] = [];
+  for (let nowMs = 0; nowMs < 5000; nowMs++) {
+    while (underWay[0] && underWay[0].atMs <= nowMs) {
+      confirmed = underWay.shift()!.offset;
+      pace.confirmed(confirmed, nowMs);
+    }
+    while (sent - confirmed < pace.limit) {
+      const isFirst = sent === confirmed;
+      sent += 4096;
+      freeAtMs = Math.max(freeAtMs, nowMs) + 4096 / bytesPerMs;
+      underWay.push({ atMs: freeAtMs + roundTripMs, offset: sent });
+      pace.sent(sent, confirmed, isFirst, nowMs);
+    }
+  }
+  return { limit: pace.limit, rate: confirmed / 5000 };
+}
+
+test.each([
+  ["a slow line: 1 Mbit/s, 50 ms", 125, 50, 64 * 1024],
+  ["mobile: 20 Mbit/s, 60 ms", 2500, 60, 512 * 1024],
+  ["a local network: 1 Gbit/s, 1 ms", 125_000, 1, 1024 * 1024],
+])("%s is used in full, with little in front of what comes next", (_, bytesPerMs, roundTripMs, most) => {
+  const { limit, rate } = run(bytesPerMs, roundTripMs);
+  expect(rate).toBeGreaterThan(bytesPerMs * 0.85);
+  expect(limit).toBeLessThanOrEqual(most);
+});
