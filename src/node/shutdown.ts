@@ -1,9 +1,11 @@
 // The machine goes down: pods get their time to end, the important ones last. Pure plan, then one phase after the other.
 // Counterpart: the kubelet's nodeshutdown manager; instead of logind's inhibitor, mote's own stop asks whether the system is
 // stopping, because pods outlive mote otherwise.
+
 import { type Clock, pause } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { exists } from "#platform/files.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { NodeConfiguration } from "./configuration.ts";
@@ -55,9 +57,7 @@ export async function shutDownPods(
     if (members.length === 0) continue;
     deps.log.info("ending pods because the machine goes down", { pods: members.length, graceMs });
     const most = Math.floor(graceMs / 1000);
-    const ends = members.map((w) =>
-      w.evict(shutdownFailure, Math.min(w.pod.spec.terminationGracePeriodSeconds ?? 30, most)),
-    );
+    const ends = members.map((w) => w.evict(shutdownFailure, Math.min(graceSecondsOf(w.pod), most)));
     const over = new AbortController();
     const all = Promise.all(ends).finally(() => over.abort(new Error("all have ended")));
     await Promise.race([all, pause(deps.clock, graceMs, over.signal)]);

@@ -5,12 +5,14 @@
 //                                  └──────── wait half a grace ───┘
 //
 // Upstream counterpart: pkg/controller/namespace.
+
 import { rfc3339 } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Service } from "#base/service.ts";
 import { walkableResourceOf } from "#model/custom-resources.ts";
 import type { Namespace, Pod } from "#model/gen/core-v1.ts";
 import { isDeleting, nameOf, namespaceOf } from "#model/object.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
 import { allResources, customResourceDefinitions, namespaces, pods } from "#model/resources.ts";
 import { isApiError, isNotFound } from "#model/status.ts";
@@ -121,8 +123,7 @@ export function createNamespaceController(deps: ControllerDeps): Service {
   );
 }
 
-const graceOf = (pod: Pod): number =>
-  pod.metadata.deletionGracePeriodSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30;
+const graceOf = (pod: Pod): number => graceSecondsOf(pod, pod.metadata.deletionGracePeriodSeconds);
 
 /** Namespaced resources that can be listed and deleted, each once however many versions serve it; pods last. */
 function deletableResources(): ResourceInfo[] {

@@ -2,11 +2,13 @@
 // a threshold is near. Disk is first won back from dead containers and unused images; then one pod goes at a time, and the
 // next look waits until its end shows. Limits that pods set on their own local storage are kept here as well.
 // Counterpart: pkg/kubelet/eviction.
+
 import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Counter, Metrics } from "#base/metrics.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { fileSystemSize } from "#platform/folders.ts";
 import { processCounts } from "#platform/machine.ts";
 import type { NodeConfiguration } from "../configuration.ts";
@@ -175,7 +177,7 @@ export class EvictionManager {
       if (isNew) log.warn("nothing can be evicted", { resource });
       return false;
     }
-    const own = first.pod.spec.terminationGracePeriodSeconds ?? 30;
+    const own = graceSecondsOf(first.pod);
     const grace =
       threshold.kind === "hard" ? immediateGraceSeconds : Math.min(configuration.evictionMaxPodGracePeriodSeconds, own);
     await this.#evict(first, evictionMessage(threshold, seen.get(threshold.signal), first), grace, threshold.signal);

@@ -1,7 +1,9 @@
 // Does what plan.ts decided, for one pod: sandboxes, containers, hooks. Each function does one thing to the runtime and
 // says in events and return values what came of it; when and in what order is the worker's business.
+
 import { messageOf } from "#base/errors.ts";
 import type { Container, EphemeralContainer, Lifecycle, Pod } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { pods, runtimeClasses } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
@@ -157,7 +159,7 @@ export async function startContainer(input: StartInput): Promise<StartFailure | 
       // Cut short by the pod's own end, which stops the container with the grace that is due.
       input.signal.throwIfAborted();
       event("Warning", "FailedPostStartHook", `PostStartHook failed`);
-      const grace = pod.spec.terminationGracePeriodSeconds ?? 30;
+      const grace = graceSecondsOf(pod);
       await stopContainer(
         context,
         pod,

@@ -1,6 +1,8 @@
 // The CRI configurations of a pod's sandbox and containers. Pure: paths, addresses and environment are handed in.
 // Labels and annotations are the kubelet's, so that crictl and log collectors find what they expect.
+
 import type { AppArmorProfile, Container, Pod, SeccompProfile } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import * as cri from "#wire/gen/cri.ts";
 import type { ContainerConfig, SandboxConfig } from "../cri.ts";
 import type { Extras } from "../hardware/manager.ts";
@@ -158,7 +160,7 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
       [annotations.restartCount]: String(input.attempt),
       [annotations.terminationMessagePath]: container.terminationMessagePath ?? "/dev/termination-log",
       [annotations.terminationMessagePolicy]: container.terminationMessagePolicy ?? "File",
-      [annotations.podTerminationGracePeriod]: String(pod.spec.terminationGracePeriodSeconds ?? 30),
+      [annotations.podTerminationGracePeriod]: String(graceSecondsOf(pod)),
       [annotations.resources]: JSON.stringify(container.resources ?? {}),
     },
     CDIDevices: (input.extras?.allocations ?? []).flatMap((a) => a.cdiDevices.map(({ name }) => ({ name }))),

@@ -6,10 +6,12 @@
 //      └────────── object gone (force-deleted, or left over from an earlier run) ──▶ ending ──▶ ended
 //
 // Counterpart: the kubelet's pod workers with syncPod, syncTerminatingPod, syncTerminatedPod.
+
 import { isDeepStrictEqual } from "node:util";
 import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { pods } from "#model/resources.ts";
 import { isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { removePodCgroups } from "../cgroups.ts";
@@ -285,10 +287,10 @@ export class PodWorker {
   }
 
   #grace(): number {
-    const { metadata, spec } = this.#pod;
-    if (this.#gone && !metadata.deletionTimestamp) return Math.min(spec.terminationGracePeriodSeconds ?? 30, 30);
+    const { metadata } = this.#pod;
+    if (this.#gone && !metadata.deletionTimestamp) return Math.min(graceSecondsOf(this.#pod), 30);
     if (this.#gone) return Math.min(metadata.deletionGracePeriodSeconds ?? 1, 1);
-    return metadata.deletionGracePeriodSeconds ?? spec.terminationGracePeriodSeconds ?? 30;
+    return graceSecondsOf(this.#pod, metadata.deletionGracePeriodSeconds);
   }
 
   async #observe(): Promise<PodObservation> {
@@ -360,19 +362,14 @@ export class PodWorker {
               this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
             }
             context.probes.forget(this.uid);
-            await stopPod(
-              context,
-              pod,
-              observed,
-              this.#ending?.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
-            );
+            await stopPod(context, pod, observed, graceSecondsOf(pod, this.#ending?.graceSeconds));
           } else if (action.kind === "kill") {
             if (action.restarts) this.#sizes.willRestart(action.id);
             await stopContainer(
               context,
               pod,
               { id: action.id, name: action.name, ip: this.#ip(observed) },
-              action.graceSeconds ?? pod.spec.terminationGracePeriodSeconds ?? 30,
+              graceSecondsOf(pod, action.graceSeconds),
               action.message,
             );
           } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);

@@ -1,8 +1,10 @@
 // Pods: born Pending with their QoS class, deleted with grace, bound once, marked when they are to be resized.
 // Upstream: pkg/registry/core/pod.
+
 import { rfc3339 } from "#base/clock.ts";
 import { resizePolicyOf } from "#model/defaults/pod.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
+import { graceSecondsOf } from "#model/pod-grace.ts";
 import { qosClassOf } from "#model/pod-qos.ts";
 import { conflict } from "#model/status.ts";
 import { same } from "#model/validation/checks.ts";
@@ -54,8 +56,7 @@ export function createPodStrategy({ canResize }: PodStrategyOptions): Strategy {
       const isEnded = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
       // Nobody runs it, so there is nobody to wait for.
       if (!pod.spec.nodeName || isEnded) return 0;
-      const seconds = asked ?? pod.spec.terminationGracePeriodSeconds ?? 30;
-      return seconds < 0 ? 1 : seconds;
+      return graceSecondsOf(pod, asked);
     },
     selectableFields: (pod: Pod) => ({
       "spec.nodeName": pod.spec.nodeName ?? "",
