@@ -34,7 +34,7 @@ const kinds: Readonly<Record<string, (count: number) => Duplex>> = {
 };
 
 const client = createTunnelClient(
-  { host: "127.0.0.1", port, tls: { ca } },
+  { host: "127.0.0.1", port, tls: () => ({ ca }) },
   {
     ...{ clock: systemClock, random: systemRandom, log: silentLogger },
     codec: loadCodec((size) => systemRandom.bytes(size)),

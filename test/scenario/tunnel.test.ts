@@ -113,11 +113,11 @@ function startAgent(): void {
     {
       host: "127.0.0.1",
       port: api.server.port,
-      tls: {
+      tls: () => ({
         ca: pki.serverCa.certificate,
         cert: pki.clientKubelet.certificate,
         key: pki.clientKubelet.key,
-      },
+      }),
       rules: {
         mode: "agent",
         nodeApiPort: nodePort,

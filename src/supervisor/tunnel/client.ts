@@ -24,7 +24,8 @@ export type DialPolicy = (proto: string, address: string) => boolean;
 export interface TunnelClientOptions {
   readonly host: string;
   readonly port: number;
-  readonly tls: UpgradeTls;
+  /** Asked for each connection, because certificates are renewed. */
+  readonly tls: () => UpgradeTls;
   /** Bytes cost money here. */
   readonly isMetered?: boolean;
   /** Sent along; servers that are peers of each other name and prove themselves with them. */
@@ -79,7 +80,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
     const waiting = session;
     const answer = await dial(
       {
-        ...{ host: options.host, port: options.port, path: connectPath, tls: options.tls },
+        ...{ host: options.host, port: options.port, path: connectPath, tls: options.tls() },
         headers: {
           ...options.headers,
           [moteHeader]: formatHello({

@@ -95,7 +95,7 @@ async function wire(port: number): Promise<{ port: number; cut(): void; refuse(i
 function client(port: number, node: string, mayDial: DialPolicy = () => true): { stop(): Promise<void> } {
   const stop = new AbortController();
   const service = createTunnelClient(
-    { host: "127.0.0.1", port, tls: { ca: tunnelTls.certificatePem }, headers: { "x-test-node": node } },
+    { host: "127.0.0.1", port, tls: () => ({ ca: tunnelTls.certificatePem }), headers: { "x-test-node": node } },
     {
       ...deps,
       mayDial,
@@ -216,7 +216,7 @@ test("servers relay: a node is reached through the server that holds its tunnel"
       peerToken: token,
       host: "127.0.0.1",
       port: to.door.port,
-      tls: { ca: tunnelTls.certificatePem },
+      tls: () => ({ ca: tunnelTls.certificatePem }),
     };
     const running = createRelay(options, { ...deps, tunnels: from.tunnels }).run(stop.signal, () => {});
     ends.push(() => running);
