@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { exists, readFileIfExists } from "#platform/files.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
-import { createPodNetwork, removePodNetwork } from "./pod-network.ts";
+import { configurePodNetwork, removePodNetwork } from "./pod-network.ts";
 
 const pluginDir = "/usr/lib/cni";
 const suffix = process.pid.toString(36);
@@ -23,7 +23,7 @@ describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNo
   const options = () => ({
     cniConfDir: `${folder}/net.d`,
     ipamDir: `${folder}/ipam`,
-    podCidr: "10.42.7.0/24",
+    podCidrs: ["10.42.7.0/24"],
     mtu: 1400,
   });
   const deps = { commands: inNode, log: silentLogger };
@@ -38,12 +38,7 @@ describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNo
   });
 
   test("two pods get addresses, a way out and each other; removal leaves nothing", async () => {
-    const stop = new AbortController();
-    const network = createPodNetwork(options(), deps);
-    let done: Promise<void> = Promise.resolve();
-    await new Promise<void>((ready) => {
-      done = network.run(stop.signal, ready);
-    });
+    await configurePodNetwork(options(), deps);
     const path = `${folder}/net.d/10-mote.conflist`;
     const config = JSON.parse(String(await readFileIfExists(path))) as Conflist;
 
@@ -62,8 +57,6 @@ describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNo
 
     // b ends in order, a is left over.
     await callPlugins(config, "DEL", "b");
-    stop.abort();
-    await done;
     expect(await exists(path)).toBe(true);
     await removePodNetwork(options(), deps);
     expect(await exists(path)).toBe(false);

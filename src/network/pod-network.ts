@@ -7,8 +7,8 @@ import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platfor
 import { type Commands, runChecked } from "#platform/processes.ts";
 
 export interface PodNetworkOptions {
-  /** This node's pods, e.g. 10.42.0.0/24. */
-  readonly podCidr: string;
+  /** This node's pods, e.g. 10.42.0.0/24; one of each family. */
+  readonly podCidrs: readonly string[];
   readonly mtu: number;
   /** Where containerd looks for configurations. */
   readonly cniConfDir: string;
@@ -28,27 +28,34 @@ const fileName = "10-mote.conflist";
 const defaultBridge = "mote0";
 const defaultIpamDir = "/run/mote/cni";
 
-/** Writes the configuration, is ready, and leaves it there: pods keep running when mote ends. */
-export function createPodNetwork(options: PodNetworkOptions, deps: PodNetworkDeps): Lifecycle {
+/** For a node whose range is known and that has no peers. */
+export function createPodNetwork(
+  { podCidr, ...options }: Omit<PodNetworkOptions, "podCidrs"> & { readonly podCidr: string },
+  deps: PodNetworkDeps,
+): Lifecycle {
   return {
     name: "pod-network",
     async run(signal, ready) {
-      const path = `${options.cniConfDir}/${fileName}`;
-      const text = `${JSON.stringify(cniConfig(options), undefined, 2)}\n`;
-      await makeFolder(options.cniConfDir);
-      const old = await readFileIfExists(path);
-      if (old?.toString("utf8") !== text) {
-        await writeFileDurable(path, text);
-        deps.log.info("pod network configured", { podCidr: options.podCidr, mtu: options.mtu, file: path });
-      }
+      await configurePodNetwork({ ...options, podCidrs: [podCidr] }, deps);
       ready();
       await untilAborted(signal);
     },
   };
 }
 
+/** Writes the configuration where it differs. It stays there: pods keep running when mote ends. */
+export async function configurePodNetwork(options: PodNetworkOptions, deps: PodNetworkDeps): Promise<void> {
+  const path = `${options.cniConfDir}/${fileName}`;
+  const text = `${JSON.stringify(cniConfig(options), undefined, 2)}\n`;
+  await makeFolder(options.cniConfDir);
+  const old = await readFileIfExists(path);
+  if (old?.toString("utf8") === text) return;
+  await writeFileDurable(path, text);
+  deps.log.info("pod network configured", { podCidrs: options.podCidrs.join(","), mtu: options.mtu, file: path });
+}
+
 /** What goes into the file. */
-export function cniConfig(options: PodNetworkOptions): Readonly<Record<string, unknown>> {
+function cniConfig(options: PodNetworkOptions): Readonly<Record<string, unknown>> {
   return {
     cniVersion: "1.0.0",
     name: networkName,
@@ -65,7 +72,7 @@ export function cniConfig(options: PodNetworkOptions): Readonly<Record<string, u
         mtu: options.mtu,
         ipam: {
           type: "host-local",
-          ranges: [[{ subnet: options.podCidr }]],
+          ranges: options.podCidrs.map((subnet) => [{ subnet }]),
           dataDir: options.ipamDir ?? defaultIpamDir,
         },
       },
@@ -76,7 +83,7 @@ export function cniConfig(options: PodNetworkOptions): Readonly<Record<string, u
 
 /** Takes down bridge, pod namespaces still attached to it, leases and configuration. For when no pod runs any more. */
 export async function removePodNetwork(
-  options: Omit<PodNetworkOptions, "podCidr" | "mtu">,
+  options: Omit<PodNetworkOptions, "podCidrs" | "mtu">,
   deps: PodNetworkDeps,
 ): Promise<void> {
   const { commands } = deps;

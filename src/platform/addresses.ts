@@ -1,5 +1,5 @@
 // Sets of addresses, by the system's own reading of them.
-import { BlockList, isIPv6 } from "node:net";
+import { BlockList, isIP, isIPv6 } from "node:net";
 
 /** Whether an IP address lies in one of `cidrs`, which must be valid. */
 export function addressSet(cidrs: readonly string[]): (address: string) => boolean {
@@ -11,3 +11,6 @@ export function addressSet(cidrs: readonly string[]): (address: string) => boole
   }
   return (address) => set.check(address, family(address));
 }
+
+/** 4 or 6; 0 where it is no address. */
+export const addressFamily = (text: string): 0 | 4 | 6 => isIP(text) as 0 | 4 | 6;

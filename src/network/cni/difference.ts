@@ -1,0 +1,133 @@
+// From what the kernel has to what should be there, as lines for `ip -batch` and `bridge -batch`. Nothing that is right is
+// touched, so a restart disturbs no packet; new ways are written after what they lead to, old ones go first. Pure.
+import type { Kernel, KernelLink } from "./kernel.ts";
+import type { Wanted, WantedDevice, WantedRoute } from "./plan.ts";
+
+/** In the order in which they have to run. */
+export interface Scripts {
+  readonly devices: readonly string[];
+  readonly forwards: readonly string[];
+  readonly routes: readonly string[];
+}
+
+/** On each device that is ours, so that another network plugin's device of the same name is left alone. */
+export const deviceAlias = "mote";
+/** Every device that any of our backends makes. */
+export const overlayDevices = ["flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6"] as const;
+/** In the kernel's routing tables: which routes are ours, whatever device they use. */
+export const routeProtocol = "109";
+
+export function difference(wanted: Wanted, kernel: Kernel): Scripts {
+  const devices: string[] = [];
+  const forwards: string[] = [];
+  const routes: string[] = [];
+  const kept = new Set<string>();
+
+  devices.push(...goneRoutes(wanted, kernel));
+  for (const link of kernel.links) {
+    const isKnown = (overlayDevices as readonly string[]).includes(link.ifname);
+    if (!isKnown || wanted.devices.some(({ name }) => name === link.ifname)) continue;
+    if (link.ifalias === deviceAlias) devices.push(`link delete dev ${link.ifname}`);
+  }
+  for (const device of wanted.devices) {
+    const link = kernel.links.find(({ ifname }) => ifname === device.name);
+    const isKept = link !== undefined && isSameDevice(link, device);
+    if (isKept) kept.add(device.name);
+    devices.push(...deviceLines(device, link, isKept));
+  }
+
+  const neighbours = kernel.neighbours.filter(({ dev, state }) => kept.has(dev) && state?.includes("PERMANENT"));
+  for (const { dst, dev } of neighbours) {
+    if (!wanted.neighbours.some(({ device, ip }) => device === dev && ip === dst)) {
+      devices.push(`neigh delete ${dst} dev ${dev}`);
+    }
+  }
+  for (const { device, ip, mac } of wanted.neighbours) {
+    const isThere = neighbours.some(({ dev, dst, lladdr }) => dev === device && dst === ip && lladdr === mac);
+    if (!isThere) devices.push(`neigh replace ${ip} lladdr ${mac} dev ${device} nud permanent`);
+  }
+
+  const entries = kernel.forwards.filter(({ ifname, dst }) => kept.has(ifname) && dst !== undefined);
+  for (const { mac, ifname, dst } of entries) {
+    if (!wanted.forwards.some((one) => one.device === ifname && one.mac === mac)) {
+      forwards.push(`fdb delete ${mac} dev ${ifname} dst ${dst} self`);
+    }
+  }
+  for (const { device, mac, to } of wanted.forwards) {
+    const isThere = entries.some((one) => one.ifname === device && one.mac === mac && one.dst === to);
+    if (!isThere) forwards.push(`fdb replace ${mac} dev ${device} dst ${to} self permanent`);
+  }
+
+  for (const route of wanted.routes) {
+    const usesNewDevice = wanted.devices.some(({ name }) => name === route.device) && !kept.has(route.device);
+    if (usesNewDevice || !kernel.routes[route.family].some((one) => isSameRoute(one, route))) {
+      routes.push(routeLine(route));
+    }
+  }
+  return { devices, forwards, routes };
+}
+
+/** Our routes to where no peer's pods are any more. */
+function goneRoutes(wanted: Wanted, kernel: Kernel): string[] {
+  const ours = new Set(kernel.links.filter(({ ifalias }) => ifalias === deviceAlias).map(({ ifname }) => ifname));
+  const lines: string[] = [];
+  for (const family of [4, 6] as const) {
+    for (const { dst, dev, protocol } of kernel.routes[family]) {
+      // 2 are the kernel's own, which go with their address.
+      const isOurs = protocol === routeProtocol || (protocol !== "2" && ours.has(dev ?? ""));
+      if (!isOurs || wanted.routes.some((route) => route.family === family && route.subnet === dst)) continue;
+      lines.push(`route delete ${dst}${dev ? ` dev ${dev}` : ""} proto ${protocol}`);
+    }
+  }
+  return lines;
+}
+
+function deviceLines(device: WantedDevice, link: KernelLink | undefined, isKept: boolean): string[] {
+  const { name, mac, mtu, address, vxlan } = device;
+  const lines: string[] = [];
+  const local = `type vxlan id ${vxlan.id} local ${vxlan.local}`;
+  if (!isKept) {
+    if (link) lines.push(`link delete dev ${name}`);
+    const by = vxlan.device === undefined ? "" : ` dev ${vxlan.device}`;
+    lines.push(`link add ${name} address ${mac} mtu ${mtu} ${local}${by} dstport ${vxlan.port} nolearning`);
+  } else {
+    if (localOf(link!) !== vxlan.local) lines.push(`link change ${name} ${local}`);
+    if (link!.mtu !== mtu) lines.push(`link set dev ${name} mtu ${mtu}`);
+    if (link!.address !== mac) lines.push(`link set dev ${name} address ${mac}`);
+  }
+  if (!isKept || link!.ifalias !== deviceAlias) lines.push(`link set dev ${name} alias ${deviceAlias}`);
+  const kind = device.family === 4 ? "inet" : "inet6";
+  const addresses = (isKept ? link!.addr_info : []).filter(({ family, scope }) => family === kind && scope === "0");
+  const textOf = (one: (typeof addresses)[number]) => `${one.local}/${one.prefixlen}`;
+  for (const one of addresses) if (textOf(one) !== address) lines.push(`addr delete ${textOf(one)} dev ${name}`);
+  if (!addresses.some((one) => textOf(one) === address)) lines.push(`addr replace ${address} dev ${name}`);
+  if (!isKept || !link!.flags.includes("UP")) lines.push(`link set dev ${name} up`);
+  return lines;
+}
+
+/** Whether it can become what is wanted without being made anew. */
+function isSameDevice(link: KernelLink, { family, vxlan }: WantedDevice): boolean {
+  const data = link.linkinfo?.info_data ?? {};
+  return (
+    link.linkinfo?.info_kind === "vxlan" &&
+    data["id"] === vxlan.id &&
+    data["port"] === vxlan.port &&
+    data["learning"] === false &&
+    (data["link"] as string | undefined) === vxlan.device &&
+    // The family of a device's own address cannot change.
+    data[family === 4 ? "local" : "local6"] !== undefined
+  );
+}
+
+const localOf = (link: KernelLink): unknown =>
+  link.linkinfo?.info_data?.["local"] ?? link.linkinfo?.info_data?.["local6"];
+
+const isSameRoute = (one: Kernel["routes"][4][number], route: WantedRoute): boolean =>
+  one.dst === route.subnet &&
+  one.gateway === route.via &&
+  one.dev === route.device &&
+  one.protocol === routeProtocol &&
+  one.metrics?.find(({ mtu }) => mtu !== undefined)?.mtu === route.mtu;
+
+const routeLine = ({ subnet, via, device, isOnLink, mtu }: WantedRoute): string =>
+  `route replace ${subnet} via ${via} dev ${device}${isOnLink ? " onlink" : ""} proto ${routeProtocol}${mtu === undefined ? "" : ` mtu ${mtu}`}`;

@@ -1,0 +1,180 @@
+// What Node objects tell of the overlay: flannel's annotations read and written, so that nodes of k3s and of mote carry
+// each other's pods. Whatever another node wrote about itself ends in commands of the kernel's tools, so it is taken only
+// in the form it must have; anything else makes that node no peer. Pure.
+// Upstream counterpart: flannel's pkg/subnet/kube.
+import type { Node } from "#model/gen/core-v1.ts";
+import { nameOf } from "#model/object.ts";
+import { addressFamily, addressSet } from "#platform/addresses.ts";
+
+export type Backend = "vxlan" | "host-gw" | "none";
+export type Family = 4 | 6;
+export const families: readonly Family[] = [4, 6];
+
+/** One family of a node: its pods, and how to get there. */
+export interface PeerSide {
+  /** 10.42.1.0/24 */
+  readonly subnet: string;
+  readonly publicIp: string;
+  /** Of its VXLAN device; absent with other backends. */
+  readonly vtepMac: string | undefined;
+}
+
+export interface Peer {
+  readonly name: string;
+  /** As it says: vxlan, host-gw, wireguard, ... */
+  readonly backend: string;
+  readonly sides: Readonly<Partial<Record<Family, PeerSide>>>;
+  /** Largest packet its pods can take from the overlay, where it says so: only nodes of mote do. */
+  readonly mtu: number | undefined;
+}
+
+const prefix = "flannel.alpha.coreos.com/";
+/** Ours: flannel has nothing for it. */
+const mtuAnnotation = "mote.local/overlay-mtu";
+/** Below it IPv6 does not work, and nobody has a network so small. */
+const leastMtu = 576;
+const names = {
+  backend: `${prefix}backend-type`,
+  managed: `${prefix}kube-subnet-manager`,
+  overwrite: `${prefix}public-ip-overwrite`,
+  data: { 4: `${prefix}backend-data`, 6: `${prefix}backend-v6-data` },
+  publicIp: { 4: `${prefix}public-ip`, 6: `${prefix}public-ipv6` },
+} as const;
+const vni = 1;
+
+/** Pod ranges of a node by family; what is no range is left out. */
+export function rangesOf(node: Node | undefined): Partial<Record<Family, string>> {
+  const { podCIDR, podCIDRs } = node?.spec ?? {};
+  return rangesByFamily(podCIDRs ?? (podCIDR ? [podCIDR] : []));
+}
+
+export function rangesByFamily(cidrs: readonly string[]): Partial<Record<Family, string>> {
+  const out: Partial<Record<Family, string>> = {};
+  for (const cidr of cidrs) {
+    const family = cidrFamily(cidr);
+    if (family !== 0) out[family] ??= cidr;
+  }
+  return out;
+}
+
+export interface PeerOptions {
+  readonly nodeName: string;
+  /** Pods of all nodes: nobody may claim anything outside of it, or the way to everything would be his. */
+  readonly clusterCidrs: readonly string[];
+}
+
+/** All other nodes that say where their pods are, by name. */
+export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
+  const isInCluster = addressSet(options.clusterCidrs);
+  const own = Object.values(rangesOf(all.find((node) => nameOf(node) === options.nodeName)));
+  const taken = new Set(own);
+  const peers: Peer[] = [];
+  for (const node of [...all].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))) {
+    const annotations = node.metadata.annotations ?? {};
+    if (nameOf(node) === options.nodeName || annotations[names.managed] !== "true") continue;
+    const ranges = rangesOf(node);
+    const sides: Partial<Record<Family, PeerSide>> = {};
+    for (const family of families) {
+      const subnet = ranges[family];
+      const publicIp = annotations[names.publicIp[family]] ?? "";
+      if (!subnet || addressFamily(publicIp) !== family) continue;
+      // Of two nodes with one range the first by name has it; a range cannot be taken back from a node.
+      if (taken.has(subnet) || !isInCluster(baseOf(subnet))) continue;
+      taken.add(subnet);
+      sides[family] = { subnet, publicIp, vtepMac: macOf(annotations[names.data[family]]) };
+    }
+    if (Object.keys(sides).length === 0) continue;
+    const mtu = Number(annotations[mtuAnnotation]);
+    const isMtu = Number.isInteger(mtu) && mtu >= leastMtu && mtu <= 65_535;
+    peers.push({
+      name: nameOf(node),
+      backend: annotations[names.backend] ?? "",
+      sides,
+      mtu: isMtu ? mtu : undefined,
+    });
+  }
+  return peers;
+}
+
+export interface OwnFacts {
+  readonly backend: Exclude<Backend, "none">;
+  readonly publicIps: Partial<Record<Family, string>>;
+  readonly vtepMac: string;
+  readonly mtu: number;
+  /** Where others reach this node when not at its own address, as behind a translation. */
+  readonly externalIp: string | undefined;
+}
+
+/** What has to be written on the own Node; undefined where it stands there already. */
+export function ownAnnotations(node: Node, facts: OwnFacts): Record<string, string | null> | undefined {
+  const now = node.metadata.annotations ?? {};
+  const data = facts.backend === "vxlan" ? JSON.stringify({ VNI: vni, VtepMAC: facts.vtepMac }) : "null";
+  const wanted: Record<string, string | null> = {
+    [names.backend]: facts.backend,
+    [names.managed]: "true",
+    [mtuAnnotation]: String(facts.mtu),
+  };
+  const ranges = rangesOf(node);
+  const overwrite = facts.externalIp ?? now[names.overwrite];
+  if (facts.externalIp !== undefined) wanted[names.overwrite] = facts.externalIp;
+  for (const family of families) {
+    const own = facts.publicIps[family];
+    const isPublic = ranges[family] !== undefined && own !== undefined;
+    const publicIp = family === 4 && overwrite && addressFamily(overwrite) === 4 ? overwrite : own;
+    wanted[names.publicIp[family]] = isPublic ? publicIp! : null;
+    wanted[names.data[family]] = isPublic ? data : null;
+  }
+  const isSame = Object.entries(wanted).every(([name, value]) => (now[name] ?? null) === value);
+  return isSame ? undefined : wanted;
+}
+
+/** All of a node that matters here: heartbeats change everything else. */
+export function overlayFacts(node: Node): string {
+  const annotations = Object.entries(node.metadata.annotations ?? {}).filter(
+    ([name]) => name.startsWith(prefix) || name === mtuAnnotation,
+  );
+  const external = node.status?.addresses?.filter(({ type }) => type === "ExternalIP") ?? [];
+  return JSON.stringify([node.spec?.podCIDRs, node.spec?.podCIDR, annotations.sort(), external]);
+}
+
+/** What this node would write were its network of another kind; for when it leaves the overlay. */
+export function noAnnotations(node: Node): Record<string, null> | undefined {
+  const ours = [
+    names.backend,
+    names.managed,
+    mtuAnnotation,
+    ...Object.values(names.data),
+    ...Object.values(names.publicIp),
+  ];
+  // Another flannel than ours writes no MTU.
+  if (node.metadata.annotations?.[mtuAnnotation] === undefined) return undefined;
+  return Object.fromEntries(ours.map((name) => [name, null]));
+}
+
+/** Address of an ExternalIP that a node has, of IPv4. */
+export const externalIpOf = (node: Node): string | undefined =>
+  node.status?.addresses?.find(({ type, address }) => type === "ExternalIP" && addressFamily(address) === 4)?.address;
+
+/** The network's address: of 10.42.1.0/24 10.42.1.0, which is the address of the node's overlay device. */
+export const baseOf = (cidr: string): string => cidr.slice(0, cidr.indexOf("/"));
+
+function cidrFamily(cidr: string): 0 | Family {
+  const [, address = "", bits = ""] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
+  const family = addressFamily(address);
+  return family !== 0 && Number(bits) > 0 && Number(bits) <= (family === 4 ? 32 : 128) ? family : 0;
+}
+
+function macOf(text: string | undefined): string | undefined {
+  if (text === undefined || text.length > 1024) return undefined;
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    // Another backend's, or somebody's mistake: either way there is no device to send to.
+    return undefined;
+  }
+  const mac = (data as { VtepMAC?: unknown } | null)?.VtepMAC;
+  const number = (data as { VNI?: unknown } | null)?.VNI;
+  const isMac = typeof mac === "string" && /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(mac);
+  return isMac && (number === undefined || number === vni) ? mac.toLowerCase() : undefined;
+}

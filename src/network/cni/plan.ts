@@ -1,0 +1,164 @@
+// The overlay of one node as data: devices, addresses, neighbours, forwarding entries and routes that should be there for
+// the peers that are. Nothing is learned from packets: who is where comes from the API alone. Pure.
+// Upstream counterpart: flannel's pkg/backend/vxlan and hostgw, whose names, numbers and MTUs are kept, since other nodes
+// may be flannel's.
+import { createHash } from "node:crypto";
+import { addressSet } from "#platform/addresses.ts";
+import type { Kernel } from "./kernel.ts";
+import { type Backend, baseOf, type Family, families, type Peer } from "./peers.ts";
+import { deviceOnLink, type Underlay } from "./underlay.ts";
+
+export const vxlanDevices: Readonly<Record<Family, string>> = { 4: "flannel.1", 6: "flannel-v6.1" };
+/** Outer Ethernet, IP, UDP and VXLAN headers. */
+const vxlanOverhead: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
+const vxlanPort = 8472;
+/** Of a machine without any network, until it has one. */
+const ethernetMtu = 1500;
+
+export interface WantedDevice {
+  readonly name: string;
+  readonly family: Family;
+  readonly mac: string;
+  readonly mtu: number;
+  /** 10.42.0.0/32 */
+  readonly address: string;
+  readonly vxlan: {
+    readonly id: number;
+    readonly port: number;
+    readonly local: string;
+    readonly device: string | undefined;
+  };
+}
+export interface WantedRoute {
+  readonly family: Family;
+  readonly subnet: string;
+  readonly via: string;
+  readonly device: string;
+  /** The gateway is no address of a network that the device is part of. */
+  readonly isOnLink: boolean;
+  readonly mtu: number | undefined;
+}
+export interface WantedNeighbour {
+  readonly device: string;
+  readonly ip: string;
+  readonly mac: string;
+}
+export interface WantedForward {
+  readonly device: string;
+  readonly mac: string;
+  readonly to: string;
+}
+/** A peer whose pods cannot be reached, and why. */
+export interface Problem {
+  readonly node: string;
+  readonly reason: "OverlayBackendDiffers" | "OverlayPeerNotOnLink" | "OverlayPeerUnreachable";
+  readonly message: string;
+}
+export interface Wanted {
+  readonly devices: readonly WantedDevice[];
+  readonly routes: readonly WantedRoute[];
+  readonly neighbours: readonly WantedNeighbour[];
+  readonly forwards: readonly WantedForward[];
+  readonly problems: readonly Problem[];
+}
+
+export interface PlanInput {
+  readonly backend: Backend;
+  readonly nodeName: string;
+  readonly ranges: Readonly<Partial<Record<Family, string>>>;
+  readonly underlay: Underlay | undefined;
+  /** `--flannel-iface`: packets leave by that device, whatever the routes say. */
+  readonly isDeviceFixed: boolean;
+  readonly peers: readonly Peer[];
+  readonly kernel: Kernel;
+}
+
+export function planOverlay(input: PlanInput): Wanted {
+  const plan = { devices: [], routes: [], neighbours: [], forwards: [], problems: [] };
+  if (input.backend === "none" || !input.underlay) return plan;
+  const sameBackend: Peer[] = [];
+  const problems: Problem[] = [];
+  for (const peer of input.peers) {
+    if (peer.backend === input.backend) sameBackend.push(peer);
+    else {
+      const message = `Pods of node ${peer.name} cannot be reached: its overlay is ${peer.backend || "unknown"}, this node's ${input.backend}`;
+      problems.push({ node: peer.name, reason: "OverlayBackendDiffers", message });
+    }
+  }
+  return input.backend === "vxlan"
+    ? planVxlan(input, input.underlay, sameBackend, problems)
+    : planHostGateway(input, sameBackend, problems);
+}
+
+function planVxlan(input: PlanInput, underlay: Underlay, peers: readonly Peer[], problems: Problem[]): Wanted {
+  const devices: WantedDevice[] = [];
+  const routes: WantedRoute[] = [];
+  const neighbours: WantedNeighbour[] = [];
+  const forwards: WantedForward[] = [];
+  const mtu = podMtu("vxlan", underlay, input.ranges);
+  for (const family of families) {
+    const range = input.ranges[family];
+    const local = underlay.addresses[family];
+    if (!range || !local) continue;
+    const device = vxlanDevices[family];
+    devices.push({
+      ...{ name: device, family, mtu, mac: vtepMac(input.nodeName) },
+      address: `${baseOf(range)}/${family === 4 ? 32 : 128}`,
+      vxlan: { id: 1, port: vxlanPort, local, device: input.isDeviceFixed ? underlay.device : undefined },
+    });
+    for (const peer of peers) {
+      const side = peer.sides[family];
+      if (!side) continue;
+      if (!side.vtepMac) {
+        const message = `Pods of node ${peer.name} cannot be reached: it does not tell the address of its VXLAN device`;
+        problems.push({ node: peer.name, reason: "OverlayPeerUnreachable", message });
+        continue;
+      }
+      const gateway = baseOf(side.subnet);
+      neighbours.push({ device, ip: gateway, mac: side.vtepMac });
+      forwards.push({ device, mac: side.vtepMac, to: side.publicIp });
+      routes.push({
+        ...{ family, subnet: side.subnet, via: gateway, device, isOnLink: true },
+        mtu: peer.mtu !== undefined && peer.mtu < mtu ? peer.mtu : undefined,
+      });
+    }
+  }
+  return { devices, routes, neighbours, forwards, problems };
+}
+
+function planHostGateway(input: PlanInput, peers: readonly Peer[], problems: Problem[]): Wanted {
+  const routes: WantedRoute[] = [];
+  const isIn = (address: string, cidr: string) => addressSet([cidr])(address);
+  for (const peer of peers) {
+    for (const family of families) {
+      const side = peer.sides[family];
+      if (!side || !input.ranges[family]) continue;
+      const device = deviceOnLink(input.kernel, family, isIn, side.publicIp);
+      if (device) {
+        routes.push({ family, subnet: side.subnet, via: side.publicIp, device, isOnLink: false, mtu: undefined });
+        continue;
+      }
+      const message = `Pods of node ${peer.name} cannot be reached: ${side.publicIp} is on no network of this node, and host-gw does not cross routers; use vxlan`;
+      problems.push({ node: peer.name, reason: "OverlayPeerNotOnLink", message });
+    }
+  }
+  return { devices: [], routes, neighbours: [], forwards: [], problems };
+}
+
+/** Largest packet of pods. One for both families, since one bridge carries both. */
+export function podMtu(
+  backend: Backend,
+  underlay: Underlay | undefined,
+  ranges: Readonly<Partial<Record<Family, string>>>,
+): number {
+  const mtu = underlay?.mtu ?? ethernetMtu;
+  if (backend !== "vxlan") return mtu;
+  return mtu - vxlanOverhead[ranges[6] !== undefined ? 6 : 4];
+}
+
+/** Always the same for one node: peers need not be told after a reboot. Locally administered, unicast. */
+export function vtepMac(nodeName: string): string {
+  const bytes = createHash("sha256").update(`overlay ${nodeName}`).digest().subarray(0, 6);
+  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(":");
+}

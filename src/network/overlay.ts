@@ -1,0 +1,253 @@
+// The network of pods across nodes: waits for this node's pod range, writes the CNI configuration, tells the other nodes
+// where this one is (flannel's annotations), and keeps device, routes and entries for each of them. The kernel is looked at
+// again and again, and only differences are written; everything stays when mote ends, as the pods do.
+// Upstream counterpart: flannel with the kube subnet manager, as k3s runs it.
+import type { Clock } from "#base/clock.ts";
+import { isAbort, messageOf } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
+import type { Service as Lifecycle } from "#base/service.ts";
+import type { Client } from "#client/client.ts";
+import type { EventSink } from "#client/events.ts";
+import type { InformerFactory } from "#client/informer.ts";
+import type { Node } from "#model/gen/core-v1.ts";
+import { nameOf } from "#model/object.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { nodes } from "#model/resources.ts";
+import { isNotFound } from "#model/status.ts";
+import type { Commands } from "#platform/processes.ts";
+import type { Sysctl } from "#platform/sysctl.ts";
+import { difference, overlayDevices } from "./cni/difference.ts";
+import { readKernel, runScripts } from "./cni/kernel.ts";
+import {
+  type Backend,
+  externalIpOf,
+  noAnnotations,
+  overlayFacts,
+  ownAnnotations,
+  peersOf,
+  rangesByFamily,
+  rangesOf,
+} from "./cni/peers.ts";
+import { type Problem, planOverlay, podMtu, vtepMac, type Wanted } from "./cni/plan.ts";
+import { underlayOf } from "./cni/underlay.ts";
+import { configurePodNetwork, type PodNetworkOptions } from "./pod-network.ts";
+
+export interface OverlayOptions extends Omit<PodNetworkOptions, "podCidrs" | "mtu"> {
+  readonly nodeName: string;
+  /** Where others reach this node, while the machine has that address; else the default route's is taken. */
+  readonly nodeIp: string;
+  readonly clusterCidrs: readonly string[];
+  readonly backend: Backend;
+  /** `--flannel-iface` */
+  readonly device?: string;
+  /** `--flannel-external-ip`: others reach this node at the ExternalIP that its Node has. */
+  readonly usesExternalIp?: boolean;
+  /** This node's pods where that is known before the Node exists. What the Node says counts more. */
+  readonly podCidrs?: readonly string[];
+}
+
+export interface OverlayDeps {
+  /** May read all nodes and write annotations of the own one. */
+  readonly client: Client;
+  readonly informers: InformerFactory;
+  readonly events: EventSink;
+  readonly commands: Commands;
+  readonly sysctl: Sysctl;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Text that changes with the machine's addresses. Asked often, so it must cost nothing. */
+  readonly addresses: () => string;
+}
+
+/** Nodes come in crowds after a power cut: one change for all. */
+const gatherMs = 50;
+/** How often the machine's addresses are compared: within so long peers learn of a new one. */
+const addressMs = 3_000;
+/** How often to look whether somebody has changed the kernel's side. As often as k3s. */
+const checkMs = 60_000;
+const retryMinMs = 500;
+const retryMaxMs = 30_000;
+/** An agent without its server starts with what it wrote last time. */
+const syncWaitMs = 2_000;
+
+export function createOverlay(options: OverlayOptions, deps: OverlayDeps): Lifecycle {
+  return { name: "overlay", run: (signal, ready) => new Overlay(options, deps).run(signal, ready) };
+}
+
+/** Takes devices and routes away. For when no pod runs any more. */
+export async function removeOverlay(commands: Commands): Promise<void> {
+  const nothing: Wanted = { devices: [], routes: [], neighbours: [], forwards: [], problems: [] };
+  const kernel = await readKernel(commands, { devices: [], hasIpv6: true });
+  await runScripts(commands, difference(nothing, kernel));
+}
+
+class Overlay {
+  readonly #options: OverlayOptions;
+  readonly #deps: OverlayDeps;
+  readonly #facts = new Map<string, string>();
+  #told: ReadonlySet<string> = new Set();
+  #isDirty = true;
+  #wake: () => void = () => {};
+
+  constructor(options: OverlayOptions, deps: OverlayDeps) {
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const { clock, informers, log } = this.#deps;
+    const store = informers.informer(nodes);
+    const mark = () => {
+      this.#isDirty = true;
+      this.#wake();
+    };
+    const note = (node: Node) => {
+      const facts = overlayFacts(node);
+      if (this.#facts.get(nameOf(node)) === facts) return;
+      this.#facts.set(nameOf(node), facts);
+      mark();
+    };
+    const forget = (node: Node) => {
+      this.#facts.delete(nameOf(node));
+      mark();
+    };
+    const onAbort = () => this.#wake();
+    signal.addEventListener("abort", onAbort, { once: true });
+    let removeHandler = () => {};
+    let retryMs = retryMinMs;
+    let isReady = false;
+    try {
+      // Peers that are not known yet would be taken for gone, and traffic to them cut.
+      const isSynced = store.whenSynced(signal);
+      const late = clock.sleep(syncWaitMs, signal).catch(() => {
+        // Aborted: `isSynced` says so too.
+      });
+      await Promise.race([isSynced, late]);
+      if (!store.hasSynced) {
+        log.warn("no answer from the server: the pod network stays as it was");
+        isReady = true;
+        ready();
+        await isSynced;
+      }
+      removeHandler = store.addHandler({ add: note, update: note, delete: forget });
+      while (!signal.aborted) {
+        this.#isDirty = false;
+        const addresses = this.#deps.addresses();
+        let isDone = true;
+        try {
+          await this.#sync(store.list());
+          retryMs = retryMinMs;
+        } catch (error) {
+          if (signal.aborted) break;
+          log.error("the overlay could not be brought in step", { error: messageOf(error) });
+          isDone = false;
+        }
+        // Also after a failure: pods of this node reach each other, and the attempts go on.
+        if (!isReady) ready();
+        isReady = true;
+        if (!isDone) {
+          await clock.sleep(retryMs, signal);
+          retryMs = Math.min(retryMs * 2, retryMaxMs);
+        } else if (await this.#changed(addresses, signal)) await clock.sleep(gatherMs, signal);
+      }
+    } catch (error) {
+      if (!isAbort(error, signal)) throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      removeHandler();
+    }
+  }
+
+  /** Waits for a change; false when it is merely time to look. */
+  async #changed(addresses: string, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#deps;
+    const untilMs = clock.monotonicMs() + checkMs;
+    while (clock.monotonicMs() < untilMs) {
+      if (this.#isDirty || signal.aborted || this.#deps.addresses() !== addresses) return true;
+      const timer = new AbortController();
+      const woken = new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      const timed = clock.sleep(addressMs, timer.signal).catch(() => {
+        // Woken before.
+      });
+      await Promise.race([woken, timed]);
+      timer.abort();
+      await timed;
+    }
+    return false;
+  }
+
+  async #sync(all: readonly Node[]): Promise<void> {
+    const { backend, nodeName, nodeIp } = this.#options;
+    const { commands, log, sysctl } = this.#deps;
+    const own = all.find((node) => nameOf(node) === nodeName);
+    const isAssigned = Object.keys(rangesOf(own)).length > 0;
+    const ranges = isAssigned ? rangesOf(own) : rangesByFamily(this.#options.podCidrs ?? []);
+    const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
+    const underlay = underlayOf(kernel, { nodeIp, device: this.#options.device });
+    const wanted = planOverlay({
+      ...{ backend, nodeName, ranges, underlay, kernel },
+      isDeviceFixed: this.#options.device !== undefined,
+      peers: peersOf(all, { nodeName, clusterCidrs: this.#options.clusterCidrs }),
+    });
+    const mtu = podMtu(backend, underlay, ranges);
+    const podCidrs = Object.values(ranges);
+    // The file first: it is all that the pods of this node need.
+    if (backend !== "none" && podCidrs.length > 0) {
+      await configurePodNetwork({ ...this.#options, podCidrs, mtu }, { commands, log });
+    }
+    if (backend !== "none" && !underlay && !this.#told.has("no-underlay")) {
+      log.warn("no network that could carry the overlay: other nodes are not reached", { nodeIp });
+    }
+    if (wanted.devices.length > 0 || wanted.routes.length > 0) {
+      if ((await sysctl.read("net.ipv4.ip_forward")) === "0") await sysctl.write("net.ipv4.ip_forward", "1");
+      const forwarding6 = "net.ipv6.conf.all.forwarding";
+      if (ranges[6] !== undefined && (await sysctl.read(forwarding6)) === "0") await sysctl.write(forwarding6, "1");
+    }
+    // Without a range or a network nothing can be said about what is there: it stays until both are back.
+    const isKnown = backend === "none" || (podCidrs.length > 0 && underlay !== undefined);
+    const scripts = difference(wanted, kernel);
+    const changes = scripts.devices.length + scripts.forwards.length + scripts.routes.length;
+    if (isKnown && changes > 0) {
+      await runScripts(commands, scripts);
+      log.info("overlay in step", { backend, changes, peers: wanted.routes.length, address: underlay?.addresses[4] });
+    }
+    this.#tell(own, wanted.problems, backend !== "none" && !underlay);
+    if (own && (isAssigned || backend === "none")) await this.#annotate(own, underlay?.addresses, mtu);
+  }
+
+  async #annotate(
+    own: Node,
+    publicIps: Readonly<Partial<Record<4 | 6, string>>> | undefined,
+    mtu: number,
+  ): Promise<void> {
+    const { backend, nodeName, usesExternalIp } = this.#options;
+    if (backend !== "none" && !publicIps) return;
+    const annotations =
+      backend === "none"
+        ? noAnnotations(own)
+        : ownAnnotations(own, {
+            ...{ backend, mtu, publicIps: publicIps ?? {}, vtepMac: vtepMac(nodeName) },
+            externalIp: usesExternalIp ? externalIpOf(own) : undefined,
+          });
+    if (!annotations) return;
+    try {
+      await this.#deps.client.patch(nodes, { name: nodeName }, { metadata: { annotations } });
+    } catch (error) {
+      // Deleted this moment: the node agent registers it anew, and its coming back is a change.
+      if (!isNotFound(error)) throw error;
+    }
+  }
+
+  /** Each problem once, for as long as it lasts. */
+  #tell(own: Node | undefined, problems: readonly Problem[], lacksUnderlay: boolean): void {
+    const { events, log } = this.#deps;
+    for (const { node, reason, message } of problems) {
+      if (this.#told.has(message)) continue;
+      log.warn("a node's pods cannot be reached", { node, reason, message });
+      if (own) events.record({ resource: nodes as ResourceInfo, object: own, type: "Warning", reason, message });
+    }
+    this.#told = new Set([...problems.map(({ message }) => message), ...(lacksUnderlay ? ["no-underlay"] : [])]);
+  }
+}
