@@ -27,6 +27,7 @@ import { openUpgrade } from "#platform/upgrade-client.ts";
 import { createAdmissionPlugins } from "./admission/plugins.ts";
 import type { ApiArguments } from "./arguments.ts";
 import type { Auditor } from "./audit/auditor.ts";
+import type { Credentials } from "./authn/authenticator.ts";
 import { createBootstrapTokenAuthenticator } from "./authn/bootstrap-token.ts";
 import { createSecretUseNotes } from "./authn/secret-use.ts";
 import { createServiceAccountAuthenticator } from "./authn/service-account.ts";
@@ -49,6 +50,7 @@ import { MetricsCollector } from "./metrics-api/collector.ts";
 import { createMetricsGroup } from "./metrics-api/group.ts";
 import { scrapeNode } from "./metrics-api/scrape.ts";
 import { openApiAssets } from "./openapi/assets.ts";
+import type { ApiServerDeps } from "./options.ts";
 import { columnsFor } from "./printers/tables.ts";
 import { createStrategies } from "./registry/strategies.ts";
 import { type ApiServer, createApiServer } from "./server.ts";
@@ -83,6 +85,8 @@ export interface ComposeDeps {
   readonly checks?: readonly HealthCheck[];
   /** Absent: everything is dialed plainly, and no node's tunnel is accepted. */
   readonly egress?: Egress;
+  /** Answers what is no business of the API; see ApiServerDeps. */
+  readonly requests?: ApiServerDeps["requests"];
 }
 
 /** Identities of the parts inside the server process. */
@@ -104,6 +108,10 @@ export interface ComposedApiServer {
   bootstrapper(bootstrap: BootstrapOptions, client: Client): Service;
   /** Who presents a client certificate; for the node API. Rejects with ApiError 401. */
   authenticateCertificate(certificate: Uint8Array | undefined): Promise<UserInfo | undefined>;
+  /** Who somebody is, by certificate or token. Rejects with ApiError 401. */
+  authenticate(credentials: Credentials): Promise<UserInfo | undefined>;
+  /** What a cluster cannot do without is there. */
+  readonly isBootstrapped: boolean;
 }
 
 /** The store is shared: the name must be nobody else's. */
@@ -143,6 +151,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       connect: egress && ((node, port) => egress.connect(node, port)),
     },
   );
+  const authenticators = [certificates, tokens, bootstrapTokens];
   let virtualGroups: readonly VirtualGroup[] = [];
   const authorizer = createNodeAuthorizer(
     {
@@ -166,8 +175,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       ...(egress
         ? { upgrades: new Map([[tunnelPath, (upgrade: ServerUpgrade) => acceptTunnel(upgrade, egress, certificates)]]) }
         : {}),
-      audit: deps.audit,
-      authenticators: [certificates, tokens, bootstrapTokens],
+      ...{ audit: deps.audit, requests: deps.requests, authenticators },
       authorizer,
       strategies: createStrategies({
         podResize: options.arguments?.podResize ?? false,
@@ -262,5 +270,15 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
       };
     },
     authenticateCertificate: (clientCertificate) => certificates.authenticate({ clientCertificate }),
+    async authenticate(credentials) {
+      for (const one of authenticators) {
+        const user = await one.authenticate(credentials);
+        if (user) return user;
+      }
+      return undefined;
+    },
+    get isBootstrapped() {
+      return isBootstrapped;
+    },
   };
 }

@@ -5,7 +5,7 @@ import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import type { ServerUpgrade, TlsMaterial } from "#platform/https-server.ts";
+import type { ServerRequest, ServerResponse, ServerUpgrade, TlsMaterial } from "#platform/https-server.ts";
 import type { AdmissionPlugin } from "./admission/plugin.ts";
 import type { Auditor } from "./audit/auditor.ts";
 import type { Authenticator } from "./authn/authenticator.ts";
@@ -75,6 +75,8 @@ export interface ApiServerDeps {
   rulesFor?: ((user: UserInfo, namespace: string) => readonly PolicyRuleLike[]) | undefined;
   /** Paths beside the API whose upgrades are answered elsewhere, authentication included. Must not reject. */
   readonly upgrades?: ReadonlyMap<string, (upgrade: ServerUpgrade) => Promise<void>>;
+  /** Requests beside the API that are answered elsewhere, authentication included; undefined: the API's. Must not reject. */
+  readonly requests?: ((request: ServerRequest, response: ServerResponse) => Promise<void> | undefined) | undefined;
   /** Beside the server's own: e.g. that the bootstrap objects exist. */
   readonly checks?: readonly HealthCheck[];
 }

@@ -125,7 +125,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
         if (tls) {
           const { host = "0.0.0.0", port = 6443 } = options;
           const door: HttpsHandlers = {
-            request: face.request,
+            request: (request, response) => deps.requests?.(request, response) ?? face.request(request, response),
             upgrade: (upgrade) => (deps.upgrades?.get(upgrade.request.target) ?? face.upgrade)(upgrade),
           };
           listening = await openHttpsServer({ host, port, tls, log: deps.log }, door);

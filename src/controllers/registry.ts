@@ -19,6 +19,7 @@ import { createApiServiceController } from "./extensions/api-services.ts";
 import { createGarbageCollector } from "./gc/controller.ts";
 import { createNamespaceController } from "./namespaces/controller.ts";
 import { createTaintEvictionController } from "./nodes/eviction.ts";
+import { createNodeIpam } from "./nodes/ipam.ts";
 import { createNodeLifecycleController } from "./nodes/lifecycle.ts";
 import { createPodGcController } from "./nodes/pod-gc.ts";
 import { createTtlController } from "./nodes/ttl.ts";
@@ -54,6 +55,8 @@ export interface ControllersDeps extends ControllerDeps {
   readonly signCertificate?: SignCertificate;
   /** Absent: no built-in provisioner (`--disable local-storage`). */
   readonly localPath?: LocalPathOptions;
+  /** Of pods: nodes that bring no range of their own are given one; absent: they are not. */
+  readonly clusterCidr?: string;
   /** Of cluster addresses and node ports; absent: nobody looks after them. */
   readonly serviceRanges?: ServiceRanges;
   /** Default upstream's. */
@@ -91,6 +94,7 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createEndpointSliceMirroring(deps),
     ...(deps.serviceRanges ? [createServiceRangeController(deps, deps.serviceRanges)] : []),
     createNodeLifecycleController(deps, settings.nodes),
+    ...(deps.clusterCidr === undefined ? [] : [createNodeIpam(deps, { clusterCidr: deps.clusterCidr })]),
     createTaintEvictionController(deps),
     createPodGcController(deps, { kept: settings.terminatedPods }),
     createTtlController(deps),

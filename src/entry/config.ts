@@ -3,10 +3,12 @@
 import { type ApiArguments, parseApiArguments } from "#apiserver/arguments.ts";
 import { messageOf } from "#base/errors.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
+import { serverFlags } from "#cli/server-flags.ts";
 import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
 import { parseCron } from "#model/cron.ts";
 import { parseConfiguration } from "#node/configuration.ts";
+import type { Backend } from "#network/cni/peers.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseSchedulerArguments, type SchedulerArguments } from "#scheduler/arguments.ts";
@@ -64,6 +66,12 @@ export interface ServerConfig {
   readonly disableAgent: boolean;
   readonly nodeName: string;
   readonly nodeIp: string;
+  readonly overlay: {
+    readonly backend: Backend;
+    readonly usesExternalIp: boolean;
+    /** Undefined: by `nodeIp`. */
+    readonly device: string | undefined;
+  };
   readonly nodeLabels: readonly string[];
   readonly nodeTaints: readonly string[];
   readonly apiArguments: ApiArguments;
@@ -82,6 +90,15 @@ export interface ServerConfig {
   readonly credentialProviders: { readonly configPath: string; readonly binDir: string } | undefined;
   readonly resolvConf: string | undefined;
   readonly warnings: readonly string[];
+}
+
+/** Of `mote agent`: a node as the server has one, and the server that it belongs to. */
+export interface AgentConfig {
+  readonly node: ServerConfig;
+  /** https://HOST:PORT */
+  readonly server: string;
+  readonly token: string | undefined;
+  readonly tokenFile: string | undefined;
 }
 
 /** Who runs the command: the folders it may write follow from that, as k3s has them under $HOME without root. */
@@ -210,6 +227,11 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     disableAgent: values["disable-agent"] === true,
     nodeName,
     nodeIp,
+    overlay: {
+      backend: overlayBackend(text("flannel-backend")!),
+      usesExternalIp: values["flannel-external-ip"] === true,
+      device: deviceOf(text("flannel-iface")),
+    },
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),
     apiArguments: checked(() => parseApiArguments(list("kube-apiserver-arg"))),
@@ -230,6 +252,18 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     resolvConf: text("resolv-conf"),
     warnings,
   });
+}
+
+/** `values` are those of the agent's flags; what is the server's alone has its default. */
+export function agentConfig(values: FlagValues, warnings: readonly string[], runner: Runner): AgentConfig {
+  const defaults = Object.fromEntries(serverFlags.map((flag) => [flag.name, flag.default]));
+  const { server, token, "token-file": tokenFile } = values as Readonly<Record<string, string | undefined>>;
+  if (server === undefined) throw usageError("server: name the server to join, such as --server https://HOST:6443");
+  const url = URL.canParse(server) ? new URL(server) : undefined;
+  if (url?.protocol !== "https:" || url.pathname !== "/" || url.search !== "" || url.username !== "") {
+    throw usageError(`server: "${server}" is not allowed; use https://HOST:PORT`);
+  }
+  return { node: serverConfig({ ...defaults, ...values }, warnings, runner), server: url.origin, token, tokenFile };
 }
 
 function credentialProvidersOf(configPath: string | undefined, binDir: string | undefined) {
@@ -306,6 +340,20 @@ function scheduleOf(values: FlagValues): string | undefined {
     );
   }
   return schedule;
+}
+
+/** Also what a server tells its agents. */
+export function overlayBackend(name: string): Backend {
+  if (name === "vxlan" || name === "host-gw" || name === "none") return name;
+  const isForeign = ["wireguard-native", "wireguard", "ipsec", "tailscale"].includes(name);
+  const allowed = "use vxlan, host-gw or none";
+  throw usageError(`flannel-backend: ${isForeign ? `${name} is not supported` : `"${name}" is not allowed`}; ${allowed}`);
+}
+
+/** The kernel's own bound for names of devices. */
+function deviceOf(name: string | undefined): string | undefined {
+  if (name === undefined || /^[^\s/:]{1,15}$/.test(name)) return name;
+  throw usageError(`flannel-iface: "${name}" is not allowed; use the name of a network device such as eth0`);
 }
 
 const isIpv4 = (text: string): boolean =>

@@ -11,24 +11,28 @@ import { removeNode } from "./node.ts";
 
 export async function killAll(config: ServerConfig): Promise<number> {
   if (!isRoot()) throw new AppError("STARTUP", "killall needs root to stop containers and remove networks");
-  const lock = await lockOf(config);
+  const locks: ProcessLock[] = [];
   try {
+    for (const [folder, name, command] of [
+      [`${config.serverDir}/db`, "state.db", "mote server"],
+      [config.agentDir, "agent", "mote agent"],
+    ] as const) {
+      if (await exists(folder)) locks.push(await lockOf(`${folder}/${name}`, command, config.dataDir));
+    }
     await removeNode(config, { clock: systemClock, log: createProcessLog(systemClock, config.debug) });
   } finally {
-    await lock?.release();
+    for (const lock of locks) await lock.release();
   }
   console.log("pods, containerd and networks are down");
   return 0;
 }
 
-/** The datastore's lock, which a running server holds; undefined where no server ever ran. */
-async function lockOf(config: ServerConfig): Promise<ProcessLock | undefined> {
-  const folder = `${config.serverDir}/db`;
-  if (!(await exists(folder))) return undefined;
+/** What a running server or agent holds. */
+async function lockOf(path: string, command: string, dataDir: string): Promise<ProcessLock> {
   try {
-    return await acquireProcessLock(`${folder}/state.db`);
+    return await acquireProcessLock(path);
   } catch (error) {
     if (!hasCode(error, "PROCESS_LOCKED")) throw error;
-    throw new AppError("STARTUP", `mote server runs on ${config.dataDir}; stop it first`, {}, { cause: error });
+    throw new AppError("STARTUP", `${command} runs on ${dataDir}; stop it first`, {}, { cause: error });
   }
 }

@@ -1,5 +1,6 @@
 // The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
 import { moteCommit, moteVersion } from "#base/version.ts";
+import { agentFlags } from "#cli/agent-flags.ts";
 import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
@@ -9,7 +10,8 @@ import { snapshotFlags } from "#cli/snapshot-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { refuseDebugger } from "#platform/signals.ts";
-import { defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
+import { runAgent } from "./agent.ts";
+import { agentConfig, defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
@@ -40,6 +42,16 @@ const commands: readonly Command[] = [
     run: async (args) => runServer(await configFor(serverFlags, args)),
   },
   {
+    name: "agent",
+    summary: "run a node of a cluster whose server is elsewhere",
+    flags: agentFlags,
+    async run(args) {
+      const { values, positionals, warnings } = await readFlags(agentFlags, args, process.env);
+      if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
+      return runAgent(agentConfig(values, warnings, runner()));
+    },
+  },
+  {
     name: "machine",
     summary: "run a device of its own: disk, network and clock, then the server (PID 1 of the appliance starts it)",
     flags: machineFlags,
@@ -48,7 +60,7 @@ const commands: readonly Command[] = [
   {
     name: "killall",
     summary:
-      "stop every pod and containerd of this data folder and remove mote's networks (mote server must have ended)",
+      "stop every pod and containerd of this data folder and remove mote's networks (mote server or agent must have ended)",
     flags: flagsNamed("config", "data-dir", "run-dir", "debug"),
     run: async (args) => killAll(await configFor(serverFlags, args)),
   },

@@ -2,16 +2,23 @@
 // API over what the agent knows. And their undoing, for `mote killall`.
 
 import { identities } from "#apiserver/compose.ts";
+import type { Clock, Random } from "#base/clock.ts";
+import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
-import type { Taint } from "#model/gen/core-v1.ts";
+import { deferred } from "#client/deferred.ts";
+import type { EventSink } from "#client/events.ts";
+import type { InformerFactory } from "#client/informer.ts";
+import type { Node, Taint } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
 import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
-import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
+import { createOverlay, removeOverlay } from "#network/overlay.ts";
+import { removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
-import { createNodeAccess } from "#node/access.ts";
-import { createNodeAgent } from "#node/agent.ts";
+import { createNodeAccess, type NodeUser } from "#node/access.ts";
+import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
 import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
@@ -19,13 +26,36 @@ import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";
 import { assetFolder } from "#platform/assets.ts";
-import { defaultMtu, ociArchitecture } from "#platform/host.ts";
+import { addressFingerprint, ociArchitecture } from "#platform/host.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
 import type { Pki } from "#supervisor/pki.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ServerContext } from "./server.ts";
+
+/** What a node needs of a configuration. */
+export type NodeConfig = Pick<
+  ServerConfig,
+  | "agentDir"
+  | "clusterCidr"
+  | "clusterDns"
+  | "clusterDomain"
+  | "containerdLogDir"
+  | "credentialProviders"
+  | "defaultRuntime"
+  | "disabled"
+  | "kubeletArgs"
+  | "localStorageDir"
+  | "nodeIp"
+  | "nodeLabels"
+  | "nodeName"
+  | "nodeTaints"
+  | "overlay"
+  | "registriesFile"
+  | "resolvConf"
+  | "runDir"
+>;
 
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
@@ -38,17 +68,17 @@ const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role
 const killallGraceSeconds = 5;
 
 /** The first /24 of the cluster range: one node. */
-function podCidrOf(config: ServerConfig): string {
+function podCidrOf(config: NodeConfig): string {
   return `${config.clusterCidr.split("/")[0]}/24`;
 }
 
-function containerdOptions(config: ServerConfig): ContainerdOptions {
+function containerdOptions(config: NodeConfig): ContainerdOptions {
   return {
     root: `${config.agentDir}/containerd`,
     state: `${config.runDir}/containerd`,
     configDir: `${config.agentDir}/etc/containerd`,
     ...(config.containerdLogDir === undefined ? {} : { logDir: config.containerdLogDir }),
-    cniBinDir: "/usr/lib/cni",
+    cniBinDir: config.overlay.backend === "none" ? ownCniBinDir : "/usr/lib/cni",
     cniConfDir: cniConfDirOf(config),
     pauseImage,
     defaultRuntime: config.defaultRuntime,
@@ -62,16 +92,80 @@ function taintOf(text: string): Taint {
   return { key, effect, ...(value ? { value } : {}) };
 }
 
-const cniConfDirOf = (config: ServerConfig): string => `${config.agentDir}/etc/cni/net.d`;
-const ipamDirOf = (config: ServerConfig): string => `${config.runDir}/cni`;
+/** Where network plugins that people bring install themselves: containerd's defaults, as k3s has it. */
+const ownCniConfDir = "/etc/cni/net.d";
+const ownCniBinDir = "/opt/cni/bin";
+
+const cniConfDirOf = (config: NodeConfig): string =>
+  config.overlay.backend === "none" ? ownCniConfDir : `${config.agentDir}/etc/cni/net.d`;
+const ipamDirOf = (config: NodeConfig): string => `${config.runDir}/cni`;
 
 /** What takes longest to start, before everything else; its process belongs to `nodeServices`. */
-export function beginNode(config: ServerConfig, log: ServerContext["log"]): Promise<number | undefined> {
+export function beginNode(config: NodeConfig, log: Logger): Promise<number | undefined> {
   return beginContainerd(containerdOptions(config), log.child({ part: "node" }));
 }
 
-export function nodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
-  const { config, clock, random, log, metrics, api, client, informers, events, pki } = context;
+/** What a node is made of, wherever its API server is. */
+export interface NodeParts {
+  readonly config: NodeConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** As the node. */
+  readonly client: Client;
+  readonly events: EventSink;
+  /** Of services, their endpoints, nodes and namespaces. */
+  readonly informers: InformerFactory;
+  /** Asks who bears a token, and what somebody may do with this node. */
+  readonly reviews: Client;
+  readonly byCertificate: (certificate: Uint8Array) => Promise<NodeUser | undefined>;
+  /** Of the node API. */
+  readonly tls: () => TlsMaterial;
+  readonly onNewTls: (use: () => void) => () => void;
+  /** Undefined: the control plane chooses one. */
+  readonly podCidr: string | undefined;
+}
+
+export interface NodeServices {
+  readonly services: Service[];
+  readonly lookup: NodeAgent["lookup"];
+}
+
+/** The node of a server, which is told things in the process. */
+export function serverNodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
+  const { config, api, client, events, pki } = context;
+  const { services } = nodeServices(
+    {
+      ...context,
+      client: new Client(api.server.transport(identities.node(config.nodeName))),
+      events: events.as("kubelet"),
+      reviews: client,
+      byCertificate: (certificate) => api.authenticateCertificate(certificate),
+      tls: () => nodeTls(pki.current),
+      onNewTls: (use) => pki.onRenewal(use),
+      podCidr: podCidrOf(config),
+    },
+    begun,
+  );
+  const once = (name: string, work: () => Promise<unknown>): Service => ({
+    name,
+    async run(signal, ready) {
+      await work();
+      ready();
+      await untilAborted(signal);
+    },
+  });
+  return [
+    ...services,
+    once("node-roles", () => client.patch(nodes, { name: config.nodeName }, { metadata: { labels: roleLabels } })),
+    // For whoever asks the API where DNS is.
+    ...(config.disabled.has("dns") ? [] : [once("dns-service", () => ensureDnsService(client, config.clusterDns))]),
+  ];
+}
+
+export function nodeServices(parts: NodeParts, begun: Promise<number | undefined>): NodeServices {
+  const { config, clock, random, log, metrics, informers } = parts;
   const commands = systemCommands;
   const credentialProviders = () =>
     config.credentialProviders &&
@@ -88,7 +182,7 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       storageFolder: config.localStorageDir,
       kubeletFolder: kubeletDir,
       sharesMounts: true,
-      podCidr: podCidrOf(config),
+      podCidr: parts.podCidr,
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
       containerd: { ...containerdOptions(config), begun },
@@ -102,9 +196,9 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
       version: moteVersion,
     },
     {
-      client: new Client(api.server.transport(identities.node(config.nodeName))),
+      client: parts.client,
       ...{ clock, random, metrics, commands },
-      events: events.as("kubelet"),
+      events: parts.events,
       log: log.child({ part: "node" }),
       isMachineStopping: () => isSystemStopping(commands),
       credentialProviders: credentialProviders(),
@@ -116,15 +210,7 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
     },
   );
   const network = [
-    createPodNetwork(
-      {
-        podCidr: podCidrOf(config),
-        mtu: defaultMtu(),
-        cniConfDir: cniConfDirOf(config),
-        ipamDir: ipamDirOf(config),
-      },
-      { commands, log: log.child({ part: "pod-network" }) },
-    ),
+    podNetwork(parts),
     ...(config.disabled.has("service-proxy")
       ? []
       : [
@@ -144,57 +230,52 @@ export function nodeServices(context: ServerContext, begun: Promise<number | und
             { address: config.clusterDns, clusterDomain: config.clusterDomain, addsAddress: true },
             { informers, commands, clock, random, metrics, log: log.child({ part: "dns" }) },
           ),
-          dnsService(context),
         ]),
   ];
-  return [
-    ...network,
-    agent,
-    roles(context),
-    createNodeServer(
-      {
-        port: nodeApiPort,
-        configuration: configz(nodeConfiguration),
-        tls: () => nodeTls(pki.current),
-      },
-      {
+  const server = createNodeServer(
+    {
+      port: nodeApiPort,
+      configuration: configz(nodeConfiguration),
+      tls: parts.tls,
+    },
+    {
+      clock,
+      log: log.child({ part: "node-api" }),
+      lookup: agent.lookup,
+      onNewTls: parts.onNewTls,
+      ...createNodeAccess({
+        nodeName: config.nodeName,
+        client: parts.reviews,
         clock,
-        log: log.child({ part: "node-api" }),
-        lookup: agent.lookup,
-        onNewTls: (use) => pki.onRenewal(use),
-        ...createNodeAccess({
-          nodeName: config.nodeName,
-          ...{ client, clock },
-          byCertificate: (certificate) => api.authenticateCertificate(certificate),
-        }),
-        metrics: () => metrics.render(),
-        stats: agent.stats,
-      },
-    ),
-  ];
+        byCertificate: parts.byCertificate,
+      }),
+      metrics: () => metrics.render(),
+      stats: agent.stats,
+    },
+  );
+  return { services: [...network, agent, server], lookup: agent.lookup };
+}
 
-  function roles({ config }: ServerContext): Service {
-    return {
-      name: "node-roles",
-      async run(signal, ready) {
-        await client.patch(nodes, { name: config.nodeName }, { metadata: { labels: roleLabels } });
-        ready();
-        await untilAborted(signal);
-      },
-    };
-  }
-
-  /** The kube-dns Service, for whoever asks the API where DNS is. */
-  function dnsService({ config }: ServerContext): Service {
-    return {
-      name: "dns-service",
-      async run(signal, ready) {
-        await ensureDnsService(client, config.clusterDns);
-        ready();
-        await untilAborted(signal);
-      },
-    };
-  }
+/** Pods' addresses on this node, and the way to those of others. */
+function podNetwork({ config, client, informers, events, clock, log, podCidr }: NodeParts): Service {
+  const { backend, device, usesExternalIp } = config.overlay;
+  return createOverlay(
+    {
+      ...{ backend, usesExternalIp, nodeName: config.nodeName, nodeIp: config.nodeIp },
+      clusterCidrs: [config.clusterCidr],
+      cniConfDir: cniConfDirOf(config),
+      ipamDir: ipamDirOf(config),
+      ...(device === undefined ? {} : { device }),
+      ...(podCidr === undefined ? {} : { podCidrs: [podCidr] }),
+    },
+    {
+      ...{ client, informers, events, clock },
+      commands: systemCommands,
+      sysctl: systemSysctl,
+      log: log.child({ part: "overlay" }),
+      addresses: addressFingerprint,
+    },
+  );
 }
 
 const nodeTls = ({ servingKubelet, clientCa }: Pki): TlsMaterial => ({
@@ -204,13 +285,14 @@ const nodeTls = ({ servingKubelet, clientCa }: Pki): TlsMaterial => ({
 });
 
 /** Takes down pods, containerd and networks of this data folder. `mote server` must have ended. */
-export async function removeNode(config: ServerConfig, deps: Pick<ServerContext, "clock" | "log">): Promise<void> {
+export async function removeNode(config: NodeConfig, deps: Pick<NodeParts, "clock" | "log">): Promise<void> {
   const commands = systemCommands;
   const { clock, log } = deps;
   await stopAllPods(
     { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, kubeletDir, graceSeconds: killallGraceSeconds },
     { clock, log, commands },
   );
+  await removeOverlay(commands);
   await removePodNetwork({ cniConfDir: cniConfDirOf(config), ipamDir: ipamDirOf(config) }, { commands, log });
   await removeServiceProxy(commands);
   await removeClusterDns(commands);

@@ -30,6 +30,7 @@ import type { SchedulerConfiguration } from "#scheduler/configuration.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
+import { createJoinServer, type JoinServer } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import type { Pki, PkiOptions } from "#supervisor/pki.ts";
 import { ensureTokens } from "#supervisor/tokens.ts";
@@ -37,7 +38,7 @@ import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
-import { beginNode, nodeServices } from "./node.ts";
+import { beginNode, serverNodeServices } from "./node.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -63,6 +64,7 @@ export interface ServerContext {
   readonly informers: InformerFactory;
   readonly events: EventRecorder;
   readonly tunnels: Tunnels;
+  readonly joining: JoinServer;
   readonly schedulerConfiguration: SchedulerConfiguration;
 }
 
@@ -193,6 +195,7 @@ function services(
             { clock, random },
           ),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
+          clusterCidr: config.clusterCidr,
           serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
           settings: config.controllerSettings,
         })
@@ -217,6 +220,7 @@ function services(
     writeKubeconfig(context, onApiReady),
     alive(pki.service),
     context.tunnels.service,
+    alive(context.joining.service(informers)),
     alive(informers),
     alive(events),
     alive(flowSchemaStatus),
@@ -230,7 +234,7 @@ function services(
       log: log.child({ part: "datastore" }),
       readSecret: async (name) => (await client.get(secrets, name, "kube-system")).data,
     }).map(alive),
-    ...(begun ? nodeServices(context, begun).map(alive) : []),
+    ...(begun ? serverNodeServices(context, begun).map(alive) : []),
   ];
 }
 
@@ -281,7 +285,7 @@ async function createContext(
   const etcdPki = config.datastore.etcdListen.some(({ secure }) => secure)
     ? await ensureEtcdPki(pkiOptions, { clock, random, log })
     : undefined;
-  await ensureTokens(
+  const { password } = await ensureTokens(
     {
       folder: config.serverDir,
       serverCa: pki.serverCa.certificate,
@@ -303,7 +307,22 @@ async function createContext(
     { mode: config.egressMode, nodeName: config.nodeName },
     { clock, random, metrics, log: log.child({ part: "tunnels" }) },
   );
-  const api = composeApiServer(
+  const joining = createJoinServer(
+    {
+      pki: () => livePki.current,
+      password,
+      ownNode: config.disableAgent ? undefined : config.nodeName,
+      settings: { ...config, hasServiceProxy: !config.disabled.has("service-proxy") },
+      addresses: () => [`${config.advertiseAddress}:${config.port}`],
+    },
+    {
+      ...{ clock, random, log: log.child({ part: "joining" }) },
+      authenticate: (credentials) => api.authenticate(credentials),
+      client: () => client,
+      isReady: () => api.isBootstrapped,
+    },
+  );
+  const api: ComposedApiServer = composeApiServer(
     {
       host: config.bindAddress,
       port: config.port,
@@ -321,6 +340,7 @@ async function createContext(
       ...{ backend, clock, random, metrics, audit: audit.auditor, encryption: encryption.slots },
       log: log.child({ part: "apiserver" }),
       egress: tunnels,
+      requests: (request, response) => joining.handle(request, response),
     },
   );
   livePki.onRenewal((renewed) => api.server.setTls(servingTls(renewed)));
@@ -342,6 +362,7 @@ async function createContext(
     audit,
     encryption,
     tunnels,
+    joining,
     client,
     informers,
     events,

@@ -101,7 +101,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       (options.registriesFile ? await readRegistries(options.registriesFile) : undefined) ?? noRegistries;
     for (const warning of await writeHostsFiles(certsFolderOf(options.containerd), registries)) log.warn(warning);
     await deps.ensureImages?.(socketOf(options.containerd));
-    await cri.updatePodCidr(options.podCidr);
+    if (options.podCidr !== undefined) await cri.updatePodCidr(options.podCidr);
 
     const objects = createPodObjects({ client, clock });
     const podsFolder = `${options.dataFolder}/pods`;

@@ -22,7 +22,8 @@ import type { RuntimeCache } from "./runtime-cache.ts";
 export interface NodeObjectOptions {
   readonly nodeName: string;
   readonly nodeIp: string;
-  readonly podCidr: string;
+  /** Undefined: the control plane chooses one. */
+  readonly podCidr: string | undefined;
   readonly port: number;
   readonly labels: Readonly<Record<string, string>>;
   /** Set when the node registers for the first time. */
@@ -193,6 +194,7 @@ export class NodeObject {
   readonly #deps: NodeObjectDeps;
   #told: NodeStatus | undefined;
   #toldAtMs = 0;
+  #seenPodCidr: string | undefined;
   #version = "containerd://unknown";
   #images: readonly Image[] = [];
   #imagesAtMs = Number.NEGATIVE_INFINITY;
@@ -210,7 +212,7 @@ export class NodeObject {
   /** Creates the Node, or brings labels and pod range of the existing one up to date. True where it was not there. */
   async register(signal: AbortSignal): Promise<boolean> {
     const { client, clock, log, machine } = this.#deps;
-    const { nodeName, podCidr } = this.#options;
+    const { nodeName } = this.#options;
     const version = await this.#deps.cri.version();
     this.#version = `${version.runtimeName}://${version.runtimeVersion}`;
     for (let pauseMs = 200; ; pauseMs = Math.min(pauseMs * 2, 7_000)) {
@@ -227,8 +229,7 @@ export class NodeObject {
             annotations: { "volumes.kubernetes.io/controller-managed-attach-detach": "true" },
           },
           spec: {
-            podCIDR: podCidr,
-            podCIDRs: [podCidr],
+            ...this.#range(),
             ...(this.#options.taints.length > 0 ? { taints: [...this.#options.taints] } : {}),
           },
           status,
@@ -280,7 +281,7 @@ export class NodeObject {
         apiVersion: "v1",
         kind: "Node",
         metadata: { name: this.#options.nodeName, labels: nodeLabels(this.#options, this.#deps.machine) },
-        spec: { podCIDR: this.#options.podCidr, podCIDRs: [this.#options.podCidr] },
+        spec: this.#range(),
         status,
       } as Node);
       await this.#patch(status);
@@ -300,6 +301,12 @@ export class NodeObject {
     this.#toldAtMs = clock.monotonicMs();
   }
 
+  /** The one it was given, or the one that a Node of its name had when it was last seen. */
+  #range(): Pick<NonNullable<Node["spec"]>, "podCIDR" | "podCIDRs"> {
+    const podCidr = this.#options.podCidr ?? this.#seenPodCidr;
+    return podCidr === undefined ? {} : { podCIDR: podCidr, podCIDRs: [podCidr] };
+  }
+
   /** Reads the Node, and tells `onNode` of it. */
   async look(): Promise<void> {
     await this.#existing();
@@ -308,6 +315,7 @@ export class NodeObject {
   async #existing(): Promise<Node | undefined> {
     try {
       const node = await this.#deps.client.get(nodes, this.#options.nodeName);
+      this.#seenPodCidr = node.spec?.podCIDR ?? this.#seenPodCidr;
       this.#deps.onNode(node);
       return node;
     } catch (error) {

@@ -23,7 +23,8 @@ export interface NodeAgentOptions {
   readonly sharesMounts?: boolean;
   /** Default /var/log/pods. */
   readonly podLogFolder?: string;
-  readonly podCidr: string;
+  /** Undefined: the control plane chooses one. */
+  readonly podCidr: string | undefined;
   readonly clusterDns: string;
   readonly clusterDomain: string;
   readonly containerd: ContainerdOptions;

@@ -110,6 +110,14 @@ const authorityDays = 30 * 365;
 const leafDays = 365;
 /** k3s's margin: a device that is switched on once a quarter still renews in time. */
 const renewDays = 120;
+export const renewMs = renewDays * dayMs;
+
+/** From when until when a leaf of this authority is good. */
+export function leafTimes(authority: string, nowMs: number): { notBeforeMs: number; notAfterMs: number } {
+  // Never longer than the authority, or the chain would end before the leaf says so.
+  const lastMs = Date.parse(new X509Certificate(authority).validTo);
+  return { notBeforeMs, notAfterMs: Math.min(Math.max(nowMs, neverBeforeMs) + leafDays * dayMs, lastMs) };
+}
 
 /** Pairs of another folder, kept by the same rules. */
 export const openPairStore = (folder: string, dependencies: PkiDependencies): Pick<PairStore, "authority" | "leaf"> =>
@@ -169,13 +177,8 @@ class PairStore {
     }
     const key = generateKey();
     const [authority = ""] = splitPem(issuer.certificate);
-    // Never longer than the authority, or the chain would end before the leaf says so.
-    const notAfterMs = Math.min(
-      this.#nowMs + leafDays * dayMs,
-      Date.parse(new X509Certificate(issuer.certificate).validTo),
-    );
     const certificate = issueCertificate(
-      { ...request, notBeforeMs, notAfterMs },
+      { ...request, ...leafTimes(issuer.certificate, this.#nowMs) },
       key,
       { certificate: authority, key: issuer.key },
       this.#dependencies.random,
@@ -221,7 +224,7 @@ class PairStore {
     }
     const authority = new X509Certificate(issuer.certificate);
     if (!leaf.checkIssued(authority) || !leaf.verify(authority.publicKey)) return "authority changed";
-    if (Date.parse(leaf.validTo) - this.#nowMs < renewDays * dayMs) return "near its end";
+    if (Date.parse(leaf.validTo) - this.#nowMs < renewMs) return "near its end";
     const subject = [...(request.organizations ?? []).map((name) => `O=${name}`), `CN=${request.commonName}`].join(
       "\n",
     );

@@ -22,13 +22,14 @@ export interface ExecOptions {
 export class Host {
   readonly name: string;
   readonly folder: string;
-  readonly address = "192.168.77.2";
+  readonly address: string;
   readonly kubeconfig: string;
   readonly dataDir: string;
   readonly runDir: string;
   #kubectl = "";
 
-  constructor(name: string) {
+  constructor(name: string, address = "192.168.77.2") {
+    this.address = address;
     this.name = `mote-${name}-${process.pid}`;
     this.folder = mkdtempSync(join(tmpdir(), `${this.name}-`));
     this.kubeconfig = join(this.folder, "kubeconfig.yaml");

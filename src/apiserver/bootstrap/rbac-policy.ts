@@ -167,6 +167,14 @@ const clusterRoles: Readonly<Record<string, RoleEntry>> = {
     rules: ["approve certificates.k8s.io signers kubernetes.io/legacy-unknown"],
   },
 
+  // k3s's: what a node needs to know of the rest, for names, addresses and policies.
+  "system:k3s-controller": {
+    rules: [
+      `${read} core nodes,namespaces,pods,services,endpoints`,
+      `${read} discovery.k8s.io endpointslices`,
+      `${read} networking.k8s.io networkpolicies`,
+    ],
+  },
   "system:node": {
     rules: [
       "create authentication.k8s.io tokenreviews",
@@ -244,6 +252,7 @@ const clusterRoleBindings: Readonly<Record<string, BindingEntry>> = {
   "cluster-admin": { subjects: ["Group:system:masters"] },
   "system:basic-user": { subjects: ["Group:system:authenticated"] },
   "system:discovery": { subjects: ["Group:system:authenticated"] },
+  "system:k3s-controller": { subjects: ["User:system:k3s-controller"] },
   "system:kube-controller-manager": { subjects: ["User:system:kube-controller-manager"] },
   "system:kube-dns": { subjects: ["ServiceAccount:kube-system/kube-dns"] },
   "system:kube-scheduler": { subjects: ["User:system:kube-scheduler"] },

@@ -35,7 +35,7 @@ export function generateKey(): string {
   return privateKey.export({ type: "sec1", format: "pem" }).toString();
 }
 
-/** The certificate's PEM; without `issuer` it is signed by its own key. */
+/** The certificate's PEM; without `issuer` it is signed by its own key, with one the public key is enough. */
 export function issueCertificate(
   request: CertificateRequest,
   key: string,
@@ -58,6 +58,18 @@ export function issueCertificate(
     issuer?.key ?? key,
     random,
   );
+}
+
+/** A request for a certificate (PKCS #10) as DER. */
+export function signingRequest(commonName: string, key: string): Uint8Array {
+  const info = der.sequence(
+    der.integer(Uint8Array.of(0)),
+    nameOf(commonName, []),
+    createPublicKey(key).export({ type: "spki", format: "der" }),
+    der.explicit(0),
+  );
+  const signature = sign("sha256", info, { key: createPrivateKey(key), dsaEncoding: "der" });
+  return der.sequence(info, ecdsaWithSha256(), der.bitString(signature));
 }
 
 /** A leaf for somebody else's key, with the names that were asked for. */

@@ -1,0 +1,168 @@
+// `mote agent`: a node whose API server is elsewhere. Joins, then runs the parts of a node over HTTPS with the node's own
+// certificates, and keeps a tunnel to the server. Composition only.
+import { clientCertificates } from "#apiserver/client-certificates.ts";
+import { AppError } from "#base/errors.ts";
+import { Metrics } from "#base/metrics.ts";
+import { restarting, runAll, type Service } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
+import { Client } from "#client/client.ts";
+import { EventRecorder } from "#client/events.ts";
+import { createHttpTransport } from "#client/http-transport.ts";
+import { InformerFactory } from "#client/informer.ts";
+import { parseConfiguration } from "#node/configuration.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import { makeFolder, readFileIfExists } from "#platform/files.ts";
+import { isRoot } from "#platform/host.ts";
+import { createHttpClient, type HttpClient } from "#platform/http-client.ts";
+import { acquireProcessLock } from "#platform/process-lock.ts";
+import { systemRandom as random } from "#platform/random.ts";
+import { stopSignal } from "#platform/signals.ts";
+import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
+import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
+import { type AgentConfig, overlayBackend } from "./config.ts";
+import { createProcessLog } from "./log.ts";
+import { beginNode, type NodeConfig, nodeServices } from "./node.ts";
+
+const stopTimeoutMs = 10_000;
+/** A failed part comes back after this, growing to the second number. */
+const restartPause = { minMs: 200, maxMs: 10_000 } as const;
+/** Fixed, as the server's. */
+const nodeApiPort = 10250;
+
+/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
+export async function runAgent(config: AgentConfig): Promise<number> {
+  if (!isRoot()) throw new AppError("STARTUP", "a node needs root for containers and networks");
+  const log = createProcessLog(clock, config.node.debug);
+  const signal = stopSignal();
+  for (const warning of config.node.warnings) log.warn(warning);
+  const startedMs = clock.monotonicMs();
+  const { nodeName, nodeIp, agentDir, dataDir } = config.node;
+  log.info("mote agent starts", { version: moteVersion, node: nodeName, data: dataDir, server: config.server });
+  await makeFolder(agentDir);
+  const lock = await acquireProcessLock(`${agentDir}/agent`);
+  try {
+    const membership = await openMembership(
+      {
+        ...{ server: config.server, folder: agentDir, nodeName, nodeIps: [nodeIp] },
+        passwordFile: `${dataDir}/node/password`,
+        token: await tokenOf(config),
+      },
+      { clock, random, log: log.child({ part: "joining" }) },
+      signal,
+    );
+    const begun = beginNode(config.node, log);
+    const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
+    await runAll(
+      services(config, membership, log, begun),
+      { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
+      signal,
+      () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
+    );
+    return 0;
+  } catch (error) {
+    if (signal.aborted) return 0;
+    throw error;
+  } finally {
+    await lock.release();
+    log.info("mote agent ended");
+  }
+}
+
+async function tokenOf(config: AgentConfig): Promise<string | undefined> {
+  if (config.token !== undefined || config.tokenFile === undefined) return config.token;
+  const text = (await readFileIfExists(config.tokenFile))?.toString("utf8").trim();
+  if (!text) throw new AppError("STARTUP", `token-file: ${config.tokenFile} is not there or empty`);
+  return text;
+}
+
+function services(
+  { node, server }: AgentConfig,
+  membership: Membership,
+  log: ReturnType<typeof createProcessLog>,
+  begun: Promise<number | undefined>,
+): Service[] {
+  const { settings } = membership.current;
+  const config: NodeConfig = {
+    ...node,
+    clusterCidr: settings.clusterCidr,
+    overlay: {
+      ...node.overlay,
+      backend: overlayBackend(settings.flannelBackend),
+      usesExternalIp: settings.flannelExternalIp,
+    },
+    clusterDns: settings.clusterDns,
+    clusterDomain: settings.clusterDomain,
+    disabled: new Set(settings.hasServiceProxy ? [] : ["service-proxy"]),
+  };
+  const { nodeName } = config;
+  const clientAs = (pair: (credentials: Credentials) => Credentials["kubelet"]) => {
+    const connect = () => {
+      const { certificate, key } = pair(membership.current);
+      return createHttpClient({ baseUrl: server, ca: membership.current.serverCa, cert: certificate, key });
+    };
+    const http = renewable(connect, (use) => membership.onChange(use));
+    return new Client(createHttpTransport({ userAgent: `mote-agent/${moteVersion}` }, { http }));
+  };
+  const client = clientAs(({ kubelet }) => kubelet);
+  const informers = new InformerFactory(
+    {},
+    { client: clientAs(({ controller }) => controller), clock, random, log: log.child({ part: "informers" }) },
+  );
+  const metrics = new Metrics();
+  const events = new EventRecorder(
+    { component: "kubelet", host: nodeName },
+    { client, clock, random, log: log.child({ part: "events" }) },
+  );
+  const parts = nodeServices(
+    {
+      ...{ config, clock, random, log, metrics, client, events, informers },
+      reviews: client,
+      byCertificate: (certificate) => certificates(certificate),
+      tls() {
+        const { serving, clientCa } = membership.current;
+        return { certificatePem: serving.certificate, keyPem: serving.key, clientCaPem: clientCa };
+      },
+      onNewTls: (use) => membership.onChange(use),
+      podCidr: undefined,
+    },
+    begun,
+  );
+  const authenticator = () => clientCertificates(membership.current.clientCa, { clock, log });
+  let certificates = authenticator();
+  membership.onChange(() => {
+    certificates = authenticator();
+  });
+  const { hostname, port } = new URL(server);
+  const tunnel = createNodeTunnel(
+    {
+      host: hostname.replace(/^\[|\]$/g, ""),
+      port: Number(port || 443),
+      tls() {
+        const { serverCa, kubelet } = membership.current;
+        return { ca: serverCa, cert: kubelet.certificate, key: kubelet.key };
+      },
+      rules: {
+        mode: settings.egressMode,
+        nodeApiPort,
+        nodeAddresses: [config.nodeIp],
+        clusterCidrs: [settings.clusterCidr],
+        pods: () => parts.lookup.pods(),
+      },
+    },
+    { clock, random, log: log.child({ part: "tunnel" }) },
+  );
+  return [membership.service, informers, events, tunnel, ...parts.services].map((service) =>
+    restarting(service, { clock, log, ...restartPause }),
+  );
+}
+
+/** Connections with another certificate from the next change on; what runs over the old ones begins again. */
+function renewable(connect: () => HttpClient, onChange: (use: () => void) => void): HttpClient {
+  let current = connect();
+  onChange(() => {
+    const old = current;
+    current = connect();
+    old.close();
+  });
+  return { send: (request, signal) => current.send(request, signal), close: () => current.close() };
+}

@@ -1,0 +1,92 @@
+// Why a node cannot join, in a sentence that says what to do. Those that another attempt cannot mend end a first start;
+// a node that has joined before goes on with what it has and tries again in any case.
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
+
+/** Another attempt will fail in the same way, until somebody does something. */
+const lasting: ReadonlySet<string> = new Set([
+  "JOIN_ANSWER",
+  "JOIN_CA",
+  "JOIN_HOST",
+  "JOIN_NAME",
+  "JOIN_TOKEN",
+  "TOKEN_FORMAT",
+]);
+export const isLasting = (error: unknown): boolean => error instanceof AppError && lasting.has(error.code);
+
+const outdated = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID"]);
+const untrusted = new Set([
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+  "DEPTH_ZERO_SELF_SIGNED_CERT",
+  "CERT_SIGNATURE_FAILURE",
+]);
+
+export const wrongAuthority = (server: string): AppError =>
+  new AppError(
+    "JOIN_CA",
+    `the authority of ${server} is not the one that the token names: take the token from the server you mean ` +
+      "(its data folder, server/token), or look for whoever answers in its place",
+  );
+
+/** What a request that got no answer says of the server. */
+export function explain(error: unknown, server: string, nowMs: number): unknown {
+  const code = codes(error).find(
+    (one) => outdated.has(one) || untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID",
+  );
+  const of = (own: string, message: string) => new AppError(own, message, {}, { cause: error });
+  if (code !== undefined && outdated.has(code)) {
+    const date = new Date(nowMs).toISOString().slice(0, 16);
+    return of(
+      "JOIN_CLOCK",
+      `the certificate of ${server} is not valid at ${date}, the time of this machine: set the clock`,
+    );
+  }
+  if (code !== undefined && untrusted.has(code)) return wrongAuthority(server);
+  if (code !== undefined) {
+    return of(
+      "JOIN_HOST",
+      `the server is not named ${new URL(server).hostname} in its certificate: use another of its addresses, or start it with --tls-san ${new URL(server).hostname}`,
+    );
+  }
+  if (!hasCode(error, "HTTP_FAILED") && !hasCode(error, "HTTP_TIMEOUT")) return error;
+  return of(
+    "JOIN_UNREACHABLE",
+    `cannot reach ${server} (${messageOf(error)}): is it up, and are address and port right?`,
+  );
+}
+
+/** What an answer other than 200 says. */
+export function explainAnswer(status: number, text: string, server: string): AppError {
+  const said = messageIn(text);
+  if (status === 401) {
+    return new AppError(
+      "JOIN_TOKEN",
+      `${server} does not take the token: compare it with server/token in the server's data folder`,
+    );
+  }
+  if (status === 403) return new AppError("JOIN_NAME", said);
+  if (status === 503 || status === 429 || status >= 500)
+    return new AppError("JOIN_LATER", `${server} is not ready: ${said}`);
+  return new AppError("JOIN_ANSWER", `${server} answered ${status} (${said}): is it a mote or k3s server?`);
+}
+
+function messageIn(text: string): string {
+  try {
+    const { message } = JSON.parse(text) as { message?: unknown };
+    if (typeof message === "string") return message;
+  } catch {
+    // Not a Status: the text itself is all there is.
+  }
+  return text.trim().slice(0, 300);
+}
+
+/** Of an error and what caused it. */
+function codes(error: unknown): string[] {
+  const found: string[] = [];
+  for (let at: unknown = error; at instanceof Error && found.length < 8; at = at.cause) {
+    found.push(String((at as { code?: unknown }).code ?? ""));
+  }
+  return found;
+}

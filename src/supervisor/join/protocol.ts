@@ -1,0 +1,123 @@
+// What joining nodes and servers say to each other: paths, headers and the settings of the cluster, in k3s's words, so that
+// either end may be a k3s. Settings carry Go's field names and Go's form of an address range.
+// Upstream counterpart: k3s pkg/server/handlers and pkg/daemons/config.Control.
+import { AppError } from "#base/errors.ts";
+import { isIpv4 } from "#model/validation/names.ts";
+import { type EgressMode, egressModes } from "../tunnel/egress.ts";
+
+export const prefix = "/v1-k3s/";
+/** Lower case, as they arrive. */
+export const headers = {
+  nodeName: "k3s-node-name",
+  nodePassword: "k3s-node-password",
+  nodeIp: "k3s-node-ip",
+} as const;
+
+/** What a node takes from its server. */
+export interface ClusterSettings {
+  readonly clusterCidr: string;
+  readonly serviceCidr: string;
+  readonly clusterDns: string;
+  readonly clusterDomain: string;
+  readonly egressMode: EgressMode;
+  /** As flags have it; whether this node has it is not said here. */
+  readonly flannelBackend: string;
+  readonly flannelExternalIp: boolean;
+  /** Nodes translate service addresses themselves. */
+  readonly hasServiceProxy: boolean;
+}
+
+export interface ServerSettings extends ClusterSettings {
+  readonly nodePorts: { readonly first: number; readonly last: number };
+  readonly port: number;
+}
+
+export function formatSettings(settings: ServerSettings): Record<string, unknown> {
+  const { clusterDns, nodePorts, port } = settings;
+  const cluster = goNetwork(settings.clusterCidr);
+  const service = goNetwork(settings.serviceCidr);
+  return {
+    ClusterIPRange: cluster,
+    ClusterIPRanges: [cluster],
+    ServiceIPRange: service,
+    ServiceIPRanges: [service],
+    ServiceNodePortRange: { Base: nodePorts.first, Size: nodePorts.last - nodePorts.first + 1 },
+    ClusterDNS: clusterDns,
+    ClusterDNSs: [clusterDns],
+    ClusterDomain: settings.clusterDomain,
+    FlannelBackend: settings.flannelBackend,
+    FlannelIPv6Masq: false,
+    FlannelExternalIP: settings.flannelExternalIp,
+    EgressSelectorMode: settings.egressMode,
+    EmbeddedRegistry: false,
+    DisableKubeProxy: !settings.hasServiceProxy,
+    // Nobody would take the taint away that nodes of a cloud wait for.
+    DisableCCM: true,
+    DisableNPC: false,
+    DisableServiceLB: true,
+    HTTPSPort: port,
+    SupervisorPort: port,
+    APIServerPort: port,
+    SupervisorMetrics: false,
+    Rootless: false,
+  };
+}
+
+/** Throws JOIN_ANSWER naming the field. */
+export function parseSettings(text: string): ClusterSettings {
+  const fields = objectOf(text);
+  const string = (name: string): string => {
+    const value = fields[name];
+    if (typeof value !== "string" || value === "") throw wrong(name);
+    return value;
+  };
+  const network = (name: string): string => {
+    const found = plainNetwork(fields[name]);
+    if (found === undefined) throw wrong(name);
+    return found;
+  };
+  const egressMode = egressModes.find((mode) => mode === fields["EgressSelectorMode"]) ?? "agent";
+  const clusterDns = string("ClusterDNS");
+  if (!isIpv4(clusterDns)) throw wrong("ClusterDNS");
+  return {
+    clusterCidr: network("ClusterIPRange"),
+    serviceCidr: network("ServiceIPRange"),
+    clusterDns,
+    clusterDomain: string("ClusterDomain"),
+    egressMode,
+    flannelBackend: string("FlannelBackend"),
+    flannelExternalIp: fields["FlannelExternalIP"] === true,
+    hasServiceProxy: fields["DisableKubeProxy"] !== true,
+  };
+}
+
+function objectOf(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null) return value as Record<string, unknown>;
+  } catch {
+    // Said below: it is no object either.
+  }
+  throw new AppError("JOIN_ANSWER", "the server's settings are no JSON object");
+}
+
+const wrong = (field: string): AppError =>
+  new AppError("JOIN_ANSWER", `the server's settings have no usable ${field}: is it a server of another kind?`);
+
+/** Go's net.IPNet as JSON. IPv4 only. */
+function goNetwork(cidr: string): { IP: string; Mask: string } {
+  const [address = "", bits = "32"] = cidr.split("/");
+  const mask = Buffer.alloc(4);
+  mask.writeUInt32BE(Number((0xffffffffn << BigInt(32 - Number(bits))) & 0xffffffffn));
+  return { IP: address, Mask: mask.toString("base64") };
+}
+
+function plainNetwork(value: unknown): string | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const { IP: address, Mask: mask } = value as Readonly<Record<string, unknown>>;
+  if (typeof address !== "string" || typeof mask !== "string" || !isIpv4(address)) return undefined;
+  const bytes = Buffer.from(mask, "base64");
+  if (bytes.length !== 4) return undefined;
+  const [ones = ""] = /^1*/.exec(bytes.readUInt32BE().toString(2).padStart(32, "0")) ?? [];
+  return ones === "" ? undefined : `${address}/${ones.length}`;
+}

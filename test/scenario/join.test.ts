@@ -1,0 +1,282 @@
+// A node joins: real certificates, TLS, passwords and authorisation, from the token to the first request as a node.
+import { X509Certificate } from "node:crypto";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { Client } from "#client/client.ts";
+import { createHttpTransport } from "#client/http-transport.ts";
+import { InformerFactory } from "#client/informer.ts";
+import { openDatastore } from "#datastore/open.ts";
+import type { Datastore } from "#datastore/store.ts";
+import type { Namespace, Node, Secret } from "#model/gen/core-v1.ts";
+import { namespaces, nodes, secrets } from "#model/resources.ts";
+import { systemClock } from "#platform/clock.ts";
+import { createHttpClient, readBody } from "#platform/http-client.ts";
+import { systemRandom } from "#platform/random.ts";
+import { type JoinOptions, openMembership } from "#supervisor/join-client.ts";
+import { createJoinServer } from "#supervisor/join-server.ts";
+import { ensurePki, type Pki } from "#supervisor/pki.ts";
+import { formatToken } from "#supervisor/tokens.ts";
+
+const base = { clock: systemClock, random: systemRandom, log: silentLogger };
+const password = "hush";
+let folder = "";
+let pki: Pki;
+let backend: Datastore;
+let api: ComposedApiServer;
+let client: Client;
+let isReady = true;
+const stop = new AbortController();
+const running: Promise<void>[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "mote-join-"));
+  pki = await ensurePki({ folder: join(folder, "tls"), nodeName: "n1", nodeIps: ["127.0.0.1"] }, base);
+  backend = await openDatastore({ endpoint: "memory://" }, base);
+  const joining = createJoinServer(
+    {
+      ...{ pki: () => pki, password, ownNode: "n1" },
+      settings: {
+        ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
+        ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true, port: 6443 },
+        nodePorts: { first: 30000, last: 32767 },
+      },
+      addresses: () => ["127.0.0.1:6443"],
+    },
+    {
+      ...base,
+      authenticate: (credentials) => api.authenticate(credentials),
+      client: () => client,
+      isReady: () => isReady,
+    },
+  );
+  api = composeApiServer(
+    {
+      ...{ host: "127.0.0.1", port: 0, serverAddress: "127.0.0.1:6443", serviceCidr: "10.43.0.0/16" },
+      tls: {
+        certificatePem: pki.servingApiserver.certificate,
+        keyPem: pki.servingApiserver.key,
+        clientCaPem: pki.clientCa.certificate,
+      },
+      clientCa: pki.clientCa.certificate,
+      serverCa: pki.serverCa.certificate,
+      nodeClient: () => pki.clientApiserver,
+      serviceAccount: pki.serviceAccount,
+      nodePorts: { first: 30000, last: 32767 },
+    },
+    { ...base, backend, metrics: new Metrics(), requests: (request, response) => joining.handle(request, response) },
+  );
+  client = new Client(api.server.transport(identities.loopback));
+  const informers = new InformerFactory({}, { ...base, client });
+  api.watchRbac(informers);
+  for (const service of [api.server.service, informers, joining.service(informers)]) {
+    await new Promise<void>((resolve, reject) => {
+      const run = service.run(stop.signal, resolve);
+      run.catch(reject);
+      running.push(run);
+    });
+  }
+  await client.create(namespaces, { metadata: { name: "kube-system" } } as Namespace);
+});
+
+afterAll(async () => {
+  stop.abort(new Error("the test is over"));
+  await Promise.allSettled(running);
+  await backend.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const fullToken = () => formatToken(pki.serverCa.certificate, "server", password);
+
+/** A device: its folders are its own. */
+const device = (name: string, more: Partial<JoinOptions> = {}): JoinOptions => ({
+  server: `https://127.0.0.1:${api.server.port}`,
+  token: fullToken(),
+  folder: join(folder, name, "agent"),
+  passwordFile: join(folder, name, "password"),
+  nodeName: name,
+  nodeIps: ["192.0.2.9"],
+  ...more,
+});
+
+async function ask(
+  path: string,
+  headers: Record<string, string> = {},
+  more: { method?: string; body?: Uint8Array; cert?: string; key?: string } = {},
+): Promise<{ status: number; text: string }> {
+  const { cert, key } = more;
+  const http = createHttpClient({
+    baseUrl: `https://127.0.0.1:${api.server.port}`,
+    ca: pki.serverCa.certificate,
+    ...(cert && key ? { cert, key } : {}),
+  });
+  try {
+    const { method = "GET", body } = more;
+    const response = await http.send({ method, path, headers, idleTimeoutMs: 5000, ...(body ? { body } : {}) });
+    return { status: response.status, text: (await readBody(response, 1e6)).toString("utf8") };
+  } finally {
+    http.close();
+  }
+}
+
+const basic = (pair: string) => ({ authorization: `Basic ${Buffer.from(pair).toString("base64")}` });
+const member = () => basic(`node:${password}`);
+
+test("from the token to a request as a node, and again without a server", async () => {
+  const membership = await openMembership(device("n2"), base, stop.signal);
+  const { kubelet, serving, controller, settings, serverCa } = membership.current;
+  expect(settings).toEqual({
+    ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
+    ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true },
+  });
+  expect(new X509Certificate(kubelet.certificate).subject).toBe("O=system:nodes\nCN=system:node:n2");
+  expect(new X509Certificate(controller.certificate).subject).toBe("CN=system:k3s-controller");
+  expect(new X509Certificate(serving.certificate).subjectAltName).toBe(
+    "DNS:n2, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, IP Address:192.0.2.9",
+  );
+  const http = createHttpClient({
+    baseUrl: `https://127.0.0.1:${api.server.port}`,
+    ...{ ca: serverCa, cert: kubelet.certificate, key: kubelet.key },
+  });
+  const node = await new Client(createHttpTransport({ userAgent: "test" }, { http })).create(nodes, {
+    ...{ apiVersion: "v1", kind: "Node", metadata: { name: "n2" } },
+  } as Node);
+  expect(node.metadata.uid).toBeTruthy();
+  http.close();
+
+  const secret: Secret = await client.get(secrets, "n2.node-password.k3s", "kube-system");
+  expect([secret.type, secret.immutable]).toEqual(["k3s.cattle.io/node-password", true]);
+  expect(Buffer.from(secret.data?.["hash"] ?? "", "base64").toString()).toMatch(
+    /^\$1:[0-9a-f]{16}:15:8:1:[A-Za-z0-9+/]{86}$/,
+  );
+  expect((await stat(join(folder, "n2", "agent", "client-kubelet.key"))).mode & 0o777).toBe(0o600);
+  expect(await readFile(join(folder, "n2", "password"), "utf8")).toMatch(/^[0-9a-f]{32}\n$/);
+
+  const again = await openMembership(
+    device("n2", { server: "https://127.0.0.1:1", token: undefined }),
+    base,
+    stop.signal,
+  );
+  expect(again.current).toEqual(membership.current);
+});
+
+test("a bootstrap token and a bare password are taken too", async () => {
+  const data = {
+    "token-id": "abcdef",
+    "token-secret": "0123456789abcdef",
+    "usage-bootstrap-authentication": "true",
+  };
+  await client.create(secrets, {
+    ...{ apiVersion: "v1", kind: "Secret", metadata: { name: "bootstrap-token-abcdef", namespace: "kube-system" } },
+    type: "bootstrap.kubernetes.io/token",
+    data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString("base64")])),
+  } as Secret);
+  const [hash = ""] = fullToken().split("::");
+  for (const [name, token] of [
+    ["n3", `${hash}::abcdef.0123456789abcdef`],
+    ["n4", password],
+  ] as const) {
+    const { current } = await openMembership(device(name, { token }), base, stop.signal);
+    expect(new X509Certificate(current.kubelet.certificate).subject).toContain(`system:node:${name}`);
+  }
+});
+
+test.each<[string, string, () => Partial<JoinOptions>, RegExp]>([
+  ["wrong password", "JOIN_TOKEN", () => ({ token: `${fullToken()}x` }), /does not take the token/],
+  ["no token", "JOIN_TOKEN", () => ({ token: undefined }), /--token/],
+  [
+    "another authority",
+    "JOIN_CA",
+    () => ({ token: fullToken().replace(/^K10..../, "K10ffff") }),
+    /not the one that the token names/,
+  ],
+  ["no token at all", "TOKEN_FORMAT", () => ({ token: "K10zz" }), /'::'/],
+  ["a name that is taken", "JOIN_NAME", () => ({ nodeName: "n2" }), /"n2" is taken by another device/],
+  ["the server's name", "JOIN_NAME", () => ({ nodeName: "n1" }), /"n1" is taken/],
+])("%s is told at once", async (_name, code, more, message) => {
+  const failed = openMembership(device("n9", more()), base, stop.signal);
+  await expect(failed).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+});
+
+test("a server that is not there yet is waited for", async () => {
+  const lines: string[] = [];
+  const log = createLogger((_level, message, fields) => lines.push(`${message} ${String(fields?.["error"])}`), "info");
+  const gone = new AbortController();
+  const waiting = openMembership(device("n5", { server: "https://127.0.0.1:1" }), { ...base, log }, gone.signal);
+  const ended = expect(waiting).rejects.toThrow("enough");
+  await expect.poll(() => lines.length, { timeout: 5000 }).toBeGreaterThan(0);
+  expect(lines[0]).toMatch(/cannot join yet, trying again cannot reach https:\/\/127.0.0.1:1 .*ECONNREFUSED.*is it up/);
+  gone.abort(new Error("enough"));
+  await ended;
+});
+
+describe("the door", () => {
+  const paths = ["config", "apiservers", "readyz", "server-ca.crt", "client-ca.crt", "client-kubelet.crt"];
+  test("nothing but the authority before authentication", async () => {
+    expect(await ask("/ping")).toEqual({ status: 200, text: "pong" });
+    expect(await ask("/cacerts")).toEqual({ status: 200, text: pki.serverCa.certificate });
+    for (const path of paths) {
+      for (const headers of [{}, basic("node:wrong"), basic(`root:${password}`), { authorization: "Bearer nobody" }]) {
+        expect((await ask(`/v1-k3s/${path}`, headers)).status, path).toBe(401);
+      }
+    }
+    const { certificate: cert, key } = pki.clientScheduler;
+    expect((await ask("/v1-k3s/config", {}, { cert, key })).status).toBe(403);
+    expect((await ask("/v1-k3s/config", member(), { method: "DELETE" })).status).toBe(405);
+  });
+
+  test("bodies are k3s's", async () => {
+    expect(await ask("/v1-k3s/apiservers", member())).toEqual({ status: 200, text: '["127.0.0.1:6443"]\n' });
+    expect(await ask("/v1-k3s/readyz", member())).toEqual({ status: 200, text: "ok" });
+    expect(JSON.parse((await ask("/v1-k3s/config", member())).text)).toMatchObject({
+      ClusterIPRange: { IP: "10.42.0.0", Mask: "//8AAA==" },
+      ServiceIPRanges: [{ IP: "10.43.0.0", Mask: "//8AAA==" }],
+      ServiceNodePortRange: { Base: 30000, Size: 2768 },
+      ClusterDNS: "10.43.0.10",
+      SupervisorPort: 6443,
+    });
+    const old = await ask("/v1-k3s/client-kube-proxy.crt", member());
+    expect(old.text).toMatch(/CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----/);
+    expect(new X509Certificate(old.text).subject).toBe("CN=system:kube-proxy");
+  });
+
+  test("who is not ready says so", async () => {
+    isReady = false;
+    expect(await ask("/v1-k3s/readyz", member())).toMatchObject({ status: 503 });
+    expect((await ask("/cacerts")).status).toBe(200);
+    isReady = true;
+  });
+
+  test("a node is what its certificate says, while there is such a node", async () => {
+    const { current } = await openMembership(device("n6"), base, stop.signal);
+    const { certificate: cert, key } = current.kubelet;
+    const asks = (name: string, passwordOf: string) =>
+      ask("/v1-k3s/serving-kubelet.crt", { "k3s-node-name": name, "k3s-node-password": passwordOf }, { cert, key });
+    const own = (await readFile(join(folder, "n6", "password"), "utf8")).trim();
+    expect((await asks("n7", own)).status).toBe(400);
+    expect((await asks("n6", own)).status).toBe(401);
+    await client.create(nodes, { metadata: { name: "n6" } } as Node);
+    expect((await asks("n6", own)).status).toBe(200);
+    expect((await asks("n6", "other")).status).toBe(403);
+    expect((await asks("n6", "")).status).toBe(400);
+
+    // Deleting the Node frees the name.
+    await client.delete(nodes, { name: "n6" });
+    await expect
+      .poll(() => client.get(secrets, "n6.node-password.k3s", "kube-system").catch(() => "gone"), { timeout: 5000 })
+      .toBe("gone");
+    await openMembership(device("n6b", { nodeName: "n6" }), base, stop.signal);
+  });
+
+  test("garbage is no request for a certificate", async () => {
+    const headers = { ...member(), "k3s-node-name": "n8", "k3s-node-password": "x" };
+    for (const body of [Buffer.from("garbage"), Buffer.alloc(20_000, 0x30)]) {
+      const { status } = await ask("/v1-k3s/client-kubelet.crt", headers, { method: "POST", body });
+      expect([400, 413]).toContain(status);
+    }
+  });
+});
