@@ -53,6 +53,19 @@ export const serverFlags: readonly Flag[] = [
   { name: "cluster-dns", kind: "string", help: "address of the cluster's DNS; default the tenth of the service range" },
   { name: "cluster-domain", kind: "string", default: "cluster.local", help: "domain of the cluster" },
   {
+    name: "flannel-backend",
+    kind: "string",
+    default: "vxlan",
+    help: "how pods reach those of other nodes: vxlan, host-gw (all nodes on one network), or none (bring your own)",
+  },
+  {
+    name: "flannel-external-ip",
+    kind: "boolean",
+    default: false,
+    help: "nodes reach each other at their external addresses",
+  },
+  { name: "flannel-iface", kind: "string", help: "device that packets to other nodes leave by; default by node-ip" },
+  {
     name: "datastore-endpoint",
     kind: "string",
     env: "DATASTORE_ENDPOINT",

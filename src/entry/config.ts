@@ -7,8 +7,8 @@ import { serverFlags } from "#cli/server-flags.ts";
 import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
 import { parseCron } from "#model/cron.ts";
-import { parseConfiguration } from "#node/configuration.ts";
 import type { Backend } from "#network/cni/peers.ts";
+import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
 import { parseSchedulerArguments, type SchedulerArguments } from "#scheduler/arguments.ts";
@@ -347,7 +347,9 @@ export function overlayBackend(name: string): Backend {
   if (name === "vxlan" || name === "host-gw" || name === "none") return name;
   const isForeign = ["wireguard-native", "wireguard", "ipsec", "tailscale"].includes(name);
   const allowed = "use vxlan, host-gw or none";
-  throw usageError(`flannel-backend: ${isForeign ? `${name} is not supported` : `"${name}" is not allowed`}; ${allowed}`);
+  throw usageError(
+    `flannel-backend: ${isForeign ? `${name} is not supported` : `"${name}" is not allowed`}; ${allowed}`,
+  );
 }
 
 /** The kernel's own bound for names of devices. */

@@ -312,7 +312,12 @@ async function createContext(
       pki: () => livePki.current,
       password,
       ownNode: config.disableAgent ? undefined : config.nodeName,
-      settings: { ...config, hasServiceProxy: !config.disabled.has("service-proxy") },
+      settings: {
+        ...config,
+        hasServiceProxy: !config.disabled.has("service-proxy"),
+        flannelBackend: config.overlay.backend,
+        flannelExternalIp: config.overlay.usesExternalIp,
+      },
       addresses: () => [`${config.advertiseAddress}:${config.port}`],
     },
     {

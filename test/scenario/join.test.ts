@@ -42,7 +42,14 @@ beforeAll(async () => {
       ...{ pki: () => pki, password, ownNode: "n1" },
       settings: {
         ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
-        ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true, port: 6443 },
+        ...{
+          clusterDomain: "cluster.local",
+          egressMode: "agent",
+          hasServiceProxy: true,
+          flannelBackend: "vxlan",
+          flannelExternalIp: false,
+          port: 6443,
+        },
         nodePorts: { first: 30000, last: 32767 },
       },
       addresses: () => ["127.0.0.1:6443"],
@@ -131,7 +138,13 @@ test("from the token to a request as a node, and again without a server", async 
   const { kubelet, serving, controller, settings, serverCa } = membership.current;
   expect(settings).toEqual({
     ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
-    ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true },
+    ...{
+      clusterDomain: "cluster.local",
+      egressMode: "agent",
+      hasServiceProxy: true,
+      flannelBackend: "vxlan",
+      flannelExternalIp: false,
+    },
   });
   expect(new X509Certificate(kubelet.certificate).subject).toBe("O=system:nodes\nCN=system:node:n2");
   expect(new X509Certificate(controller.certificate).subject).toBe("CN=system:k3s-controller");
