@@ -5,8 +5,11 @@
 /** Enough to find out more: each round trip may double it. */
 const leastBytes = 32 * 1024;
 const firstBytes = 128 * 1024;
-/** Queueing that is put up with, so that turns of the event loop do not starve the path. */
-const slackMs = 5;
+/**
+ * Queueing that nobody notices. It must be longer than a busy machine takes to let both ends run: what comes back later than
+ * that looks like a slow path, and a limit that shrinks with it would make it one.
+ */
+const slackMs = 50;
 const rememberedRates = 8;
 
 export class Pace {
