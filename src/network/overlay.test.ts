@@ -1,4 +1,5 @@
-// The overlay between real network namespaces: three hosts on one switch, one pod behind a bridge in each.
+// The overlay between real network namespaces: three hosts on one switch, one pod behind a bridge in each;
+// and the same with fd00:42:0:N::2 and 2001:db8::N.
 //
 //   pod 10.42.0.2 ─ mote0 ─ host a 192.0.2.1 ─┐
 //   pod 10.42.1.2 ─ mote0 ─ host b 192.0.2.2 ─┼─ switch
@@ -39,7 +40,7 @@ const run = (where: Where, line: string) => runChecked(inside(where), "sh", ["-c
 const serverScript = `require("net").createServer((s) => {
   s.on("error", () => {});
   s.end(s.remoteAddress.replace("::ffff:", "") + "\\n" + "x".repeat(300000));
-}).listen(8080, "0.0.0.0");`;
+}).listen(8080, "::");`;
 const clientScript = `const s = require("net").connect({ host: process.argv[1], port: 8080 });
 let text = "";
 const end = (answer) => { console.log(answer); s.destroy(); };
@@ -78,20 +79,23 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
       );
       await run(
         host,
-        `ip link set lo up; ip addr add 192.0.2.${i + 1}/24 dev eth0; ip link set eth0 up
-         ip link add mote0 type bridge; ip addr add 10.42.${i}.1/24 dev mote0; ip link set mote0 up
+        `ip link set lo up; ip addr add 192.0.2.${i + 1}/24 dev eth0; ip addr add 2001:db8::${i + 1}/64 dev eth0 nodad; ip link set eth0 up
+         ip link add mote0 type bridge; ip addr add 10.42.${i}.1/24 dev mote0; ip addr add fd00:42:0:${i}::1/64 dev mote0 nodad
+         ip link set mote0 up
          ip link add vpod type veth peer name eth0 netns ${ns[pod]}; ip link set vpod master mote0 up`,
       );
       await run(
         pod,
-        `ip link set lo up; ip addr add 10.42.${i}.2/24 dev eth0; ip link set eth0 mtu 1450 up; ip route add default via 10.42.${i}.1`,
+        `ip link set lo up; ip addr add 10.42.${i}.2/24 dev eth0; ip addr add fd00:42:0:${i}::2/64 dev eth0 nodad
+         ip link set eth0 mtu 1430 up; ip route add default via 10.42.${i}.1; ip route add default via fd00:42:0:${i}::1`,
       );
       const server = inside(pod).run(process.execPath, ["-e", serverScript], {
         signal: stopServers.signal,
         timeoutMs: 600_000,
       });
       servers.push(server.catch(() => undefined));
-      const spec = { podCIDR: `10.42.${i}.0/24`, podCIDRs: [`10.42.${i}.0/24`] };
+      const podCIDR = `10.42.${i}.0/24`;
+      const spec = { podCIDR, podCIDRs: [podCIDR, `fd00:42:0:${i}::/64`] };
       await client.create(nodes, { apiVersion: "v1", kind: "Node", metadata: { name: host }, spec } as Node);
     }
     for (const host of hosts)
@@ -110,7 +114,12 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     const informers = new InformerFactory({}, { client, clock: systemClock, random: systemRandom, log: silentLogger });
     const overlay = createOverlay(
       {
-        ...{ backend, nodeName: host, nodeIp: `192.0.2.${hosts.indexOf(host) + 1}`, clusterCidrs: ["10.42.0.0/16"] },
+        ...{
+          backend,
+          nodeName: host,
+          nodeIp: `192.0.2.${hosts.indexOf(host) + 1}`,
+          clusterCidrs: ["10.42.0.0/16", "fd00:42::/48"],
+        },
         cniConfDir: `${folder}/${host}`,
       },
       {
@@ -147,6 +156,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await reaches("pod-b", "10.42.2.2", "10.42.1.2");
     await reaches("pod-c", "10.42.0.2", "10.42.2.2");
     await run("pod-a", "busybox ping -c 1 -W 2 10.42.2.2");
+    await reaches("pod-a", "fd00:42:0:1::2", "fd00:42::2");
     // A host is seen as the address of its device.
     await reaches("a", "10.42.1.2", "10.42.0.0");
     const written = (await client.get(nodes, "b")).metadata.annotations;
@@ -157,7 +167,10 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     const conflist = JSON.parse(String(await readFileIfExists(`${folder}/b/10-mote.conflist`))) as {
       plugins: readonly unknown[];
     };
-    expect(conflist.plugins[0]).toMatchObject({ mtu: 1450, ipam: { ranges: [[{ subnet: "10.42.1.0/24" }]] } });
+    expect(conflist.plugins[0]).toMatchObject({
+      mtu: 1430,
+      ipam: { ranges: [[{ subnet: "10.42.1.0/24" }], [{ subnet: "fd00:42:0:1::/64" }]] },
+    });
   }, 30_000);
 
   test("a restart touches nothing", async () => {
@@ -170,7 +183,10 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
   }, 30_000);
 
   test("a host gets another address, and is reached there", async () => {
-    await run("b", "ip addr flush dev eth0; ip addr add 192.0.2.12/24 dev eth0; ip route add default via 192.0.2.254");
+    await run(
+      "b",
+      "ip -4 addr flush dev eth0; ip addr add 192.0.2.12/24 dev eth0; ip route add default via 192.0.2.254",
+    );
     told.b = "2";
     await reaches("pod-a", "10.42.1.2", "10.42.0.2");
     await reaches("pod-b", "10.42.2.2", "10.42.1.2");
@@ -214,6 +230,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await Promise.all(hosts.map((host) => start(host, "host-gw")));
     await reaches("pod-a", "10.42.1.2", "10.42.0.2");
     await reaches("pod-c", "10.42.0.2", "10.42.2.2");
+    await reaches("pod-c", "fd00:42::2", "fd00:42:0:2::2");
     expect(await run("a", "ip -br link")).not.toContain("flannel");
     expect(await run("a", "ip route")).toContain("10.42.1.0/24 via 192.0.2.12 dev eth0");
     expect(events).toContain("a OverlayPeerNotOnLink");

@@ -12,5 +12,5 @@ export function addressSet(cidrs: readonly string[]): (address: string) => boole
   return (address) => set.check(address, family(address));
 }
 
-/** 4 or 6; 0 where it is no address. */
-export const addressFamily = (text: string): 0 | 4 | 6 => isIP(text) as 0 | 4 | 6;
+/** 4 or 6; 0 where it is no address, or one that means something on one machine only (fe80::1%eth0). */
+export const addressFamily = (text: string): 0 | 4 | 6 => (text.includes("%") ? 0 : (isIP(text) as 0 | 4 | 6));

@@ -47,9 +47,16 @@ describe("peers", () => {
     ["with our own range", node("b", "10.42.0.0/24", flannel)],
     ["whose range is a command", node("b", newline, flannel)],
     ["whose address is a command", node("b", "10.42.1.0/24", { ...flannel, "public-ip": "192.0.2.2\nlink" })],
+    ["with a zone", node("b", "fd00:42::/64", { ...flannel, "public-ipv6": "fe80::1%eth0" })],
     ["whose address is of the other family", node("b", "10.42.1.0/24", { ...flannel, "public-ip": "2001:db8::2" })],
   ])("none is one %s", (_, other) => {
     expect(peersOf([me, other], options)).toEqual([]);
+  });
+
+  test("an address of IPv6 is taken as the kernel prints it", () => {
+    const six = { ...flannel, "public-ipv6": "2001:DB8:0::2" };
+    const [peer] = peersOf([node("b", "fd00:42:0:0::/64", six)], options);
+    expect(peer?.sides[6]).toMatchObject({ subnet: "fd00:42::/64", publicIp: "2001:db8::2" });
   });
 
   test("of two with one range the first has it", () => {

@@ -52,7 +52,7 @@ export function rangesByFamily(cidrs: readonly string[]): Partial<Record<Family,
   const out: Partial<Record<Family, string>> = {};
   for (const cidr of cidrs) {
     const family = cidrFamily(cidr);
-    if (family !== 0) out[family] ??= cidr;
+    if (family !== 0) out[family] ??= `${canonical(baseOf(cidr))}${cidr.slice(cidr.indexOf("/"))}`;
   }
   return out;
 }
@@ -81,7 +81,7 @@ export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
       // Of two nodes with one range the first by name has it; a range cannot be taken back from a node.
       if (taken.has(subnet) || !isInCluster(baseOf(subnet))) continue;
       taken.add(subnet);
-      sides[family] = { subnet, publicIp, vtepMac: macOf(annotations[names.data[family]]) };
+      sides[family] = { subnet, publicIp: canonical(publicIp), vtepMac: macOf(annotations[names.data[family]]) };
     }
     if (Object.keys(sides).length === 0) continue;
     const mtu = Number(annotations[mtuAnnotation]);
@@ -157,6 +157,11 @@ export const externalIpOf = (node: Node): string | undefined =>
 
 /** The network's address: of 10.42.1.0/24 10.42.1.0, which is the address of the node's overlay device. */
 export const baseOf = (cidr: string): string => cidr.slice(0, cidr.indexOf("/"));
+
+/** As the kernel prints it: an IPv6 address has many spellings, and what is there is compared with what should be. */
+function canonical(address: string): string {
+  return address.includes(":") ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address;
+}
 
 function cidrFamily(cidr: string): 0 | Family {
   const [, address = "", bits = ""] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
