@@ -75,6 +75,7 @@ behind.on("upgrade", (request: IncomingMessage, socket: Duplex) => {
   }
   if (request.url === "/stays") {
     socket.on("data", (bytes: Buffer) => smuggled.push(bytes.toString()));
+    socket.on("end", () => socket.end());
     socket.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     return;
   }
