@@ -56,8 +56,9 @@ export interface NodeResources {
 const leaseNamespace = "kube-node-lease";
 const leaseSeconds = 40;
 const renewMs = 10_000;
-/** How often the status is looked at. */
+/** How often the status is looked at; while the node is not ready its network may come any moment. */
 const checkMs = 10_000;
+const unreadyCheckMs = 500;
 /** How often the images of an unchanged node are counted. */
 const imagesMs = 5 * 60_000;
 const maxImages = 50;
@@ -257,8 +258,18 @@ export class NodeObject {
   /** Keeps status and lease fresh until `signal` aborts. */
   async keep(signal: AbortSignal): Promise<void> {
     await Promise.all([
-      this.#every(checkMs, "node status", () => this.report(), signal),
-      this.#every(renewMs, "node lease", () => this.#renew(), signal),
+      this.#every(
+        () => (this.#isReady ? checkMs : unreadyCheckMs),
+        "node status",
+        () => this.report(),
+        signal,
+      ),
+      this.#every(
+        () => renewMs,
+        "node lease",
+        () => this.#renew(),
+        signal,
+      ),
     ]);
   }
 
@@ -305,6 +316,10 @@ export class NodeObject {
   #range(): Pick<NonNullable<Node["spec"]>, "podCIDR" | "podCIDRs"> {
     const podCidr = this.#options.podCidr ?? this.#seenPodCidr;
     return podCidr === undefined ? {} : { podCIDR: podCidr, podCIDRs: [podCidr] };
+  }
+
+  get #isReady(): boolean {
+    return this.#told?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") ?? false;
   }
 
   /** Reads the Node, and tells `onNode` of it. */
@@ -396,7 +411,7 @@ export class NodeObject {
     }
   }
 
-  async #every(periodMs: number, what: string, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  async #every(periodMs: () => number, what: string, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         await work();
@@ -404,7 +419,7 @@ export class NodeObject {
         // Conflicts and outages of the API pass; the next round tells everything again.
         if (!isConflict(error)) this.#deps.log.warn(`cannot write ${what}, retrying`, { error: messageOf(error) });
       }
-      await pause(this.#deps.clock, periodMs, signal);
+      await pause(this.#deps.clock, periodMs(), signal);
     }
   }
 
