@@ -2,7 +2,6 @@
 // the file up when it appears. Masquerade is the service proxy's, addresses live in /run: they mean nothing after a boot,
 // and flash is spared. Upstream counterpart: flannel's CNI configuration in k3s.
 import type { Logger } from "#base/log.ts";
-import { type Service as Lifecycle, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 
@@ -27,21 +26,6 @@ const networkName = "mote";
 const fileName = "10-mote.conflist";
 const defaultBridge = "mote0";
 const defaultIpamDir = "/run/mote/cni";
-
-/** For a node whose range is known and that has no peers. */
-export function createPodNetwork(
-  { podCidr, ...options }: Omit<PodNetworkOptions, "podCidrs"> & { readonly podCidr: string },
-  deps: PodNetworkDeps,
-): Lifecycle {
-  return {
-    name: "pod-network",
-    async run(signal, ready) {
-      await configurePodNetwork({ ...options, podCidrs: [podCidr] }, deps);
-      ready();
-      await untilAborted(signal);
-    },
-  };
-}
 
 /** Writes the configuration where it differs. It stays there: pods keep running when mote ends. */
 export async function configurePodNetwork(options: PodNetworkOptions, deps: PodNetworkDeps): Promise<void> {

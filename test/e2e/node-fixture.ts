@@ -19,7 +19,7 @@ import { openDatastore } from "#datastore/open.ts";
 import type { Namespace, Pod } from "#model/gen/core-v1.ts";
 import * as resources from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
-import { createPodNetwork, removePodNetwork } from "#network/pod-network.ts";
+import { configurePodNetwork, removePodNetwork } from "#network/pod-network.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { stopAllPods, unmountBelow } from "#node/containerd.ts";
 import type { NodeAgentDeps, NodeAgentOptions } from "#node/options.ts";
@@ -101,7 +101,8 @@ export class TestNode {
       const services = plane.services({ client, informers, events, clock, random, log, metrics });
       await Promise.all([informers, events, ...services].map((service) => this.#begin(service)));
     }
-    await this.#begin(createPodNetwork(this.#network, { commands, log }));
+    const podCidrs = [this.#network.podCidr];
+    await configurePodNetwork({ ...this.#network, podCidrs }, { commands, log });
     await this.start(options);
   }
 
