@@ -1,0 +1,184 @@
+// A server without a node and an agent, each with a network of its own and a wire between: the agent joins with the token and
+// nothing else, its pods are reached through the tunnel, and neither a restart of the agent nor of the server touches them.
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually, Host } from "./host.ts";
+
+const server = new Host("server", "192.168.77.2");
+const device = new Host("agent", "192.168.77.3");
+const programs: Program[] = [];
+const url = `https://${server.address}:6443`;
+
+/** A mote that runs in a host until it is told to stop. */
+class Program {
+  readonly #host: Host;
+  readonly #args: readonly string[];
+  readonly logFile: string;
+  #child: ChildProcess | undefined;
+
+  constructor(host: Host, name: string, args: readonly string[]) {
+    this.#host = host;
+    this.#args = args;
+    this.logFile = `${host.folder}/${name}.log`;
+    programs.push(this);
+  }
+
+  start(...more: string[]): void {
+    const { name, folder } = this.#host;
+    mkdirSync(folder, { recursive: true });
+    const log = openSync(this.logFile, "a");
+    const args = [`--net=/run/netns/${name}`, "build/dist/mote", ...this.#args, ...more];
+    this.#child = spawn("nsenter", args, { stdio: ["ignore", log, log] });
+    closeSync(log);
+  }
+
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null) return child?.exitCode ?? null;
+    const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+    child.kill(signal);
+    return ended;
+  }
+
+  get log(): string {
+    return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8") : "";
+  }
+}
+
+const folders = (host: Host) => ["--data-dir", host.dataDir, "--run-dir", host.runDir];
+const hub = new Program(server, "server", [
+  ...["server", "--disable-agent", ...folders(server)],
+  ...["--node-name", "hub", "--write-kubeconfig", server.kubeconfig],
+]);
+const agent = new Program(device, "agent", ["agent", "--server", url, ...folders(device), "--node-name", "leaf"]);
+
+const token = () => readFileSync(`${server.dataDir}/server/token`, "utf8").trim();
+const serves = () => eventually("/readyz", 30_000, async () => (await server.kubectl("get --raw /readyz")) === "ok");
+const isReady = () =>
+  eventually("leaf is Ready", 60_000, async () => / Ready /.test(await server.kubectl("get node leaf --no-headers")));
+
+beforeAll(async () => {
+  await server.open();
+  await device.open();
+  const link = ["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", device.name];
+  expect(await server.exec("ip", link)).toMatchObject({ code: 0 });
+  for (const host of [server, device]) {
+    expect(await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"])).toMatchObject({ code: 0 });
+  }
+  // The node's API is reached through the tunnel, or not at all.
+  const rules =
+    "table inet closed { chain in { type filter hook input priority 0; iifname eth0 tcp dport 10250 reject; }; }";
+  expect(await device.exec("nft", ["-f", "-"], { input: rules })).toMatchObject({ code: 0 });
+  hub.start();
+  await serves();
+});
+
+afterAll(async () => {
+  if (process.env["MOTE_E2E_LOG"]) for (const program of programs) console.log(program.log.slice(-6000));
+  await agent.stop();
+  await hub.stop();
+  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
+  await device.close();
+  await server.close();
+});
+
+test("who cannot join is told why, and leaves nothing running", async () => {
+  const refused = async (...args: string[]) => {
+    const where = ["--data-dir", `${device.folder}/other`, "--run-dir", `${device.folder}/other-run`];
+    const { code, stderr } = await device.exec("build/dist/mote", ["agent", ...where, "--node-name", "x", ...args]);
+    expect(code).toBe(1);
+    return stderr;
+  };
+  expect(await refused("--server", url, "--token", `${token()}x`)).toMatch(/does not take the token/);
+  expect(await refused("--server", url, "--token", `K10${"0".repeat(64)}::server:x`)).toMatch(
+    /not the one that the token/,
+  );
+  expect(await refused("--server", url)).toMatch(/--token/);
+  expect(await refused("--token", token())).toMatch(/--server https:\/\/HOST:6443/);
+});
+
+test("an agent is Ready soon, and its pods are within reach", async () => {
+  agent.start("--token", token());
+  const startedMs = performance.now();
+  await isReady();
+  console.log(`Ready after ${Math.round(performance.now() - startedMs)} ms`);
+  await server.kubectl([
+    "run",
+    "box",
+    "--image=mote.local/busybox:1",
+    ...pinned,
+    "--",
+    "sh",
+    "-c",
+    "echo hello; sleep 9999",
+  ]);
+  await server.kubectl("wait --for=condition=Ready pod/box --timeout=60s");
+  await reach();
+});
+
+const pinned = ["--overrides", JSON.stringify({ spec: { nodeName: "leaf" } }), "--restart=Always"];
+
+/** Logs and a command, through the server. */
+async function reach(): Promise<void> {
+  expect(await server.kubectl("logs box")).toBe("hello\n");
+  expect(await server.kubectl(["exec", "box", "--", "hostname"])).toBe("box\n");
+}
+
+const container = async () => {
+  const { status } = JSON.parse(await server.kubectl("get pod box -o json")) as {
+    status: { containerStatuses: { containerID: string; restartCount: number }[] };
+  };
+  const [{ containerID, restartCount } = { containerID: "", restartCount: -1 }] = status.containerStatuses;
+  return { containerID, restartCount };
+};
+
+test("pods find services by name, and the API", async () => {
+  const name = "kubernetes.default.svc.cluster.local";
+  expect(await server.kubectl(["exec", "box", "--", "nslookup", name])).toMatch(/10\.43\.0\.1\b/);
+  const asks = ["exec", "box", "--", "wget", "-q", "-O", "-", "--no-check-certificate", "https://10.43.0.1/version"];
+  expect(await server.kubectl(asks)).toMatch(/gitVersion/);
+});
+
+test("an agent that starts again needs no token and keeps its pods", async () => {
+  const before = await container();
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    await agent.stop(signal);
+    agent.start();
+    await eventually("logs again", 30_000, async () => (await server.kubectl("logs box")) === "hello\n");
+    await reach();
+  }
+  expect(await container()).toEqual(before);
+  expect(before.restartCount).toBe(0);
+});
+
+test("a server that starts again finds its agent", async () => {
+  const before = await container();
+  await hub.stop("SIGKILL");
+  hub.start();
+  await serves();
+  await eventually("logs again", 60_000, async () => (await server.kubectl("logs box")) === "hello\n");
+  await reach();
+  expect(await container()).toEqual(before);
+});
+
+test("an agent starts without its server, which finds it later", async () => {
+  const before = await container();
+  await agent.stop();
+  await hub.stop();
+  agent.start();
+  await eventually("it waits", 30_000, async () => /cannot register the node|cannot be asked/.test(agent.log));
+  hub.start();
+  await serves();
+  await eventually("logs again", 60_000, async () => (await server.kubectl("logs box")) === "hello\n");
+  expect(await container()).toEqual(before);
+  await isReady();
+});
+
+test("a device that takes the name of another is refused", async () => {
+  const args = ["agent", "--server", url, "--token", token(), "--node-name", "leaf"];
+  const where = ["--data-dir", `${device.folder}/flashed`, "--run-dir", `${device.folder}/flashed-run`];
+  const { code, stderr } = await device.exec("build/dist/mote", [...args, ...where]);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/"leaf" is taken by another device.*kubectl delete node/s)]);
+});
