@@ -8,8 +8,8 @@ import { openDatastore } from "#datastore/open.ts";
 import type { LimitResponse, PriorityLevelConfiguration } from "#model/gen/flowcontrol-v1.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { flowSchemas } from "./bootstrap/flow-control.ts";
-import { localhostTls } from "./localhost-tls.fixture.ts";
 import { createApiServer } from "./server.ts";
 
 async function serve(

@@ -2,8 +2,8 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { request as httpsRequest } from "node:https";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { localhostTls } from "#apiserver/localhost-tls.fixture.ts";
 import { silentLogger } from "#base/log.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { requestHead } from "./http2-exchange.ts";
 import { type HttpsServer, openHttpsServer, type ServerRequest, type ServerResponse } from "./https-server.ts";
 

@@ -9,7 +9,6 @@ import { createAdmissionPlugins } from "#apiserver/admission/plugins.ts";
 import { loopback } from "#apiserver/authn/user.ts";
 import { createRbacAuthorizer, RbacCache } from "#apiserver/authz/rbac.ts";
 import { bootstrap } from "#apiserver/bootstrap/bootstrapper.ts";
-import { localhostTls } from "#apiserver/localhost-tls.fixture.ts";
 import { columnsFor } from "#apiserver/printers/tables.ts";
 import { createStrategies } from "#apiserver/registry/strategies.ts";
 import { type ApiServer, createApiServer } from "#apiserver/server.ts";
@@ -22,6 +21,7 @@ import { buildOpenApiV3 } from "#model/openapi.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { ensureKubectl } from "#scripts/dev/kubectl.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 
 const command = await ensureKubectl().catch((error: unknown) => {
   if (process.env["CI"] === "true") throw error;

@@ -4,7 +4,7 @@ import type { CustomResourceDefinition } from "#model/custom-resources.ts";
 import { customResourceDefinitions } from "#model/resources.ts";
 import { type HttpsServer, openHttpsServer } from "#platform/https-server.ts";
 import { settle } from "#test/harness/fake-clock.ts";
-import { localhostTls } from "../localhost-tls.fixture.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { type CustomServer, definition, openCustomServer, version } from "./custom-resources.fixture.ts";
 
 interface Review {

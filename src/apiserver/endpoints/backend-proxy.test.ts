@@ -18,7 +18,7 @@ import { notFound } from "#model/status.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { openUpgrade } from "#platform/upgrade-client.ts";
-import { localhostTls } from "../localhost-tls.fixture.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 import type { NodeDialer } from "../node-dialer.ts";
 import { createStrategies } from "../registry/strategies.ts";
 import { type ApiServer, createApiServer } from "../server.ts";

@@ -9,12 +9,12 @@ import { systemClock } from "#platform/clock.ts";
 import { openTcp } from "#platform/dial.ts";
 import { type HttpsServer, openHttpsServer } from "#platform/https-server.ts";
 import { systemRandom } from "#platform/random.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createTunnelClient, type DialPolicy, pauseBefore } from "./client.ts";
 import { loadCodec } from "./codec.ts";
 import { createRelay } from "./relay.ts";
 import { createTunnelServer, type TunnelServer } from "./server.ts";
-import { tunnelTls } from "./tunnel-tls.fixture.ts";
 
 const codec = loadCodec((size) => systemRandom.bytes(size));
 const deps = { clock: systemClock, random: systemRandom, log: silentLogger, codec };
@@ -37,7 +37,7 @@ async function host(peerToken?: string): Promise<Host> {
     codec: () => codec,
   });
   const door = await openHttpsServer(
-    { host: "127.0.0.1", port: 0, tls: tunnelTls, log: silentLogger },
+    { host: "127.0.0.1", port: 0, tls: localhostTls, log: silentLogger },
     {
       async request(_request, response) {
         response.head(404, {});
@@ -95,7 +95,7 @@ async function wire(port: number): Promise<{ port: number; cut(): void; refuse(i
 function client(port: number, node: string, mayDial: DialPolicy = () => true): { stop(): Promise<void> } {
   const stop = new AbortController();
   const service = createTunnelClient(
-    { host: "127.0.0.1", port, tls: () => ({ ca: tunnelTls.certificatePem }), headers: { "x-test-node": node } },
+    { host: "127.0.0.1", port, tls: () => ({ ca: localhostTls.certificatePem }), headers: { "x-test-node": node } },
     {
       ...deps,
       mayDial,
@@ -216,7 +216,7 @@ test("servers relay: a node is reached through the server that holds its tunnel"
       peerToken: token,
       host: "127.0.0.1",
       port: to.door.port,
-      tls: () => ({ ca: tunnelTls.certificatePem }),
+      tls: () => ({ ca: localhostTls.certificatePem }),
     };
     const running = createRelay(options, { ...deps, tunnels: from.tunnels }).run(stop.signal, () => {});
     ends.push(() => running);
