@@ -79,10 +79,10 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   let stats: NodeStats | undefined;
   deps.metrics.gaugeOf(
     "kubelet_running_pods",
-    "Number of pods that have a running pod sandbox",
+    "Pods whose sandbox runs.",
     () => runtime.all().filter((pod) => readySandbox(pod)).length,
   );
-  deps.metrics.gaugeOf("kubelet_running_containers", "Number of running containers", () =>
+  deps.metrics.gaugeOf("kubelet_running_containers", "Containers that run.", () =>
     runtime.all().reduce((sum, pod) => sum + pod.containers.filter((c) => c.state === "running").length, 0),
   );
 

@@ -28,56 +28,50 @@ export class SchedulerMetrics {
   readonly #victims;
 
   constructor(metrics: Metrics = new Metrics(), state: () => SchedulerState | undefined = () => undefined) {
-    this.#attempts = metrics.counter(
-      "scheduler_schedule_attempts_total",
-      "Number of attempts to schedule pods, by the result.",
-    );
+    this.#attempts = metrics.counter("scheduler_schedule_attempts_total", "Decisions about pods, by how they ended.");
     this.#attemptSeconds = metrics.histogram(
       "scheduler_scheduling_attempt_duration_seconds",
-      "Scheduling attempt latency in seconds (scheduling algorithm + binding)",
+      "From a pod's turn to its binding or its refusal.",
       exponential(0.001, 2, 15),
     );
     this.#algorithmSeconds = metrics.histogram(
       "scheduler_scheduling_algorithm_duration_seconds",
-      "Scheduling algorithm latency in seconds",
+      "How long a decision takes, without the binding.",
       exponential(0.001, 2, 15),
     );
     this.#sliSeconds = metrics.histogram(
       "scheduler_pod_scheduling_sli_duration_seconds",
-      "E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue",
+      "From when a pod was seen without a node to when it had one, by its tries.",
       exponential(0.01, 2, 20),
     );
     this.#podAttempts = metrics.histogram(
       "scheduler_pod_scheduling_attempts",
-      "Number of attempts to successfully schedule a pod.",
+      "Tries that a pod took until it had a node.",
       exponential(1, 2, 5),
     );
     this.#pointSeconds = metrics.histogram(
       "scheduler_framework_extension_point_duration_seconds",
-      "Latency for running all plugins of a specific extension point.",
+      "How long the plugins of one extension point take together.",
       exponential(0.0001, 2, 12),
     );
     this.#incoming = metrics.counter(
       "scheduler_queue_incoming_pods_total",
-      "Number of pods added to scheduling queues by event and queue type.",
+      "Pods that came into a queue, by what brought them.",
     );
     this.#preemptions = metrics.counter(
       "scheduler_preemption_attempts_total",
-      "Total preemption attempts in the cluster till now",
+      "Times that room was to be made for a pod.",
     );
     this.#victims = metrics.histogram(
       "scheduler_preemption_victims",
-      "Number of selected preemption victims",
+      "Pods that had to go for one.",
       exponential(1, 2, 7),
     );
-    const pending = metrics.gauge("scheduler_pending_pods", "Number of pending pods, by the queue type.");
-    const cached = metrics.gauge(
-      "scheduler_cache_size",
-      "Number of nodes, pods, and assumed (bound) pods in the cache.",
-    );
+    const pending = metrics.gauge("scheduler_pending_pods", "Pods that wait, by where.");
+    const cached = metrics.gauge("scheduler_cache_size", "What the cache holds, by kind.");
     const rejected = metrics.gauge(
       "scheduler_unschedulable_pods",
-      "The number of unschedulable pods broken down by plugin name.",
+      "Pods without a node, by the plugin that is in the way.",
     );
     const plugins = new Set<string>();
     metrics.beforeRender(() => {

@@ -53,15 +53,15 @@ export function createHorizontalAutoscaler(
   const known = new Map<string, Known>();
   const rounds = deps.metrics.counter(
     "horizontal_pod_autoscaler_controller_reconciliations_total",
-    "Number of reconciliations of HPA controller.",
+    "Looks at an autoscaler, by outcome.",
   );
   const computations = deps.metrics.counter(
     "horizontal_pod_autoscaler_controller_metric_computation_total",
-    "Number of metric computations.",
+    "Values of metrics worked out, by outcome.",
   );
   const seconds = deps.metrics.histogram(
     "horizontal_pod_autoscaler_controller_reconciliation_duration_seconds",
-    "The time(seconds) that the HPA controller takes to reconcile once.",
+    "How long a look at an autoscaler takes.",
     secondsBuckets,
   );
 
