@@ -57,6 +57,8 @@ const maxSessions = 5000;
 const leastPingMs = 250;
 const mostPingMs = 900_000;
 
+const beganAnew = "the other end began anew";
+
 interface Peer {
   /** Nodes that it can reach. */
   readonly nodes: Set<string>;
@@ -67,6 +69,8 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
   const nodes = new Map<string, Session[]>();
   const peers = new Map<Session, Peer>();
   const waiting = new Map<Session, () => void>();
+  /** Others of the same end have come after them. */
+  const replaced = new WeakSet<Session>();
   const listeners = new Set<(node: string, isThere: boolean) => void>();
   let codec: TunnelCodec | undefined;
   let sessions = 0;
@@ -129,7 +133,9 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
               log.info("tunnel: lost, waiting for it", { peer });
               waiting.set(
                 session,
-                clock.after(bridgeMs, () => session.end("it was away for too long")),
+                replaced.has(session)
+                  ? clock.after(0, () => session.end(beganAnew))
+                  : clock.after(bridgeMs, () => session.end("it was away for too long")),
               );
             },
             over(reason) {
@@ -145,6 +151,11 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
     if (goesOn) session.cut();
     if (!goesOn) {
       sessions++;
+      // Whoever begins anew has forgotten what it had: nobody comes back for that, and what hangs there may be told at once.
+      for (const one of [...owned]) {
+        replaced.add(one);
+        if (!one.isAttached) one.end(beganAnew);
+      }
       begun(session);
     }
     const answer = formatHello({ session: session.token, from: session.wanted, ...session.options.keepalive });

@@ -206,6 +206,24 @@ test("another node cannot take a session over, whatever it says it is called", a
   expect([...names].sort()).toEqual(["n1", "n2"]);
 });
 
+test("a node that begins anew is reached at once, and nothing hangs in what it has forgotten", async () => {
+  const { tunnels, door } = await host();
+  const port = await echo();
+  const way = await wire(door.port);
+  client(way.port, "n1");
+  await until(() => tunnels.has("n1"));
+  // The process is gone without a word: its tunnel waits for it.
+  way.refuse(true);
+  way.cut();
+  const hanging = tunnels.dial("n1", "tcp", `127.0.0.1:${port}`);
+  const ended = expect(read(hanging, 1)).rejects.toThrow("the other end began anew");
+  client(door.port, "n1");
+  await ended;
+  const stream = tunnels.dial("n1", "tcp", `127.0.0.1:${port}`);
+  stream.write("here");
+  expect(await read(stream, 4)).toBe("here");
+});
+
 test("servers relay: a node is reached through the server that holds its tunnel", async () => {
   const [a, b] = [await host("secret"), await host("secret")];
   const port = await echo("hi");
