@@ -7,7 +7,7 @@ import { serverFlags } from "#cli/server-flags.ts";
 import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
 import { isEtcdEndpoint, parseEtcdEndpoints } from "#datastore/etcd-endpoints.ts";
 import { parseCron } from "#model/cron.ts";
-import type { Backend } from "#network/cni/peers.ts";
+import type { OverlayOptions } from "#network/overlay.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { defaultAddress, hostName } from "#platform/host.ts";
@@ -67,7 +67,7 @@ export interface ServerConfig {
   readonly nodeName: string;
   readonly nodeIp: string;
   readonly overlay: {
-    readonly backend: Backend;
+    readonly backend: OverlayOptions["backend"];
     readonly usesExternalIp: boolean;
     /** Undefined: by `nodeIp`. */
     readonly device: string | undefined;
@@ -343,7 +343,7 @@ function scheduleOf(values: FlagValues): string | undefined {
 }
 
 /** Also what a server tells its agents. */
-export function overlayBackend(name: string): Backend {
+export function overlayBackend(name: string): OverlayOptions["backend"] {
   if (name === "vxlan" || name === "host-gw" || name === "none") return name;
   const isForeign = ["wireguard-native", "wireguard", "ipsec", "tailscale"].includes(name);
   const allowed = "use vxlan, host-gw or none";

@@ -28,8 +28,9 @@ import {
   rangesByFamily,
   rangesOf,
 } from "./cni/peers.ts";
-import { type Problem, planOverlay, podMtu, vtepMac, type Wanted } from "./cni/plan.ts";
+import { type Problem, planOverlay, podMtu, type Wanted } from "./cni/plan.ts";
 import { underlayOf } from "./cni/underlay.ts";
+import { vtepMac } from "./cni/vtep.ts";
 import { configurePodNetwork, type PodNetworkOptions } from "./pod-network.ts";
 
 export interface OverlayOptions extends Omit<PodNetworkOptions, "podCidrs" | "mtu"> {
@@ -187,7 +188,7 @@ class Overlay {
     const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
     const underlay = underlayOf(kernel, { nodeIp, device: this.#options.device });
     const wanted = planOverlay({
-      ...{ backend, nodeName, ranges, underlay, kernel },
+      ...{ backend, ranges, underlay, kernel, vtepMac: vtepMac(nodeName) },
       isDeviceFixed: this.#options.device !== undefined,
       peers: peersOf(all, { nodeName, clusterCidrs: this.#options.clusterCidrs }),
     });

@@ -2,8 +2,9 @@ import { describe, expect, test } from "vitest";
 import { difference } from "./difference.ts";
 import type { Kernel, KernelLink } from "./kernel.ts";
 import type { Backend, Peer } from "./peers.ts";
-import { type PlanInput, planOverlay, podMtu, vtepMac } from "./plan.ts";
+import { type PlanInput, planOverlay, podMtu } from "./plan.ts";
 import { underlayOf } from "./underlay.ts";
+import { vtepMac } from "./vtep.ts";
 
 const mac = "de:ad:be:ef:00:01";
 const link = (ifname: string, addresses: readonly string[], more: Partial<KernelLink> = {}): KernelLink => ({
@@ -32,7 +33,7 @@ const peer = (name: string, n: number, publicIp: string, more: Partial<Peer> = {
   ...more,
 });
 const input = (backend: Backend, peers: readonly Peer[], more: Partial<PlanInput> = {}): PlanInput => ({
-  ...{ backend, peers, nodeName: "me", isDeviceFixed: false, kernel: kernel([eth0]) },
+  ...{ backend, peers, vtepMac: vtepMac("me"), isDeviceFixed: false, kernel: kernel([eth0]) },
   ranges: { 4: "10.42.0.0/24" },
   underlay: { device: "eth0", mtu: 1500, addresses: { 4: "192.0.2.1", 6: "2001:db8::1" } },
   ...more,

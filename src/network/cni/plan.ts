@@ -2,7 +2,6 @@
 // the peers that are. Nothing is learned from packets: who is where comes from the API alone. Pure.
 // Upstream counterpart: flannel's pkg/backend/vxlan and hostgw, whose names, numbers and MTUs are kept, since other nodes
 // may be flannel's.
-import { createHash } from "node:crypto";
 import { addressSet } from "#platform/addresses.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Backend, baseOf, type Family, families, type Peer } from "./peers.ts";
@@ -64,7 +63,8 @@ export interface Wanted {
 
 export interface PlanInput {
   readonly backend: Backend;
-  readonly nodeName: string;
+  /** Of this node's VXLAN devices. */
+  readonly vtepMac: string;
   readonly ranges: Readonly<Partial<Record<Family, string>>>;
   readonly underlay: Underlay | undefined;
   /** `--flannel-iface`: packets leave by that device, whatever the routes say. */
@@ -102,7 +102,7 @@ function planVxlan(input: PlanInput, underlay: Underlay, peers: readonly Peer[],
     if (!range || !local) continue;
     const device = vxlanDevices[family];
     devices.push({
-      ...{ name: device, family, mtu, mac: vtepMac(input.nodeName) },
+      ...{ name: device, family, mtu, mac: input.vtepMac },
       address: `${baseOf(range)}/${family === 4 ? 32 : 128}`,
       vxlan: { id: 1, port: vxlanPort, local, device: input.isDeviceFixed ? underlay.device : undefined },
     });
@@ -154,11 +154,4 @@ export function podMtu(
   const mtu = underlay?.mtu ?? ethernetMtu;
   if (backend !== "vxlan") return mtu;
   return mtu - vxlanOverhead[ranges[6] !== undefined ? 6 : 4];
-}
-
-/** Always the same for one node: peers need not be told after a reboot. Locally administered, unicast. */
-export function vtepMac(nodeName: string): string {
-  const bytes = createHash("sha256").update(`overlay ${nodeName}`).digest().subarray(0, 6);
-  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(":");
 }
