@@ -7,6 +7,7 @@ import { machineFlags } from "#cli/machine-flags.ts";
 import { secretsEncryptFlags } from "#cli/secrets-encrypt-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { snapshotFlags } from "#cli/snapshot-flags.ts";
+import { tokenFlags } from "#cli/token-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { refuseDebugger } from "#platform/signals.ts";
@@ -19,6 +20,7 @@ import { machine } from "./machine.ts";
 import { secretsEncrypt, secretsEncryptUsage } from "./secrets-encrypt.ts";
 import { runServer } from "./server.ts";
 import { snapshot, snapshotUsage } from "./snapshot.ts";
+import { token, tokenUsage } from "./token.ts";
 
 interface Command {
   readonly name: string;
@@ -90,6 +92,15 @@ const commands: readonly Command[] = [
       const { values, positionals } = await readFlags(secretsEncryptCommandFlags, args, process.env);
       const config = serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner());
       return secretsEncrypt(positionals, values, config);
+    },
+  },
+  {
+    name: "token",
+    summary: `tokens that let nodes join for a while: ${tokenUsage}`,
+    flags: tokenFlags,
+    async run(args) {
+      const { values, positionals } = parseFlags(tokenFlags, { args, env: process.env });
+      return token(positionals, values, String(values["kubeconfig"] ?? defaultPaths(runner()).kubeconfig));
     },
   },
   {

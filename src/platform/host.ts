@@ -31,12 +31,6 @@ function defaultInterface(): string | undefined {
 /** Whether anything leads beyond the networks this machine is part of. */
 export const hasDefaultRoute = (): boolean => defaultInterface() !== undefined;
 
-/** Largest packet of that interface in bytes; Ethernet's 1500 without one. */
-export function defaultMtu(): number {
-  const name = defaultInterface();
-  return name === undefined ? 1500 : Number(readFileSync(`/sys/class/net/${name}/mtu`, "utf8"));
-}
-
 /** Changes when this machine's addresses do, pods' and the link's own left out. Cheap: asks no other process. */
 export function addressFingerprint(): string {
   const lines = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>

@@ -99,8 +99,30 @@ test("who cannot join is told why, and leaves nothing running", async () => {
   expect(await refused("--token", token())).toMatch(/--server https:\/\/HOST:6443/);
 });
 
+let bootstrapToken = "";
+
+test("bootstrap tokens are made, listed and deleted", async () => {
+  const mote = async (...args: string[]) => {
+    const kubeconfig = ["--kubeconfig", server.kubeconfig];
+    const { code, stdout, stderr } = await server.exec("build/dist/mote", ["token", ...args, ...kubeconfig]);
+    expect([code, stderr]).toEqual([0, ""]);
+    return stdout.trim();
+  };
+  const made = await mote("create", "--ttl", "2h", "--description", "for the test");
+  expect(made).toMatch(/^K10[0-9a-f]{64}::[a-z0-9]{6}\.[a-z0-9]{16}$/);
+  expect(made.split("::")[0]).toBe(token().split("::")[0]);
+  const [id = ""] = made.split("::")[1]!.split(".");
+  expect(await mote("list")).toMatch(
+    new RegExp(`${id}.* 1\\d\\dm .*authentication,signing +for the test +system:bootstrappers:k3s`),
+  );
+  const other = (await mote("create")).split("::")[1]!;
+  expect(await mote("delete", other)).toBe(`bootstrap token "${other.split(".")[0]}" deleted`);
+  expect(await mote("list")).not.toContain(other);
+  bootstrapToken = made;
+});
+
 test("an agent is Ready soon, and its pods are within reach", async () => {
-  agent.start("--token", token());
+  agent.start("--token", bootstrapToken);
   const startedMs = performance.now();
   await isReady();
   console.log(`Ready after ${Math.round(performance.now() - startedMs)} ms`);

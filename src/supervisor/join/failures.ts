@@ -35,26 +35,21 @@ export function explain(error: unknown, server: string, nowMs: number): unknown 
   const code = codes(error).find(
     (one) => outdated.has(one) || untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID",
   );
-  const of = (own: string, message: string) => new AppError(own, message, {}, { cause: error });
+  const cause = [{}, { cause: error }] as const;
+  const { hostname } = new URL(server);
   if (code !== undefined && outdated.has(code)) {
     const date = new Date(nowMs).toISOString().slice(0, 16);
-    return of(
-      "JOIN_CLOCK",
-      `the certificate of ${server} is not valid at ${date}, the time of this machine: set the clock`,
-    );
+    const message = `the certificate of ${server} is not valid at ${date}, the time of this machine: set the clock`;
+    return new AppError("JOIN_CLOCK", message, ...cause);
   }
   if (code !== undefined && untrusted.has(code)) return wrongAuthority(server);
   if (code !== undefined) {
-    return of(
-      "JOIN_HOST",
-      `the server is not named ${new URL(server).hostname} in its certificate: use another of its addresses, or start it with --tls-san ${new URL(server).hostname}`,
-    );
+    const message = `the server is not named ${hostname} in its certificate: use another of its addresses, or start it with --tls-san ${hostname}`;
+    return new AppError("JOIN_HOST", message, ...cause);
   }
   if (!hasCode(error, "HTTP_FAILED") && !hasCode(error, "HTTP_TIMEOUT")) return error;
-  return of(
-    "JOIN_UNREACHABLE",
-    `cannot reach ${server} (${messageOf(error)}): is it up, and are address and port right?`,
-  );
+  const message = `cannot reach ${server} (${messageOf(error)}): is it up, and are address and port right?`;
+  return new AppError("JOIN_UNREACHABLE", message, ...cause);
 }
 
 /** What an answer other than 200 says. */

@@ -1,0 +1,27 @@
+// Flags of `mote token`, with k3s's names.
+import type { Flag } from "./flags.ts";
+
+export const tokenFlags: readonly Flag[] = [
+  { name: "description", kind: "string", default: "", help: "create: what it is for" },
+  {
+    name: "groups",
+    kind: "list",
+    default: ["system:bootstrappers:k3s:default-node-token"],
+    help: "create: further groups of whoever uses it",
+  },
+  { name: "ttl", kind: "string", default: "24h", help: "create: how long it is good for; 0 is for ever" },
+  {
+    name: "usages",
+    kind: "list",
+    default: ["signing", "authentication"],
+    allowed: ["signing", "authentication"],
+    help: "create: what it may be used for",
+  },
+  { name: "output", short: "o", kind: "string", default: "text", allowed: ["text", "json"], help: "list: its form" },
+  {
+    name: "kubeconfig",
+    kind: "string",
+    foreignEnv: "KUBECONFIG",
+    help: "who asks, and which server; default the admin's",
+  },
+];

@@ -1,0 +1,122 @@
+// `mote token create|list|delete|generate`: bootstrap tokens of the cluster that the kubeconfig names. Words and shapes are
+// k3s's.
+import { AppError, messageOf } from "#base/errors.ts";
+import { moteVersion } from "#base/version.ts";
+import { type FlagValues, usageError } from "#cli/flags.ts";
+import { Client } from "#client/client.ts";
+import { createHttpTransport } from "#client/http-transport.ts";
+import { type ConnectionConfig, readKubeconfig } from "#client/kubeconfig.ts";
+import { parseDurationNanoseconds } from "#model/duration.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import { readFileIfExists } from "#platform/files.ts";
+import { createHttpClient } from "#platform/http-client.ts";
+import { systemRandom as random } from "#platform/random.ts";
+import {
+  type BootstrapToken,
+  createBootstrapToken,
+  deleteBootstrapToken,
+  generateBootstrapToken,
+  listBootstrapTokens,
+} from "#supervisor/bootstrap-tokens.ts";
+import { caHash } from "#supervisor/tokens.ts";
+
+export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate";
+
+/** `args`: the verb and what it is about. Resolves with the exit code. */
+export async function token(args: readonly string[], values: FlagValues, kubeconfigPath: string): Promise<number> {
+  const [verb, ...rest] = args;
+  const isComplete = verb === "delete" ? rest.length > 0 : rest.length <= (verb === "create" ? 1 : 0);
+  if (!isComplete || !["create", "list", "delete", "generate"].includes(verb ?? "")) {
+    throw usageError(`token: ${tokenUsage} is expected`);
+  }
+  if (verb === "generate") {
+    console.log(generateBootstrapToken(random));
+    return 0;
+  }
+  const connection = await connectionOf(kubeconfigPath);
+  const { server, insecureSkipTlsVerify, ca, cert, key, token: bearer, serverName } = connection;
+  const http = createHttpClient({
+    ...{ baseUrl: server, insecureSkipTlsVerify },
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(serverName === undefined ? {} : { serverName }),
+  });
+  const options = { userAgent: `mote/${moteVersion}`, ...(bearer === undefined ? {} : { token: bearer }) };
+  const client = new Client(createHttpTransport(options, { http }));
+  try {
+    if (verb === "list") {
+      const found = await listBootstrapTokens(client);
+      console.log(values["output"] === "json" ? JSON.stringify(found, undefined, "\t") : tableOf(found, clock.now()));
+    } else if (verb === "delete") {
+      for (const one of rest) {
+        if (!(await deleteBootstrapToken(client, one)))
+          throw usageError(`token: there is no bootstrap token ${one.split(".")[0]}`);
+        console.log(`bootstrap token "${one.split(".")[0]}" deleted`);
+      }
+    } else {
+      const made = await createBootstrapToken(
+        {
+          token: rest[0],
+          description: String(values["description"]),
+          groups: values["groups"] as readonly string[],
+          usages: values["usages"] as readonly string[],
+          lifeMs: lifeOf(String(values["ttl"])),
+        },
+        { client, clock, random },
+      );
+      console.log(ca === undefined ? made : `K10${caHash(ca)}::${made}`);
+    }
+    return 0;
+  } finally {
+    http.close();
+  }
+}
+
+async function connectionOf(path: string): Promise<ConnectionConfig> {
+  const text = (await readFileIfExists(path))?.toString("utf8");
+  if (text === undefined) throw usageError(`token: there is no kubeconfig ${path}; name one with --kubeconfig`);
+  return readKubeconfig(text, {
+    async readFile(file) {
+      const bytes = await readFileIfExists(file);
+      if (!bytes) throw new AppError("KUBECONFIG_INVALID", `${path}: there is no file ${file}`);
+      return bytes.toString("utf8");
+    },
+  });
+}
+
+function lifeOf(text: string): number {
+  try {
+    const lifeMs = parseDurationNanoseconds(text) / 1e6;
+    if (lifeMs >= 0) return lifeMs;
+  } catch (error) {
+    throw usageError(`ttl: ${messageOf(error)}; use one such as 24h`);
+  }
+  throw usageError(`ttl: "${text}" is not allowed; use one such as 24h, or 0`);
+}
+
+export function tableOf(found: readonly BootstrapToken[], nowMs: number): string {
+  const rows = [
+    ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"],
+    ...found.map(({ token: text, expires, usages, description, groups }) => [
+      ...[text, ttlOf(expires, nowMs), expires ?? "<never>", usages.join(",") || "<none>"],
+      ...[description || "<none>", groups.join(",") || "<none>"],
+    ]),
+  ];
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join("   ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+function ttlOf(expires: string | undefined, nowMs: number): string {
+  if (expires === undefined) return "<forever>";
+  const minutes = Math.floor((Date.parse(expires) - nowMs) / 60_000);
+  if (!(minutes >= 0)) return "<expired>";
+  return minutes >= 120 ? `${Math.floor(minutes / 60)}h` : `${minutes}m`;
+}
