@@ -62,6 +62,8 @@ export interface OverlayDeps {
 
 /** Nodes come in crowds after a power cut: one change for all. */
 const gatherMs = 50;
+/** When one follows the other all the time: a look is a few processes, and a thousand nodes join one by one. */
+const busyGatherMs = 1_000;
 /** How often the machine's addresses are compared: within so long peers learn of a new one. */
 const addressMs = 3_000;
 /** How often to look whether somebody has changed the kernel's side. As often as k3s. */
@@ -131,7 +133,9 @@ class Overlay {
         await isSynced;
       }
       removeHandler = store.addHandler({ add: note, update: note, delete: forget });
+      let syncedAtMs = Number.NEGATIVE_INFINITY;
       while (!signal.aborted) {
+        const isBusy = clock.monotonicMs() - syncedAtMs < busyGatherMs;
         this.#isDirty = false;
         const addresses = this.#deps.addresses();
         let isDone = true;
@@ -149,7 +153,10 @@ class Overlay {
         if (!isDone) {
           await clock.sleep(retryMs, signal);
           retryMs = Math.min(retryMs * 2, retryMaxMs);
-        } else if (await this.#changed(addresses, signal)) await clock.sleep(gatherMs, signal);
+        } else {
+          syncedAtMs = clock.monotonicMs();
+          if (await this.#changed(addresses, signal)) await clock.sleep(isBusy ? busyGatherMs : gatherMs, signal);
+        }
       }
     } catch (error) {
       if (!isAbort(error, signal)) throw error;
@@ -187,10 +194,11 @@ class Overlay {
     const ranges = isAssigned ? rangesOf(own) : rangesByFamily(this.#options.podCidrs ?? []);
     const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
     const underlay = underlayOf(kernel, { nodeIp, device: this.#options.device });
+    const mac = vtepMac(nodeName);
     const wanted = planOverlay({
-      ...{ backend, ranges, underlay, kernel, vtepMac: vtepMac(nodeName) },
+      ...{ backend, ranges, underlay, kernel, vtepMac: mac },
       isDeviceFixed: this.#options.device !== undefined,
-      peers: peersOf(all, { nodeName, clusterCidrs: this.#options.clusterCidrs }),
+      peers: peersOf(all, { nodeName, clusterCidrs: this.#options.clusterCidrs, vtepMac: mac }),
     });
     const mtu = podMtu(backend, underlay, ranges);
     const podCidrs = Object.values(ranges);

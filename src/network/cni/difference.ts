@@ -37,32 +37,34 @@ export function difference(wanted: Wanted, kernel: Kernel): Scripts {
   }
 
   const neighbours = kernel.neighbours.filter(({ dev, state }) => kept.has(dev) && state?.includes("PERMANENT"));
+  const wantedIps = new Set(wanted.neighbours.map(({ device, ip }) => `${device} ${ip}`));
+  const knownMacs = new Map(neighbours.map(({ dev, dst, lladdr }) => [`${dev} ${dst}`, lladdr]));
   for (const { dst, dev } of neighbours) {
-    if (!wanted.neighbours.some(({ device, ip }) => device === dev && ip === dst)) {
-      devices.push(`neigh delete ${dst} dev ${dev}`);
-    }
+    if (!wantedIps.has(`${dev} ${dst}`)) devices.push(`neigh delete ${dst} dev ${dev}`);
   }
   for (const { device, ip, mac } of wanted.neighbours) {
-    const isThere = neighbours.some(({ dev, dst, lladdr }) => dev === device && dst === ip && lladdr === mac);
-    if (!isThere) devices.push(`neigh replace ${ip} lladdr ${mac} dev ${device} nud permanent`);
+    if (knownMacs.get(`${device} ${ip}`) !== mac)
+      devices.push(`neigh replace ${ip} lladdr ${mac} dev ${device} nud permanent`);
   }
 
   const entries = kernel.forwards.filter(({ ifname, dst }) => kept.has(ifname) && dst !== undefined);
+  const wantedMacs = new Set(wanted.forwards.map(({ device, mac }) => `${device} ${mac}`));
+  const knownTargets = new Map(entries.map(({ ifname, mac, dst }) => [`${ifname} ${mac}`, dst]));
   for (const { mac, ifname, dst } of entries) {
-    if (!wanted.forwards.some((one) => one.device === ifname && one.mac === mac)) {
-      forwards.push(`fdb delete ${mac} dev ${ifname} dst ${dst} self`);
-    }
+    if (!wantedMacs.has(`${ifname} ${mac}`)) forwards.push(`fdb delete ${mac} dev ${ifname} dst ${dst} self`);
   }
   for (const { device, mac, to } of wanted.forwards) {
-    const isThere = entries.some((one) => one.ifname === device && one.mac === mac && one.dst === to);
-    if (!isThere) forwards.push(`fdb replace ${mac} dev ${device} dst ${to} self permanent`);
+    if (knownTargets.get(`${device} ${mac}`) !== to)
+      forwards.push(`fdb replace ${mac} dev ${device} dst ${to} self permanent`);
   }
 
+  const known = {
+    4: new Map(kernel.routes[4].map((route) => [route.dst, route])),
+    6: new Map(kernel.routes[6].map((route) => [route.dst, route])),
+  };
   for (const route of wanted.routes) {
     const usesNewDevice = wanted.devices.some(({ name }) => name === route.device) && !kept.has(route.device);
-    if (usesNewDevice || !kernel.routes[route.family].some((one) => isSameRoute(one, route))) {
-      routes.push(routeLine(route));
-    }
+    if (usesNewDevice || !isSameRoute(known[route.family].get(route.subnet), route)) routes.push(routeLine(route));
   }
   return { devices, forwards, routes };
 }
@@ -70,12 +72,13 @@ export function difference(wanted: Wanted, kernel: Kernel): Scripts {
 /** Our routes to where no peer's pods are any more. */
 function goneRoutes(wanted: Wanted, kernel: Kernel): string[] {
   const ours = new Set(kernel.links.filter(({ ifalias }) => ifalias === deviceAlias).map(({ ifname }) => ifname));
+  const wantedSubnets = new Set(wanted.routes.map(({ subnet }) => subnet));
   const lines: string[] = [];
   for (const family of [4, 6] as const) {
     for (const { dst, dev, protocol } of kernel.routes[family]) {
       // 2 are the kernel's own, which go with their address.
       const isOurs = protocol === routeProtocol || (protocol !== "2" && ours.has(dev ?? ""));
-      if (!isOurs || wanted.routes.some((route) => route.family === family && route.subnet === dst)) continue;
+      if (!isOurs || wantedSubnets.has(dst)) continue;
       lines.push(`route delete ${dst}${dev ? ` dev ${dev}` : ""} proto ${protocol}`);
     }
   }
@@ -122,8 +125,8 @@ function isSameDevice(link: KernelLink, { family, vxlan }: WantedDevice): boolea
 const localOf = (link: KernelLink): unknown =>
   link.linkinfo?.info_data?.["local"] ?? link.linkinfo?.info_data?.["local6"];
 
-const isSameRoute = (one: Kernel["routes"][4][number], route: WantedRoute): boolean =>
-  one.dst === route.subnet &&
+const isSameRoute = (one: Kernel["routes"][4][number] | undefined, route: WantedRoute): boolean =>
+  one !== undefined &&
   one.gateway === route.via &&
   one.dev === route.device &&
   one.protocol === routeProtocol &&

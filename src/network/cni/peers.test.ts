@@ -16,7 +16,7 @@ function node(name: string, podCIDR: string | undefined, told: Readonly<Record<s
   return { metadata: { name, annotations: { ...annotations, ...more } }, spec } as Node;
 }
 const me = node("me", "10.42.0.0/24", flannel);
-const options = { nodeName: "me", clusterCidrs: ["10.42.0.0/16", "fd00:42::/48"] };
+const options = { nodeName: "me", vtepMac: "de:ad:be:ef:00:ff", clusterCidrs: ["10.42.0.0/16", "fd00:42::/48"] };
 
 describe("peers", () => {
   test("a node of k3s", () => {
@@ -62,6 +62,13 @@ describe("peers", () => {
   test("of two with one range the first has it", () => {
     const both = [node("c", "10.42.1.0/24", flannel), node("b", "10.42.1.0/24", flannel)];
     expect(peersOf(both, options).map(({ name }) => name)).toEqual(["b"]);
+  });
+
+  test("nobody takes another's device for his, nor ours", () => {
+    const claims = (n: number, vtepMac: string) =>
+      node(`n${n}`, `10.42.${n}.0/24`, { ...flannel, "backend-data": `{"VNI":1,"VtepMAC":"${vtepMac}"}` });
+    const found = peersOf([claims(1, mac), claims(2, mac), claims(3, options.vtepMac)], options);
+    expect(found.map(({ sides }) => sides[4]?.vtepMac)).toEqual([mac, undefined, undefined]);
   });
 
   test.each([

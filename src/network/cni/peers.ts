@@ -59,6 +59,8 @@ export function rangesByFamily(cidrs: readonly string[]): Partial<Record<Family,
 
 export interface PeerOptions {
   readonly nodeName: string;
+  /** Of its VXLAN devices. */
+  readonly vtepMac: string;
   /** Pods of all nodes: nobody may claim anything outside of it, or the way to everything would be his. */
   readonly clusterCidrs: readonly string[];
 }
@@ -66,14 +68,17 @@ export interface PeerOptions {
 /** All other nodes that say where their pods are, by name. */
 export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
   const isInCluster = addressSet(options.clusterCidrs);
-  const own = Object.values(rangesOf(all.find((node) => nameOf(node) === options.nodeName)));
-  const taken = new Set(own);
+  const self = all.find((node) => nameOf(node) === options.nodeName);
+  const taken = new Set(Object.values(rangesOf(self)));
+  const takenMacs = new Set([options.vtepMac]);
   const peers: Peer[] = [];
   for (const node of [...all].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))) {
     const annotations = node.metadata.annotations ?? {};
     if (nameOf(node) === options.nodeName || annotations[names.managed] !== "true") continue;
     const ranges = rangesOf(node);
     const sides: Partial<Record<Family, PeerSide>> = {};
+    // One for both families, as mote has it, is his own.
+    const ownMacs = new Set<string>();
     for (const family of families) {
       const subnet = ranges[family];
       const publicIp = annotations[names.publicIp[family]] ?? "";
@@ -81,9 +86,14 @@ export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
       // Of two nodes with one range the first by name has it; a range cannot be taken back from a node.
       if (taken.has(subnet) || !isInCluster(baseOf(subnet))) continue;
       taken.add(subnet);
-      sides[family] = { subnet, publicIp: canonical(publicIp), vtepMac: macOf(annotations[names.data[family]]) };
+      // Whoever tells another's device as his would be sent what is the other's.
+      const mac = macOf(annotations[names.data[family]]);
+      const vtepMac = mac !== undefined && takenMacs.has(mac) && !ownMacs.has(mac) ? undefined : mac;
+      if (vtepMac !== undefined) ownMacs.add(vtepMac);
+      sides[family] = { subnet, publicIp: canonical(publicIp), vtepMac };
     }
     if (Object.keys(sides).length === 0) continue;
+    for (const mac of ownMacs) takenMacs.add(mac);
     const mtu = Number(annotations[mtuAnnotation]);
     const isMtu = Number.isInteger(mtu) && mtu >= leastMtu && mtu <= 65_535;
     peers.push({

@@ -2,10 +2,9 @@
 // the peers that are. Nothing is learned from packets: who is where comes from the API alone. Pure.
 // Upstream counterpart: flannel's pkg/backend/vxlan and hostgw, whose names, numbers and MTUs are kept, since other nodes
 // may be flannel's.
-import { addressSet } from "#platform/addresses.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Backend, baseOf, type Family, families, type Peer } from "./peers.ts";
-import { deviceOnLink, type Underlay } from "./underlay.ts";
+import { devicesOnLink, type Underlay } from "./underlay.ts";
 
 export const vxlanDevices: Readonly<Record<Family, string>> = { 4: "flannel.1", 6: "flannel-v6.1" };
 /** Outer Ethernet, IP, UDP and VXLAN headers. */
@@ -128,12 +127,12 @@ function planVxlan(input: PlanInput, underlay: Underlay, peers: readonly Peer[],
 
 function planHostGateway(input: PlanInput, peers: readonly Peer[], problems: Problem[]): Wanted {
   const routes: WantedRoute[] = [];
-  const isIn = (address: string, cidr: string) => addressSet([cidr])(address);
+  const onLink = { 4: devicesOnLink(input.kernel, 4), 6: devicesOnLink(input.kernel, 6) };
   for (const peer of peers) {
     for (const family of families) {
       const side = peer.sides[family];
       if (!side || !input.ranges[family]) continue;
-      const device = deviceOnLink(input.kernel, family, isIn, side.publicIp);
+      const device = onLink[family].find(({ has }) => has(side.publicIp))?.device;
       if (device) {
         routes.push({ family, subnet: side.subnet, via: side.publicIp, device, isOnLink: false, mtu: undefined });
         continue;

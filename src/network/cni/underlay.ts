@@ -2,6 +2,7 @@
 // configured address as long as the machine has it; after a change (another lease, another network) that of the default
 // route. Pure.
 
+import { addressSet } from "#platform/addresses.ts";
 import type { Kernel, KernelLink } from "./kernel.ts";
 import type { Family } from "./peers.ts";
 
@@ -46,19 +47,12 @@ function addressOf(link: KernelLink, family: Family, preferred: string): string 
   return (all.find(({ local }) => local === preferred) ?? all[0])?.local;
 }
 
-/** The device whose own network `address` is in: there it can be reached without a router. */
-export function deviceOnLink(
-  kernel: Kernel,
-  family: Family,
-  isIn: (address: string, cidr: string) => boolean,
-  address: string,
-) {
-  return kernel.links.find(
-    (link) =>
-      !ownDevices.test(link.ifname) &&
-      link.addr_info.some(
-        ({ family: kind, local, prefixlen, scope }) =>
-          kind === (family === 4 ? "inet" : "inet6") && scope === "0" && isIn(address, `${local}/${prefixlen}`),
-      ),
-  )?.ifname;
+/** Devices with what is on their own networks, which can be reached without a router. */
+export function devicesOnLink(kernel: Kernel, family: Family): { device: string; has: (address: string) => boolean }[] {
+  const kind = family === 4 ? "inet" : "inet6";
+  return kernel.links.flatMap(({ ifname, addr_info }) => {
+    const own = addr_info.filter((info) => info.family === kind && info.scope === "0" && info.local !== undefined);
+    if (own.length === 0 || ownDevices.test(ifname)) return [];
+    return [{ device: ifname, has: addressSet(own.map(({ local, prefixlen }) => `${local}/${prefixlen}`)) }];
+  });
 }
