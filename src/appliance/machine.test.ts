@@ -130,11 +130,10 @@ test("a server that fails is started again, and the status says why meanwhile", 
   expect(status()).toMatch(/^The device is ready.\n\n/);
 });
 
-test("a device that is told to join says that it cannot, and forms no cluster of its own", async () => {
+test("a device that is told to join runs as a node of that server, and says why it cannot", async () => {
   writeFileSync(`${folder}/boot/token.txt`, "server=https://10.0.0.9:6443 token=hush\r\n");
-  expect(await device(statusSays("cannot join"))).toBe(0);
-  expect(runs).toEqual([]);
-  expect(status()).toContain("names the server https://10.0.0.9:6443");
+  expect(await device(statusSays("does not take"), () => "the server does not take the token")).toBe(0);
+  expect(runs[0]).toMatchObject({ joins: "https://10.0.0.9:6443" });
   expect(status()).not.toContain("hush");
 });
 

@@ -59,6 +59,8 @@ export interface DeviceServer {
 export interface ServerRun {
   readonly configPath: string;
   readonly environment: Readonly<Record<string, string>>;
+  /** The server to be a node of; absent: the device is a cluster of its own. */
+  readonly joins?: string;
   /** The node's address where there is no network to take it from. */
   readonly nodeIp?: string;
   readonly signal: AbortSignal;
@@ -240,8 +242,7 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
     restarting(service, { clock, log, minMs: 10_000, maxMs: 600_000 }).run(stop.signal, () => {}),
   );
   try {
-    if (configuration.joins !== undefined) await refuseToJoin(configuration.joins, status, signal);
-    else await keepServer(machine, configPath, configuration, signal);
+    await keepServer(machine, configPath, configuration, signal);
   } finally {
     stop.abort();
     await Promise.allSettled(background);
@@ -252,12 +253,6 @@ async function runWith(machine: Machine, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Joining another server comes with a later version; forming a cluster of its own instead would surprise. */
-async function refuseToJoin(server: string, status: StatusFile, signal: AbortSignal): Promise<void> {
-  const detail = `The token file or mote.yaml names the server ${server}, but this version cannot join a cluster yet. Put a token file without server= (and a mote.yaml without server:) on this partition to make the device a cluster of its own.`;
-  await stayUp(detail, status, signal);
-}
-
 /** Says it and waits to be switched off. */
 async function stayUp(detail: string, status: StatusFile, signal: AbortSignal): Promise<void> {
   say(`error ${detail}`);
@@ -266,7 +261,7 @@ async function stayUp(detail: string, status: StatusFile, signal: AbortSignal): 
   await untilAborted(signal);
 }
 
-/** Runs the server again whenever it fails or the device's address has changed. */
+/** Runs the server, or the agent of another one, again whenever it fails or the device's address has changed. */
 async function keepServer(
   machine: Machine,
   configPath: string,
@@ -305,6 +300,7 @@ async function keepServer(
       const running = server.run({
         ...{ configPath, environment, log, signal: ended.signal },
         ...(isOffline ? { nodeIp: offlineAddress } : {}),
+        ...(configuration.joins === undefined ? {} : { joins: configuration.joins }),
         onApiReady: () => say("api ready"),
         onNode(isReady, why) {
           reason = why;

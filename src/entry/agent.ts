@@ -2,6 +2,7 @@
 // certificates, and keeps a tunnel to the server. Composition only.
 import { clientCertificates } from "#apiserver/client-certificates.ts";
 import { AppError } from "#base/errors.ts";
+import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { restarting, runAll, type Service } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
@@ -21,7 +22,7 @@ import { type Credentials, type Membership, openMembership } from "#supervisor/j
 import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
 import { type AgentConfig, overlayBackend } from "./config.ts";
 import { createProcessLog } from "./log.ts";
-import { beginNode, type NodeConfig, nodeServices } from "./node.ts";
+import { beginNode, type NodeConfig, nodeServices, type OnNode, watchNode } from "./node.ts";
 
 const stopTimeoutMs = 10_000;
 /** A failed part comes back after this, growing to the second number. */
@@ -29,11 +30,22 @@ const restartPause = { minMs: 200, maxMs: 10_000 } as const;
 /** Fixed, as the server's. */
 const nodeApiPort = 10250;
 
-/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
-export async function runAgent(config: AgentConfig): Promise<number> {
+/** Who runs the agent; as the server's. */
+export interface AgentHost {
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  /** The node has joined, now or before. */
+  readonly onApiReady?: () => void;
+  readonly onNode?: OnNode;
+}
+
+/** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */
+export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<number> {
   if (!isRoot()) throw new AppError("STARTUP", "a node needs root for containers and networks");
-  const log = createProcessLog(clock, config.node.debug);
-  const signal = stopSignal();
+  const { log, signal, ...tells } = host ?? {
+    log: createProcessLog(clock, config.node.debug),
+    signal: stopSignal(),
+  };
   for (const warning of config.node.warnings) log.warn(warning);
   const startedMs = clock.monotonicMs();
   const { nodeName, nodeIp, agentDir, dataDir } = config.node;
@@ -50,10 +62,11 @@ export async function runAgent(config: AgentConfig): Promise<number> {
       { clock, random, log: log.child({ part: "joining" }) },
       signal,
     );
+    tells.onApiReady?.();
     const begun = beginNode(config.node, log);
     const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
     await runAll(
-      services(config, membership, log, begun),
+      services(config, membership, log, begun, tells.onNode),
       { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
       signal,
       () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
@@ -78,8 +91,9 @@ async function tokenOf(config: AgentConfig): Promise<string | undefined> {
 function services(
   { node, server }: AgentConfig,
   membership: Membership,
-  log: ReturnType<typeof createProcessLog>,
+  log: Logger,
   begun: Promise<number | undefined>,
+  onNode: OnNode | undefined,
 ): Service[] {
   const { settings } = membership.current;
   const config: NodeConfig = {
@@ -108,6 +122,7 @@ function services(
     {},
     { client: clientAs(({ controller }) => controller), clock, random, log: log.child({ part: "informers" }) },
   );
+  if (onNode) watchNode(nodeName, { clock, informers }, onNode);
   const metrics = new Metrics();
   const events = new EventRecorder(
     { component: "kubelet", host: nodeName },

@@ -2,6 +2,7 @@
 import { type DeviceServer, type MachineOptions, runMachine } from "#appliance/machine.ts";
 import { say } from "#appliance/machine-log.ts";
 import { moteVersion } from "#base/version.ts";
+import { agentFlags } from "#cli/agent-flags.ts";
 import { type FlagValues, parseFlags } from "#cli/flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { assetFolder } from "#platform/assets.ts";
@@ -14,7 +15,8 @@ import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { writeOutput } from "#platform/standard-streams.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
-import { readFlags, serverConfig } from "./config.ts";
+import { runAgent } from "./agent.ts";
+import { agentConfig, readFlags, serverConfig } from "./config.ts";
 import { removeNode } from "./node.ts";
 import { runServer } from "./server.ts";
 
@@ -65,11 +67,19 @@ const deviceServer: DeviceServer = {
   async run(args) {
     // containerd inherits it, and with it every pull.
     Object.assign(process.env, args.environment);
-    const config = await configAt(args.configPath, args.nodeIp === undefined ? [] : ["--node-ip", args.nodeIp]);
+    const { log, signal, onNode } = args;
+    const nodeIp = args.nodeIp === undefined ? [] : ["--node-ip", args.nodeIp];
+    if (args.joins !== undefined) {
+      const flags = ["--config", args.configPath, "--server", args.joins, ...nodeIp];
+      const { values, warnings } = await readFlags(agentFlags, flags, {});
+      const agent = agentConfig(values, warnings, runner);
+      const node = { ...agent.node, containerdLogDir: agent.node.runDir };
+      await runAgent({ ...agent, node }, { log, signal, onNode, onApiReady: args.onApiReady });
+      return;
+    }
+    const config = await configAt(args.configPath, nodeIp);
     await runServer(config, {
-      log: args.log,
-      signal: args.signal,
-      onNode: args.onNode,
+      ...{ log, signal, onNode },
       onApiReady() {
         args.onApiReady();
         // Awaited by nobody: it only prints.

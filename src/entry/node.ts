@@ -10,7 +10,7 @@ import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { InformerFactory } from "#client/informer.ts";
-import type { Taint } from "#model/gen/core-v1.ts";
+import type { Node, Taint } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
 import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
 import { createOverlay, removeOverlay } from "#network/overlay.ts";
@@ -282,6 +282,29 @@ const nodeTls = ({ servingKubelet, clientCa }: Pki): TlsMaterial => ({
   keyPem: servingKubelet.key,
   clientCaPem: clientCa.certificate,
 });
+
+/** This node's object as this run of the agent reports it: not before it has, and again on every change. */
+export type OnNode = (isReady: boolean, reason: string) => void;
+
+/** Tells the state of this node's object, but not what an earlier run left in the store. */
+export function watchNode(
+  nodeName: string,
+  { clock, informers }: Pick<NodeParts, "clock" | "informers">,
+  onNode: OnNode,
+): void {
+  const startedMs = clock.now();
+  let staleHeartbeat: string | undefined;
+  const look = (node: Node) => {
+    if (node.metadata.name !== nodeName) return;
+    const condition = node.status?.conditions?.find(({ type }) => type === "Ready");
+    if (!condition) return;
+    // RFC 3339 has whole seconds.
+    if (Date.parse(condition.lastHeartbeatTime ?? "") < startedMs - 1000) staleHeartbeat = condition.lastHeartbeatTime;
+    if (condition.lastHeartbeatTime === staleHeartbeat) return;
+    onNode(condition.status === "True", condition.message ?? condition.reason ?? "");
+  };
+  informers.informer(nodes).addHandler({ add: look, update: look });
+}
 
 /** Takes down pods, containerd and networks of this data folder. `mote server` must have ended. */
 export async function removeNode(config: NodeConfig, deps: Pick<NodeParts, "clock" | "log">): Promise<void> {

@@ -16,7 +16,6 @@ import { InformerFactory } from "#client/informer.ts";
 import { formatKubeconfig } from "#client/kubeconfig.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
-import type { Node } from "#model/gen/core-v1.ts";
 import { nodes, secrets } from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -38,7 +37,7 @@ import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
-import { beginNode, serverNodeServices } from "./node.ts";
+import { beginNode, type OnNode, serverNodeServices, watchNode } from "./node.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -73,8 +72,7 @@ export interface ServerHost {
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly onApiReady?: () => void;
-  /** This node's object as this run of the agent reports it: not before it has, and again on every change. */
-  readonly onNode?: (isReady: boolean, reason: string) => void;
+  readonly onNode?: OnNode;
 }
 
 const processHost = (config: ServerConfig): ServerHost => ({
@@ -106,7 +104,7 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     const context = { ...(await createContext(config, log, metrics, datastore, audit)), schedulerConfiguration };
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
-    if (onNode) watchNode(context, onNode);
+    if (onNode) watchNode(config.nodeName, context, onNode);
     await runAll(
       services(context, datastore, begun, onApiReady),
       { clock: systemClock, log, stopTimeoutMs: stopTimeoutMs + shutdownGraceMs(config) },
@@ -142,23 +140,6 @@ function recordDamage({ config, events }: ServerContext, report: DamageReport): 
       `lost: ${named(report.lostKeys)}; gone back to an older version: ${named(report.revertedKeys)}; ` +
       `parts that cannot be read: ${report.unreadablePages}; the damaged file is kept as ${report.setAside}`,
   });
-}
-
-/** Tells the state of this node's object, but not what an earlier run left in the store. */
-function watchNode(context: ServerContext, onNode: NonNullable<ServerHost["onNode"]>): void {
-  const { config, clock, informers } = context;
-  const startedMs = clock.now();
-  let staleHeartbeat: string | undefined;
-  const look = (node: Node) => {
-    if (node.metadata.name !== config.nodeName) return;
-    const condition = node.status?.conditions?.find(({ type }) => type === "Ready");
-    if (!condition) return;
-    // RFC 3339 has whole seconds.
-    if (Date.parse(condition.lastHeartbeatTime ?? "") < startedMs - 1000) staleHeartbeat = condition.lastHeartbeatTime;
-    if (condition.lastHeartbeatTime === staleHeartbeat) return;
-    onNode(condition.status === "True", condition.message ?? condition.reason ?? "");
-  };
-  informers.informer(nodes).addHandler({ add: look, update: look });
 }
 
 function services(

@@ -1,7 +1,8 @@
 // A server without a node and an agent, each with a network of its own and a wire between: the agent joins with the token and
 // nothing else, its pods are reached through the tunnel, and neither a restart of the agent nor of the server touches them.
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, Host } from "./host.ts";
 
@@ -203,4 +204,24 @@ test("a device that takes the name of another is refused", async () => {
   const where = ["--data-dir", `${device.folder}/flashed`, "--run-dir", `${device.folder}/flashed-run`];
   const { code, stderr } = await device.exec("build/dist/mote", [...args, ...where]);
   expect([code, stderr]).toEqual([1, expect.stringMatching(/"leaf" is taken by another device.*kubectl delete node/s)]);
+});
+
+test("a device joins by its token file", async () => {
+  await agent.stop();
+  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
+  const at = (name: string) => join(device.folder, "machine", name);
+  for (const name of ["boot", "data", "etc"]) mkdirSync(at(name), { recursive: true });
+  writeFileSync(at("boot/token"), `server=${url} token=${token()}\n`);
+  writeFileSync(at("boot/mote.yaml"), "machine: {hostname: pump}\n");
+  const places = ["--boot", at("boot"), "--data", at("data"), "--etc", at("etc"), "--run-dir", at("run")];
+  const own = ["--no-disk", "--no-network", "--no-clock", "--no-watchdog"];
+  const machine = new Program(device, "machine", ["machine", ...places, ...own]);
+  machine.start();
+  await eventually("pump is Ready", 60_000, async () =>
+    / Ready /.test(await server.kubectl("get node pump --no-headers")),
+  );
+  const says = () => readFileSync(at("boot/mote-status.txt"), "utf8");
+  await eventually("the status file says so", 20_000, async () => says().startsWith("The device is ready."));
+  expect(says()).not.toContain(token());
+  expect(await machine.stop()).toBe(0);
 });
