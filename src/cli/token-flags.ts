@@ -18,6 +18,8 @@ export const tokenFlags: readonly Flag[] = [
     help: "create: what it may be used for",
   },
   { name: "output", short: "o", kind: "string", default: "text", allowed: ["text", "json"], help: "list: its form" },
+  { name: "token", short: "t", kind: "string", env: "TOKEN", help: "rotate: the token as it is" },
+  { name: "new-token", kind: "string", help: "rotate: as it shall be; default one that is made up" },
   {
     name: "kubeconfig",
     kind: "string",

@@ -32,7 +32,7 @@ import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
 import { createJoinServer, type JoinServer } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import type { Pki, PkiOptions } from "#supervisor/pki.ts";
-import { ensureTokens } from "#supervisor/tokens.ts";
+import { ensureTokens, writeTokens } from "#supervisor/tokens.ts";
 import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
@@ -292,6 +292,9 @@ async function createContext(
     {
       pki: () => livePki.current,
       password,
+      async keepPassword(next) {
+        await writeTokens({ folder: config.serverDir, serverCa: livePki.current.serverCa.certificate }, next);
+      },
       ownNode: config.disableAgent ? undefined : config.nodeName,
       settings: {
         ...config,

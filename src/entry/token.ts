@@ -1,4 +1,4 @@
-// `mote token create|list|delete|generate`: bootstrap tokens of the cluster that the kubeconfig names. Words and shapes are
+// `mote token create|list|delete|generate|rotate`: tokens of the cluster that the kubeconfig names. Words and shapes are
 // k3s's.
 import { AppError, messageOf } from "#base/errors.ts";
 import { moteVersion } from "#base/version.ts";
@@ -9,7 +9,7 @@ import { type ConnectionConfig, readKubeconfig } from "#client/kubeconfig.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { readFileIfExists } from "#platform/files.ts";
-import { createHttpClient } from "#platform/http-client.ts";
+import { createHttpClient, type HttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import {
   type BootstrapToken,
@@ -18,15 +18,15 @@ import {
   generateBootstrapToken,
   listBootstrapTokens,
 } from "#supervisor/bootstrap-tokens.ts";
-import { caHash } from "#supervisor/tokens.ts";
+import { caHash, formatToken, parseToken } from "#supervisor/tokens.ts";
 
-export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate";
+export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate | rotate";
 
 /** `args`: the verb and what it is about. Resolves with the exit code. */
 export async function token(args: readonly string[], values: FlagValues, kubeconfigPath: string): Promise<number> {
   const [verb, ...rest] = args;
   const isComplete = verb === "delete" ? rest.length > 0 : rest.length <= (verb === "create" ? 1 : 0);
-  if (!isComplete || !["create", "list", "delete", "generate"].includes(verb ?? "")) {
+  if (!isComplete || !["create", "list", "delete", "generate", "rotate"].includes(verb ?? "")) {
     throw usageError(`token: ${tokenUsage} is expected`);
   }
   if (verb === "generate") {
@@ -48,6 +48,12 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
     if (verb === "list") {
       const found = await listBootstrapTokens(client);
       console.log(values["output"] === "json" ? JSON.stringify(found, undefined, "\t") : tableOf(found, clock.now()));
+    } else if (verb === "rotate") {
+      const next = String(values["new-token"] ?? Buffer.from(random.bytes(16)).toString("hex"));
+      await changeToken(http, parseToken(oldToken(values)).password, next);
+      console.log(
+        ca === undefined ? "the token has been changed" : formatToken(ca, "server", parseToken(next).password),
+      );
     } else if (verb === "delete") {
       for (const one of rest) {
         if (!(await deleteBootstrapToken(client, one)))
@@ -70,6 +76,35 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
     return 0;
   } finally {
     http.close();
+  }
+}
+
+function oldToken(values: FlagValues): string {
+  const given = values["token"];
+  if (typeof given === "string" && given !== "") return given;
+  throw usageError("token: rotate needs the token as it is: --token");
+}
+
+async function changeToken(http: HttpClient, password: string, newToken: string): Promise<void> {
+  const response = await http.send({
+    method: "PUT",
+    path: "/v1-k3s/token",
+    headers: { authorization: `Basic ${Buffer.from(`server:${password}`).toString("base64")}` },
+    body: JSON.stringify({ newToken }),
+    idleTimeoutMs: 10_000,
+  });
+  const answer = (await readBody(response, 65_536)).toString("utf8");
+  if (response.status === 200) return;
+  if (response.status === 401 || response.status === 403)
+    throw usageError("token: the server does not take the token as it is said to be");
+  throw usageError(`token: the server answered ${response.status}: ${messageIn(answer)}`);
+}
+
+function messageIn(answer: string): string {
+  try {
+    return String((JSON.parse(answer) as { message?: unknown }).message);
+  } catch {
+    return answer.slice(0, 300);
   }
 }
 

@@ -16,12 +16,14 @@ import { issueLeaf, type LeafName, leafNames, leaves } from "./join/leaves.ts";
 import { NodePasswords, namespace, nodeOfSecret, secretName, secretType } from "./join/node-passwords.ts";
 import { formatSettings, headers, prefix, type ServerSettings } from "./join/protocol.ts";
 import type { Pki } from "./pki.ts";
-import { sameText } from "./tokens.ts";
+import { parseToken, sameText } from "./tokens.ts";
 
 export interface JoinServerOptions {
   readonly pki: () => Pki;
-  /** Of the cluster's token. */
+  /** Of the cluster's token; replaced by `mote token rotate`. */
   readonly password: string;
+  /** Keeps a new one, before it counts. */
+  readonly keepPassword: (password: string) => Promise<void>;
   /** The node of this server, whose name nobody else may take; undefined: it has none. */
   readonly ownNode: string | undefined;
   readonly settings: ServerSettings;
@@ -66,6 +68,8 @@ interface Route {
   readonly isOpen?: true;
   /** It may be asked before the API can be used. */
   readonly isEarly?: true;
+  /** Only with the servers' password. */
+  readonly isForServers?: true;
   answer(request: ServerRequest, user: JoinUser | undefined): Answer | Promise<Answer>;
 }
 
@@ -74,6 +78,7 @@ const maxInFlight = { read: 20, write: 10 } as const;
 /** A request for a certificate is below 1 KiB. */
 const maxBodyBytes = 16 * 1024;
 const maxNodeIps = 16;
+const minPasswordLength = 12;
 const memberGroups = ["k3s:agent", "k3s:server", "system:nodes", "system:bootstrappers"];
 const nodePrefix = "system:node:";
 /** A password is older than its Node by the time that the node takes to register; nobody comes back after so long. */
@@ -83,6 +88,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
   const { clock, random, log } = deps;
   const passwords = new NodePasswords({ client: deps.client, random });
   const inFlight = { read: 0, write: 0 };
+  let password = options.password;
 
   const text = (body: string): Answer => ({ type: "text/plain", body });
   const json = (body: unknown): Answer => ({ type: "application/json", body: `${JSON.stringify(body)}\n` });
@@ -95,11 +101,20 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     [`${prefix}config`, { methods: get, answer: () => json(formatSettings(options.settings)) }],
     [`${prefix}apiservers`, { methods: get, answer: () => json(options.addresses()) }],
     [`${prefix}readyz`, { methods: get, answer: () => text("ok") }],
+    [`${prefix}token`, { methods: ["PUT"], isForServers: true, answer: changePassword }],
     ...leafNames.map((name): [string, Route] => [
       `${prefix}${name}.crt`,
       { methods: ["GET", "POST"], answer: async (request, user) => text(await issue(name, request, user)) },
     ]),
   ]);
+
+  async function changePassword(request: ServerRequest): Promise<Answer> {
+    const next = newPasswordIn(Buffer.from(await bodyOf(request)).toString("utf8"));
+    await options.keepPassword(next);
+    password = next;
+    log.info("the token has been changed");
+    return text("");
+  }
 
   async function issue(name: LeafName, request: ServerRequest, user: JoinUser | undefined): Promise<string> {
     const { authority, ofNode } = leaves[name];
@@ -149,7 +164,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       const colon = pair.indexOf(":");
       const user = pair.slice(0, Math.max(colon, 0));
       const group = user === "node" ? "k3s:agent" : user === "server" ? "k3s:server" : undefined;
-      if (group && sameText(pair.slice(colon + 1), options.password)) return { name: user, groups: [group] };
+      if (group && sameText(pair.slice(colon + 1), password)) return { name: user, groups: [group] };
     }
     const bearerToken = scheme.toLowerCase() === "bearer" ? value : undefined;
     const { clientCertificate } = request;
@@ -177,7 +192,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       if (!route.isOpen) {
         user = await whoAsks(request);
         if (!user) throw unauthorized();
-        if (!user.groups.some((group) => memberGroups.includes(group))) {
+        const groups = route.isForServers ? ["k3s:server"] : memberGroups;
+        if (!user.groups.some((group) => groups.includes(group))) {
           throw new ApiError(403, "Forbidden", `User ${JSON.stringify(user.name)} is no member of the cluster`);
         }
       }
@@ -263,6 +279,18 @@ function nameTaken(node: string): ApiError {
     `node name ${JSON.stringify(node)} is taken by another device; choose another with --node-name, or delete the node ` +
     "(kubectl delete node) if this device replaces it";
   return new ApiError(403, "Forbidden", message);
+}
+
+/** Of a body such as {"newToken": "…"}: a password or a full token. */
+function newPasswordIn(body: string): string {
+  try {
+    const { newToken } = JSON.parse(body) as { newToken?: unknown };
+    const parsed = parseToken(typeof newToken === "string" ? newToken : "");
+    if (!parsed.bootstrap && parsed.password.length >= minPasswordLength) return parsed.password;
+  } catch {
+    // Said below.
+  }
+  throw badRequest(`newToken must be a password of at least ${minPasswordLength} characters, or a full token with one`);
 }
 
 function headerOf(request: ServerRequest, name: string): string {

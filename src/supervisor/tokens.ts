@@ -84,13 +84,21 @@ export async function ensureTokens(
     throw new AppError("TOKEN_CHANGED", `the token given differs from the one in ${path}`, { path });
   }
   const password = known ?? wanted ?? Buffer.from(dependencies.random.bytes(16)).toString("hex");
+  return { token: await writeTokens(options, password), password };
+}
+
+/** Whoever joins from now on needs the new password; nodes that have joined have certificates. */
+export async function writeTokens(
+  options: { readonly folder: string; readonly serverCa: string },
+  password: string,
+): Promise<string> {
   const token = formatToken(options.serverCa, "server", password);
   const text = `${token}\n`;
   // k3s links node-token to token; a copy says the same and survives file systems without links.
-  for (const file of [path, join(options.folder, "node-token")]) {
+  for (const file of ["token", "node-token"].map((name) => join(options.folder, name))) {
     if ((await readFileIfExists(file))?.toString("utf8") !== text) await writeFileDurable(file, text, 0o600);
   }
-  return { token, password };
+  return token;
 }
 
 const prefix = "K10";

@@ -120,6 +120,11 @@ test("bootstrap tokens are made, listed and deleted", async () => {
   expect(await mote("delete", other)).toBe(`bootstrap token "${other.split(".")[0]}" deleted`);
   expect(await mote("list")).not.toContain(other);
   bootstrapToken = made;
+
+  const before = token();
+  const rotated = await mote("rotate", "--token", before, "--new-token", "a-new-password");
+  expect(rotated).toBe(`${before.split("::")[0]}::server:a-new-password`);
+  expect(token()).toBe(rotated);
 });
 
 test("an agent is Ready soon, and its pods are within reach", async () => {

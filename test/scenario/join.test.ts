@@ -30,6 +30,7 @@ let backend: Datastore;
 let api: ComposedApiServer;
 let client: Client;
 let isReady = true;
+const kept: string[] = [];
 const stop = new AbortController();
 const running: Promise<void>[] = [];
 
@@ -40,6 +41,7 @@ beforeAll(async () => {
   const joining = createJoinServer(
     {
       ...{ pki: () => pki, password, ownNode: "n1" },
+      keepPassword: async (next) => void kept.push(next),
       settings: {
         ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
         ...{
@@ -291,5 +293,22 @@ describe("the door", () => {
       const { status } = await ask("/v1-k3s/client-kubelet.crt", headers, { method: "POST", body });
       expect([400, 413]).toContain(status);
     }
+  });
+
+  test("the password is changed by servers alone, and the old one is worth nothing then", async () => {
+    const change = (user: string, newToken: string) =>
+      ask("/v1-k3s/token", basic(`${user}:${password}`), {
+        method: "PUT",
+        body: Buffer.from(JSON.stringify({ newToken })),
+      });
+    expect((await change("node", "a-longer-password")).status).toBe(403);
+    expect((await change("server", "short")).status).toBe(400);
+    expect((await change("server", "abcdef.0123456789abcdef")).status).toBe(400);
+    expect((await change("server", formatToken(pki.serverCa.certificate, "server", "a-longer-password"))).status).toBe(
+      200,
+    );
+    expect(kept).toEqual(["a-longer-password"]);
+    expect((await ask("/v1-k3s/readyz", member())).status).toBe(401);
+    expect((await ask("/v1-k3s/readyz", basic("node:a-longer-password"))).status).toBe(200);
   });
 });
