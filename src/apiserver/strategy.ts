@@ -65,6 +65,8 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   gracePeriodSeconds?(object: T, asked: number | undefined): number;
   /** Runs after the write is durable (release or repair allocations); must tolerate being run twice. */
   afterDelete?(object: T): void | Promise<void>;
+  /** Runs after an update is durable: gives back what only `old` held. `object` and `old` must not be changed. */
+  afterUpdate?(object: T, old: T): void;
   /** Called when a write failed after prepare: gives back what prepare allocated. */
   rollback?(object: T): void;
   /** Extra fields a fieldSelector may name, beside metadata.name and metadata.namespace. */

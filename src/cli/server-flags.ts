@@ -48,7 +48,7 @@ export const serverFlags: readonly Flag[] = [
   { name: "advertise-address", kind: "string", help: "address that pods reach the API at; default the node's" },
   { name: "tls-san", kind: "list", help: "further names or addresses in the serving certificate" },
   { name: "cluster-cidr", kind: "string", default: "10.42.0.0/16", help: "addresses of pods" },
-  { name: "service-cidr", kind: "string", default: "10.43.0.0/16", help: "addresses of services" },
+  { name: "service-cidr", kind: "string", default: "10.43.0.0/16", help: "addresses of services; IPv4 or IPv4,IPv6" },
   { name: "service-node-port-range", kind: "string", default: "30000-32767", help: "ports of NodePort services" },
   { name: "cluster-dns", kind: "string", help: "address of the cluster's DNS; default the tenth of the service range" },
   { name: "cluster-domain", kind: "string", default: "cluster.local", help: "domain of the cluster" },

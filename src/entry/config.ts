@@ -2,6 +2,7 @@
 // derived. Nothing else reads the environment.
 import { type ApiArguments, parseApiArguments } from "#apiserver/arguments.ts";
 import { messageOf } from "#base/errors.ts";
+import { parseIpRange } from "#base/ip-range.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
@@ -33,6 +34,7 @@ export interface ServerConfig {
   readonly tlsSans: readonly string[];
   readonly token: string | undefined;
   readonly clusterCidr: string;
+  /** One range, or an IPv4 and an IPv6 range with a comma between. */
   readonly serviceCidr: string;
   /** First address of the service range: the `kubernetes` service. */
   readonly apiServiceIp: string;
@@ -166,8 +168,8 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
   const list = (name: string) => (values[name] as readonly string[] | undefined) ?? [];
   const paths = defaultPaths(runner);
   const dataDir = text("data-dir") ?? paths.dataDir;
-  const serviceCidr = text("service-cidr")!;
-  const serviceBase = cidrBase("service-cidr", serviceCidr);
+  const serviceCidr = serviceRanges(text("service-cidr")!);
+  const serviceBase = cidrBase("service-cidr", serviceCidr.split(",")[0]!);
   cidrBase("cluster-cidr", text("cluster-cidr")!);
   const nodeName = (text("node-name") ?? hostName()).toLowerCase();
   if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(nodeName) || nodeName.length > 253) {
@@ -367,6 +369,28 @@ function cidrBase(flag: string, cidr: string): string {
     throw usageError(`${flag}: "${cidr}" is not allowed; use an IPv4 range from /8 to /28 such as 10.43.0.0/16`);
   }
   return address;
+}
+
+/** The services of the API and of DNS live in the first range, and nodes have IPv4 addresses. */
+function serviceRanges(flag: string): string {
+  const all = flag.split(",").map((part) => part.trim());
+  cidrBase("service-cidr", all[0]!);
+  const [, second] = all;
+  if (second === undefined) return all.join(",");
+  const range = parseIpRange(second);
+  if (all.length > 2) {
+    throw usageError(`service-cidr: "${flag}" is not allowed; use at most two ranges, of different IP families`);
+  }
+  if (range?.family === "IPv4") {
+    throw usageError(`service-cidr: "${flag}" is not allowed; two ranges must be of different IP families`);
+  }
+  // Upstream gives out no more addresses than twenty bits hold.
+  if (!range || range.hostBits > 20 || range.hostBits < 4) {
+    throw usageError(
+      `service-cidr: "${second}" is not allowed; use an IPv6 range from /108 to /124 such as fd00:43::/112`,
+    );
+  }
+  return all.join(",");
 }
 
 function addToAddress(address: string, n: number): string {

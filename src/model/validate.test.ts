@@ -342,7 +342,7 @@ test.each<[string, string, string, Plain, string[]]>([
     ['spec.schedule: Invalid value: "0 25 * * mon-fri/2": end of range (25) above maximum (23): 25'],
   ],
   ["service without ports", "", "Service", { spec: {} }, ["spec.ports: Required value"]],
-  ["headless without ports", "", "Service", { spec: { clusterIP: "None" } }, []],
+  ["headless without ports", "", "Service", { spec: { clusterIP: "None", clusterIPs: ["None"] } }, []],
   [
     "service name",
     "",

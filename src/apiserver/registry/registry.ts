@@ -376,6 +376,7 @@ export class Registry {
       if (write.dryRun) return { ...old, value: encodeStored(info, object) };
       const item = await storage.update(old, cloneTop(object));
       written = item !== undefined;
+      if (written) strategy.afterUpdate?.(object, current);
       return item;
     } finally {
       if (!written) strategy.rollback?.(object);

@@ -20,13 +20,13 @@ test.each<[string, Service[], string[]]>([
   ["an address from elsewhere", [service("a", 1, { clusterIP: "10.43.1.7" })], ["a ClusterIPOutOfRange"]],
   ["no address", [service("a", 1, { clusterIP: "10.43.0.700" })], ["a ClusterIPNotValid"]],
   [
-    "headless, external and IPv6 ones are passed over",
+    "what is of no family of the cluster, but not headless and external ones",
     [
       service("a", 1, { clusterIP: "None" }),
       service("b", 1, { type: "ExternalName", clusterIP: "1.2.3.4" }),
       service("c", 1, { clusterIP: "10.43.0.1", clusterIPs: ["10.43.0.1", "fd00::1"] }),
     ],
-    [],
+    ["c ClusterIPNotValid"],
   ],
   [
     "node ports",
@@ -39,4 +39,20 @@ test.each<[string, Service[], string[]]>([
   ],
 ])("finds %s", (_, all, expected) => {
   expect(findRangeFaults(all, ranges).map((one) => `${one.service.metadata.name} ${one.reason}`)).toEqual(expected);
+});
+
+test("finds faults of both families", () => {
+  const both = (name: string, age: number, second: string) =>
+    service(name, age, { clusterIP: `10.43.0.${age}`, clusterIPs: [`10.43.0.${age}`, second] });
+  const all = [
+    both("a", 1, "fd00:43::a"),
+    both("same", 2, "fd00:43:0::000A"),
+    both("far", 3, "fd00:44::1"),
+    service("alone", 4, { clusterIP: "fd00:43::b", clusterIPs: ["fd00:43::b"] }),
+  ];
+  const cidr = "10.43.0.0/24,fd00:43::/112";
+  expect(findRangeFaults(all, { ...ranges, cidr }).map((one) => one.message)).toEqual([
+    "Cluster IP [IPv6]:fd00:43:0::000A was assigned to multiple services; please recreate service",
+    "Cluster IP [IPv6]:fd00:44::1 is not within the service CIDR fd00:43::/112; please recreate service",
+  ]);
 });

@@ -1,6 +1,7 @@
 // Looks after the addresses and ports that services hold: whatever is held twice or lies outside of its range is told to
 // the service's owner, who alone can mend it. What is held is read from the services themselves wherever numbers are given
 // out, so there is no table to repair. Upstream counterpart: pkg/registry/core/service/{ip,port}allocator/controller.
+import { familyOfIp, ipToNumber, offsetIn, parseIpRanges } from "#base/ip-range.ts";
 import type { Service as RunningService } from "#base/service.ts";
 import type { Service } from "#model/gen/core-v1.ts";
 import { isDeleting, keyOf } from "#model/object.ts";
@@ -10,7 +11,7 @@ import { type ControllerDeps, waitFor } from "../runtime/controller.ts";
 import { createPeriodicController } from "../runtime/periodic-controller.ts";
 
 export interface ServiceRanges {
-  /** IPv4. */
+  /** One range, or one of each family with a comma between. */
   readonly cidr: string;
   readonly nodePorts: { readonly first: number; readonly last: number };
 }
@@ -31,23 +32,28 @@ export function findRangeFaults(all: readonly Service[], { cidr, nodePorts }: Se
   const findings: RangeFinding[] = [];
   const ips = new Set<string>();
   const ports = new Set<number>();
-  const isInside = insideOf(cidr);
+  const ranges = parseIpRanges(cidr);
   for (const service of inOrder) {
     const { spec } = service;
     const addresses = spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : []);
     for (const ip of spec.type === "ExternalName" ? [] : addresses) {
-      if (ip === "" || ip === "None" || ip.includes(":")) continue;
-      const say = (reason: string, message: string) => findings.push({ service, about: "ip", reason, message });
-      if (Number.isNaN(numberOf(ip))) {
-        say("ClusterIPNotValid", `Cluster IP ${ip} is not a valid IP; please recreate service`);
-      } else if (!isInside(ip)) {
-        const text = `Cluster IP [IPv4]:${ip} is not within the service CIDR ${cidr}; please recreate service`;
-        say("ClusterIPOutOfRange", text);
-      } else if (ips.has(ip)) {
-        const text = `Cluster IP [IPv4]:${ip} was assigned to multiple services; please recreate service`;
-        say("ClusterIPAlreadyAllocated", text);
+      if (ip === "" || ip === "None") continue;
+      const say = (reason: string, what: string) =>
+        findings.push({ service, about: "ip", reason, message: `Cluster IP ${what}; please recreate service` });
+      const number = ipToNumber(ip);
+      if (number === undefined) {
+        say("ClusterIPNotValid", `${ip} is not a valid IP`);
+        continue;
       }
-      ips.add(ip);
+      const family = familyOfIp(ip);
+      const range = ranges.find((one) => one.family === family);
+      const shown = `[${family}]:${ip}`;
+      const key = `${family} ${number}`;
+      if (!range) say("ClusterIPNotValid", `${shown} is of an IP family that is no longer configured on cluster`);
+      else if (offsetIn(range, ip) === undefined) {
+        say("ClusterIPOutOfRange", `${shown} is not within the service CIDR ${range.cidr}`);
+      } else if (ips.has(key)) say("ClusterIPAlreadyAllocated", `${shown} was assigned to multiple services`);
+      ips.add(key);
     }
     // One number may stand for TCP and UDP of one service.
     const own = new Set((spec.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [nodePort] : [])));
@@ -67,21 +73,6 @@ export function findRangeFaults(all: readonly Service[], { cidr, nodePorts }: Se
 }
 
 const ageOf = (service: Service): string => `${service.metadata.creationTimestamp ?? ""} ${keyOf(service)}`;
-
-const octet = /^(?:0|[1-9]\d{0,2})$/;
-/** NaN where it is no dotted quad. */
-function numberOf(address: string): number {
-  const parts = address.split(".");
-  if (parts.length !== 4 || !parts.every((part) => octet.test(part) && Number(part) <= 255)) return Number.NaN;
-  return parts.reduce((sum, part) => sum * 256 + Number(part), 0);
-}
-
-function insideOf(cidr: string): (address: string) => boolean {
-  const [base = "", bits = "32"] = cidr.split("/");
-  const size = 2 ** (32 - Number(bits));
-  const network = Math.floor(numberOf(base) / size);
-  return (address) => Math.floor(numberOf(address) / size) === network;
-}
 
 export function createServiceRangeController(deps: ControllerDeps, ranges: ServiceRanges): RunningService {
   const store = deps.informers.informer(services);

@@ -1,6 +1,6 @@
 // Services. Allocation errors come from the strategy; here is what can be said of the object alone. Upstream:
 // ValidateService, ValidateServiceUpdate.
-import type { Service, ServicePort } from "../gen/core-v1.ts";
+import type { Service, ServicePort, ServiceSpec } from "../gen/core-v1.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import { checked, labels, noDuplicates, oneOf, portNumber, requiredOneOf } from "./checks.ts";
 import { portOrName } from "./container.ts";
@@ -27,6 +27,9 @@ export function validateService(service: Service): FieldError[] {
       if (!value || value.length === 0) continue;
       errors.push(fieldForbidden(`spec.${field}`, "may not be set when `type` is 'ExternalName'"));
     }
+    if (spec.ipFamilyPolicy) {
+      errors.push(fieldForbidden("spec.ipFamilyPolicy", "may not be set when `type` is 'ExternalName'"));
+    }
     if (!spec.externalName) errors.push(fieldRequired("spec.externalName"));
     else
       errors.push(
@@ -38,7 +41,6 @@ export function validateService(service: Service): FieldError[] {
     ...labels("spec.selector", spec.selector),
     ...requiredOneOf("spec.sessionAffinity", spec.sessionAffinity, ["ClientIP", "None"]),
     ...requiredOneOf("spec.type", spec.type, types),
-    ...oneOf("spec.ipFamilyPolicy", spec.ipFamilyPolicy, ["SingleStack", "PreferDualStack", "RequireDualStack"]),
     ...oneOf("spec.trafficDistribution", spec.trafficDistribution, ["PreferClose"]),
   );
   const timeout = spec.sessionAffinityConfig?.clientIP?.timeoutSeconds;
@@ -46,7 +48,7 @@ export function validateService(service: Service): FieldError[] {
     const field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
     errors.push(fieldInvalid(field, timeout, "must be greater than 0 and less than 86400"));
   }
-  errors.push(...validateClusterIps(service));
+  errors.push(...validateAddressFields(spec));
   for (const [i, ip] of (spec.externalIPs ?? []).entries())
     errors.push(...validateExternalIp(`spec.externalIPs[${i}]`, ip));
   const ranges = spec.loadBalancerSourceRanges ?? [];
@@ -113,21 +115,47 @@ function validatePorts(ports: readonly ServicePort[], type: string): FieldError[
   ];
 }
 
-function validateClusterIps({ spec }: Service): FieldError[] {
-  const ips = spec?.clusterIPs ?? [];
+/** Cluster IPs and families by themselves and against each other; names have none, which is said elsewhere. */
+export function validateAddressFields(spec: ServiceSpec): FieldError[] {
+  if (spec.type === "ExternalName") return [];
+  const ips = spec.clusterIPs ?? [];
+  const families = spec.ipFamilies ?? [];
   const errors = findings();
-  if (ips.length > 0 && spec?.clusterIP !== ips[0]) {
-    return [fieldInvalid("spec.clusterIPs", ips, "first value must match `clusterIP`")];
+  const aboutAll = (why: string) => errors.push(invalidGo("spec.clusterIPs", goStrings(ips), why));
+  if (spec.clusterIP) {
+    if (ips.length === 0) errors.push(fieldRequired("spec.clusterIPs"));
+    else if (ips[0] !== spec.clusterIP) aboutAll("first value must match `clusterIP`");
+  } else if (ips.length > 0) aboutAll("must be empty when `clusterIP` is not specified");
+  for (const [i, family] of families.entries()) {
+    errors.push(...requiredOneOf(`spec.ipFamilies[${i}]`, family, ["IPv4", "IPv6"]));
+    if (families.indexOf(family) < i) errors.push(fieldDuplicate(`spec.ipFamilies[${i}]`, family));
+  }
+  errors.push(
+    ...oneOf("spec.ipFamilyPolicy", spec.ipFamilyPolicy, ["PreferDualStack", "RequireDualStack", "SingleStack"]),
+  );
+  let isSound = true;
+  for (const [i, ip] of ips.entries()) {
+    if (i === 0 && ip === "None") {
+      if (ips.length === 1) continue;
+      isSound = false;
+      aboutAll("'None' must be the first and only value");
+    } else if (!isIp(ip)) {
+      isSound = false;
+      errors.push(...checked(`spec.clusterIPs[${i}]`, ip, ipAddress));
+    }
+  }
+  if (ips.length > 2) aboutAll("may only hold up to 2 values");
+  // What is no address has no family to compare.
+  if (!isSound) return errors;
+  const isV6 = (ip: string) => ip.includes(":");
+  if (ips.length > 1 && new Set(ips.map(isV6)).size < ips.length) {
+    aboutAll("may specify no more than one IP for each IP family");
   }
   for (const [i, ip] of ips.entries()) {
-    if (ip === "None") {
-      if (ips.length > 1) {
-        errors.push(invalidGo("spec.clusterIPs", goStrings(ips), "'None' must be the first and only value"));
-      }
-    } else if (!isIp(ip)) errors.push(...checked(`spec.clusterIPs[${i}]`, ip, ipAddress));
-  }
-  if (ips.length > 2) {
-    errors.push(invalidGo("spec.clusterIPs", goStrings(ips), "may only hold up to 2 values"));
+    const family = families[i];
+    if (ip === "None" || (family !== "IPv4" && family !== "IPv6") || isV6(ip) === (family === "IPv6")) continue;
+    const why = `expected an ${family} value as indicated by \`ipFamilies[${i}]\``;
+    errors.push(fieldInvalid(`spec.clusterIPs[${i}]`, ip, why));
   }
   return errors;
 }
@@ -144,22 +172,54 @@ function validateExternalIp(path: string, ip: string): FieldError[] {
   return [];
 }
 
-/** A cluster IP stays once it is there, unless the service becomes a name for something else. */
+/** Addresses and families stay once they are there, unless the service becomes a name for something else. */
 export function validateServiceUpdate(service: Service, old: Service): FieldError[] {
-  const errors = findings();
-  const next = service.spec?.clusterIPs ?? [];
-  const before = old.spec?.clusterIPs ?? (old.spec?.clusterIP ? [old.spec.clusterIP] : []);
-  if (service.spec?.type === "ExternalName" || old.spec?.type === "ExternalName") return errors;
-  if (before[0] && next[0] !== before[0]) {
-    errors.push(invalidGo("spec.clusterIPs[0]", goStrings(next), "may not change once set"));
-  }
-  const nextClass = service.spec?.loadBalancerClass;
-  if (
-    service.spec?.type === "LoadBalancer" &&
-    old.spec?.type === "LoadBalancer" &&
-    nextClass !== old.spec.loadBalancerClass
-  ) {
+  if (service.spec?.type === "ExternalName" || old.spec?.type === "ExternalName") return findings();
+  const spec = service.spec ?? ({} as ServiceSpec);
+  const before = old.spec ?? ({} as ServiceSpec);
+  const errors = findings([...keptAddresses(spec, before), ...keptFamilies(spec, before)]);
+  const nextClass = spec.loadBalancerClass;
+  if (spec.type === "LoadBalancer" && before.type === "LoadBalancer" && nextClass !== before.loadBalancerClass) {
     errors.push(fieldInvalid("spec.loadBalancerClass", nextClass ?? null, "may not change once set"));
   }
   return errors;
 }
+
+/** A second one may come, and go again by policy. */
+function keptAddresses(spec: ServiceSpec, old: ServiceSpec): FieldError[] {
+  if (spec.clusterIP === "None" && old.clusterIP === "None") return [];
+  const next = spec.clusterIPs ?? [];
+  const before = old.clusterIPs ?? (old.clusterIP ? [old.clusterIP] : []);
+  const say = (i: number, why: string) => invalidGo(`spec.clusterIPs[${i}]`, goStrings(next), why);
+  const errors = before
+    .slice(0, next.length === before.length ? 2 : Math.min(1, next.length))
+    .flatMap((ip, i) => (next[i] === ip ? [] : [say(i, "may not change once set")]));
+  if (before.length > next.length) {
+    if (next.length === 0) errors.push(say(0, "primary clusterIP can not be unset"));
+    else if (spec.ipFamilyPolicy !== "SingleStack") errors.push(releaseNeedsPolicy(spec, "clusterIP"));
+  }
+  return errors;
+}
+
+function keptFamilies(spec: ServiceSpec, old: ServiceSpec): FieldError[] {
+  if (spec.clusterIP === "None" || old.clusterIP === "None") return [];
+  const next = spec.ipFamilies ?? [];
+  const before = old.ipFamilies ?? [];
+  const shown = `[]core.IPFamily${goStrings(next).slice("[]string".length)}`;
+  const say = (why: string) => invalidGo("spec.ipFamilies[0]", shown, why);
+  const errors = before
+    .slice(0, next.length === before.length ? 2 : Math.min(1, next.length))
+    .flatMap((family, i) => (next[i] === family ? [] : [say("may not change once set")]));
+  if (before.length > next.length) {
+    if (next.length === 0) errors.push(say("primary ipFamily can not be unset"));
+    else if (spec.ipFamilyPolicy !== "SingleStack") errors.push(releaseNeedsPolicy(spec, "ipFamily"));
+  }
+  return errors;
+}
+
+const releaseNeedsPolicy = (spec: ServiceSpec, what: string): FieldError =>
+  fieldInvalid(
+    "spec.ipFamilyPolicy",
+    spec.ipFamilyPolicy ?? "null",
+    `must be set to 'SingleStack' when releasing the secondary ${what}`,
+  );

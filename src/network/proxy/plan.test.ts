@@ -87,6 +87,12 @@ describe("service ports", () => {
       ["1.2.3.4"],
     ],
     ["headless", portsOf(service({ clusterIP: "None" })).map((p) => p.id), []],
+    ["of IPv6 only", portsOf(service({ clusterIP: "fd00::7", clusterIPs: ["fd00::7"] })).map((p) => p.id), []],
+    [
+      "of both families, IPv6 first",
+      portsOf(service({ clusterIP: "fd00::7", clusterIPs: ["fd00::7", "10.43.0.7"] })).map((p) => p.clusterIp),
+      ["10.43.0.7"],
+    ],
     ["external name", portsOf(service({ type: "ExternalName" })).map((p) => p.id), []],
     ["served on this node by mote itself", portsOf(service({ clusterIP: "10.43.0.10" })).map((p) => p.id), []],
   ])("%s", (_, got, expected) => {

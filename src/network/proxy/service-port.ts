@@ -69,11 +69,15 @@ export function servicePortsOf(
 }
 
 export function isForwarded(service: Service, options: ServicePortOptions): boolean {
-  const { clusterIP, type } = service.spec;
-  if (!clusterIP || clusterIP === "None" || type === "ExternalName") return false;
+  if (service.spec.type === "ExternalName") return false;
   if (service.metadata.labels?.["service.kubernetes.io/service-proxy-name"] !== undefined) return false;
-  return isIpv4(clusterIP) && !options.localServiceIps.has(clusterIP);
+  const clusterIp = ipv4Of(service.spec);
+  return clusterIp !== undefined && !options.localServiceIps.has(clusterIp);
 }
+
+/** Rules are of IPv4; of a service with two families either may be the first. */
+const ipv4Of = ({ clusterIP = "", clusterIPs = [] }: Service["spec"]): string | undefined =>
+  [clusterIP, ...clusterIPs].find(isIpv4);
 
 function reduce(
   service: Service,
@@ -90,7 +94,7 @@ function reduce(
     id: `${namespaceOf(service)}/${nameOf(service)}/${protocol}/${port.name || port.port}`,
     protocol,
     port: port.port,
-    clusterIp: spec.clusterIP ?? "",
+    clusterIp: ipv4Of(spec) ?? "",
     nodePort: port.nodePort || undefined,
     externalIps: (spec.externalIPs ?? []).filter(isIpv4),
     loadBalancerIps: ingress.filter((i) => i.ipMode !== "Proxy" && isIpv4(i.ip ?? "")).map((i) => i.ip ?? ""),

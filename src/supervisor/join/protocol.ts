@@ -16,6 +16,7 @@ export const headers = {
 /** What a node takes from its server. */
 export interface ClusterSettings {
   readonly clusterCidr: string;
+  /** The range, or both with a comma between; a node takes the first. */
   readonly serviceCidr: string;
   readonly clusterDns: string;
   readonly clusterDomain: string;
@@ -35,12 +36,12 @@ export interface ServerSettings extends ClusterSettings {
 export function formatSettings(settings: ServerSettings): Record<string, unknown> {
   const { clusterDns, nodePorts, port } = settings;
   const cluster = goNetwork(settings.clusterCidr);
-  const service = goNetwork(settings.serviceCidr);
+  const services = settings.serviceCidr.split(",").map(goNetwork);
   return {
     ClusterIPRange: cluster,
     ClusterIPRanges: [cluster],
-    ServiceIPRange: service,
-    ServiceIPRanges: [service],
+    ServiceIPRange: services[0],
+    ServiceIPRanges: services,
     ServiceNodePortRange: { Base: nodePorts.first, Size: nodePorts.last - nodePorts.first + 1 },
     ClusterDNS: clusterDns,
     ClusterDNSs: [clusterDns],
@@ -107,8 +108,8 @@ const wrong = (field: string): AppError =>
 /** Go's net.IPNet as JSON. IPv4 only. */
 function goNetwork(cidr: string): { IP: string; Mask: string } {
   const [address = "", bits = "32"] = cidr.split("/");
-  const mask = Buffer.alloc(4);
-  mask.writeUInt32BE(Number((0xffffffffn << BigInt(32 - Number(bits))) & 0xffffffffn));
+  const mask = Buffer.alloc(address.includes(":") ? 16 : 4);
+  for (let bit = 0; bit < Number(bits); bit++) mask[bit >> 3]! |= 0x80 >> (bit & 7);
   return { IP: address, Mask: mask.toString("base64") };
 }
 

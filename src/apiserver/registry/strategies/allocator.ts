@@ -87,23 +87,3 @@ export class Allocator {
     return used;
   }
 }
-
-/** `10.43.0.0/16` as the numbers of its first and last address. */
-export function parseIpv4Range(cidr: string): { first: number; last: number } {
-  const [address = "", bits = "32"] = cidr.split("/");
-  const size = 2 ** (32 - Number(bits));
-  const first = Math.floor(ipv4ToNumber(address) / size) * size;
-  return { first, last: first + size - 1 };
-}
-
-/** NaN when it is no dotted quad. */
-export function ipv4ToNumber(address: string): number {
-  const parts = address.split(".");
-  if (parts.length !== 4 || !parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255))
-    return NaN;
-  return parts.reduce((sum, part) => sum * 256 + Number(part), 0);
-}
-
-export function numberToIpv4(number: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join(".");
-}

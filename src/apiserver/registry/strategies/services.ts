@@ -1,15 +1,18 @@
 // Services: cluster IPs and node ports are given out here, on create and on update, and given back when the write fails
-// or the service goes. IPv4 single stack. Upstream: pkg/registry/core/service/storage/alloc.go.
+// or the service goes. Each address family has its own range; families are decided in service-families.ts.
+// Upstream: pkg/registry/core/service/storage/alloc.go.
 import type { Random } from "#base/clock.ts";
+import { type IpFamily, type IpRange, ipAt, offsetIn, parseIpRanges } from "#base/ip-range.ts";
 import type { Service, ServiceSpec } from "#model/gen/core-v1.ts";
 import { type FieldError, fieldInvalid, internalError, invalid } from "#model/status.ts";
-import { isIp } from "#model/validation/names.ts";
+import { goStrings, invalidGo } from "#model/validation/go-syntax.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
-import { Allocator, ipv4ToNumber, numberToIpv4, parseIpv4Range } from "./allocator.ts";
+import { Allocator } from "./allocator.ts";
 import { keepStatus } from "./plain.ts";
+import { fillFamilies, isHeadless, isNamed, matchAddressFields, sameList } from "./service-families.ts";
 
 export interface ServiceStrategyOptions {
-  /** Default 10.43.0.0/16. */
+  /** One range, or one of each family with a comma between, the default family first. Default 10.43.0.0/16. */
   readonly serviceCidr?: string;
   /** First and last, default 30000 and 32767. */
   readonly nodePorts?: readonly [number, number];
@@ -19,17 +22,30 @@ export interface ServiceStrategyOptions {
 const reserved = (size: number, share: number, most: number): number =>
   Math.min(Math.max(16, Math.floor(size / share)), most, size);
 
-interface Taken {
-  readonly ips: number[];
-  readonly ports: number[];
+/** What gives back each number that a write has taken. */
+type Taken = (() => void)[];
+
+interface Pool {
+  readonly range: IpRange;
+  readonly allocator: Allocator;
+}
+
+/** A range may be wider for IPv6, but no more of it is looked at. Upstream's number. */
+const mostIpv6Addresses = 65_536;
+
+/** Neither the network's own address nor the broadcast address of IPv4. */
+function boundsOf({ family, hostBits }: IpRange): { first: number; last: number; reservedAtStart: number } {
+  const size = 2 ** hostBits;
+  const last = family === "IPv4" ? size - 2 : Math.min(size, mostIpv6Addresses) - 1;
+  return { first: 1, last, reservedAtStart: reserved(size - 1, 16, 256) };
 }
 
 export function createServiceStrategy(
   options: ServiceStrategyOptions,
   dependencies: { readonly random: Random },
 ): Strategy {
-  const cidr = options.serviceCidr ?? "10.43.0.0/16";
-  const range = parseIpv4Range(cidr);
+  const ranges = parseIpRanges(options.serviceCidr ?? "10.43.0.0/16");
+  const families = ranges.map(({ family }) => family);
   const [firstPort, lastPort] = options.nodePorts ?? [30_000, 32_767];
   // The store is reached through the context of the request at hand.
   let list: StrategyContext["list"] = async () => [];
@@ -37,10 +53,14 @@ export function createServiceStrategy(
     const services = await list<Service>("services");
     return services.flatMap((service) => (service.spec ? [...numbers(service.spec)] : []));
   };
-  const ips = new Allocator(
-    // Neither the network's own address nor the broadcast address.
-    { first: range.first + 1, last: range.last - 1, reservedAtStart: reserved(range.last - range.first, 16, 256) },
-    { random: dependencies.random, used: () => stored(ipsOf) },
+  const pools = new Map<IpFamily, Pool>(
+    ranges.map((range) => {
+      const used = () => stored((spec) => offsetsOf(spec, range));
+      return [
+        range.family,
+        { range, allocator: new Allocator(boundsOf(range), { random: dependencies.random, used }) },
+      ];
+    }),
   );
   const ports = new Allocator(
     { first: firstPort, last: lastPort, reservedAtStart: reserved(lastPort - firstPort + 1, 32, 128) },
@@ -50,33 +70,55 @@ export function createServiceStrategy(
   const taken = new WeakMap<object, Taken>();
 
   const giveBack = (mine: Taken): void => {
-    for (const ip of mine.ips.splice(0)) ips.release(ip);
-    for (const port of mine.ports.splice(0)) ports.release(port);
+    for (const release of mine.splice(0)) release();
+  };
+  const markPort = (port: number, mine: Taken): void => void mine.push(() => ports.release(port));
+
+  /** One address of the family, the one asked for if any. */
+  const takeIp = async (pool: Pool, asked: string, shown: readonly string[], mine: Taken): Promise<string> => {
+    const { range, allocator } = pool;
+    const mark = (offset: number) => void mine.push(() => allocator.release(offset));
+    if (asked === "") {
+      const offset = await allocator.next();
+      if (offset === undefined) throw internalError("failed to allocate a serviceIP: range is full");
+      mark(offset);
+      return ipAt(range, offset);
+    }
+    const offset = offsetIn(range, asked);
+    const refuse = (why: string) =>
+      new Refused(invalidGo("spec.clusterIPs", goStrings(shown), `failed to allocate IP ${asked}: ${why}`));
+    if (offset === undefined || !allocator.contains(offset)) {
+      const text = `the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${range.cidr}`;
+      throw refuse(text);
+    }
+    if (!(await allocator.take(offset))) throw refuse("provided IP is already allocated");
+    mark(offset);
+    return asked;
   };
 
-  const takeIp = async (spec: ServiceSpec, mine: Taken): Promise<FieldError[]> => {
-    const asked = spec.clusterIP ?? "";
-    if (asked !== "") {
-      const number = ipv4ToNumber(asked);
-      const refuse = (why: string) => [
-        fieldInvalid("spec.clusterIPs", [asked], `failed to allocate IP ${asked}: ${why}`),
-      ];
-      if (!isIp(asked)) {
-        const why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        return [fieldInvalid("spec.clusterIPs[0]", asked, why)];
+  /** Fills what is missing: all of a new service, the second of one that got its second family. */
+  const takeIps = async (spec: ServiceSpec, old: ServiceSpec | undefined, mine: Taken): Promise<FieldError[]> => {
+    if (isNamed(spec) || isHeadless(spec)) return [];
+    const had = old && !isNamed(old) && old.clusterIP ? old : undefined;
+    if (had && isHeadless(had)) return [];
+    const before = had ? addressesOf(had).length : 0;
+    // Addresses of before that were changed are for the validation to refuse.
+    if (had && (before > 1 || (spec.clusterIPs?.[0] ?? "") !== had.clusterIP)) return [];
+    const ips = (spec.ipFamilies ?? []).map((_, i) => spec.clusterIPs?.[i] ?? "");
+    for (const [i, family] of (spec.ipFamilies ?? []).entries()) {
+      const pool = pools.get(family as IpFamily);
+      if (i < before || !pool) continue;
+      try {
+        ips[i] = await takeIp(pool, ips[i] ?? "", ips, mine);
+      } catch (error) {
+        if (error instanceof Refused) return [error.fault];
+        throw error;
       }
-      if (!ips.contains(number)) {
-        return refuse(`the provided network does not match the current range. The range of valid IPs is ${cidr}`);
-      }
-      if (!(await ips.take(number))) return refuse("provided IP is already allocated");
-      mine.ips.push(number);
-      return [];
     }
-    const number = await ips.next();
-    if (number === undefined) throw internalError("failed to allocate a serviceIP: range is full");
-    mine.ips.push(number);
-    spec.clusterIP = numberToIpv4(number);
-    spec.clusterIPs = [spec.clusterIP];
+    if (ips.length > 0 && ips.every((ip) => ip !== "")) {
+      spec.clusterIPs = ips;
+      spec.clusterIP = ips[0]!;
+    }
     return [];
   };
 
@@ -99,7 +141,7 @@ export function createServiceStrategy(
       if (!ports.contains(asked)) {
         const why = `provided port is not in the valid range. The range of valid ports is ${firstPort}-${lastPort}`;
         errors.push(fieldInvalid(field, asked, why));
-      } else if (await ports.take(asked)) mine.ports.push(asked);
+      } else if (await ports.take(asked)) markPort(asked, mine);
       else errors.push(fieldInvalid(field, asked, "provided port is already allocated"));
     }
     for (const port of spec.ports ?? []) {
@@ -109,7 +151,7 @@ export function createServiceStrategy(
       );
       const number = sibling?.nodePort ?? (await ports.next());
       if (number === undefined) throw internalError("failed to allocate a nodePort: range is full");
-      if (!sibling) mine.ports.push(number);
+      if (!sibling) markPort(number, mine);
       port.nodePort = number;
     }
     return errors;
@@ -122,28 +164,36 @@ export function createServiceStrategy(
       if (!ports.contains(asked) || !(await ports.take(asked))) {
         return [fieldInvalid("spec.healthCheckNodePort", asked, "provided port is already allocated")];
       }
-      mine.ports.push(asked);
+      markPort(asked, mine);
       return [];
     }
     const number = await ports.next();
     if (number === undefined) throw internalError("failed to allocate a nodePort: range is full");
-    mine.ports.push(number);
+    markPort(number, mine);
     spec.healthCheckNodePort = number;
     return [];
+  };
+
+  /** Gives back what `old` held and `now` does not. */
+  const release = (old: ServiceSpec, now: ServiceSpec | undefined): void => {
+    for (const { range, allocator } of pools.values()) {
+      const kept = new Set(now ? offsetsOf(now, range) : []);
+      for (const offset of offsetsOf(old, range)) if (!kept.has(offset)) allocator.release(offset);
+    }
+    const kept = new Set(now ? portsOf(now) : []);
+    for (const port of portsOf(old)) if (!kept.has(port)) ports.release(port);
   };
 
   const allocate = async (service: Service, old: Service | undefined, context: StrategyContext): Promise<void> => {
     const spec = service.spec;
     if (!spec) return;
     list = context.list;
-    const mine: Taken = { ips: [], ports: [] };
+    const mine: Taken = [];
     taken.set(service, mine);
-    const errors: FieldError[] = [];
+    const errors: FieldError[] = [...fillFamilies(spec, old?.spec, families)];
+    if (errors.length > 0) throw invalid("", "Service", service.metadata.name ?? "", errors);
     try {
-      const isSameIp = old?.spec?.clusterIP !== undefined && old.spec.clusterIP === spec.clusterIP;
-      if (wantsIp(spec) && !isSameIp && !(old && wantsIp(old.spec ?? {}) && old.spec?.clusterIP)) {
-        errors.push(...(await takeIp(spec, mine)));
-      }
+      errors.push(...(await takeIps(spec, old?.spec, mine)));
       const held = new Set(old?.spec ? portsOf(old.spec) : []);
       if (wantsPorts(spec)) errors.push(...(await takePorts(spec, held, mine)));
       if (wantsHealthPort(spec)) errors.push(...(await takeHealthPort(spec, held, mine)));
@@ -161,20 +211,15 @@ export function createServiceStrategy(
     allowCreateOnUpdate: true,
     async prepareForCreate(service: Service, context) {
       service.status = { loadBalancer: {} };
-      if (service.spec) {
-        normaliseIps(service.spec);
-        dropUnused(service.spec, undefined);
-        fillFamilies(service.spec);
-      }
+      if (service.spec) matchAddressFields(service.spec, undefined);
       await allocate(service, undefined, context);
     },
     async prepareForUpdate(service: Service, old: Service, context) {
       keepStatus(service, old);
       if (service.spec && old.spec) {
+        matchAddressFields(service.spec, old.spec);
         carryOver(service.spec, old.spec);
-        normaliseIps(service.spec);
         dropUnused(service.spec, old.spec);
-        fillFamilies(service.spec);
       }
       await allocate(service, old, context);
     },
@@ -182,10 +227,11 @@ export function createServiceStrategy(
       const mine = taken.get(service);
       if (mine) giveBack(mine);
     },
+    afterUpdate(service: Service, old: Service) {
+      if (old.spec) release(old.spec, service.spec);
+    },
     afterDelete(service: Service) {
-      if (!service.spec) return;
-      for (const ip of ipsOf(service.spec)) ips.release(ip);
-      for (const port of portsOf(service.spec)) ports.release(port);
+      if (service.spec) release(service.spec, undefined);
     },
     selectableFields: (service: Service) => ({
       "spec.clusterIP": service.spec?.clusterIP ?? "",
@@ -194,7 +240,15 @@ export function createServiceStrategy(
   };
 }
 
-const wantsIp = (spec: ServiceSpec): boolean => spec.type !== "ExternalName" && spec.clusterIP !== "None";
+/** An address that cannot be had. */
+class Refused extends Error {
+  readonly fault: FieldError;
+  constructor(fault: FieldError) {
+    super(fault.message);
+    this.fault = fault;
+  }
+}
+
 const wantsPorts = (spec: ServiceSpec): boolean =>
   spec.type === "NodePort" || (spec.type === "LoadBalancer" && spec.allocateLoadBalancerNodePorts !== false);
 const wantsHealthPort = (spec: ServiceSpec): boolean =>
@@ -203,10 +257,13 @@ const wantsHealthPort = (spec: ServiceSpec): boolean =>
 const isReachedFromOutside = ({ type = "ClusterIP", externalIPs = [] }: ServiceSpec): boolean =>
   type === "NodePort" || type === "LoadBalancer" || (type === "ClusterIP" && externalIPs.length > 0);
 
-function* ipsOf(spec: ServiceSpec): Generator<number> {
-  for (const ip of spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : [])) {
-    const number = ipv4ToNumber(ip);
-    if (!Number.isNaN(number)) yield number;
+const addressesOf = (spec: ServiceSpec): readonly string[] =>
+  spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : []);
+
+function* offsetsOf(spec: ServiceSpec, range: IpRange): Generator<number> {
+  for (const ip of addressesOf(spec)) {
+    const offset = offsetIn(range, ip);
+    if (offset !== undefined) yield offset;
   }
 }
 
@@ -215,24 +272,8 @@ function* portsOf(spec: ServiceSpec): Generator<number> {
   if (spec.healthCheckNodePort) yield spec.healthCheckNodePort;
 }
 
-/** clusterIP and clusterIPs[0] say the same; a client may have set only one. */
-function normaliseIps(spec: ServiceSpec): void {
-  if (spec.clusterIP && (spec.clusterIPs ?? []).length === 0) spec.clusterIPs = [spec.clusterIP];
-  if (!spec.clusterIP && spec.clusterIPs?.[0]) spec.clusterIP = spec.clusterIPs[0];
-}
-
-/** What a client leaves out of an update stays as it was allocated. */
+/** Ports that a client leaves out of an update stay as they were given. */
 function carryOver(spec: ServiceSpec, old: ServiceSpec): void {
-  if (spec.type !== "ExternalName" && old.type !== "ExternalName") {
-    if (!spec.clusterIP && (spec.clusterIPs ?? []).length === 0 && old.clusterIP) {
-      spec.clusterIP = old.clusterIP;
-      if (old.clusterIPs) spec.clusterIPs = [...old.clusterIPs];
-    }
-    // Only one of the two was changed: the other follows.
-    if (spec.clusterIP !== old.clusterIP && sameList(spec.clusterIPs, old.clusterIPs) && spec.clusterIP) {
-      spec.clusterIPs = [spec.clusterIP];
-    }
-  }
   if (wantsPorts(spec) && wantsPorts(old)) {
     const inUse = new Set(portsOf(spec));
     for (const port of spec.ports ?? []) {
@@ -250,14 +291,13 @@ function carryOver(spec: ServiceSpec, old: ServiceSpec): void {
 }
 
 /** Fields that mean nothing for the new type go, if the client only sent back what it had read. */
-function dropUnused(spec: ServiceSpec, old: ServiceSpec | undefined): void {
-  if (!old) return;
+function dropUnused(spec: ServiceSpec, old: ServiceSpec): void {
   if (!isReachedFromOutside(spec) && isReachedFromOutside(old)) {
     if (spec.externalTrafficPolicy === old.externalTrafficPolicy) delete spec.externalTrafficPolicy;
   }
   if (spec.type === old.type) return;
   if (spec.type === "ExternalName") {
-    if (spec.clusterIP === old.clusterIP) {
+    if (sameList(addressesOf(spec), addressesOf(old)) || !spec.clusterIP) {
       delete spec.clusterIP;
       delete spec.clusterIPs;
     }
@@ -278,22 +318,3 @@ function dropUnused(spec: ServiceSpec, old: ServiceSpec | undefined): void {
     if (spec.loadBalancerClass === old.loadBalancerClass) delete spec.loadBalancerClass;
   }
 }
-
-function fillFamilies(spec: ServiceSpec): void {
-  if (spec.type === "ExternalName") return;
-  const isHeadlessWithoutSelector = spec.clusterIP === "None" && Object.keys(spec.selector ?? {}).length === 0;
-  if (isHeadlessWithoutSelector) {
-    // Its endpoints are somebody else's and may be of either family.
-    spec.ipFamilyPolicy ||= "RequireDualStack";
-    if ((spec.ipFamilies ?? []).length === 0) spec.ipFamilies = ["IPv4"];
-    if (spec.ipFamilies?.length === 1 && spec.ipFamilyPolicy !== "SingleStack") {
-      spec.ipFamilies = spec.ipFamilies[0] === "IPv4" ? ["IPv4", "IPv6"] : ["IPv6", "IPv4"];
-    }
-    return;
-  }
-  spec.ipFamilyPolicy ||= "SingleStack";
-  if ((spec.ipFamilies ?? []).length === 0) spec.ipFamilies = ["IPv4"];
-}
-
-const sameList = (a: readonly string[] = [], b: readonly string[] = []): boolean =>
-  a.length === b.length && a.every((value, index) => value === b[index]);
