@@ -17,6 +17,12 @@ const nodeFlags = "--optimize-for-size --max-semi-space-size=1 --max-old-space-s
  * collected while most of them live (docs/datastore.md).
  */
 const kineFlags = "--max-semi-space-size=4 --max-old-space-size=1024 --no-warnings";
+/**
+ * Else glibc takes what was once large for usual, and keeps what compiling has freed: of a server at rest 41 to 56 MiB of its own
+ * memory instead of 37 to 45. A lower limit for mappings (32 KiB, V8's pieces) saves as much again, but lists of 10,000 take a
+ * quarter longer and a change to 10,000 watches thrice the time.
+ */
+const nodeMemory = "MALLOC_TRIM_THRESHOLD_=131072";
 /** Of V8's threads each would keep an arena of its own, with what compiling WASM has once taken. */
 const kineMemory = "MALLOC_ARENA_MAX=1";
 /** mote is one file that evaluates no text and loads no machine code; then nobody else shall do so in its process. */
@@ -28,6 +34,7 @@ const nodeVariables = "NODE_OPTIONS NODE_PATH NODE_REPL_EXTERNAL_MODULE NODE_V8_
 export const applianceLauncher = `#!/bin/sh
 # Starts mote on its own Node.js, with nothing of the environment that Node would take orders from.
 unset ${nodeVariables}
+export ${nodeMemory}
 exec /usr/lib/mote/node ${nodeFlags} ${strictFlags} /usr/lib/mote/mote.mjs "$@"
 `;
 
@@ -90,6 +97,7 @@ if [ "\${1:-}" = kine ]; then
   export ${kineMemory}
   exec "\${MOTE_NODE:-node}" ${kineFlags} ${strictFlags} "$here/kine.mjs" "$@"
 fi
+export ${nodeMemory}
 exec "\${MOTE_NODE:-node}" ${nodeFlags} ${strictFlags} "$here/mote.mjs" "$@"
 `,
   );
