@@ -56,7 +56,7 @@ export const serverFlags: readonly Flag[] = [
     name: "flannel-backend",
     kind: "string",
     default: "vxlan",
-    help: "how pods reach those of other nodes: vxlan, host-gw (all nodes on one network), or none (bring your own)",
+    help: "how pods reach those of other nodes: vxlan, wireguard-native (encrypted), host-gw (all nodes on one network), or none (bring your own)",
   },
   {
     name: "flannel-external-ip",

@@ -65,10 +65,10 @@ test.each<[string, string, RegExp]>([
 test.each<[string, readonly string[], RegExp]>([
   [
     "a backend of k3s",
-    ["--flannel-backend", "wireguard-native"],
-    /^flannel-backend: wireguard-native is not supported; use vxlan, host-gw or none$/,
+    ["--flannel-backend", "ipsec"],
+    /^flannel-backend: ipsec is not supported; use vxlan, wireguard-native, host-gw or none$/,
   ],
-  ["no backend", ["--flannel-backend", "vlan"], /^flannel-backend: "vlan" is not allowed; use vxlan, host-gw or none$/],
+  ["no backend", ["--flannel-backend", "vlan"], /^flannel-backend: "vlan" is not allowed; use vxlan, wireguard-native/],
   ["no device", ["--flannel-iface", "eth0 dev"], /^flannel-iface: "eth0 dev" is not allowed/],
   [
     "a scheme of k3s",

@@ -346,9 +346,9 @@ function scheduleOf(values: FlagValues): string | undefined {
 
 /** Also what a server tells its agents. */
 export function overlayBackend(name: string): OverlayOptions["backend"] {
-  if (name === "vxlan" || name === "host-gw" || name === "none") return name;
-  const isForeign = ["wireguard-native", "wireguard", "ipsec", "tailscale"].includes(name);
-  const allowed = "use vxlan, host-gw or none";
+  if (name === "vxlan" || name === "host-gw" || name === "wireguard-native" || name === "none") return name;
+  const isForeign = ["wireguard", "ipsec", "tailscale"].includes(name);
+  const allowed = "use vxlan, wireguard-native, host-gw or none";
   throw usageError(
     `flannel-backend: ${isForeign ? `${name} is not supported` : `"${name}" is not allowed`}; ${allowed}`,
   );

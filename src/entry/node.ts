@@ -264,6 +264,7 @@ function podNetwork({ config, client, informers, events, clock, log, podCidr }: 
       clusterCidrs: [config.clusterCidr],
       cniConfDir: cniConfDirOf(config),
       ipamDir: ipamDirOf(config),
+      wireguardKeyFile: `${config.agentDir}/wireguard.key`,
       ...(device === undefined ? {} : { device }),
       ...(podCidr === undefined ? {} : { podCidrs: [podCidr] }),
     },

@@ -121,6 +121,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
           clusterCidrs: ["10.42.0.0/16", "fd00:42::/48"],
         },
         cniConfDir: `${folder}/${host}`,
+        wireguardKeyFile: `${folder}/${host}/wireguard.key`,
       },
       {
         ...{ client, informers, clock: systemClock, log: silentLogger, commands: inside(host) },

@@ -3,7 +3,7 @@
 // again and again, and only differences are written; everything stays when mote ends, as the pods do.
 // Upstream counterpart: flannel with the kube subnet manager, as k3s runs it.
 import type { Clock } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { hasCode, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service as Lifecycle } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
@@ -17,7 +17,7 @@ import { isNotFound } from "#model/status.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
 import { difference, overlayDevices } from "./cni/difference.ts";
-import { readKernel, runScripts } from "./cni/kernel.ts";
+import { type Kernel, readKernel, runScripts } from "./cni/kernel.ts";
 import {
   type Backend,
   externalIpOf,
@@ -31,6 +31,8 @@ import {
 import { type Problem, planOverlay, podMtu, type Wanted } from "./cni/plan.ts";
 import { underlayOf } from "./cni/underlay.ts";
 import { vtepMac } from "./cni/vtep.ts";
+import { endpointsOf, type OwnKey, wireguardCalls } from "./cni/wireguard.ts";
+import { explainWireguard, ownWireguardKey, readWireguard } from "./cni/wireguard-kernel.ts";
 import { configurePodNetwork, type PodNetworkOptions } from "./pod-network.ts";
 
 export interface OverlayOptions extends Omit<PodNetworkOptions, "podCidrs" | "mtu"> {
@@ -39,6 +41,8 @@ export interface OverlayOptions extends Omit<PodNetworkOptions, "podCidrs" | "mt
   readonly nodeIp: string;
   readonly clusterCidrs: readonly string[];
   readonly backend: Backend;
+  /** Made where there is none and WireGuard wants it. */
+  readonly wireguardKeyFile: string;
   /** `--flannel-iface` */
   readonly device?: string;
   /** `--flannel-external-ip`: others reach this node at the ExternalIP that its Node has. */
@@ -89,6 +93,8 @@ class Overlay {
   readonly #deps: OverlayDeps;
   readonly #facts = new Map<string, string>();
   #told: ReadonlySet<string> = new Set();
+  /** Where WireGuard's peers said that they were at the last look. */
+  #endpoints: ReadonlyMap<string, string> = new Map();
   #isDirty = true;
   #wake: () => void = () => {};
 
@@ -187,7 +193,7 @@ class Overlay {
   }
 
   async #sync(all: readonly Node[]): Promise<void> {
-    const { backend, nodeName, nodeIp } = this.#options;
+    const { backend, nodeName, nodeIp, wireguardKeyFile } = this.#options;
     const { commands, log, sysctl } = this.#deps;
     const own = all.find((node) => nameOf(node) === nodeName);
     const isAssigned = Object.keys(rangesOf(own)).length > 0;
@@ -195,10 +201,12 @@ class Overlay {
     const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
     const underlay = underlayOf(kernel, { nodeIp, device: this.#options.device });
     const mac = vtepMac(nodeName);
+    const wireguardKey = backend === "wireguard-native" ? await ownWireguardKey(wireguardKeyFile) : undefined;
+    const ownFacts = { nodeName, vtepMac: mac, publicKey: wireguardKey?.publicKey };
     const wanted = planOverlay({
-      ...{ backend, ranges, underlay, kernel, vtepMac: mac },
+      ...{ backend, ranges, underlay, kernel, vtepMac: mac, wireguardKey },
       isDeviceFixed: this.#options.device !== undefined,
-      peers: peersOf(all, { nodeName, clusterCidrs: this.#options.clusterCidrs, vtepMac: mac }),
+      peers: peersOf(all, { ...ownFacts, clusterCidrs: this.#options.clusterCidrs }),
     });
     const mtu = podMtu(backend, underlay, ranges);
     const podCidrs = Object.values(ranges);
@@ -216,20 +224,46 @@ class Overlay {
     }
     // Without a range or a network nothing can be said about what is there: it stays until both are back.
     const isKnown = backend === "none" || (podCidrs.length > 0 && underlay !== undefined);
-    const scripts = difference(wanted, kernel);
-    const changes = scripts.devices.length + scripts.forwards.length + scripts.routes.length;
-    if (isKnown && changes > 0) {
-      await runScripts(commands, scripts);
+    const changes = isKnown ? await this.#bringInStep(own, wanted, kernel) : 0;
+    if (changes > 0) {
       log.info("overlay in step", { backend, changes, peers: wanted.routes.length, address: underlay?.addresses[4] });
     }
     this.#tell(own, wanted.problems, backend !== "none" && !underlay);
-    if (own && (isAssigned || backend === "none")) await this.#annotate(own, underlay?.addresses, mtu);
+    if (own && (isAssigned || backend === "none")) await this.#annotate(own, underlay?.addresses, mtu, wireguardKey);
+  }
+
+  /** The number of changes. */
+  async #bringInStep(own: Node | undefined, wanted: Wanted, kernel: Kernel): Promise<number> {
+    const { backend, nodeName } = this.#options;
+    const { clock, commands } = this.#deps;
+    const scripts = difference(wanted, kernel);
+    const changes = scripts.devices.length + scripts.forwards.length + scripts.routes.length;
+    if (backend !== "wireguard-native") {
+      if (changes > 0) await runScripts(commands, scripts);
+      return changes;
+    }
+    try {
+      const states = await readWireguard(commands, kernel);
+      const nowSeconds = Math.floor(clock.now() / 1000);
+      const wireguard = wireguardCalls(wanted, { states, endpoints: this.#endpoints, nowSeconds });
+      if (changes + wireguard.length > 0) await runScripts(commands, { ...scripts, wireguard });
+      this.#endpoints = endpointsOf(wanted);
+      return changes + wireguard.length;
+    } catch (error) {
+      const explained = explainWireguard(error);
+      if (hasCode(explained, "NETWORK_WIREGUARD")) {
+        const message = `Pods of other nodes cannot be reached: ${messageOf(explained)}`;
+        this.#tell(own, [{ node: nodeName, reason: "OverlayWireguardMissing", message }], false);
+      }
+      throw explained;
+    }
   }
 
   async #annotate(
     own: Node,
     publicIps: Readonly<Partial<Record<4 | 6, string>>> | undefined,
     mtu: number,
+    wireguardKey: OwnKey | undefined,
   ): Promise<void> {
     const { backend, nodeName, usesExternalIp } = this.#options;
     if (backend !== "none" && !publicIps) return;
@@ -238,6 +272,7 @@ class Overlay {
         ? noAnnotations(own)
         : ownAnnotations(own, {
             ...{ backend, mtu, publicIps: publicIps ?? {}, vtepMac: vtepMac(nodeName) },
+            publicKey: wireguardKey?.publicKey,
             externalIp: usesExternalIp ? externalIpOf(own) : undefined,
           });
     if (!annotations) return;

@@ -1,12 +1,14 @@
 // From what the kernel has to what should be there, as lines for `ip -batch` and `bridge -batch`. Nothing that is right is
 // touched, so a restart disturbs no packet; new ways are written after what they lead to, old ones go first. Pure.
 import type { Kernel, KernelLink } from "./kernel.ts";
-import type { Wanted, WantedDevice, WantedRoute } from "./plan.ts";
+import type { Wanted, WantedDevice, WantedRoute, WantedVxlanDevice } from "./plan.ts";
 
 /** In the order in which they have to run. */
 export interface Scripts {
   readonly devices: readonly string[];
   readonly forwards: readonly string[];
+  /** Arguments of `wg`, a call each. */
+  readonly wireguard?: readonly (readonly string[])[];
   readonly routes: readonly string[];
 }
 
@@ -86,18 +88,12 @@ function goneRoutes(wanted: Wanted, kernel: Kernel): string[] {
 }
 
 function deviceLines(device: WantedDevice, link: KernelLink | undefined, isKept: boolean): string[] {
-  const { name, mac, mtu, address, vxlan } = device;
+  const { name, mtu, address } = device;
   const lines: string[] = [];
-  const local = `type vxlan id ${vxlan.id} local ${vxlan.local}`;
-  if (!isKept) {
-    if (link) lines.push(`link delete dev ${name}`);
-    const by = vxlan.device === undefined ? "" : ` dev ${vxlan.device}`;
-    lines.push(`link add ${name} address ${mac} mtu ${mtu} ${local}${by} dstport ${vxlan.port} nolearning`);
-  } else {
-    if (localOf(link!) !== vxlan.local) lines.push(`link change ${name} ${local}`);
-    if (link!.mtu !== mtu) lines.push(`link set dev ${name} mtu ${mtu}`);
-    if (link!.address !== mac) lines.push(`link set dev ${name} address ${mac}`);
-  }
+  if (!isKept && link) lines.push(`link delete dev ${name}`);
+  if (device.kind === "vxlan") lines.push(...vxlanLines(device, isKept ? link : undefined));
+  else if (!isKept) lines.push(`link add ${name} mtu ${mtu} type wireguard`);
+  if (isKept && link!.mtu !== mtu) lines.push(`link set dev ${name} mtu ${mtu}`);
   if (!isKept || link!.ifalias !== deviceAlias) lines.push(`link set dev ${name} alias ${deviceAlias}`);
   const kind = device.family === 4 ? "inet" : "inet6";
   const addresses = (isKept ? link!.addr_info : []).filter(({ family, scope }) => family === kind && scope === "0");
@@ -108,8 +104,20 @@ function deviceLines(device: WantedDevice, link: KernelLink | undefined, isKept:
   return lines;
 }
 
+function vxlanLines({ name, mac, mtu, vxlan }: WantedVxlanDevice, kept: KernelLink | undefined): string[] {
+  const local = `type vxlan id ${vxlan.id} local ${vxlan.local}`;
+  const by = vxlan.device === undefined ? "" : ` dev ${vxlan.device}`;
+  if (!kept) return [`link add ${name} address ${mac} mtu ${mtu} ${local}${by} dstport ${vxlan.port} nolearning`];
+  return [
+    ...(localOf(kept) === vxlan.local ? [] : [`link change ${name} ${local}`]),
+    ...(kept.address === mac ? [] : [`link set dev ${name} address ${mac}`]),
+  ];
+}
+
 /** Whether it can become what is wanted without being made anew. */
-function isSameDevice(link: KernelLink, { family, vxlan }: WantedDevice): boolean {
+function isSameDevice(link: KernelLink, device: WantedDevice): boolean {
+  if (device.kind === "wireguard") return link.linkinfo?.info_kind === "wireguard";
+  const { family, vxlan } = device;
   const data = link.linkinfo?.info_data ?? {};
   return (
     link.linkinfo?.info_kind === "vxlan" &&
@@ -133,4 +141,4 @@ const isSameRoute = (one: Kernel["routes"][4][number] | undefined, route: Wanted
   one.metrics?.find(({ mtu }) => mtu !== undefined)?.mtu === route.mtu;
 
 const routeLine = ({ subnet, via, device, isOnLink, mtu }: WantedRoute): string =>
-  `route replace ${subnet} via ${via} dev ${device}${isOnLink ? " onlink" : ""} proto ${routeProtocol}${mtu === undefined ? "" : ` mtu ${mtu}`}`;
+  `route replace ${subnet}${via === undefined ? "" : ` via ${via}`} dev ${device}${isOnLink ? " onlink" : ""} proto ${routeProtocol}${mtu === undefined ? "" : ` mtu ${mtu}`}`;

@@ -82,17 +82,19 @@ export async function readKernel(
 /** Runs what there is to run; every line is tried, and the first that failed is told. */
 export async function runScripts(commands: Commands, scripts: Scripts): Promise<void> {
   const failures: string[] = [];
-  const steps: readonly (readonly [program: string, lines: readonly string[]])[] = [
-    ["ip", scripts.devices],
-    ["bridge", scripts.forwards],
-    ["ip", scripts.routes],
-  ];
-  for (const [program, lines] of steps) {
-    if (lines.length === 0) continue;
+  const batch = async (program: string, lines: readonly string[]) => {
+    if (lines.length === 0) return;
     const input = `${lines.join("\n")}\n`;
     const result = await commands.run(program, ["-force", "-batch", "-"], { input, timeoutMs });
     if (result.code !== 0) failures.push(`${program}: ${explain(result.stderr, lines)}`);
+  };
+  await batch("ip", scripts.devices);
+  await batch("bridge", scripts.forwards);
+  for (const args of scripts.wireguard ?? []) {
+    const result = await commands.run("wg", args, { timeoutMs });
+    if (result.code !== 0) failures.push(`wg: ${result.stderr.trim().split("\n")[0] ?? "failed"}`);
   }
+  await batch("ip", scripts.routes);
   if (failures.length > 0) throw new AppError("NETWORK_OVERLAY", failures.join("; "));
 }
 

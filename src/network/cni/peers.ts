@@ -6,7 +6,13 @@ import type { Node } from "#model/gen/core-v1.ts";
 import { nameOf } from "#model/object.ts";
 import { addressFamily, addressSet } from "#platform/addresses.ts";
 
-export type Backend = "vxlan" | "host-gw" | "none";
+export type Backend = "vxlan" | "host-gw" | "wireguard-native" | "none";
+/** As nodes call them in their annotations. */
+export const backendTypes: Readonly<Record<Exclude<Backend, "none">, string>> = {
+  vxlan: "vxlan",
+  "host-gw": "host-gw",
+  "wireguard-native": "wireguard",
+};
 export type Family = 4 | 6;
 export const families: readonly Family[] = [4, 6];
 
@@ -17,6 +23,8 @@ export interface PeerSide {
   readonly publicIp: string;
   /** Of its VXLAN device; absent with other backends. */
   readonly vtepMac: string | undefined;
+  /** Of its WireGuard device; absent with other backends. */
+  readonly publicKey?: string;
 }
 
 export interface Peer {
@@ -61,6 +69,8 @@ export interface PeerOptions {
   readonly nodeName: string;
   /** Of its VXLAN devices. */
   readonly vtepMac: string;
+  /** Of its WireGuard devices, where it has any. */
+  readonly publicKey?: string | undefined;
   /** Pods of all nodes: nobody may claim anything outside of it, or the way to everything would be his. */
   readonly clusterCidrs: readonly string[];
 }
@@ -70,7 +80,9 @@ export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
   const isInCluster = addressSet(options.clusterCidrs);
   const self = all.find((node) => nameOf(node) === options.nodeName);
   const taken = new Set(Object.values(rangesOf(self)));
+  // Whoever tells what is another's as his would be sent what is the other's.
   const takenMacs = new Set([options.vtepMac]);
+  const takenKeys = new Set(options.publicKey === undefined ? [] : [options.publicKey]);
   const peers: Peer[] = [];
   for (const node of [...all].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))) {
     const annotations = node.metadata.annotations ?? {};
@@ -79,6 +91,7 @@ export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
     const sides: Partial<Record<Family, PeerSide>> = {};
     // One for both families, as mote has it, is his own.
     const ownMacs = new Set<string>();
+    const ownKeys = new Set<string>();
     for (const family of families) {
       const subnet = ranges[family];
       const publicIp = annotations[names.publicIp[family]] ?? "";
@@ -86,14 +99,19 @@ export function peersOf(all: readonly Node[], options: PeerOptions): Peer[] {
       // Of two nodes with one range the first by name has it; a range cannot be taken back from a node.
       if (taken.has(subnet) || !isInCluster(baseOf(subnet))) continue;
       taken.add(subnet);
-      // Whoever tells another's device as his would be sent what is the other's.
-      const mac = macOf(annotations[names.data[family]]);
-      const vtepMac = mac !== undefined && takenMacs.has(mac) && !ownMacs.has(mac) ? undefined : mac;
+      const data = dataOf(annotations[names.data[family]]);
+      const vtepMac = unlessTaken(macOf(data), takenMacs);
       if (vtepMac !== undefined) ownMacs.add(vtepMac);
-      sides[family] = { subnet, publicIp: canonical(publicIp), vtepMac };
+      const publicKey = unlessTaken(isWireguardKey(data.PublicKey) ? data.PublicKey : undefined, takenKeys);
+      if (publicKey !== undefined) ownKeys.add(publicKey);
+      sides[family] = {
+        ...{ subnet, publicIp: canonical(publicIp), vtepMac },
+        ...(publicKey === undefined ? {} : { publicKey }),
+      };
     }
     if (Object.keys(sides).length === 0) continue;
     for (const mac of ownMacs) takenMacs.add(mac);
+    for (const key of ownKeys) takenKeys.add(key);
     const mtu = Number(annotations[mtuAnnotation]);
     const isMtu = Number.isInteger(mtu) && mtu >= leastMtu && mtu <= 65_535;
     peers.push({
@@ -110,6 +128,8 @@ export interface OwnFacts {
   readonly backend: Exclude<Backend, "none">;
   readonly publicIps: Partial<Record<Family, string>>;
   readonly vtepMac: string;
+  /** With WireGuard. */
+  readonly publicKey?: string | undefined;
   readonly mtu: number;
   /** Where others reach this node when not at its own address, as behind a translation. */
   readonly externalIp: string | undefined;
@@ -118,9 +138,8 @@ export interface OwnFacts {
 /** What has to be written on the own Node; undefined where it stands there already. */
 export function ownAnnotations(node: Node, facts: OwnFacts): Record<string, string | null> | undefined {
   const now = node.metadata.annotations ?? {};
-  const data = facts.backend === "vxlan" ? JSON.stringify({ VNI: vni, VtepMAC: facts.vtepMac }) : "null";
   const wanted: Record<string, string | null> = {
-    [names.backend]: facts.backend,
+    [names.backend]: backendTypes[facts.backend],
     [names.managed]: "true",
     [mtuAnnotation]: String(facts.mtu),
   };
@@ -132,7 +151,7 @@ export function ownAnnotations(node: Node, facts: OwnFacts): Record<string, stri
     const isPublic = ranges[family] !== undefined && own !== undefined;
     const publicIp = family === 4 && overwrite && addressFamily(overwrite) === 4 ? overwrite : own;
     wanted[names.publicIp[family]] = isPublic ? publicIp! : null;
-    wanted[names.data[family]] = isPublic ? data : null;
+    wanted[names.data[family]] = isPublic ? ownData(facts) : null;
   }
   const isSame = Object.entries(wanted).every(([name, value]) => (now[name] ?? null) === value);
   return isSame ? undefined : wanted;
@@ -165,6 +184,10 @@ export function noAnnotations(node: Node): Record<string, null> | undefined {
 export const externalIpOf = (node: Node): string | undefined =>
   node.status?.addresses?.find(({ type, address }) => type === "ExternalIP" && addressFamily(address) === 4)?.address;
 
+/** 32 bytes in Base64, as `wg` writes them. */
+export const isWireguardKey = (text: unknown): text is string =>
+  typeof text === "string" && /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/.test(text);
+
 /** The network's address: of 10.42.1.0/24 10.42.1.0, which is the address of the node's overlay device. */
 export const baseOf = (cidr: string): string => cidr.slice(0, cidr.indexOf("/"));
 
@@ -179,17 +202,33 @@ function cidrFamily(cidr: string): 0 | Family {
   return family !== 0 && Number(bits) > 0 && Number(bits) <= (family === 4 ? 32 : 128) ? family : 0;
 }
 
-function macOf(text: string | undefined): string | undefined {
-  if (text === undefined || text.length > 1024) return undefined;
-  let data: unknown;
+interface BackendData {
+  readonly VNI?: unknown;
+  readonly VtepMAC?: unknown;
+  readonly PublicKey?: unknown;
+}
+
+const ownData = ({ backend, vtepMac, publicKey }: OwnFacts): string =>
+  backend === "vxlan"
+    ? JSON.stringify({ VNI: vni, VtepMAC: vtepMac })
+    : backend === "wireguard-native"
+      ? JSON.stringify({ PublicKey: publicKey })
+      : "null";
+
+function dataOf(text: string | undefined): BackendData {
+  if (text === undefined || text.length > 1024) return {};
   try {
-    data = JSON.parse(text);
+    return (JSON.parse(text) as BackendData | null) ?? {};
   } catch {
     // Another backend's, or somebody's mistake: either way there is no device to send to.
-    return undefined;
+    return {};
   }
-  const mac = (data as { VtepMAC?: unknown } | null)?.VtepMAC;
-  const number = (data as { VNI?: unknown } | null)?.VNI;
+}
+
+const unlessTaken = (one: string | undefined, taken: ReadonlySet<string>): string | undefined =>
+  one !== undefined && taken.has(one) ? undefined : one;
+
+function macOf({ VtepMAC: mac, VNI: number }: BackendData): string | undefined {
   const isMac = typeof mac === "string" && /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(mac);
   return isMac && (number === undefined || number === vni) ? mac.toLowerCase() : undefined;
 }

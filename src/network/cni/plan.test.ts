@@ -251,7 +251,7 @@ test("a thousand peers that are all there cost little", () => {
   const wanted = planOverlay(given);
   const full = kernel([eth0, device], {
     routes: {
-      4: wanted.routes.map(({ subnet, via, device: dev }) => ({ dst: subnet, gateway: via, dev, protocol: "109" })),
+      4: wanted.routes.map(({ subnet, via, device: dev }) => ({ dst: subnet, gateway: via!, dev, protocol: "109" })),
       6: [],
     },
     neighbours: wanted.neighbours.map(({ ip, mac: lladdr, device: dev }) => ({

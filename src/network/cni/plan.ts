@@ -1,10 +1,11 @@
 // The overlay of one node as data: devices, addresses, neighbours, forwarding entries and routes that should be there for
 // the peers that are. Nothing is learned from packets: who is where comes from the API alone. Pure.
 // Upstream counterpart: flannel's pkg/backend/vxlan and hostgw, whose names, numbers and MTUs are kept, since other nodes
-// may be flannel's.
+// may be flannel's. WireGuard is in wireguard.ts.
 import type { Kernel } from "./kernel.ts";
-import { type Backend, baseOf, type Family, families, type Peer } from "./peers.ts";
+import { type Backend, backendTypes, baseOf, type Family, families, type Peer } from "./peers.ts";
 import { devicesOnLink, type Underlay } from "./underlay.ts";
+import { type OwnKey, planWireguard, type WantedWireguard, wireguardOverhead } from "./wireguard.ts";
 
 export const vxlanDevices: Readonly<Record<Family, string>> = { 4: "flannel.1", 6: "flannel-v6.1" };
 /** Outer Ethernet, IP, UDP and VXLAN headers. */
@@ -13,13 +14,16 @@ const vxlanPort = 8472;
 /** Of a machine without any network, until it has one. */
 const ethernetMtu = 1500;
 
-export interface WantedDevice {
+interface AnyDevice {
   readonly name: string;
   readonly family: Family;
-  readonly mac: string;
   readonly mtu: number;
   /** 10.42.0.0/32 */
   readonly address: string;
+}
+export interface WantedVxlanDevice extends AnyDevice {
+  readonly kind: "vxlan";
+  readonly mac: string;
   readonly vxlan: {
     readonly id: number;
     readonly port: number;
@@ -27,10 +31,16 @@ export interface WantedDevice {
     readonly device: string | undefined;
   };
 }
+export interface WantedWireguardDevice extends AnyDevice {
+  readonly kind: "wireguard";
+  readonly wireguard: WantedWireguard;
+}
+export type WantedDevice = WantedVxlanDevice | WantedWireguardDevice;
 export interface WantedRoute {
   readonly family: Family;
   readonly subnet: string;
-  readonly via: string;
+  /** Undefined: the device itself knows where to. */
+  readonly via: string | undefined;
   readonly device: string;
   /** The gateway is no address of a network that the device is part of. */
   readonly isOnLink: boolean;
@@ -49,7 +59,11 @@ export interface WantedForward {
 /** A peer whose pods cannot be reached, and why. */
 export interface Problem {
   readonly node: string;
-  readonly reason: "OverlayBackendDiffers" | "OverlayPeerNotOnLink" | "OverlayPeerUnreachable";
+  readonly reason:
+    | "OverlayBackendDiffers"
+    | "OverlayPeerNotOnLink"
+    | "OverlayPeerUnreachable"
+    | "OverlayWireguardMissing";
   readonly message: string;
 }
 export interface Wanted {
@@ -64,6 +78,8 @@ export interface PlanInput {
   readonly backend: Backend;
   /** Of this node's VXLAN devices. */
   readonly vtepMac: string;
+  /** Of this node's WireGuard devices, where it is to have any. */
+  readonly wireguardKey?: OwnKey | undefined;
   readonly ranges: Readonly<Partial<Record<Family, string>>>;
   readonly underlay: Underlay | undefined;
   /** `--flannel-iface`: packets leave by that device, whatever the routes say. */
@@ -78,12 +94,13 @@ export function planOverlay(input: PlanInput): Wanted {
   const sameBackend: Peer[] = [];
   const problems: Problem[] = [];
   for (const peer of input.peers) {
-    if (peer.backend === input.backend) sameBackend.push(peer);
+    if (peer.backend === backendTypes[input.backend]) sameBackend.push(peer);
     else {
-      const message = `Pods of node ${peer.name} cannot be reached: its overlay is ${peer.backend || "unknown"}, this node's ${input.backend}`;
+      const message = `Pods of node ${peer.name} cannot be reached: its overlay is ${peer.backend || "unknown"}, this node's ${backendTypes[input.backend]}`;
       problems.push({ node: peer.name, reason: "OverlayBackendDiffers", message });
     }
   }
+  if (input.backend === "wireguard-native") return planWireguard(input, input.underlay, sameBackend, problems);
   return input.backend === "vxlan"
     ? planVxlan(input, input.underlay, sameBackend, problems)
     : planHostGateway(input, sameBackend, problems);
@@ -101,7 +118,7 @@ function planVxlan(input: PlanInput, underlay: Underlay, peers: readonly Peer[],
     if (!range || !local) continue;
     const device = vxlanDevices[family];
     devices.push({
-      ...{ name: device, family, mtu, mac: input.vtepMac },
+      ...{ kind: "vxlan", name: device, family, mtu, mac: input.vtepMac },
       address: `${baseOf(range)}/${family === 4 ? 32 : 128}`,
       vxlan: { id: 1, port: vxlanPort, local, device: input.isDeviceFixed ? underlay.device : undefined },
     });
@@ -151,6 +168,7 @@ export function podMtu(
   ranges: Readonly<Partial<Record<Family, string>>>,
 ): number {
   const mtu = underlay?.mtu ?? ethernetMtu;
+  if (backend === "wireguard-native") return mtu - wireguardOverhead;
   if (backend !== "vxlan") return mtu;
   return mtu - vxlanOverhead[ranges[6] !== undefined ? 6 : 4];
 }
