@@ -12,6 +12,8 @@ let folder: string;
 const runs: ServerRun[] = [];
 let stoppedPods = 0;
 let isStuck = false;
+/** What the status file said while there was a problem. */
+let problemStatus = "";
 
 beforeEach(() => {
   folder = mkdtempSync("/tmp/mote-machine-");
@@ -27,6 +29,7 @@ async function device(
   until: () => boolean,
   fails: () => string | undefined = () => undefined,
   clock = systemClock,
+  problem?: string,
 ): Promise<number> {
   const stop = new AbortController();
   const server: DeviceServer = {
@@ -38,6 +41,11 @@ async function device(
       runs.push(args);
       const failure = fails();
       if (failure !== undefined) throw new Error(failure);
+      if (problem !== undefined) {
+        args.onProblem(problem);
+        while (!args.signal.aborted && !statusSays(problem)()) await systemClock.sleep(10);
+        problemStatus = status();
+      }
       args.onApiReady();
       args.onNode(true, "kubelet is posting ready status");
       if (isStuck) await new Promise(() => {});
@@ -65,6 +73,14 @@ async function device(
 const status = () => readFileSync(`${folder}/boot/mote-status.txt`, "utf8").replaceAll("\r\n", "\n").trimEnd();
 const statusSays = (text: string) => () =>
   readdirSync(`${folder}/boot`).includes("mote-status.txt") && status().includes(text);
+
+test("what keeps a device from joining stands in the status until it is ready", async () => {
+  writeFileSync(`${folder}/boot/token`, "server=https://10.0.0.9:6443 token=secret\n");
+  const sentence = "the certificate of https://10.0.0.9:6443 is not valid at 2036-01-01T00:00: set the clock";
+  expect(await device(statusSays("The device is ready."), () => undefined, systemClock, sentence)).toBe(0);
+  expect(problemStatus.split("\n").slice(0, 2)).toEqual(["The device is up, but not ready yet.", sentence]);
+  expect(runs[0]?.joins).toBe("https://10.0.0.9:6443");
+});
 
 test("a device runs the server with what its files say, and ends in order", async () => {
   writeFileSync(`${folder}/boot/token`, "secret\n");

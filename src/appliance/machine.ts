@@ -66,6 +66,8 @@ export interface ServerRun {
   readonly signal: AbortSignal;
   readonly log: ReturnType<typeof createMachineLog>["log"];
   readonly onApiReady: () => void;
+  /** What keeps it from joining so far; it goes on trying. */
+  readonly onProblem: (sentence: string) => void;
   /** `reason` says why it is not. */
   readonly onNode: (isReady: boolean, reason: string) => void;
 }
@@ -302,6 +304,12 @@ async function keepServer(
         ...(isOffline ? { nodeIp: offlineAddress } : {}),
         ...(configuration.joins === undefined ? {} : { joins: configuration.joins }),
         onApiReady: () => say("api ready"),
+        onProblem(sentence) {
+          if (sentence === reason) return;
+          reason = sentence;
+          say(`error server: ${sentence}`);
+          status.set({ phase: "waiting", detail: sentence });
+        },
         onNode(isReady, why) {
           reason = why;
           if (isReady === isNodeReady) return;

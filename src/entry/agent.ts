@@ -36,6 +36,8 @@ export interface AgentHost {
   readonly signal: AbortSignal;
   /** The node has joined, now or before. */
   readonly onApiReady?: () => void;
+  /** What keeps the node from joining so far, in a sentence. */
+  readonly onProblem?: (sentence: string) => void;
   readonly onNode?: OnNode;
 }
 
@@ -59,7 +61,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
       },
-      { clock, random, log: log.child({ part: "joining" }) },
+      { clock, random, log: log.child({ part: "joining" }), onProblem: tells.onProblem },
       signal,
     );
     tells.onApiReady?.();

@@ -67,21 +67,21 @@ const deviceServer: DeviceServer = {
   async run(args) {
     // containerd inherits it, and with it every pull.
     Object.assign(process.env, args.environment);
-    const { log, signal, onNode } = args;
+    const { log, signal, onNode, onApiReady } = args;
     const nodeIp = args.nodeIp === undefined ? [] : ["--node-ip", args.nodeIp];
     if (args.joins !== undefined) {
       const flags = ["--config", args.configPath, "--server", args.joins, ...nodeIp];
       const { values, warnings } = await readFlags(agentFlags, flags, {});
       const agent = agentConfig(values, warnings, runner);
       const node = { ...agent.node, containerdLogDir: agent.node.runDir };
-      await runAgent({ ...agent, node }, { log, signal, onNode, onApiReady: args.onApiReady });
+      await runAgent({ ...agent, node }, { log, signal, onNode, onApiReady, onProblem: args.onProblem });
       return;
     }
     const config = await configAt(args.configPath, nodeIp);
     await runServer(config, {
       ...{ log, signal, onNode },
       onApiReady() {
-        args.onApiReady();
+        onApiReady();
         // Awaited by nobody: it only prints.
         void showKubeconfig(config.kubeconfigPath).catch((error: unknown) => say(`error kubeconfig: ${String(error)}`));
       },

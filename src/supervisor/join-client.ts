@@ -37,6 +37,8 @@ export interface JoinDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Told, in a sentence, what keeps the node from joining, each time it tries again. */
+  readonly onProblem?: ((sentence: string) => void) | undefined;
 }
 
 export interface Credentials {
@@ -98,6 +100,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         if (isAbort(error, signal)) throw error;
         if (isLasting(error)) throw error;
         log.warn("cannot join yet, trying again", { error: messageOf(error) });
+        deps.onProblem?.(messageOf(error));
         await clock.sleep(
           spread(Math.min(retry.minMs * 2 ** Math.min(attempt, 8), retry.maxMs), retry.jitter, random),
           signal,
