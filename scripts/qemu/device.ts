@@ -10,7 +10,7 @@ import { type RunResult, run } from "#scripts/run-command.ts";
 import { UserError } from "#scripts/stages.ts";
 import { forwardedKubeconfig, kubeconfigIn } from "./console.ts";
 import { createDisk, FatPartition, findImage, readDataFile } from "./disk.ts";
-import type { Flow } from "./machines.ts";
+import type { Flow, Wire } from "./machines.ts";
 import { powerDown, Vm } from "./vm.ts";
 
 export const imageFolder = "build/image";
@@ -52,6 +52,7 @@ export interface DeviceOptions {
   readonly apiPort: number;
   readonly moreForwards?: readonly { readonly hostPort: number; readonly guestPort: number }[];
   readonly memoryMib?: number | undefined;
+  readonly wire?: Wire;
   readonly onLine?: (line: string) => void;
 }
 

@@ -5,29 +5,17 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { seconds, UserError } from "#scripts/stages.ts";
+import { seconds } from "#scripts/stages.ts";
 import { problemIn } from "./console.ts";
 import { Device, freePort, freshDisk, podOnce } from "./device.ts";
 import { FatPartition } from "./disk.ts";
 import type { Flow } from "./machines.ts";
+import { type Counts, must, runSteps, type Step } from "./steps.ts";
 
 /** Emulation on two busy cores: generous, because a machine that is slow is no failure. */
 const quickTimeouts = { bootMs: 600_000, clusterMs: 300_000, offMs: 180_000, requestMs: 60_000 };
 const token = "test-token-0123456789abcdef";
 const nodeName = "porch-camera";
-
-export interface Counts {
-  passed: number;
-  failed: number;
-  skipped: number;
-}
-
-interface Step {
-  readonly name: string;
-  /** Left out where one start is enough. */
-  readonly isLong?: boolean;
-  run(test: FlowTest): Promise<string | undefined>;
-}
 
 interface FlowTest {
   readonly flow: Flow;
@@ -39,11 +27,7 @@ interface FlowTest {
   device: Device;
 }
 
-const must = (isTrue: boolean, message: string): void => {
-  if (!isTrue) throw new UserError(message);
-};
-
-const steps: readonly Step[] = [
+const steps: readonly Step<FlowTest>[] = [
   {
     name: "starts: PID 1, Node.js with WebAssembly, API, node Ready",
     run: async (test) => {
@@ -268,23 +252,8 @@ export async function testFlow(flow: Flow, options: { readonly isShort?: boolean
       requestMs: quickTimeouts.requestMs * patience,
     };
     test = { flow, folder, disk, apiPort, webPort, timeouts, device };
-    for (const step of steps.filter((one) => !(options.isShort && one.isLong))) {
-      if (counts.failed > 0) {
-        counts.skipped++;
-        console.log(`  skipped  ${step.name}`);
-        continue;
-      }
-      const startedMs = performance.now();
-      try {
-        const said = await step.run(test);
-        counts.passed++;
-        console.log(`  ok       ${step.name}  ${seconds(performance.now() - startedMs)}${said ? `  (${said})` : ""}`);
-      } catch (error) {
-        counts.failed++;
-        console.log(`  FAILED   ${step.name}: ${(error as Error).message}`);
-        if (!(error instanceof UserError)) console.log((error as Error).stack);
-      }
-    }
+    const chosen = steps.filter((one) => !(options.isShort && one.isLong));
+    await runSteps(chosen, test, counts);
   } catch (error) {
     counts.failed++;
     console.log(`  FAILED   ${(error as Error).message}`);

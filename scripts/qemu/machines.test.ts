@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { findFlow, flows, type MachineOptions, qemuArguments } from "./machines.ts";
+import { findFlow, flows, type MachineOptions, pairs, qemuArguments } from "./machines.ts";
 
 const options: MachineOptions = {
   files: {
@@ -80,6 +80,23 @@ describe("arguments", () => {
     expect(pi).not.toMatch(/-device .*netdev=/);
     expect(pi).toContain("-kernel b/u-boot.bin -dtb b/bcm2837-rpi-3-b.dtb");
     expect(pi).not.toContain("-m 512");
+  });
+
+  test("a wire beside the way outside, or alone; a clock", () => {
+    const wire = { mac: "52:54:00:88:00:01", localPort: 7001, remotePort: 7002 };
+    const both = line("amd64-bios", { wire });
+    expect(both).toContain("-netdev socket,id=wire0,udp=127.0.0.1:7002,localaddr=127.0.0.1:7001");
+    expect(both).toContain("virtio-net-pci,netdev=wire0,mac=52:54:00:88:00:01");
+    expect(both).toContain("virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56");
+    const alone = line("amd64-bios", { wire, isAlone: true, clock: "1970-01-01T00:00:00" });
+    expect(alone).not.toContain("net0");
+    expect(alone).toContain("-rtc base=1970-01-01T00:00:00");
+    expect(line("amd64-bios")).not.toMatch(/wire0|-rtc/);
+  });
+
+  test("every architecture has a pair for each overlay", () => {
+    expect(new Set(pairs.map(({ flow, backend }) => `${flow.arch} ${backend}`)).size).toBe(6);
+    expect(new Set([...flows, ...pairs].map(({ name }) => name)).size).toBe(flows.length + pairs.length);
   });
 
   test("memory, fw_cfg with its commas, more disk options", () => {

@@ -131,6 +131,21 @@ export const flows: readonly Flow[] = [
   },
 ];
 
+/** Two devices of one kind on a wire, a server and its agent. */
+export interface Pair {
+  readonly name: string;
+  readonly flow: Flow;
+  readonly backend: "vxlan" | "wireguard-native";
+}
+
+export const pairs: readonly Pair[] = (["amd64-bios", "arm64-uefi", "armhf-uefi"] as const).flatMap((name) => {
+  const flow = flows.find((one) => one.name === name)!;
+  return [
+    { name: `${flow.arch}-pair`, flow, backend: "vxlan" },
+    { name: `${flow.arch}-pair-wireguard`, flow, backend: "wireguard-native" },
+  ] as const;
+});
+
 /** The flow of the options a person gives; a sentence where there is none. */
 export function findFlow(wanted: {
   readonly arch: string;
@@ -170,6 +185,16 @@ export interface MachineFiles {
   readonly qmpSocket: string;
 }
 
+/** A cable to one other machine: what is sent arrives at the other port of the loopback, or nowhere. */
+export interface Wire {
+  readonly mac: string;
+  readonly localPort: number;
+  readonly remotePort: number;
+}
+
+/** Of the adapter that leads outside, where there is a wire besides. */
+export const outsideMac = "52:54:00:12:34:56";
+
 export interface MachineOptions {
   readonly files: MachineFiles;
   readonly memoryMib?: number | undefined;
@@ -177,6 +202,12 @@ export interface MachineOptions {
   readonly forwards: readonly { readonly hostPort: number; readonly guestPort: number }[];
   /** `opt/mote/...` name and value. */
   readonly fwCfg?: readonly { readonly name: string; readonly value: string }[];
+  /** Beside the network that leads outside. */
+  readonly wire?: Wire;
+  /** The wire is all the network there is. */
+  readonly isAlone?: boolean;
+  /** What the board's clock says at power-on, such as 1970-01-01T00:00:00; without: this host's time. */
+  readonly clock?: string;
   /** More drives, `-drive` values; for tests that record what is written. */
   readonly diskOptions?: string;
 }
@@ -184,10 +215,24 @@ export interface MachineOptions {
 export function qemuArguments(flow: Flow, options: MachineOptions): string[] {
   const { files } = options;
   const memoryMib = flow.defaultMemoryMib === undefined ? undefined : (options.memoryMib ?? flow.defaultMemoryMib);
-  const network = [
+  const { wire } = options;
+  const outside = [
     "user,id=net0",
     ...options.forwards.map((f) => `hostfwd=tcp:127.0.0.1:${f.hostPort}-:${f.guestPort}`),
   ].join(",");
+  const adapter = wire ? `virtio-net-pci,netdev=net0,mac=${outsideMac}` : "virtio-net-pci,netdev=net0";
+  const network = [
+    ...(options.isAlone ? [] : ["-netdev", outside]),
+    ...(options.isAlone || flow.network === "usb" ? [] : ["-device", adapter]),
+    ...(wire
+      ? [
+          "-netdev",
+          `socket,id=wire0,udp=127.0.0.1:${wire.remotePort},localaddr=127.0.0.1:${wire.localPort}`,
+          "-device",
+          `virtio-net-pci,netdev=wire0,mac=${wire.mac}`,
+        ]
+      : []),
+  ];
   const drive = `file=${escaped(files.disk)},format=raw${options.diskOptions ? `,${options.diskOptions}` : ""}`;
   return [
     ...flow.machine,
@@ -214,12 +259,10 @@ export function qemuArguments(flow: Flow, options: MachineOptions): string[] {
     ...(flow.disk === "sd"
       ? ["-drive", `${drive},if=sd`]
       : ["-drive", `${drive},if=none,id=disk0`, "-device", "virtio-blk-pci,drive=disk0,bootindex=0"]),
-    "-netdev",
-    network,
-    ...(flow.network === "usb"
-      ? []
-      : // A random source: without one the first keys of a fresh board wait for the kernel to gather noise.
-        ["-device", "virtio-net-pci,netdev=net0", "-device", "virtio-rng-pci"]),
+    ...network,
+    // A random source: without one the first keys of a fresh board wait for the kernel to gather noise.
+    ...(flow.network === "usb" ? [] : ["-device", "virtio-rng-pci"]),
+    ...(options.clock === undefined ? [] : ["-rtc", `base=${options.clock}`]),
     ...(flow.hasFwCfg
       ? (options.fwCfg ?? []).flatMap(({ name, value }) => ["-fw_cfg", `name=${name},string=${escaped(value)}`])
       : []),
