@@ -1,6 +1,7 @@
 // `npm run bench -- NAME`: runs a bench of this folder. Every bench prints a table and, as its last line, one JSON object
 // {"bench":NAME,"figures":{…}}.
 import { main, UserError } from "#scripts/stages.ts";
+import { agents } from "./agents.ts";
 import { api } from "./api.ts";
 import { datastore } from "./datastore.ts";
 import { engine } from "./engine.ts";
@@ -12,6 +13,7 @@ import { scheduler } from "./scheduler.ts";
 import { tunnel } from "./tunnel.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
+  agents,
   api,
   datastore,
   engine,

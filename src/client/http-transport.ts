@@ -21,9 +21,20 @@ export interface HttpTransportOptions {
 const maxBodyBytes = 256 * 1024 * 1024;
 /** One watch event holds one object, at most 3 MiB as the API takes it, a little more when escaped. */
 const maxLineBytes = 8 * 1024 * 1024;
+/**
+ * A server that went away mid-way is waited for: by requests for a moment, by watches for longer than the informers' pauses
+ * take to start afresh, so that they go on the moment it is back.
+ */
+const requestPatienceMs = 2000;
+const watchPatienceMs = 180_000;
 
 export function createHttpTransport(options: HttpTransportOptions, deps: { readonly http: HttpClient }): Transport {
-  const send = async (request: ApiRequest, idleTimeoutMs: number, signal?: AbortSignal): Promise<HttpResponse> => {
+  const send = async (
+    request: ApiRequest,
+    idleTimeoutMs: number,
+    patienceMs: number,
+    signal?: AbortSignal,
+  ): Promise<HttpResponse> => {
     const token = typeof options.token === "function" ? await options.token() : options.token;
     const headers: Record<string, string> = {
       accept: request.accept ?? "application/json",
@@ -37,7 +48,7 @@ export function createHttpTransport(options: HttpTransportOptions, deps: { reado
         path: request.path + queryString(request.query),
         headers,
         ...(request.body === undefined ? {} : { body: encode(request.body) }),
-        idleTimeoutMs,
+        ...{ idleTimeoutMs, patienceMs },
       },
       signal,
     );
@@ -45,14 +56,14 @@ export function createHttpTransport(options: HttpTransportOptions, deps: { reado
 
   return {
     async request(request, signal) {
-      const response = await send(request, options.requestTimeoutMs ?? 60_000, signal);
+      const response = await send(request, options.requestTimeoutMs ?? 60_000, requestPatienceMs, signal);
       const body = await readBody(response, maxBodyBytes);
       if (response.status >= 400) throw errorOf(response.status, body);
       return JSON.parse(body.toString("utf8")) as UnknownObject;
     },
 
     async *watch(request, signal) {
-      const response = await send(request, options.watchIdleMs ?? 600_000, signal);
+      const response = await send(request, options.watchIdleMs ?? 600_000, watchPatienceMs, signal);
       if (response.status >= 400) throw errorOf(response.status, await readBody(response, maxBodyBytes));
       try {
         for await (const line of linesOf(response.body)) yield JSON.parse(line) as ClientWatchEvent;

@@ -14,7 +14,7 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
-import { createHttpClient, type HttpClient } from "#platform/http-client.ts";
+import { createHttp2Client, type Http2Client } from "#platform/http2-client.ts";
 import { acquireProcessLock } from "#platform/process-lock.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
@@ -111,12 +111,14 @@ function services(
     disabled: new Set(settings.hasServiceProxy ? [] : ["service-proxy"]),
   };
   const { nodeName } = config;
+  const connections: Http2Client[] = [];
   const clientAs = (pair: (credentials: Credentials) => Credentials["kubelet"]) => {
     const connect = () => {
       const { certificate, key } = pair(membership.current);
-      return createHttpClient({ baseUrl: server, ca: membership.current.serverCa, cert: certificate, key });
+      return createHttp2Client({ baseUrl: server, ca: membership.current.serverCa, cert: certificate, key });
     };
     const http = renewable(connect, (use) => membership.onChange(use));
+    connections.push(http);
     return new Client(createHttpTransport({ userAgent: `mote-agent/${moteVersion}` }, { http }));
   };
   const client = clientAs(({ kubelet }) => kubelet);
@@ -166,7 +168,13 @@ function services(
         pods: () => parts.lookup.pods(),
       },
     },
-    { clock, random, log: log.child({ part: "tunnel" }) },
+    {
+      ...{ clock, random, log: log.child({ part: "tunnel" }) },
+      // The tunnel finds out first: what else runs to the server is asked at once.
+      onLink(isThere) {
+        if (!isThere) for (const connection of connections) connection.check();
+      },
+    },
   );
   return [membership.service, informers, events, tunnel, ...parts.services].map((service) =>
     restarting(service, { clock, log, ...restartPause }),
@@ -174,12 +182,16 @@ function services(
 }
 
 /** Connections with another certificate from the next change on; what runs over the old ones begins again. */
-function renewable(connect: () => HttpClient, onChange: (use: () => void) => void): HttpClient {
+function renewable(connect: () => Http2Client, onChange: (use: () => void) => void): Http2Client {
   let current = connect();
   onChange(() => {
     const old = current;
     current = connect();
     old.close();
   });
-  return { send: (request, signal) => current.send(request, signal), close: () => current.close() };
+  return {
+    send: (request, signal) => current.send(request, signal),
+    check: () => current.check(),
+    close: () => current.close(),
+  };
 }

@@ -1,4 +1,4 @@
-// This machine as a Node object: registered once, its status told when something changed and else every half hour, its
+// This machine as a Node object: registered once, its status told when something changed and else once a day, its
 // lease every ten seconds. That the lease costs no flash is the datastore's doing. Pure builders first, then the loops.
 // Counterpart: the kubelet's node status setters and lease controller; reasons and messages are what people search for.
 import { isDeepStrictEqual } from "node:util";

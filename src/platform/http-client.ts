@@ -32,6 +32,8 @@ export interface HttpRequest {
   readonly body?: string | Uint8Array | { readonly sizeBytes: number; readonly chunks: AsyncIterable<Uint8Array> };
   /** The connection may be silent for so long, connecting included; HTTP_TIMEOUT after it. */
   readonly idleTimeoutMs: number;
+  /** How long a connection that was there and is lost may take to come back; default 0. HTTP/2 only. */
+  readonly patienceMs?: number;
 }
 
 export interface HttpResponse {

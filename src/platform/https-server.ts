@@ -86,7 +86,7 @@ export interface HttpsServerOptions {
   readonly port: number;
   readonly tls: TlsMaterial;
   readonly log: Logger;
-  /** Open connections at one time; more are closed at once. Default 2000. */
+  /** Open connections at one time; more are closed at once. Default 5000. */
   readonly maxConnections?: number;
 }
 
@@ -118,6 +118,8 @@ const http2Options: Omit<Http2Options, "buffers"> = {
 const keepAliveMs = 30_000;
 /** Upstream's. Clients that keep HTTP/1.1 connections would else write into ones that we are closing. */
 const idleConnectionMs = 90_000;
+/** A thousand nodes have three each: as the node, for what it reads of others, and the tunnel. */
+const defaultMaxConnections = 5000;
 
 /** Listens. Rejects with HTTPS_LISTEN when the address is taken or may not be used. */
 export async function openHttpsServer(options: HttpsServerOptions, handlers: HttpsHandlers): Promise<HttpsServer> {
@@ -134,7 +136,7 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
   const sockets = new Set<Socket>();
   const connections = new Set<Http2Socket>();
   const buffers = new SendBuffers();
-  const maxConnections = options.maxConnections ?? 2000;
+  const maxConnections = options.maxConnections ?? defaultMaxConnections;
   server.on("connection", (socket: Socket) => {
     if (sockets.size >= maxConnections) {
       socket.destroy();

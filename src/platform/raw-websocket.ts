@@ -6,6 +6,7 @@ import * as tls from "node:tls";
 import { type ClientOptions, WebSocket, WebSocketServer } from "ws";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { ServerUpgrade } from "./https-server.ts";
+import { connectPatiently } from "./patient-connect.ts";
 import type { UpgradeTls } from "./upgrade-client.ts";
 
 /** Where `ws` would begin to read frames, it hands the socket on. */
@@ -58,19 +59,23 @@ export interface BareWebSocketAnswer {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
 }
 
-/** Rejects with WEBSOCKET_DIAL, which says the status when there is one, or with the signal's reason. */
-export function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
+/** Rejects with WEBSOCKET_DIAL, which says the status when there is one and whether anybody was there, or with the signal's reason. */
+export async function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
+  const { host, port, connectTimeoutMs } = dial;
+  let tcp: net.Socket;
+  try {
+    tcp = await connectPatiently({ host, port, timeoutMs: connectTimeoutMs }, signal);
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    throw new AppError("WEBSOCKET_DIAL", messageOf(error), { isConnected: false });
+  }
+  return upgrade(tcp, dial, signal);
+}
+
+function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) {
-      reject(signal.reason);
-      return;
-    }
     const { host, port, tls: trust } = dial;
     const name = `${host.includes(":") ? `[${host}]` : host}:${port}`;
-    const tcp = net.connect({ host, port });
-    const connecting = setTimeout(() => tcp.destroy(new Error("no connection in time")), dial.connectTimeoutMs);
-    tcp.once("connect", () => clearTimeout(connecting));
-    tcp.once("close", () => clearTimeout(connecting));
     const secure = tls.connect({
       socket: tcp,
       host,
@@ -100,7 +105,10 @@ export function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<
       signal.removeEventListener("abort", onAbort);
       secure.destroy();
       if (signal.aborted) reject(signal.reason);
-      else reject(new AppError("WEBSOCKET_DIAL", `${name}: ${why}`, status === undefined ? {} : { status }));
+      else {
+        const details = { isConnected: true, ...(status === undefined ? {} : { status }) };
+        reject(new AppError("WEBSOCKET_DIAL", `${name}: ${why}`, details));
+      }
     };
     signal.addEventListener("abort", onAbort, { once: true });
     socket.on("upgrade", (answer) => {

@@ -16,7 +16,12 @@ const dialTimeoutMs = 30_000;
 
 export function createNodeTunnel(
   options: NodeTunnelOptions,
-  deps: { readonly clock: Clock; readonly random: Random; readonly log: Logger },
+  deps: {
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly log: Logger;
+    readonly onLink?: (isThere: boolean) => void;
+  },
 ): TunnelClient {
   return createTunnelClient(options, {
     ...deps,

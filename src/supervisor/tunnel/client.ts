@@ -4,7 +4,7 @@
 // Upstream counterpart: k3s pkg/agent/tunnel and remotedialer client.go.
 import type { Duplex } from "node:stream";
 import { type Clock, pause, type Random } from "#base/clock.ts";
-import { hasCode, messageOf } from "#base/errors.ts";
+import { type AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type BareDial, type BareWebSocketAnswer, dialBareWebSocket } from "#platform/raw-websocket.ts";
@@ -42,6 +42,8 @@ export interface TunnelClientDeps {
   readonly open: (proto: string, address: string, signal: AbortSignal) => Promise<Duplex>;
   /** A server announces or is told of clients: see relay. */
   readonly onSession?: (session: Session | undefined) => void;
+  /** The way to the server is there, or has been lost: said on every change. */
+  readonly onLink?: (isThere: boolean) => void;
   readonly dial?: (dial: BareDial, signal: AbortSignal) => Promise<BareWebSocketAnswer>;
 }
 
@@ -53,17 +55,23 @@ export interface TunnelClient extends Service {
 export const bridgeMs = 30_000;
 /** Of one attempt, TLS and HTTP included; k3s's. */
 const handshakeTimeoutMs = 10_000;
-/** A packet that was lost is not waited for long while streams hang; every third attempt has time for a slow path. */
-const connectTimeoutsMs = [1000, 1000, 5000] as const;
-/** While a session waits, and when there is none. */
-const quickPause = { minMs: 100, maxMs: 500 } as const;
-const slowPause = { minMs: 500, maxMs: 15_000 } as const;
+/** Time for a slow path. */
+const connectTimeoutMs = 5000;
+/**
+ * While a session waits; while nobody is there at all, which costs nobody anything; and while somebody answers and does not take
+ * us, or bytes cost money.
+ */
+const pauses = {
+  waiting: { minMs: 100, maxMs: 500 },
+  absent: { minMs: 250, maxMs: 1000 },
+  refused: { minMs: 500, maxMs: 15_000 },
+} as const;
 /** Upstream's, for what a stream asks for. */
 const openTimeoutMs = 60_000;
 
 /** Half of it for certain and the rest by chance; doubled with every attempt. */
-export function pauseBefore(attempt: number, isWaiting: boolean, random: Random): number {
-  const { minMs, maxMs } = isWaiting ? quickPause : slowPause;
+export function pauseBefore(attempt: number, why: keyof typeof pauses, random: Random): number {
+  const { minMs, maxMs } = pauses[why];
   const wholeMs = Math.min(maxMs, minMs * 2 ** Math.min(attempt, 16));
   return wholeMs * (0.5 + random.float() / 2);
 }
@@ -76,7 +84,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
   let session: Session | undefined;
 
   /** One attempt: resolves when the connection it made is gone. */
-  const connectOnce = async (attempt: number, signal: AbortSignal): Promise<void> => {
+  const connectOnce = async (signal: AbortSignal): Promise<void> => {
     const waiting = session;
     const answer = await dial(
       {
@@ -89,7 +97,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
             ...(waiting ? { session: waiting.token } : {}),
           }),
         },
-        connectTimeoutMs: connectTimeoutsMs[attempt % connectTimeoutsMs.length]!,
+        connectTimeoutMs,
         timeoutMs: handshakeTimeoutMs,
       },
       signal,
@@ -110,6 +118,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       stopBridge();
       log.info("tunnel: goes on", { server });
       waiting.attach(answer.socket, answer.head, hello.from);
+      linked(waiting.isAttached);
     } else {
       waiting?.end("the server does not know it any more");
       onLost = lost;
@@ -118,12 +127,19 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       log.info("tunnel: connected", { server, mote: hello !== undefined });
       deps.onSession?.(begun);
       begun.attach(answer.socket, answer.head, 0);
+      linked(begun.isAttached);
     }
     await isLost;
   };
 
   let onLost = () => {};
   let stopBridge = () => {};
+  let isLinked = false;
+  const linked = (isThere: boolean) => {
+    if (isLinked === isThere) return;
+    isLinked = isThere;
+    deps.onLink?.(isThere);
+  };
 
   const begin = (token: string | undefined): Session => {
     const isMote = token !== undefined;
@@ -134,6 +150,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       {
         connect: (stream) => void serve(stream),
         detached() {
+          linked(false);
           stopBridge();
           stopBridge = clock.after(bridgeMs, () => begun.end("it was away for too long"));
           onLost();
@@ -144,6 +161,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           if (session !== begun) return;
           session = undefined;
           deps.onSession?.(undefined);
+          linked(false);
           onLost();
         },
       },
@@ -185,17 +203,20 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       // The node works without.
       ready();
       let attempt = 0;
+      let isAbsent = false;
       while (!signal.aborted) {
         const stop = () => session?.close();
         const startedMs = clock.monotonicMs();
         try {
           signal.addEventListener("abort", stop, { once: true });
-          await connectOnce(attempt, signal);
+          await connectOnce(signal);
           // One that stood for a moment only does not make the next attempt fresh.
           attempt = clock.monotonicMs() - startedMs > 2000 || session ? 0 : attempt + 1;
+          isAbsent = false;
         } catch (error) {
           if (signal.aborted) break;
           attempt++;
+          isAbsent = hasCode(error, "WEBSOCKET_DIAL") && (error as AppError).details["isConnected"] === false;
           const fields = { server, error: messageOf(error), attempt };
           if (attempt === 1 || attempt % 10 === 0) log.warn("tunnel: cannot connect", fields);
           else log.debug("tunnel: cannot connect", fields);
@@ -204,7 +225,8 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           signal.removeEventListener("abort", stop);
         }
         if (signal.aborted) break;
-        await pause(clock, pauseBefore(attempt, session !== undefined, random), signal);
+        const why = session ? "waiting" : isAbsent && !options.isMetered ? "absent" : "refused";
+        await pause(clock, pauseBefore(attempt, why, random), signal);
       }
       session?.close();
     },

@@ -74,12 +74,12 @@ export class Link {
   get unconfirmedBytes(): number {
     return this.#sent - this.#confirmed;
   }
-  /** How many bytes of streams may go out now. */
-  get room(): number {
+  /** How many bytes of streams may go out now; `isShared`: small messages should find little in front of them. */
+  room(isShared: boolean): number {
     if (!this.#socket) return 0;
     const queueRoom = maxQueuedBytes - this.#queued;
     if (!this.#options.isResumable) return queueRoom;
-    return Math.min(queueRoom, this.#pace.limit - this.unconfirmedBytes);
+    return Math.min(queueRoom, (isShared ? this.#pace.sharedLimit : this.#pace.limit) - this.unconfirmedBytes);
   }
   /** Not even answers get away. */
   get isClogged(): boolean {

@@ -42,7 +42,7 @@ test("k3s gives up an end that does not ping for 60 s: no profile towards it com
 });
 
 /** A path of so many bytes a millisecond and such a round trip; the sender always has more. Bytes under way at the end. */
-function run(bytesPerMs: number, roundTripMs: number): { limit: number; rate: number } {
+function run(bytesPerMs: number, roundTripMs: number): { limit: number; shared: number; rate: number } {
   const pace = new Pace(1024 * 1024);
   let sent = 0;
   let confirmed = 0;
@@ -61,7 +61,7 @@ function run(bytesPerMs: number, roundTripMs: number): { limit: number; rate: nu
       pace.sent(sent, confirmed, isFirst, nowMs);
     }
   }
-  return { limit: pace.limit, rate: confirmed / 5000 };
+  return { limit: pace.limit, shared: pace.sharedLimit, rate: confirmed / 5000 };
 }
 
 test.each([
@@ -72,4 +72,15 @@ test.each([
   const { limit, rate } = run(bytesPerMs, roundTripMs);
   expect(rate).toBeGreaterThan(bytesPerMs * 0.85);
   expect(limit).toBeLessThanOrEqual(most);
+});
+
+test.each([
+  // What small messages wait behind is little in time, or what the path holds anyhow.
+  ["a slow line: nothing less than its own limit", 125, 50, 64 * 1024],
+  ["a local network: 1 Gbit/s, 0.2 ms", 125_000, 0.2, 256 * 1024],
+  ["a machine to itself", 500_000, 0.05, 256 * 1024],
+])("beside small messages: %s", (_, bytesPerMs, roundTripMs, most) => {
+  const { limit, shared } = run(bytesPerMs, roundTripMs);
+  expect(shared).toBeLessThanOrEqual(Math.min(limit, most));
+  expect(shared).toBeGreaterThanOrEqual(Math.min(limit, 128 * 1024));
 });

@@ -11,10 +11,16 @@ const firstBytes = 128 * 1024;
  */
 const slackMs = 50;
 const rememberedRates = 8;
+/** Beside small messages: so much keeps both ends of a quick path at work, and is gone within a millisecond or two. */
+const leastSharedBytes = 128 * 1024;
+/** Of what the path itself holds; the rest would be a queue. */
+const sharedGain = 1.25;
 
 export class Pace {
   readonly #mostBytes: number;
   limit = 0;
+  /** The same while small messages go to and fro beside bulk: what they would wait behind. */
+  sharedLimit = 0;
   #rates: number[] = [];
   #shortestMs = Infinity;
   /** Of a round trip: what was sent first after the last one was measured. */
@@ -34,6 +40,7 @@ export class Pace {
     this.#rates = [];
     this.#shortestMs = Infinity;
     this.limit = Math.min(firstBytes, this.#mostBytes);
+    this.sharedLimit = this.limit;
   }
 
   /** Everything up to `offset` is sent, all before `confirmed` has come back; `isFirst`: nothing was under way. */
@@ -54,7 +61,8 @@ export class Pace {
     this.#window = { confirmed: offset, atMs: nowMs };
     this.#rates.push((offset - window.confirmed) / (nowMs - window.atMs));
     if (this.#rates.length > rememberedRates) this.#rates.shift();
-    const bytes = Math.max(...this.#rates) * (2 * this.#shortestMs + slackMs);
-    this.limit = Math.min(this.#mostBytes, Math.max(leastBytes, bytes));
+    const rate = Math.max(...this.#rates);
+    this.limit = Math.min(this.#mostBytes, Math.max(leastBytes, rate * (2 * this.#shortestMs + slackMs)));
+    this.sharedLimit = Math.min(this.limit, Math.max(leastSharedBytes, rate * this.#shortestMs * sharedGain));
   }
 }

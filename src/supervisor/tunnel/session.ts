@@ -69,6 +69,10 @@ const lendableBytes = 4 * 1024 * 1024;
 const confirmEveryBytes = 16 * 1024;
 /** Less than this is not worth a message of its own at idle: pings would be confirmed for ever. */
 const confirmAtIdleBytes = 256;
+/** A message of this size that goes or comes alone is somebody's keystroke, or the answer to it… */
+const smallBytes = 2048;
+/** …and for so long others are expected. */
+const smallRecentMs = 500;
 const syncEveryMs = 60_000;
 /** How long the other end may take to answer our goodbye. */
 const closeTimeoutMs = 2000;
@@ -95,6 +99,8 @@ export class Session {
   #confirmedToPeer = 0;
   #isConfirmDue = false;
   #isOver = false;
+  /** When the last small message went or came. */
+  #smallMs = Number.NEGATIVE_INFINITY;
   #stopTicks: () => void = () => {};
   #pingedMs: number;
   #isPingOpen = false;
@@ -289,7 +295,8 @@ export class Session {
       batch.push(frame);
       this.#control.shift();
     }
-    let room = Math.min(this.#link.room, maxBatchBytes - bytes);
+    const nowMs = this.#deps.clock.monotonicMs();
+    let room = Math.min(this.#link.room(nowMs - this.#smallMs < smallRecentMs), maxBatchBytes - bytes);
     const { frameBytes } = this.#link;
     while (room > 0 && batch.length < maxBatchFrames) {
       const stream = this.#queue.next();
@@ -300,6 +307,7 @@ export class Session {
         continue;
       }
       stream.deficit -= slice.bytes.length;
+      if (slice.bytes.length <= smallBytes && stream.isDrained) this.#smallMs = nowMs;
       batch.push({ kind: messageTypes.data, connection: stream.connection, payload: slice.bytes });
       if (slice.done) done.push(slice.done);
       room -= slice.bytes.length;
@@ -364,6 +372,8 @@ export class Session {
       if (piece.isFirst) this.#unknown(piece.connection);
       return;
     }
+    if (piece.isFirst && piece.isLast && piece.bytes.length <= smallBytes)
+      this.#smallMs = this.#deps.clock.monotonicMs();
     if (piece.bytes.length === 0 || stream.receive(piece.bytes)) return;
     stream.destroy(new AppError("TUNNEL_FLOW", `${stream.target}: more bytes came than were asked for`));
   }

@@ -103,6 +103,11 @@ export class TunnelStream extends Duplex {
     return this.#final !== undefined;
   }
 
+  /** Nothing waits to be sent. */
+  get isDrained(): boolean {
+    return this.#pending.length === 0;
+  }
+
   /** The next bytes to send; undefined: only the end is left. */
   slice(most: number): Slice | undefined {
     const first = this.#pending[0];

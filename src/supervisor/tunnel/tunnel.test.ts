@@ -272,17 +272,16 @@ test("servers relay: a node is reached through the server that holds its tunnel"
 
 test("pauses grow, are never none, and no two nodes keep step", () => {
   const random = seededRandom(5);
-  const pauses = (isWaiting: boolean) =>
-    Array.from({ length: 12 }, (_, attempt) => pauseBefore(attempt, isWaiting, random));
-  for (const [isWaiting, least, most] of [
-    [true, 50, 500],
-    [false, 250, 15_000],
+  for (const [why, least, most] of [
+    ["waiting", 50, 500],
+    ["absent", 125, 1000],
+    ["refused", 250, 15_000],
   ] as const) {
-    const list = pauses(isWaiting);
+    const list = Array.from({ length: 12 }, (_, attempt) => pauseBefore(attempt, why, random));
     expect(Math.min(...list)).toBeGreaterThanOrEqual(least);
     expect(Math.max(...list)).toBeLessThanOrEqual(most);
     expect(list[11]).toBeGreaterThanOrEqual(most / 2);
   }
-  const spread = Array.from({ length: 200 }, () => pauseBefore(8, false, random));
+  const spread = Array.from({ length: 200 }, () => pauseBefore(8, "refused", random));
   expect(Math.max(...spread) - Math.min(...spread)).toBeGreaterThan(6000);
 });

@@ -76,6 +76,8 @@ const maxControlBytes = 256 * 1024;
 /** Larger payloads are handed on as they are instead of copied. */
 const copyBelowBytes = 4096;
 const chunkBytes = 16 * 1024;
+/** A server has thousands of connections that say little: their first chunk after a quiet second is small. */
+const quietChunkBytes = 1024;
 /** Data waits in its stream when so much is on its way to the socket. */
 const maxOutputBytes = 1024 * 1024;
 /** The other side should have it. */
@@ -193,6 +195,7 @@ export class Http2ServerConnection {
   /** Where small frames are gathered: one of its own, or when there is much to send at once, of those that are used again. */
   #chunk: Buffer = noBytes;
   #chunkIsLent = false;
+  #nextChunkBytes = quietChunkBytes;
   #chunkStart = 0;
   #chunkAt = 0;
   #output: Uint8Array[] = [];
@@ -282,6 +285,13 @@ export class Http2ServerConnection {
   relax(): void {
     this.#resets = 0;
     this.#controls = 0;
+    this.#nextChunkBytes = quietChunkBytes;
+    // Nothing waits in it; what was handed out keeps its bytes itself.
+    if (!this.#chunkIsLent && this.#chunkAt === this.#chunkStart) {
+      this.#chunk = noBytes;
+      this.#chunkStart = 0;
+      this.#chunkAt = 0;
+    }
     for (const stream of this.#halfOpen) {
       if (stream.halfOpenTicks++ > 0) this.resetStream(stream, errorCode.none);
     }
@@ -856,7 +866,7 @@ export class Http2ServerConnection {
     const length = payload.length + tail.length;
     const copied = length < copyBelowBytes;
     const needed = copied ? frameHeaderBytes + length : frameHeaderBytes;
-    if (this.#chunk.length - this.#chunkAt < needed) this.#nextChunk();
+    if (this.#chunk.length - this.#chunkAt < needed) this.#nextChunk(needed);
     const out = this.#chunk;
     let at = this.#chunkAt;
     out[at++] = length >>> 16;
@@ -882,11 +892,14 @@ export class Http2ServerConnection {
     if (this.#outputBytes >= largeOutputBytes && !this.#paused) this.#events.outputIsLarge();
   }
 
-  #nextChunk(): void {
+  #nextChunk(needed: number): void {
     this.#closeSegment();
     this.#endLentChunk();
     this.#chunkIsLent = this.#outputBytes >= chunkBytes;
-    this.#chunk = this.#chunkIsLent ? this.#options.buffers.take() : Buffer.allocUnsafeSlow(chunkBytes);
+    this.#chunk = this.#chunkIsLent
+      ? this.#options.buffers.take()
+      : Buffer.allocUnsafeSlow(Math.max(needed, this.#nextChunkBytes));
+    this.#nextChunkBytes = chunkBytes;
     this.#chunkStart = 0;
     this.#chunkAt = 0;
   }

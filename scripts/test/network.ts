@@ -1,0 +1,153 @@
+// `npm run test:network [-- --only NAME]`: a server and an agent with a bad wire between them, scenario by scenario, and a table
+// of how long it took until both knew and until everything was usable again, beside the goals. Needs root. About four minutes.
+// `--control` cuts nothing: then nobody may notice anything, and the run fails.
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { buildStages } from "#scripts/build/build.ts";
+import { main, runStages, UserError } from "#scripts/stages.ts";
+import { bothWays, type Direction, Partition } from "#test/e2e/partition-fixture.ts";
+
+/** Found out, and usable again: the goals, on a machine that is not busy. */
+const noticedGoalMs = 3000;
+const usableGoalMs = 1000;
+
+interface Scenario {
+  readonly name: string;
+  /** Ends when the wire is good again. */
+  readonly disturb: (partition: Partition) => Promise<void>;
+  /** Streams are held for 30 seconds. */
+  readonly streamsEnd?: true;
+  /** Nothing to find out. */
+  readonly unnoticed?: true;
+}
+
+const cutFor =
+  (seconds: number, directions: readonly Direction[] = bothWays) =>
+  async (partition: Partition): Promise<void> => {
+    await partition.cut(directions);
+    await sleep(seconds * 1000);
+    await partition.heal();
+  };
+
+const scenarios: readonly Scenario[] = [
+  { name: "cut for 5 s", disturb: cutFor(5) },
+  { name: "cut for 27 s", disturb: cutFor(27) },
+  { name: "cut for 75 s", disturb: cutFor(75), streamsEnd: true },
+  { name: "one way: nothing reaches the agent, 10 s", disturb: cutFor(10, ["to-agent"]) },
+  { name: "one way: nothing reaches the server, 10 s", disturb: cutFor(10, ["to-server"]) },
+  {
+    name: "flapping: 1 s on, 1 s off, ten times",
+    unnoticed: true,
+    async disturb(partition) {
+      for (let i = 0; i < 10; i++) {
+        await cutFor(1)(partition);
+        await sleep(1000);
+      }
+    },
+  },
+  {
+    name: "flapping: 4 s off, 2 s on, five times",
+    async disturb(partition) {
+      for (let i = 0; i < 5; i++) {
+        await cutFor(4)(partition);
+        await sleep(2000);
+      }
+    },
+  },
+  {
+    name: "256 kbit/s for 20 s",
+    unnoticed: true,
+    async disturb(partition) {
+      await partition.limit("256kbit");
+      await sleep(20_000);
+      await partition.limit(undefined);
+    },
+  },
+  {
+    name: "the agent gets another address",
+    disturb: (partition) => partition.move("192.168.77.3", "192.168.77.9"),
+  },
+  {
+    name: "the server is killed and starts again",
+    streamsEnd: true,
+    async disturb(partition) {
+      await partition.stop(partition.hub, "SIGKILL");
+      partition.startServer();
+      await partition.serves();
+    },
+  },
+  {
+    name: "the server hangs for 5 s",
+    async disturb(partition) {
+      await partition.stop(partition.hub, "SIGSTOP");
+      await sleep(5000);
+      await partition.stop(partition.hub, "SIGCONT");
+    },
+  },
+];
+
+interface Row {
+  readonly name: string;
+  readonly noticedMs: number | undefined;
+  readonly streamMs: number | undefined;
+  readonly execMs: number;
+  readonly watchMs: number;
+  readonly problems: string;
+}
+
+async function play(partition: Partition, scenario: Scenario): Promise<Row> {
+  const before = await partition.container();
+  const streams = partition.streams();
+  await streams.begun();
+  const gone = /the other end is silent|tunnel: lost|tunnel: ended/;
+  const noticed = partition.says(partition.leaf, gone, 15_000).catch(() => undefined);
+  await scenario.disturb(partition);
+  const goodMs = performance.now();
+  const since = async (work: Promise<unknown>) => {
+    await work;
+    return Math.round(performance.now() - goodMs);
+  };
+  const ordered = partition.orderPod().then((isTakenUp) => isTakenUp());
+  const echo = scenario.streamsEnd ? undefined : since(streams.echoMs()).catch(() => undefined);
+  const [streamMs, execMs, watchMs] = await Promise.all([echo, since(partition.execMs()), since(ordered)]);
+  const verdict = await streams.verdict();
+  const problems: string[] = [];
+  if (!scenario.streamsEnd && verdict !== "") problems.push(verdict);
+  if ((await partition.container()) !== before) problems.push("the pod was restarted");
+  const noticedMs = scenario.unnoticed ? undefined : await noticed;
+  if (!scenario.unnoticed && noticedMs === undefined) problems.push("nobody noticed");
+  return { name: scenario.name, ...{ noticedMs, streamMs, execMs, watchMs }, problems: problems.join("; ") };
+}
+
+await main(async () => {
+  const { values } = parseArgs({ options: { only: { type: "string" }, control: { type: "boolean", default: false } } });
+  if (process.getuid?.() !== 0) throw new UserError("networks of their own need root");
+  await runStages(buildStages);
+  const wanted = scenarios.filter(({ name }) => name.includes(values.only ?? ""));
+  if (wanted.length === 0) throw new UserError(`--only ${values.only}: no scenario is called so`);
+  const partition = new Partition();
+  const rows: Row[] = [];
+  await partition.open();
+  try {
+    for (const scenario of wanted) {
+      console.log(`--- ${scenario.name}`);
+      const row = await play(partition, values.control ? { ...scenario, disturb: () => sleep(3000) } : scenario);
+      rows.push(row);
+      console.log(JSON.stringify(row));
+    }
+  } finally {
+    await partition.close();
+  }
+  const cell = (ms: number | undefined, goalMs: number) =>
+    (ms === undefined ? "" : `${ms}${ms > goalMs ? " !" : ""}`).padStart(12);
+  console.log(
+    `${"".padEnd(44)}${["noticed ms", "stream ms", "exec ms", "watch ms"].map((t) => t.padStart(12)).join("")}`,
+  );
+  console.log(`${"goal".padEnd(44)}${cell(noticedGoalMs, noticedGoalMs)}${cell(usableGoalMs, usableGoalMs).repeat(3)}`);
+  for (const row of rows) {
+    const { noticedMs, streamMs, execMs, watchMs } = row;
+    const usable = [streamMs, execMs, watchMs].map((ms) => cell(ms, usableGoalMs)).join("");
+    console.log(`${row.name.padEnd(44)}${cell(noticedMs, noticedGoalMs)}${usable}  ${row.problems}`);
+  }
+  if (rows.some(({ problems }) => problems !== "")) process.exitCode = 1;
+});

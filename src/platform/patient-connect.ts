@@ -1,0 +1,56 @@
+// TCP connections over paths that come and go: a new attempt beside the running ones every half second, so that a path that
+// is back is used at once (a lost SYN is repeated after 1, 3 and 7 seconds only), and one that is slow has time all the same.
+// Invariant: of all attempts at most one connection is left.
+import * as net from "node:net";
+import { AppError, messageOf } from "#base/errors.ts";
+
+export interface PatientConnect {
+  readonly host: string;
+  readonly port: number;
+  /** Of all attempts together. */
+  readonly timeoutMs: number;
+}
+
+const againMs = 500;
+
+/** Rejects with CONNECT_FAILED, at once where somebody refuses, or with the signal's reason. */
+export function connectPatiently(to: PatientConnect, signal?: AbortSignal): Promise<net.Socket> {
+  const { host, port, timeoutMs } = to;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const attempts = new Set<net.Socket>();
+    const over = (winner?: net.Socket) => {
+      clearInterval(again);
+      clearTimeout(last);
+      signal?.removeEventListener("abort", onAbort);
+      for (const socket of attempts) if (socket !== winner) socket.destroy();
+      attempts.clear();
+    };
+    const fail = (why: string) => {
+      over();
+      const name = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+      reject(signal?.aborted ? signal.reason : new AppError("CONNECT_FAILED", `${name}: ${why}`));
+    };
+    const onAbort = () => fail("aborted");
+    const attempt = () => {
+      const socket = net.connect({ host, port, noDelay: true });
+      attempts.add(socket);
+      // Also of those that lost.
+      socket.on("error", (error) => {
+        if (attempts.has(socket)) fail(messageOf(error));
+      });
+      socket.once("connect", () => {
+        if (!attempts.has(socket)) return;
+        over(socket);
+        resolve(socket);
+      });
+    };
+    const again = setInterval(attempt, againMs);
+    const last = setTimeout(() => fail(`no connection within ${timeoutMs} ms`), timeoutMs);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    attempt();
+  });
+}

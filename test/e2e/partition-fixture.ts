@@ -1,0 +1,263 @@
+// A server and an agent, each with a network of its own and a wire between that can be cut in one direction or both, made slow,
+// or given another address at the agent's end; and streams through the tunnel that notice a byte that is missing or comes twice.
+// Packets are dropped where they arrive, so that whoever sends them cannot know.
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pinnedKubectl } from "#scripts/dev/kubectl.ts";
+import { eventually, Host } from "./host.ts";
+
+/** Which packets are lost. */
+export type Direction = "to-server" | "to-agent";
+export const bothWays: readonly Direction[] = ["to-server", "to-agent"];
+
+const pinned = { nodeName: "leaf", terminationGracePeriodSeconds: 1 };
+const countsLines = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done";
+
+export class Partition {
+  readonly hub = new Host("part-hub", "192.168.77.2");
+  readonly leaf = new Host("part-leaf", "192.168.77.3");
+  readonly #running = new Map<Host, ChildProcess>();
+  #kubectl = "";
+  #pods = 0;
+
+  async open(): Promise<void> {
+    const { hub, leaf } = this;
+    this.#kubectl = await pinnedKubectl();
+    await hub.open();
+    await leaf.open();
+    await this.#must(hub, "ip", ["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", leaf.name]);
+    for (const host of [hub, leaf]) await this.#must(host, "ip", ["link", "set", "wire", "master", "eth0", "up"]);
+    this.startServer();
+    await this.serves();
+    const token = readFileSync(`${hub.dataDir}/server/token`, "utf8").trim();
+    const agent = ["agent", "--node-name", "leaf", "--server", `https://${hub.address}:6443`, "--token", token];
+    this.#start(leaf, agent);
+    const isReady = async () => / Ready /.test(await hub.kubectl("get node leaf --no-headers"));
+    await eventually("leaf is Ready", 60_000, isReady);
+    await this.run("box", countsLines);
+    await hub.kubectl("wait --for=condition=Ready pod/box --timeout=60s");
+  }
+
+  async close(): Promise<void> {
+    const { hub, leaf } = this;
+    await this.heal();
+    if (process.env["MOTE_E2E_LOG"]) for (const host of [leaf, hub]) console.log(this.log(host).slice(-6000));
+    for (const host of [leaf, hub]) await this.stop(host, "SIGTERM");
+    await leaf.exec("build/dist/mote", ["killall", "--data-dir", leaf.dataDir, "--run-dir", leaf.runDir]);
+    await leaf.close();
+    await hub.close();
+  }
+
+  startServer(): void {
+    this.#start(this.hub, [
+      ...["server", "--disable-agent", "--node-name", "hub"],
+      ...["--write-kubeconfig", this.hub.kubeconfig],
+    ]);
+  }
+
+  async serves(): Promise<void> {
+    await eventually("/readyz", 60_000, async () => (await this.hub.kubectl("get --raw /readyz")) === "ok");
+  }
+
+  #start(host: Host, args: readonly string[]): void {
+    mkdirSync(host.folder, { recursive: true });
+    const log = openSync(`${host.folder}/program.log`, "a");
+    const where = ["--data-dir", host.dataDir, "--run-dir", host.runDir];
+    const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...where];
+    this.#running.set(host, spawn("nsenter", all, { stdio: ["ignore", log, log] }));
+    closeSync(log);
+  }
+
+  async stop(host: Host, signal: NodeJS.Signals): Promise<void> {
+    const child = this.#running.get(host);
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    if (signal === "SIGSTOP" || signal === "SIGCONT") {
+      child.kill(signal);
+      return;
+    }
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.kill(signal);
+    await ended;
+  }
+
+  log(host: Host): string {
+    const path = `${host.folder}/program.log`;
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  /** Milliseconds until the host's log says something more that matches; counted from the call. */
+  async says(host: Host, what: RegExp, timeoutMs = 30_000): Promise<number> {
+    const from = this.log(host).length;
+    const startedMs = performance.now();
+    for (;;) {
+      if (what.test(this.log(host).slice(from))) return Math.round(performance.now() - startedMs);
+      if (performance.now() - startedMs > timeoutMs) throw new Error(`${host.name} does not say ${what}`);
+      await sleep(50);
+    }
+  }
+
+  // The wire
+
+  async cut(directions: readonly Direction[]): Promise<void> {
+    for (const direction of directions) {
+      const to = direction === "to-server" ? this.hub : this.leaf;
+      const rules = `table inet cut { chain in { type filter hook input priority -300; iifname "eth0" drop; }; }`;
+      await this.#must(to, "nft", ["-f", "-"], rules);
+    }
+  }
+
+  async heal(): Promise<void> {
+    for (const host of [this.hub, this.leaf]) await host.exec("nft", ["delete", "table", "inet", "cut"]);
+  }
+
+  /** Both ways; `rate` as tc has it, undefined: as fast as it was. */
+  async limit(rate: string | undefined): Promise<void> {
+    for (const host of [this.hub, this.leaf]) {
+      if (rate === undefined) await host.exec("tc", ["qdisc", "del", "dev", "wire", "root"]);
+      else {
+        const queue = ["rate", rate, "burst", "4kb", "latency", "300ms"];
+        await this.#must(host, "tc", ["qdisc", "replace", "dev", "wire", "root", "tbf", ...queue]);
+      }
+    }
+  }
+
+  /** The agent's machine gets another address, as from another DHCP server. */
+  async move(from: string, to: string): Promise<void> {
+    await this.#must(this.leaf, "ip", ["addr", "add", `${to}/24`, "dev", "eth0"]);
+    await this.#must(this.leaf, "ip", ["addr", "del", `${from}/24`, "dev", "eth0"]);
+    await this.leaf.exec("ip", ["route", "replace", "default", "via", "192.168.77.1", "dev", "eth0"]);
+  }
+
+  async #must(host: Host, program: string, args: readonly string[], input?: string): Promise<void> {
+    const { code, stderr } = await host.exec(program, args, input === undefined ? {} : { input });
+    if (code !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr}`);
+  }
+
+  // What people do meanwhile
+
+  async run(name: string, script: string): Promise<void> {
+    const overrides = JSON.stringify({ spec: pinned });
+    const image = "--image=mote.local/busybox:1";
+    await this.hub.kubectl(["run", name, image, "--overrides", overrides, "--", "sh", "-c", script]);
+  }
+
+  /** Logs that are followed, and a command that gives back what it is sent. */
+  streams(): Streams {
+    return new Streams((...args) => {
+      const all = [`--net=/run/netns/${this.hub.name}`, this.#kubectl, "--kubeconfig", this.hub.kubeconfig, ...args];
+      return spawn("nsenter", all, { stdio: ["pipe", "pipe", "pipe"] });
+    });
+  }
+
+  /** A new command, from the start until its end. */
+  async execMs(timeoutMs = 30_000): Promise<number> {
+    const startedMs = performance.now();
+    await eventually(
+      "a command in the pod",
+      timeoutMs,
+      async () => (await this.hub.kubectl(["exec", "box", "--", "echo", "there"])) === "there\n",
+    );
+    return Math.round(performance.now() - startedMs);
+  }
+
+  /** A pod that the agent cannot have heard of yet; the returned function resolves when the agent has told of it. */
+  async orderPod(): Promise<() => Promise<void>> {
+    const name = `new-${++this.#pods}`;
+    await this.run(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    return async () => {
+      await eventually("the agent takes up its pod", 30_000, async () =>
+        /"startTime"/.test(await this.hub.kubectl(["get", "pod", name, "-o", "json"])),
+      );
+      await this.hub.kubectl(["delete", "pod", name, "--wait=false"]);
+    };
+  }
+
+  /** What would be different if anything in the pod had been restarted. */
+  async container(): Promise<string> {
+    const { status } = JSON.parse(await this.hub.kubectl("get pod box -o json")) as {
+      status: { containerStatuses: { containerID: string; restartCount: number }[] };
+    };
+    const [{ containerID, restartCount } = { containerID: "", restartCount: -1 }] = status.containerStatuses;
+    return `${containerID} ${restartCount}`;
+  }
+}
+
+export class Streams {
+  readonly #logs: ChildProcess;
+  readonly #echo: ChildProcess;
+  readonly #stopWriting: () => void;
+  #logText = "";
+  #echoText = "";
+  #sent = 0;
+  #echoedMs = 0;
+  #failures = "";
+
+  constructor(kubectl: (...args: string[]) => ChildProcess) {
+    this.#logs = kubectl("logs", "-f", "box");
+    this.#echo = kubectl("exec", "-i", "box", "--", "cat");
+    this.#logs.stdout!.on("data", (part: Buffer) => {
+      this.#logText += part.toString();
+    });
+    this.#echo.stdout!.on("data", (part: Buffer) => {
+      this.#echoText += part.toString();
+      this.#echoedMs = performance.now();
+    });
+    for (const child of [this.#logs, this.#echo]) {
+      child.stderr!.on("data", (part: Buffer) => {
+        this.#failures += part.toString();
+      });
+      child.stdin!.on("error", () => {});
+    }
+    const timer = setInterval(() => this.#echo.stdin!.write(`${this.#sent++}\n`), 20);
+    this.#stopWriting = () => clearInterval(timer);
+  }
+
+  get isAlive(): boolean {
+    return this.#echo.exitCode === null && this.#logs.exitCode === null;
+  }
+
+  async begun(): Promise<void> {
+    await eventually("the streams run", 30_000, async () => this.#echoText.length > 20 && this.#logText.length > 0);
+  }
+
+  /** When something comes back that was answered after the call; milliseconds since. */
+  async echoMs(timeoutMs = 60_000): Promise<number> {
+    const startedMs = performance.now();
+    while (this.#echoedMs <= startedMs) {
+      if (!this.isAlive) throw new Error(`the streams ended: ${this.#failures}`);
+      if (performance.now() - startedMs > timeoutMs) throw new Error("nothing comes back");
+      await sleep(10);
+    }
+    return Math.round(this.#echoedMs - startedMs);
+  }
+
+  /** Ends both; what is wrong with them, "" if nothing is. */
+  async verdict(): Promise<string> {
+    this.#stopWriting();
+    const ended = new Promise<number | null>((resolve) => {
+      if (this.#echo.exitCode !== null) resolve(this.#echo.exitCode);
+      else this.#echo.once("exit", resolve);
+    });
+    this.#echo.stdin!.end();
+    const code = await Promise.race([ended, sleep(30_000, "late" as const)]);
+    this.#echo.kill("SIGKILL");
+    this.#logs.kill("SIGKILL");
+    const problems: string[] = [];
+    if (code !== 0) problems.push(`exec ended with ${code}`);
+    const wanted = Array.from({ length: this.#sent }, (_, i) => `${i}\n`).join("");
+    if (this.#echoText !== wanted) problems.push(differenceOf(this.#echoText, wanted));
+    const lines = this.#logText.split("\n").slice(0, -1).map(Number);
+    const odd = lines.findIndex((line, i) => line !== i);
+    if (odd >= 0) problems.push(`line ${odd} of the log is ${lines[odd]}`);
+    if (lines.length === 0) problems.push("no log came");
+    if (this.#failures !== "") problems.push(this.#failures.trim());
+    return problems.join("; ");
+  }
+}
+
+function differenceOf(got: string, wanted: string): string {
+  let at = 0;
+  while (at < got.length && got[at] === wanted[at]) at++;
+  return `exec gave back ${got.length} of ${wanted.length} bytes, and something else from ${at} on`;
+}
