@@ -71,3 +71,7 @@ export async function exists(path: string): Promise<boolean> {
     return false;
   }
 }
+
+/** When the file was last written, or was said to have been. */
+export const modifiedMs = async (path: string): Promise<number> => (await fs.stat(path)).mtimeMs;
+export const setModified = (path: string, ms: number): Promise<void> => fs.utimes(path, ms / 1000, ms / 1000);

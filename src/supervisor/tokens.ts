@@ -1,5 +1,6 @@
 // Join tokens in the k3s format: K10<hash>::<user>:<password>, where the hash pins the server's authority, so that a
-// joining node knows whom it talks to before it trusts anything. Files: server/token, server/node-token.
+// joining node knows whom it talks to before it trusts anything. Files: server/token, server/node-token; server/agent-token
+// where nodes have one of their own; and server/cred/passwd, in which servers find what is the same for all of them.
 import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import type { Random } from "#base/clock.ts";
@@ -35,9 +36,10 @@ export function parseToken(text: string): Token {
     return { caHash, user: "", password: credentials, bootstrap: true };
   }
   const colon = trimmed.startsWith(prefix) ? credentials.indexOf(":") : -1;
-  return colon < 0
-    ? { caHash, user: "", password: credentials, bootstrap: false }
-    : { caHash, user: credentials.slice(0, colon), password: credentials.slice(colon + 1), bootstrap: false };
+  const [user, password] = colon < 0 ? ["", credentials] : [credentials.slice(0, colon), credentials.slice(colon + 1)];
+  // Everybody knows the empty secret.
+  if (password === "") throw new AppError("TOKEN_FORMAT", "invalid token format: the password is empty");
+  return { caHash, user, password, bootstrap: false };
 }
 
 export function formatToken(caPem: string, user: string, password: string): string {
@@ -54,51 +56,123 @@ export function caHash(caPem: string): string {
   for (let step = 0; step < certificates.length; step++) {
     const child: X509Certificate = current;
     if (child.checkIssued(child) && child.verify(child.publicKey)) return sha256(child.raw);
-    const parent = certificates.find((c) => c !== child && child.checkIssued(c) && child.verify(c.publicKey));
+    const parents = certificates.filter((c) => c !== child && child.checkIssued(c) && child.verify(c.publicKey));
+    // The shortest way, as Go takes it, where several authorities have vouched for one.
+    const parent = parents.find((c) => c.checkIssued(c)) ?? parents[0];
     if (!parent) break;
     current = parent;
   }
   return sha256(caPem);
 }
 
-export interface TokenFiles {
+/**
+ * The certificate that a hash names among those that a server claims to have: the root of the chain, or one that stood alone
+ * when the token was made. Only what leads to it may be believed: the others came along with it.
+ */
+export function namedAuthority(bundle: string, hash: string): string | undefined {
+  const blocks = splitPem(bundle);
+  const sha256 = (data: string | Uint8Array) => createHash("sha256").update(data).digest("hex");
+  if (sha256(bundle) === hash) return bundle;
+  return blocks.find((pem) => sha256(pem) === hash || sha256(new X509Certificate(pem).raw) === hash);
+}
+
+export interface Passwords {
+  /** Of servers; nodes may use it too. */
+  readonly password: string;
+  /** Of nodes: the same, or one that lets nobody in as a server. */
+  readonly agentPassword: string;
+}
+
+export interface TokenFiles extends Passwords {
   /** The full token, as in server/token. */
   readonly token: string;
-  readonly password: string;
+}
+
+interface TokenOptions {
+  readonly folder: string;
+  readonly serverCa: string;
+}
+
+const passwdFile = "cred/passwd";
+
+/** What an earlier start was told or made; undefined: it is the first. */
+export async function knownPassword(folder: string): Promise<string | undefined> {
+  const text = (await readFileIfExists(join(folder, "token")))?.toString("utf8").trim();
+  return text ? parseToken(text).password : undefined;
 }
 
 /**
- * Makes server/token and server/node-token, or keeps the password that is there. `wanted` (from --token) must fit it:
- * a changed password would lock out what was encrypted or joined with the old one.
+ * Makes the files of the tokens, or keeps the passwords that are there. `wanted` (from --token) must fit what is known: a
+ * changed password would lock out what was encrypted or joined with the old one. `agreed` is the one that all servers have,
+ * and needs no fitting. `wantedForAgents` (from --agent-token) counts when it is there.
  */
 export async function ensureTokens(
-  options: { readonly folder: string; readonly serverCa: string; readonly wanted?: string },
+  options: TokenOptions & { readonly wanted?: string; readonly agreed?: string; readonly wantedForAgents?: string },
   dependencies: { readonly random: Random },
 ): Promise<TokenFiles> {
   await makeFolder(options.folder, 0o700);
   const path = join(options.folder, "token");
-  const old = (await readFileIfExists(path))?.toString("utf8");
   const wanted = options.wanted === undefined ? undefined : parseToken(options.wanted).password;
-  const known = old === undefined || old.trim() === "" ? undefined : parseToken(old).password;
-  if (wanted !== undefined && known !== undefined && !sameText(wanted, known)) {
+  const known = await knownPassword(options.folder);
+  if (options.agreed === undefined && wanted !== undefined && known !== undefined && !sameText(wanted, known)) {
     throw new AppError("TOKEN_CHANGED", `the token given differs from the one in ${path}`, { path });
   }
-  const password = known ?? wanted ?? Buffer.from(dependencies.random.bytes(16)).toString("hex");
-  return { token: await writeTokens(options, password), password };
+  const password = options.agreed ?? known ?? wanted ?? Buffer.from(dependencies.random.bytes(16)).toString("hex");
+  const forAgents = options.wantedForAgents === undefined ? undefined : parseToken(options.wantedForAgents).password;
+  const kept = await agentPasswordIn(options.folder);
+  // Who had none of their own has none now.
+  const agentPassword = forAgents ?? (kept === undefined || kept === known ? password : kept);
+  const passwords = { password, agentPassword };
+  return { token: await writeTokens(options, passwords), ...passwords };
 }
 
-/** Whoever joins from now on needs the new password; nodes that have joined have certificates. */
-export async function writeTokens(
-  options: { readonly folder: string; readonly serverCa: string },
-  password: string,
-): Promise<string> {
+/** Whoever joins from now on needs the new passwords; nodes that have joined have certificates. */
+export async function writeTokens(options: TokenOptions, { password, agentPassword }: Passwords): Promise<string> {
   const token = formatToken(options.serverCa, "server", password);
-  const text = `${token}\n`;
   // k3s links node-token to token; a copy says the same and survives file systems without links.
-  for (const file of ["token", "node-token"].map((name) => join(options.folder, name))) {
-    if ((await readFileIfExists(file))?.toString("utf8") !== text) await writeFileDurable(file, text, 0o600);
+  for (const name of ["token", "node-token"]) await write(options.folder, name, `${token}\n`);
+  const ofAgents = formatToken(options.serverCa, "node", agentPassword);
+  const hasAgentToken = (await readFileIfExists(join(options.folder, "agent-token"))) !== undefined;
+  if (agentPassword !== password || hasAgentToken) await write(options.folder, "agent-token", `${ofAgents}\n`);
+  // Only what is not the rule has to be found again, here and by other servers.
+  const hasRows = (await readFileIfExists(join(options.folder, passwdFile))) !== undefined;
+  if (agentPassword !== password || hasRows) {
+    const rows = `${agentPassword},node,node,k3s:agent\n${password},server,server,k3s:server\n`;
+    await makeFolder(join(options.folder, "cred"), 0o700);
+    await write(options.folder, passwdFile, rows);
   }
   return token;
+}
+
+/** The same where other servers have to know; what cannot be told to them stays as it was. */
+export async function changeTokens(
+  options: TokenOptions,
+  next: Passwords,
+  shared: { rotate(password: string): Promise<void>; save(): Promise<void> } | undefined,
+): Promise<void> {
+  const password = await knownPassword(options.folder);
+  const before = password && { password, agentPassword: (await agentPasswordIn(options.folder)) ?? password };
+  await writeTokens(options, next);
+  if (!shared) return;
+  try {
+    await shared.rotate(next.password);
+    await shared.save();
+  } catch (error) {
+    if (before) await writeTokens(options, before);
+    throw error;
+  }
+}
+
+async function write(folder: string, name: string, text: string): Promise<void> {
+  const path = join(folder, name);
+  if ((await readFileIfExists(path))?.toString("utf8") !== text) await writeFileDurable(path, text, 0o600);
+}
+
+/** Of k3s's table of users, PASSWORD,NAME,UID,GROUP: the row of nodes. */
+async function agentPasswordIn(folder: string): Promise<string | undefined> {
+  const text = (await readFileIfExists(join(folder, passwdFile)))?.toString("utf8") ?? "";
+  const row = text.split("\n").find((line) => line.split(",")[1] === "node");
+  return row?.split(",")[0] || undefined;
 }
 
 const prefix = "K10";

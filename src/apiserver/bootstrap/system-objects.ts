@@ -29,7 +29,8 @@ export const priorityClasses = (): PriorityClass[] =>
   }));
 
 export interface ApiAddress {
-  readonly advertiseAddress: string;
+  /** Of all servers, at least one. */
+  readonly addresses: readonly string[];
   readonly apiPort: number;
   readonly serviceIp: string;
 }
@@ -56,14 +57,14 @@ export function kubernetesService(api: ApiAddress): { service: Service; endpoint
     kind: "Endpoints",
     // Written by the server, together with the slice: nobody else should mirror one into the other.
     metadata: { name, namespace, labels: { "endpointslice.kubernetes.io/skip-mirror": "true" } },
-    subsets: [{ addresses: [{ ip: api.advertiseAddress }], ports: [port] }],
+    subsets: [{ addresses: api.addresses.map((ip) => ({ ip })), ports: [port] }],
   };
   const slice: EndpointSlice = {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
     metadata: { name, namespace, labels: { "kubernetes.io/service-name": name } },
-    addressType: api.advertiseAddress.includes(":") ? "IPv6" : "IPv4",
-    endpoints: [{ addresses: [api.advertiseAddress], conditions: { ready: true } }],
+    addressType: api.addresses[0]?.includes(":") ? "IPv6" : "IPv4",
+    endpoints: api.addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
     ports: [port],
   };
   return { service, endpoints, slice };

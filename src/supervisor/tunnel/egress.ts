@@ -12,7 +12,7 @@ export type EgressMode = (typeof egressModes)[number];
 
 /** Of nodes whose agents take connections for more than their own API. */
 export const egressLabel = "egress.k3s.io/cluster";
-const defaultNodeApiPort = 10250;
+export const defaultNodeApiPort = 10250;
 /** containerd's streams in k3s. */
 const streamPort = 10010;
 

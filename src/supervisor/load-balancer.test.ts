@@ -1,0 +1,161 @@
+// Over real sockets: two servers that answer their names, connections that move when one is lost and stay when it is not, and
+// what is left of the list after a restart.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import * as net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import type { TcpSocket } from "#platform/http-dial.ts";
+import { createBalancerPort, type LoadBalancer, openLoadBalancer } from "./load-balancer.ts";
+
+let folder = "";
+const ends: (() => void | Promise<void>)[] = [];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "mote-servers-"));
+});
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface Server {
+  readonly address: string;
+  stop(): Promise<void>;
+  again(): Promise<void>;
+}
+
+async function server(name: string): Promise<Server> {
+  const sockets = new Set<net.Socket>();
+  let port = 0;
+  let listener: net.Server | undefined;
+  const start = async () => {
+    listener = net.createServer((socket) => {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => sockets.delete(socket));
+      socket.write(name);
+      socket.resume();
+    });
+    await new Promise<void>((resolve) => listener!.listen(port, "127.0.0.1", resolve));
+    port = (listener.address() as net.AddressInfo).port;
+  };
+  const stop = async () => {
+    const closed = new Promise<void>((resolve) => (listener ? listener.close(() => resolve()) : resolve()));
+    for (const socket of sockets) socket.destroy();
+    await closed;
+    listener = undefined;
+  };
+  await start();
+  ends.push(stop);
+  return { address: `127.0.0.1:${port}`, stop, again: start };
+}
+
+const open = (given: Server) =>
+  openLoadBalancer({ server: `https://${given.address}`, folder }, { clock, log: silentLogger });
+
+/** A connection, and who answers. */
+async function use(balancer: LoadBalancer): Promise<{ socket: TcpSocket; name: string; ended: Promise<void> }> {
+  const socket = await balancer.connect();
+  ends.push(() => void socket.destroy());
+  socket.on("error", () => {});
+  const ended = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  const name = await new Promise<string>((resolve) => socket.once("data", (data) => resolve(String(data))));
+  return { socket, name, ended };
+}
+const states = ({ servers }: LoadBalancer) => servers.map(({ state }) => state);
+const isWell = (balancer: LoadBalancer, ...all: Server[]) => {
+  for (const { address } of all) for (const _ of [1, 2]) balancer.report(address, true);
+};
+
+test("connections go to one server, and to the other when it is lost", async () => {
+  const [a, b] = [await server("a"), await server("b")];
+  const balancer = await open(a);
+  await balancer.setServers([a.address, b.address]);
+  const first = await use(balancer);
+  expect(first.name).toBe("a");
+  isWell(balancer, a, b);
+  expect(states(balancer)).toEqual(["active", "preferred"]);
+  await a.stop();
+  await first.ended;
+  const second = await use(balancer);
+  expect([second.name, states(balancer)]).toEqual(["b", ["failed", "active"]]);
+
+  // Back again: nothing moves.
+  await a.again();
+  isWell(balancer, a, b);
+  expect((await use(balancer)).name).toBe("b");
+  expect(states(balancer)).toEqual(["preferred", "active"]);
+  expect(second.socket.destroyed).toBe(false);
+
+  // One that is silent, but whose tunnel says so.
+  balancer.report(b.address, false);
+  await second.ended;
+  expect((await use(balancer)).name).toBe("a");
+});
+
+test("nobody is there", async () => {
+  const a = await server("a");
+  await a.stop();
+  const balancer = await open(a);
+  await expect(balancer.connect()).rejects.toMatchObject({ code: "SERVERS_UNREACHABLE" });
+  await a.again();
+  expect((await use(balancer)).name).toBe("a");
+});
+
+test("the list survives, for the server that it belongs to", async () => {
+  const [a, b] = [await server("a"), await server("b")];
+  const before = await open(a);
+  let changes = 0;
+  before.onChange(() => changes++);
+  await before.setServers([b.address]);
+  await before.setServers([b.address]);
+  await before.setServers([]);
+  expect(changes).toBe(1);
+  const file = join(folder, "k3s-agent-load-balancer.json");
+  expect(JSON.parse(readFileSync(file, "utf8"))).toEqual({
+    ServerURL: `https://${a.address}`,
+    ServerAddresses: [b.address],
+  });
+  await a.stop();
+  const after = await open(a);
+  expect(after.servers.map(({ address, state }) => [address, state])).toEqual([
+    [b.address, "unchecked"],
+    [a.address, "standby"],
+  ]);
+  expect((await use(after)).name).toBe("b");
+  expect((await open(b)).servers.map(({ address }) => address)).toEqual([b.address]);
+  writeFileSync(file, "{");
+  expect((await open(a)).servers.map(({ address }) => address)).toEqual([a.address]);
+});
+
+test("other programs have a port, and wait until it is free", async () => {
+  const a = await server("a");
+  const balancer = await open(a);
+  const taken = net.createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => taken.once("listening", resolve));
+  const { port } = taken.address() as net.AddressInfo;
+  const stop = new AbortController();
+  const running = createBalancerPort(
+    { port },
+    { balancer, log: silentLogger, clock: { ...clock, sleep: (_ms, signal) => clock.sleep(20, signal) } },
+  ).run(stop.signal, () => {});
+  ends.push(async () => {
+    stop.abort();
+    await running;
+  });
+  await new Promise<void>((resolve) => taken.close(() => resolve()));
+  const answer = await new Promise<string>((resolve) => {
+    const ask = () => {
+      const socket = net.connect(port, "127.0.0.1");
+      socket.once("error", () => setTimeout(ask, 20));
+      socket.once("data", (data) => {
+        socket.destroy();
+        resolve(String(data));
+      });
+    };
+    ask();
+  });
+  expect(answer).toBe("a");
+});
