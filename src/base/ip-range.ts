@@ -84,6 +84,20 @@ function groupsOf(text: string, isEnd: boolean): bigint[] | undefined {
   return out;
 }
 
+/** The spelling that the kernel prints; undefined when it is no address. */
+export function canonicalIp(address: string): string | undefined {
+  const number = ipToNumber(address);
+  if (number === undefined) return undefined;
+  return familyOfIp(address) === "IPv4" ? formatIpv4(number) : formatIpv6(number);
+}
+
+/** The part of a range with so many network bits that stands at `index`. */
+export function subnetAt(range: IpRange, bits: number, index: number): string {
+  const width = range.family === "IPv4" ? 32 : 128;
+  const base = range.base + (BigInt(index) << BigInt(width - bits));
+  return `${range.family === "IPv4" ? formatIpv4(base) : formatIpv6(base)}/${bits}`;
+}
+
 const formatIpv4 = (number: bigint): string => [24n, 16n, 8n, 0n].map((shift) => (number >> shift) & 0xffn).join(".");
 
 /** The canonical form of RFC 5952: the first longest run of two or more zero groups is left out. */

@@ -43,14 +43,27 @@ export const serverFlags: readonly Flag[] = [
     env: "TOKEN",
     help: "shared secret that nodes join with; made at first start when absent",
   },
-  { name: "bind-address", kind: "string", default: "0.0.0.0", help: "address the API listens on" },
+  {
+    name: "bind-address",
+    kind: "string",
+    help: "address the API listens on; default 0.0.0.0, or :: where the first family is IPv6",
+  },
   { name: "https-listen-port", kind: "number", default: 6443, min: 1, max: 65535, help: "port of the API" },
   { name: "advertise-address", kind: "string", help: "address that pods reach the API at; default the node's" },
   { name: "tls-san", kind: "list", help: "further names or addresses in the serving certificate" },
-  { name: "cluster-cidr", kind: "string", default: "10.42.0.0/16", help: "addresses of pods" },
-  { name: "service-cidr", kind: "string", default: "10.43.0.0/16", help: "addresses of services; IPv4 or IPv4,IPv6" },
+  {
+    name: "cluster-cidr",
+    kind: "string",
+    default: "10.42.0.0/16",
+    help: "addresses of pods: a range, or an IPv4 and an IPv6 range with a comma between",
+  },
+  { name: "service-cidr", kind: "string", default: "10.43.0.0/16", help: "addresses of services; as cluster-cidr" },
   { name: "service-node-port-range", kind: "string", default: "30000-32767", help: "ports of NodePort services" },
-  { name: "cluster-dns", kind: "string", help: "address of the cluster's DNS; default the tenth of the service range" },
+  {
+    name: "cluster-dns",
+    kind: "string",
+    help: "addresses of the cluster's DNS; default the tenth of each service range",
+  },
   { name: "cluster-domain", kind: "string", default: "cluster.local", help: "domain of the cluster" },
   {
     name: "flannel-backend",
@@ -63,6 +76,12 @@ export const serverFlags: readonly Flag[] = [
     kind: "boolean",
     default: false,
     help: "nodes reach each other at their external addresses",
+  },
+  {
+    name: "flannel-ipv6-masq",
+    kind: "boolean",
+    default: false,
+    help: "pods reach IPv6 networks outside of the cluster under their node's address",
   },
   { name: "flannel-iface", kind: "string", help: "device that packets to other nodes leave by; default by node-ip" },
   {
@@ -132,7 +151,12 @@ export const serverFlags: readonly Flag[] = [
     help: "serve the API without running a node (needs no privileges)",
   },
   { name: "node-name", kind: "string", env: "NODE_NAME", help: "name of this node; default the host name" },
-  { name: "node-ip", short: "i", kind: "string", help: "address of this node; default that of the default route" },
+  {
+    name: "node-ip",
+    short: "i",
+    kind: "string",
+    help: "address of this node, or one of each IP family; default that of the default route",
+  },
   { name: "node-label", kind: "list", help: "labels KEY=VALUE set when the node registers" },
   { name: "node-taint", kind: "list", help: "taints KEY=VALUE:EFFECT set when the node registers" },
   {

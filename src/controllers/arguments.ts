@@ -1,6 +1,7 @@
 // What the controllers can be told under kube-controller-manager's flag names: `--kube-controller-manager-arg NAME=VALUE`, as
 // k3s has it. Pure: text in, values out; what is not known is refused, so that nobody believes in a setting that does nothing.
 import { AppError, messageOf } from "#base/errors.ts";
+import type { IpFamily } from "#base/ip-range.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 
 export interface NodeSettings {
@@ -30,6 +31,8 @@ export interface ControllerSettings {
   readonly unusedTokenMs: number;
   readonly autoscaler: AutoscalerSettings;
   readonly quotaResyncMs: number;
+  /** Network bits of the range of pod addresses that a node gets. */
+  readonly maskSizes: Readonly<Record<IpFamily, number>>;
 }
 
 export const defaultSettings: ControllerSettings = {
@@ -46,11 +49,13 @@ export const defaultSettings: ControllerSettings = {
   unusedTokenMs: 365 * 24 * 3_600_000,
   autoscaler: { periodMs: 15_000, downWindowMs: 300_000 },
   quotaResyncMs: 300_000,
+  maskSizes: { IPv4: 24, IPv6: 64 },
 };
 
-type Change = Omit<Partial<ControllerSettings>, "nodes" | "autoscaler"> & {
+type Change = Omit<Partial<ControllerSettings>, "nodes" | "autoscaler" | "maskSizes"> & {
   readonly nodes?: Partial<NodeSettings>;
   readonly autoscaler?: Partial<AutoscalerSettings>;
+  readonly maskSizes?: Partial<ControllerSettings["maskSizes"]>;
 };
 
 /** Timers of the platform are not set for longer, and nobody wants to wait so long. */
@@ -85,6 +90,8 @@ const row =
 
 const aPeriod = duration(1000, longestPeriodMs);
 const rate = number(0, 1000);
+/** A node with fewer than four addresses runs no pod. */
+const ipv4Mask = row(number(8, 29, true), (IPv4) => ({ maskSizes: { IPv4 } }));
 
 const known: Readonly<Record<string, (text: string) => Change>> = {
   "node-monitor-period": row(aPeriod, (monitorPeriodMs) => ({ nodes: { monitorPeriodMs } })),
@@ -103,6 +110,9 @@ const known: Readonly<Record<string, (text: string) => Change>> = {
   "horizontal-pod-autoscaler-downscale-stabilization": row(duration(0, 3_600_000), (downWindowMs) => ({
     autoscaler: { downWindowMs },
   })),
+  "node-cidr-mask-size": ipv4Mask,
+  "node-cidr-mask-size-ipv4": ipv4Mask,
+  "node-cidr-mask-size-ipv6": row(number(16, 124, true), (IPv6) => ({ maskSizes: { IPv6 } })),
   "resource-quota-sync-period": row(aPeriod, (quotaResyncMs) => ({ quotaResyncMs })),
 };
 
@@ -121,7 +131,8 @@ export function parseControllerArguments(args: readonly string[]): ControllerSet
       throw refused(name, messageOf(error));
     }
     const nodes = { ...settings.nodes, ...change.nodes };
-    settings = { ...settings, ...change, nodes, autoscaler: { ...settings.autoscaler, ...change.autoscaler } };
+    const autoscaler = { ...settings.autoscaler, ...change.autoscaler };
+    settings = { ...settings, ...change, nodes, autoscaler, maskSizes: { ...settings.maskSizes, ...change.maskSizes } };
   }
   const { graceMs, monitorPeriodMs } = settings.nodes;
   // A node that is asked after less often than it may be silent would be given up without a look.

@@ -55,7 +55,7 @@ export interface ControllersDeps extends ControllerDeps {
   readonly signCertificate?: SignCertificate;
   /** Absent: no built-in provisioner (`--disable local-storage`). */
   readonly localPath?: LocalPathOptions;
-  /** Of pods: nodes that bring no range of their own are given one; absent: they are not. */
+  /** Of pods, one range or one of each family: nodes that bring none of their own are given some; absent: they are not. */
   readonly clusterCidr?: string;
   /** Of cluster addresses and node ports; absent: nobody looks after them. */
   readonly serviceRanges?: ServiceRanges;
@@ -94,7 +94,9 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createEndpointSliceMirroring(deps),
     ...(deps.serviceRanges ? [createServiceRangeController(deps, deps.serviceRanges)] : []),
     createNodeLifecycleController(deps, settings.nodes),
-    ...(deps.clusterCidr === undefined ? [] : [createNodeIpam(deps, { clusterCidr: deps.clusterCidr })]),
+    ...(deps.clusterCidr === undefined
+      ? []
+      : [createNodeIpam(deps, { clusterCidr: deps.clusterCidr, maskSizes: settings.maskSizes })]),
     createTaintEvictionController(deps),
     createPodGcController(deps, { kept: settings.terminatedPods }),
     createTtlController(deps),

@@ -20,6 +20,7 @@ import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
+import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
 import { type AgentConfig, overlayBackend } from "./config.ts";
 import { createProcessLog } from "./log.ts";
 import { beginNode, type NodeConfig, nodeServices, type OnNode, watchNode } from "./node.ts";
@@ -50,14 +51,14 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
   };
   for (const warning of config.node.warnings) log.warn(warning);
   const startedMs = clock.monotonicMs();
-  const { nodeName, nodeIp, agentDir, dataDir } = config.node;
+  const { nodeName, givenNodeIps, agentDir, dataDir } = config.node;
   log.info("mote agent starts", { version: moteVersion, node: nodeName, data: dataDir, server: config.server });
   await makeFolder(agentDir);
   const lock = await acquireProcessLock(`${agentDir}/agent`);
   try {
     const membership = await openMembership(
       {
-        ...{ server: config.server, folder: agentDir, nodeName, nodeIps: [nodeIp] },
+        ...{ server: config.server, folder: agentDir, nodeName, nodeIps: possibleNodeIps(givenNodeIps) },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
       },
@@ -101,10 +102,12 @@ function services(
   const config: NodeConfig = {
     ...node,
     clusterCidr: settings.clusterCidr,
+    nodeIps: nodeIpsIn(settings.clusterCidr, node.givenNodeIps),
     overlay: {
       ...node.overlay,
       backend: overlayBackend(settings.flannelBackend),
       usesExternalIp: settings.flannelExternalIp,
+      masqueradesIpv6: settings.flannelIpv6Masq,
     },
     clusterDns: settings.clusterDns,
     clusterDomain: settings.clusterDomain,
@@ -142,7 +145,7 @@ function services(
         return { certificatePem: serving.certificate, keyPem: serving.key, clientCaPem: clientCa };
       },
       onNewTls: (use) => membership.onChange(use),
-      podCidr: undefined,
+      podCidrs: [],
     },
     begun,
   );
@@ -163,8 +166,8 @@ function services(
       rules: {
         mode: settings.egressMode,
         nodeApiPort,
-        nodeAddresses: [config.nodeIp],
-        clusterCidrs: [settings.clusterCidr],
+        nodeAddresses: config.nodeIps,
+        clusterCidrs: settings.clusterCidr.split(","),
         pods: () => parts.lookup.pods(),
       },
     },

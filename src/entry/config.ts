@@ -2,7 +2,6 @@
 // derived. Nothing else reads the environment.
 import { type ApiArguments, parseApiArguments } from "#apiserver/arguments.ts";
 import { messageOf } from "#base/errors.ts";
-import { parseIpRange } from "#base/ip-range.ts";
 import { type Flag, type FlagValues, parseFlags, usageError } from "#cli/flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { type ControllerSettings, parseControllerArguments } from "#controllers/arguments.ts";
@@ -11,10 +10,11 @@ import { parseCron } from "#model/cron.ts";
 import type { OverlayOptions } from "#network/overlay.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
-import { defaultAddress, hostName } from "#platform/host.ts";
+import { hostName } from "#platform/host.ts";
 import { parseSchedulerArguments, type SchedulerArguments } from "#scheduler/arguments.ts";
 import type { EgressMode } from "#supervisor/tunnels.ts";
 import { parseYaml } from "#wire/yaml.ts";
+import { clusterRangesOf, nodeIpsIn, nodeIpsOf } from "./cluster-addresses.ts";
 import { type EtcdAddress, parseGuardedEtcdAddress } from "./etcd-address.ts";
 import { type S3Choice, s3ChoiceOf } from "./snapshot-s3.ts";
 
@@ -33,13 +33,13 @@ export interface ServerConfig {
   readonly advertiseAddress: string;
   readonly tlsSans: readonly string[];
   readonly token: string | undefined;
+  /** One range, or one of each IP family with a comma between; the first family is the cluster's own. */
   readonly clusterCidr: string;
-  /** One range, or an IPv4 and an IPv6 range with a comma between. */
   readonly serviceCidr: string;
   /** First address of the service range: the `kubernetes` service. */
   readonly apiServiceIp: string;
   readonly nodePorts: { readonly first: number; readonly last: number };
-  readonly clusterDns: string;
+  readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly datastore: {
     /** `sqlite:///FILE`, `memory://`, or addresses of an external etcd. */
@@ -67,11 +67,15 @@ export interface ServerConfig {
   readonly disabled: ReadonlySet<string>;
   readonly disableAgent: boolean;
   readonly nodeName: string;
-  readonly nodeIp: string;
+  /** One of each family, the cluster's first. */
+  readonly nodeIps: readonly [string, ...string[]];
+  /** Those of the flag, whatever cluster the node is in; undefined: it takes what the machine has. */
+  readonly givenNodeIps: readonly string[] | undefined;
   readonly overlay: {
     readonly backend: OverlayOptions["backend"];
     readonly usesExternalIp: boolean;
-    /** Undefined: by `nodeIp`. */
+    readonly masqueradesIpv6: boolean;
+    /** Undefined: by `nodeIps`. */
     readonly device: string | undefined;
   };
   readonly nodeLabels: readonly string[];
@@ -168,9 +172,15 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
   const list = (name: string) => (values[name] as readonly string[] | undefined) ?? [];
   const paths = defaultPaths(runner);
   const dataDir = text("data-dir") ?? paths.dataDir;
-  const serviceCidr = serviceRanges(text("service-cidr")!);
-  const serviceBase = cidrBase("service-cidr", serviceCidr.split(",")[0]!);
-  cidrBase("cluster-cidr", text("cluster-cidr")!);
+  const controllerSettings = checked(() => parseControllerArguments(list("kube-controller-manager-arg")));
+  const { warnings: addressWarnings, ...ranges } = clusterRangesOf({
+    clusterCidr: text("cluster-cidr")!,
+    serviceCidr: text("service-cidr")!,
+    clusterDns: text("cluster-dns"),
+    maskSizes: controllerSettings.maskSizes,
+  });
+  const givenNodeIps = nodeIpsOf(text("node-ip"));
+  const nodeIps = nodeIpsIn(ranges.clusterCidr, givenNodeIps);
   const nodeName = (text("node-name") ?? hostName()).toLowerCase();
   if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(nodeName) || nodeName.length > 253) {
     throw usageError(`node-name: "${nodeName}" is not allowed; use lower case letters, digits, '-' and '.'`);
@@ -186,8 +196,6 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
   const mode = text("write-kubeconfig-mode")!;
   if (!/^0?[0-7]{3}$/.test(mode))
     throw usageError(`write-kubeconfig-mode: "${mode}" is not allowed; use octal such as 0600`);
-  const nodeIp = text("node-ip") ?? defaultAddress();
-  if (!isIpv4(nodeIp)) throw usageError(`node-ip: "${nodeIp}" is not allowed; use an IPv4 address`);
   for (const label of list("node-label")) {
     if (!/^[^=]+=[^=]*$/.test(label)) throw usageError(`node-label: "${label}" is not allowed; use KEY=VALUE`);
   }
@@ -203,16 +211,13 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     agentDir: `${dataDir}/agent`,
     localStorageDir: text("default-local-storage-path") ?? `${dataDir}/storage`,
     runDir: text("run-dir")!,
-    bindAddress: text("bind-address")!,
+    bindAddress: text("bind-address") ?? (nodeIps[0].includes(":") ? "::" : "0.0.0.0"),
     port: values["https-listen-port"] as number,
-    advertiseAddress: text("advertise-address") ?? nodeIp,
+    advertiseAddress: text("advertise-address") ?? nodeIps[0],
     tlsSans: list("tls-san"),
     token: text("token"),
-    clusterCidr: text("cluster-cidr")!,
-    serviceCidr,
-    apiServiceIp: addToAddress(serviceBase, 1),
+    ...ranges,
     nodePorts: { first, last },
-    clusterDns: text("cluster-dns") ?? addToAddress(serviceBase, 10),
     clusterDomain: text("cluster-domain")!,
     datastore: datastoreOf(values, dataDir),
     snapshots: {
@@ -228,10 +233,12 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     disabled: new Set(list("disable")),
     disableAgent: values["disable-agent"] === true,
     nodeName,
-    nodeIp,
+    nodeIps,
+    givenNodeIps,
     overlay: {
       backend: overlayBackend(text("flannel-backend")!),
       usesExternalIp: values["flannel-external-ip"] === true,
+      masqueradesIpv6: values["flannel-ipv6-masq"] === true,
       device: deviceOf(text("flannel-iface")),
     },
     nodeLabels: list("node-label"),
@@ -242,7 +249,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       provider: text("secrets-encryption-provider") as "aescbc" | "secretbox",
     },
     schedulerArguments: checked(() => parseSchedulerArguments(list("kube-scheduler-arg"))),
-    controllerSettings: checked(() => parseControllerArguments(list("kube-controller-manager-arg"))),
+    controllerSettings,
     egressMode: text("egress-selector-mode") as EgressMode,
     kubeletArgs: checkedKubeletArgs(list("kubelet-arg")),
     defaultRuntime: text("default-runtime")!,
@@ -252,7 +259,7 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
       text("image-credential-provider-bin-dir"),
     ),
     resolvConf: text("resolv-conf"),
-    warnings,
+    warnings: [...warnings, ...addressWarnings],
   });
 }
 
@@ -358,42 +365,4 @@ export function overlayBackend(name: string): OverlayOptions["backend"] {
 function deviceOf(name: string | undefined): string | undefined {
   if (name === undefined || /^[^\s/:]{1,15}$/.test(name)) return name;
   throw usageError(`flannel-iface: "${name}" is not allowed; use the name of a network device such as eth0`);
-}
-
-const isIpv4 = (text: string): boolean =>
-  /^\d{1,3}(\.\d{1,3}){3}$/.test(text) && text.split(".").every((part) => Number(part) <= 255);
-
-function cidrBase(flag: string, cidr: string): string {
-  const [address, bits] = cidr.split("/");
-  if (!address || !isIpv4(address) || !/^\d+$/.test(bits ?? "") || Number(bits) < 8 || Number(bits) > 28) {
-    throw usageError(`${flag}: "${cidr}" is not allowed; use an IPv4 range from /8 to /28 such as 10.43.0.0/16`);
-  }
-  return address;
-}
-
-/** The services of the API and of DNS live in the first range, and nodes have IPv4 addresses. */
-function serviceRanges(flag: string): string {
-  const all = flag.split(",").map((part) => part.trim());
-  cidrBase("service-cidr", all[0]!);
-  const [, second] = all;
-  if (second === undefined) return all.join(",");
-  const range = parseIpRange(second);
-  if (all.length > 2) {
-    throw usageError(`service-cidr: "${flag}" is not allowed; use at most two ranges, of different IP families`);
-  }
-  if (range?.family === "IPv4") {
-    throw usageError(`service-cidr: "${flag}" is not allowed; two ranges must be of different IP families`);
-  }
-  // Upstream gives out no more addresses than twenty bits hold.
-  if (!range || range.hostBits > 20 || range.hostBits < 4) {
-    throw usageError(
-      `service-cidr: "${second}" is not allowed; use an IPv6 range from /108 to /124 such as fd00:43::/112`,
-    );
-  }
-  return all.join(",");
-}
-
-function addToAddress(address: string, n: number): string {
-  const value = address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0) + n;
-  return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
 }

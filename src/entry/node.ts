@@ -30,6 +30,7 @@ import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
 import type { Pki } from "#supervisor/pki.ts";
+import { firstPodCidrs } from "./cluster-addresses.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ServerContext } from "./server.ts";
 
@@ -46,7 +47,7 @@ export type NodeConfig = Pick<
   | "disabled"
   | "kubeletArgs"
   | "localStorageDir"
-  | "nodeIp"
+  | "nodeIps"
   | "nodeLabels"
   | "nodeName"
   | "nodeTaints"
@@ -65,11 +66,6 @@ const kubeletDir = "/var/lib/kubelet";
 const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
 const killallGraceSeconds = 5;
-
-/** The first /24 of the cluster range: one node. */
-function podCidrOf(config: NodeConfig): string {
-  return `${config.clusterCidr.split("/")[0]}/24`;
-}
 
 function containerdOptions(config: NodeConfig): ContainerdOptions {
   return {
@@ -122,8 +118,8 @@ export interface NodeParts {
   /** Of the node API. */
   readonly tls: () => TlsMaterial;
   readonly onNewTls: (use: () => void) => () => void;
-  /** Undefined: the control plane chooses one. */
-  readonly podCidr: string | undefined;
+  /** One of each family; none: the control plane chooses. */
+  readonly podCidrs: readonly string[];
 }
 
 export interface NodeServices {
@@ -143,7 +139,7 @@ export function serverNodeServices(context: ServerContext, begun: Promise<number
       byCertificate: (certificate) => api.authenticateCertificate(certificate),
       tls: () => nodeTls(pki.current),
       onNewTls: (use) => pki.onRenewal(use),
-      podCidr: podCidrOf(config),
+      podCidrs: firstPodCidrs(config.clusterCidr, config.controllerSettings.maskSizes),
     },
     begun,
   );
@@ -176,12 +172,12 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
   const agent = createNodeAgent(
     {
       nodeName: config.nodeName,
-      nodeIp: config.nodeIp,
+      nodeIps: config.nodeIps,
       dataFolder: config.agentDir,
       storageFolder: config.localStorageDir,
       kubeletFolder: kubeletDir,
       sharesMounts: true,
-      podCidr: parts.podCidr,
+      podCidrs: parts.podCidrs,
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
       containerd: { ...containerdOptions(config), begun },
@@ -216,8 +212,9 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
           createServiceProxy(
             {
               nodeName: config.nodeName,
-              clusterCidr: config.clusterCidr,
-              localServiceIps: config.disabled.has("dns") ? [] : [config.clusterDns],
+              clusterCidrs: config.clusterCidr.split(","),
+              masqueradesIpv6: config.overlay.masqueradesIpv6,
+              localServiceIps: config.disabled.has("dns") ? [] : config.clusterDns,
             },
             { informers, commands, sysctl: systemSysctl, clock, metrics, log: log.child({ part: "service-proxy" }) },
           ),
@@ -226,7 +223,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       ? []
       : [
           createClusterDns(
-            { address: config.clusterDns, clusterDomain: config.clusterDomain, addsAddress: true },
+            { addresses: config.clusterDns, clusterDomain: config.clusterDomain, addsAddress: true },
             { informers, commands, clock, random, metrics, log: log.child({ part: "dns" }) },
           ),
         ]),
@@ -234,6 +231,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
   const server = createNodeServer(
     {
       port: nodeApiPort,
+      ...(config.nodeIps.some((ip) => ip.includes(":")) ? { host: "::" } : {}),
       configuration: configz(nodeConfiguration),
       tls: parts.tls,
     },
@@ -256,17 +254,17 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
 }
 
 /** Pods' addresses on this node, and the way to those of others. */
-function podNetwork({ config, client, informers, events, clock, log, podCidr }: NodeParts): Service {
+function podNetwork({ config, client, informers, events, clock, log, podCidrs }: NodeParts): Service {
   const { backend, device, usesExternalIp } = config.overlay;
   return createOverlay(
     {
-      ...{ backend, usesExternalIp, nodeName: config.nodeName, nodeIp: config.nodeIp },
-      clusterCidrs: [config.clusterCidr],
+      ...{ backend, usesExternalIp, nodeName: config.nodeName, nodeIps: config.nodeIps },
+      clusterCidrs: config.clusterCidr.split(","),
       cniConfDir: cniConfDirOf(config),
       ipamDir: ipamDirOf(config),
       wireguardKeyFile: `${config.agentDir}/wireguard.key`,
       ...(device === undefined ? {} : { device }),
-      ...(podCidr === undefined ? {} : { podCidrs: [podCidr] }),
+      podCidrs,
     },
     {
       ...{ client, informers, events, clock },

@@ -6,6 +6,7 @@ import { type OpenedEncryption, openEncryption } from "#apiserver/encryption.ts"
 import { apiServerId, createServerIdentity } from "#apiserver/server-identity.ts";
 import type { Clock, Random } from "#base/clock.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
+import { ipAt, parseIpRanges } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { restarting, runAll, type Service, untilAborted } from "#base/service.ts";
@@ -256,9 +257,9 @@ async function createContext(
   const pkiOptions: PkiOptions = {
     folder: `${config.serverDir}/tls`,
     nodeName: config.nodeName,
-    nodeIps: [...new Set([config.nodeIp, config.advertiseAddress])],
+    nodeIps: [...new Set([...config.nodeIps, config.advertiseAddress])],
     extraNames: config.tlsSans,
-    serviceIps: [config.apiServiceIp],
+    serviceIps: parseIpRanges(config.serviceCidr).map((range) => ipAt(range, 1)),
     clusterDomain: config.clusterDomain,
   };
   const livePki = await openLivePki(pkiOptions, { clock, random, log });
@@ -301,8 +302,9 @@ async function createContext(
         hasServiceProxy: !config.disabled.has("service-proxy"),
         flannelBackend: config.overlay.backend,
         flannelExternalIp: config.overlay.usesExternalIp,
+        flannelIpv6Masq: config.overlay.masqueradesIpv6,
       },
-      addresses: () => [`${config.advertiseAddress}:${config.port}`],
+      addresses: () => [hostAndPort(config.advertiseAddress, config.port)],
     },
     {
       ...{ clock, random, log: log.child({ part: "joining" }) },
@@ -316,7 +318,7 @@ async function createContext(
       host: config.bindAddress,
       port: config.port,
       tls: servingTls(pki),
-      serverAddress: `${config.advertiseAddress}:${config.port}`,
+      serverAddress: hostAndPort(config.advertiseAddress, config.port),
       clientCa: pki.clientCa.certificate,
       serverCa: pki.serverCa.certificate,
       nodeClient: () => livePki.current.clientApiserver,
@@ -357,6 +359,8 @@ async function createContext(
     events,
   };
 }
+
+const hostAndPort = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
 
 const servingTls = ({ servingApiserver, clientCa }: Pki): TlsMaterial => ({
   certificatePem: servingApiserver.certificate,

@@ -9,6 +9,7 @@ import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { endpointSlices, namespaces, nodes, services } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
 import { connectTcp, listenTcp, openUdp } from "#platform/datagram.ts";
+import { readFileIfExists } from "#platform/files.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
@@ -42,7 +43,7 @@ beforeAll(async () => {
   const informers = new InformerFactory({}, { client, clock: systemClock, random: systemRandom, log: silentLogger });
   const dns = createClusterDns(
     {
-      address,
+      addresses: [address],
       port,
       clusterDomain: "cluster.local",
       addsAddress: false,
@@ -173,7 +174,7 @@ test("a port that is taken does not hold up the node, and is used once it is fre
   const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
   const informers = new InformerFactory({}, deps);
   const dns = createClusterDns(
-    { address, port, clusterDomain: "cluster.local", addsAddress: false, upstreams: [] },
+    { addresses: [address], port, clusterDomain: "cluster.local", addsAddress: false, upstreams: [] },
     { ...deps, informers, commands: systemCommands },
   );
   let work: Promise<unknown>[] = [];
@@ -192,60 +193,94 @@ test("a port that is taken does not hold up the node, and is used once it is fre
 });
 
 const ns = `mrd${process.pid.toString(36)}`;
+const hasIpv6 = (await readFileIfExists("/proc/net/if_inet6")) !== undefined;
 const canMakeNamespaces =
   process.getuid?.() === 0 &&
   (await systemCommands.run("sh", ["-c", "ip netns add $0 && ip netns delete $0", ns])).code === 0;
 
-test.skipIf(!canMakeNamespaces)(
-  "the address is added once and taken away by its label (needs namespaces)",
-  async () => {
-    await runChecked(systemCommands, "ip", ["netns", "add", ns]);
-    const inside: Commands = {
-      run: (program, args, options) => systemCommands.run("ip", ["netns", "exec", ns, program, ...args], options),
-    };
-    const addresses = async () => {
-      const shown = await runChecked(inside, "ip", ["-j", "-4", "addr", "show", "dev", "lo"]);
-      return (JSON.parse(shown) as { addr_info: { local: string }[] }[])[0]?.addr_info.map((a) => a.local);
-    };
-    try {
-      await runChecked(inside, "ip", ["link", "set", "lo", "up"]);
-      for (let i = 0; i < 2; i++) {
-        const quiet = new AbortController();
-        const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
-        const informers = new InformerFactory({}, deps);
-        // The socket is opened outside of the namespace, where the address is not: that part fails and is no matter here.
-        const dns = createClusterDns(
-          { address: "10.43.0.10", port: await freePort(), clusterDomain: "cluster.local", addsAddress: true },
-          { ...deps, informers, commands: inside },
-        );
-        let work: Promise<unknown>[] = [];
-        await new Promise<void>((ready) => {
-          work = [dns.run(quiet.signal, ready), informers.run(quiet.signal, () => {})];
-        });
-        quiet.abort();
-        await Promise.all(work);
-        expect(await addresses()).toEqual(["127.0.0.1", "10.43.0.10"]);
-      }
-      await removeClusterDns(inside);
-      expect(await addresses()).toEqual(["127.0.0.1"]);
-      await removeClusterDns(inside);
-    } finally {
-      await runChecked(systemCommands, "ip", ["netns", "delete", ns]);
+test.skipIf(!canMakeNamespaces)("the addresses are added once and taken away (needs namespaces)", async () => {
+  await runChecked(systemCommands, "ip", ["netns", "add", ns]);
+  const inside: Commands = {
+    run: (program, args, options) => systemCommands.run("ip", ["netns", "exec", ns, program, ...args], options),
+  };
+  const addresses = async () => {
+    const shown = await runChecked(inside, "ip", ["-j", "addr", "show", "dev", "lo"]);
+    const all = (JSON.parse(shown) as { addr_info: { local: string; deprecated?: true }[] }[])[0]?.addr_info;
+    return all?.map(({ local, deprecated }) => `${local}${deprecated ? " deprecated" : ""}`);
+  };
+  const own = hasIpv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"];
+  const added = hasIpv6 ? ["10.43.0.10", "fd00:43::a"] : ["10.43.0.10"];
+  try {
+    await runChecked(inside, "ip", ["link", "set", "lo", "up"]);
+    for (let i = 0; i < 2; i++) {
+      const quiet = new AbortController();
+      const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
+      const informers = new InformerFactory({}, deps);
+      // The socket is opened outside of the namespace, where the address is not: that part fails and is no matter here.
+      const dns = createClusterDns(
+        { addresses: added, port: await freePort(), clusterDomain: "cluster.local", addsAddress: true },
+        { ...deps, informers, commands: inside },
+      );
+      let work: Promise<unknown>[] = [];
+      await new Promise<void>((ready) => {
+        work = [dns.run(quiet.signal, ready), informers.run(quiet.signal, () => {})];
+      });
+      quiet.abort();
+      await Promise.all(work);
+      const shown = await addresses();
+      // The kernel must not choose it for what the machine sends by itself.
+      const expected = [...own, "10.43.0.10", ...(hasIpv6 ? ["fd00:43::a deprecated"] : [])];
+      expect(shown?.sort()).toEqual(expected.sort());
     }
-  },
-);
+    await removeClusterDns(inside);
+    expect(await addresses()).toEqual(own);
+    await removeClusterDns(inside);
+  } finally {
+    await runChecked(systemCommands, "ip", ["netns", "delete", ns]);
+  }
+});
 
 test("the kube-dns objects are created once, and a Service of another is left alone", async () => {
-  await ensureDnsService(client, "10.43.0.10");
-  await ensureDnsService(client, "10.43.0.10");
+  await ensureDnsService(client, ["10.43.0.10"]);
+  await ensureDnsService(client, ["10.43.0.10"]);
   expect((await client.get(services, "kube-dns", "kube-system")).spec.clusterIP).toBe("10.43.0.10");
   const slices = await client.list(endpointSlices, { namespace: "kube-system" });
   expect(slices.items.map((s) => s.endpoints[0]?.addresses)).toEqual([["10.43.0.10"]]);
   const other = new Client(new FakeTransport());
-  const { service } = dnsServiceObjects("10.43.0.10");
+  const { service } = dnsServiceObjects(["10.43.0.10"]);
   await other.create(services, { ...service, spec: { ...service.spec, selector: { "k8s-app": "coredns" } } });
-  await ensureDnsService(other, "10.43.0.10");
+  await ensureDnsService(other, ["10.43.0.10"]);
   expect((await other.list(endpointSlices, { namespace: "kube-system" })).items).toEqual([]);
+});
+
+test("with two families the kube-dns Service has both addresses, and a slice for each", () => {
+  const { service, slices } = dnsServiceObjects(["10.43.0.10", "fd00:43::a"]);
+  expect(service.spec).toMatchObject({
+    ...{ clusterIP: "10.43.0.10", clusterIPs: ["10.43.0.10", "fd00:43::a"] },
+    ...{ ipFamilies: ["IPv4", "IPv6"], ipFamilyPolicy: "RequireDualStack" },
+  });
+  expect(slices.map(({ metadata, addressType }) => [metadata.name, addressType])).toEqual([
+    ["kube-dns-mote", "IPv4"],
+    ["kube-dns-mote-ipv6", "IPv6"],
+  ]);
+});
+
+test.skipIf(!hasIpv6)("one of two addresses that cannot be had holds up no other", async () => {
+  const quiet = new AbortController();
+  const deps = { client, clock: systemClock, random: systemRandom, log: silentLogger };
+  const informers = new InformerFactory({}, deps);
+  const port = await freePort();
+  const dns = createClusterDns(
+    { addresses: ["2001:db8::53", address], port, clusterDomain: "cluster.local", addsAddress: false, upstreams: [] },
+    { ...deps, informers, commands: systemCommands },
+  );
+  let work: Promise<unknown>[] = [];
+  await new Promise<void>((ready) => {
+    work = [dns.run(quiet.signal, ready), informers.run(quiet.signal, () => {})];
+  });
+  expect(dataOf(await askUdp(query(zoneName("web"), "A"), 3000, port))).toEqual(["10.43.0.7"]);
+  quiet.abort();
+  await Promise.all(work);
 });
 
 async function freePort(): Promise<number> {

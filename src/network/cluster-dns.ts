@@ -1,9 +1,10 @@
-// The cluster's name server, inside mote: listens on the cluster DNS address, which is added to the loopback device so
-// that pods reach it without a translation. One runs on each node. `removeClusterDns` takes the address away again;
-// `ensureDnsService` writes the kube-dns Service that people and tools look for.
+// The cluster's name server, inside mote: listens on the cluster DNS addresses, one of each address family, which are added
+// to the loopback device so that pods reach them without a translation. One runs on each node. `removeClusterDns` takes the
+// addresses away again; `ensureDnsService` writes the kube-dns Service that people and tools look for.
 // Upstream counterpart: CoreDNS as k3s deploys it.
 import type { Clock, Random } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
+import { familyOfIp } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service as Lifecycle } from "#base/service.ts";
@@ -22,15 +23,15 @@ import { createResponder } from "./dns/responder.ts";
 import { type DnsServer, openDnsServer } from "./dns/server.ts";
 
 export interface ClusterDnsOptions {
-  /** The cluster DNS address, e.g. 10.43.0.10. */
-  readonly address: string;
+  /** The cluster DNS addresses, e.g. 10.43.0.10; one of each family that services have. */
+  readonly addresses: readonly string[];
   /** Default 53. */
   readonly port?: number;
   /** e.g. cluster.local */
   readonly clusterDomain: string;
   /** Resolvers for everything else; default: those of the machine's resolv.conf, read again as it changes. */
   readonly upstreams?: readonly Resolver[];
-  /** False: `address` is already on this machine. */
+  /** False: `addresses` are already on this machine. */
   readonly addsAddress: boolean;
 }
 
@@ -43,7 +44,7 @@ export interface ClusterDnsDeps {
   readonly metrics?: Metrics;
 }
 
-/** Marks our addresses, so that they can be found and removed by name. */
+/** Marks our addresses of IPv4, so that they can be found and removed by name. Those of IPv6 cannot have one. */
 const addressLabel = "lo:mote";
 const retryMinMs = 500;
 const retryMaxMs = 30_000;
@@ -65,9 +66,9 @@ async function serve(
   const view = createInformerView(informers);
   // The serial only has to grow with changes; starting from the clock it also grows over restarts.
   let serial = Math.floor(clock.now() / 1000) % 2 ** 32;
-  const zone = () => ({ clusterDomain: options.clusterDomain.toLowerCase(), dnsAddress: options.address, serial });
-  const resolvers = async (): Promise<readonly Resolver[]> =>
-    options.upstreams ?? (await machineResolvers(options.address));
+  const { addresses } = options;
+  const zone = () => ({ clusterDomain: options.clusterDomain.toLowerCase(), dnsAddresses: addresses, serial });
+  const resolvers = async (): Promise<readonly Resolver[]> => options.upstreams ?? (await machineResolvers(addresses));
   const forwarder = createForwarder({ resolvers, clock, random, log });
   const questions = metrics?.counter("coredns_dns_requests_total", "DNS questions answered.");
   const inner = createResponder({ view, zone, forwarder, random, log });
@@ -80,7 +81,14 @@ async function serve(
   const unwatch = view.watch(() => {
     serial = (serial + 1) % 2 ** 32;
   });
-  let server: DnsServer | undefined;
+  const servers = new Map<string, DnsServer>();
+  const listen = async (address: string) => {
+    if (options.addsAddress) await addAddress(commands, address);
+    if (servers.has(address)) return;
+    const server = await openDnsServer({ address, port: options.port ?? dnsPort }, { responder, clock, log });
+    servers.set(address, server);
+    log.info("cluster DNS listening", { address, port: server.port });
+  };
   let retryMs = retryMinMs;
   let hasTried = false;
   const tried = () => {
@@ -91,69 +99,76 @@ async function serve(
     // Answering before the first list would say of every service that it does not exist.
     await view.whenSynced(signal);
     while (!signal.aborted) {
-      try {
-        if (options.addsAddress) await addAddress(commands, options.address);
-        if (!server) {
-          server = await openDnsServer(
-            { address: options.address, port: options.port ?? dnsPort },
-            { responder, clock, log },
-          );
-          log.info("cluster DNS listening", { address: options.address, port: server.port });
+      let isListening = true;
+      for (const address of addresses) {
+        try {
+          await listen(address);
+        } catch (error) {
+          if (signal.aborted) break;
+          log.error("cluster DNS cannot listen", { address, error: messageOf(error) });
+          isListening = false;
         }
-        tried();
-        retryMs = retryMinMs;
-        await clock.sleep(checkMs, signal);
-      } catch (error) {
-        if (signal.aborted) break;
-        log.error("cluster DNS cannot listen", { address: options.address, error: messageOf(error) });
-        // The node must come up although somebody else holds the port; the attempts go on.
-        tried();
-        await clock.sleep(retryMs, signal);
-        retryMs = Math.min(retryMs * 2, retryMaxMs);
       }
+      if (signal.aborted) break;
+      // The node must come up although somebody else holds the port; the attempts go on.
+      tried();
+      await clock.sleep(isListening ? checkMs : retryMs, signal);
+      retryMs = isListening ? retryMinMs : Math.min(retryMs * 2, retryMaxMs);
     }
   } catch (error) {
     if (!isAbort(error, signal)) throw error;
   } finally {
     unwatch();
-    await server?.close();
+    for (const server of servers.values()) await server.close();
   }
 }
 
-/** Host scope: the address is for this machine and its pods and is never announced. */
-async function addAddress(commands: Commands, address: string): Promise<void> {
-  const shown = await runChecked(commands, "ip", ["-j", "-4", "addr", "show", "dev", "lo"]);
-  const links = JSON.parse(shown) as { addr_info?: { local?: string }[] }[];
-  if (links.some((link) => link.addr_info?.some((info) => info.local === address))) return;
-  await runChecked(commands, "ip", [
-    "addr",
-    "replace",
-    `${address}/32`,
-    "dev",
-    "lo",
-    "label",
-    addressLabel,
-    "scope",
-    "host",
-  ]);
+interface LoopbackAddress {
+  readonly local?: string;
+  readonly prefixlen?: number;
+  readonly deprecated?: boolean;
 }
 
-/** Takes the DNS address off this machine; fine where there is none. */
+/** Of loopback, in one family; none where the kernel does not have it. */
+async function loopbackAddresses(commands: Commands, family: "-4" | "-6"): Promise<LoopbackAddress[]> {
+  const shown = await runChecked(commands, "ip", ["-j", family, "addr", "show", "dev", "lo"]);
+  const links = JSON.parse(shown === "" ? "[]" : shown) as { addr_info?: LoopbackAddress[] }[];
+  return links.flatMap(({ addr_info = [] }) => addr_info);
+}
+
+/**
+ * For this machine and its pods, and never announced: IPv4 has a scope for it. An address of IPv6 is made a deprecated one
+ * instead, which the kernel does not choose for what the machine itself sends.
+ */
+async function addAddress(commands: Commands, address: string): Promise<void> {
+  const isIpv6 = address.includes(":");
+  const known = await loopbackAddresses(commands, isIpv6 ? "-6" : "-4");
+  if (known.some(({ local }) => local === address)) return;
+  const how = isIpv6 ? ["nodad", "preferred_lft", "0"] : ["label", addressLabel, "scope", "host"];
+  await runChecked(commands, "ip", ["addr", "replace", `${address}/${isIpv6 ? 128 : 32}`, "dev", "lo", ...how]);
+}
+
+/** Takes the DNS addresses off this machine; fine where there are none. */
 export async function removeClusterDns(commands: Commands): Promise<void> {
   await runChecked(commands, "ip", ["addr", "flush", "dev", "lo", "label", addressLabel]);
+  for (const { local, prefixlen, deprecated } of await loopbackAddresses(commands, "-6")) {
+    // Nobody else has use for such an address there.
+    if (local === undefined || prefixlen !== 128 || !deprecated) continue;
+    await runChecked(commands, "ip", ["addr", "delete", `${local}/128`, "dev", "lo"]);
+  }
 }
 
-async function machineResolvers(ownAddress: string): Promise<Resolver[]> {
+async function machineResolvers(ownAddresses: readonly string[]): Promise<Resolver[]> {
   const [resolvConf, systemd] = await Promise.all([
     readFileIfExists("/etc/resolv.conf"),
     readFileIfExists("/run/systemd/resolve/resolv.conf"),
   ]);
-  const addresses = upstreamsOf(resolvConf?.toString("utf8"), systemd?.toString("utf8"), new Set([ownAddress]));
+  const addresses = upstreamsOf(resolvConf?.toString("utf8"), systemd?.toString("utf8"), new Set(ownAddresses));
   return addresses.map((address) => ({ address, port: dnsPort }));
 }
 
-/** The kube-dns Service and its endpoint: the address answers on every node by itself, so it has no selector. */
-export function dnsServiceObjects(address: string): { service: Service; slice: EndpointSlice } {
+/** The kube-dns Service and its endpoints: the addresses answer on every node by themselves, so it has no selector. */
+export function dnsServiceObjects(addresses: readonly string[]): { service: Service; slices: EndpointSlice[] } {
   const labels = { "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "ClusterDNS" };
   return {
     service: {
@@ -161,8 +176,10 @@ export function dnsServiceObjects(address: string): { service: Service; slice: E
       kind: "Service",
       metadata: { name: "kube-dns", namespace: "kube-system", labels },
       spec: {
-        clusterIP: address,
-        clusterIPs: [address],
+        clusterIP: addresses[0] ?? "",
+        clusterIPs: [...addresses],
+        ipFamilies: addresses.map(familyOfIp),
+        ipFamilyPolicy: addresses.length > 1 ? "RequireDualStack" : "SingleStack",
         type: "ClusterIP",
         ports: [
           { name: "dns", port: dnsPort, protocol: "UDP", targetPort: dnsPort },
@@ -170,11 +187,12 @@ export function dnsServiceObjects(address: string): { service: Service; slice: E
         ],
       },
     },
-    slice: {
+    slices: addresses.map((address, i) => ({
       apiVersion: "discovery.k8s.io/v1",
       kind: "EndpointSlice",
       metadata: {
-        name: "kube-dns-mote",
+        // The first one is older than the second family.
+        name: i === 0 ? "kube-dns-mote" : `kube-dns-mote-${familyOfIp(address).toLowerCase()}`,
         namespace: "kube-system",
         labels: {
           ...labels,
@@ -182,19 +200,19 @@ export function dnsServiceObjects(address: string): { service: Service; slice: E
           "endpointslice.kubernetes.io/managed-by": "cluster-dns.mote",
         },
       },
-      addressType: "IPv4",
+      addressType: familyOfIp(address),
       endpoints: [{ addresses: [address], conditions: { ready: true, serving: true, terminating: false } }],
       ports: [
         { name: "dns", port: dnsPort, protocol: "UDP" },
         { name: "dns-tcp", port: dnsPort, protocol: "TCP" },
       ],
-    },
+    })),
   };
 }
 
 /** Creates what is missing and leaves what is there, so that users may replace cluster DNS by their own. */
-export async function ensureDnsService(client: Client, address: string): Promise<void> {
-  const { service, slice } = dnsServiceObjects(address);
+export async function ensureDnsService(client: Client, addresses: readonly string[]): Promise<void> {
+  const { service, slices } = dnsServiceObjects(addresses);
   const found = await client.get(services, "kube-dns", "kube-system").catch((error: unknown) => {
     if (isNotFound(error)) return undefined;
     throw error;
@@ -202,9 +220,11 @@ export async function ensureDnsService(client: Client, address: string): Promise
   // A Service with a selector is somebody's choice: no endpoint of ours belongs under it.
   if (found?.spec.selector) return;
   if (!found) await client.create(services, service);
-  try {
-    await client.create(endpointSlices, slice);
-  } catch (error) {
-    if (!isAlreadyExists(error)) throw error;
+  for (const slice of slices) {
+    try {
+      await client.create(endpointSlices, slice);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+    }
   }
 }

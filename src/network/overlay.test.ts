@@ -117,7 +117,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
         ...{
           backend,
           nodeName: host,
-          nodeIp: `192.0.2.${hosts.indexOf(host) + 1}`,
+          nodeIps: [`192.0.2.${hosts.indexOf(host) + 1}`],
           clusterCidrs: ["10.42.0.0/16", "fd00:42::/48"],
         },
         cniConfDir: `${folder}/${host}`,

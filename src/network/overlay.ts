@@ -29,16 +29,17 @@ import {
   rangesOf,
 } from "./cni/peers.ts";
 import { type Problem, planOverlay, podMtu, type Wanted } from "./cni/plan.ts";
-import { underlayOf } from "./cni/underlay.ts";
+import { outerDevices, underlayOf } from "./cni/underlay.ts";
 import { vtepMac } from "./cni/vtep.ts";
 import { endpointsOf, type OwnKey, wireguardCalls } from "./cni/wireguard.ts";
 import { explainWireguard, ownWireguardKey, readWireguard } from "./cni/wireguard-kernel.ts";
+import { ensureForwarding } from "./forwarding.ts";
 import { configurePodNetwork, type PodNetworkOptions } from "./pod-network.ts";
 
 export interface OverlayOptions extends Omit<PodNetworkOptions, "podCidrs" | "mtu"> {
   readonly nodeName: string;
-  /** Where others reach this node, while the machine has that address; else the default route's is taken. */
-  readonly nodeIp: string;
+  /** Where others reach this node, one of each family, while the machine has them; else the default route's are taken. */
+  readonly nodeIps: readonly string[];
   readonly clusterCidrs: readonly string[];
   readonly backend: Backend;
   /** Made where there is none and WireGuard wants it. */
@@ -193,13 +194,13 @@ class Overlay {
   }
 
   async #sync(all: readonly Node[]): Promise<void> {
-    const { backend, nodeName, nodeIp, wireguardKeyFile } = this.#options;
+    const { backend, nodeName, nodeIps, wireguardKeyFile } = this.#options;
     const { commands, log, sysctl } = this.#deps;
     const own = all.find((node) => nameOf(node) === nodeName);
     const isAssigned = Object.keys(rangesOf(own)).length > 0;
     const ranges = isAssigned ? rangesOf(own) : rangesByFamily(this.#options.podCidrs ?? []);
     const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
-    const underlay = underlayOf(kernel, { nodeIp, device: this.#options.device });
+    const underlay = underlayOf(kernel, { nodeIps, device: this.#options.device });
     const mac = vtepMac(nodeName);
     const wireguardKey = backend === "wireguard-native" ? await ownWireguardKey(wireguardKeyFile) : undefined;
     const ownFacts = { nodeName, vtepMac: mac, publicKey: wireguardKey?.publicKey };
@@ -210,17 +211,15 @@ class Overlay {
     });
     const mtu = podMtu(backend, underlay, ranges);
     const podCidrs = Object.values(ranges);
-    // The file first: it is all that the pods of this node need.
+    if (podCidrs.length > 0) {
+      await ensureForwarding(sysctl, { hasIpv6: ranges[6] !== undefined, devices: outerDevices(kernel) });
+    }
+    // The file before the way to others: it is all that the pods of this node need.
     if (backend !== "none" && podCidrs.length > 0) {
       await configurePodNetwork({ ...this.#options, podCidrs, mtu }, { commands, log });
     }
     if (backend !== "none" && !underlay && !this.#told.has("no-underlay")) {
-      log.warn("no network that could carry the overlay: other nodes are not reached", { nodeIp });
-    }
-    if (wanted.devices.length > 0 || wanted.routes.length > 0) {
-      if ((await sysctl.read("net.ipv4.ip_forward")) === "0") await sysctl.write("net.ipv4.ip_forward", "1");
-      const forwarding6 = "net.ipv6.conf.all.forwarding";
-      if (ranges[6] !== undefined && (await sysctl.read(forwarding6)) === "0") await sysctl.write(forwarding6, "1");
+      log.warn("no network that could carry the overlay: other nodes are not reached", { nodeIps: nodeIps.join(",") });
     }
     // Without a range or a network nothing can be said about what is there: it stays until both are back.
     const isKnown = backend === "none" || (podCidrs.length > 0 && underlay !== undefined);

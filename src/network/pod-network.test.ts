@@ -23,7 +23,7 @@ describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNo
   const options = () => ({
     cniConfDir: `${folder}/net.d`,
     ipamDir: `${folder}/ipam`,
-    podCidrs: ["10.42.7.0/24"],
+    podCidrs: ["10.42.7.0/24", "fd00:42:7::/64"],
     mtu: 1400,
   });
   const deps = { commands: inNode, log: silentLogger };
@@ -42,16 +42,21 @@ describe.skipIf(whyNot !== undefined)(`pod network${whyNot ? ` (skipped: ${whyNo
     const path = `${folder}/net.d/10-mote.conflist`;
     const config = JSON.parse(String(await readFileIfExists(path))) as Conflist;
 
-    const addresses: string[] = [];
+    const addresses: string[][] = [];
     for (const pod of ["a", "b"] as const) {
       const result = await callPlugins(config, "ADD", pod);
-      addresses.push(result?.ips?.[0]?.address ?? "");
+      addresses.push(result?.ips?.map(({ address }) => address) ?? []);
     }
-    expect(addresses).toEqual(["10.42.7.2/24", "10.42.7.3/24"]);
+    expect(addresses).toEqual([
+      ["10.42.7.2/24", "fd00:42:7::2/64"],
+      ["10.42.7.3/24", "fd00:42:7::3/64"],
+    ]);
     const link = await runChecked(inNode, "ip", ["-j", "link", "show", "mote0"]);
     expect(JSON.parse(link)).toMatchObject([{ mtu: 1400 }]);
     const routes = await runChecked(systemCommands, "ip", ["netns", "exec", ns.a, "ip", "-j", "route"]);
     expect(JSON.parse(routes)).toContainEqual(expect.objectContaining({ dst: "default", gateway: "10.42.7.1" }));
+    const routes6 = await runChecked(systemCommands, "ip", ["netns", "exec", ns.a, "ip", "-6", "-j", "route"]);
+    expect(JSON.parse(routes6)).toContainEqual(expect.objectContaining({ dst: "default", gateway: "fd00:42:7::1" }));
     const hairpin = await runChecked(inNode, "sh", ["-c", "bridge -d -j link show"]);
     expect((JSON.parse(hairpin) as { hairpin?: boolean }[]).map((port) => port.hairpin)).toEqual([true, true]);
 

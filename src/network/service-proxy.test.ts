@@ -2,6 +2,8 @@
 //
 //   client 192.0.2.2 ── 192.0.2.1 node 10.42.0.1 ──bridge──┬── pod a 10.42.0.11
 //                                                          └── pod b 10.42.0.12
+//
+// and the same with 2001:db8::2, 2001:db8::1, fd00:42::1, fd00:42::11 and fd00:42::12.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { Client } from "#client/client.ts";
@@ -37,9 +39,9 @@ const nodeSysctl: Sysctl = {
 /** Answers every TCP connection and datagram on 8080 with its name and the address it saw. */
 const serverScript = `
 const name = process.argv[1];
-require("net").createServer((s) => { s.on("error", () => {}); s.end(name + " " + s.remoteAddress.replace("::ffff:", "")); }).listen(8080, "0.0.0.0");
-const u = require("dgram").createSocket("udp4");
-u.on("message", (m, from) => u.send(name + " " + from.address, from.port, from.address));
+require("net").createServer((s) => { s.on("error", () => {}); s.end(name + " " + s.remoteAddress.replace("::ffff:", "")); }).listen(8080, "::");
+const u = require("dgram").createSocket("udp6");
+u.on("message", (m, from) => u.send(name + " " + from.address.replace("::ffff:", ""), from.port, from.address));
 u.bind(8080);
 `;
 /** Asks \`count\` times; prints one JSON list of answers or error codes. UDP asks from one fixed port when given. */
@@ -52,7 +54,7 @@ const tcp = () => new Promise((done) => {
   s.on("data", (d) => { text += d; }).on("error", (e) => done(e.code)).on("end", () => done(text));
 });
 const udp = () => new Promise((done) => {
-  const s = require("dgram").createSocket("udp4");
+  const s = require("dgram").createSocket(host.includes(":") ? "udp6" : "udp4");
   const timer = setTimeout(() => end("TIMEOUT"), 700);
   const end = (what) => { clearTimeout(timer); s.close(() => done(what)); };
   s.on("message", (m) => end(String(m))).on("error", (e) => end(e.code));
@@ -95,7 +97,8 @@ describe.skipIf(whyNot !== undefined)(
       for (const name of Object.values(ns)) await runChecked(systemCommands, "ip", ["netns", "add", name]);
       await run(
         "node",
-        `ip link set lo up; ip link add br0 type bridge; ip addr add 10.42.0.1/24 dev br0; ip link set br0 up`,
+        `ip link set lo up; ip link add br0 type bridge; ip addr add 10.42.0.1/24 dev br0
+         ip addr add fd00:42::1/64 dev br0 nodad; ip link set br0 up`,
       );
       for (const [where, address] of [
         ["a", "10.42.0.11"],
@@ -103,12 +106,18 @@ describe.skipIf(whyNot !== undefined)(
       ] as const) {
         await run("node", `ip link add v${where} type veth peer name eth0 netns ${ns[where]}`);
         await run("node", `ip link set v${where} master br0 up; ip link set v${where} type bridge_slave hairpin on`);
-        await run(where, `ip link set lo up; ip addr add ${address}/24 dev eth0; ip link set eth0 up`);
-        await run(where, "ip route add default via 10.42.0.1");
+        const address6 = `fd00:42::${address.slice(-2)}`;
+        await run(
+          where,
+          `ip link set lo up; ip addr add ${address}/24 dev eth0; ip addr add ${address6}/64 dev eth0 nodad; ip link set eth0 up`,
+        );
+        await run(where, "ip route add default via 10.42.0.1; ip route add default via fd00:42::1");
       }
       await run("node", `ip link add up0 type veth peer name eth0 netns ${ns.client}`);
       await run("node", "ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; ip route add default via 192.0.2.2");
+      await run("node", "ip addr add 2001:db8::1/64 dev up0 nodad; ip route add default via 2001:db8::2 dev up0");
       await run("client", "ip link set lo up; ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up");
+      await run("client", "ip addr add 2001:db8::2/64 dev eth0 nodad; ip route add fd00:43::/112 via 2001:db8::1");
       await run("client", "ip route add 10.43.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1");
       for (const where of ["a", "b", "client", "node"] as const) {
         const args = ["-e", serverScript, where];
@@ -127,7 +136,12 @@ describe.skipIf(whyNot !== undefined)(
         { client, clock: systemClock, random: systemRandom, log: silentLogger },
       );
       const proxy = createServiceProxy(
-        { nodeName: "n1", clusterCidr: "10.42.0.0/16", localServiceIps: ["10.43.0.10"] },
+        {
+          nodeName: "n1",
+          clusterCidrs: ["10.42.0.0/16", "fd00:42::/56"],
+          masqueradesIpv6: true,
+          localServiceIps: ["10.43.0.10"],
+        },
         { informers, commands: inside("node"), sysctl: nodeSysctl, clock: systemClock, log: silentLogger },
       );
       await new Promise<void>((ready) => {
@@ -236,17 +250,57 @@ describe.skipIf(whyNot !== undefined)(
       expect((await probe("node", "tcp", "10.43.0.9", 80))[0]).toMatch(/^node /);
     });
 
+    test("IPv6: cluster addresses, from everywhere; to itself; ports that are not there", async () => {
+      await put("web6", { clusterIP: "fd00:43::1" }, [["fd00:42::11"], ["fd00:42::12"]]);
+      await until(async () => (await probe("node", "tcp", "fd00:43::1", 80))[0]?.includes(" ") === true);
+      expect(names(await probe("node", "tcp", "fd00:43::1", 80, 20))).toEqual(new Set(["a", "b"]));
+      const fromPod = await probe("a", "tcp", "fd00:43::1", 80, 30);
+      expect(new Set(fromPod)).toEqual(new Set(["b fd00:42::11", "a fd00:42::1"]));
+      expect(names(await probe("client", "tcp", "fd00:43::1", 80, 20))).toEqual(new Set(["a", "b"]));
+      expect(await probe("node", "tcp", "fd00:43::1", 81)).toEqual(["ECONNREFUSED"]);
+      expect(await probe("a", "tcp", "fd00:43::1", 81)).toEqual(["ECONNREFUSED"]);
+      await put("web6", { clusterIP: "fd00:43::1" }, []);
+      await until(async () => (await probe("b", "tcp", "fd00:43::1", 80))[0] === "ECONNREFUSED");
+    });
+
+    test("IPv6: UDP flows to an endpoint that has gone are forgotten", async () => {
+      await put("dns6", { clusterIP: "fd00:43::2" }, [["fd00:42::11"]], "UDP");
+      await until(async () => (await probe("b", "udp", "fd00:43::2", 80))[0] === "a fd00:42::12");
+      expect(await probe("b", "udp", "fd00:43::2", 80, 1, 5556)).toEqual(["a fd00:42::12"]);
+      await put("dns6", { clusterIP: "fd00:43::2" }, [["fd00:42::12"]], "UDP");
+      await until(async () => (await probe("a", "udp", "fd00:43::2", 80))[0] === "b fd00:42::11");
+      expect((await probe("b", "udp", "fd00:43::2", 80, 1, 5556))[0]).toMatch(/^b /);
+    });
+
+    test("IPv6: node ports, policy Local, affinity, the outside", async () => {
+      const spec = { clusterIP: "fd00:43::3", type: "NodePort", nodePort: 30086 };
+      await put("np6", { ...spec, sessionAffinity: "ClientIP" }, [["fd00:42::11"], ["fd00:42::12"]]);
+      await until(async () => (await probe("client", "tcp", "2001:db8::1", 30086))[0]?.includes(" ") === true);
+      expect(names(await probe("client", "tcp", "2001:db8::1", 30086, 10)).size).toBe(1);
+      // The kernel does not let what comes from loopback leave the machine.
+      expect(await probe("node", "tcp", "::1", 30086)).toEqual(["ECONNREFUSED"]);
+      await put("np6", { ...spec, externalTrafficPolicy: "Local" }, [["fd00:42::11"], ["fd00:42::12", "other"]]);
+      await until(async () => (await probe("client", "tcp", "2001:db8::1", 30086))[0] === "a 2001:db8::2");
+      expect(new Set(await probe("client", "tcp", "2001:db8::1", 30086, 5))).toEqual(new Set(["a 2001:db8::2"]));
+      expect(names(await probe("b", "tcp", "2001:db8::1", 30086, 20))).toEqual(new Set(["a", "b"]));
+      expect(await probe("a", "tcp", "2001:db8::2", 8080)).toEqual(["client 2001:db8::1"]);
+      expect(await probe("a", "tcp", "fd00:42::12", 8080)).toEqual(["b fd00:42::11"]);
+    });
+
     test("services that go leave nothing behind; removal takes the table away", async () => {
-      for (const name of ["web", "dns", "np", "sticky", "other", "empty", "api", "kube-dns", "marker"]) {
+      for (const name of [
+        ...["web", "dns", "np", "sticky", "other", "empty", "api", "kube-dns", "marker"],
+        ...["web6", "dns6", "np6"],
+      ]) {
         await client.delete(services, { name, namespace: "default" });
         await client.delete(endpointSlices, { name, namespace: "default" });
       }
       await until(async () => {
-        const text = await run("node", "nft -j list table ip mote");
+        const text = await run("node", "nft -j list table ip mote; nft -j list table ip6 mote");
         return !text.includes("default/");
       });
       await removeServiceProxy(inside("node"));
-      expect((await inside("node").run("nft", ["list", "table", "ip", "mote"])).code).not.toBe(0);
+      expect(await run("node", "nft list tables")).not.toContain("mote");
       await removeServiceProxy(inside("node"));
       await put("again", { clusterIP: "10.43.0.8" }, [["10.42.0.11"]]);
       // The table is gone: the transaction fails, and the whole is written again.
@@ -264,7 +318,7 @@ describe.skipIf(whyNot !== undefined)(
       const service: Service = { metadata: { name, namespace: "default" }, spec: { ...rest, ports: [port] } };
       const slice: EndpointSlice = {
         metadata: { name, namespace: "default", labels: { "kubernetes.io/service-name": name } },
-        addressType: "IPv4",
+        addressType: spec.clusterIP.includes(":") ? "IPv6" : "IPv4",
         endpoints: endpoints.map(([ip, nodeName]) => ({
           addresses: [ip],
           nodeName: nodeName ?? "n1",
@@ -290,7 +344,7 @@ describe.skipIf(whyNot !== undefined)(
 
 /** Waits for a condition, at most some seconds. */
 async function until(condition: () => Promise<boolean>): Promise<void> {
-  const endMs = systemClock.monotonicMs() + 10_000;
+  const endMs = systemClock.monotonicMs() + 30_000;
   while (!(await condition())) {
     if (systemClock.monotonicMs() > endMs) throw new Error("condition did not come true");
     await systemClock.sleep(100);

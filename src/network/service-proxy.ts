@@ -1,9 +1,10 @@
-// Service addresses on this node: watches Services and EndpointSlices and keeps one nftables table in step. Changes are
-// gathered for a moment and written as one transaction; a failed one is followed by a full rewrite. The table stays when
-// mote ends, as the pods do; `removeServiceProxy` takes it away.
+// Service addresses on this node: watches Services and EndpointSlices and keeps one nftables table of each address family in
+// step. Changes are gathered for a moment and written as one transaction a table; a failed one is followed by a full rewrite
+// of that table and holds up no other. Tables stay when mote ends, as the pods do; `removeServiceProxy` takes them away.
 // Upstream counterpart: kube-proxy in nftables mode.
 import type { Clock } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
+import { canonicalIp, familyOfIp, type IpFamily } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
 import type { Service as Lifecycle } from "#base/service.ts";
@@ -12,15 +13,17 @@ import type { Node } from "#model/gen/core-v1.ts";
 import { endpointSlices, nodes, services } from "#model/resources.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
-import { applyScript, deleteFlows, isChainIntact, prepareKernel, removeTable } from "./proxy/apply.ts";
+import { applyScript, deleteFlows, isChainIntact, prepareKernel, removeTables } from "./proxy/apply.ts";
 import { planProxy, staleFlows } from "./proxy/plan.ts";
 import { type Ruleset, transition } from "./proxy/ruleset.ts";
 import { type ServicePort, servicePortsOf } from "./proxy/service-port.ts";
 
 export interface ServiceProxyOptions {
   readonly nodeName: string;
-  /** Pods of all nodes. */
-  readonly clusterCidr: string;
+  /** Pods of all nodes, one range of each family that there is. */
+  readonly clusterCidrs: readonly string[];
+  /** Pods reach what is outside of the cluster under their node's IPv6 address, as they do with IPv4. Default false. */
+  readonly masqueradesIpv6?: boolean;
   /** Cluster addresses that are served on this node by mote itself, e.g. 10.43.0.10 for DNS. */
   readonly localServiceIps: readonly string[];
   /** Default "mote". */
@@ -56,7 +59,15 @@ export function createServiceProxy(options: ServiceProxyOptions, deps: ServicePr
 
 /** Removes every rule the proxy made; fine where there are none. */
 export const removeServiceProxy = (commands: Commands, table = defaultTable): Promise<void> =>
-  removeTable(commands, table);
+  removeTables(commands, table);
+
+/** What is kept of one address family. */
+interface Lane {
+  readonly family: IpFamily;
+  readonly clusterCidr: string;
+  applied: Ruleset | undefined;
+  ports: readonly ServicePort[];
+}
 
 class ServiceProxy {
   readonly #options: ServiceProxyOptions;
@@ -64,8 +75,7 @@ class ServiceProxy {
   readonly #table: string;
   readonly #localServiceIps: ReadonlySet<string>;
   readonly #seconds;
-  #applied: Ruleset | undefined;
-  #appliedPorts: readonly ServicePort[] = [];
+  readonly #lanes: readonly Lane[];
   #hasBridgeNetfilter = false;
   #zone: string | undefined;
   #isDirty = true;
@@ -76,7 +86,10 @@ class ServiceProxy {
     this.#options = options;
     this.#deps = deps;
     this.#table = options.table ?? defaultTable;
-    this.#localServiceIps = new Set(options.localServiceIps);
+    this.#localServiceIps = new Set(options.localServiceIps.map((ip) => canonicalIp(ip) ?? ip));
+    this.#lanes = options.clusterCidrs.map((clusterCidr) => {
+      return { family: familyOfIp(clusterCidr), clusterCidr, applied: undefined, ports: [] };
+    });
     this.#seconds = deps.metrics?.histogram(
       "kubeproxy_sync_proxy_rules_duration_seconds",
       "Time to bring the rules in step.",
@@ -120,7 +133,7 @@ class ServiceProxy {
         } catch (error) {
           if (signal.aborted) break;
           log.error("service rules could not be written", { error: messageOf(error) });
-          this.#forget();
+          this.#isDirty = true;
           isWritten = false;
         }
         // Also after a failure: a node without services is better than no node, and the attempts go on.
@@ -142,31 +155,47 @@ class ServiceProxy {
 
   async #prepare(): Promise<void> {
     const { commands, log, sysctl } = this.#deps;
-    this.#hasBridgeNetfilter = (await prepareKernel(commands, sysctl)).hasBridgeNetfilter;
+    const families = this.#lanes.map(({ family }) => family);
+    this.#hasBridgeNetfilter = (await prepareKernel(commands, sysctl, families)).hasBridgeNetfilter;
     if (!this.#hasBridgeNetfilter) log.warn("br_netfilter is missing: service traffic between pods is masqueraded");
   }
 
   async #sync(): Promise<void> {
-    const { clock, commands, informers, log } = this.#deps;
-    const startedMs = clock.monotonicMs();
     this.#isDirty = false;
+    const failures: unknown[] = [];
+    for (const lane of this.#lanes) {
+      try {
+        await this.#syncLane(lane);
+      } catch (error) {
+        // What the kernel holds is unknown: the next attempt replaces the table.
+        lane.applied = undefined;
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async #syncLane(lane: Lane): Promise<void> {
+    const { clock, commands, informers, log } = this.#deps;
+    const { family, clusterCidr } = lane;
+    const startedMs = clock.monotonicMs();
     const ports = servicePortsOf(informers.informer(services).list(), informers.informer(endpointSlices).list(), {
+      family,
       nodeName: this.#options.nodeName,
       localServiceIps: this.#localServiceIps,
       zone: this.#zone,
     });
     const next = planProxy(ports, {
-      table: this.#table,
-      clusterCidr: this.#options.clusterCidr,
-      hasBridgeNetfilter: this.#hasBridgeNetfilter,
+      ...{ table: this.#table, clusterCidr, hasBridgeNetfilter: this.#hasBridgeNetfilter },
+      masqueradesOutside: family === "IPv4" || this.#options.masqueradesIpv6 === true,
     });
-    const script = transition(this.#applied, next);
+    const script = transition(lane.applied, next);
     await applyScript(commands, script);
-    const flows = staleFlows(this.#appliedPorts, ports).slice(0, maxFlowDeletions);
-    this.#applied = next;
-    this.#appliedPorts = ports;
+    const flows = staleFlows(lane.ports, ports).slice(0, maxFlowDeletions);
+    lane.applied = next;
+    lane.ports = ports;
     try {
-      for (const flow of flows) await deleteFlows(commands, flow);
+      for (const flow of flows) await deleteFlows(commands, family, flow);
     } catch (error) {
       // The rules are right; old UDP flows fade within their timeout.
       log.warn("old flows could not be removed", { error: messageOf(error) });
@@ -174,7 +203,7 @@ class ServiceProxy {
     if (script !== "") {
       const ms = clock.monotonicMs() - startedMs;
       this.#seconds?.observe(ms / 1000);
-      log.debug("service rules written", { ports: ports.length, bytes: script.length, ms: Math.round(ms) });
+      log.debug("service rules written", { family, ports: ports.length, bytes: script.length, ms: Math.round(ms) });
     }
   }
 
@@ -192,23 +221,21 @@ class ServiceProxy {
     return this.#isDirty || signal.aborted;
   }
 
-  /** One chain each time: a table that is gone shows in any of them, and an idle node starts few processes. */
+  /** One chain of a table each time: a table that is gone shows in any of them, and an idle node starts few processes. */
   async #check(): Promise<void> {
     const { commands, log } = this.#deps;
     const chain = checkedChains[this.#checkCount++ % checkedChains.length]!;
-    const expected = this.#applied?.chains.get(chain)?.rules.length ?? 0;
-    try {
-      if (await isChainIntact(commands, this.#table, chain, expected)) return;
-      log.warn("service rules were changed from outside, writing them again", { table: this.#table, chain });
-    } catch (error) {
-      log.warn("service rules could not be read, writing them again", { error: messageOf(error) });
+    for (const lane of this.#lanes) {
+      if (!lane.applied) continue;
+      const table = `${lane.applied.family} ${this.#table}`;
+      try {
+        if (await isChainIntact(commands, lane.applied, chain)) continue;
+        log.warn("service rules were changed from outside, writing them again", { table, chain });
+      } catch (error) {
+        log.warn("service rules could not be read, writing them again", { table, error: messageOf(error) });
+      }
+      lane.applied = undefined;
+      this.#isDirty = true;
     }
-    this.#forget();
-  }
-
-  /** What the kernel holds is unknown: the next sync replaces the table. */
-  #forget(): void {
-    this.#applied = undefined;
-    this.#isDirty = true;
   }
 }

@@ -7,6 +7,7 @@
 //   probes, timers ────────────┘
 import { pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
+import { familyOfIp } from "#base/ip-range.ts";
 import { runAll, type Service, untilAborted } from "#base/service.ts";
 import { Informer } from "#client/informer.ts";
 import type { Pod } from "#model/gen/core-v1.ts";
@@ -73,7 +74,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   const { client, clock, random, log, events } = deps;
   const cri = createCri({ socketPath: socketOf(options.containerd) });
   const configuration = options.configuration ?? defaultConfiguration;
-  const runtime = new RuntimeCache({ ...{ cri, clock, log }, withLimits: configuration.podResize });
+  const [nodeIp = "127.0.0.1"] = options.nodeIps;
+  const ipFamily = familyOfIp(nodeIp);
+  const runtime = new RuntimeCache({ ...{ cri, clock, log, ipFamily }, withLimits: configuration.podResize });
   const workers = new Map<string, PodWorker>();
   const lookup = createPodLookup(cri, runtime, workers);
   let stats: NodeStats | undefined;
@@ -101,7 +104,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       (options.registriesFile ? await readRegistries(options.registriesFile) : undefined) ?? noRegistries;
     for (const warning of await writeHostsFiles(certsFolderOf(options.containerd), registries)) log.warn(warning);
     await deps.ensureImages?.(socketOf(options.containerd));
-    if (options.podCidr !== undefined) await cri.updatePodCidr(options.podCidr);
+    if (options.podCidrs.length > 0) await cri.updatePodCidr(options.podCidrs.join(","));
 
     const objects = createPodObjects({ client, clock });
     const podsFolder = `${options.dataFolder}/pods`;
@@ -178,7 +181,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     });
     const context: PodContext = {
       nodeName: options.nodeName,
-      nodeIp: options.nodeIp,
+      nodeIp,
+      nodeIps: options.nodeIps,
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
       hostDns: () => readHostDns(options.resolvConf),
@@ -214,8 +218,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const node = new NodeObject(
       {
         nodeName: options.nodeName,
-        nodeIp: options.nodeIp,
-        podCidr: options.podCidr,
+        nodeIps: options.nodeIps,
+        podCidrs: options.podCidrs,
         port: options.port ?? defaults.port,
         labels: options.labels ?? {},
         taints: options.taints ?? [],

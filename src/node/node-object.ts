@@ -21,9 +21,9 @@ import type { RuntimeCache } from "./runtime-cache.ts";
 
 export interface NodeObjectOptions {
   readonly nodeName: string;
-  readonly nodeIp: string;
-  /** Undefined: the control plane chooses one. */
-  readonly podCidr: string | undefined;
+  readonly nodeIps: readonly string[];
+  /** None: the control plane chooses. */
+  readonly podCidrs: readonly string[];
   readonly port: number;
   readonly labels: Readonly<Record<string, string>>;
   /** Set when the node registers for the first time. */
@@ -141,8 +141,10 @@ export function nodeStatus(
     allocatable: { ...foreignAmounts, ...amountsText(resources.allocatable) },
     conditions: [...foreign, ...own],
     addresses: [
-      { type: "InternalIP", address: options.nodeIp },
+      ...options.nodeIps.map((address) => ({ type: "InternalIP", address })),
       { type: "Hostname", address: options.nodeName },
+      // Others know where a node is reached from outside.
+      ...(old?.addresses ?? []).filter(({ type }) => !ownAddressTypes.has(type)),
     ],
     daemonEndpoints: { kubeletEndpoint: { Port: options.port } },
     nodeInfo: {
@@ -166,6 +168,8 @@ export function nodeStatus(
       })),
   };
 }
+
+const ownAddressTypes = new Set(["InternalIP", "Hostname"]);
 
 /** Names with a domain that is not Kubernetes' own. */
 const isExtended = (name: string): boolean => name.includes("/") && !name.split("/")[0]!.endsWith("kubernetes.io");
@@ -195,7 +199,7 @@ export class NodeObject {
   readonly #deps: NodeObjectDeps;
   #told: NodeStatus | undefined;
   #toldAtMs = 0;
-  #seenPodCidr: string | undefined;
+  #seenPodCidrs: readonly string[] = [];
   #version = "containerd://unknown";
   #images: readonly Image[] = [];
   #imagesAtMs = Number.NEGATIVE_INFINITY;
@@ -314,8 +318,8 @@ export class NodeObject {
 
   /** The one it was given, or the one that a Node of its name had when it was last seen. */
   #range(): Pick<NonNullable<Node["spec"]>, "podCIDR" | "podCIDRs"> {
-    const podCidr = this.#options.podCidr ?? this.#seenPodCidr;
-    return podCidr === undefined ? {} : { podCIDR: podCidr, podCIDRs: [podCidr] };
+    const podCIDRs = this.#options.podCidrs.length > 0 ? this.#options.podCidrs : this.#seenPodCidrs;
+    return podCIDRs[0] === undefined ? {} : { podCIDR: podCIDRs[0], podCIDRs: [...podCIDRs] };
   }
 
   get #isReady(): boolean {
@@ -330,7 +334,7 @@ export class NodeObject {
   async #existing(): Promise<Node | undefined> {
     try {
       const node = await this.#deps.client.get(nodes, this.#options.nodeName);
-      this.#seenPodCidr = node.spec?.podCIDR ?? this.#seenPodCidr;
+      if (node.spec?.podCIDR) this.#seenPodCidrs = node.spec.podCIDRs ?? [node.spec.podCIDR];
       this.#deps.onNode(node);
       return node;
     } catch (error) {
@@ -345,9 +349,13 @@ export class NodeObject {
   }
 
   async #patch(status: NodeStatus): Promise<void> {
-    // Conditions and addresses merge by type; the rest is ours alone.
+    // Conditions merge by type. Addresses would too, and of two of one type only one would stay: they are replaced.
     const body = {
-      status: { ...status, conditions: status.conditions?.filter((c) => c.type !== "NetworkUnavailable") },
+      status: {
+        ...status,
+        conditions: status.conditions?.filter((c) => c.type !== "NetworkUnavailable"),
+        addresses: [...(status.addresses ?? []), { $patch: "replace" }],
+      },
     };
     await this.#deps.client.patch(nodes, { name: this.#options.nodeName }, body, {
       subresource: "status",

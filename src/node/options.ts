@@ -12,7 +12,8 @@ import type { CredentialProviders } from "./credentials.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;
-  readonly nodeIp: string;
+  /** One of each address family that the cluster has, its first family first. */
+  readonly nodeIps: readonly string[];
   /** `<data>/agent`: pods/ lies below. */
   readonly dataFolder: string;
   /** Volumes of the storage class local-path. Default `<dataFolder>/storage`. */
@@ -23,9 +24,9 @@ export interface NodeAgentOptions {
   readonly sharesMounts?: boolean;
   /** Default /var/log/pods. */
   readonly podLogFolder?: string;
-  /** Undefined: the control plane chooses one. */
-  readonly podCidr: string | undefined;
-  readonly clusterDns: string;
+  /** One of each family; none: the control plane chooses. */
+  readonly podCidrs: readonly string[];
+  readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly containerd: ContainerdOptions;
   /** Default: upstream's defaults. */

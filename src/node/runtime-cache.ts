@@ -5,6 +5,7 @@
 // Counterpart: the kubelet's PLEG.
 import { type Clock, pause } from "#base/clock.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
+import { familyOfIp, type IpFamily } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import type { ResourceRequirements } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
@@ -56,11 +57,20 @@ const states: Readonly<Record<number, ContainerState>> = {
   [cri.ContainerState.CONTAINER_UNKNOWN]: "unknown",
 };
 
+/** The first address of each family, the cluster's first family before the other, whatever order a plugin gave them in. */
+export function podIpsInOrder(ips: readonly string[], first: IpFamily): string[] {
+  const one = ips.find((ip) => familyOfIp(ip) === first);
+  const other = ips.find((ip) => familyOfIp(ip) !== first);
+  return [one, other].flatMap((ip) => ip ?? []);
+}
+
 export interface RuntimeCacheDeps {
   readonly cri: Cri;
   readonly clock: Clock;
   readonly log: Logger;
   readonly withLimits?: boolean;
+  /** Of the address that a pod with two is known by. Default IPv4. */
+  readonly ipFamily?: IpFamily;
   /** What the kernel counts for a pod as a whole. Default: its cgroup's. */
   readonly oomKills?: (podUid: string) => number | undefined;
   /** And for everything. Default: /proc/vmstat. */
@@ -88,6 +98,7 @@ export class RuntimeCache {
   #machineKillsThen: { readonly kills: number; readonly untilMs: number } | undefined;
   /** Whether it is asked what containers are held to: where pods can be resized. */
   readonly #withLimits: boolean;
+  readonly #ipFamily: IpFamily;
   #eventsLive = false;
   #wake: () => void = () => {};
   /** Until when lists follow each other quickly, on the monotonic clock. */
@@ -99,6 +110,7 @@ export class RuntimeCache {
 
   constructor(deps: RuntimeCacheDeps) {
     this.#withLimits = deps.withLimits ?? false;
+    this.#ipFamily = deps.ipFamily ?? "IPv4";
     this.#readOomKills = deps.oomKills ?? podOomKills;
     this.#machineOomKills = deps.machineOomKills ?? machineOomKills;
     this.#cri = deps.cri;
@@ -315,7 +327,8 @@ export class RuntimeCache {
     const status = await this.#cri.sandboxStatus(listed.id);
     if (!status) return undefined;
     const network = status.network;
-    const ips = [network?.ip ?? "", ...(network?.additionalIps ?? []).map((a) => a.ip)].filter((ip) => ip !== "");
+    const all = [network?.ip ?? "", ...(network?.additionalIps ?? []).map((a) => a.ip)].filter((ip) => ip !== "");
+    const ips = podIpsInOrder(all, this.#ipFamily);
     const sandbox: ObservedSandbox = {
       id: listed.id,
       attempt: listed.metadata?.attempt ?? 0,

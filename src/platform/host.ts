@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { hostname, networkInterfaces } from "node:os";
 import { hasCode } from "#base/errors.ts";
+import { canonicalIp } from "#base/ip-range.ts";
 
 export const hostName = (): string => hostname();
 
@@ -13,20 +14,23 @@ export function ociArchitecture(): "amd64" | "arm64" | "arm" {
   return process.arch === "arm64" ? "arm64" : "arm";
 }
 
-/** The interface that the IPv4 default route leaves by, if there is one. */
-function defaultInterface(): string | undefined {
-  let routes = "";
+/** Lines of a table of the kernel, in fields; none where the kernel does not have it. */
+function kernelTable(path: string): string[][] {
+  let text = "";
   try {
-    routes = readFileSync("/proc/net/route", "utf8");
+    text = readFileSync(path, "utf8");
   } catch (error) {
     if (!hasCode(error, "ENOENT")) throw error;
   }
-  const fields = routes
-    .split("\n")
-    .slice(1)
-    .map((line) => line.split("\t"));
-  return fields.find(([, destination]) => destination === "00000000")?.[0];
+  return text.split("\n").map((line) => line.trim().split(/\s+/));
 }
+
+/** The interface that the IPv4 default route leaves by, if there is one. */
+const defaultInterface = (): string | undefined =>
+  kernelTable("/proc/net/route").find(([, destination]) => destination === "00000000")?.[0];
+
+/** Containers' and tunnels' own: nobody reaches the machine by them. */
+const ownNetwork = /^(mote|cni|veth|docker|flannel|br-)/;
 
 /** Whether anything leads beyond the networks this machine is part of. */
 export const hasDefaultRoute = (): boolean => defaultInterface() !== undefined;
@@ -49,11 +53,34 @@ export function defaultAddress(): string {
   const outward = defaultInterface();
   const address = outward === undefined ? undefined : usable(outward);
   if (address) return address;
-  const ownNetwork = /^(mote|cni|veth|docker|flannel|br-)/;
   return (
     Object.keys(interfaces)
       .filter((name) => !ownNetwork.test(name))
       .map(usable)
       .find((found) => found !== undefined) ?? "127.0.0.1"
   );
+}
+
+/** An address that the kernel made up for privacy, is about to lose, has found twice, or does not know to be its own yet. */
+const passingAddress = 0x01 | 0x08 | 0x20 | 0x40;
+
+/**
+ * IPv6 address that others reach this machine at: of the interface with the IPv4 default route, else of that with the IPv6
+ * one, else of any other network. Undefined where there is none, or only such as mean something on one link.
+ */
+export function defaultIpv6Address(): string | undefined {
+  const usable = kernelTable("/proc/net/if_inet6").filter(
+    ([, , , scope, flags, name = ""]) =>
+      scope === "00" && (Number.parseInt(flags ?? "", 16) & passingAddress) === 0 && !/^lo$/.test(name),
+  );
+  const zero = "0".repeat(32);
+  const outward = kernelTable("/proc/net/ipv6_route").find(
+    (fields) => fields[0] === zero && fields[1] === "00" && fields.at(-1) !== "lo",
+  );
+  const on = (wanted: string | undefined) => usable.find(([, , , , , name]) => name === wanted)?.[0];
+  const digits =
+    on(defaultInterface()) ??
+    on(outward?.at(-1)) ??
+    usable.find(([, , , , , name = ""]) => !ownNetwork.test(name))?.[0];
+  return digits === undefined ? undefined : canonicalIp(digits.replaceAll(/.{4}(?!$)/g, "$&:"));
 }

@@ -124,12 +124,12 @@ export class TestNode {
     this.agent = createNodeAgent(
       {
         nodeName: this.nodeName,
-        nodeIp: "127.0.0.1",
+        nodeIps: ["127.0.0.1"],
         dataFolder: `${folder}/agent`,
         kubeletFolder: this.kubeletFolder,
         podLogFolder: `${folder}/logs`,
-        podCidr: this.#network.podCidr,
-        clusterDns: "10.43.0.10",
+        podCidrs: [this.#network.podCidr],
+        clusterDns: ["10.43.0.10"],
         clusterDomain: "cluster.local",
         containerd: this.containerd,
         version: "v1.32.3+mote0",

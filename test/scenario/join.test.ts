@@ -43,13 +43,14 @@ beforeAll(async () => {
       ...{ pki: () => pki, password, ownNode: "n1" },
       keepPassword: async (next) => void kept.push(next),
       settings: {
-        ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
+        ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"] },
         ...{
           clusterDomain: "cluster.local",
           egressMode: "agent",
           hasServiceProxy: true,
           flannelBackend: "vxlan",
           flannelExternalIp: false,
+          flannelIpv6Masq: false,
           port: 6443,
         },
         nodePorts: { first: 30000, last: 32767 },
@@ -139,13 +140,14 @@ test("from the token to a request as a node, and again without a server", async 
   const membership = await openMembership(device("n2"), base, stop.signal);
   const { kubelet, serving, controller, settings, serverCa } = membership.current;
   expect(settings).toEqual({
-    ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: "10.43.0.10" },
+    ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"] },
     ...{
       clusterDomain: "cluster.local",
       egressMode: "agent",
       hasServiceProxy: true,
       flannelBackend: "vxlan",
       flannelExternalIp: false,
+      flannelIpv6Masq: false,
     },
   });
   expect(new X509Certificate(kubelet.certificate).subject).toBe("O=system:nodes\nCN=system:node:n2");

@@ -1,45 +1,70 @@
-// Gives every node that has no range of pod addresses the first free /24 of the cluster's. The first of all is left to the
-// node of the server, which takes it by itself. Upstream counterpart: pkg/controller/nodeipam, RangeAllocator.
+// Gives every node that has no range of pod addresses the first free part of the cluster's ranges, one of each address
+// family. The first of all is left to the node of the server, which takes it by itself.
+// Upstream counterpart: pkg/controller/nodeipam, RangeAllocator.
+import { type IpFamily, type IpRange, parseIpRange, parseIpRanges, subnetAt } from "#base/ip-range.ts";
 import type { Service } from "#base/service.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nameOf } from "#model/object.ts";
 import { nodes } from "#model/resources.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 
-const nodeBits = 24;
+export interface NodeRangeOptions {
+  /** One range, or one of each family with a comma between. */
+  readonly clusterCidr: string;
+  /** Network bits of what a node gets. */
+  readonly maskSizes: Readonly<Record<IpFamily, number>>;
+}
+
+/** As many nodes as one range is divided among; upstream's bound for IPv6, and more than a cluster has. */
+const mostNodes = 65_536;
 /** One key for all: two nodes at a time would get the same range. */
 const everything = "all";
 
-/** Ranges by node. Nodes for which there is none left are in `without`. */
+/** Ranges by node, in the order of families. Nodes for which there is none left are in `without`. */
 export function planRanges(
-  clusterCidr: string,
+  { clusterCidr, maskSizes }: NodeRangeOptions,
   known: readonly Node[],
-): { readonly ranges: ReadonlyMap<string, string>; readonly without: readonly string[] } {
-  const [base = "", bits = "32"] = clusterCidr.split("/");
-  const count = 2 ** Math.max(0, nodeBits - Number(bits));
-  const first = base.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
-  const taken = new Set(known.flatMap(({ spec }) => spec?.podCIDRs ?? spec?.podCIDR ?? []));
-  const ranges = new Map<string, string>();
+): { readonly ranges: ReadonlyMap<string, readonly string[]>; readonly without: readonly string[] } {
+  const held = known.flatMap(({ spec }) => spec?.podCIDRs ?? spec?.podCIDR ?? []);
+  const pools = parseIpRanges(clusterCidr).map((range) => freeRanges(range, maskSizes[range.family], held));
+  const ranges = new Map<string, readonly string[]>();
   const without: string[] = [];
-  let next = 1;
+  let next = pools.map((pool) => pool.next());
   for (const node of known) {
     if (node.spec?.podCIDR || node.metadata.deletionTimestamp) continue;
-    while (next < count && taken.has(rangeAt(first, next))) next++;
-    if (next < count) ranges.set(nameOf(node), rangeAt(first, next++));
-    else without.push(nameOf(node));
+    // One family alone would leave the node with half of what services promise.
+    const mine = next.flatMap(({ value }) => value ?? []);
+    if (mine.length === pools.length) {
+      ranges.set(nameOf(node), mine);
+      next = pools.map((pool) => pool.next());
+    } else without.push(nameOf(node));
   }
   return { ranges, without };
 }
 
-function rangeAt(first: number, index: number): string {
-  const value = first + index * 2 ** (32 - nodeBits);
-  return `${[24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".")}/${nodeBits}`;
+/** What is left of a range, in order. What nodes hold may be of another size, from before a change of settings. */
+function* freeRanges(range: IpRange, bits: number, held: readonly string[]): Generator<string, undefined> {
+  const hostBits = (range.family === "IPv4" ? 32 : 128) - bits;
+  const count = Math.min(mostNodes, 2 ** Math.max(0, range.hostBits - hostBits));
+  const taken = new Set<number>();
+  for (const text of held) {
+    const other = parseIpRange(text);
+    if (other?.family !== range.family) continue;
+    const indexOf = (address: bigint) => (address - range.base) >> BigInt(hostBits);
+    const first = indexOf(other.base);
+    const last = indexOf(other.base + (1n << BigInt(other.hostBits)) - 1n);
+    if (last < 0n || first >= BigInt(count)) continue;
+    const end = Math.min(count - 1, Number(last));
+    for (let index = Math.max(0, Number(first)); index <= end; index++) taken.add(index);
+  }
+  for (let index = 1; index < count; index++) if (!taken.has(index)) yield subnetAt(range, bits, index);
+  return undefined;
 }
 
-export function createNodeIpam(deps: ControllerDeps, options: { readonly clusterCidr: string }): Service {
+export function createNodeIpam(deps: ControllerDeps, options: NodeRangeOptions): Service {
   const store = deps.informers.informer(nodes);
   /** Given and not seen yet: the informer is behind what was just written. */
-  const given = new Map<string, { readonly uid: string | undefined; readonly range: string }>();
+  const given = new Map<string, { readonly uid: string | undefined; readonly ranges: readonly string[] }>();
   return createController(
     {
       name: "node-ipam-controller",
@@ -51,13 +76,13 @@ export function createNodeIpam(deps: ControllerDeps, options: { readonly cluster
           const mine = given.get(nameOf(node));
           if (node.spec?.podCIDR) given.delete(nameOf(node));
           if (node.spec?.podCIDR || !mine || mine.uid !== node.metadata.uid) return node;
-          return { ...node, spec: { ...node.spec, podCIDR: mine.range, podCIDRs: [mine.range] } };
+          return { ...node, spec: { ...node.spec, ...specOf(mine.ranges) } };
         });
         for (const name of given.keys()) if (!store.get(name)) given.delete(name);
-        const { ranges, without } = planRanges(options.clusterCidr, known);
-        for (const [name, range] of ranges) {
-          await deps.client.patch(nodes, { name }, { spec: { podCIDR: range, podCIDRs: [range] } });
-          given.set(name, { uid: store.get(name)?.metadata.uid, range });
+        const { ranges, without } = planRanges(options, known);
+        for (const [name, mine] of ranges) {
+          await deps.client.patch(nodes, { name }, { spec: specOf(mine) });
+          given.set(name, { uid: store.get(name)?.metadata.uid, ranges: mine });
         }
         for (const name of without) {
           const object = store.get(name);
@@ -70,3 +95,8 @@ export function createNodeIpam(deps: ControllerDeps, options: { readonly cluster
     deps,
   );
 }
+
+const specOf = (ranges: readonly string[]): { podCIDR: string; podCIDRs: string[] } => ({
+  podCIDR: ranges[0] ?? "",
+  podCIDRs: [...ranges],
+});

@@ -210,12 +210,17 @@ describe("underlay", () => {
     ["a fixed device that is not there", "192.0.2.1", "ppp0", undefined, undefined],
     ["not the pods' bridge", "10.42.0.1", undefined, "wlan0", "198.51.100.5"],
   ])("%s", (_, nodeIp, device, name, address) => {
-    const found = underlayOf(kernel([pods, eth0, wlan0], { routes }), { nodeIp, device });
+    const found = underlayOf(kernel([pods, eth0, wlan0], { routes }), { nodeIps: [nodeIp], device });
     expect([found?.device, found?.addresses[4]]).toEqual([name, address]);
+  });
+  test("of both families the configured ones", () => {
+    const eth1 = link("eth1", ["192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64", "2001:db8::8/64"]);
+    const found = underlayOf(kernel([eth0, eth1]), { nodeIps: ["192.0.2.8", "2001:db8::8"], device: undefined });
+    expect(found).toMatchObject({ device: "eth1", addresses: { 4: "192.0.2.8", 6: "2001:db8::8" } });
   });
   test("without any network there is none", () => {
     expect(
-      underlayOf(kernel([link("lo", ["127.0.0.1/8"])]), { nodeIp: "127.0.0.1", device: undefined }),
+      underlayOf(kernel([link("lo", ["127.0.0.1/8"])]), { nodeIps: ["127.0.0.1"], device: undefined }),
     ).toBeUndefined();
   });
 });

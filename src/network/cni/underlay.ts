@@ -13,7 +13,8 @@ export interface Underlay {
 }
 
 export interface UnderlayOptions {
-  readonly nodeIp: string;
+  /** One of each family. */
+  readonly nodeIps: readonly string[];
   /** `--flannel-iface`. */
   readonly device: string | undefined;
 }
@@ -24,13 +25,15 @@ const ownDevices = /^(lo|mote|cni|veth|docker|flannel|br-|kube)/;
 export function underlayOf(kernel: Kernel, options: UnderlayOptions): Underlay | undefined {
   const byName = (name: string | undefined) => kernel.links.find(({ ifname }) => ifname === name);
   const usable = kernel.links.filter(({ ifname }) => !ownDevices.test(ifname));
-  const withIp = usable.find((link) => link.addr_info.some(({ local }) => local === options.nodeIp));
+  const [withIp] = options.nodeIps.flatMap(
+    (ip) => usable.find((link) => link.addr_info.some(({ local }) => local === ip)) ?? [],
+  );
   const outward = (family: Family) =>
     kernel.routes[family].filter(({ dst }) => dst === "default").sort((a, b) => (a.metric ?? 0) - (b.metric ?? 0))[0];
   const link = options.device ? byName(options.device) : (withIp ?? byName(outward(4)?.dev) ?? byName(outward(6)?.dev));
   if (!link) return undefined;
-  const ipv4 = addressOf(link, 4, options.nodeIp);
-  const ipv6 = addressOf(link, 6, options.nodeIp);
+  const ipv4 = addressOf(link, 4, options.nodeIps);
+  const ipv6 = addressOf(link, 6, options.nodeIps);
   if (!ipv4 && !ipv6) return undefined;
   return {
     device: link.ifname,
@@ -39,13 +42,17 @@ export function underlayOf(kernel: Kernel, options: UnderlayOptions): Underlay |
   };
 }
 
-function addressOf(link: KernelLink, family: Family, preferred: string): string | undefined {
+function addressOf(link: KernelLink, family: Family, preferred: readonly string[]): string | undefined {
   const all = link.addr_info.filter(
     (info) =>
       info.family === (family === 4 ? "inet" : "inet6") && info.scope === "0" && !info.temporary && !info.deprecated,
   );
-  return (all.find(({ local }) => local === preferred) ?? all[0])?.local;
+  return (all.find(({ local }) => preferred.includes(local ?? "")) ?? all[0])?.local;
 }
+
+/** Devices of the machine's own networks. */
+export const outerDevices = (kernel: Kernel): string[] =>
+  kernel.links.flatMap(({ ifname }) => (ownDevices.test(ifname) ? [] : ifname));
 
 /** Devices with what is on their own networks, which can be reached without a router. */
 export function devicesOnLink(kernel: Kernel, family: Family): { device: string; has: (address: string) => boolean }[] {

@@ -1,12 +1,13 @@
 // Answers for the cluster's own names: the Kubernetes DNS specification 1.1.0, and node names as k3s serves them. Pure: asks
 // a ClusterView, knows nothing of sockets. Upstream counterpart: CoreDNS's kubernetes plugin (ttl 5, pods insecure).
 //
-//   SERVICE.NS.svc.ZONE                A       cluster IP, or every ready endpoint of a headless service
-//   HOST.SERVICE.NS.svc.ZONE           A       the endpoint of that host name (or dashed address)
+//   SERVICE.NS.svc.ZONE                A AAAA  cluster IPs, or every ready endpoint of a headless service
+//   HOST.SERVICE.NS.svc.ZONE           A AAAA  the endpoint of that host name (or dashed address)
 //   _PORT._PROTO.SERVICE.NS.svc.ZONE   SRV
-//   A-B-C-D.NS.pod.ZONE                A       the address in the name
-//   D.C.B.A.in-addr.arpa               PTR     services and endpoints
+//   A-B-C-D.NS.pod.ZONE                A       the address in the name; of IPv6 with dashes for colons, AAAA
+//   D.C.B.A.in-addr.arpa, ….ip6.arpa   PTR     services and endpoints
 import type { Answer, SrvAnswer } from "dns-packet";
+import { canonicalIp } from "#base/ip-range.ts";
 
 export interface ZonePort {
   readonly name: string;
@@ -27,7 +28,7 @@ export type ZoneService =
 export interface ClusterView {
   hasNamespace(namespace: string): boolean;
   service(namespace: string, name: string): ZoneService | undefined;
-  /** Full names (without the zone) of what has this address. */
+  /** Full names (without the zone) of what has this address, which is spelled canonically. */
   namesOf(address: string): readonly string[];
   /** Addresses of a node, by its name in lower case. */
   nodeAddresses(name: string): readonly string[];
@@ -36,7 +37,7 @@ export interface ClusterView {
 export interface ZoneOptions {
   /** Lower case, e.g. cluster.local. */
   readonly clusterDomain: string;
-  readonly dnsAddress: string;
+  readonly dnsAddresses: readonly string[];
   /** Changes whenever the zone may have. */
   readonly serial: number;
 }
@@ -101,7 +102,7 @@ function apex(asked: string, type: string, options: ZoneOptions): ZoneAnswer {
   const host = `ns.dns.${options.clusterDomain}`;
   return {
     ...ok([{ type: "NS", name: asked, ttl: ttlSeconds, data: host }]),
-    additionals: addresses(host, "A", [options.dnsAddress], ttlSeconds).answers,
+    additionals: addresses(host, "ANY", options.dnsAddresses, ttlSeconds).answers,
   };
 }
 
@@ -120,7 +121,7 @@ function inZone(
   if (kind === "dns") {
     if (labels.length === 1) return noData;
     return labels.length === 2 && namespace === "ns"
-      ? addresses(asked, type, [options.dnsAddress], ttlSeconds)
+      ? addresses(asked, type, options.dnsAddresses, ttlSeconds)
       : noName;
   }
   if (kind !== "svc" && kind !== "pod") return noName;
@@ -137,10 +138,10 @@ function inZone(
 
 /** `10-42-0-5`: the address is in the name and not checked, as CoreDNS's `pods insecure`. */
 function podAnswer(asked: string, labels: readonly string[], type: string): ZoneAnswer {
-  const address = labels.length === 1 ? (labels[0] ?? "").replaceAll("-", ".") : "";
-  return /^\d{1,3}(?:\.\d{1,3}){3}$/.test(address) && address.split(".").every((n) => Number(n) < 256)
-    ? addresses(asked, type, [address], ttlSeconds)
-    : noName;
+  const [label = ""] = labels.length === 1 ? labels : [];
+  const isIpv4 = /^\d{1,3}(?:-\d{1,3}){3}$/.test(label);
+  const address = canonicalIp(label.replaceAll("-", isIpv4 ? "." : ":"));
+  return address === undefined ? noName : addresses(asked, type, [address], ttlSeconds);
 }
 
 function serviceAnswer(
@@ -197,16 +198,18 @@ function srvAnswer(
     const ports = service.ports.filter(matches);
     for (const port of ports) add(port, serviceName, Math.floor(100 / ports.length));
     if (ports.length > 0) {
-      additionals.push(...addresses(serviceName, "A", service.addresses, ttlSeconds).answers);
+      additionals.push(...addresses(serviceName, "ANY", service.addresses, ttlSeconds).answers);
     }
   } else {
-    const count = service.endpoints.flatMap((e) => e.ports.filter(matches)).length;
+    const targets = new Map<string, { readonly target: string; readonly port: ZonePort }>();
     for (const endpoint of service.endpoints) {
       const target = `${hostLabel(endpoint)}.${serviceName}`;
       const ports = endpoint.ports.filter(matches);
-      for (const port of ports) add(port, target, Math.max(1, Math.floor(100 / count)));
-      if (ports.length > 0) additionals.push(...addresses(target, "A", [endpoint.address], ttlSeconds).answers);
+      // A pod with a host name is there once for each of its addresses.
+      for (const port of ports) targets.set(`${target} ${port.port}`, { target, port });
+      if (ports.length > 0) additionals.push(...addresses(target, "ANY", [endpoint.address], ttlSeconds).answers);
     }
+    for (const { target, port } of targets.values()) add(port, target, Math.max(1, Math.floor(100 / targets.size)));
   }
   return answers.length === 0 ? noData : { status: "ok", answers, additionals };
 }
@@ -227,5 +230,9 @@ const ok = (answers: readonly Answer[]): ZoneAnswer => ({ status: "ok", answers,
 
 function addressOfReverse(name: string): string | undefined {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.in-addr\.arpa$/.exec(name);
-  return match ? `${match[4]}.${match[3]}.${match[2]}.${match[1]}` : undefined;
+  if (match) return `${match[4]}.${match[3]}.${match[2]}.${match[1]}`;
+  const [, nibbles] = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name) ?? [];
+  if (nibbles === undefined) return undefined;
+  const digits = nibbles.split(".").reverse().join("");
+  return canonicalIp(digits.replaceAll(/.{4}(?!$)/g, "$&:"));
 }

@@ -1,4 +1,5 @@
 // The cluster as the zone sees it, read from informers at the moment of the question: nothing is copied or precomputed.
+import { canonicalIp } from "#base/ip-range.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Service } from "#model/gen/core-v1.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
@@ -22,12 +23,13 @@ export function createInformerView(informers: InformerFactory): InformerView {
   const sliceInformer = informers.informer(endpointSlices);
   const namespaceInformer = informers.informer(namespaces);
   const nodeInformer = informers.informer(nodes);
-  serviceInformer.addIndex(byAddress, clusterIpsOf);
+  const canonical = (addresses: readonly string[]) => [...new Set(addresses.map((one) => canonicalIp(one) ?? one))];
+  serviceInformer.addIndex(byAddress, (service) => canonical(clusterIpsOf(service)));
   sliceInformer.addIndex(byService, (slice) => {
     const service = slice.metadata.labels?.[serviceNameLabel];
     return service ? [`${namespaceOf(slice)}/${service}`] : [];
   });
-  sliceInformer.addIndex(byAddress, (slice) => [...new Set((slice.endpoints ?? []).flatMap((e) => e.addresses ?? []))]);
+  sliceInformer.addIndex(byAddress, (slice) => canonical((slice.endpoints ?? []).flatMap((e) => e.addresses ?? [])));
 
   const endpointsOf = (key: string): ZoneEndpoint[] => {
     const out = new Map<string, ZoneEndpoint>();
@@ -62,7 +64,7 @@ export function createInformerView(informers: InformerFactory): InformerView {
         const service = slice.metadata.labels?.[serviceNameLabel];
         if (!service) continue;
         for (const endpoint of endpointsOfSlice(slice)) {
-          if (endpoint.address !== address) continue;
+          if ((canonicalIp(endpoint.address) ?? endpoint.address) !== address) continue;
           // Without a host name the dashed address only exists below headless services; upstream names it all the same.
           out.add(`${hostLabel(endpoint)}.${service}.${namespaceOf(slice)}.svc`);
         }

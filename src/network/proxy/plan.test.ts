@@ -36,10 +36,16 @@ function slice(
   };
   return full;
 }
-const options = { nodeName: "n1", localServiceIps: new Set(["10.43.0.10"]) };
+const options = { family: "IPv4" as const, nodeName: "n1", localServiceIps: new Set(["10.43.0.10"]) };
 const portsOf = (s: Service, ...slices: EndpointSlice[]) => servicePortsOf([s], slices, options);
-const plan = (s: Service, ...slices: EndpointSlice[]): Ruleset =>
-  planProxy(portsOf(s, ...slices), { table: "t", clusterCidr: "10.42.0.0/16", hasBridgeNetfilter: true });
+const planOptions = { table: "t", clusterCidr: "10.42.0.0/16", hasBridgeNetfilter: true, masqueradesOutside: true };
+const plan = (s: Service, ...slices: EndpointSlice[]): Ruleset => planProxy(portsOf(s, ...slices), planOptions);
+/** The same service in the other family. */
+const plan6 = (s: Service, ...slices: EndpointSlice[]): Ruleset =>
+  planProxy(servicePortsOf([s], slices, { ...options, family: "IPv6" }), {
+    ...planOptions,
+    clusterCidr: "fd00:42::/56",
+  });
 const elements = (ruleset: Ruleset, name: string) => Object.fromEntries(ruleset.collections.get(name)?.elements ?? []);
 
 describe("service ports", () => {
@@ -128,7 +134,7 @@ describe("hints", () => {
     const local = service({ externalTrafficPolicy: "Local", type: "NodePort" });
     const ports = servicePortsOf([local], [hinted("1:b", "2:a")], { ...options, zone: "a" });
     expect(ports.flatMap(ips)).toEqual(["10.42.0.2"]);
-    const ruleset = planProxy(ports, { table: "t", clusterCidr: "10.42.0.0/16", hasBridgeNetfilter: true });
+    const ruleset = planProxy(ports, planOptions);
     expect(ruleset.chains.get("loc-default/web/tcp/http")?.rules).toEqual([
       "goto ep-default/web/tcp/http/10.42.0.1/8080",
     ]);
@@ -184,10 +190,76 @@ describe("plan", () => {
 
   test("without br_netfilter, traffic between pods through a service is masqueraded", () => {
     const rules = (hasBridgeNetfilter: boolean) =>
-      planProxy([], { table: "t", clusterCidr: "10.42.0.0/16", hasBridgeNetfilter }).chains.get("postrouting")?.rules ??
-      [];
+      planProxy([], { ...planOptions, hasBridgeNetfilter }).chains.get("postrouting")?.rules ?? [];
     expect(rules(false)).toHaveLength(rules(true).length + 1);
     expect(rules(false).at(-1)).toBe("ct status dnat ip saddr 10.42.0.0/16 ip daddr 10.42.0.0/16 masquerade");
+  });
+});
+
+describe("IPv6", () => {
+  const both = (more: Partial<Service["spec"]> = {}, status?: Service["status"]) =>
+    service({ clusterIPs: ["10.43.0.7", "FD00:43:0::7"], ...more }, status);
+  const slice6 = (...ips: string[]) =>
+    slice(
+      ips.map((ip) => [ip] as const),
+      { addressType: "IPv6" },
+    );
+
+  test("a service of both families has a part in each table", () => {
+    const slices = [slice([["10.42.0.1"]]), slice6("fd00:42::1", "FD00:42::0:2")];
+    expect(elements(plan(both(), ...slices), "service-ips")).toEqual({
+      "10.43.0.7 . tcp . 80": "goto svc-default/web/tcp/http",
+    });
+    const ruleset = plan6(both(), ...slices);
+    expect(ruleset.family).toBe("ip6");
+    expect(elements(ruleset, "service-ips")).toEqual({ "fd00:43::7 . tcp . 80": "goto svc-default/web/tcp/http" });
+    expect(elements(ruleset, "node-ports")).toEqual({ "tcp . 30080": "goto ext-default/web/tcp/http" });
+    expect(elements(ruleset, "cluster-ips")).toEqual({ "fd00:43::7": "" });
+    expect(ruleset.chains.get("ep-default/web/tcp/http/fd00.42..2/8080")?.rules).toEqual([
+      "ip6 saddr fd00:42::2 jump mark-for-masquerade",
+      "meta l4proto tcp dnat to [fd00:42::2]:8080",
+    ]);
+    expect(transition(undefined, ruleset)).not.toMatch(/\bip (?:t|saddr|daddr)\b|ipv4_addr|icmp type|127\.0\.0/);
+  });
+
+  test.each<[string, Partial<Service["spec"]>, string[]]>([
+    ["of IPv4 only", { clusterIPs: ["10.43.0.7"] }, []],
+    ["of IPv6 only", { clusterIP: "fd00:43::7", clusterIPs: ["fd00:43::7"] }, ["fd00:43::7"]],
+    ["IPv6 first", { clusterIP: "fd00:43::7", clusterIPs: ["fd00:43::7", "10.43.0.7"] }, ["fd00:43::7"]],
+  ])("a service %s", (_, spec, expected) => {
+    expect([...(plan6(service(spec)).collections.get("cluster-ips")?.elements.keys() ?? [])]).toEqual(expected);
+  });
+
+  test("of the other family nothing is taken", () => {
+    const ingress = { loadBalancer: { ingress: [{ ip: "192.0.2.50" }, { ip: "2001:db8::50" }] } };
+    const ranges = ["10.0.0.0/8", "2001:db8:1::/48", "2001:db8:1:2::/64", "2001:db8:1::/48 }; flush ruleset"];
+    const spec = { externalIPs: ["192.0.2.7", "2001:db8::7"], loadBalancerSourceRanges: ranges };
+    const ruleset = plan6(both(spec, ingress), slice6("fd00:42::1"));
+    expect(Object.keys(elements(ruleset, "service-ips"))).toEqual([
+      ...["fd00:43::7 . tcp . 80", "2001:db8::7 . tcp . 80", "2001:db8::50 . tcp . 80"],
+    ]);
+    expect(ruleset.chains.get("fw-default/web/tcp/http")?.rules).toEqual([
+      "ip6 saddr { 2001:db8:1::/48 } goto ext-default/web/tcp/http",
+      "drop",
+    ]);
+  });
+
+  test("affinity, and policy Local", () => {
+    const spec = { sessionAffinity: "ClientIP", externalTrafficPolicy: "Local", type: "NodePort" };
+    const ruleset = plan6(both(spec), slice6("fd00:42::1"));
+    const set = ruleset.collections.get("aff-default/web/tcp/http/fd00.42..1/8080/10800");
+    expect(set?.declaration).toMatch(/^type ipv6_addr; flags dynamic,timeout;/);
+    expect(ruleset.chains.get("ext-default/web/tcp/http")?.rules[0]).toBe(
+      "ip6 saddr fd00:42::/56 goto svc-default/web/tcp/http",
+    );
+  });
+
+  test.each([
+    [true, 2],
+    [false, 1],
+  ])("pods are hidden behind their node's address: %s", (masqueradesOutside, count) => {
+    const options6 = { ...planOptions, clusterCidr: "fd00:42::/56", masqueradesOutside };
+    expect(planProxy([], options6).chains.get("postrouting")?.rules).toHaveLength(count);
   });
 });
 
@@ -214,7 +286,7 @@ describe("transition", () => {
       "delete table ip t",
       "add table ip t",
     ]);
-    expect(removal("t")).toBe("add table ip t\ndelete table ip t\n");
+    expect(removal("ip6", "t")).toBe("add table ip6 t\ndelete table ip6 t\n");
   });
 });
 

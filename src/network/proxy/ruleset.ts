@@ -16,7 +16,11 @@ export interface Collection {
   readonly elements: ReadonlyMap<string, string>;
 }
 
+/** nftables' word for IPv4 and IPv6. */
+export type TableFamily = "ip" | "ip6";
+
 export interface Ruleset {
+  readonly family: TableFamily;
   readonly table: string;
   readonly chains: ReadonlyMap<string, Chain>;
   readonly collections: ReadonlyMap<string, Collection>;
@@ -29,7 +33,7 @@ const none: ReadonlyMap<string, never> = new Map<string, never>();
  * The order keeps every reference valid: what is referred to appears before and disappears after what refers to it.
  */
 export function transition(previous: Ruleset | undefined, next: Ruleset): string {
-  const table = `ip ${next.table}`;
+  const table = `${next.family} ${next.table}`;
   const before = previous ?? { chains: none, collections: none };
   const out: string[] = [];
   for (const [name, collection] of next.collections) {
@@ -61,7 +65,8 @@ export function transition(previous: Ruleset | undefined, next: Ruleset): string
 }
 
 /** Removes the table whether it exists or not. */
-export const removal = (table: string): string => `add table ip ${table}\ndelete table ip ${table}\n`;
+export const removal = (family: TableFamily, table: string): string =>
+  `add table ${family} ${table}\ndelete table ${family} ${table}\n`;
 
 function elementChanges(
   where: string,

@@ -11,22 +11,24 @@ import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createServiceProxy } from "../service-proxy.ts";
 
-async function start(failures = 0) {
+async function start(failures = 0, clusterCidrs: readonly string[] = ["10.42.0.0/16"]) {
   const scripts: string[] = [];
-  const state = { isTableThere: false, failures };
+  const state = { isTableThere: false, failures, failed: [] as string[] };
   const commands: Commands = {
     async run(program, args, options) {
       if (program === "nft" && args[0] === "-f") {
         if (state.failures > 0) {
           state.failures--;
+          state.failed.push(String(options?.input).slice(0, 14));
           return { code: 1, stdout: "", stderr: "busy" };
         }
         scripts.push(String(options?.input));
         state.isTableThere = true;
       }
       if (program === "nft" && args.includes("list")) {
-        const last = scripts.find((s) => s.startsWith("add table")) ?? "";
-        const count = last.split("\n").filter((l) => l.startsWith(`add rule ip mote ${args.at(-1)} `)).length;
+        const where = args.slice(-3).join(" ");
+        const last = scripts.find((s) => s.startsWith(`add table ${args.at(-3)} `)) ?? "";
+        const count = last.split("\n").filter((l) => l.startsWith(`add rule ${where} `)).length;
         const document = { nftables: Array.from({ length: count }, () => ({ rule: {} })) };
         return state.isTableThere
           ? { code: 0, stdout: JSON.stringify(document), stderr: "" }
@@ -37,7 +39,7 @@ async function start(failures = 0) {
   };
   const written: string[] = [];
   const sysctl: Sysctl = {
-    read: async (name) => (name.endsWith("ip_forward") ? "0" : "1"),
+    read: async (name) => (/forward(ing)?$/.test(name) ? "0" : "1"),
     write: async (name, value) => void written.push(`${name}=${value}`),
   };
   const client = new Client(new FakeTransport());
@@ -46,7 +48,7 @@ async function start(failures = 0) {
   const stop = new AbortController();
   let isReady = false;
   const proxy = createServiceProxy(
-    { nodeName: "n1", clusterCidr: "10.42.0.0/16", localServiceIps: [] },
+    { nodeName: "n1", clusterCidrs, localServiceIps: [] },
     { informers, commands, sysctl, clock, log: silentLogger },
   );
   const ready = () => {
@@ -105,5 +107,18 @@ test("is ready after the first attempt even if it failed, and goes on trying", a
   expect([t.isReady(), t.scripts.length]).toEqual([true, 0]);
   await t.clock.advance(10_000);
   expect(t.scripts).toHaveLength(1);
+  await t.finish();
+});
+
+test("two families have a table each, and one that fails holds up no other", async () => {
+  const t = await start(1, ["10.42.0.0/16", "fd00:42::/56"]);
+  expect(t.written).toEqual(["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
+  // The first of IPv4 failed, and that of IPv6 is there at once.
+  expect(t.state.failed).toEqual(["add table ip m"]);
+  expect(t.scripts.map((script) => script.slice(0, 14))).toEqual(["add table ip6 "]);
+  await t.clock.advance(10_000);
+  expect(t.scripts.map((script) => script.slice(0, 14))).toEqual(["add table ip6 ", "add table ip m"]);
+  await t.clock.advance(300_000);
+  expect(t.scripts).toHaveLength(2);
   await t.finish();
 });

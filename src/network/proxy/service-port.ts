@@ -1,6 +1,8 @@
 // Services and EndpointSlices reduced to what forwarding needs: one record per service port, with the endpoints that take
-// its traffic. IPv4 for now; an IPv6 family is the same function over the other addresses. Pure.
+// its traffic. One family at a time: a service with both is two records in two tables. Every address is spelled as the
+// kernel does, and text that is none never gets here. Pure.
 // Upstream counterpart: pkg/proxy servicePort and endpoint types, and CategorizeEndpoints in topology.go.
+import { canonicalIp, familyOfIp, type IpFamily, ipAt, parseIpRange } from "#base/ip-range.ts";
 import type { ServicePort as ApiServicePort, Service } from "#model/gen/core-v1.ts";
 import type { Endpoint as ApiEndpoint, EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { keyOf, nameOf, namespaceOf } from "#model/object.ts";
@@ -36,6 +38,7 @@ export const serviceNameLabel = "kubernetes.io/service-name";
 const protocols: Readonly<Record<string, ServicePort["protocol"]>> = { TCP: "tcp", UDP: "udp", SCTP: "sctp" };
 
 export interface ServicePortOptions {
+  readonly family: IpFamily;
   readonly nodeName: string;
   /** Cluster addresses that this node serves itself (DNS); left alone. */
   readonly localServiceIps: ReadonlySet<string>;
@@ -51,7 +54,7 @@ export function servicePortsOf(
   const byService = new Map<string, EndpointSlice[]>();
   for (const slice of slices) {
     const service = slice.metadata.labels?.[serviceNameLabel];
-    if (!service || slice.addressType !== "IPv4") continue;
+    if (!service || slice.addressType !== options.family) continue;
     const key = `${namespaceOf(slice)}/${service}`;
     const list = byService.get(key);
     if (list) list.push(slice);
@@ -71,13 +74,13 @@ export function servicePortsOf(
 export function isForwarded(service: Service, options: ServicePortOptions): boolean {
   if (service.spec.type === "ExternalName") return false;
   if (service.metadata.labels?.["service.kubernetes.io/service-proxy-name"] !== undefined) return false;
-  const clusterIp = ipv4Of(service.spec);
+  const clusterIp = clusterIpOf(service.spec, options.family);
   return clusterIp !== undefined && !options.localServiceIps.has(clusterIp);
 }
 
-/** Rules are of IPv4; of a service with two families either may be the first. */
-const ipv4Of = ({ clusterIP = "", clusterIPs = [] }: Service["spec"]): string | undefined =>
-  [clusterIP, ...clusterIPs].find(isIpv4);
+/** Of a service with two families either may be the first. */
+const clusterIpOf = ({ clusterIP = "", clusterIPs = [] }: Service["spec"], family: IpFamily): string | undefined =>
+  ofFamily([clusterIP, ...clusterIPs], family)[0];
 
 function reduce(
   service: Service,
@@ -90,15 +93,19 @@ function reduce(
   const { spec, status } = service;
   const ingress = status?.loadBalancer?.ingress ?? [];
   const affinity = spec.sessionAffinity === "ClientIP";
+  const { family } = options;
   return {
     id: `${namespaceOf(service)}/${nameOf(service)}/${protocol}/${port.name || port.port}`,
     protocol,
     port: port.port,
-    clusterIp: ipv4Of(spec) ?? "",
+    clusterIp: clusterIpOf(spec, family) ?? "",
     nodePort: port.nodePort || undefined,
-    externalIps: (spec.externalIPs ?? []).filter(isIpv4),
-    loadBalancerIps: ingress.filter((i) => i.ipMode !== "Proxy" && isIpv4(i.ip ?? "")).map((i) => i.ip ?? ""),
-    sourceRanges: (spec.loadBalancerSourceRanges ?? []).map((r) => r.trim()).filter(isIpv4Range),
+    externalIps: ofFamily(spec.externalIPs ?? [], family),
+    loadBalancerIps: ofFamily(
+      ingress.flatMap(({ ip, ipMode }) => (ipMode === "Proxy" ? [] : (ip ?? ""))),
+      family,
+    ),
+    sourceRanges: rangesOf(spec.loadBalancerSourceRanges ?? [], family),
     affinitySeconds: affinity ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? 10_800) : undefined,
     isInternalLocal: spec.internalTrafficPolicy === "Local",
     isExternalLocal: spec.externalTrafficPolicy === "Local",
@@ -128,8 +135,8 @@ function endpointsOf(
         continue;
       if (!slicePort.port) continue;
       for (const endpoint of slice.endpoints ?? []) {
-        const ip = endpoint.addresses?.[0] ?? "";
-        if (!isIpv4(ip)) continue;
+        const [ip] = ofFamily(endpoint.addresses?.slice(0, 1) ?? [], options.family);
+        if (ip === undefined) continue;
         const isLocal = endpoint.nodeName === options.nodeName;
         const zones = (endpoint.hints?.forZones ?? []).map(({ name }) => name);
         const candidate = { endpoint: { ip, port: slicePort.port, isLocal }, zones };
@@ -161,11 +168,15 @@ function nearby(ready: readonly Candidate[], zone: string | undefined): readonly
 /** An unknown condition counts as ready, as the API says. */
 export const isReady = (endpoint: ApiEndpoint): boolean => endpoint.conditions?.ready ?? true;
 
-const octet = "(?:25[0-5]|2[0-4]\\d|1?\\d?\\d)";
-const ipv4 = new RegExp(`^(?:${octet}\\.){3}${octet}$`);
-const ipv4Range = new RegExp(`^(?:${octet}\\.){3}${octet}/(?:[12]?\\d|3[0-2])$`);
+/** Those of the family, as the kernel spells them. Keeps text out of the nft script that is no address. */
+const ofFamily = (addresses: readonly string[], family: IpFamily): string[] =>
+  addresses.flatMap((text) => (familyOfIp(text) === family ? (canonicalIp(text) ?? []) : []));
 
-/** Also keeps text out of the nft script that is not an address. */
-export const isIpv4 = (text: string): boolean => ipv4.test(text);
-const isIpv4Range = (text: string): boolean => ipv4Range.test(text);
+function rangesOf(texts: readonly string[], family: IpFamily): string[] {
+  return texts.flatMap((text) => {
+    const range = parseIpRange(text.trim());
+    return range?.family === family ? `${ipAt(range, 0)}${range.cidr.slice(range.cidr.indexOf("/"))}` : [];
+  });
+}
+
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

@@ -189,7 +189,7 @@ async function createAndStart(
   input.signal.throwIfAborted();
   const sandbox = readySandbox(observed);
   if (!sandbox) return failed("ContainerCreating", "");
-  const podIps = pod.spec.hostNetwork ? [context.nodeIp] : sandbox.ips;
+  const podIps = pod.spec.hostNetwork ? context.nodeIps : sandbox.ips;
   let id: string;
   try {
     const env = buildEnv({
@@ -197,7 +197,7 @@ async function createAndStart(
       container,
       ...(await objectsOfEnv(context, pod, container)),
       nodeName: context.nodeName,
-      hostIp: context.nodeIp,
+      hostIps: context.nodeIps,
       podIps,
       capacity: context.capacity,
     });

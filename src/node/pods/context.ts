@@ -19,8 +19,10 @@ import type { Verdict } from "./resize.ts";
 
 export interface PodContext {
   readonly nodeName: string;
+  /** The first of `nodeIps`. */
   readonly nodeIp: string;
-  readonly clusterDns: string;
+  readonly nodeIps: readonly string[];
+  readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly hostDns: () => Promise<DnsSettings>;
   readonly podLogFolder: string;

@@ -5,7 +5,7 @@ import { hostsFile, parseResolvConf, podDns, podHostname } from "./dns.ts";
 const podOf = (spec: Partial<Pod["spec"]> = {}): Pod =>
   ({ metadata: { name: "web-0", namespace: "shop" }, spec: { containers: [], ...spec } }) as unknown as Pod;
 const context = {
-  clusterDns: "10.43.0.10",
+  clusterDns: ["10.43.0.10"],
   clusterDomain: "cluster.local",
   nodeName: "node-a",
   host: { servers: ["192.0.2.53"], searches: ["lan"], options: ["edns0"] },

@@ -8,7 +8,7 @@ export interface DnsSettings {
 }
 
 export interface DnsContext {
-  readonly clusterDns: string;
+  readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly host: DnsSettings;
 }
@@ -42,7 +42,7 @@ export function podDns(pod: Pod, context: DnsContext): DnsSettings {
   else {
     const { clusterDomain } = context;
     base = {
-      servers: [context.clusterDns],
+      servers: [...context.clusterDns],
       searches: [
         `${pod.metadata.namespace}.svc.${clusterDomain}`,
         `svc.${clusterDomain}`,

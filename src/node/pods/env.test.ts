@@ -6,7 +6,7 @@ const pod = {
   metadata: { name: "p", namespace: "ns", uid: "u", labels: { b: "2", a: 'x"y' }, annotations: { k: "v" } },
   spec: { containers: [] },
 } as unknown as Pod;
-const context = { nodeName: "n", hostIp: "192.0.2.1", podIps: ["10.0.0.1", "fd00::1"] };
+const context = { nodeName: "n", hostIps: ["192.0.2.1", "2001:db8::1"], podIps: ["10.0.0.1", "fd00::1"] };
 const capacity = { milliCpu: 2000, memoryBytes: 1 << 30 };
 const settings = { metadata: { name: "settings" }, data: { colour: "blue", "a-b": "dash" } } as ConfigMap;
 const keys = { metadata: { name: "keys" }, data: { key: Buffer.from("s3cret").toString("base64") } } as Secret;
@@ -20,6 +20,13 @@ const env = (container: Partial<Container>, services: Service[] = []) =>
     ...context,
     capacity,
   });
+
+test.each([
+  ["status.hostIP", "192.0.2.1"],
+  ["status.hostIPs", "192.0.2.1,2001:db8::1"],
+  ["status.podIP", "10.0.0.1"],
+  ["status.podIPs", "10.0.0.1,fd00::1"],
+])("addresses: %s", (path, expected) => expect(podField(pod, path, context)).toBe(expected));
 
 describe("expansion", () => {
   const known = (name: string) => ({ A: "1", EMPTY: "" })[name];

@@ -11,7 +11,7 @@ export interface EnvInput {
   /** Of the pod's namespace, and `kubernetes` of default. */
   readonly services: readonly Service[];
   readonly nodeName: string;
-  readonly hostIp: string;
+  readonly hostIps: readonly string[];
   readonly podIps: readonly string[];
   readonly capacity: ResourceDefaults;
 }
@@ -98,7 +98,7 @@ const decodeSecret = (base64: string): string => Buffer.from(base64, "base64").t
 
 export interface FieldContext {
   readonly nodeName: string;
-  readonly hostIp: string;
+  readonly hostIps: readonly string[];
   readonly podIps: readonly string[];
 }
 
@@ -122,8 +122,9 @@ export function podField(pod: Pod, path: string, context: FieldContext): string 
     case "spec.serviceAccountName":
       return pod.spec.serviceAccountName ?? "";
     case "status.hostIP":
+      return context.hostIps[0] ?? "";
     case "status.hostIPs":
-      return context.hostIp;
+      return context.hostIps.join(",");
     case "status.podIP":
       return context.podIps[0] ?? "";
     case "status.podIPs":

@@ -62,8 +62,17 @@ test.each([
   const runtime = new RuntimeCache({ cri, clock, log: silentLogger });
   const lookup = createPodLookup(cri, runtime, new Map([["u", { uid: "u", pod } as unknown as PodWorker]]));
   const context = {
-    ...{ cri, clock, runtime, log: silentLogger, nodeName: "n", nodeIp: "10.0.0.1", podLogFolder: folder },
-    ...{ clusterDns: "10.43.0.10", clusterDomain: "cluster.local", machineMemoryBytes: 2 ** 30, hugePageSizes: [] },
+    ...{
+      cri,
+      clock,
+      runtime,
+      log: silentLogger,
+      nodeName: "n",
+      nodeIp: "10.0.0.1",
+      nodeIps: ["10.0.0.1"],
+      podLogFolder: folder,
+    },
+    ...{ clusterDns: ["10.43.0.10"], clusterDomain: "cluster.local", machineMemoryBytes: 2 ** 30, hugePageSizes: [] },
     capacity: { milliCpu: 1000, memoryBytes: 2 ** 30, ephemeralBytes: 2 ** 30 },
     hostDns: async () => ({ servers: [], searches: [], options: [] }),
     credentials: async () => [],

@@ -46,7 +46,7 @@ const status = (pod: Pod, now: PodObservation, extra: Partial<StatusInput> & { w
     observed: now,
     plan: { waiting: new Map(extra.waiting ?? []), finished: false },
     probe: (): ProbeView => ({ started: true, ready: true }),
-    hostIp: "192.0.2.1",
+    hostIps: ["192.0.2.1"],
     nowMs,
     terminationMessage: () => "",
     ...extra,

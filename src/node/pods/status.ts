@@ -30,7 +30,8 @@ export interface StatusInput {
   readonly observed: PodObservation;
   readonly plan: Pick<Plan, "waiting" | "finished" | "failure">;
   readonly probe: (container: ObservedContainer) => ProbeView;
-  readonly hostIp: string;
+  /** One of each address family, the cluster's first before the other. */
+  readonly hostIps: readonly string[];
   readonly nowMs: number;
   /** Whether pods can be resized here: what a container has is shown. */
   readonly showsResources?: boolean;
@@ -56,15 +57,15 @@ export function podStatus(input: StatusInput): PodStatus {
     : input.plan.failure
       ? "Failed"
       : podPhase(input, initStatuses, statuses);
-  const ips = pod.spec.hostNetwork ? (sandbox ? [input.hostIp] : []) : (sandbox?.ips ?? []);
+  const ips = pod.spec.hostNetwork ? (sandbox ? input.hostIps : []) : (sandbox?.ips ?? []);
   // A finished pod keeps the address it had, as upstream does until it is deleted.
   const shownIps = ips.length > 0 ? ips : (old.podIPs ?? []).map((p) => p.ip ?? "").filter((ip) => ip !== "");
   const conditions = podConditions(input, phase, initStatuses, statuses, sandbox !== undefined);
   return {
     phase,
     conditions,
-    hostIP: input.hostIp,
-    hostIPs: [{ ip: input.hostIp }],
+    ...(input.hostIps[0] === undefined ? {} : { hostIP: input.hostIps[0] }),
+    hostIPs: input.hostIps.map((ip) => ({ ip })),
     ...(shownIps.length > 0 ? { podIP: shownIps[0]!, podIPs: shownIps.map((ip) => ({ ip })) } : {}),
     startTime: old.startTime ?? rfc3339(input.nowMs),
     ...(initStatuses.length > 0 ? { initContainerStatuses: initStatuses } : {}),

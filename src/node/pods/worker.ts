@@ -430,9 +430,9 @@ export class PodWorker {
 
   async #volumes(observed: PodObservation): Promise<Map<string, string>> {
     const context = this.#context;
-    const podIps = this.#pod.spec.hostNetwork ? [context.nodeIp] : (readySandbox(observed)?.ips ?? []);
+    const podIps = this.#pod.spec.hostNetwork ? context.nodeIps : (readySandbox(observed)?.ips ?? []);
     const pod = this.#sizes.allocated(this.#pod);
-    return context.volumes.ensure(pod, { nodeName: context.nodeName, hostIp: context.nodeIp, podIps });
+    return context.volumes.ensure(pod, { nodeName: context.nodeName, hostIps: context.nodeIps, podIps });
   }
 
   async #createSandbox(attempt: number, observed: PodObservation): Promise<void> {
@@ -507,7 +507,7 @@ export class PodWorker {
   }
 
   async #tell(observed: PodObservation, plan: Plan, ended = false): Promise<void> {
-    const { clock, client, nodeIp, probes } = this.#context;
+    const { clock, client, nodeIps, probes } = this.#context;
     const target = this.#mirrorUid ? this.#mirrorUid() : this.uid;
     const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
     const last = this.#told ?? this.#pod.status;
@@ -526,7 +526,7 @@ export class PodWorker {
       showsResources: this.#context.canResize,
       resize: plan.finished ? undefined : this.#sizes.status(this.#pod, plan.resizing === true),
       probe: (c: ObservedContainer) => probes.view(c, this.#pod),
-      hostIp: nodeIp,
+      hostIps: nodeIps,
       nowMs: clock.now(),
       terminationMessage: (c) => this.#words.get(c.id) ?? "",
       ended,

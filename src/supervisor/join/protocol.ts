@@ -2,7 +2,8 @@
 // either end may be a k3s. Settings carry Go's field names and Go's form of an address range.
 // Upstream counterpart: k3s pkg/server/handlers and pkg/daemons/config.Control.
 import { AppError } from "#base/errors.ts";
-import { isIpv4 } from "#model/validation/names.ts";
+import { canonicalIp } from "#base/ip-range.ts";
+import { isIp } from "#model/validation/names.ts";
 import { type EgressMode, egressModes } from "../tunnel/egress.ts";
 
 export const prefix = "/v1-k3s/";
@@ -15,15 +16,18 @@ export const headers = {
 
 /** What a node takes from its server. */
 export interface ClusterSettings {
+  /** The range, or both with a comma between. */
   readonly clusterCidr: string;
-  /** The range, or both with a comma between; a node takes the first. */
   readonly serviceCidr: string;
-  readonly clusterDns: string;
+  /** One of each family that services have. */
+  readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly egressMode: EgressMode;
   /** As flags have it; whether this node has it is not said here. */
   readonly flannelBackend: string;
   readonly flannelExternalIp: boolean;
+  /** Pods reach what is outside of the cluster under their node's IPv6 address. */
+  readonly flannelIpv6Masq: boolean;
   /** Nodes translate service addresses themselves. */
   readonly hasServiceProxy: boolean;
 }
@@ -35,19 +39,19 @@ export interface ServerSettings extends ClusterSettings {
 
 export function formatSettings(settings: ServerSettings): Record<string, unknown> {
   const { clusterDns, nodePorts, port } = settings;
-  const cluster = goNetwork(settings.clusterCidr);
+  const cluster = settings.clusterCidr.split(",").map(goNetwork);
   const services = settings.serviceCidr.split(",").map(goNetwork);
   return {
-    ClusterIPRange: cluster,
-    ClusterIPRanges: [cluster],
+    ClusterIPRange: cluster[0],
+    ClusterIPRanges: cluster,
     ServiceIPRange: services[0],
     ServiceIPRanges: services,
     ServiceNodePortRange: { Base: nodePorts.first, Size: nodePorts.last - nodePorts.first + 1 },
-    ClusterDNS: clusterDns,
-    ClusterDNSs: [clusterDns],
+    ClusterDNS: clusterDns[0],
+    ClusterDNSs: clusterDns,
     ClusterDomain: settings.clusterDomain,
     FlannelBackend: settings.flannelBackend,
-    FlannelIPv6Masq: false,
+    FlannelIPv6Masq: settings.flannelIpv6Masq,
     FlannelExternalIP: settings.flannelExternalIp,
     EgressSelectorMode: settings.egressMode,
     EmbeddedRegistry: false,
@@ -72,22 +76,24 @@ export function parseSettings(text: string): ClusterSettings {
     if (typeof value !== "string" || value === "") throw wrong(name);
     return value;
   };
-  const network = (name: string): string => {
-    const found = plainNetwork(fields[name]);
-    if (found === undefined) throw wrong(name);
+  /** The list, or the one that stands beside it for those who know no list. */
+  const list = <T>(name: string, one: string, read: (value: unknown) => T | undefined): T[] => {
+    const given = fields[name];
+    const all = Array.isArray(given) && given.length > 0 ? given : [fields[one]];
+    const found = all.flatMap((value) => read(value) ?? []);
+    if (found.length !== all.length || found.length > 2) throw wrong(one);
     return found;
   };
   const egressMode = egressModes.find((mode) => mode === fields["EgressSelectorMode"]) ?? "agent";
-  const clusterDns = string("ClusterDNS");
-  if (!isIpv4(clusterDns)) throw wrong("ClusterDNS");
   return {
-    clusterCidr: network("ClusterIPRange"),
-    serviceCidr: network("ServiceIPRange"),
-    clusterDns,
+    clusterCidr: list("ClusterIPRanges", "ClusterIPRange", plainNetwork).join(","),
+    serviceCidr: list("ServiceIPRanges", "ServiceIPRange", plainNetwork).join(","),
+    clusterDns: list("ClusterDNSs", "ClusterDNS", plainAddress),
     clusterDomain: string("ClusterDomain"),
     egressMode,
     flannelBackend: string("FlannelBackend"),
     flannelExternalIp: fields["FlannelExternalIP"] === true,
+    flannelIpv6Masq: fields["FlannelIPv6Masq"] === true,
     hasServiceProxy: fields["DisableKubeProxy"] !== true,
   };
 }
@@ -105,7 +111,7 @@ function objectOf(text: string): Readonly<Record<string, unknown>> {
 const wrong = (field: string): AppError =>
   new AppError("JOIN_ANSWER", `the server's settings have no usable ${field}: is it a server of another kind?`);
 
-/** Go's net.IPNet as JSON. IPv4 only. */
+/** Go's net.IPNet as JSON. */
 function goNetwork(cidr: string): { IP: string; Mask: string } {
   const [address = "", bits = "32"] = cidr.split("/");
   const mask = Buffer.alloc(address.includes(":") ? 16 : 4);
@@ -116,9 +122,12 @@ function goNetwork(cidr: string): { IP: string; Mask: string } {
 function plainNetwork(value: unknown): string | undefined {
   if (typeof value !== "object" || value === null) return undefined;
   const { IP: address, Mask: mask } = value as Readonly<Record<string, unknown>>;
-  if (typeof address !== "string" || typeof mask !== "string" || !isIpv4(address)) return undefined;
+  if (typeof address !== "string" || typeof mask !== "string" || !isIp(address)) return undefined;
   const bytes = Buffer.from(mask, "base64");
-  if (bytes.length !== 4) return undefined;
-  const [ones = ""] = /^1*/.exec(bytes.readUInt32BE().toString(2).padStart(32, "0")) ?? [];
-  return ones === "" ? undefined : `${address}/${ones.length}`;
+  if (bytes.length !== (address.includes(":") ? 16 : 4)) return undefined;
+  const bits = [...bytes].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+  return /^1+0*$/.test(bits) ? `${canonicalIp(address)}/${bits.lastIndexOf("1") + 1}` : undefined;
 }
+
+const plainAddress = (value: unknown): string | undefined =>
+  typeof value === "string" && isIp(value) ? canonicalIp(value) : undefined;
