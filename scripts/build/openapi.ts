@@ -1,13 +1,14 @@
-// Writes the OpenAPI documents into build/dist/openapi/: v2.json.gz, v2.pb.gz, v3/<path>.json.gz and index.json
-// with sizes and hashes of what is packed. Their sentences come from the Go sources of the pinned Debian packages when those can be had, else from the
+// Writes the OpenAPI documents into build/dist/openapi/: v2.json.gz, v2.pb.gz, v3/<path>.json.gz, those of APIs that are off
+// by default (optional/<group version>/v3.json.gz, and v2.json.gz with what the v2 document gets), and index.json with sizes and hashes of what is packed. Their sentences come from the Go sources of the pinned Debian packages when those can be had, else from the
 // comments of @kubernetes/client-node (about three quarters of them), so that a build needs nothing but npm.
 import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { versions } from "#build.config.ts";
-import { buildOpenApiV2, buildOpenApiV3, type Describe, type Json } from "#model/openapi.ts";
+import { buildOpenApiV2, buildOpenApiV2Addition, buildOpenApiV3, type Describe, type Json } from "#model/openapi.ts";
 import { encodeOpenApiV2 } from "#model/openapi-v2-protobuf.ts";
+import { optionalApis } from "#model/resources.ts";
 import { importPath, servedPackages } from "#scripts/gen/kubernetes.ts";
 import { sourceFolder } from "#scripts/gen/packages.ts";
 
@@ -24,6 +25,12 @@ export async function buildOpenapi(folder = join("build", "dist", "openapi")): P
   files.set("v2.pb", encodeOpenApiV2(v2));
   for (const [path, document] of buildOpenApiV3(options))
     files.set(`v3/${path}.json`, Buffer.from(JSON.stringify(document)));
+  for (const [name, rows] of Object.entries(optionalApis)) {
+    const addition = buildOpenApiV2Addition(options, rows, v2);
+    files.set(`optional/${name}/v2.json`, Buffer.from(JSON.stringify(addition)));
+    const document = buildOpenApiV3(options, rows).get(`apis/${name}`);
+    files.set(`optional/${name}/v3.json`, Buffer.from(JSON.stringify(document)));
+  }
   await fs.rm(folder, { recursive: true, force: true });
   const index: Json = {};
   for (const [name, bytes] of files) {

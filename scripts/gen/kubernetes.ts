@@ -34,7 +34,10 @@ export interface FactsPackage {
   readonly enums: { readonly name: string; readonly values: readonly string[] }[];
 }
 
-/** Packages of the table: what kube-apiserver 1.32 serves by default, and what its clients exchange besides. */
+/**
+ * Packages of the table: what kube-apiserver 1.32 serves by default, what it serves on demand and is here too
+ * (networking/v1beta1), and what its clients exchange besides.
+ */
 export const servedPackages: readonly string[] = [
   "meta/v1",
   "core/v1",
@@ -52,6 +55,7 @@ export const servedPackages: readonly string[] = [
   "events/v1",
   "flowcontrol/v1",
   "networking/v1",
+  "networking/v1beta1",
   "node/v1",
   "policy/v1",
   "rbac/v1",

@@ -6,6 +6,8 @@ test("defaults are upstream's, and each can be said otherwise", () => {
   expect(parseApiArguments([])).toMatchObject({
     cbor: false,
     podResize: false,
+    multiCidrServices: false,
+    optionalApis: [],
     maxReadsInFlight: 400,
     maxWritesInFlight: 200,
     encryptionConfigFile: undefined,
@@ -24,6 +26,17 @@ test("defaults are upstream's, and each can be said otherwise", () => {
     maxWritesInFlight: 5,
   });
   expect(parseApiArguments([...args, "feature-gates=CBORServingAndStorage=false"]).cbor).toBe(false);
+});
+
+test("APIs that are off by default are turned on by group version, and a gate says which it needs", () => {
+  const beta = "runtime-config=networking.k8s.io/v1beta1";
+  const gate = "feature-gates=MultiCIDRServiceAllocator=true";
+  const optional = (...args: string[]) => parseApiArguments(args).optionalApis;
+  expect(optional(beta)).toEqual(["networking.k8s.io/v1beta1"]);
+  expect(optional(`${beta}=true,apps/v1=true,v1`)).toEqual(["networking.k8s.io/v1beta1"]);
+  expect(optional(beta, `${beta}=false`)).toEqual([]);
+  expect(parseApiArguments([gate, beta])).toMatchObject({ multiCidrServices: true });
+  expect(() => parseApiArguments([gate])).toThrow(/MultiCIDRServiceAllocator needs .*runtime-config=networking/);
 });
 
 test("flags of the audit log", () => {
@@ -83,6 +96,14 @@ test.each([
   ["no number", "max-requests-inflight=many", /"many" is not a whole number/],
   ["nothing in flight", "max-mutating-requests-inflight=0", /from 1 to 10000/],
   ["an unknown gate", "feature-gates=Nope=true", /"Nope" is none of CBORServingAndStorage, InPlacePodVerticalScaling/],
+  [
+    "an API that is not here",
+    "runtime-config=storage.k8s.io/v1beta1=true",
+    /"storage.k8s.io\/v1beta1" is none of those/,
+  ],
+  ["all of them", "runtime-config=api/all=true", /"api\/all" is none of those/],
+  ["an API that is always there", "runtime-config=apps/v1=false", /"apps\/v1" is always served/],
+  ["an API that is half on", "runtime-config=networking.k8s.io/v1beta1=yes", /must be true or false/],
   ["an unknown mode", "audit-log-mode=later", /audit-log-mode: "later" is none of batch, blocking, blocking-strict/],
   ["an unknown format", "audit-log-format=xml", /"xml" is none of json, legacy/],
   ["a negative size", "audit-log-maxsize=-1", /"-1" is not a whole number from 0 to 10000/],

@@ -49,6 +49,7 @@ import { createDanglingController } from "./flow-control/dangling.ts";
 import { MetricsCollector } from "./metrics-api/collector.ts";
 import { createMetricsGroup } from "./metrics-api/group.ts";
 import { scrapeNode } from "./metrics-api/scrape.ts";
+import { createNumberClaims } from "./number-claims.ts";
 import { openApiAssets } from "./openapi/assets.ts";
 import type { ApiServerDeps } from "./options.ts";
 import { columnsFor } from "./printers/tables.ts";
@@ -68,6 +69,8 @@ export interface ComposeOptions {
   readonly nodeClient: () => { readonly certificate: string; readonly key: string };
   readonly serviceAccount: { readonly privateKey: string; readonly publicKeys: readonly string[] };
   readonly serviceCidr: string;
+  /** They write to the same datastore: what is handed out once must be agreed upon. */
+  readonly hasOtherServers?: boolean;
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly arguments?: ApiArguments;
 }
@@ -184,6 +187,8 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
         services: {
           serviceCidr: options.serviceCidr,
           nodePorts: [options.nodePorts.first, options.nodePorts.last],
+          multiCidr: options.arguments?.multiCidrServices ?? false,
+          claims: options.hasOtherServers ? (kind) => createNumberClaims(kind, { backend, log }) : undefined,
         },
       }),
       admission: createAdmissionPlugins({ random, rbac, authorizer }),
@@ -201,7 +206,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           },
         }),
       ),
-      openapi: openApiAssets(),
+      openapi: openApiAssets(options.arguments?.optionalApis),
       tokenIssuer: createTokenIssuer(options.serviceAccount, { clock, random }),
       reviewToken: async (token, audiences) =>
         (await tokens.review(token, audiences)) ?? bootstrapTokens.review(token, audiences),

@@ -3,10 +3,9 @@
 // Upstream counterpart: the handler chain behind authentication, and the API installer's routes.
 
 import type { Service } from "#base/service.ts";
-import type { Backend } from "#datastore/backend.ts";
 import type { Service as ServiceObject } from "#model/gen/core-v1.ts";
 import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources, pods } from "#model/resources.ts";
+import { pods, resourcesWith } from "#model/resources.ts";
 import { ApiError, forbidden, methodNotAllowed, pathNotFound, serviceUnavailable } from "#model/status.ts";
 import { validateObject, validateObjectUpdate } from "#model/validate.ts";
 import { auditPath } from "./audit/auditor.ts";
@@ -78,7 +77,8 @@ export function createHandler(
   serverAddress: string,
 ): Handler {
   const cache = new DecodeCache(options.freezeShared ?? false);
-  const resources = createResources(deps, deps.backend, cache);
+  const rows = resourcesWith(options.optionalApis);
+  const resources = createResources(rows, deps, cache);
   const registry = new Registry({
     clock: deps.clock,
     random: deps.random,
@@ -107,7 +107,7 @@ export function createHandler(
     definitions: resources.get("customresourcedefinitions.apiextensions.k8s.io")!,
   });
   const formats = { cbor: options.cbor ?? false };
-  const builtIn = options.podResize ? allResources.map(withResize) : allResources;
+  const builtIn = options.podResize ? rows.map(withResize) : rows;
   const bodies = createBodies(formats, (info) => table.normalizeOf(info));
   const endpoints = new ResourceEndpoints({
     backend: deps.backend,
@@ -117,7 +117,7 @@ export function createHandler(
     formats,
     tracking: new FieldTracking({
       clock: deps.clock,
-      infos: allResources,
+      infos: rows,
       openapiOf: (info) => table.schemaOf(info),
       versionOf: (info, apiVersion) => table.versionOf(info, apiVersion),
       converterOf: (info) => table.converterOf(info),
@@ -129,8 +129,8 @@ export function createHandler(
     const { virtualGroups } = deps;
     const stored = [...builtIn, ...table.versions().map(({ row }) => row)];
     const others = virtualGroups?.filter(({ rows: [row] }) => row && !table.serves(row.group, row.version));
-    const rows = [...stored, ...(others ?? []).flatMap((group) => group.rows)];
-    return { generation: table.generation, virtualGroups, discovery: createDiscovery(rows, serverAddress) };
+    const all = [...stored, ...(others ?? []).flatMap((group) => group.rows)];
+    return { generation: table.generation, virtualGroups, discovery: createDiscovery(all, serverAddress) };
   };
   let discovered = discover();
   const currentDiscovery = (): Discovery => {
@@ -144,7 +144,7 @@ export function createHandler(
     const resource = resources.get(storedName(info));
     served.set(`${info.group}/${info.version}/${info.plural}`, resource ? { info, resource } : info);
   }
-  const groupVersions = new Set(allResources.map((info) => `${info.group}/${info.version}`));
+  const groupVersions = new Set(rows.map((info) => `${info.group}/${info.version}`));
   const paths = (): string[] =>
     [
       ...currentDiscovery().paths,
@@ -258,9 +258,14 @@ function withResize(info: ResourceInfo): ResourceInfo {
 }
 
 /** One per folder of the datastore, by the qualified name in the storage group. */
-function createResources(deps: ApiServerDeps, backend: Backend, cache: DecodeCache): Map<string, Resource> {
+function createResources(
+  rows: readonly ResourceInfo[],
+  deps: ApiServerDeps,
+  cache: DecodeCache,
+): Map<string, Resource> {
   const out = new Map<string, Resource>();
-  for (const info of allResources) {
+  const { backend } = deps;
+  for (const info of rows) {
     const isStored = info.verbs.includes("get") && info.verbs.includes("create");
     const isHome = info.group === info.storageGroup && storedIn(info) === info.version;
     if (!isStored || !isHome) continue;

@@ -38,6 +38,8 @@ export interface KindsOptions {
   readonly nodePorts?: readonly [number, number];
   /** The feature gate InPlacePodVerticalScaling. */
   readonly podResize?: boolean;
+  /** The feature gate MultiCIDRServiceAllocator, with the API it needs. */
+  readonly multiCidr?: boolean;
 }
 
 /** Bootstrapped: namespaces, roles, the kubernetes service. */
@@ -48,7 +50,10 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
   const source = new RbacCache();
   const rbac = createRbacAuthorizer({ source });
   const server: ApiServer = createApiServer(
-    { freezeShared: true, podResize: options.podResize ?? false },
+    {
+      ...{ freezeShared: true, podResize: options.podResize ?? false },
+      optionalApis: options.multiCidr ? ["networking.k8s.io/v1beta1"] : [],
+    },
     {
       ...{ backend, clock, random, log: silentLogger, metrics: new Metrics(), columnsFor },
       authenticators: [],
@@ -67,7 +72,8 @@ export async function openKinds(options: KindsOptions = {}): Promise<Kinds> {
     },
   );
   const client = new Client(server.transport(loopback));
-  await bootstrap({ advertiseAddress: "192.0.2.1" }, client);
+  const serviceCidrs = options.multiCidr ? (options.serviceCidr ?? "10.43.0.0/16").split(",") : [];
+  await bootstrap({ advertiseAddress: "192.0.2.1", serviceCidrs }, client);
   return {
     clock,
     client,

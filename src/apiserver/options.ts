@@ -39,6 +39,8 @@ export interface ApiServerOptions {
   readonly cbor?: boolean;
   /** The feature gate InPlacePodVerticalScaling, alpha and off by default: pods/resize is served. */
   readonly podResize?: boolean;
+  /** Group versions that are served beside those of the default; names of `optionalApis`. */
+  readonly optionalApis?: readonly string[];
   /** For requests that are no watch and no stream. Default 60 s. */
   readonly requestTimeoutMs?: number;
   /** Together the seats that flow control shares out among priority levels. Upstream's defaults: 400 and 200. */

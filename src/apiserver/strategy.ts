@@ -21,6 +21,13 @@ export interface StrategyContext {
    * at hand, as the usage of a quota. False where it changed meanwhile. Not to be called in a dry run.
    */
   replace<T extends ApiObject>(resource: string, from: T, to: T): Promise<boolean>;
+  /**
+   * Makes an object that the server keeps beside the one at hand; undefined where its name is taken. It is the server's own,
+   * whoever asked for the write. Not to be called in a dry run.
+   */
+  create<T extends ApiObject>(resource: string, object: T): Promise<T | undefined>;
+  /** Takes such an object away again, if it is still this one. Not to be called in a dry run. */
+  remove<T extends ApiObject>(resource: string, object: T): Promise<void>;
   /** Warnings to send in the Warning header. */
   warn(message: string): void;
   /** Notes for the audit log; the first value of a key stays. Absent: nobody takes them. */
@@ -64,11 +71,11 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   /** Grace in seconds that a delete gets when the client names none; return 0 to delete at once. Pods use it. */
   gracePeriodSeconds?(object: T, asked: number | undefined): number;
   /** Runs after the write is durable (release or repair allocations); must tolerate being run twice. */
-  afterDelete?(object: T): void | Promise<void>;
+  afterDelete?(object: T, context: StrategyContext): void | Promise<void>;
   /** Runs after an update is durable: gives back what only `old` held. `object` and `old` must not be changed. */
-  afterUpdate?(object: T, old: T): void;
-  /** Called when a write failed after prepare: gives back what prepare allocated. */
-  rollback?(object: T): void;
+  afterUpdate?(object: T, old: T, context: StrategyContext): void | Promise<void>;
+  /** Called when a write failed after prepare, or was a dry run: gives back what prepare allocated. Must not fail. */
+  rollback?(object: T, context: StrategyContext): void | Promise<void>;
   /** Extra fields a fieldSelector may name, beside metadata.name and metadata.namespace. */
   selectableFields?(object: T): Readonly<Record<string, string>>;
 }

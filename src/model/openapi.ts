@@ -24,10 +24,13 @@ interface Gvk {
 }
 
 /** Documents by path under /openapi/v3: `api/v1`, `apis/apps/v1`, … */
-export function buildOpenApiV3(options: OpenApiOptions): Map<string, Json> {
+export function buildOpenApiV3(
+  options: OpenApiOptions,
+  resources: readonly ResourceInfo[] = allResources,
+): Map<string, Json> {
   const documents = new Map<string, Json>();
   const paths = new Map<string, ResourceInfo[]>();
-  for (const info of allResources) {
+  for (const info of resources) {
     const path = groupPath(info).slice(1);
     paths.set(path, [...(paths.get(path) ?? []), info]);
   }
@@ -104,10 +107,10 @@ interface CustomSchema {
   readonly schema: CustomKind["schema"];
 }
 
-export function buildOpenApiV2(options: OpenApiOptions): Json {
+export function buildOpenApiV2(options: OpenApiOptions, resources: readonly ResourceInfo[] = allResources): Json {
   const schemas = new SchemaSet("v2", options.describe);
   const routes: Json = {};
-  for (const info of allResources) Object.assign(routes, routesOf(info, "v2", schemas));
+  for (const info of resources) Object.assign(routes, routesOf(info, "v2", schemas));
   return {
     swagger: "2.0",
     info: { title: "Kubernetes", version: options.version },
@@ -118,6 +121,14 @@ export function buildOpenApiV2(options: OpenApiOptions): Json {
     },
     security: [{ BearerToken: [] }],
   };
+}
+
+/** What the v2 document gets where these are served too: paths, and definitions that `base` lacks. */
+export function buildOpenApiV2Addition(options: OpenApiOptions, resources: readonly ResourceInfo[], base: Json): Json {
+  const { paths, definitions } = buildOpenApiV2(options, resources);
+  const known = base["definitions"] as Json;
+  const own = Object.entries(definitions as Json).filter(([name]) => !Object.hasOwn(known, name));
+  return { paths, definitions: Object.fromEntries(own) };
 }
 
 /** `core/v1.Pod` to `io.k8s.api.core.v1.Pod`. */

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { facts } from "./facts.ts";
 import { groupVersion } from "./resource-info.ts";
-import { allResources, findResource, resourceOfKind } from "./resources.ts";
+import { allResources, findResource, knownResources, resourceOfKind, resourcesWith } from "./resources.ts";
 
-test.each(allResources.map((info) => [`${groupVersion(info)} ${info.plural}`, info] as const))(
+test.each(knownResources.map((info) => [`${groupVersion(info)} ${info.plural}`, info] as const))(
   "%s is in the facts table",
   (_, info) => {
     const message = facts.message(info.type);
@@ -22,5 +22,14 @@ test("rows are found by plural and by kind, and names are unique", () => {
   expect(findResource("apps", "v1", "deployments")?.kind).toBe("Deployment");
   expect(resourceOfKind("", "v1", "Pod")?.plural).toBe("pods");
   expect(findResource("", "v1", "nothing")).toBeUndefined();
-  expect(new Set(allResources.map((i) => `${groupVersion(i)}/${i.plural}`)).size).toBe(allResources.length);
+  expect(new Set(knownResources.map((i) => `${groupVersion(i)}/${i.plural}`)).size).toBe(knownResources.length);
+});
+
+test("what is off by default is served where it is turned on", () => {
+  const served = (versions: readonly string[]) =>
+    resourcesWith(versions).filter(({ version }) => version === "v1beta1");
+  expect(served([])).toEqual([]);
+  expect(served(["constructor", "apps/v1beta1"])).toEqual([]);
+  expect(served(["networking.k8s.io/v1beta1"]).map(({ plural }) => plural)).toEqual(["ipaddresses", "servicecidrs"]);
+  expect(resourcesWith([])).toEqual(allResources);
 });

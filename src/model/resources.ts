@@ -1,4 +1,5 @@
-// Every built-in resource, one row each: what discovery announces and what routing, storage and the clients go by.
+// Every built-in resource, one row each: what discovery announces and what routing, storage and the clients go by. Those
+// that upstream has off by default are rows of `optionalApis`, served where they are turned on.
 // Invariant: a row's `type` names a message of the facts table (resources.test.ts holds them against each other).
 // Upstream counterpart: the discovery documents of kube-apiserver 1.32 with default feature gates.
 
@@ -18,6 +19,7 @@ import type * as discovery from "./gen/discovery-v1.ts";
 import type * as eventsGroup from "./gen/events-v1.ts";
 import type * as flowcontrol from "./gen/flowcontrol-v1.ts";
 import type * as networking from "./gen/networking-v1.ts";
+import type * as networkingBeta from "./gen/networking-v1beta1.ts";
 import type * as nodeGroup from "./gen/node-v1.ts";
 import type * as policy from "./gen/policy-v1.ts";
 import type * as rbac from "./gen/rbac-v1.ts";
@@ -305,6 +307,14 @@ export const networkPolicies = networking1<networking.NetworkPolicy>("NetworkPol
   short: ["netpol"],
 });
 
+const networkingBeta1 = rowsOf("networking.k8s.io", "v1beta1", "networking/v1beta1");
+export const ipAddresses = networkingBeta1<networkingBeta.IPAddress>("IPAddress", "ipaddresses", "Cluster", {
+  short: ["ip"],
+});
+export const serviceCidrs = networkingBeta1<networkingBeta.ServiceCIDR>("ServiceCIDR", "servicecidrs", "Cluster", {
+  subresources: status,
+});
+
 export const runtimeClasses = rowsOf("node.k8s.io", "v1", "node/v1")<nodeGroup.RuntimeClass>(
   "RuntimeClass",
   "runtimeclasses",
@@ -433,11 +443,25 @@ export const allResources: readonly ResourceInfo[] = [
   apiServices,
 ];
 
+/** By group version: APIs that upstream has off by default and `runtime-config` turns on. */
+export const optionalApis: Readonly<Record<string, readonly ResourceInfo[]>> = {
+  "networking.k8s.io/v1beta1": [ipAddresses, serviceCidrs],
+};
+
+/** What is served where these group versions are on beside the default ones. */
+export const resourcesWith = (groupVersions: readonly string[] = []): readonly ResourceInfo[] => [
+  ...allResources,
+  ...groupVersions.flatMap((name) => (Object.hasOwn(optionalApis, name) ? optionalApis[name]! : [])),
+];
+
+/** Whether served or not. */
+export const knownResources: readonly ResourceInfo[] = resourcesWith(Object.keys(optionalApis));
+
 const byPlural: ReadonlyMap<string, ResourceInfo> = new Map(
-  allResources.map((info) => [`${info.group}/${info.version}/${info.plural}`, info]),
+  knownResources.map((info) => [`${info.group}/${info.version}/${info.plural}`, info]),
 );
 const byKind: ReadonlyMap<string, ResourceInfo> = new Map(
-  allResources.map((info) => [`${info.group}/${info.version}/${info.kind}`, info]),
+  knownResources.map((info) => [`${info.group}/${info.version}/${info.kind}`, info]),
 );
 
 export const findResource = (group: string, version: string, plural: string): ResourceInfo | undefined =>

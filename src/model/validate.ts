@@ -17,6 +17,7 @@ import { validateResourceQuota, validateResourceQuotaUpdate } from "./validation
 import * as rbac from "./validation/rbac.ts";
 import * as registration from "./validation/registration.ts";
 import { validateService, validateServiceUpdate } from "./validation/service.ts";
+import * as serviceCidrs from "./validation/service-cidrs.ts";
 import * as storage from "./validation/storage.ts";
 import * as workloads from "./validation/workloads.ts";
 
@@ -139,12 +140,23 @@ const table: Readonly<Record<string, Rules | undefined>> = {
   "events.k8s.io/Event": rules({ create: validateNewEvent, update: validateNewEventUpdate }),
   "flowcontrol.apiserver.k8s.io/FlowSchema": rules({ create: administration.validateFlowSchema }),
   "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": rules({ create: administration.validatePriorityLevel }),
+  "networking.k8s.io/IPAddress": rules({
+    name: nameRules.address,
+    create: serviceCidrs.validateIpAddress,
+    update: serviceCidrs.validateIpAddressUpdate,
+    ...wholeFirst,
+  }),
   "networking.k8s.io/IngressClass": rules({
     create: administration.validateIngressClass,
     update: administration.validateIngressClassUpdate,
   }),
   "networking.k8s.io/Ingress": rules({ create: cluster.validateIngress }),
   "networking.k8s.io/NetworkPolicy": rules({ create: cluster.validateNetworkPolicy }),
+  "networking.k8s.io/ServiceCIDR": rules({
+    create: serviceCidrs.validateServiceCidr,
+    update: serviceCidrs.validateServiceCidrUpdate,
+    updateChecksAll: false,
+  }),
   "node.k8s.io/RuntimeClass": rules({
     create: administration.validateRuntimeClass,
     update: administration.validateRuntimeClassUpdate,

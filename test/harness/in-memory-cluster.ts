@@ -32,7 +32,7 @@ import type { Lease } from "#model/gen/coordination-v1.ts";
 import type { Namespace, Node, PersistentVolume, Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
-import { leases, namespaces, nodes, persistentVolumes, pods } from "#model/resources.ts";
+import { leases, namespaces, nodes, persistentVolumes, pods, resourcesWith } from "#model/resources.ts";
 import { ApiError, isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { volumeFinalizers } from "#model/volumes.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
@@ -65,6 +65,8 @@ export interface InMemoryClusterOptions {
   readonly localPath?: string;
   /** Where the controllers believe services to be; default that of the API server, 10.43.0.0/16. */
   readonly serviceCidr?: string;
+  /** The feature gate MultiCIDRServiceAllocator, with the API it needs. */
+  readonly multiCidr?: boolean;
   /** As of --kube-controller-manager-arg. */
   readonly controllerArguments?: readonly string[];
   /** Print what the parts log. */
@@ -114,7 +116,7 @@ export class InMemoryCluster {
     const tokenKey = generateKey();
     let virtualGroups: VirtualGroup[] = [];
     const api = createApiServer(
-      { freezeShared: true },
+      { freezeShared: true, optionalApis: optionalOf(options) },
       {
         backend: datastore,
         clock,
@@ -123,7 +125,7 @@ export class InMemoryCluster {
         metrics,
         authenticators: [],
         authorizer: { authorize: () => ({ verdict: "allow", reason: "" }) },
-        strategies: createStrategies({ clock, random }),
+        strategies: createStrategies({ clock, random, services: { multiCidr: options.multiCidr ?? false } }),
         admission: createAdmissionPlugins({ random }),
         columnsFor,
         tokenIssuer: createTokenIssuer(
@@ -164,7 +166,12 @@ export class InMemoryCluster {
         signCertificate: createTestSigner({ clock, random }),
         ...(options.localPath ? { localPath: { folder: options.localPath } } : {}),
         settings: parseControllerArguments(options.controllerArguments ?? []),
-        serviceRanges: { cidr: options.serviceCidr ?? "10.43.0.0/16", nodePorts: { first: 30_000, last: 32_767 } },
+        served: resourcesWith(optionalOf(options)),
+        serviceRanges: {
+          cidr: options.serviceCidr ?? "10.43.0.0/16",
+          nodePorts: { first: 30_000, last: 32_767 },
+          multiCidr: options.multiCidr ?? false,
+        },
       }),
       createScheduler(deps),
     ];
@@ -235,6 +242,9 @@ export class InMemoryCluster {
     if (this.#failure) throw this.#failure;
   }
 }
+
+const optionalOf = ({ multiCidr }: InMemoryClusterOptions): readonly string[] =>
+  multiCidr ? ["networking.k8s.io/v1beta1"] : [];
 
 /** What nodes would say under /metrics/resource: counters that go on by what is used between two questions. */
 function fakeCounters(

@@ -3,7 +3,7 @@ import * as resources from "#model/resources.ts";
 import { resourceOfKind } from "#model/resources.ts";
 import { validateObject } from "#model/validate.ts";
 import { type Kinds, openKinds } from "../kinds.fixture.ts";
-import { bootstrap } from "./bootstrapper.ts";
+import { bootstrap, publishServers } from "./bootstrapper.ts";
 import { flowSchemas, priorityLevels } from "./flow-control.ts";
 import { parseRule, rbacPolicy } from "./rbac-policy.ts";
 import { reconcileBinding } from "./reconcile.ts";
@@ -26,7 +26,7 @@ test.each([
 test("everything it makes is valid", () => {
   const { clusterRoles, clusterRoleBindings, roles, roleBindings } = rbacPolicy();
   const { service, endpoints, slice } = kubernetesService({
-    advertiseAddress: "192.0.2.1",
+    addresses: ["192.0.2.1"],
     apiPort: 6443,
     serviceIp: "10.43.0.1",
   });
@@ -128,6 +128,23 @@ describe("bootstrap", () => {
     expect(endpoints.subsets?.[0]?.ports?.[0]?.port).toBe(7443);
     const service = await kinds.client.get(resources.services, "kubernetes", "default");
     expect(service.spec?.ports?.[0]?.targetPort).toBe(7443);
+  });
+
+  test("names all servers, and one that starts leaves the others there", async () => {
+    const addresses = async () => {
+      const slice = await kinds.client.get(resources.endpointSlices, "kubernetes", "default");
+      const { subsets } = await kinds.client.get(resources.endpoints, "kubernetes", "default");
+      const inSlice = slice.endpoints.flatMap((endpoint) => endpoint.addresses);
+      expect(subsets?.[0]?.addresses?.map(({ ip }) => ip)).toEqual(inSlice);
+      return inSlice;
+    };
+    const two = ["192.0.2.1", "192.0.2.2"];
+    await publishServers({ addresses: two, apiPort: 6443, serviceIp: "10.43.0.1" }, kinds.client);
+    expect(await addresses()).toEqual(two);
+    await bootstrap({ advertiseAddress: "192.0.2.2", hasOtherServers: true }, kinds.client);
+    expect(await addresses()).toEqual(two);
+    await publishServers({ addresses: ["192.0.2.2"], apiPort: 6443, serviceIp: "10.43.0.1" }, kinds.client);
+    expect(await addresses()).toEqual(["192.0.2.2"]);
   });
 });
 

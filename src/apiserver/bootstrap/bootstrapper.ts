@@ -10,19 +10,30 @@ import type { Client } from "#client/client.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import * as resources from "#model/resources.ts";
+import { defaultServiceCidr } from "#model/service-addresses.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
 import { autoUpdateSpec, flowSchemas, priorityLevels } from "./flow-control.ts";
 import { rbacPolicy } from "./rbac-policy.ts";
 import { reconcileBinding, reconcileRole, type Step } from "./reconcile.ts";
-import { authenticationConfig, kubernetesService, priorityClasses, systemNamespaces } from "./system-objects.ts";
+import {
+  type ApiAddress,
+  authenticationConfig,
+  kubernetesService,
+  priorityClasses,
+  systemNamespaces,
+} from "./system-objects.ts";
 
 export interface BootstrapOptions {
   /** Where pods reach this API server; not a loopback address. */
   readonly advertiseAddress: string;
+  /** Others tell their addresses at the same place (publishServers): what stands there already stays. */
+  readonly hasOtherServers?: boolean;
   /** Default 6443. */
   readonly apiPort?: number;
   /** Default 10.43.0.1. */
   readonly serviceIp?: string;
+  /** With the feature gate MultiCIDRServiceAllocator: what the default ServiceCIDR is made of. */
+  readonly serviceCidrs?: readonly string[];
   /** PEM; published in kube-system/extension-apiserver-authentication when given. */
   readonly clientCa?: string;
   readonly requestHeaderCa?: string;
@@ -67,9 +78,12 @@ export async function bootstrap(options: BootstrapOptions, client: Client): Prom
   const keep = <T extends ApiObject>(): Step<T> => ({ do: "keep" });
 
   await together(systemNamespaces().map((namespace) => ensure(resources.namespaces, namespace, keep)));
-  const policy = rbacPolicy();
+  const { serviceCidrs = [] } = options;
+  const policy = rbacPolicy({ serviceCidrs: serviceCidrs.length > 0 });
+  // Addresses of services come from it. It stays as it is, whatever the flags say now.
+  if (serviceCidrs.length > 0) await ensure(resources.serviceCidrs, defaultServiceCidr(serviceCidrs), keep);
   const { service, endpoints, slice } = kubernetesService({
-    advertiseAddress: options.advertiseAddress,
+    addresses: [options.advertiseAddress],
     apiPort: options.apiPort ?? 6443,
     serviceIp: options.serviceIp ?? "10.43.0.1",
   });
@@ -91,16 +105,9 @@ export async function bootstrap(options: BootstrapOptions, client: Client): Prom
         ? keep()
         : { do: "update", object: { ...found, spec: { ...found.spec, ...service.spec } } },
     ),
-    ensure(resources.endpoints, endpoints, (found) =>
-      covers(found.subsets, endpoints.subsets)
-        ? keep()
-        : { do: "update", object: { ...found, subsets: endpoints.subsets ?? [] } },
-    ),
-    ensure(resources.endpointSlices, slice, (found) =>
-      covers([found.endpoints, found.ports], [slice.endpoints, slice.ports])
-        ? keep()
-        : { do: "update", object: { ...found, endpoints: slice.endpoints, ports: slice.ports ?? [] } },
-    ),
+    ...(options.hasOtherServers
+      ? [ensure(resources.endpoints, endpoints, keep), ensure(resources.endpointSlices, slice, keep)]
+      : endpointsTasks({ endpoints, slice }, client)),
   ]);
   if (!trust) return;
   await ensure(resources.configMaps, trust, (found) =>
@@ -109,6 +116,27 @@ export async function bootstrap(options: BootstrapOptions, client: Client): Prom
       : { do: "update", object: { ...found, data: { ...found.data, ...trust.data } } },
   );
 }
+
+/** Makes the endpoints of the service `kubernetes` name these servers and no others. */
+export async function publishServers(api: ApiAddress, client: Client): Promise<void> {
+  await together(endpointsTasks(kubernetesService(api), client));
+}
+
+const endpointsTasks = (
+  { endpoints, slice }: Pick<ReturnType<typeof kubernetesService>, "endpoints" | "slice">,
+  client: Client,
+): Promise<void>[] => [
+  ensureObject(client, resources.endpoints, endpoints, (found) =>
+    covers(found.subsets, endpoints.subsets)
+      ? { do: "keep" }
+      : { do: "update", object: { ...found, subsets: endpoints.subsets ?? [] } },
+  ),
+  ensureObject(client, resources.endpointSlices, slice, (found) =>
+    covers([found.endpoints, found.ports], [slice.endpoints, slice.ports])
+      ? { do: "keep" }
+      : { do: "update", object: { ...found, endpoints: slice.endpoints, ports: slice.ports ?? [] } },
+  ),
+];
 
 /** Back to the spec it should have, unless an administrator has taken it over. */
 const respec =

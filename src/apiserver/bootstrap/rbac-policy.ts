@@ -15,9 +15,15 @@ export interface RbacPolicy {
 /** What the node authorizer lets a node do without looking at its pods. */
 export const nodeRules = (): readonly PolicyRule[] => clusterRoles["system:node"]!.rules.map(parseRule);
 
-export function rbacPolicy(): RbacPolicy {
+/** What is on beside the default. */
+export interface PolicyGates {
+  /** MultiCIDRServiceAllocator. */
+  readonly serviceCidrs?: boolean;
+}
+
+export function rbacPolicy(gates: PolicyGates = {}): RbacPolicy {
   return {
-    clusterRoles: Object.entries(clusterRoles).map(([name, entry]) => clusterRole(name, entry)),
+    clusterRoles: Object.entries(clusterRoles).map(([name, entry]) => clusterRole(name, withGates(name, entry, gates))),
     clusterRoleBindings: Object.entries(clusterRoleBindings).map(([name, { role, subjects }]) => ({
       apiVersion,
       kind: "ClusterRoleBinding",
@@ -240,6 +246,22 @@ const clusterRoles: Readonly<Record<string, RoleEntry>> = {
     ],
   },
 };
+
+/** Rules that are there with a feature gate only. */
+const gatedRules: Readonly<Record<keyof PolicyGates, Readonly<Record<string, string>>>> = {
+  serviceCidrs: {
+    "system:node-proxier": "list,watch networking.k8s.io servicecidrs",
+    "system:kube-controller-manager": "create networking.k8s.io ipaddresses,servicecidrs",
+  },
+};
+
+function withGates(name: string, entry: RoleEntry, gates: PolicyGates): RoleEntry {
+  const added = (Object.keys(gatedRules) as (keyof PolicyGates)[]).flatMap((gate) => {
+    const rule = gates[gate] ? gatedRules[gate][name] : undefined;
+    return rule === undefined ? [] : [rule];
+  });
+  return added.length === 0 ? entry : { ...entry, rules: [...entry.rules, ...added] };
+}
 
 interface BindingEntry {
   /** Default: the role of the same name. */

@@ -2,12 +2,11 @@
 // the v2 document. Their hashes are over what they are made of, so that the index costs nothing to make.
 // Upstream counterpart: apiextensions controller/openapi{,v3} and its builder.
 import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
 import type { JsonSchema } from "#model/custom-resources.ts";
 import { buildCustomOpenApi, type CustomKind, type Dialect, type Json } from "#model/openapi.ts";
-import { encodeOpenApiV2 } from "#model/openapi-v2-protobuf.ts";
 import { isObject } from "#model/patch/json-value.ts";
 import { groupVersion } from "#model/resource-info.ts";
+import { addToV2, hashOf } from "../openapi/addition.ts";
 import type { DynamicOpenApi, OpenApiAssets } from "../openapi/serve.ts";
 import { versionInfo } from "../version.ts";
 import { isKnownFormat } from "./formats.ts";
@@ -78,29 +77,11 @@ export function createCustomOpenApi(table: CustomResourceTable, assets: OpenApiA
           if (!bytes) return undefined;
           const { paths, schemas } = buildCustomOpenApi(table.versions().map(kindOf), "v2", () => "");
           const own = Object.entries(schemas).filter(([name]) => !name.startsWith("io.k8s.api"));
-          const added = { paths, definitions: Object.fromEntries(own) };
-          if (form === "v2.pb") return Buffer.concat([bytes, encodeOpenApiV2(added)]);
-          return Buffer.from(splice(Buffer.from(bytes).toString("utf8"), added));
+          return addToV2(form, bytes, { paths, definitions: Object.fromEntries(own) });
         },
       };
     },
   };
-}
-
-const hashOf = (text: string): string => createHash("sha512").update(text).digest("hex").toUpperCase();
-
-/** Members added to objects of the top level, whose text starts as JSON.stringify writes it. */
-function splice(text: string, added: Readonly<Record<string, Json>>): string {
-  let out = text;
-  for (const [member, values] of Object.entries(added)) {
-    const start = `"${member}":{`;
-    const at = out.indexOf(start);
-    const inner = JSON.stringify(values).slice(1, -1);
-    if (at < 0 || inner === "") continue;
-    const from = at + start.length;
-    out = `${out.slice(0, from)}${inner}${out[from] === "}" ? "" : ","}${out.slice(from)}`;
-  }
-  return out;
 }
 
 function describedSchemas(assets: OpenApiAssets | undefined, wanted: Json): Json {

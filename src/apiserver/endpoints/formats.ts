@@ -5,7 +5,7 @@ import { facts, type MessageFacts } from "#model/facts.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { encodeProtobuf, hasProtobuf, type ProtobufList, protobufList } from "#model/protobuf.ts";
 import { groupVersion } from "#model/resource-info.ts";
-import { allResources } from "#model/resources.ts";
+import { knownResources } from "#model/resources.ts";
 import { encodeCbor, encodeCborMap, encodeCborText } from "#wire/cbor.ts";
 
 export interface ProtobufFormat {
@@ -24,7 +24,7 @@ type TypeOf = (apiVersion: string, kind: string) => string;
 
 function createTypeOf(): TypeOf {
   const folders = new Map([["meta.k8s.io/v1", "meta/v1"]]);
-  for (const info of allResources) folders.set(groupVersion(info), info.type.slice(0, info.type.indexOf(".")));
+  for (const info of knownResources) folders.set(groupVersion(info), info.type.slice(0, info.type.indexOf(".")));
   return (apiVersion, kind) => {
     // /api itself is of no version.
     const isMeta = metaKinds.has(kind) && (apiVersion === "v1" || apiVersion === "");

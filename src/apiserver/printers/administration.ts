@@ -1,4 +1,5 @@
-// Tables of what administrators look at: flow control, admission policies, component statuses, storage capacities.
+// Tables of what administrators look at: flow control, admission policies, component statuses, storage capacities,
+// ranges of service addresses.
 import type { ApiService } from "#model/api-services.ts";
 import type {
   ValidatingAdmissionPolicy,
@@ -6,6 +7,7 @@ import type {
 } from "#model/gen/admissionregistration-v1.ts";
 import type { ComponentStatus } from "#model/gen/core-v1.ts";
 import type { FlowSchema, PriorityLevelConfiguration } from "#model/gen/flowcontrol-v1.ts";
+import type { IPAddress, ServiceCIDR } from "#model/gen/networking-v1beta1.ts";
 import type { CSIStorageCapacity } from "#model/gen/storage-v1.ts";
 import { ageColumn, count, nameColumn, text } from "./column-kit.ts";
 import type { Column } from "./columns.ts";
@@ -31,6 +33,21 @@ export const apiServiceColumns: readonly Column<ApiService>[] = [
     return available.status === "True" ? "True" : `${available.status} (${available.reason})`;
   }),
   ageColumn,
+];
+
+export const serviceCidrColumns: readonly Column<ServiceCIDR>[] = [
+  nameColumn,
+  text("CIDRs", "Where addresses of services are from.", ({ spec }) => (spec?.cidrs ?? []).join(",")),
+  ageColumn,
+];
+
+export const ipAddressColumns: readonly Column<IPAddress>[] = [
+  nameColumn,
+  text("ParentRef", "Whose it is.", ({ spec }) => {
+    if (!spec?.parentRef) return "<none>";
+    const { group, resource = "", namespace, name = "" } = spec.parentRef;
+    return [group ? `${resource}.${group}` : resource, ...(namespace ? [namespace] : []), name].join("/");
+  }),
 ];
 
 export const flowSchemaColumns: readonly Column<FlowSchema>[] = [

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ApiObject } from "#model/object.ts";
-import { allResources, resourceOfKind } from "#model/resources.ts";
+import { knownResources, resourceOfKind } from "#model/resources.ts";
 import { humanDuration } from "./human-duration.ts";
 import { columnsFor } from "./tables.ts";
 
@@ -34,7 +34,7 @@ test.each([
 ])("%d ms is %s", (ms, text) => expect(humanDuration(ms)).toBe(text));
 
 function row(group: string, kind: string, object: object, version = "v1"): string {
-  const info = resourceOfKind(group, version, kind);
+  const info = resourceOfKind(group, version, kind) ?? resourceOfKind(group, "v1beta1", kind);
   if (!info) throw new Error(kind);
   const merged = {
     ...object,
@@ -290,9 +290,27 @@ test.each<[string, string, object, string]>([
     { spec: { tls: [{}], rules: [{ host: "a" }, { host: "b" }, { host: "c" }, { host: "d" }] } },
     "x|<none>|a,b,c + 1 more...||80, 443|5d",
   ],
+  [
+    "networking.k8s.io",
+    "ServiceCIDR",
+    { spec: { cidrs: ["10.43.0.0/16", "fd00:43::/112"] } },
+    "x|10.43.0.0/16,fd00:43::/112|5d",
+  ],
+  [
+    "networking.k8s.io",
+    "IPAddress",
+    { spec: { parentRef: { resource: "services", namespace: "shop", name: "web" } } },
+    "x|services/shop/web",
+  ],
+  [
+    "networking.k8s.io",
+    "IPAddress",
+    { spec: { parentRef: { group: "example.com", resource: "gateways", name: "front" } } },
+    "x|gateways.example.com/front",
+  ],
 ])("%s/%s %#", (group, kind, object, expected) => expect(row(group, kind, object)).toBe(expected));
 
-test.each(allResources.map((info) => [`${info.group}/${info.kind}`, info] as const))(
+test.each(knownResources.map((info) => [`${info.group}/${info.kind}`, info] as const))(
   "a sparse %s prints: one odd object must not take the list with it",
   (_name, info) => {
     for (const object of [{}, { spec: {} }, { spec: {}, status: {} }]) {

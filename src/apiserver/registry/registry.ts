@@ -18,12 +18,15 @@ import {
   fieldInvalid,
   fieldRequired,
   invalid,
+  isAlreadyExists,
+  isConflict,
+  isNotFound,
   notFound,
   serviceUnavailable,
   staleUpdate,
 } from "#model/status.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "../admission/plugin.ts";
-import type { UserInfo } from "../authn/user.ts";
+import { loopback, type UserInfo } from "../authn/user.ts";
 import type { Strategy, StrategyContext } from "../strategy.ts";
 import { encodeStored, type Item } from "./codec.ts";
 import { type DeleteOptions, deletionIsDue, planDeletion } from "./deletion.ts";
@@ -100,6 +103,8 @@ export const labelledByStatus: ReadonlySet<string> = new Set([
   "persistentvolumes",
   "persistentvolumeclaims",
 ]);
+/** What the server writes for itself. */
+const asServer: WriteContext = { user: loopback, dryRun: false, warn() {} };
 /** generateName collisions in a row before the client hears of them (upstream: 8). */
 const generateNameAttempts = 8;
 /** The longest base that leaves room for the suffix. */
@@ -169,7 +174,7 @@ export class Registry {
       }
     } finally {
       // Also after a dry run: what was allocated for it goes back.
-      if (!written) strategy.rollback?.(object);
+      if (!written) await strategy.rollback?.(object, context);
     }
   }
 
@@ -255,7 +260,7 @@ export class Registry {
       }
       if (plan.action === "remove") {
         if (await storage.remove(old)) {
-          await strategy.afterDelete?.(current);
+          await strategy.afterDelete?.(current, context);
           return { removed: true, item: old };
         }
       } else {
@@ -303,6 +308,28 @@ export class Registry {
         const item = await storage.get(namespace, name);
         if (!item || storage.decode(item).metadata.resourceVersion !== resourceVersion) return false;
         return (await storage.update(item, cloneTop(to as unknown as UnknownObject))) !== undefined;
+      },
+      create: async (resource, object) => {
+        assert(!write.dryRun, "a dry run writes nothing");
+        const found = find(resource);
+        try {
+          const { namespace = "" } = object.metadata;
+          const item = await this.create(found, namespace, object as unknown as UnknownObject, asServer);
+          return found.storage.decode(item) as unknown as typeof object;
+        } catch (error) {
+          if (isAlreadyExists(error)) return undefined;
+          throw error;
+        }
+      },
+      remove: async (resource, object) => {
+        assert(!write.dryRun, "a dry run writes nothing");
+        const { namespace = "", name = "", uid = "" } = object.metadata;
+        try {
+          await this.delete(find(resource), namespace, name, { preconditions: { uid } }, asServer);
+        } catch (error) {
+          // Gone already, or it is another one by now.
+          if (!isNotFound(error) && !isConflict(error)) throw error;
+        }
       },
     };
   }
@@ -367,7 +394,7 @@ export class Registry {
         if (write.dryRun) return last;
         if (!(await storage.remove(old))) return undefined;
         written = true;
-        await strategy.afterDelete?.(current);
+        await strategy.afterDelete?.(current, context);
         return last;
       }
       object.metadata.resourceVersion = current.metadata.resourceVersion!;
@@ -376,10 +403,10 @@ export class Registry {
       if (write.dryRun) return { ...old, value: encodeStored(info, object) };
       const item = await storage.update(old, cloneTop(object));
       written = item !== undefined;
-      if (written) strategy.afterUpdate?.(object, current);
+      if (written) await strategy.afterUpdate?.(object, current, context);
       return item;
     } finally {
-      if (!written) strategy.rollback?.(object);
+      if (!written) await strategy.rollback?.(object, context);
     }
   }
 

@@ -12,7 +12,8 @@ import {
 } from "#model/api-services.ts";
 import type { CustomResourceDefinition } from "#model/custom-resources.ts";
 import { isDeleting, nameOf } from "#model/object.ts";
-import { allResources, apiServices, customResourceDefinitions } from "#model/resources.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { apiServices, customResourceDefinitions } from "#model/resources.ts";
 import { isAlreadyExists, isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 
@@ -23,12 +24,13 @@ const local = {
   message: "Local APIServices are always available",
 } as const;
 
-export function createApiServiceController(deps: ControllerDeps): Service {
+/** `served`: what is built in and on. */
+export function createApiServiceController(deps: ControllerDeps, served: readonly ResourceInfo[]): Service {
   const { client, clock } = deps;
   const store = deps.informers.informer(apiServices);
   const definitionStore = deps.informers.informer(customResourceDefinitions);
   const builtIn = new Map(
-    allResources
+    served
       .filter(({ group }) => needsApiService(group))
       .map(({ group, version }) => [apiServiceName(group, version), localApiService(group, version, "onstart")]),
   );

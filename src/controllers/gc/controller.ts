@@ -16,7 +16,7 @@ import { type CustomResourceDefinition, resourcesOf, walkableResourceOf } from "
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
-import { allResources, customResourceDefinitions, events, resourceOfKind } from "#model/resources.ts";
+import { customResourceDefinitions, events, resourceOfKind } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on, type Trigger } from "../runtime/controller.ts";
 import { dropFinalizer } from "../runtime/writes.ts";
@@ -32,7 +32,8 @@ interface Node {
   readonly key: string;
 }
 
-export function createGarbageCollector(deps: ControllerDeps): Service {
+/** `served`: what is built in and on. */
+export function createGarbageCollector(deps: ControllerDeps, served: readonly ResourceInfo[]): Service {
   const { client } = deps;
   const recorder = deps.events.as(name);
   const nodes = new Map<string, Node>();
@@ -46,7 +47,7 @@ export function createGarbageCollector(deps: ControllerDeps): Service {
     informer.addHandler({ add: note, update: note, delete: (object) => nodes.delete(uidOf(object)) });
     return informer;
   };
-  for (const resource of collectable()) follow(resource);
+  for (const resource of collectable(served)) follow(resource);
   const definitions = deps.informers.informer(customResourceDefinitions);
 
   const find = (uid: string): ApiObject | undefined => {
@@ -248,9 +249,9 @@ async function tolerateGone(step: Promise<void>): Promise<void> {
 }
 
 /** Resources whose objects can be listed, watched and deleted; one version of each; not events, which expire. */
-function collectable(): ResourceInfo[] {
+function collectable(served: readonly ResourceInfo[]): ResourceInfo[] {
   const needed = ["list", "watch", "delete"] as const;
-  return allResources.filter(
+  return served.filter(
     (resource) =>
       needed.every((verb) => resource.verbs.includes(verb)) &&
       resource.storageGroup === resource.group &&

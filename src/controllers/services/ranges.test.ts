@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import { parseIpRanges } from "#base/ip-range.ts";
 import type { Service } from "#model/gen/core-v1.ts";
-import { findRangeFaults } from "./ranges.ts";
+import { findRangeFaults, type ServiceRanges } from "./ranges.ts";
 
 const service = (name: string, age: number, spec: Partial<Service["spec"]>): Service =>
   ({
@@ -9,6 +10,8 @@ const service = (name: string, age: number, spec: Partial<Service["spec"]>): Ser
   }) as Service;
 const port = (nodePort: number, protocol = "TCP") => ({ port: 80, nodePort, protocol });
 const ranges = { cidr: "10.43.0.0/24", nodePorts: { first: 30_000, last: 30_010 } };
+const faults = (all: readonly Service[], { cidr, nodePorts }: ServiceRanges) =>
+  findRangeFaults(all, parseIpRanges(cidr), nodePorts);
 
 test.each<[string, Service[], string[]]>([
   ["nothing", [service("a", 1, { clusterIP: "10.43.0.7" }), service("b", 2, { clusterIP: "10.43.0.8" })], []],
@@ -38,7 +41,7 @@ test.each<[string, Service[], string[]]>([
     ["same PortAlreadyAllocated", "far PortOutOfRange", "far PortAlreadyAllocated"],
   ],
 ])("finds %s", (_, all, expected) => {
-  expect(findRangeFaults(all, ranges).map((one) => `${one.service.metadata.name} ${one.reason}`)).toEqual(expected);
+  expect(faults(all, ranges).map((one) => `${one.service.metadata.name} ${one.reason}`)).toEqual(expected);
 });
 
 test("finds faults of both families", () => {
@@ -51,8 +54,19 @@ test("finds faults of both families", () => {
     service("alone", 4, { clusterIP: "fd00:43::b", clusterIPs: ["fd00:43::b"] }),
   ];
   const cidr = "10.43.0.0/24,fd00:43::/112";
-  expect(findRangeFaults(all, { ...ranges, cidr }).map((one) => one.message)).toEqual([
+  expect(faults(all, { ...ranges, cidr }).map((one) => one.message)).toEqual([
     "Cluster IP [IPv6]:fd00:43:0::000A was assigned to multiple services; please recreate service",
     "Cluster IP [IPv6]:fd00:44::1 is not within the service CIDR fd00:43::/112; please recreate service",
+  ]);
+});
+
+test("of several ranges of a family any will do", () => {
+  const all = [
+    service("first", 1, { clusterIP: "10.43.0.7" }),
+    service("second", 2, { clusterIP: "10.44.0.7" }),
+    service("far", 3, { clusterIP: "10.45.0.7" }),
+  ];
+  expect(faults(all, { ...ranges, cidr: "10.43.0.0/24,10.44.0.0/24" }).map((one) => one.message)).toEqual([
+    "Cluster IP [IPv4]:10.45.0.7 is not within any configured Service CIDR; please recreate service",
   ]);
 });

@@ -2390,6 +2390,89 @@ NetworkPolicySpec
 ServiceBackendPort st=atomic
  name 1 string o
  number 2 int32 o
+@networking/v1beta1 networking.k8s.io
+=core/v1.Protocol SCTP,TCP,UDP
+HTTPIngressPath
+ path 1 string o
+ pathType 3 string o p t=PathType
+ backend 2 IngressBackend r
+HTTPIngressRuleValue
+ paths 1 []HTTPIngressPath r lt=atomic
+IPAddress k
+ metadata 1 meta/v1.ObjectMeta o
+ spec 2 IPAddressSpec o
+IPAddressList k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []IPAddress r
+IPAddressSpec
+ parentRef 1 ParentReference o p
+Ingress k
+ metadata 1 meta/v1.ObjectMeta o
+ spec 2 IngressSpec o
+ status 3 IngressStatus o
+IngressBackend
+ serviceName 1 string o
+ servicePort 2 intstr o
+ resource 3 core/v1.TypedLocalObjectReference o p
+IngressClass k
+ metadata 1 meta/v1.ObjectMeta o
+ spec 2 IngressClassSpec o
+IngressClassList k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []IngressClass r
+IngressClassParametersReference
+ apiGroup 1 string o p
+ kind 2 string r
+ name 3 string r
+ scope 4 string r p
+ namespace 5 string o p
+IngressClassSpec
+ controller 1 string o
+ parameters 2 IngressClassParametersReference o p
+IngressList k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []Ingress r
+IngressLoadBalancerIngress
+ ip 1 string o
+ hostname 2 string o
+ ports 4 []IngressPortStatus o lt=atomic
+IngressLoadBalancerStatus
+ ingress 1 []IngressLoadBalancerIngress o lt=atomic
+IngressPortStatus
+ port 1 int32 r
+ protocol 2 string r t=core/v1.Protocol
+ error 3 string o p
+IngressRule
+ host 1 string o
+ - 2 IngressRuleValue i
+IngressRuleValue
+ http 1 HTTPIngressRuleValue o p
+IngressSpec
+ ingressClassName 4 string o p
+ backend 1 IngressBackend o p
+ tls 2 []IngressTLS o lt=atomic
+ rules 3 []IngressRule o lt=atomic
+IngressStatus
+ loadBalancer 1 IngressLoadBalancerStatus o
+IngressTLS
+ hosts 1 []string o lt=atomic
+ secretName 2 string o
+ParentReference
+ group 1 string o
+ resource 2 string o
+ namespace 3 string o
+ name 4 string o
+ServiceCIDR k
+ metadata 1 meta/v1.ObjectMeta o
+ spec 2 ServiceCIDRSpec o
+ status 3 ServiceCIDRStatus o
+ServiceCIDRList k
+ metadata 1 meta/v1.ListMeta o
+ items 2 []ServiceCIDR r
+ServiceCIDRSpec
+ cidrs 1 []string o lt=atomic
+ServiceCIDRStatus
+ conditions 1 []meta/v1.Condition o ps=merge mk=type lt=map lk=type
 @node/v1 node.k8s.io
 Overhead
  podFixed 1 {}quantity o t=core/v1.ResourceList

@@ -1,5 +1,6 @@
 // The forms that names, keys and values may have, with upstream's words for what is wrong (apimachinery
 // util/validation). Every expression is linear: a name of a megabyte costs a megabyte of looking.
+import { canonicalIp } from "#base/ip-range.ts";
 
 /** What is wrong with a text; empty when nothing is. */
 export type Check = (text: string) => string[];
@@ -166,6 +167,13 @@ export const pathSegment: Check = (text) => {
 export const ipAddress: Check = (text) =>
   isIp(text) ? [] : ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"];
 
+/** IPv6 addresses have many forms and only one name. */
+const canonicalAddress: Check = (text) => {
+  const problems = ipAddress(text);
+  if (problems.length > 0) return problems;
+  return canonicalIp(text) === text ? [] : ["must be a canonical format IP address"];
+};
+
 export const isIp = (text: string): boolean => isIpv4(text) || isIpv6(text);
 
 export function isIpv4(text: string): boolean {
@@ -205,4 +213,5 @@ export const nameRules = {
   label: { check: dns1123Label },
   service: { check: dns1035Label },
   pathSegment: { check: pathSegment },
+  address: { check: canonicalAddress },
 } as const satisfies Record<string, NameRule>;

@@ -45,15 +45,19 @@ export class Allocator {
 
   /** Any free one; undefined when all are taken. */
   async next(): Promise<number | undefined> {
-    const { first, last, reservedAtStart } = this.#options;
     for (const reload of [false, true]) {
       const used = reload || !this.#used ? await this.#load() : this.#used;
-      const number = this.#pick(used, first + reservedAtStart, last) ?? this.#pick(used, first, last);
+      const number = pickFree(this.#options, used, this.#dependencies.random);
       if (number === undefined) continue;
       this.#mark(used, number);
       return number;
     }
     return undefined;
+  }
+
+  /** It was handed out and then found to be somebody else's: it stays taken until the store is read again. */
+  lose(number: number): void {
+    this.#pending.delete(number);
   }
 
   release(number: number): void {
@@ -66,17 +70,6 @@ export class Allocator {
     this.#pending.add(number);
   }
 
-  /** A random start, then upwards and around: every number is looked at once at most. */
-  #pick(used: ReadonlySet<number>, first: number, last: number): number | undefined {
-    const size = last - first + 1;
-    const start = Math.floor(this.#dependencies.random.float() * size);
-    for (let i = 0; i < size; i++) {
-      const number = first + ((start + i) % size);
-      if (!used.has(number)) return number;
-    }
-    return undefined;
-  }
-
   async #load(): Promise<Set<number>> {
     const used = new Set(await this.#dependencies.used());
     for (const number of this.#pending) {
@@ -86,4 +79,24 @@ export class Allocator {
     this.#used = used;
     return used;
   }
+}
+
+/** Any free one, of those that are not kept for who asks by number as long as there are others. */
+export function pickFree(
+  { first, last, reservedAtStart }: AllocatorOptions,
+  used: ReadonlySet<number>,
+  random: Random,
+): number | undefined {
+  return pickBetween(first + reservedAtStart, last, used, random) ?? pickBetween(first, last, used, random);
+}
+
+/** A random start, then upwards and around: every number is looked at once at most. */
+function pickBetween(first: number, last: number, used: ReadonlySet<number>, random: Random): number | undefined {
+  const size = last - first + 1;
+  const start = Math.floor(random.float() * size);
+  for (let i = 0; i < size; i++) {
+    const number = first + ((start + i) % size);
+    if (!used.has(number)) return number;
+  }
+  return undefined;
 }

@@ -1,44 +1,32 @@
 // Services: cluster IPs and node ports are given out here, on create and on update, and given back when the write fails
-// or the service goes. Each address family has its own range; families are decided in service-families.ts.
+// or the service goes. Where addresses come from is in cluster-ips.ts, which families a service has in service-families.ts.
 // Upstream: pkg/registry/core/service/storage/alloc.go.
 import type { Random } from "#base/clock.ts";
-import { type IpFamily, type IpRange, ipAt, offsetIn, parseIpRanges } from "#base/ip-range.ts";
+import { type IpFamily, parseIpRanges } from "#base/ip-range.ts";
 import type { Service, ServiceSpec } from "#model/gen/core-v1.ts";
+import { clusterIpsOf } from "#model/service-addresses.ts";
 import { type FieldError, fieldInvalid, internalError, invalid } from "#model/status.ts";
 import { goStrings, invalidGo } from "#model/validation/go-syntax.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
-import { Allocator } from "./allocator.ts";
+import { addressesOf, FlagRanges, reserved } from "./cluster-ips.ts";
 import { keepStatus } from "./plain.ts";
+import { ServiceCidrRanges } from "./service-cidrs.ts";
 import { fillFamilies, isHeadless, isNamed, matchAddressFields, sameList } from "./service-families.ts";
+import { type NumberClaims, numbersOf } from "./shared-allocator.ts";
 
 export interface ServiceStrategyOptions {
   /** One range, or one of each family with a comma between, the default family first. Default 10.43.0.0/16. */
   readonly serviceCidr?: string;
   /** First and last, default 30000 and 32767. */
   readonly nodePorts?: readonly [number, number];
+  /** The feature gate MultiCIDRServiceAllocator: `serviceCidr` says the families only. */
+  readonly multiCidr?: boolean;
+  /** Where other servers hand out the same numbers. */
+  readonly claims?: ((kind: string) => NumberClaims) | undefined;
 }
-
-/** Upstream keeps min(max(16, size / 16), 256) addresses, min(max(16, size / 32), 128) ports for static use. */
-const reserved = (size: number, share: number, most: number): number =>
-  Math.min(Math.max(16, Math.floor(size / share)), most, size);
 
 /** What gives back each number that a write has taken. */
-type Taken = (() => void)[];
-
-interface Pool {
-  readonly range: IpRange;
-  readonly allocator: Allocator;
-}
-
-/** A range may be wider for IPv6, but no more of it is looked at. Upstream's number. */
-const mostIpv6Addresses = 65_536;
-
-/** Neither the network's own address nor the broadcast address of IPv4. */
-function boundsOf({ family, hostBits }: IpRange): { first: number; last: number; reservedAtStart: number } {
-  const size = 2 ** hostBits;
-  const last = family === "IPv4" ? size - 2 : Math.min(size, mostIpv6Addresses) - 1;
-  return { first: 1, last, reservedAtStart: reserved(size - 1, 16, 256) };
-}
+type Taken = (() => void | Promise<void>)[];
 
 export function createServiceStrategy(
   options: ServiceStrategyOptions,
@@ -46,58 +34,56 @@ export function createServiceStrategy(
 ): Strategy {
   const ranges = parseIpRanges(options.serviceCidr ?? "10.43.0.0/16");
   const families = ranges.map(({ family }) => family);
+  const clusterIps = options.multiCidr
+    ? new ServiceCidrRanges(families, dependencies)
+    : new FlagRanges(ranges, { ...dependencies, claims: options.claims });
   const [firstPort, lastPort] = options.nodePorts ?? [30_000, 32_767];
   // The store is reached through the context of the request at hand.
   let list: StrategyContext["list"] = async () => [];
-  const stored = async (numbers: (spec: ServiceSpec) => Iterable<number>) => {
+  const usedPorts = async () => {
     const services = await list<Service>("services");
-    return services.flatMap((service) => (service.spec ? [...numbers(service.spec)] : []));
+    return services.flatMap((service) => (service.spec ? [...portsOf(service.spec)] : []));
   };
-  const pools = new Map<IpFamily, Pool>(
-    ranges.map((range) => {
-      const used = () => stored((spec) => offsetsOf(spec, range));
-      return [
-        range.family,
-        { range, allocator: new Allocator(boundsOf(range), { random: dependencies.random, used }) },
-      ];
-    }),
-  );
-  const ports = new Allocator(
+  const ports = numbersOf(
+    "node-port",
     { first: firstPort, last: lastPort, reservedAtStart: reserved(lastPort - firstPort + 1, 32, 128) },
-    { random: dependencies.random, used: () => stored(portsOf) },
+    { random: dependencies.random, claims: options.claims, used: usedPorts },
   );
   /** What the write under way has taken, until it is done. */
   const taken = new WeakMap<object, Taken>();
 
-  const giveBack = (mine: Taken): void => {
-    for (const release of mine.splice(0)) release();
+  /** What cannot be given back now is found by the controller that looks after addresses. */
+  const giveBack = async (mine: Taken): Promise<void> => {
+    await Promise.allSettled(mine.splice(0).map(async (release) => release()));
   };
   const markPort = (port: number, mine: Taken): void => void mine.push(() => ports.release(port));
 
   /** One address of the family, the one asked for if any. */
-  const takeIp = async (pool: Pool, asked: string, shown: readonly string[], mine: Taken): Promise<string> => {
-    const { range, allocator } = pool;
-    const mark = (offset: number) => void mine.push(() => allocator.release(offset));
-    if (asked === "") {
-      const offset = await allocator.next();
-      if (offset === undefined) throw internalError("failed to allocate a serviceIP: range is full");
-      mark(offset);
-      return ipAt(range, offset);
+  const takeIp = async (
+    { family, asked, shown }: { family: IpFamily; asked: string; shown: readonly string[] },
+    service: Service,
+    context: StrategyContext,
+    mine: Taken,
+  ): Promise<string> => {
+    const got = await clusterIps.take({ family, asked, service }, context);
+    if (got === "full") throw internalError("failed to allocate a serviceIP: range is full");
+    if ("problem" in got) {
+      throw new Refused(
+        invalidGo("spec.clusterIPs", goStrings(shown), `failed to allocate IP ${asked}: ${got.problem}`),
+      );
     }
-    const offset = offsetIn(range, asked);
-    const refuse = (why: string) =>
-      new Refused(invalidGo("spec.clusterIPs", goStrings(shown), `failed to allocate IP ${asked}: ${why}`));
-    if (offset === undefined || !allocator.contains(offset)) {
-      const text = `the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${range.cidr}`;
-      throw refuse(text);
-    }
-    if (!(await allocator.take(offset))) throw refuse("provided IP is already allocated");
-    mark(offset);
-    return asked;
+    mine.push(got.undo);
+    return got.ip;
   };
 
   /** Fills what is missing: all of a new service, the second of one that got its second family. */
-  const takeIps = async (spec: ServiceSpec, old: ServiceSpec | undefined, mine: Taken): Promise<FieldError[]> => {
+  const takeIps = async (
+    service: Service,
+    old: ServiceSpec | undefined,
+    context: StrategyContext,
+    mine: Taken,
+  ): Promise<FieldError[]> => {
+    const { spec } = service;
     if (isNamed(spec) || isHeadless(spec)) return [];
     const had = old && !isNamed(old) && old.clusterIP ? old : undefined;
     if (had && isHeadless(had)) return [];
@@ -106,10 +92,10 @@ export function createServiceStrategy(
     if (had && (before > 1 || (spec.clusterIPs?.[0] ?? "") !== had.clusterIP)) return [];
     const ips = (spec.ipFamilies ?? []).map((_, i) => spec.clusterIPs?.[i] ?? "");
     for (const [i, family] of (spec.ipFamilies ?? []).entries()) {
-      const pool = pools.get(family as IpFamily);
-      if (i < before || !pool) continue;
+      if (i < before || !families.includes(family as IpFamily)) continue;
+      const wanted = { family: family as IpFamily, asked: ips[i] ?? "", shown: ips };
       try {
-        ips[i] = await takeIp(pool, ips[i] ?? "", ips, mine);
+        ips[i] = await takeIp(wanted, service, context, mine);
       } catch (error) {
         if (error instanceof Refused) return [error.fault];
         throw error;
@@ -175,11 +161,11 @@ export function createServiceStrategy(
   };
 
   /** Gives back what `old` held and `now` does not. */
-  const release = (old: ServiceSpec, now: ServiceSpec | undefined): void => {
-    for (const { range, allocator } of pools.values()) {
-      const kept = new Set(now ? offsetsOf(now, range) : []);
-      for (const offset of offsetsOf(old, range)) if (!kept.has(offset)) allocator.release(offset);
-    }
+  const release = async (service: Service, now: ServiceSpec | undefined, context: StrategyContext): Promise<void> => {
+    const old = service.spec;
+    const keptIps = now ? addressesOf(now) : [];
+    const gone = clusterIpsOf(service).filter((ip) => !keptIps.includes(ip));
+    if (gone.length > 0) await clusterIps.release(gone, service, context);
     const kept = new Set(now ? portsOf(now) : []);
     for (const port of portsOf(old)) if (!kept.has(port)) ports.release(port);
   };
@@ -193,16 +179,16 @@ export function createServiceStrategy(
     const errors: FieldError[] = [...fillFamilies(spec, old?.spec, families)];
     if (errors.length > 0) throw invalid("", "Service", service.metadata.name ?? "", errors);
     try {
-      errors.push(...(await takeIps(spec, old?.spec, mine)));
+      errors.push(...(await takeIps(service, old?.spec, context, mine)));
       const held = new Set(old?.spec ? portsOf(old.spec) : []);
       if (wantsPorts(spec)) errors.push(...(await takePorts(spec, held, mine)));
       if (wantsHealthPort(spec)) errors.push(...(await takeHealthPort(spec, held, mine)));
     } catch (error) {
-      giveBack(mine);
+      await giveBack(mine);
       throw error;
     }
     if (errors.length > 0) {
-      giveBack(mine);
+      await giveBack(mine);
       throw invalid("", "Service", service.metadata.name ?? "", errors);
     }
   };
@@ -223,15 +209,15 @@ export function createServiceStrategy(
       }
       await allocate(service, old, context);
     },
-    rollback(service) {
+    async rollback(service) {
       const mine = taken.get(service);
-      if (mine) giveBack(mine);
+      if (mine) await giveBack(mine);
     },
-    afterUpdate(service: Service, old: Service) {
-      if (old.spec) release(old.spec, service.spec);
+    async afterUpdate(service: Service, old: Service, context) {
+      if (old.spec) await release(old, service.spec, context);
     },
-    afterDelete(service: Service) {
-      if (service.spec) release(service.spec, undefined);
+    async afterDelete(service: Service, context) {
+      if (service.spec) await release(service, undefined, context);
     },
     selectableFields: (service: Service) => ({
       "spec.clusterIP": service.spec?.clusterIP ?? "",
@@ -256,16 +242,6 @@ const wantsHealthPort = (spec: ServiceSpec): boolean =>
 
 const isReachedFromOutside = ({ type = "ClusterIP", externalIPs = [] }: ServiceSpec): boolean =>
   type === "NodePort" || type === "LoadBalancer" || (type === "ClusterIP" && externalIPs.length > 0);
-
-const addressesOf = (spec: ServiceSpec): readonly string[] =>
-  spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : []);
-
-function* offsetsOf(spec: ServiceSpec, range: IpRange): Generator<number> {
-  for (const ip of addressesOf(spec)) {
-    const offset = offsetIn(range, ip);
-    if (offset !== undefined) yield offset;
-  }
-}
 
 function* portsOf(spec: ServiceSpec): Generator<number> {
   for (const port of spec.ports ?? []) if (port.nodePort) yield port.nodePort;

@@ -2,7 +2,8 @@
 // in what is stored, and only then used. Whoever claimed it before has stored it by the time that the claim is gone; so no two
 // servers give out the same. A claim ends by itself.
 // Upstream counterpart: the RangeAllocation objects of registry/core/service/allocator/storage.
-import { type AllocatorDependencies, type AllocatorOptions, pickFree } from "./allocator.ts";
+import type { Random } from "#base/clock.ts";
+import { Allocator, type AllocatorDependencies, type AllocatorOptions, pickFree } from "./allocator.ts";
 
 /** Of one kind of numbers. */
 export interface NumberClaims {
@@ -11,6 +12,20 @@ export interface NumberClaims {
   /** Nothing where it is not ours. */
   drop(number: number): void;
 }
+
+export interface NumbersDeps {
+  readonly random: Random;
+  /** Where other servers hand out the same numbers. */
+  readonly claims?: ((kind: string) => NumberClaims) | undefined;
+}
+
+/** Numbers of one kind, as this server has to hand them out. */
+export const numbersOf = (
+  kind: string,
+  bounds: AllocatorOptions,
+  { claims, ...deps }: NumbersDeps & AllocatorDependencies,
+): Pick<Allocator, "contains" | "take" | "next" | "release"> =>
+  claims ? new SharedAllocator(bounds, { ...deps, claims: claims(kind) }) : new Allocator(bounds, deps);
 
 /** Clashes are rare: more in a row mean that others take faster than we do. */
 const mostTries = 32;
