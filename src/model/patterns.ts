@@ -20,11 +20,12 @@ const backtracking = { maxInstructions: 500, maxVisits: 262_144 } as const;
 
 /** What is left for all patterns that look at one object. */
 export class Effort {
-  #left = maxSteps;
+  /** Set by who goes back to where it was more. */
+  left = maxSteps;
 
   spend(steps: number): void {
-    this.#left -= steps;
-    if (this.#left < 0) throw new PatternTooCostly();
+    this.left -= steps;
+    if (this.left < 0) throw new PatternTooCostly();
   }
 }
 

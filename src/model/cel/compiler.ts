@@ -51,6 +51,8 @@ const conversions: ReadonlySet<string> = new Set(
 
 class Compiler {
   slotCount: number;
+  /** Loops have numbers; those inside of one follow it. */
+  #loopCount = 0;
   readonly #checked: Checked;
   readonly #globals: ReadonlyMap<string, number>;
   readonly #locals: (readonly [string, number])[] = [];
@@ -307,6 +309,7 @@ class Compiler {
 
   #comprehension(expr: Comprehension): Code {
     const range = this.compile(expr.range);
+    const number = this.#loopCount++;
     const first = this.slotCount++;
     const second = expr.second === undefined ? -1 : this.slotCount++;
     const depth = this.#locals.length;
@@ -316,10 +319,11 @@ class Compiler {
     const result = expr.result && this.compile(expr.result);
     this.#locals.length = depth;
     const loop = loops[expr.macro](condition, result);
+    const behind = this.#loopCount;
     return (run) => {
       const items = range(run);
       run.charge(1);
-      return loop(run, new Cursor(run, items, first, second));
+      return walk(run, loop, new Cursor(run, items, first, second), number, behind);
     };
   }
 }
@@ -362,33 +366,76 @@ class Cursor {
   }
 }
 
-type Loop = (run: Evaluation, cursor: Cursor) => Value;
-type LoopMaker = (condition: Code | undefined, result: Code | undefined) => Loop;
+/** One way to loop. `made` is what has come of it so far: changed at the end of a step only, so that a step may be done again. */
+interface Loop<M> {
+  begin(): M;
+  /** Gives the value where the element decides. */
+  step(run: Evaluation, cursor: Cursor, index: number, made: M): Value | undefined;
+  end(run: Evaluation, made: M): Value;
+}
+type LoopMaker = (condition: Code | undefined, result: Code | undefined) => Loop<unknown>;
+/** The driver below hands each loop only what it has begun itself. */
+const loopOf = <M>(loop: Loop<M>): Loop<unknown> => loop as Loop<unknown>;
+
+/** From where it was left, if it was. `number + 1` to `behind` are the loops inside. */
+function walk(run: Evaluation, loop: Loop<unknown>, cursor: Cursor, number: number, behind: number): Value {
+  const state = run.loop(number);
+  if (state.outcome) {
+    run.goBack(state);
+    if ("failure" in state.outcome) throw state.outcome.failure;
+    return state.outcome.value;
+  }
+  let isGoingOn = state.made !== undefined;
+  if (isGoingOn) run.goBack(state);
+  else state.made = loop.begin();
+  const { made } = state;
+  let value: Value | undefined;
+  try {
+    for (; state.index < cursor.size && value === undefined; state.index++) {
+      if (!isGoingOn) run.enter(state, number + 1, behind);
+      isGoingOn = false;
+      value = loop.step(run, cursor, state.index, made);
+    }
+    if (value === undefined) value = loop.end(run, made);
+  } catch (error) {
+    if (error instanceof Failure) {
+      state.outcome = { failure: error };
+      run.note(state);
+    }
+    throw error;
+  }
+  state.outcome = { value };
+  run.note(state);
+  return value;
+}
 
 /** The loop ends where one element decides; failures before that are forgotten, without it the first counts. */
 const quantifier =
   (decides: boolean, { step, again }: { step: number; again: number }, name: string): LoopMaker =>
   (condition) =>
-  (run, cursor) => {
-    let failure: Failure | undefined;
-    for (let i = 0; i < cursor.size; i++) {
-      run.charge(step);
-      try {
-        cursor.move(i);
-        const value = condition!(run);
-        if (value === decides) {
-          if (i + 1 < cursor.size) run.charge(again);
-          return decides;
+    loopOf<{ failure: Failure | undefined }>({
+      begin: () => ({ failure: undefined }),
+      step(run, cursor, i, made) {
+        run.charge(step);
+        try {
+          cursor.move(i);
+          const value = condition!(run);
+          if (value === decides) {
+            if (i + 1 < cursor.size) run.charge(again);
+            return decides;
+          }
+          if (value !== !decides) made.failure ??= noSuchOverload(name, value);
+        } catch (error) {
+          if (!(error instanceof Failure)) throw error;
+          made.failure ??= error;
         }
-        if (value !== !decides) failure ??= noSuchOverload(name, value);
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error;
-        failure ??= error;
-      }
-    }
-    if (failure) throw failure;
-    return !decides;
-  };
+        return undefined;
+      },
+      end(_run, { failure }) {
+        if (failure) throw failure;
+        return !decides;
+      },
+    });
 const isTrue = (value: Value): boolean => {
   if (typeof value !== "boolean") throw noSuchOverload("_?_:_", value);
   return value;
@@ -397,63 +444,75 @@ const isTrue = (value: Value): boolean => {
 const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
   all: quantifier(false, allCosts, "_&&_"),
   exists: quantifier(true, existsCosts, "_||_"),
-  existsOne: (condition) => (run, cursor) => {
-    let count = 0;
-    for (let i = 0; i < cursor.size; i++) {
-      cursor.move(i);
-      if (!isTrue(condition!(run))) continue;
-      run.charge(countCost);
-      count++;
-    }
-    run.charge(1);
-    return count === 1;
-  },
-  filter: (condition) => (run, cursor) => {
-    const kept: Value[] = [];
-    for (let i = 0; i < cursor.size; i++) {
-      const element = cursor.move(i);
-      if (!isTrue(condition!(run))) continue;
-      run.charge(appendCost + 1);
-      run.allocate(1);
-      kept.push(element);
-    }
-    return new NativeList(kept);
-  },
-  map: (condition, result) => (run, cursor) => {
-    const made: Value[] = [];
-    for (let i = 0; i < cursor.size; i++) {
-      cursor.move(i);
-      if (condition && !isTrue(condition(run))) continue;
-      run.charge(appendCost);
-      run.allocate(1);
-      made.push(result!(run));
-    }
-    return new NativeList(made);
-  },
-  transformMap: (condition, result) => (run, cursor) => {
-    const made: [Value, Value][] = [];
-    for (let i = 0; i < cursor.size; i++) {
-      cursor.move(i);
-      run.charge(insertCost);
-      if (condition && !isTrue(condition(run))) continue;
-      run.allocate(1);
-      made.push([cursor.key(i), result!(run)]);
-    }
-    return new NativeMap(made);
-  },
-  transformMapEntry: (condition, result) => (run, cursor) => {
-    const made: [Value, Value][] = [];
-    for (let i = 0; i < cursor.size; i++) {
-      cursor.move(i);
-      run.charge(insertCost);
-      if (condition && !isTrue(condition(run))) continue;
-      const entry = result!(run);
-      if (!(entry instanceof MapValue)) throw noSuchOverload("cel.@mapInsert", entry);
-      run.allocate(entry.size);
-      for (const key of entry.keys()) made.push([key, entry.find(key) ?? null]);
-    }
-    return insertAll(made);
-  },
+  existsOne: (condition) =>
+    loopOf<{ count: number }>({
+      begin: () => ({ count: 0 }),
+      step(run, cursor, i, made) {
+        cursor.move(i);
+        if (!isTrue(condition!(run))) return undefined;
+        run.charge(countCost);
+        made.count++;
+        return undefined;
+      },
+      end(run, { count }) {
+        run.charge(1);
+        return count === 1;
+      },
+    }),
+  filter: (condition) =>
+    loopOf<Value[]>({
+      begin: () => [],
+      step(run, cursor, i, kept) {
+        const element = cursor.move(i);
+        if (!isTrue(condition!(run))) return undefined;
+        run.charge(appendCost + 1);
+        run.allocate(1);
+        kept.push(element);
+        return undefined;
+      },
+      end: (_run, kept) => new NativeList(kept),
+    }),
+  map: (condition, result) =>
+    loopOf<Value[]>({
+      begin: () => [],
+      step(run, cursor, i, made) {
+        cursor.move(i);
+        if (condition && !isTrue(condition(run))) return undefined;
+        run.charge(appendCost);
+        run.allocate(1);
+        made.push(result!(run));
+        return undefined;
+      },
+      end: (_run, made) => new NativeList(made),
+    }),
+  transformMap: (condition, result) =>
+    loopOf<[Value, Value][]>({
+      begin: () => [],
+      step(run, cursor, i, made) {
+        cursor.move(i);
+        run.charge(insertCost);
+        if (condition && !isTrue(condition(run))) return undefined;
+        run.allocate(1);
+        made.push([cursor.key(i), result!(run)]);
+        return undefined;
+      },
+      end: (_run, made) => new NativeMap(made),
+    }),
+  transformMapEntry: (condition, result) =>
+    loopOf<[Value, Value][]>({
+      begin: () => [],
+      step(run, cursor, i, made) {
+        cursor.move(i);
+        run.charge(insertCost);
+        if (condition && !isTrue(condition(run))) return undefined;
+        const entry = result!(run);
+        if (!(entry instanceof MapValue)) throw noSuchOverload("cel.@mapInsert", entry);
+        run.allocate(entry.size);
+        for (const key of entry.keys()) made.push([key, entry.find(key) ?? null]);
+        return undefined;
+      },
+      end: (_run, made) => insertAll(made),
+    }),
 };
 function insertAll(pairs: readonly [Value, Value][]): MapValue {
   const seen = new Set<string>();

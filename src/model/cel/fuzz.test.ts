@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { JsonSchema } from "../custom-resources.ts";
-import { compileExpression } from "./expression.ts";
+import { compileExpression, inStretches } from "./expression.ts";
 import { declare, sizesOf } from "./schema-types.ts";
 import { adapterOf } from "./schema-values.ts";
 
@@ -149,6 +149,30 @@ test("well-typed expressions compile, evaluate, and cost no more than estimated"
   // Both must happen for this to mean anything.
   expect(seen.values).toBeGreaterThan(500);
   expect(seen.failures).toBeGreaterThan(50);
+});
+
+test("an evaluation in stretches comes to the same", () => {
+  const random = randomOf(72);
+  const make = makers(random);
+  let pauses = 0;
+  for (let i = 0; i < 1500; i++) {
+    const text = make.bool(1 + random(5));
+    const compiled = compile(text);
+    if ("problem" in compiled) throw new Error(`${text}: ${compiled.problem}`);
+    const { program } = compiled;
+    const outcome = program.evaluate({ self });
+    for (const [stretch, limit] of [
+      [1, 1_000_000],
+      [10, 1_000_000],
+      [5, Math.ceil(outcome.cost / 2)],
+    ] as const) {
+      const work = inStretches(program.begin({ self }, limit, undefined, stretch));
+      let step = work.next();
+      for (; !step.done; step = work.next()) pauses++;
+      expect(step.value, `${text} in stretches of ${stretch}`).toEqual(program.evaluate({ self }, limit));
+    }
+  }
+  expect(pauses).toBeGreaterThan(1000);
 });
 
 test("mangled expressions compile or say why not", () => {

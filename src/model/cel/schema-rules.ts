@@ -7,7 +7,7 @@ import { equalJson, isObject } from "../patch/json-value.ts";
 import { Effort } from "../patterns.ts";
 import { type FieldError, fieldDuplicate, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
 import type { Budget, Outcome, SchemaRules, ValidateOptions } from "./contract.ts";
-import { evaluationCost, type Program, perCallLimit, turnCost } from "./expression.ts";
+import { evaluationCost, inStretches, type Program, perCallLimit, turnCost } from "./expression.ts";
 import { type CompiledRule, compileRule, ruleText } from "./rule.ts";
 import { hasRules } from "./schema-check.ts";
 import { type Declaration, declare, escapeName } from "./schema-types.ts";
@@ -194,7 +194,7 @@ function* evaluate(run: Run, node: Node, { path, value, old, change }: Place): G
       run.turn = 0;
       yield;
     }
-    const outcome = spend(run, program, values);
+    const outcome = yield* spend(run, program, values);
     if (!outcome) {
       stop(outOfBudget);
       return;
@@ -214,7 +214,7 @@ function* evaluate(run: Run, node: Node, { path, value, old, change }: Place): G
       continue;
     }
     if (outcome.value === true) continue;
-    const message = messageOf(run, compiled, values);
+    const message = yield* messageOf(run, compiled, values);
     const at = compiled.fieldPath === "" ? field : path === "" ? compiled.fieldPath : join(path, compiled.fieldPath);
     const error = errorFor(message.isOver ? undefined : rule.reason, at, type, message.text);
     if (!compiled.usesOldSelf && isUnchanged(change)) run.warn?.(`${error.field}: ${error.message}`);
@@ -226,8 +226,12 @@ function* evaluate(run: Run, node: Node, { path, value, old, change }: Place): G
   }
 }
 /** Undefined where the budget of the object does not hold what it costs. */
-function spend(run: Run, program: Program, values: Readonly<Record<string, unknown>>): Outcome | undefined {
-  const outcome = program.evaluate(values, perCallLimit, run.effort);
+function* spend(
+  run: Run,
+  program: Program,
+  values: Readonly<Record<string, unknown>>,
+): Generator<void, Outcome | undefined> {
+  const outcome = yield* inStretches(program.begin(values, perCallLimit, run.effort));
   run.turn += outcome.cost + evaluationCost;
   if (outcome.cost > run.budget.remaining) return undefined;
   run.budget.remaining -= outcome.cost;
@@ -249,14 +253,14 @@ function errorFor(reason: string | undefined, field: string, type: string, detai
 }
 
 /** The message of the rule; a failed expression of one is no reason to say nothing. */
-function messageOf(
+function* messageOf(
   run: Run,
   { rule, messageProgram }: CompiledRule,
   values: Readonly<Record<string, unknown>>,
-): { text: string; isOver?: boolean } {
+): Generator<void, { text: string; isOver?: boolean }> {
   const fallback = { text: rule.message ? ruleText(rule) : `failed rule: ${ruleText(rule)}` };
   if (!messageProgram) return fallback;
-  const outcome = spend(run, messageProgram, values);
+  const outcome = yield* spend(run, messageProgram, values);
   if (!outcome) {
     const text =
       "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";

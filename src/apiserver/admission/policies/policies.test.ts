@@ -215,7 +215,37 @@ test("others have their turn where many parameters or costly expressions are ask
       return count;
     }
   };
-  expect([turns(1), turns(10)]).toEqual([0, 9]);
+  // Once within each, which costs a turn and a half, and between them.
+  expect([turns(1), turns(10)]).toEqual([1, 19]);
+});
+
+test("others have their turn while a variable is evaluated, which then goes on", () => {
+  const costly = "object.list.map(a, object.list.map(b, a * b).size()).size()";
+  const spec = {
+    variables: [
+      { name: "one", expression: costly },
+      { name: "two", expression: `variables.one + ${costly}` },
+    ],
+    validations: [
+      { expression: "object.list.all(a, a >= 0) && variables.two + variables.one == 600" },
+      { expression: "variables.two == 0", messageExpression: "'two is ' + string(variables.two)" },
+    ],
+  };
+  const program = compilePolicy({ metadata: { name: "p" }, spec } as ValidatingAdmissionPolicy);
+  const object = { list: Array.from({ length: 200 }, (_, at) => at) };
+  const authorizer = new AuthorizerValue(() => ({ allowed: true, reason: "" }));
+  const work = program.evaluate({ object, oldObject: undefined, request: {}, namespaceObject: undefined, authorizer }, [
+    {},
+  ]);
+  for (let turns = 0; ; turns++) {
+    const step = work.next();
+    if (!step.done) continue;
+    expect(step.value.denials.map(({ message }) => message)).toEqual(["two is 400"]);
+    // Each variable is evaluated once, in some twelve turns, however often and by whom it is read.
+    expect(turns).toBeGreaterThan(20);
+    expect(turns).toBeLessThan(35);
+    return;
+  }
 });
 
 describe("rules", () => {

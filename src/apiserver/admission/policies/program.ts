@@ -2,7 +2,17 @@
 // to one request. What cannot be compiled or evaluated counts as the policy's failurePolicy says. Pure but for compiling.
 // Upstream: apiserver/pkg/admission/plugin/policy/validating/validator.go.
 
-import { compileExpression, evaluationCost, type Program, perCallLimit, turnCost } from "#model/cel/expression.ts";
+import type { Outcome } from "#model/cel/contract.ts";
+import { Pause } from "#model/cel/evaluation.ts";
+import {
+  compileExpression,
+  evaluationCost,
+  inStretches,
+  type Program,
+  perCallLimit,
+  type Stretches,
+  turnCost,
+} from "#model/cel/expression.ts";
 import type { AuthorizerValue } from "#model/cel/library-authorizer.ts";
 import { policyEnvironment } from "#model/cel/policy-environment.ts";
 import { adaptJson, Failure, MapValue, type Value } from "#model/cel/values.ts";
@@ -79,13 +89,15 @@ export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgra
       object: input.object ?? null,
       oldObject: input.oldObject ?? null,
       namespaceObject: input.namespaceObject ?? null,
-      variables: () => new Variables(variables, (compiled) => run(compiled, values, budget)),
     };
+    // One for all expressions, and for the variables themselves: each is evaluated once.
+    const shared = new Variables(variables, values, budget);
+    values["variables"] = () => shared;
     // One that says no decides, even beside one that cannot be evaluated.
     let problem: string | undefined;
     for (const { name, compiled } of conditions) {
       if (isOver(turn)) yield;
-      const outcome = run(compiled, values, budget);
+      const outcome = yield* run(compiled, values, budget);
       if (outcome.value === false) return { denials: [], annotations: [] };
       if (outcome.error !== undefined) problem ??= `expression '${name}' resulted in error: ${outcome.error}`;
     }
@@ -93,18 +105,18 @@ export function compilePolicy({ spec }: ValidatingAdmissionPolicy): PolicyProgra
     const denials: Denial[] = [];
     for (const [index, validation] of validations.entries()) {
       if (isOver(turn)) yield;
-      const outcome = run(validation.compiled, values, budget);
+      const outcome = yield* run(validation.compiled, values, budget);
       if (outcome.error !== undefined) {
         denials.push(...failed(`expression '${validation.expression}' resulted in error: ${outcome.error}`, index));
       } else if (outcome.value !== true) {
-        const message = messageOf(validation, validation.speaks, values, budget);
+        const message = yield* messageOf(validation, validation.speaks, values, budget);
         denials.push({ message, reason: validation.reason ?? "Invalid", index });
       }
     }
     const annotations: { key: string; value: string }[] = [];
     for (const { key, expression, compiled } of notes) {
       if (isOver(turn)) yield;
-      const { value, error } = run(compiled, values, budget);
+      const { value, error } = yield* run(compiled, values, budget);
       if (error !== undefined) denials.push(...failed(`expression '${expression}' resulted in error: ${error}`));
       else if (typeof value === "string" && value.trim() !== "") {
         annotations.push({ key, value: shortened(value.trim()) });
@@ -157,23 +169,32 @@ type Ran =
   | { readonly value: Value; readonly error?: undefined }
   | { readonly error: string; readonly value?: undefined };
 
-function run(compiled: Compiled, values: Readonly<Record<string, unknown>>, budget: Spend): Ran {
+type Values = Readonly<Record<string, unknown>>;
+
+/** The evaluation, or what is wrong before it. */
+function begin(compiled: Compiled, values: Values, budget: Spend): Stretches | { readonly error: string } {
   if ("problem" in compiled) return { error: `compilation error: ${compiled.problem}` };
   if (budget.left <= 0)
     return { error: "validation failed due to running out of cost budget, no further validation rules will be run" };
-  const outcome = compiled.program.evaluate(values, perCallLimit, budget.effort);
+  return compiled.program.begin(values, perCallLimit, budget.effort);
+}
+function settle(outcome: Outcome, budget: Spend): Ran {
   budget.left -= outcome.cost;
   budget.turn.spent += outcome.cost + evaluationCost;
   return outcome.error === undefined ? { value: outcome.value } : { error: outcome.error };
 }
+function* run(compiled: Compiled, values: Values, budget: Spend): Generator<void, Ran> {
+  const begun = begin(compiled, values, budget);
+  return "error" in begun ? begun : settle(yield* inStretches(begun), budget);
+}
 
-function messageOf(
+function* messageOf(
   validation: Validation,
   speaks: Compiled | undefined,
-  values: Readonly<Record<string, unknown>>,
+  values: Values,
   budget: Spend,
-): string {
-  const said = speaks && run(speaks, values, budget).value;
+): Generator<void, string> {
+  const said = speaks && (yield* run(speaks, values, budget)).value;
   const isUsable =
     typeof said === "string" &&
     said.trim() !== "" &&
@@ -183,15 +204,21 @@ function messageOf(
   return validation.message ?? `failed expression: ${validation.expression.trim()}`;
 }
 
-/** Evaluated where they are read, once; those of a policy may use the ones before them. */
+/**
+ * Evaluated where they are read, once; those of a policy may use the ones before them. One that others should have their
+ * turn in pauses whoever reads it, and goes on when it is read again.
+ */
 class Variables extends MapValue {
   readonly #compiled: ReadonlyMap<string, Compiled>;
-  readonly #run: (compiled: Compiled) => Ran;
+  readonly #values: Values;
+  readonly #budget: Spend;
   readonly #known = new Map<string, Ran>();
-  constructor(compiled: ReadonlyMap<string, Compiled>, evaluate: (compiled: Compiled) => Ran) {
+  readonly #begun = new Map<string, Stretches>();
+  constructor(compiled: ReadonlyMap<string, Compiled>, values: Values, budget: Spend) {
     super();
     this.#compiled = compiled;
-    this.#run = evaluate;
+    this.#values = values;
+    this.#budget = budget;
   }
   get size(): number {
     return this.#compiled.size;
@@ -201,14 +228,29 @@ class Variables extends MapValue {
     if (!compiled) return undefined;
     let ran = this.#known.get(key as string);
     if (!ran) {
-      // One that reads itself finds this.
-      this.#known.set(key as string, { error: "cyclic variable" });
-      ran = this.#run(compiled);
-      this.#known.set(key as string, ran);
+      ran = this.#evaluate(key as string, compiled);
     }
     if (ran.error !== undefined)
       throw new Failure(`composited variable "${key as string}" fails to evaluate: ${ran.error}`);
     return ran.value;
+  }
+  #evaluate(name: string, compiled: Compiled): Ran {
+    const begun = this.#begun.get(name) ?? begin(compiled, this.#values, this.#budget);
+    let ran: Ran;
+    if ("error" in begun) ran = begun;
+    else {
+      // One that reads itself finds this.
+      this.#known.set(name, { error: "cyclic variable" });
+      const outcome = begun.next();
+      this.#known.delete(name);
+      if (!outcome) {
+        this.#begun.set(name, begun);
+        throw new Pause();
+      }
+      ran = settle(outcome, this.#budget);
+    }
+    this.#known.set(name, ran);
+    return ran;
   }
   keys(): Value[] {
     return [...this.#compiled.keys()].map((key) => adaptJson(key));
