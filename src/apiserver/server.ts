@@ -17,6 +17,7 @@ import type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 import { expireEvents } from "./registry/event-expiry.ts";
 import { FanOut } from "./watch/fan-out.ts";
 import { Changes, type FeedDeps } from "./watch/feed.ts";
+import { Relay } from "./watch/relay.ts";
 
 export type { ApiServerDeps, ApiServerOptions } from "./options.ts";
 
@@ -73,6 +74,7 @@ export function createApiServer(options: ApiServerOptions, deps: ApiServerDeps):
     backend: deps.backend,
     clock: deps.clock,
     changes: new Changes(),
+    relay: new Relay(deps),
   };
   const protobuf = createProtobufFormat();
   const columnsFor: ApiServerDeps["columnsFor"] = (info) =>

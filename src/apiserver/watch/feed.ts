@@ -17,6 +17,7 @@ import type { Item } from "../registry/codec.ts";
 import { toApiError } from "../registry/errors.ts";
 import { collectionPrefix } from "../registry/keys.ts";
 import type { ResourceStorage } from "../registry/storage.ts";
+import type { Relay } from "./relay.ts";
 
 export type ChangeType = "ADDED" | "MODIFIED" | "DELETED";
 
@@ -122,11 +123,12 @@ export interface FeedDeps {
   readonly backend: Backend;
   readonly clock: Clock;
   readonly changes: Changes;
+  readonly relay: Relay;
 }
 
 /** As upstream: about once a minute. */
 const bookmarkMs = 60_000;
-/** Batches of changes that may wait for a conversion; a watch that owes more ends. */
+/** Batches of changes that may wait for their turn, or for a conversion; a watch that owes more ends. */
 const maxPendingBatches = 1000;
 /** Initial events handed over at a time. */
 const initialSlice = 500;
@@ -231,23 +233,41 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     const folder = collectionPrefix(plan.storage.info, plan.namespace);
     const single = plan.name !== undefined && (!plan.storage.info.namespaced || plan.namespace !== "");
     const range = single ? { key: folder + plan.name } : prefixRange(folder);
+    /** Batches that are still to be heard. */
+    let unheard = 0;
+    const hear = (events: readonly WatchEvent[]) => {
+      if (over) return;
+      if (live) {
+        later(async () => {
+          const changes = await Promise.all(events.map((event) => live.present(changeOf(event))));
+          if (!over) send(changes);
+        });
+        return;
+      }
+      try {
+        deliver(events);
+      } catch (error) {
+        // A value nobody can read: the client lists again and meets the same error there, with its text.
+        fail(toApiError(error));
+      }
+    };
+    const hearLate = (events: readonly WatchEvent[]) => {
+      unheard--;
+      hear(events);
+    };
     watch = deps.backend.watch(
       { ...range, startRevision: asRevision(after + 1) },
       {
         onEvents(events) {
           if (over) return;
-          if (live) {
-            later(async () => {
-              const changes = await Promise.all(events.map((event) => live.present(changeOf(event))));
-              if (!over) send(changes);
-            });
+          if (unheard === 0 && deps.relay.mayTell()) {
+            hear(events);
             return;
           }
-          try {
-            deliver(events);
-          } catch (error) {
-            // A value nobody can read: the client lists again and meets the same error there, with its text.
-            fail(toApiError(error));
+          deps.relay.tellLater(hearLate, events);
+          if (++unheard > maxPendingBatches) {
+            sink.end();
+            finish();
           }
         },
         onEnd(error) {
@@ -272,6 +292,8 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
       return;
     }
     const bookmark = () => {
+      // What it is still to hear would be behind the bookmark; the next one comes.
+      if (unheard > 0) return;
       const progress = watch?.progress ?? (0 as Revision);
       const say = () => {
         if (progress > 0) sink.bookmark(Math.max(progress, after), false);
