@@ -31,5 +31,14 @@ export const agentFlags: readonly Flag[] = [
     help: "what the server believes a new node by: the line in DATA-DIR/server/token there, or a bootstrap token",
   },
   { name: "token-file", kind: "string", env: "TOKEN_FILE", help: "a file that holds it" },
+  {
+    name: "lb-server-port",
+    kind: "number",
+    env: "LB_SERVER_PORT",
+    default: 6444,
+    min: 0,
+    max: 65535,
+    help: "port of 127.0.0.1 at which other programs of this machine reach the servers; 0 for none",
+  },
   ...serverFlags.filter(({ name }) => shared.has(name)),
 ];

@@ -44,6 +44,19 @@ export const serverFlags: readonly Flag[] = [
     help: "shared secret that nodes join with; made at first start when absent",
   },
   {
+    name: "agent-token",
+    kind: "string",
+    env: "AGENT_TOKEN",
+    help: "secret that nodes join with and servers do not; default the token",
+  },
+  {
+    name: "server",
+    short: "s",
+    kind: "string",
+    env: "URL",
+    help: "join a cluster as a further server: https://HOST:6443 of one that is there (with its --token, and a --datastore-endpoint that both reach)",
+  },
+  {
     name: "bind-address",
     kind: "string",
     help: "address the API listens on; default 0.0.0.0, or :: where the first family is IPv6",

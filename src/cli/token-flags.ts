@@ -19,6 +19,7 @@ export const tokenFlags: readonly Flag[] = [
   },
   { name: "output", short: "o", kind: "string", default: "text", allowed: ["text", "json"], help: "list: its form" },
   { name: "token", short: "t", kind: "string", env: "TOKEN", help: "rotate: the token as it is" },
+  { name: "agent", kind: "boolean", default: false, help: "rotate: the one that only nodes join with" },
   { name: "new-token", kind: "string", help: "rotate: as it shall be; default one that is made up" },
   {
     name: "kubeconfig",

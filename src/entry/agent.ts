@@ -1,5 +1,5 @@
 // `mote agent`: a node whose API server is elsewhere. Joins, then runs the parts of a node over HTTPS with the node's own
-// certificates, and keeps a tunnel to the server. Composition only.
+// certificates, and keeps a tunnel to each server. Composition only.
 import { clientCertificates } from "#apiserver/client-certificates.ts";
 import { AppError } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -11,6 +11,7 @@ import { EventRecorder } from "#client/events.ts";
 import { createHttpTransport } from "#client/http-transport.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { parseConfiguration } from "#node/configuration.ts";
+import { NodeMemory } from "#node/remembered/memory.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
@@ -19,7 +20,8 @@ import { acquireProcessLock } from "#platform/process-lock.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
-import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
+import { createBalancerPort, type LoadBalancer, openLoadBalancer, serverName } from "#supervisor/load-balancer.ts";
+import { createServerTunnels, followServers } from "#supervisor/server-tunnels.ts";
 import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
 import { type AgentConfig, overlayBackend } from "./config.ts";
 import { createProcessLog } from "./log.ts";
@@ -56,20 +58,28 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
   await makeFolder(agentDir);
   const lock = await acquireProcessLock(`${agentDir}/agent`);
   try {
+    const balancer = await openLoadBalancer(
+      { server: config.server, folder: `${agentDir}/etc` },
+      { clock, log: log.child({ part: "servers" }) },
+    );
     const membership = await openMembership(
       {
         ...{ server: config.server, folder: agentDir, nodeName, nodeIps: possibleNodeIps(givenNodeIps) },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
+        way: { dial: balancer.connect, serverName },
       },
-      { clock, random, log: log.child({ part: "joining" }), onProblem: tells.onProblem },
+      {
+        ...{ clock, random, log: log.child({ part: "joining" }), onProblem: tells.onProblem },
+        onServers: (servers) => balancer.setServers(servers),
+      },
       signal,
     );
     tells.onApiReady?.();
     const begun = beginNode(config.node, log);
     const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
     await runAll(
-      services(config, membership, log, begun, tells.onNode),
+      await services(config, { membership, balancer }, log, begun, tells.onNode),
       { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
       signal,
       () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
@@ -91,13 +101,13 @@ async function tokenOf(config: AgentConfig): Promise<string | undefined> {
   return text;
 }
 
-function services(
-  { node, server }: AgentConfig,
-  membership: Membership,
+async function services(
+  { node, server, balancerPort }: AgentConfig,
+  { membership, balancer }: { readonly membership: Membership; readonly balancer: LoadBalancer },
   log: Logger,
   begun: Promise<number | undefined>,
   onNode: OnNode | undefined,
-): Service[] {
+): Promise<Service[]> {
   const { settings } = membership.current;
   const config: NodeConfig = {
     ...node,
@@ -115,20 +125,35 @@ function services(
   };
   const { nodeName } = config;
   const connections: Http2Client[] = [];
-  const clientAs = (pair: (credentials: Credentials) => Credentials["kubelet"]) => {
+  const transportAs = (pair: (credentials: Credentials) => Credentials["kubelet"]) => {
     const connect = () => {
       const { certificate, key } = pair(membership.current);
-      return createHttp2Client({ baseUrl: server, ca: membership.current.serverCa, cert: certificate, key });
+      const { serverCa } = membership.current;
+      const way = { dial: balancer.connect, serverName } as const;
+      return createHttp2Client({ baseUrl: server, ca: serverCa, cert: certificate, key, trust: "keys", ...way });
     };
-    const http = renewable(connect, (use) => membership.onChange(use));
+    const http = renewable(connect, membership);
     connections.push(http);
-    return new Client(createHttpTransport({ userAgent: `mote-agent/${moteVersion}` }, { http }));
+    return createHttpTransport({ userAgent: `mote-agent/${moteVersion}` }, { http });
   };
-  const client = clientAs(({ kubelet }) => kubelet);
+  const ownTransport = transportAs(({ kubelet }) => kubelet);
+  const memory = await NodeMemory.open(
+    { folder: `${node.agentDir}/remembered`, nodeName },
+    {
+      ...{ clock, random, log: log.child({ part: "memory" }) },
+      probe: (path, stop) => ownTransport.request({ method: "GET", path }, stop),
+    },
+  );
+  const client = new Client(memory.transport(ownTransport));
+  const controllerClient = new Client(memory.transport(transportAs(({ controller }) => controller)));
   const informers = new InformerFactory(
     {},
-    { client: clientAs(({ controller }) => controller), clock, random, log: log.child({ part: "informers" }) },
+    {
+      ...{ client: controllerClient, clock, random, log: log.child({ part: "informers" }) },
+      recall: memory.networkRecall,
+    },
   );
+  memory.watch(informers);
   if (onNode) watchNode(nodeName, { clock, informers }, onNode);
   const metrics = new Metrics();
   const events = new EventRecorder(
@@ -137,9 +162,17 @@ function services(
   );
   const parts = nodeServices(
     {
-      ...{ config, clock, random, log, metrics, client, events, informers },
+      ...{ config, clock, random, log, metrics, client, events, informers, memory },
       reviews: client,
-      byCertificate: (certificate) => certificates(certificate),
+      async byCertificate(certificate) {
+        try {
+          return await certificates(certificate);
+        } catch (error) {
+          // The API server may have an authority that is not known here yet.
+          membership.check();
+          throw error;
+        }
+      },
       tls() {
         const { serving, clientCa } = membership.current;
         return { certificatePem: serving.certificate, keyPem: serving.key, clientCaPem: clientCa };
@@ -149,19 +182,18 @@ function services(
     },
     begun,
   );
-  const authenticator = () => clientCertificates(membership.current.clientCa, { clock, log });
+  // By the server's time: it is the one who shows certificates.
+  const judge = { ...clock, now: () => membership.nowMs() };
+  const authenticator = () => clientCertificates(membership.current.clientCa, { clock: judge, log });
   let certificates = authenticator();
   membership.onChange(() => {
     certificates = authenticator();
   });
-  const { hostname, port } = new URL(server);
-  const tunnel = createNodeTunnel(
+  const tunnels = createServerTunnels(
     {
-      host: hostname.replace(/^\[|\]$/g, ""),
-      port: Number(port || 443),
       tls() {
         const { serverCa, kubelet } = membership.current;
-        return { ca: serverCa, cert: kubelet.certificate, key: kubelet.key };
+        return { ca: serverCa, cert: kubelet.certificate, key: kubelet.key, trust: "keys" };
       },
       rules: {
         mode: settings.egressMode,
@@ -172,28 +204,38 @@ function services(
       },
     },
     {
-      ...{ clock, random, log: log.child({ part: "tunnel" }) },
-      // The tunnel finds out first: what else runs to the server is asked at once.
-      onLink(isThere) {
-        if (!isThere) for (const connection of connections) connection.check();
+      ...{ clock, random, balancer, log: log.child({ part: "tunnel" }) },
+      // A tunnel finds out first: what else runs to its server is asked at once.
+      onLost() {
+        for (const connection of connections) connection.check();
       },
     },
   );
-  return [membership.service, informers, events, tunnel, ...parts.services].map((service) =>
+  followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
+  const port = createBalancerPort({ port: balancerPort }, { balancer, clock, log: log.child({ part: "servers" }) });
+  const all = [membership.service, ...memory.services, informers, events, tunnels, ...parts.services];
+  return [...all, ...(balancerPort === 0 ? [] : [port])].map((service) =>
     restarting(service, { clock, log, ...restartPause }),
   );
 }
 
-/** Connections with another certificate from the next change on; what runs over the old ones begins again. */
-function renewable(connect: () => Http2Client, onChange: (use: () => void) => void): Http2Client {
+/**
+ * Connections with another certificate from the next change on; what runs over the old ones begins again. Being turned away
+ * is a reason to ask for another.
+ */
+function renewable(connect: () => Http2Client, membership: Membership): Http2Client {
   let current = connect();
-  onChange(() => {
+  membership.onChange(() => {
     const old = current;
     current = connect();
     old.close();
   });
   return {
-    send: (request, signal) => current.send(request, signal),
+    async send(request, signal) {
+      const response = await current.send(request, signal);
+      if (response.status === 401) membership.check();
+      return response;
+    },
     check: () => current.check(),
     close: () => current.close(),
   };

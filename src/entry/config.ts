@@ -33,6 +33,10 @@ export interface ServerConfig {
   readonly advertiseAddress: string;
   readonly tlsSans: readonly string[];
   readonly token: string | undefined;
+  /** Lets nodes join and no servers; undefined: `token` does. */
+  readonly agentToken: string | undefined;
+  /** A server of the cluster that this one joins, https://HOST:PORT. */
+  readonly joins: string | undefined;
   /** One range, or one of each IP family with a comma between; the first family is the cluster's own. */
   readonly clusterCidr: string;
   readonly serviceCidr: string;
@@ -105,6 +109,8 @@ export interface AgentConfig {
   readonly server: string;
   readonly token: string | undefined;
   readonly tokenFile: string | undefined;
+  /** Of 127.0.0.1, where other programs of this machine reach the servers; 0: none. */
+  readonly balancerPort: number;
 }
 
 /** Who runs the command: the folders it may write follow from that, as k3s has them under $HOME without root. */
@@ -216,6 +222,8 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
     advertiseAddress: text("advertise-address") ?? nodeIps[0],
     tlsSans: list("tls-san"),
     token: text("token"),
+    agentToken: text("agent-token"),
+    joins: joinsOf(values),
     ...ranges,
     nodePorts: { first, last },
     clusterDomain: text("cluster-domain")!,
@@ -268,11 +276,29 @@ export function agentConfig(values: FlagValues, warnings: readonly string[], run
   const defaults = Object.fromEntries(serverFlags.map((flag) => [flag.name, flag.default]));
   const { server, token, "token-file": tokenFile } = values as Readonly<Record<string, string | undefined>>;
   if (server === undefined) throw usageError("server: name the server to join, such as --server https://HOST:6443");
-  const url = URL.canParse(server) ? new URL(server) : undefined;
+  const { server: _, ...rest } = values;
+  const node = serverConfig({ ...defaults, ...rest }, warnings, runner);
+  return { node, server: serverUrl(server), token, tokenFile, balancerPort: values["lb-server-port"] as number };
+}
+
+function serverUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== "https:" || url.pathname !== "/" || url.search !== "" || url.username !== "") {
-    throw usageError(`server: "${server}" is not allowed; use https://HOST:PORT`);
+    throw usageError(`server: "${text}" is not allowed; use https://HOST:PORT`);
   }
-  return { node: serverConfig({ ...defaults, ...values }, warnings, runner), server: url.origin, token, tokenFile };
+  return url.origin;
+}
+
+function joinsOf(values: FlagValues): string | undefined {
+  const server = values["server"] as string | undefined;
+  if (server === undefined) return undefined;
+  if (!isEtcdEndpoint(String(values["datastore-endpoint"] ?? ""))) {
+    throw usageError(
+      "server: a further server needs a datastore that all servers reach; start all of them with --datastore-endpoint and " +
+        "the addresses of an etcd, or start this machine as a node (mote agent)",
+    );
+  }
+  return serverUrl(server);
 }
 
 function credentialProvidersOf(configPath: string | undefined, binDir: string | undefined) {

@@ -21,6 +21,7 @@ import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
 import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
+import type { NodeMemory } from "#node/remembered/memory.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";
@@ -118,6 +119,8 @@ export interface NodeParts {
   /** Of the node API. */
   readonly tls: () => TlsMaterial;
   readonly onNewTls: (use: () => void) => () => void;
+  /** Where the API is elsewhere. */
+  readonly memory?: NodeMemory;
   /** One of each family; none: the control plane chooses. */
   readonly podCidrs: readonly string[];
 }
@@ -139,7 +142,11 @@ export function serverNodeServices(context: ServerContext, begun: Promise<number
       byCertificate: (certificate) => api.authenticateCertificate(certificate),
       tls: () => nodeTls(pki.current),
       onNewTls: (use) => pki.onRenewal(use),
-      podCidrs: firstPodCidrs(config.clusterCidr, config.controllerSettings.maskSizes),
+      // Where nobody gives ranges out, this is the only node.
+      podCidrs:
+        config.disabled.has("controllers") && !context.cluster
+          ? firstPodCidrs(config.clusterCidr, config.controllerSettings.maskSizes)
+          : [],
     },
     begun,
   );
@@ -197,6 +204,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       log: log.child({ part: "node" }),
       isMachineStopping: () => isSystemStopping(commands),
       credentialProviders: credentialProviders(),
+      memory: parts.memory,
       ensureImages: (containerdSocket) =>
         ensureImages(
           { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },

@@ -17,7 +17,7 @@ import { InformerFactory } from "#client/informer.ts";
 import { formatKubeconfig } from "#client/kubeconfig.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
-import { nodes, secrets } from "#model/resources.ts";
+import { nodes, resourcesWith, secrets } from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
@@ -29,12 +29,16 @@ import { readSchedulerConfiguration } from "#scheduler/arguments.ts";
 import type { SchedulerConfiguration } from "#scheduler/configuration.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
+import { acceptAuthorities } from "#supervisor/certificates/authorities.ts";
+import { createCertificateRequests } from "#supervisor/certificates/requests.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
-import { createJoinServer, type JoinServer } from "#supervisor/join-server.ts";
+import { createJoinServer, type JoinServer, type ServerSettings } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import type { Pki, PkiOptions } from "#supervisor/pki.ts";
-import { ensureTokens, writeTokens } from "#supervisor/tokens.ts";
-import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
+import { addressText } from "#supervisor/server-list.ts";
+import { changeTokens, ensureTokens } from "#supervisor/tokens.ts";
+import { createTunnels, peerTokenOf, type Tunnels } from "#supervisor/tunnels.ts";
+import { type Cluster, clusterServices, openCluster } from "./cluster.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
@@ -56,6 +60,8 @@ export interface ServerContext {
   readonly metrics: Metrics;
   readonly pki: LivePki;
   readonly etcdPki: EtcdPki | undefined;
+  /** Undefined: there are no other servers. */
+  readonly cluster: Cluster | undefined;
   readonly api: ComposedApiServer;
   readonly audit: Audit;
   readonly encryption: OpenedEncryption;
@@ -102,7 +108,8 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
-    const context = { ...(await createContext(config, log, metrics, datastore, audit)), schedulerConfiguration };
+    const context = await createContext(config, { log, metrics, audit, signal, schedulerConfiguration }, datastore);
+    if (!context) return 0;
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
     if (onNode) watchNode(config.nodeName, context, onNode);
@@ -150,12 +157,15 @@ function services(
   onApiReady: () => void = () => {},
 ): Service[] {
   const { config, clock, random, log, metrics, pki, api, client, informers, events } = context;
+  const { multiCidrServices, optionalApis } = config.apiArguments;
   const alive = (service: Service) => restarting(service, { clock, log, ...restartPause });
   const bootstrapper = api.bootstrapper(
     {
       advertiseAddress: config.advertiseAddress,
+      hasOtherServers: context.cluster !== undefined,
       apiPort: config.port,
       serviceIp: config.apiServiceIp,
+      serviceCidrs: multiCidrServices ? config.serviceCidr.split(",") : [],
       clientCa: pki.current.clientCa.certificate,
       requestHeaderCa: pki.current.requestHeaderCa.certificate,
     },
@@ -166,22 +176,26 @@ function services(
   context.tunnels.watch(informers);
   const flowSchemaStatus = api.flowControl(informers, client);
   if (enabled("metrics-server")) api.serveMetrics(informers);
-  const loops = [
+  const shared = context.cluster && clusterServices(context.cluster, config, { ...context, pki: () => pki.current });
+  const controllers: Service[] = [
     ...(enabled("controllers")
       ? createControllers({
           ...{ client, informers, events, clock, random, metrics },
           log: log.child({ part: "controllers" }),
           rootCa: pki.current.serverCa.certificate,
           signCertificate: createCertificateSigner(
-            { client: pki.current.clientCa, server: pki.current.serverCa },
+            () => ({ client: pki.current.clientCa, server: pki.current.serverCa }),
             { clock, random },
           ),
           ...(enabled("local-storage") ? { localPath: { folder: config.localStorageDir } } : {}),
           clusterCidr: config.clusterCidr,
-          serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts },
+          serviceRanges: { cidr: config.serviceCidr, nodePorts: config.nodePorts, multiCidr: multiCidrServices },
+          served: resourcesWith(optionalApis),
           settings: config.controllerSettings,
         })
       : []),
+  ];
+  const schedulers: Service[] = [
     ...(enabled("scheduler")
       ? [
           createScheduler({
@@ -193,14 +207,21 @@ function services(
         ]
       : []),
   ];
+  // Of several servers one at a time does what these do.
+  const loops = [
+    ...controllers.map((one) => shared?.controllers.gate(one) ?? one),
+    ...schedulers.map((one) => shared?.scheduler.gate(one) ?? one),
+  ];
   return [
     // Stops last: what is still answered is told of.
     context.audit.service,
+    ...(shared?.first ?? []).map(alive),
     // The port opens first, so that health can be asked for; /readyz says no until bootstrap is done.
     api.server.service,
     bootstrapper,
     writeKubeconfig(context, onApiReady),
     alive(pki.service),
+    alive(createCertificateRequests(config.serverDir, pki)),
     context.tunnels.service,
     alive(context.joining.service(informers)),
     alive(informers),
@@ -210,6 +231,7 @@ function services(
       context.encryption.service({ backend: datastore.backend, client, informers, events, nodeName: config.nodeName }),
     ),
     alive(createServerIdentity(hostName(), { client, clock, random, log })),
+    ...(shared?.later ?? []).map(alive),
     ...loops.map(alive),
     ...createDatastoreServices(config, datastore, context.etcdPki, {
       clock,
@@ -246,14 +268,23 @@ async function prepare(
   }
 }
 
+/** Undefined: told to stop while other servers were waited for. */
 async function createContext(
   config: ServerConfig,
-  log: Logger,
-  metrics: Metrics,
+  given: Pick<ServerContext, "log" | "metrics" | "audit" | "schedulerConfiguration"> & { readonly signal: AbortSignal },
   { backend }: OpenedDatastore,
-  audit: Audit,
-): Promise<Omit<ServerContext, "schedulerConfiguration">> {
+): Promise<ServerContext | undefined> {
+  const { log, metrics, audit, signal, schedulerConfiguration } = given;
   const [clock, random] = [systemClock, systemRandom];
+  const settings: ServerSettings = {
+    ...config,
+    hasServiceProxy: !config.disabled.has("service-proxy"),
+    flannelBackend: config.overlay.backend,
+    flannelExternalIp: config.overlay.usesExternalIp,
+    flannelIpv6Masq: config.overlay.masqueradesIpv6,
+  };
+  const cluster = await openCluster(config, settings, { backend, clock, random, log }, signal);
+  if (signal.aborted) return undefined;
   const pkiOptions: PkiOptions = {
     folder: `${config.serverDir}/tls`,
     nodeName: config.nodeName,
@@ -267,11 +298,13 @@ async function createContext(
   const etcdPki = config.datastore.etcdListen.some(({ secure }) => secure)
     ? await ensureEtcdPki(pkiOptions, { clock, random, log })
     : undefined;
-  const { password } = await ensureTokens(
+  const tokens = await ensureTokens(
     {
       folder: config.serverDir,
       serverCa: pki.serverCa.certificate,
       ...(config.token === undefined ? {} : { wanted: config.token }),
+      ...(config.agentToken === undefined ? {} : { wantedForAgents: config.agentToken }),
+      ...(cluster ? { agreed: cluster.record.password } : {}),
     },
     { random },
   );
@@ -285,26 +318,32 @@ async function createContext(
     },
     { clock, random, metrics, log: log.child({ part: "encryption" }) },
   );
+  // All that servers have alike is on disk now.
+  await cluster?.record.save();
   const tunnels = createTunnels(
-    { mode: config.egressMode, nodeName: config.nodeName },
+    {
+      ...{ mode: config.egressMode, nodeName: config.nodeName },
+      ...(cluster ? { peerToken: peerTokenOf(pki.serviceAccount.privateKey) } : {}),
+    },
     { clock, random, metrics, log: log.child({ part: "tunnels" }) },
   );
   const joining = createJoinServer(
     {
       pki: () => livePki.current,
-      password,
-      async keepPassword(next) {
-        await writeTokens({ folder: config.serverDir, serverCa: livePki.current.serverCa.certificate }, next);
+      ...{ password: tokens.password, agentPassword: tokens.agentPassword },
+      keepPassword: (password, agentPassword) =>
+        changeTokens(
+          { folder: config.serverDir, serverCa: livePki.current.serverCa.certificate },
+          { password, agentPassword },
+          cluster?.record,
+        ),
+      ...(cluster ? { bootstrap: () => cluster.record.plaintext() } : {}),
+      async keepAuthorities(request) {
+        await acceptAuthorities(`${config.serverDir}/tls`, request);
       },
       ownNode: config.disableAgent ? undefined : config.nodeName,
-      settings: {
-        ...config,
-        hasServiceProxy: !config.disabled.has("service-proxy"),
-        flannelBackend: config.overlay.backend,
-        flannelExternalIp: config.overlay.usesExternalIp,
-        flannelIpv6Masq: config.overlay.masqueradesIpv6,
-      },
-      addresses: () => [hostAndPort(config.advertiseAddress, config.port)],
+      settings,
+      addresses: () => (cluster?.list.servers ?? [{ ip: config.advertiseAddress, port: config.port }]).map(addressText),
     },
     {
       ...{ clock, random, log: log.child({ part: "joining" }) },
@@ -318,7 +357,8 @@ async function createContext(
       host: config.bindAddress,
       port: config.port,
       tls: servingTls(pki),
-      serverAddress: hostAndPort(config.advertiseAddress, config.port),
+      serverAddress: addressText({ ip: config.advertiseAddress, port: config.port }),
+      hasOtherServers: cluster !== undefined,
       clientCa: pki.clientCa.certificate,
       serverCa: pki.serverCa.certificate,
       nodeClient: () => livePki.current.clientApiserver,
@@ -349,6 +389,8 @@ async function createContext(
     metrics,
     pki: livePki,
     etcdPki,
+    cluster,
+    schedulerConfiguration,
     api,
     audit,
     encryption,
@@ -359,8 +401,6 @@ async function createContext(
     events,
   };
 }
-
-const hostAndPort = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
 
 const servingTls = ({ servingApiserver, clientCa }: Pki): TlsMaterial => ({
   certificatePem: servingApiserver.certificate,

@@ -12,16 +12,16 @@ const plan = (clusterCidr: string, known: readonly Node[], sizes = maskSizes) =>
 
 test.each<[string, Node[], Record<string, string>]>([
   ["one that is new", [node("a", "10.42.0.0/24"), node("b")], { b: "10.42.1.0/24" }],
-  ["the server's is left alone before it is there", [node("b")], { b: "10.42.1.0/24" }],
+  ["the first of all", [node("b")], { b: "10.42.0.0/24" }],
   [
     "a hole is filled",
     [node("a", "10.42.1.0/24"), node("b", "10.42.3.0/24"), node("c"), node("d")],
-    { c: "10.42.2.0/24", d: "10.42.4.0/24" },
+    { c: "10.42.0.0/24", d: "10.42.2.0/24" },
   ],
   ["nothing to do", [node("a", "10.42.0.0/24")], {}],
   ["one of another size takes all that it covers", [node("a", "10.42.0.0/22"), node("b")], { b: "10.42.4.0/24" }],
-  ["a smaller one takes the whole", [node("a", "10.42.1.128/25"), node("b")], { b: "10.42.2.0/24" }],
-  ["one from elsewhere takes nothing", [node("a", "10.41.1.0/24", "fd00::/64"), node("b")], { b: "10.42.1.0/24" }],
+  ["a smaller one takes the whole", [node("a", "10.42.0.128/25"), node("b")], { b: "10.42.1.0/24" }],
+  ["one from elsewhere takes nothing", [node("a", "10.41.1.0/24", "fd00::/64"), node("b")], { b: "10.42.0.0/24" }],
 ])("%s", (_name, nodes, wanted) => {
   expect(plan("10.42.0.0/16", nodes)).toEqual([wanted, []]);
 });
@@ -33,13 +33,13 @@ test.each<[string, string, Node[], Record<string, string>]>([
     [node("a", "10.42.0.0/24", "fd00:42::/64"), node("b", "10.42.1.0/24", "fd00:42:0:2::/64"), node("c"), node("d")],
     { c: "10.42.2.0/24,fd00:42:0:1::/64", d: "10.42.3.0/24,fd00:42:0:3::/64" },
   ],
-  ["IPv6 first", "fd00:42::/56,10.42.0.0/16", [node("a")], { a: "fd00:42:0:1::/64,10.42.1.0/24" }],
-  ["IPv6 alone", "fd00:42::/56", [node("a")], { a: "fd00:42:0:1::/64" }],
+  ["IPv6 first", "fd00:42::/56,10.42.0.0/16", [node("a")], { a: "fd00:42::/64,10.42.0.0/24" }],
+  ["IPv6 alone", "fd00:42::/56", [node("a")], { a: "fd00:42::/64" }],
   [
     "another spelling is the same range",
     "fd00:42::/56",
-    [node("a", "fd00:42:0:0001::/64"), node("b")],
-    { b: "fd00:42:0:2::/64" },
+    [node("a", "fd00:42:0:0000::/64"), node("b")],
+    { b: "fd00:42:0:1::/64" },
   ],
 ])("%s", (_name, clusterCidr, nodes, wanted) => {
   expect(plan(clusterCidr, nodes)).toEqual([wanted, []]);
@@ -48,14 +48,14 @@ test.each<[string, string, Node[], Record<string, string>]>([
 test("other sizes", () => {
   const sizes = { IPv4: 26, IPv6: 112 };
   expect(plan("10.42.0.0/16,fd00:42::/96", [node("a"), node("b")], sizes)).toEqual([
-    { a: "10.42.0.64/26,fd00:42::1:0/112", b: "10.42.0.128/26,fd00:42::2:0/112" },
+    { a: "10.42.0.0/26,fd00:42::/112", b: "10.42.0.64/26,fd00:42::1:0/112" },
     [],
   ]);
 });
 
 test.each([
-  ["there is an end", "10.42.0.0/23", { a: "10.42.1.0/24" }],
-  ["of both as soon as of one", "10.42.0.0/16,fd00:42::/63", { a: "10.42.1.0/24,fd00:42:0:1::/64" }],
+  ["there is an end", "10.42.0.0/24", { a: "10.42.0.0/24" }],
+  ["of both as soon as of one", "10.42.0.0/16,fd00:42::/64", { a: "10.42.0.0/24,fd00:42::/64" }],
 ])("%s", (_name, clusterCidr, wanted) => {
   expect(plan(clusterCidr, [node("a"), node("b")])).toEqual([wanted, ["b"]]);
 });

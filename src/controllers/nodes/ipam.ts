@@ -1,5 +1,5 @@
 // Gives every node that has no range of pod addresses the first free part of the cluster's ranges, one of each address
-// family. The first of all is left to the node of the server, which takes it by itself.
+// family; also to those of servers, of which there may be several.
 // Upstream counterpart: pkg/controller/nodeipam, RangeAllocator.
 import { type IpFamily, type IpRange, parseIpRange, parseIpRanges, subnetAt } from "#base/ip-range.ts";
 import type { Service } from "#base/service.ts";
@@ -57,7 +57,7 @@ function* freeRanges(range: IpRange, bits: number, held: readonly string[]): Gen
     const end = Math.min(count - 1, Number(last));
     for (let index = Math.max(0, Number(first)); index <= end; index++) taken.add(index);
   }
-  for (let index = 1; index < count; index++) if (!taken.has(index)) yield subnetAt(range, bits, index);
+  for (let index = 0; index < count; index++) if (!taken.has(index)) yield subnetAt(range, bits, index);
   return undefined;
 }
 
