@@ -190,4 +190,38 @@ describe("informer", () => {
     t.stop.abort();
     await done;
   });
+
+  test.each([
+    ["a list in time", 500, ["add known", "add new"]],
+    ["a list that comes late", 8_000, ["add known", "add old", "delete old", "update known 1->2", "add new"]],
+  ])("begins with what was known before without %s", async (_, answersMs, expected) => {
+    const t = await start();
+    const known = (v: string) => ({ ...thing("known", { v }), metadata: { name: "known", namespace: "ns", uid: "k" } });
+    const recall = {
+      afterMs: 5_000,
+      load: async () => [known("1"), thing("old")],
+    };
+    const { client, clock } = t;
+    const factory = new InformerFactory({}, { client, clock, random: seededRandom(1), log: silentLogger, recall });
+    const informer = factory.informer(things);
+    const seen: string[] = [];
+    informer.addHandler({
+      add: (o) => seen.push(`add ${o.metadata.name}`),
+      update: (o, old) => seen.push(`update ${o.metadata.name} ${old.data?.["v"]}->${o.data?.["v"]}`),
+      delete: (o) => seen.push(`delete ${o.metadata.name}`),
+    });
+    await client.create(things, known("2"));
+    await client.create(things, thing("new"));
+    t.transport.fail = () => (clock.monotonicMs() < answersMs ? unreachableServer() : undefined);
+    const done = factory.run(t.stop.signal, () => {});
+    await clock.advance(5_500);
+    expect([informer.hasSynced, informer.isCurrent]).toEqual([true, answersMs < 5_000]);
+    const current = informer.whenCurrent(t.stop.signal);
+    await clock.advance(20_000);
+    await current;
+    expect(seen).toEqual(expected);
+    t.stop.abort();
+    await done;
+    expect(clock.pending).toBe(0);
+  });
 });

@@ -8,7 +8,7 @@
 // Objects are shared by reference and must never be changed; with `verify` they are deep-frozen so that a test fails
 // where one is. An object replaced by another of the same name is reported as delete, then add.
 // Upstream counterpart: client-go reflector, shared informer, thread-safe store.
-import type { Clock, Random } from "#base/clock.ts";
+import { type Clock, pause, type Random } from "#base/clock.ts";
 import { AppError, hasCode, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
@@ -44,11 +44,23 @@ export interface Store<T extends ApiObject> {
   byIndex(name: string, value: string): T[];
 }
 
+/** What was known when the process last ran, for a start without a server. */
+export interface Recall {
+  /** A first list is waited for so long. */
+  readonly afterMs: number;
+  /** Objects without a revision: whatever the API says counts as newer. Undefined: nothing is known. */
+  readonly load: (
+    resource: ResourceInfo<never> | ResourceInfo,
+    scope: InformerScope,
+  ) => Promise<readonly ApiObject[] | undefined>;
+}
+
 export interface InformerDeps {
   readonly client: Client;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  readonly recall?: Recall;
 }
 
 export interface InformerOptions {
@@ -73,7 +85,9 @@ export class Informer<T extends ApiObject> implements Store<T> {
   readonly #indexes = new Map<string, { readonly fn: IndexFn<T>; readonly values: Map<string, Map<string, T>> }>();
   readonly #handlers = new Set<InformerHandler<T>>();
   readonly #synced = deferred<void>();
+  readonly #current = deferred<void>();
   #hasSynced = false;
+  #isCurrent = false;
   #resourceVersion: string | undefined;
 
   constructor(resource: ResourceInfo<T>, scope: InformerScope, options: InformerOptions, deps: InformerDeps) {
@@ -83,19 +97,29 @@ export class Informer<T extends ApiObject> implements Store<T> {
     this.#deps = deps;
   }
 
-  /** The first list has been stored and handed to all handlers. */
+  /** The first list, or what was known before, has been stored and handed to all handlers. */
   get hasSynced(): boolean {
     return this.#hasSynced;
   }
+  /** The API itself has given a list: not only what was known before. */
+  get isCurrent(): boolean {
+    return this.#isCurrent;
+  }
   /** Resolves once `hasSynced`; rejects with the signal's reason, or that for which it was ended before. */
   async whenSynced(signal: AbortSignal): Promise<void> {
-    if (this.#hasSynced) return;
+    if (!this.#hasSynced) await this.#until(this.#synced.promise, signal);
+  }
+  /** The same once `isCurrent`. */
+  async whenCurrent(signal: AbortSignal): Promise<void> {
+    if (!this.#isCurrent) await this.#until(this.#current.promise, signal);
+  }
+  async #until(promise: Promise<void>, signal: AbortSignal): Promise<void> {
     const aborted = deferred<never>();
     const onAbort = () => aborted.reject(signal.reason);
     if (signal.aborted) onAbort();
     signal.addEventListener("abort", onAbort, { once: true });
     try {
-      await Promise.race([this.#synced.promise, aborted.promise]);
+      await Promise.race([promise, aborted.promise]);
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
@@ -140,9 +164,43 @@ export class Informer<T extends ApiObject> implements Store<T> {
 
   /** Keeps the copy current until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    await this.#keepCurrent(signal);
+    await Promise.all([this.#keepCurrent(signal), this.#recall(signal)]);
     // Who waits for the first list waits for nothing.
     if (!this.#hasSynced) this.#synced.reject(signal.reason);
+    if (!this.#isCurrent) this.#current.reject(signal.reason);
+  }
+
+  /** Begins with what was known before, where the first list is late. */
+  async #recall(signal: AbortSignal): Promise<void> {
+    const { clock, log, recall } = this.#deps;
+    if (!recall) return;
+    try {
+      const late = new AbortController();
+      const stop = () => late.abort();
+      signal.addEventListener("abort", stop, { once: true });
+      this.#current.promise.then(stop, stop);
+      await pause(clock, recall.afterMs, late.signal);
+      signal.removeEventListener("abort", stop);
+      if (late.signal.aborted) return;
+      const known = await recall.load(this.resource as ResourceInfo, this.#scope);
+      if (!known || this.#isCurrent || signal.aborted) return;
+      for (const object of known) this.#put(object as T);
+      this.#markSynced();
+    } catch (error) {
+      // As if nothing were known: the list is waited for.
+      log.warn("cannot recall what was known", { resource: qualifiedResource(this.resource), error: messageOf(error) });
+    }
+  }
+
+  /** What somebody here knows better than what was known before; nothing once the API itself has spoken. */
+  suppose(object: T): void {
+    if (this.#hasSynced && !this.#isCurrent) this.#put(object);
+  }
+
+  #markSynced(): void {
+    if (this.#hasSynced) return;
+    this.#hasSynced = true;
+    this.#synced.resolve();
   }
 
   async #keepCurrent(signal: AbortSignal): Promise<void> {
@@ -189,10 +247,9 @@ export class Informer<T extends ApiObject> implements Store<T> {
     for (const key of [...this.#items.keys()]) if (!fresh.has(key)) this.#remove(key, undefined);
     for (const object of fresh.values()) this.#put(object);
     this.#resourceVersion = resourceVersion;
-    if (!this.#hasSynced) {
-      this.#hasSynced = true;
-      this.#synced.resolve();
-    }
+    this.#isCurrent = true;
+    this.#current.resolve();
+    this.#markSynced();
   }
 
   /** Applies a watch until it ends; the number of events it brought. */
@@ -217,8 +274,9 @@ export class Informer<T extends ApiObject> implements Store<T> {
   #put(received: T): void {
     const key = keyOf(received);
     const old = this.#items.get(key);
-    if (old && old.metadata.resourceVersion === received.metadata.resourceVersion && uidOf(old) === uidOf(received))
-      return;
+    const { resourceVersion } = received.metadata;
+    const isKnown = resourceVersion !== undefined && old?.metadata.resourceVersion === resourceVersion;
+    if (isKnown && old && uidOf(old) === uidOf(received)) return;
     if (old && uidOf(old) !== uidOf(received)) {
       this.#remove(key, old);
       this.#put(received);

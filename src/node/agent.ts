@@ -68,10 +68,12 @@ const pullingAtOnce = 4;
 /** Sandboxes taken down at once; containers end by themselves and are not counted. */
 const endingAtOnce = startingAtOnce;
 const stopTimeoutMs = 20_000;
+/** After a server has answered, its first list may take so long before remembered pods are started. */
+const slowListMs = 10_000;
 const mirrorAnnotation = staticAnnotations.mirror;
 
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
-  const { client, clock, random, log, events } = deps;
+  const { client, clock, random, log, events, memory } = deps;
   const cri = createCri({ socketPath: socketOf(options.containerd) });
   const configuration = options.configuration ?? defaultConfiguration;
   const [nodeIp = "127.0.0.1"] = options.nodeIps;
@@ -201,6 +203,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         for (const worker of workers.values()) if (worker.isWaitingToGrow) worker.nudge();
       },
       allocations,
+      remember: (pod) => memory?.remember(pod),
       version: options.version,
       ...{ client, clock, random, log, events, cri, runtime, volumes, objects, probes },
       slots: new Slots(startingAtOnce(machine.cpus)),
@@ -229,6 +232,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         ...{ client, clock, log, events, cri, runtime, machine },
         resources: () => resources.resources,
         onNode: (known) => resources.knowNode(known),
+        whenReachable: (life) => memory?.reach.whenBack(life) ?? Promise.resolve(),
       },
     );
     // One listener on the agent's signal, however many pods there are.
@@ -254,13 +258,15 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     };
     const start = (pod: Pod, mirrorUid?: () => string | undefined) => {
       const uid = uidOf(pod);
-      const worker = new PodWorker(context, pod, mirrorUid);
+      const worker = new PodWorker(context, pod, mirrorUid, mirrorUid ? undefined : memory?.takeStatus(pod));
       workers.set(uid, worker);
       const life = child();
       own(
-        worker.run(life.signal).finally(() => {
+        worker.run(life.signal).finally(async () => {
           life.end();
-          if (worker.ended && workers.get(uid) === worker) workers.delete(uid);
+          if (!worker.ended || workers.get(uid) !== worker) return;
+          workers.delete(uid);
+          await memory?.forget(uid, knownPods());
         }),
       );
     };
@@ -284,19 +290,12 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       if (worker) worker.update(pod);
       else start(pod);
     };
-    const informer = new Informer(
-      pods,
-      { fieldSelector: `spec.nodeName=${options.nodeName}` },
-      {},
-      { client, clock, random, log },
-    );
-    informer.addHandler({
-      add: (pod) => seen(pod),
-      update: (pod, old) => seen(pod, old),
-      delete: (pod) => (isMirrorPod(pod) ? sawMirror(pod, true) : workers.get(uidOf(pod))?.removed()),
+    const stopTelling = memory?.reach.onBack(() => {
+      for (const worker of workers.values()) worker.tellAgain();
     });
     const end = async () => {
       isEnding = true;
+      stopTelling?.();
       endChildren();
       await probes.close();
       await Promise.allSettled([...tasks]);
@@ -305,23 +304,49 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     try {
       // They need no API.
       await statics?.open();
-      const isNewNode = await node.register(signal);
-      const hadNode = await rememberNode(options.dataFolder);
+      const registered = node.register(signal);
+      const isRegistered = await registeredSoon(registered, node, signal);
+      const informer = new Informer(
+        pods,
+        { fieldSelector: `spec.nodeName=${options.nodeName}` },
+        {},
+        {
+          ...{ client, clock, random, log },
+          // A server that has taken the node is about to list its pods.
+          ...(memory ? { recall: memory.podRecall(isRegistered ? slowListMs : 0) } : {}),
+        },
+      );
+      informer.addHandler({
+        add: (pod) => seen(pod),
+        update: (pod, old) => seen(pod, old),
+        delete: (pod) => (isMirrorPod(pod) ? sawMirror(pod, true) : workers.get(uidOf(pod))?.removed()),
+      });
       const watching = informer.run(child().signal);
       own(watching);
       const relisting = runtime.watch(child().signal);
       own(relisting);
-      own(node.keep(child().signal));
+      own(registered.then(() => node.keep(child().signal)));
       own(storage.run(child().signal));
       own(rotateLogs({ cri, runtime, clock, log, configuration }, child().signal));
       own(resources.run(child().signal));
       own(hardware.run(child().signal));
       await informer.whenSynced(signal);
-      hardware.keep(new Set(workers.keys()));
-      allocations.keep(new Set(workers.keys()));
+      // Only the API's own list says what is not there any more.
+      const settled = informer.whenCurrent(signal).then(async () => {
+        hardware.keep(new Set(workers.keys()));
+        allocations.keep(new Set(workers.keys()));
+        await memory?.keep(knownPods());
+      });
+      if (informer.isCurrent) await settled;
       if (statics) own(statics.run(child().signal));
       const warn = (message: string) => node.warn("PodsUnknown", message);
-      own(endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child));
+      const endUnknown = async () => {
+        await settled;
+        const isNewNode = await registered;
+        const hadNode = await rememberNode(options.dataFolder);
+        await endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child);
+      };
+      own(endUnknown());
       ready();
       await Promise.race([untilAborted(signal), watching]);
       if (signal.aborted && configuration.shutdownGracePeriodMs > 0 && (await deps.isMachineStopping?.())) {
@@ -335,6 +360,32 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     } finally {
       await end();
     }
+  }
+
+  const knownPods = () => [...workers.values()].map((worker) => worker.pod);
+
+  /** False where the node had pods before and no server answers: they are not kept waiting any longer. */
+  async function registeredSoon(registered: Promise<boolean>, node: NodeObject, signal: AbortSignal): Promise<boolean> {
+    // Whoever needs it awaits it; until then nobody listens.
+    registered.catch(() => {});
+    if (!memory?.hasPods) {
+      await registered;
+      return true;
+    }
+    const isRegistered = await Promise.race([
+      registered.then(() => true),
+      memory.patience(signal).then(() => false),
+    ]);
+    signal.throwIfAborted();
+    if (isRegistered) return true;
+    log.warn("no server answers: starting the pods that this node had");
+    try {
+      await node.look();
+    } catch (error) {
+      // Its labels are not known, then; they only matter to pods that have not run here.
+      log.debug("this node's object is not known", { error: messageOf(error) });
+    }
+    return false;
   }
 
   /** What runs or lies here of pods that the API does not know; only safe to ask once its list is complete. */

@@ -43,6 +43,8 @@ export interface NodeObjectDeps {
   readonly resources: () => NodeResources;
   /** The Node as the API has it, at every report. */
   readonly onNode: (node: Node) => void;
+  /** Resolves when there is somebody to tell; rejects when the signal aborts. Default: there always is. */
+  readonly whenReachable?: (signal: AbortSignal) => Promise<void>;
 }
 
 export interface NodeResources {
@@ -223,6 +225,7 @@ export class NodeObject {
     for (let pauseMs = 200; ; pauseMs = Math.min(pauseMs * 2, 7_000)) {
       signal.throwIfAborted();
       try {
+        await this.#deps.whenReachable?.(signal);
         const labels = nodeLabels(this.#options, machine);
         const status = nodeStatus(this.#options, await this.#facts(), undefined, clock.now());
         const node: Node = {
@@ -253,6 +256,7 @@ export class NodeObject {
         this.#event("Starting", "Starting kubelet.");
         return isNew;
       } catch (error) {
+        signal.throwIfAborted();
         log.warn("cannot register the node, retrying", { error: messageOf(error) });
         await clock.sleep(pauseMs, signal);
       }
@@ -422,8 +426,10 @@ export class NodeObject {
   async #every(periodMs: () => number, what: string, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
+        await this.#deps.whenReachable?.(signal);
         await work();
       } catch (error) {
+        if (signal.aborted) return;
         // Conflicts and outages of the API pass; the next round tells everything again.
         if (!isConflict(error)) this.#deps.log.warn(`cannot write ${what}, retrying`, { error: messageOf(error) });
       }

@@ -9,6 +9,7 @@ import type { Commands } from "#platform/processes.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { ContainerdOptions } from "./containerd.ts";
 import type { CredentialProviders } from "./credentials.ts";
+import type { NodeMemory } from "./remembered/memory.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;
@@ -60,6 +61,8 @@ export interface NodeAgentDeps {
   /** Asked when the agent is told to end: whether the whole machine goes down, so that pods must end too. */
   readonly isMachineStopping?: () => Promise<boolean>;
   readonly credentialProviders?: CredentialProviders | undefined;
+  /** Where the API is elsewhere: what the node begins with while it is away. `client` and `events` go by its transport. */
+  readonly memory?: NodeMemory | undefined;
 }
 
 export const defaults = { port: 10250, podLogFolder: "/var/log/pods", kubeletFolder: "/var/lib/kubelet" } as const;

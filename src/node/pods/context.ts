@@ -48,6 +48,8 @@ export interface PodContext {
   /** Something has become free: pods that wait for more are asked about again. */
   readonly retryResizes: () => void;
   readonly allocations: Allocations;
+  /** Notes a pod with the status that this node gives it, whether or not the API has heard. */
+  readonly remember: (pod: Pod) => void;
   readonly version: string;
   readonly client: Client;
   readonly clock: Clock;

@@ -15,6 +15,7 @@ import { graceSecondsOf } from "#model/pod-grace.ts";
 import { pods } from "#model/resources.ts";
 import { isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { removePodCgroups } from "../cgroups.ts";
+import { saysAway } from "../remembered/reach.ts";
 import { VolumeError } from "../volumes/volume-error.ts";
 import {
   containerEvent,
@@ -61,8 +62,12 @@ export class PodWorker {
   readonly uid: string;
   readonly #context: PodContext;
   #pod: Pod;
-  /** What was last told to the API, which may be ahead of `#pod.status`. */
+  /** What this node says of the pod, which may be ahead of `#pod.status`, and of what the API has been told. */
   #told: PodStatus | undefined;
+  /** What the API took last, in this run of the agent. */
+  #acknowledged: PodStatus | undefined;
+  /** The API could not be told: to be tried again. */
+  #isUntold = false;
   /** What is being told, or was told last: to know it again when the watch brings it back. */
   #telling: PodStatus | undefined;
   #gone = false;
@@ -87,14 +92,19 @@ export class PodWorker {
   readonly #crashes = new BackOff(crashMs);
   readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
+  readonly #tellRetries = new BackOff(retryMs);
   #saidBackOff = new Map<string, number>();
   readonly #sizes: PodSizes;
 
-  /** `mirrorUid`: the pod comes from a file, and the API shows it under that uid; undefined while it does not. */
-  constructor(context: PodContext, pod: Pod, mirrorUid?: () => string | undefined) {
+  /**
+   * `mirrorUid`: the pod comes from a file, and the API shows it under that uid; undefined while it does not. `known`: what
+   * this node said of the pod before it went down, where the API has not heard of it.
+   */
+  constructor(context: PodContext, pod: Pod, mirrorUid?: () => string | undefined, known?: PodStatus) {
     this.#context = context;
     this.#mirrorUid = mirrorUid;
     this.#pod = pod;
+    this.#told = known;
     this.uid = pod.metadata.uid ?? "";
     this.#sizes = new PodSizes({
       ...{ uid: this.uid, context },
@@ -111,7 +121,14 @@ export class PodWorker {
     const status = this.#status();
     return status ? { ...this.#pod, status } : this.#pod;
   }
-  /** What was told last; where somebody else has counted the pod as ended since, that is final. */
+  /** Tells the API again what it could not be told; for when it is back. */
+  tellAgain(): void {
+    if (!this.#isUntold) return;
+    this.#tellRetries.forget("");
+    this.nudge();
+  }
+
+  /** What was said last; where somebody else has counted the pod as ended since, that is final. */
   #status(): PodStatus | undefined {
     const { status } = this.#pod;
     if (!this.#told || !isFinal(status) || isFinal(this.#told)) return this.#told ?? status;
@@ -237,6 +254,7 @@ export class PodWorker {
           const wakeAtMs = await this.#sync();
           if (wakeAtMs !== undefined) pauseMs = Math.max(10, Math.min(pauseMs, wakeAtMs - clock.now()));
           this.#retries.forget("");
+          pauseMs = this.#untilTold(pauseMs);
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -252,6 +270,14 @@ export class PodWorker {
       }
       await this.#pause(pauseMs, signal);
     }
+  }
+
+  /** What the API could not be told is tried again with growing pauses; the pod itself goes on. */
+  #untilTold(pauseMs: number): number {
+    if (!this.#isUntold) return pauseMs;
+    const nowMs = this.#context.clock.now();
+    this.#tellRetries.next("", nowMs, nowMs);
+    return Math.min(pauseMs, this.#tellRetries.delayMs("", nowMs));
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -510,7 +536,7 @@ export class PodWorker {
     const { clock, client, nodeIps, probes } = this.#context;
     const target = this.#mirrorUid ? this.#mirrorUid() : this.uid;
     const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
-    const last = this.#told ?? this.#pod.status;
+    const last = this.#acknowledged ?? this.#pod.status;
     // A final word is the last, but for the ends of what still ran when somebody else had it.
     if (isFinal(last) && !isNewTarget && !hasRunning(last)) return;
     for (const c of observed.containers) {
@@ -531,6 +557,7 @@ export class PodWorker {
       terminationMessage: (c) => this.#words.get(c.id) ?? "",
       ended,
     });
+    if (!this.#mirrorUid) this.#context.remember({ ...this.#pod, status });
     if (target === undefined) {
       // Told once there is something to tell it to.
       this.#told = status;
@@ -539,7 +566,10 @@ export class PodWorker {
     }
     const before = isNewTarget ? {} : this.#known();
     const patch = statusPatch(before, status);
-    if (!patch) return;
+    if (!patch) {
+      this.#isUntold = false;
+      return;
+    }
     this.#telling = status;
     const object = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
     try {
@@ -553,11 +583,18 @@ export class PodWorker {
         },
       );
       this.#told = status;
+      this.#acknowledged = status;
+      this.#isUntold = false;
       this.#toldTo = target;
       this.#toldVersion = answer.metadata.resourceVersion;
+      this.#tellRetries.forget("");
     } catch (error) {
       // The object is gone or another took its name: the watch will say so.
-      if (!isNotFound(error) && !isConflict(error)) throw error;
+      if (isNotFound(error) || isConflict(error)) return;
+      if (!saysAway(error)) throw error;
+      // Nobody to tell it to must keep no container from its restart.
+      this.#told = status;
+      this.#isUntold = true;
     }
   }
 
@@ -567,9 +604,10 @@ export class PodWorker {
    */
   #known(): PodStatus {
     const { status = {}, metadata } = this.#pod;
-    if (!this.#told || this.#mirrorUid) return this.#told ?? status;
+    const said = this.#acknowledged;
+    if (!said || this.#mirrorUid) return said ?? status;
     const [seen, told] = [metadata.resourceVersion, this.#toldVersion];
-    return seen === told || Number(seen) > Number(told) ? status : this.#told;
+    return seen === told || Number(seen) > Number(told) ? status : said;
   }
 
   async #end(): Promise<void> {

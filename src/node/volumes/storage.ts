@@ -2,7 +2,7 @@
 // Node says is in use. Made by agent.ts, which runs `run` beside its pods.
 
 import { type Clock, pause, type Random } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { hasCode, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { untilAborted } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
@@ -167,5 +167,8 @@ export class NodeStorage {
   }
 }
 
-const log = (deps: StorageDeps, name: string, error: unknown): void =>
-  deps.log.warn("a part of the node's storage failed, trying again", { part: name, error: messageOf(error) });
+const log = (deps: StorageDeps, name: string, error: unknown): void => {
+  // Without a server this comes every few seconds, and says nothing new.
+  const level = hasCode(error, "NODE_SERVER_AWAY") ? "debug" : "warn";
+  deps.log[level]("a part of the node's storage failed, trying again", { part: name, error: messageOf(error) });
+};

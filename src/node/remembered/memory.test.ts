@@ -1,0 +1,252 @@
+// The memory of a node over a server that goes away and comes back, under the fake clock; files are real.
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { silentLogger as log } from "#base/log.ts";
+import { Client } from "#client/client.ts";
+import { InformerFactory } from "#client/informer.ts";
+import type { ApiRequest, Transport } from "#client/transport.ts";
+import type { ConfigMap, Node, Pod, Secret, Service } from "#model/gen/core-v1.ts";
+import { configMaps, nodes, secrets, serviceAccounts, services } from "#model/resources.ts";
+import { ApiError, isNotFound, notFound } from "#model/status.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
+import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { NodeMemory } from "./memory.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync("/tmp/mote-memory-");
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const random = seededRandom(5);
+const clock = new FakeClock();
+/** Disk and promises. */
+const idle = async () => {
+  for (let i = 0; i < 10; i++) {
+    await settle();
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+};
+
+class Run {
+  readonly stop = new AbortController();
+  readonly memory: NodeMemory;
+  readonly client: Client;
+  readonly #tasks: Promise<void>[];
+
+  private constructor(memory: NodeMemory, inner: Transport) {
+    this.memory = memory;
+    this.client = new Client(memory.transport(inner));
+    this.#tasks = memory.services.map((service) => service.run(this.stop.signal, () => {}));
+  }
+  static async begin(inner: Transport): Promise<Run> {
+    const probe = (path: string, signal: AbortSignal) => inner.request({ method: "GET", path }, signal);
+    const memory = await NodeMemory.open({ folder: `${folder}/r`, nodeName: "n" }, { clock, random, log, probe });
+    return new Run(memory, inner);
+  }
+  async end(): Promise<void> {
+    this.stop.abort();
+    await settle();
+    await Promise.all(this.#tasks);
+  }
+}
+
+const unreachable = () => new Error("connect EHOSTUNREACH");
+const map = (value: string) =>
+  ({ kind: "ConfigMap", metadata: { name: "m", namespace: "ns" }, data: { v: value } }) as unknown as ConfigMap;
+const webPod = (uid = "u", more: object = {}) =>
+  ({
+    metadata: { name: "web", namespace: "ns", uid },
+    spec: { containers: [{ name: "main", envFrom: [{ configMapRef: { name: "m" } }] }] },
+    ...more,
+  }) as unknown as Pod;
+
+test("what was read is given again while the server is away, and anew when it is back", async () => {
+  const server = new FakeTransport();
+  const api = new Client(server);
+  await api.create(nodes, { metadata: { name: "n", labels: { zone: "a" } } } as unknown as Node);
+  await api.create(configMaps, map("1"));
+  const first = await Run.begin(server);
+  expect((await first.client.get(configMaps, "m", "ns")).data).toEqual({ v: "1" });
+  expect((await first.client.get(nodes, "n")).metadata.labels).toEqual({ zone: "a" });
+  await expect(first.client.get(secrets, "optional", "ns")).rejects.toSatisfy(isNotFound);
+  first.memory.remember(webPod());
+  await first.end();
+
+  server.fail = unreachable;
+  const second = await Run.begin(server);
+  await idle();
+  expect(second.memory.reach.isAway).toBe(true);
+  const requests = server.log.length;
+  expect((await second.client.get(configMaps, "m", "ns")).data).toEqual({ v: "1" });
+  expect((await second.client.get(nodes, "n")).metadata).toMatchObject({ name: "n", labels: { zone: "a" } });
+  // That it is not there is known as well.
+  await expect(second.client.get(secrets, "optional", "ns")).rejects.toSatisfy(isNotFound);
+  await expect(second.client.get(secrets, "never asked for", "ns")).rejects.toMatchObject({ code: "NODE_SERVER_AWAY" });
+  await expect(second.client.patch(nodes, { name: "n" }, {})).rejects.toMatchObject({ code: "NODE_SERVER_AWAY" });
+  expect(server.log.length).toBe(requests);
+  server.fail = () => undefined;
+  await api.patch(configMaps, { name: "m", namespace: "ns" }, { data: { v: "2" } });
+  let told = 0;
+  second.memory.reach.onBack(() => told++);
+  const back = second.memory.reach.whenBack(second.stop.signal);
+  await clock.advance(10_000);
+  await back;
+  expect(told).toBe(1);
+  expect((await second.client.get(configMaps, "m", "ns")).data).toEqual({ v: "2" });
+  await second.end();
+});
+
+test("a server that says nothing is not waited for where something is known", async () => {
+  const server = new FakeTransport();
+  await new Client(server).create(configMaps, map("1"));
+  const silent = { is: false };
+  const inner: Transport = {
+    request: (request, signal) =>
+      silent.is
+        ? new Promise((_, reject) => {
+            signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+          })
+        : server.request(request),
+    watch: (request, signal) => server.watch(request, signal),
+  };
+  const run = await Run.begin(inner);
+  await idle();
+  await run.client.get(configMaps, "m", "ns");
+  silent.is = true;
+  const answer = run.client.get(configMaps, "m", "ns");
+  await clock.advance(3_000);
+  await idle();
+  expect((await answer).data).toEqual({ v: "1" });
+  expect(run.memory.reach.isAway).toBe(true);
+  silent.is = false;
+  await clock.advance(20_000);
+  expect(run.memory.reach.isAway).toBe(false);
+  await run.end();
+});
+
+test.each<[string, () => Error, boolean]>([
+  ["no connection", unreachable, true],
+  ["an answer of what stands before it", () => new ApiError(503, "ServiceUnavailable", "starting"), true],
+  ["that it does not know us", () => new ApiError(401, "Unauthorized", "Unauthorized"), true],
+  ["that there is no such thing", () => notFound({ group: "", resource: "nodes" }, "n"), false],
+  ["that something fails in it", () => new ApiError(500, "InternalError", "a webhook failed"), false],
+])("the server is taken for gone after %s", async (_, fail, isAway) => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  await idle();
+  expect(run.memory.reach.isAway).toBe(false);
+  server.fail = fail;
+  await run.client.patch(nodes, { name: "n" }, {}).catch(() => {});
+  expect(run.memory.reach.isAway).toBe(isAway);
+  await run.end();
+});
+
+test("a token outlives its server, and is not written every hour", async () => {
+  let made = 0;
+  let isGone = false;
+  const inner: Transport = {
+    async request({ method }: ApiRequest) {
+      if (isGone) throw unreachable();
+      if (method === "GET") throw notFound({ group: "", resource: "nodes" }, "n");
+      return { metadata: {}, status: { token: `token ${++made}` } } as never;
+    },
+    watch: () => {
+      throw unreachable();
+    },
+  };
+  const body = {
+    metadata: { namespace: "ns" },
+    spec: { audiences: [], expirationSeconds: 3607, boundObjectRef: { uid: "u" } },
+  };
+  const ask = async ({ client }: Run) => {
+    const answer = await client.create(serviceAccounts as never, body as never, { name: "sa", subresource: "token" });
+    return (answer as { status?: { token?: string } }).status?.token;
+  };
+  const run = await Run.begin(inner);
+  await idle();
+  for (let hour = 1; hour <= 3; hour++) {
+    expect(await ask(run)).toBe(`token ${hour}`);
+    await clock.advance(3_600_000);
+  }
+  await run.end();
+  isGone = true;
+  const next = await Run.begin(inner);
+  await idle();
+  expect(await ask(next)).toBe("token 1");
+  await next.end();
+});
+
+test("informers begin with what was known, and go on with what is", async () => {
+  const service = (name: string) =>
+    ({ metadata: { name, namespace: "ns" }, spec: { clusterIP: "10.43.0.9" } }) as Service;
+  const server = new FakeTransport();
+  const api = new Client(server);
+  for (const name of ["a", "b"]) await api.create(services, service(name));
+  const informersOf = (run: Run) => {
+    const factory = new InformerFactory(
+      {},
+      { client: run.client, clock, random, log, recall: run.memory.networkRecall },
+    );
+    run.memory.watch(factory);
+    return { informer: factory.informer(services), done: factory.run(run.stop.signal, () => {}) };
+  };
+  const names = (all: { list(): { metadata: { name?: string } }[] }) => all.list().map(({ metadata }) => metadata.name);
+  const first = await Run.begin(server);
+  const one = informersOf(first);
+  await idle();
+  await clock.advance(2_000);
+  await idle();
+  expect(names(one.informer)).toEqual(["a", "b"]);
+  await first.end();
+  await one.done;
+
+  server.fail = unreachable;
+  const second = await Run.begin(server);
+  const two = informersOf(second);
+  await idle();
+  expect(two.informer.hasSynced).toBe(false);
+  await clock.advance(1_500);
+  await idle();
+  expect([names(two.informer), two.informer.hasSynced, two.informer.isCurrent]).toEqual([["a", "b"], true, false]);
+  server.fail = () => undefined;
+  await api.delete(services, { name: "a", namespace: "ns" });
+  await api.create(services, service("c"));
+  await clock.advance(10_000);
+  await idle();
+  expect([names(two.informer), two.informer.isCurrent]).toEqual([["b", "c"], true]);
+  await second.end();
+  await two.done;
+});
+
+test("pods, and how far they have come, are known to the next run until the API says otherwise", async () => {
+  const server = new FakeTransport();
+  const api = new Client(server);
+  await api.create(configMaps, map("1"));
+  await api.create(secrets, { metadata: { name: "other", namespace: "ns" } } as Secret);
+  const first = await Run.begin(server);
+  expect(first.memory.hasPods).toBe(false);
+  await first.client.get(configMaps, "m", "ns");
+  await first.client.get(secrets, "other", "ns");
+  const job = webPod("job", { status: { phase: "Succeeded" } });
+  const pods = [webPod(), job, webPod("gone")];
+  await first.memory.keep(pods);
+  for (const pod of pods) first.memory.remember(pod);
+  await first.memory.forget("gone", [webPod(), job]);
+  await first.end();
+  // A pod each, the map, and that there are pods; no secret that no pod uses.
+  expect(readdirSync(`${folder}/r`)).toHaveLength(4);
+
+  const second = await Run.begin(server);
+  expect(second.memory.hasPods).toBe(true);
+  const known = (await second.memory.podRecall(0).load(services, {})) ?? [];
+  expect(known.map(({ metadata }) => metadata.uid).sort()).toEqual(["job", "u"]);
+  expect(known.some((pod) => "status" in pod)).toBe(false);
+  const asKnown = webPod("job", { status: { phase: "Running" } });
+  expect(second.memory.takeStatus(asKnown)).toEqual({ phase: "Succeeded" });
+  expect(second.memory.takeStatus(asKnown)).toBeUndefined();
+  await second.memory.keep([]);
+  await second.end();
+  expect(readdirSync(`${folder}/r`)).toHaveLength(1);
+});

@@ -1,0 +1,282 @@
+// An agent whose machine boots while no server can be reached starts the pods it had, as they were, and goes on with what has
+// become of them when there is a server again. `npm run test:offline -- --boots N` does the boots many times.
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { eventually, Host } from "./host.ts";
+import { cutPower, processes } from "./reboot.ts";
+
+const server = new Host("offhub", "192.168.77.2");
+const device = new Host("offleaf", "192.168.77.3");
+const out = `${device.folder}/out`;
+const boots = Number(process.env["MOTE_OFFLINE_BOOTS"] ?? "1");
+const seed = Number(process.env["MOTE_OFFLINE_SEED"] ?? "1");
+const random = seededRandom(seed);
+/** A pod that is not back by then does not come back. */
+const bootLimitMs = 60_000;
+/** Told apart from everything else that runs here. */
+const mark = `${process.pid}${Math.floor(performance.now())}`;
+const image = "mote.local/busybox:1";
+
+const running = new Map<Host, ChildProcess>();
+function start(host: Host, args: readonly string[]): void {
+  mkdirSync(host.folder, { recursive: true });
+  const log = openSync(`${host.folder}/program.log`, "a");
+  const where = ["--data-dir", host.dataDir, "--run-dir", host.runDir];
+  const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...where];
+  running.set(host, spawn("nsenter", all, { stdio: ["ignore", log, log] }));
+  closeSync(log);
+}
+async function stop(host: Host, signal: NodeJS.Signals): Promise<void> {
+  const child = running.get(host);
+  running.delete(host);
+  if (!child || child.exitCode !== null) return;
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill(signal);
+  await ended;
+}
+const startServer = async () => {
+  const own = ["--node-name", "hub", "--write-kubeconfig", server.kubeconfig];
+  start(server, ["server", "--disable-agent", ...own]);
+  await eventually("/readyz", 60_000, async () => (await server.kubectl("get --raw /readyz")) === "ok");
+};
+const agentArgs = ["agent", "--server", `https://${server.address}:6443`, "--node-name", "leaf"];
+const startAgent = (...more: string[]) => start(device, [...agentArgs, ...more]);
+async function reboot(): Promise<void> {
+  const child = running.get(device);
+  running.delete(device);
+  await cutPower(device, child?.pid ?? 0);
+  startAgent();
+}
+
+/** The process of a pod, by the number in its last command; undefined when it does not run. */
+const pidOf = (name: string): number | undefined =>
+  processes().find(({ args }) => args.endsWith(`${mark}-${name}`))?.pid;
+const said = (name: string): string => (existsSync(`${out}/${name}`) ? readFileSync(`${out}/${name}`, "utf8") : "");
+
+/** `tail` of what never ends by itself, so that the process is found by it. */
+const forever = (name: string) => `exec tail -f /dev/null ${mark}-${name}`;
+const container = (name: string, script: string, more: object = {}) => ({
+  ...{ name, image, command: ["sh", "-c", script] },
+  ...more,
+});
+const outVolume = { volumes: [{ name: "out", hostPath: { path: out, type: "DirectoryOrCreate" } }] };
+const outMount = { name: "out", mountPath: "/out" };
+const mounts = { volumeMounts: [outMount] };
+
+const simplePod = (name: string, version = name) => ({
+  ...{ apiVersion: "v1", kind: "Pod", metadata: { name } },
+  spec: {
+    ...{ nodeName: "leaf", terminationGracePeriodSeconds: 1 },
+    containers: [container("main", `touch ${mark}-${version}; cd /; ${forever(version)}`)],
+  },
+});
+const job = (name: string, script: string) => ({
+  ...{ apiVersion: "batch/v1", kind: "Job", metadata: { name } },
+  spec: {
+    template: {
+      spec: { restartPolicy: "OnFailure", ...outVolume, containers: [container("main", script, mounts)] },
+    },
+  },
+});
+
+/** Notes all that it has been given, again and again. */
+const keeper = {
+  ...{ apiVersion: "v1", kind: "Pod", metadata: { name: "keeper" } },
+  spec: {
+    ...{ nodeName: "leaf", terminationGracePeriodSeconds: 1 },
+    volumes: [
+      ...outVolume.volumes,
+      { name: "config", configMap: { name: "settings" } },
+      { name: "secret", secret: { secretName: "password" } },
+    ],
+    initContainers: [container("before", "echo init >> /out/keeper.init", mounts)],
+    containers: [
+      container(
+        "main",
+        `(while :; do
+  { cat /config/colour; echo; cat /secret/word; echo; wc -c < /var/run/secrets/kubernetes.io/serviceaccount/token
+    echo "$WEB_SERVICE_HOST $FROM_SECRET"; wget -T 2 -q -O - http://web.default.svc.cluster.local/page; } > /out/keeper.new 2>&1
+  mv /out/keeper.new /out/keeper; sleep 0.3; done) & ${forever("keeper")}`,
+        {
+          volumeMounts: [outMount, { name: "config", mountPath: "/config" }, { name: "secret", mountPath: "/secret" }],
+          env: [{ name: "FROM_SECRET", valueFrom: { secretKeyRef: { name: "password", key: "word" } } }],
+        },
+      ),
+    ],
+  },
+};
+const web = {
+  ...{ apiVersion: "apps/v1", kind: "Deployment", metadata: { name: "web" } },
+  spec: {
+    ...{ replicas: 1, selector: { matchLabels: { app: "web" } } },
+    template: {
+      metadata: { labels: { app: "web" } },
+      spec: {
+        terminationGracePeriodSeconds: 1,
+        containers: [
+          container("main", `mkdir /tmp/w; echo a page > /tmp/w/page; httpd -p 80 -h /tmp/w; ${forever("web")}`, {
+            readinessProbe: { httpGet: { path: "/page", port: 80 }, periodSeconds: 1 },
+          }),
+        ],
+      },
+    },
+  },
+};
+const service = {
+  ...{ apiVersion: "v1", kind: "Service", metadata: { name: "web" } },
+  spec: { selector: { app: "web" }, ports: [{ port: 80 }] },
+};
+const settings = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "settings" }, data: { colour: "blue" } };
+const password = { apiVersion: "v1", kind: "Secret", metadata: { name: "password" }, stringData: { word: "sesame" } };
+
+const apply = (...objects: object[]) =>
+  server.kubectl("apply -f -", { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
+
+/** Everything that runs, runs, and has what it had. */
+async function allAreBack(names: readonly string[]): Promise<void> {
+  rmSync(`${out}/keeper`, { force: true });
+  for (const name of names) {
+    await eventually(`${name} runs`, bootLimitMs, async () => pidOf(name) !== undefined);
+  }
+  const wanted = /^blue\nsesame\n\d{3,}\n10\.43\.\d+\.\d+ sesame\na page\n$/;
+  await eventually(`the keeper has what it had, not: ${said("keeper")}`, bootLimitMs, async () =>
+    wanted.test(said("keeper")),
+  );
+}
+
+const statusOf = async (pod: string) => {
+  const { metadata, status } = JSON.parse(await server.kubectl(["get", "pod", pod, "-o", "json"])) as {
+    metadata: { uid: string };
+    status: { phase: string; containerStatuses: { containerID: string; restartCount: number; ready: boolean }[] };
+  };
+  const [{ containerID, restartCount, ready } = { containerID: "", restartCount: -1, ready: false }] =
+    status.containerStatuses;
+  return { uid: metadata.uid, phase: status.phase, containerID, restartCount, ready };
+};
+const podOf = async (name: string, label: string) =>
+  (await server.kubectl(["get", "pods", "-l", `${label}=${name}`, "-o", "jsonpath={.items[*].metadata.name}"])).trim();
+
+beforeAll(async () => {
+  await server.open();
+  await device.open();
+  mkdirSync(out, { recursive: true });
+  const link = ["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", device.name];
+  expect(await server.exec("ip", link)).toMatchObject({ code: 0 });
+  for (const host of [server, device]) {
+    expect(await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"])).toMatchObject({ code: 0 });
+  }
+  await startServer();
+  startAgent("--token", readFileSync(`${server.dataDir}/server/token`, "utf8").trim());
+  await eventually("leaf is Ready", 60_000, async () =>
+    / Ready /.test(await server.kubectl("get node leaf --no-headers")),
+  );
+});
+
+afterAll(async () => {
+  await stop(device, "SIGTERM");
+  await stop(server, "SIGTERM");
+  if (process.env["MOTE_E2E_LOG"]) {
+    for (const { folder } of [server, device])
+      console.log(readFileSync(`${folder}/program.log`, "utf8").slice(-20_000));
+  }
+  const where = ["--data-dir", device.dataDir, "--run-dir", device.runDir];
+  await device.exec("build/dist/mote", ["killall", ...where]);
+  await device.close();
+  await server.close();
+});
+
+const names = ["keeper", "web", "doomed", "swapped"];
+const before = new Map<string, Awaited<ReturnType<typeof statusOf>>>();
+
+test("pods of every kind run", async () => {
+  await apply(settings, password, service, web);
+  await apply(
+    ...[keeper, simplePod("doomed"), simplePod("swapped")],
+    job("once", "echo ran >> /out/once"),
+    job("late", "while ! [ -e /out/go ]; do sleep 0.2; done; echo ran >> /out/late"),
+  );
+  await allAreBack(names);
+  await server.kubectl("wait --for=condition=Complete job/once --timeout=60s");
+  await eventually(
+    "late waits",
+    30_000,
+    async () => (await statusOf(await podOf("late", "job-name"))).phase === "Running",
+  );
+  for (const name of [...names.filter((each) => each !== "web"), await podOf("web", "app")]) {
+    await server.kubectl(["wait", "--for=condition=Ready", `pod/${name}`, "--timeout=30s"]);
+    before.set(name, await statusOf(name));
+  }
+});
+
+test("what ends while the server is away has ended", async () => {
+  // What was read and seen a moment ago is about to be written down.
+  await sleep(1_500);
+  await stop(server, "SIGKILL");
+  writeFileSync(`${out}/go`, "");
+  await eventually("late has run", 30_000, async () => said("late") === "ran\n");
+  await sleep(1_500);
+});
+
+test(`${boots === 1 ? "a boot" : `${boots} boots`} without a server: pods are back as they were`, {
+  timeout: 600_000 + boots * 90_000,
+}, async () => {
+  const took: number[] = [];
+  let cutShort = 0;
+  for (let boot = 1; boot <= boots; boot++) {
+    const startedMs = performance.now();
+    await reboot();
+    // The power may go again at any moment of a boot.
+    if (boot > 1 && random.float() < 0.3) {
+      await sleep(random.float() * 8_000);
+      await reboot();
+      cutShort++;
+    }
+    await allAreBack(names);
+    took.push(Math.round(performance.now() - startedMs));
+    expect([said("once"), said("late")], `boot ${boot}`).toEqual(["ran\n", "ran\n"]);
+    if (boot % 10 === 0) console.log(`${boot} of ${boots} boots, ${cutShort} of them cut short; seed ${seed}`);
+    if (boot < boots) await sleep(random.float() * 3_000);
+  }
+  took.sort((a, b) => a - b);
+  console.log(
+    `${boots} of ${boots} boots brought all pods back; median ${took[boots >> 1]} ms, most ${took.at(-1)} ms`,
+  );
+});
+
+test("with a server again all is as it says, and what was right goes on", async () => {
+  const pids = new Map(names.map((name) => [name, pidOf(name)]));
+  // Nobody sees the agent, and it sees nobody.
+  const cut = "table inet cut { chain in { type filter hook input priority -10; iifname eth0 drop; }; }";
+  expect(await server.exec("nft", ["-f", "-"], { input: cut })).toMatchObject({ code: 0 });
+  await startServer();
+  for (const name of ["doomed", "swapped"]) {
+    await server.kubectl(["delete", "pod", name, "--grace-period=0", "--force"]);
+  }
+  await apply(simplePod("swapped", "swapped-again"));
+  await server.exec("nft", ["delete", "table", "inet", "cut"]);
+  await eventually("its successor runs", 60_000, async () => pidOf("swapped-again") !== undefined);
+  await eventually("the deleted ones have ended", 60_000, async () => !pidOf("doomed") && !pidOf("swapped"));
+  for (const name of ["keeper", await podOf("web", "app")]) {
+    const known = before.get(name)!;
+    await eventually(`${name} is told`, 60_000, async () => {
+      const now = await statusOf(name);
+      return now.restartCount > known.restartCount && now.ready;
+    });
+    const { uid, containerID, restartCount } = await statusOf(name);
+    expect(uid).toBe(known.uid);
+    expect(containerID).not.toBe(known.containerID);
+    if (boots === 1) expect(restartCount).toBe(1);
+  }
+  for (const name of ["keeper", "web"]) expect(pidOf(name), name).toBe(pids.get(name));
+  for (const name of ["once", "late"]) {
+    await server.kubectl(["wait", "--for=condition=Complete", `job/${name}`, "--timeout=60s"]);
+    expect(await podOf(name, "job-name")).not.toContain(" ");
+  }
+  expect([said("once"), said("late")]).toEqual(["ran\n", "ran\n"]);
+  await eventually("leaf is Ready", 60_000, async () =>
+    / Ready /.test(await server.kubectl("get node leaf --no-headers")),
+  );
+});
