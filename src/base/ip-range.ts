@@ -113,3 +113,13 @@ function formatIpv6(number: bigint): string {
   if (length < 2) return groups.join(":");
   return `${groups.slice(0, start).join(":")}::${groups.slice(start + length).join(":")}`;
 }
+
+/** The one form that a range is written in. */
+export const canonicalRange = ({ family, base, hostBits }: IpRange): string =>
+  family === "IPv4" ? `${formatIpv4(base)}/${32 - hostBits}` : `${formatIpv6(base)}/${128 - hostBits}`;
+
+/** Whether all of `inner` lies in `outer`. */
+export const holdsRange = (outer: IpRange, inner: IpRange): boolean =>
+  outer.family === inner.family &&
+  outer.hostBits >= inner.hostBits &&
+  outer.base >> BigInt(outer.hostBits) === inner.base >> BigInt(outer.hostBits);

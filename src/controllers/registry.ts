@@ -1,6 +1,8 @@
 // The list of all controllers. Each is one Service; entry/ runs them after the informers. They meet nothing but the API:
 // no controller knows of another. Upstream counterpart: cmd/kube-controller-manager/app.
 import type { Service } from "#base/service.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
+import { allResources } from "#model/resources.ts";
 import { createBootstrapTokenCleaner } from "./accounts/bootstrap-tokens.ts";
 import { createRootCaController, createServiceAccountController } from "./accounts/controller.ts";
 import { createLegacyTokenCleaner } from "./accounts/legacy-tokens.ts";
@@ -28,8 +30,10 @@ import { createResourceQuotaController } from "./quota/controller.ts";
 import { createClusterRoleAggregation } from "./rbac/aggregation.ts";
 import type { ControllerDeps } from "./runtime/controller.ts";
 import { createEndpointSliceController, createEndpointsController } from "./services/controller.ts";
+import { createIpAddressRepair } from "./services/ip-addresses.ts";
 import { createEndpointSliceMirroring } from "./services/mirror.ts";
 import { createServiceRangeController, type ServiceRanges } from "./services/ranges.ts";
+import { createServiceCidrController } from "./services/service-cidrs.ts";
 import { createAttachDetach } from "./volumes/attacher.ts";
 import { createVolumeBinder } from "./volumes/binder.ts";
 import { createEphemeralVolumes } from "./volumes/ephemeral.ts";
@@ -57,6 +61,8 @@ export interface ControllersDeps extends ControllerDeps {
   readonly localPath?: LocalPathOptions;
   /** Of pods, one range or one of each family: nodes that bring none of their own are given some; absent: they are not. */
   readonly clusterCidr?: string;
+  /** What the server serves of what is built in; default what is on by default. */
+  readonly served?: readonly ResourceInfo[];
   /** Of cluster addresses and node ports; absent: nobody looks after them. */
   readonly serviceRanges?: ServiceRanges;
   /** Default upstream's. */
@@ -65,13 +71,13 @@ export interface ControllersDeps extends ControllerDeps {
 
 /** In the order in which they become useful: accounts before pods, makers of pods before watchers of nodes. */
 export function createControllers(deps: ControllersDeps): Service[] {
-  const settings = deps.settings ?? defaultSettings;
+  const { settings = defaultSettings, served = allResources, serviceRanges } = deps;
   return [
     createServiceAccountController(deps),
     createRootCaController(deps, { rootCa: deps.rootCa }),
     createTokenSecretController(deps, { rootCa: deps.rootCa }),
     createLegacyTokenCleaner(deps, { unusedMs: settings.unusedTokenMs }),
-    createApiServiceController(deps),
+    createApiServiceController(deps, served),
     createPolicyStatusController(deps),
     createClusterRoleAggregation(deps),
     createBootstrapTokenCleaner(deps),
@@ -92,7 +98,10 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createEndpointsController(deps),
     createEndpointSliceController(deps),
     createEndpointSliceMirroring(deps),
-    ...(deps.serviceRanges ? [createServiceRangeController(deps, deps.serviceRanges)] : []),
+    ...(serviceRanges ? [createServiceRangeController(deps, serviceRanges)] : []),
+    ...(serviceRanges?.multiCidr
+      ? [createServiceCidrController(deps, serviceRanges), ...createIpAddressRepair(deps)]
+      : []),
     createNodeLifecycleController(deps, settings.nodes),
     ...(deps.clusterCidr === undefined
       ? []
@@ -110,6 +119,6 @@ export function createControllers(deps: ControllersDeps): Service[] {
     createNamespaceController(deps),
     // These two come last: they watch everything, metadata only where no other controller has asked for more.
     createResourceQuotaController(deps, { resyncMs: settings.quotaResyncMs }),
-    createGarbageCollector(deps),
+    createGarbageCollector(deps, served),
   ];
 }

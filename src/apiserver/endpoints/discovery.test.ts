@@ -1,7 +1,7 @@
 // What is served, held against what kube-apiserver 1.32 serves by default: every group, version, kind, verb and
 // subresource, and the hashes by which clients see that a storage version has changed. Facts, a row each.
 import { describe, expect, test } from "vitest";
-import { allResources } from "#model/resources.ts";
+import { allResources, resourcesWith } from "#model/resources.ts";
 import { createDiscovery } from "./discovery.ts";
 import type { HandlerRequest } from "./result.ts";
 
@@ -244,3 +244,15 @@ const legacyNames = (groupVersion: string): string[] =>
   (answer(pathOf(groupVersion)).resources as Legacy[]).map(
     ({ name, kind, namespaced, verbs }) => `${groupVersion} ${name} ${kind} ${namespaced ? "N" : "C"} ${verbs.join()}`,
   );
+
+test("what is off by default shows as upstream's where it is on", () => {
+  const rows = resourcesWith(["networking.k8s.io/v1beta1"]);
+  const { answer: answerOf } = createDiscovery(rows, "127.0.0.1:6443");
+  const request = { header: () => undefined } as unknown as HandlerRequest;
+  const result = answerOf(request, "/apis/networking.k8s.io/v1beta1");
+  const { resources } = (result as unknown as { object: { resources: Legacy[] } }).object;
+  const [addresses, cidrs, status] = resources;
+  expect(legacyRow(addresses!, undefined)).toBe("ipaddresses IPAddress C * O4H8VxQhW5Y= ip -");
+  expect(legacyRow(cidrs!, undefined)).toBe("servicecidrs ServiceCIDR C * 8ufAXOnr3Yg= - -");
+  expect(legacyRow(status!, cidrs)).toBe("  status s");
+});
