@@ -45,8 +45,9 @@ export class ClientCluster {
   #nodes: Promise<void> = Promise.resolve();
   #kubeconfig: string;
 
-  static async start(): Promise<ClientCluster> {
-    const server = await MoteServer.create(["--datastore-endpoint", "memory://"]);
+  /** `flags` beside its own. */
+  static async start(flags: readonly string[] = []): Promise<ClientCluster> {
+    const server = await MoteServer.create(["--datastore-endpoint", "memory://", ...flags]);
     server.start();
     await server.said("mote is ready");
     const text = readFileSync(join(server.folder, "kubeconfig"), "utf8");
