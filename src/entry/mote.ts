@@ -1,9 +1,11 @@
 // The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { agentFlags } from "#cli/agent-flags.ts";
+import { certificateFlags } from "#cli/certificate-flags.ts";
 import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
+import { nodeFlags } from "#cli/node-flags.ts";
 import { secretsEncryptFlags } from "#cli/secrets-encrypt-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { snapshotFlags } from "#cli/snapshot-flags.ts";
@@ -12,11 +14,13 @@ import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { refuseDebugger } from "#platform/signals.ts";
 import { runAgent } from "./agent.ts";
+import { certificate, certificateUsage } from "./certificate.ts";
 import { agentConfig, defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
 import { machine } from "./machine.ts";
+import { nodeCommand, nodeUsage } from "./node-command.ts";
 import { secretsEncrypt, secretsEncryptUsage } from "./secrets-encrypt.ts";
 import { runServer } from "./server.ts";
 import { snapshot, snapshotUsage } from "./snapshot.ts";
@@ -34,6 +38,7 @@ const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((
 
 const snapshotCommandFlags = [...snapshotFlags, ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name")];
 const secretsEncryptCommandFlags = [...secretsEncryptFlags, ...flagsNamed("config", "data-dir")];
+const certificateCommandFlags = [...certificateFlags, ...flagsNamed("config", "data-dir", "https-listen-port")];
 const defaultsOf = (flags: readonly Flag[]) => Object.fromEntries(flags.map((flag) => [flag.name, flag.default]));
 
 const commands: readonly Command[] = [
@@ -101,6 +106,25 @@ const commands: readonly Command[] = [
     async run(args) {
       const { values, positionals } = parseFlags(tokenFlags, { args, env: process.env });
       return token(positionals, values, String(values["kubeconfig"] ?? defaultPaths(runner()).kubeconfig));
+    },
+  },
+  {
+    name: "certificate",
+    summary: `how long certificates are good, new ones, and new authorities: ${certificateUsage}`,
+    flags: certificateCommandFlags,
+    async run(args) {
+      const { values, positionals } = await readFlags(certificateCommandFlags, args, process.env);
+      const config = serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner());
+      return certificate(positionals, values, config);
+    },
+  },
+  {
+    name: "node",
+    summary: `lets another device have the name of a node, once: ${nodeUsage}`,
+    flags: nodeFlags,
+    async run(args) {
+      const { values, positionals } = parseFlags(nodeFlags, { args, env: process.env });
+      return nodeCommand(positionals, values, String(values["kubeconfig"] ?? defaultPaths(runner()).kubeconfig));
     },
   },
   {

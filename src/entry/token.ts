@@ -1,15 +1,10 @@
 // `mote token create|list|delete|generate|rotate`: tokens of the cluster that the kubeconfig names. Words and shapes are
 // k3s's.
-import { AppError, messageOf } from "#base/errors.ts";
-import { moteVersion } from "#base/version.ts";
+import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
-import { Client } from "#client/client.ts";
-import { createHttpTransport } from "#client/http-transport.ts";
-import { type ConnectionConfig, readKubeconfig } from "#client/kubeconfig.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
-import { readFileIfExists } from "#platform/files.ts";
-import { createHttpClient, type HttpClient, readBody } from "#platform/http-client.ts";
+import type { HttpClient } from "#platform/http-client.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import {
   type BootstrapToken,
@@ -19,6 +14,7 @@ import {
   listBootstrapTokens,
 } from "#supervisor/bootstrap-tokens.ts";
 import { caHash, formatToken, parseToken } from "#supervisor/tokens.ts";
+import { asServer, openCluster, refusalIn } from "./cluster-client.ts";
 
 export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate | rotate";
 
@@ -33,26 +29,23 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
     console.log(generateBootstrapToken(random));
     return 0;
   }
-  const connection = await connectionOf(kubeconfigPath);
-  const { server, insecureSkipTlsVerify, ca, cert, key, token: bearer, serverName } = connection;
-  const http = createHttpClient({
-    ...{ baseUrl: server, insecureSkipTlsVerify },
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    ...(serverName === undefined ? {} : { serverName }),
-  });
-  const options = { userAgent: `mote/${moteVersion}`, ...(bearer === undefined ? {} : { token: bearer }) };
-  const client = new Client(createHttpTransport(options, { http }));
+  const { client, http, ca } = await openCluster(kubeconfigPath, "token");
   try {
     if (verb === "list") {
       const found = await listBootstrapTokens(client);
       console.log(values["output"] === "json" ? JSON.stringify(found, undefined, "\t") : tableOf(found, clock.now()));
     } else if (verb === "rotate") {
       const next = String(values["new-token"] ?? Buffer.from(random.bytes(16)).toString("hex"));
-      await changeToken(http, parseToken(oldToken(values)).password, next);
+      const isForAgents = values["agent"] === true;
+      await changeToken(
+        http,
+        parseToken(oldToken(values)).password,
+        isForAgents ? { newAgentToken: next } : { newToken: next },
+      );
       console.log(
-        ca === undefined ? "the token has been changed" : formatToken(ca, "server", parseToken(next).password),
+        ca === undefined
+          ? "the token has been changed"
+          : formatToken(ca, isForAgents ? "node" : "server", parseToken(next).password),
       );
     } else if (verb === "delete") {
       for (const one of rest) {
@@ -85,39 +78,18 @@ function oldToken(values: FlagValues): string {
   throw usageError("token: rotate needs the token as it is: --token");
 }
 
-async function changeToken(http: HttpClient, password: string, newToken: string): Promise<void> {
+async function changeToken(http: HttpClient, password: string, change: Record<string, string>): Promise<void> {
   const response = await http.send({
     method: "PUT",
     path: "/v1-k3s/token",
-    headers: { authorization: `Basic ${Buffer.from(`server:${password}`).toString("base64")}` },
-    body: JSON.stringify({ newToken }),
+    headers: asServer(password),
+    body: JSON.stringify(change),
     idleTimeoutMs: 10_000,
   });
-  const answer = (await readBody(response, 65_536)).toString("utf8");
-  if (response.status === 200) return;
+  if (response.status === 200) return response.destroy();
   if (response.status === 401 || response.status === 403)
     throw usageError("token: the server does not take the token as it is said to be");
-  throw usageError(`token: the server answered ${response.status}: ${messageIn(answer)}`);
-}
-
-function messageIn(answer: string): string {
-  try {
-    return String((JSON.parse(answer) as { message?: unknown }).message);
-  } catch {
-    return answer.slice(0, 300);
-  }
-}
-
-async function connectionOf(path: string): Promise<ConnectionConfig> {
-  const text = (await readFileIfExists(path))?.toString("utf8");
-  if (text === undefined) throw usageError(`token: there is no kubeconfig ${path}; name one with --kubeconfig`);
-  return readKubeconfig(text, {
-    async readFile(file) {
-      const bytes = await readFileIfExists(file);
-      if (!bytes) throw new AppError("KUBECONFIG_INVALID", `${path}: there is no file ${file}`);
-      return bytes.toString("utf8");
-    },
-  });
+  throw usageError(`token: the server answered ${response.status}: ${await refusalIn(response)}`);
 }
 
 function lifeOf(text: string): number {

@@ -5,7 +5,9 @@ import * as http from "node:http";
 import * as https from "node:https";
 import { Readable } from "node:stream";
 import { AppError, messageOf } from "#base/errors.ts";
+import { dialAgent, type HttpDial } from "./http-dial.ts";
 import { parseProxy, tunnelAgent } from "./http-proxy.ts";
+import { connectTls, keyTrustAgent } from "./key-trust.ts";
 
 export interface HttpClientOptions {
   /** Scheme, host and port, e.g. https://127.0.0.1:6443; a path is kept as prefix. */
@@ -17,10 +19,14 @@ export interface HttpClientOptions {
   /** Name to ask for and check in the certificate where it differs from the host. */
   readonly serverName?: string;
   readonly insecureSkipTlsVerify?: boolean;
+  /** `keys`: whoever leads to the key of an authority in `ca`, also when dates say otherwise. Default `dates`. */
+  readonly trust?: "keys" | "dates";
   /** Idle connections kept; default 4. Connections in use are not limited: each watch holds one. */
   readonly maxIdleSockets?: number;
   /** `http://[USER:PASSWORD@]HOST:PORT`. */
   readonly proxy?: string;
+  /** Opens the connections in place of a plain dial; for https only. */
+  readonly dial?: HttpDial;
 }
 
 export interface HttpRequest {
@@ -66,7 +72,12 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     rejectUnauthorized: options.insecureSkipTlsVerify !== true,
     minVersion: "TLSv1.2" as const,
   };
-  const secureAgent = () => (proxy ? tunnelAgent(proxy, tlsOptions) : new https.Agent(tlsOptions));
+  const secureAgent = () => {
+    if (proxy) return tunnelAgent(proxy, tlsOptions);
+    if (options.dial) return dialAgent(options.dial, tlsOptions, (to) => connectTls(to, options));
+    if (options.trust === "keys") return keyTrustAgent(options.ca ?? "", tlsOptions);
+    return new https.Agent(tlsOptions);
+  };
   const agent = secure ? secureAgent() : new http.Agent(pool);
   // Plain HTTP goes to the proxy itself, with the whole URL as its path.
   const plainProxy = secure ? undefined : proxy;

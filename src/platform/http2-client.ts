@@ -6,7 +6,6 @@
 // A connection that is lost is not a failure at once: who says for how long it has patience is held until there is another.
 // One that never was there fails at once. Servers without HTTP/2 get HTTP/1.1. Upstream counterpart: client-go's transport.
 import * as http2 from "node:http2";
-import * as net from "node:net";
 import { Readable } from "node:stream";
 import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
@@ -17,6 +16,7 @@ import {
   type HttpRequest,
   type HttpResponse,
 } from "./http-client.ts";
+import { connectTls } from "./key-trust.ts";
 import { connectPatiently } from "./patient-connect.ts";
 import { systemRandom } from "./random.ts";
 
@@ -63,13 +63,16 @@ export function createHttp2Client(options: HttpClientOptions): Http2Client {
   const closing = new AbortController();
 
   const open = async (): Promise<Connection | HttpClient> => {
-    const tcp = await connectPatiently({ host, port, timeoutMs: connectTimeoutMs }, closing.signal);
+    const tcp = options.dial
+      ? await options.dial(closing.signal)
+      : await connectPatiently({ host, port, timeoutMs: connectTimeoutMs }, closing.signal);
     tcp.setKeepAlive(true, idlePingMs);
-    const secure = tls.connect({
+    const settings = {
       ...{ socket: tcp, host, secureContext: context, ALPNProtocols: ["h2", "http/1.1"] },
       rejectUnauthorized: options.insecureSkipTlsVerify !== true,
-      servername: options.serverName ?? (net.isIP(host) ? "" : host),
-    });
+      ...(options.serverName === undefined ? {} : { servername: options.serverName }),
+    };
+    const secure = connectTls(settings, options);
     await handshake(secure, closing.signal);
     if (secure.alpnProtocol !== "h2") {
       secure.destroy();

@@ -2,10 +2,10 @@
 // Invariant: whoever gets the socket is the only one who listens to it.
 import * as net from "node:net";
 import type { Duplex } from "node:stream";
-import * as tls from "node:tls";
 import { type ClientOptions, WebSocket, WebSocketServer } from "ws";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { ServerUpgrade } from "./https-server.ts";
+import { connectTls } from "./key-trust.ts";
 import { connectPatiently } from "./patient-connect.ts";
 import type { UpgradeTls } from "./upgrade-client.ts";
 
@@ -76,11 +76,11 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
   return new Promise((resolve, reject) => {
     const { host, port, tls: trust } = dial;
     const name = `${host.includes(":") ? `[${host}]` : host}:${port}`;
-    const secure = tls.connect({
+    const settings = {
       socket: tcp,
       host,
       ALPNProtocols: ["http/1.1"],
-      minVersion: "TLSv1.2",
+      minVersion: "TLSv1.2" as const,
       rejectUnauthorized: trust.isUnchecked !== true,
       ...(trust.ca === undefined ? {} : { ca: trust.ca }),
       ...(trust.cert === undefined ? {} : { cert: trust.cert }),
@@ -90,7 +90,8 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
           ? {}
           : { servername: host }
         : { servername: trust.serverName }),
-    });
+    };
+    const secure = connectTls(settings, trust);
     tcp.on("error", (error) => secure.destroy(error));
     const options: ClientOptions = {
       headers: { ...dial.headers },

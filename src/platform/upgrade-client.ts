@@ -12,6 +12,8 @@ export interface UpgradeTls {
   readonly ca?: string;
   /** Whoever answers will do: for servers whose certificate nobody can know. */
   readonly isUnchecked?: true;
+  /** See HttpClientOptions; heeded by WebSockets (raw-websocket.ts) alone. */
+  readonly trust?: "keys" | "dates";
   readonly cert?: string;
   readonly key?: string;
   /** Name to check in the certificate where it differs from the host. */

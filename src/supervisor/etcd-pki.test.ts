@@ -24,6 +24,10 @@ test("an authority of its own, with k3s's names, made once", async () => {
   const names = [
     "client.crt",
     "client.key",
+    "peer-ca.crt",
+    "peer-ca.key",
+    "peer-server-client.crt",
+    "peer-server-client.key",
     "server-ca.crt",
     "server-ca.key",
     "server-client.crt",

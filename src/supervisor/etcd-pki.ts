@@ -1,6 +1,6 @@
 // Keys and certificates of the etcd API that `mote server --etcd-listen https://…` serves: an authority of its own, so
 // that no certificate of the cluster opens the store and none of these opens the cluster. Files, names and subjects are
-// k3s's (server/tls/etcd).
+// k3s's (server/tls/etcd); the pair for peers is there for whoever looks for it.
 
 import { makeFolder } from "#platform/files.ts";
 import type { KeyPair, PkiDependencies, PkiOptions } from "./pki.ts";
@@ -19,7 +19,10 @@ export async function ensureEtcdPki(options: PkiOptions, dependencies: PkiDepend
   const folder = `${options.folder}/etcd`;
   await makeFolder(folder, 0o700);
   const store = openPairStore(folder, dependencies);
-  const ca = await store.authority("server-ca", "etcd-server-ca");
+  const [ca, peerCa] = await Promise.all([
+    store.authority("server-ca", "etcd-server-ca"),
+    store.authority("peer-ca", "etcd-peer-ca"),
+  ]);
   const { dnsNames, ips } = servingNames(options).apiserver;
   const [server, client] = await Promise.all([
     store.leaf("server-client", ca, {
@@ -29,6 +32,7 @@ export async function ensureEtcdPki(options: PkiOptions, dependencies: PkiDepend
       ips,
     }),
     store.leaf("client", ca, { commonName: "etcd-client", usage: "client" }),
+    store.leaf("peer-server-client", peerCa, { commonName: "etcd-peer", usage: "server+client", dnsNames, ips }),
   ]);
   return { ca, server, client };
 }

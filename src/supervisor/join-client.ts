@@ -1,22 +1,27 @@
 // The node's side of joining: `openMembership` trusts a server by the hash in the token, asks it for settings and
 // certificates, keeps them, and has them renewed while the node runs. A node that has joined before starts with what it
 // kept, whether or not a server answers. The keys of certificates never leave the node, and its password, made once, keeps
-// its name. Upstream counterpart: k3s pkg/clientaccess and pkg/agent/config.
-import { X509Certificate } from "node:crypto";
+// its name. However long it was away: the server is known by the keys of its authorities, not by dates, and the node shows
+// the key of its device where neither its certificate nor the token counts any more. How old a certificate is the server's
+// clock says. Upstream counterpart: k3s pkg/clientaccess and pkg/agent/config.
+import { createPublicKey, X509Certificate } from "node:crypto";
 import { dirname } from "node:path";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { AppError, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
 import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
-import { createHttpClient, type HttpClient, readBody } from "#platform/http-client.ts";
+import { removeFile } from "#platform/folders.ts";
+import { createHttpClient, type HttpClient, type HttpClientOptions, readBody } from "#platform/http-client.ts";
+import { rotateMark } from "./certificates/services.ts";
 import { ClientFiles } from "./join/client-files.ts";
-import { explain, explainAnswer, isLasting, wrongAuthority } from "./join/failures.ts";
-import { isDue, type LeafName } from "./join/leaves.ts";
-import { type ClusterSettings, headers, parseSettings, prefix } from "./join/protocol.ts";
-import { generateKey, signingRequest, splitPem } from "./pki/certificate.ts";
+import { clockProblem, explain, explainAnswer, isLasting, wrongAuthority } from "./join/failures.ts";
+import { isDue, isOfSigner, type LeafName } from "./join/leaves.ts";
+import { type ClusterSettings, headers, parseServers, parseSettings, prefix } from "./join/protocol.ts";
+import { generateKey, issueCertificate, signingRequest, splitPem } from "./pki/certificate.ts";
 import type { KeyPair } from "./pki.ts";
-import { caHash, parseToken, type Token } from "./tokens.ts";
+import { namedAuthority, parseToken, type Token } from "./tokens.ts";
 
 export type { ClusterSettings } from "./join/protocol.ts";
 
@@ -27,10 +32,12 @@ export interface JoinOptions {
   readonly token: string | undefined;
   /** DATA-DIR/agent. */
   readonly folder: string;
-  /** Survives the data folder's content: it is the device's. */
+  /** Survives the data folder's content: it is the device's. Its key, `device.key`, lies beside. */
   readonly passwordFile: string;
   readonly nodeName: string;
   readonly nodeIps: readonly string[];
+  /** To whichever server is there, for a node that has joined: the first time it asks the one it was given. */
+  readonly way?: Pick<HttpClientOptions, "dial" | "serverName">;
 }
 
 export interface JoinDeps {
@@ -39,6 +46,8 @@ export interface JoinDeps {
   readonly log: Logger;
   /** Told, in a sentence, what keeps the node from joining, each time it tries again. */
   readonly onProblem?: ((sentence: string) => void) | undefined;
+  /** Told, as HOST:PORT, which servers the cluster has. */
+  readonly onServers?: (servers: readonly string[]) => Promise<void>;
 }
 
 export interface Credentials {
@@ -58,6 +67,10 @@ export interface Membership {
   readonly current: Credentials;
   /** Called with every change until the returned function is. */
   onChange(listener: () => void): () => void;
+  /** Somebody was turned away, or turned away a server: asks soon for what counts now. */
+  check(): void;
+  /** The time as the server had it when it was asked last: this machine's clock may be wrong. */
+  nowMs(): number;
   readonly service: Service;
 }
 
@@ -71,6 +84,8 @@ const files = { serverCa: "server-ca.crt", clientCa: "client-ca.crt", settings: 
 const timeoutMs = 10_000;
 /** Certificates, settings and messages; none is above some KiB. */
 const maxBodyBytes = 1024 * 1024;
+/** Whoever turns a thousand nodes away is not asked by all of them at once, and by none all the time. */
+const checkPause = { minMs: 500, maxMs: 5000, gapMs: 30_000 } as const;
 const retry = { minMs: 1000, maxMs: 5000, jitter: 0.3 } as const;
 /** While the node runs anyway. */
 const renewal = { minMs: 5000, maxMs: 300_000, checkMs: 12 * 3600_000, jitter: 0.2 } as const;
@@ -84,10 +99,25 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   const store = new ClientFiles(options.folder);
   const listeners = new Set<() => void>();
   const kept = await readCredentials(store);
+  let offsetMs = 0;
+  let wake = () => {};
+  let askedMs = Number.NEGATIVE_INFINITY;
   let current = kept ?? (await joinFirst());
 
+  async function joinOnce(): Promise<Credentials> {
+    askedMs = clock.monotonicMs();
+    const { credentials, serverMs } = await join(options, store, deps, signal);
+    if (serverMs !== undefined) {
+      const problem = clockProblem(clock.now(), serverMs);
+      offsetMs = problem === undefined ? 0 : serverMs - clock.now();
+      if (problem !== undefined) log.warn(problem);
+    }
+    return credentials;
+  }
+
   async function joinFirst(): Promise<Credentials> {
-    if (options.token === undefined) {
+    // Without token the device's key may do, for a server that is known.
+    if (options.token === undefined && (await store.read(files.serverCa)) === undefined) {
       throw new AppError(
         "JOIN_TOKEN",
         "a node joins with --token: it stands in server/token of the server's data folder",
@@ -95,7 +125,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
     }
     for (let attempt = 0; ; attempt++) {
       try {
-        return await join(options, store, deps, signal);
+        return await joinOnce();
       } catch (error) {
         if (isAbort(error, signal)) throw error;
         if (isLasting(error)) throw error;
@@ -110,7 +140,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   }
 
   async function renew(): Promise<void> {
-    const fresh = await join(options, store, deps, signal);
+    const fresh = await joinOnce();
     const before = current;
     if (JSON.stringify(fresh) === JSON.stringify(before)) return;
     current = fresh;
@@ -128,6 +158,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    check: () => wake(),
+    nowMs: () => clock.now() + offsetMs,
     service: {
       name: "membership",
       async run(stop, ready) {
@@ -136,7 +168,14 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         let waitMs: number = kept ? 0 : renewal.checkMs;
         let failures = 0;
         while (!stop.aborted) {
-          await pause(clock, spread(waitMs, renewal.jitter, random), stop);
+          const woken = new AbortController();
+          wake = () => woken.abort(new Error("somebody was turned away"));
+          await pause(clock, spread(waitMs, renewal.jitter, random), AbortSignal.any([stop, woken.signal]));
+          if (woken.signal.aborted) {
+            const gapMs = Math.max(0, askedMs + checkPause.gapMs - clock.monotonicMs());
+            const chanceMs = random.float() * (checkPause.maxMs - checkPause.minMs);
+            await pause(clock, Math.max(gapMs, checkPause.minMs) + chanceMs, stop);
+          }
           if (stop.aborted) return;
           try {
             await renew();
@@ -168,55 +207,76 @@ async function readCredentials(store: ClientFiles): Promise<Credentials | undefi
   return { settings: parseSettings(settings), serverCa, clientCa, serving, kubelet, controller };
 }
 
+interface Joined {
+  readonly credentials: Credentials;
+  /** The server's clock; undefined: it did not say. */
+  readonly serverMs: number | undefined;
+}
+
 /** One pass over all a node asks for. What it already has is only asked for again when it is due. */
-async function join(
-  options: JoinOptions,
-  store: ClientFiles,
-  deps: JoinDeps,
-  signal: AbortSignal,
-): Promise<Credentials> {
+async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, signal: AbortSignal): Promise<Joined> {
   const { clock, log } = deps;
-  const { server } = options;
+  const { server, nodeName } = options;
   const token = options.token === undefined ? undefined : parseToken(options.token);
-  const serverCa = await trustedAuthority(options, token, await store.read(files.serverCa), deps, signal);
+  const anchors = await trustedAuthority(options, token, await store.read(files.serverCa), deps, signal);
   const own = await store.readPair(leafFiles.kubelet);
   const password = await ensurePassword(options.passwordFile, deps.random);
-  const named = createHttpClient({
-    baseUrl: server,
-    ca: serverCa,
-    ...(own ? { cert: own.certificate, key: own.key } : {}),
-  });
-  const bare = createHttpClient({ baseUrl: server, ca: serverCa });
+  const device = await ensureDevicePair(options, deps.random);
+  const by = (pair?: KeyPair) =>
+    createHttpClient({
+      ...{ baseUrl: server, ca: anchors, trust: "keys" },
+      ...(own ? options.way : {}),
+      ...(pair ? { cert: pair.certificate, key: pair.key } : {}),
+    });
   const authorization = authorizationOf(token);
+  // In this order, until one counts: a certificate may have ended, a token may be another by now, a Node may be gone.
+  const ways: { readonly client: HttpClient; readonly headers: Record<string, string> }[] = [
+    ...(own ? [{ client: by(own), headers: authorization }] : []),
+    ...(token ? [{ client: by(), headers: authorization }] : []),
+    { client: by(device), headers: {} },
+  ];
+  const clients = ways.map(({ client }) => client);
+  let serverMs: number | undefined;
   const call = async (
     path: string,
     more: { readonly headers?: Record<string, string>; readonly body?: Uint8Array } = {},
-  ) => {
-    const request = {
-      method: more.body ? "POST" : "GET",
-      path: `${prefix}${path}`,
-      headers: { ...authorization, ...more.headers },
-      ...(more.body ? { body: more.body } : {}),
-    };
-    const first = await ask(named, request, server, clock, signal);
-    // A certificate of a node that was deleted since.
-    const answer = first.status === 401 && own && token ? await ask(bare, request, server, clock, signal) : first;
-    if (answer.status !== 200) throw explainAnswer(answer.status, answer.text, server);
-    return answer.text;
+  ): Promise<string> => {
+    for (;;) {
+      const [way] = ways;
+      if (!way) throw explainAnswer(401, "", server);
+      const request = {
+        method: more.body ? "POST" : "GET",
+        path: `${prefix}${path}`,
+        headers: { ...way.headers, [headers.nodeName]: nodeName, [headers.version]: moteVersion, ...more.headers },
+        ...(more.body ? { body: more.body } : {}),
+      };
+      const answer = await ask(way.client, request, server, signal);
+      serverMs = answer.serverMs ?? serverMs;
+      if (answer.status === 200) return answer.text;
+      if (answer.status !== 401) throw explainAnswer(answer.status, answer.text, server);
+      ways.shift();
+    }
   };
   try {
+    const ofOwn = ways[0];
     const settings = await call("config");
+    // Whatever its dates say here.
+    const isTurnedAway = own !== undefined && ways[0] !== ofOwn;
+    const serverCa = await call("server-ca.crt");
     const clientCa = await call("client-ca.crt");
+    if (!isCertificates(serverCa) || !isCertificates(clientCa)) throw explainAnswer(404, "no certificate", server);
     const nodeHeaders = {
-      [headers.nodeName]: options.nodeName,
       [headers.nodePassword]: password,
       [headers.nodeIp]: options.nodeIps.join(","),
+      [headers.deviceKey]: publicPart(device.key),
     };
+    const wanted = new Set((await store.read(rotateMark))?.split("\n"));
     const leaf = async (name: LeafName, authorities: string, ips: readonly string[]): Promise<KeyPair> => {
       const kept = await store.readPair(name);
-      if (kept && !isDue(kept, authorities, ips, clock.now())) return kept;
+      const isKept = kept && !isTurnedAway && !wanted.has(name) && isOfSigner(kept, authorities);
+      if (isKept && !isDue(kept, authorities, ips, serverMs ?? clock.now())) return kept;
       const key = generateKey();
-      const pem = await call(`${name}.crt`, { headers: nodeHeaders, body: signingRequest(options.nodeName, key) });
+      const pem = await call(`${name}.crt`, { headers: nodeHeaders, body: signingRequest(nodeName, key) });
       const pair = { certificate: splitPem(pem).join(""), key: privateKeyIn(pem) ?? key };
       if (isDue(pair, authorities, ips, 0)) {
         throw new AppError(
@@ -238,48 +298,53 @@ async function join(
     await store.write(files.serverCa, serverCa);
     await store.write(files.clientCa, clientCa);
     await store.write(files.settings, settings);
-    return credentials;
+    if (wanted.size > 0) await removeFile(`${options.folder}/${rotateMark}`);
+    await deps.onServers?.(parseServers(await call("apiservers")));
+    return { credentials, serverMs };
   } finally {
-    named.close();
-    bare.close();
+    for (const client of clients) client.close();
   }
 }
 
-/** PEM of the authority that the server proves to have, and that the token names. */
-async function trustedAuthority(
-  options: JoinOptions,
+/**
+ * PEM of the authorities whose keys are believed: those that were kept, or what the token names among those that the server
+ * claims to have.
+ */
+export async function trustedAuthority(
+  options: Pick<JoinOptions, "server">,
   token: Token | undefined,
   kept: string | undefined,
-  deps: JoinDeps,
+  { log }: Pick<JoinDeps, "log">,
   signal: AbortSignal,
 ): Promise<string> {
   const { server } = options;
-  const { clock, log } = deps;
-  const isNamed = (ca: string) => token === undefined || token.caHash === "" || caHash(ca) === token.caHash;
-  if (kept !== undefined && isNamed(kept)) return kept;
+  const hash = token?.caHash ?? "";
+  const named = (bundle: string) => (hash === "" ? bundle : namedAuthority(bundle, hash));
+  if (kept !== undefined && named(kept) !== undefined) return kept;
   const cacerts = async (client: HttpClient): Promise<string> => {
     try {
-      const { status, text } = await ask(
-        client,
-        { method: "GET", path: "/cacerts", headers: {} },
-        server,
-        clock,
-        signal,
-      );
+      const { status, text } = await ask(client, { method: "GET", path: "/cacerts", headers: {} }, server, signal);
       if (status !== 200) throw explainAnswer(status === 401 || status === 403 ? 404 : status, text, server);
       return text;
     } finally {
       client.close();
     }
   };
+  const proven = (ca: string) => cacerts(createHttpClient({ baseUrl: server, ca, trust: "keys" }));
   const claimed = await cacerts(createHttpClient({ baseUrl: server, insecureSkipTlsVerify: true }));
   if (!isCertificates(claimed)) throw explainAnswer(404, "no certificate", server);
-  if (!isNamed(claimed)) throw wrongAuthority(server);
+  const believed = named(claimed);
+  if (believed === undefined) {
+    if (kept === undefined) throw wrongAuthority(server);
+    // A token of before its authorities changed: who has joined knows the server all the same, or it is another.
+    await proven(kept);
+    return kept;
+  }
   // Whoever hands out a certificate need not own it.
-  await cacerts(createHttpClient({ baseUrl: server, ca: claimed }));
-  if (token?.caHash === "")
+  await proven(believed);
+  if (hash === "")
     log.warn("the token does not name the server's authority: whoever answers first is believed", { server });
-  return claimed;
+  return believed;
 }
 
 function isCertificates(text: string): boolean {
@@ -301,7 +366,7 @@ function authorizationOf(token: Token | undefined): Record<string, string> {
   return { authorization: `Basic ${Buffer.from(`node:${token.password}`).toString("base64")}` };
 }
 
-async function ask(
+export async function ask(
   client: HttpClient,
   request: {
     readonly method: string;
@@ -310,14 +375,18 @@ async function ask(
     readonly body?: Uint8Array;
   },
   server: string,
-  clock: Clock,
   signal: AbortSignal,
-): Promise<{ readonly status: number; readonly text: string }> {
+): Promise<{ readonly status: number; readonly text: string; readonly serverMs: number | undefined }> {
   try {
     const response = await client.send({ ...request, idleTimeoutMs: timeoutMs }, signal);
-    return { status: response.status, text: (await readBody(response, maxBodyBytes)).toString("utf8") };
+    const serverMs = Date.parse(String(response.headers["date"]));
+    return {
+      status: response.status,
+      text: (await readBody(response, maxBodyBytes)).toString("utf8"),
+      serverMs: Number.isNaN(serverMs) ? undefined : serverMs,
+    };
   } catch (error) {
-    throw isAbort(error, signal) ? error : explain(error, server, clock.now());
+    throw isAbort(error, signal) ? error : explain(error, server);
   }
 }
 
@@ -330,3 +399,24 @@ async function ensurePassword(path: string, random: Random): Promise<string> {
   await writeFileDurable(path, `${made}\n`, 0o600);
   return made;
 }
+
+/** A key that the device keeps for good, with a certificate that says nothing: TLS shows keys by certificates. */
+async function ensureDevicePair({ passwordFile }: JoinOptions, random: Random): Promise<KeyPair> {
+  const path = `${dirname(passwordFile)}/device.key`;
+  let key = (await readFileIfExists(path))?.toString("utf8");
+  if (!key) {
+    key = generateKey();
+    await makeFolder(dirname(path), 0o700);
+    await writeFileDurable(path, key, 0o600);
+  }
+  const order = {
+    commonName: "mote-device",
+    usage: "client",
+    notBeforeMs: 0,
+    notAfterMs: Date.UTC(9999, 0, 1),
+  } as const;
+  return { certificate: issueCertificate(order, key, undefined, random), key };
+}
+
+const publicPart = (key: string): string =>
+  createPublicKey(key).export({ type: "spki", format: "der" }).toString("base64");

@@ -1,11 +1,14 @@
 // The server's side of joining: what nodes ask a server for before and while they are part of the cluster, on the API's
 // port. A table of paths; nothing happens before authentication but handing out the authority's certificate and `pong`.
-// Whoever has the token may join under a name that is free; the node's own password keeps the name (join/node-passwords.ts).
+// Whoever has the token may join under a name that is free; the node's own password keeps the name (join/node-passwords.ts),
+// and its device's key lets it in again however long it was away.
 // Upstream counterpart: k3s pkg/server/router and handlers.
+import { X509Certificate } from "node:crypto";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
+import { moteVersion } from "#base/version.ts";
 import type { Client } from "#client/client.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import { nodes, secrets } from "#model/resources.ts";
@@ -13,17 +16,28 @@ import { ApiError, badRequest, isApiError, isNotFound, methodNotAllowed, unautho
 import { isIp } from "#model/validation/names.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import { issueLeaf, type LeafName, leafNames, leaves } from "./join/leaves.ts";
-import { NodePasswords, namespace, nodeOfSecret, secretName, secretType } from "./join/node-passwords.ts";
+import { NodePasswords } from "./join/node-passwords.ts";
 import { formatSettings, headers, prefix, type ServerSettings } from "./join/protocol.ts";
+import { namespace, nodeOfSecret, secretName, secretType } from "./join/secret-names.ts";
+import { skewProblem } from "./join/version-skew.ts";
+import { withdrawPermission } from "./node-replacement.ts";
 import type { Pki } from "./pki.ts";
 import { parseToken, sameText } from "./tokens.ts";
+
+export type { ServerSettings } from "./join/protocol.ts";
 
 export interface JoinServerOptions {
   readonly pki: () => Pki;
   /** Of the cluster's token; replaced by `mote token rotate`. */
   readonly password: string;
-  /** Keeps a new one, before it counts. */
-  readonly keepPassword: (password: string) => Promise<void>;
+  /** Of nodes, where they have one of their own. */
+  readonly agentPassword?: string;
+  /** Keeps new ones, before they count. */
+  readonly keepPassword: (password: string, agentPassword: string) => Promise<void>;
+  /** Takes new authorities (certificates/authorities.ts), for the next start. */
+  readonly keepAuthorities: (request: { readonly body: string; readonly isForced: boolean }) => Promise<void>;
+  /** What servers that join must have alike, as JSON; absent: this server's datastore is its own. */
+  readonly bootstrap?: () => Promise<string>;
   /** The node of this server, whose name nobody else may take; undefined: it has none. */
   readonly ownNode: string | undefined;
   readonly settings: ServerSettings;
@@ -77,6 +91,8 @@ interface Route {
 const maxInFlight = { read: 20, write: 10 } as const;
 /** A request for a certificate is below 1 KiB. */
 const maxBodyBytes = 16 * 1024;
+/** Bundles of five authorities with what vouches for them. */
+const maxAuthoritiesBytes = 512 * 1024;
 const maxNodeIps = 16;
 const minPasswordLength = 12;
 const memberGroups = ["k3s:agent", "k3s:server", "system:nodes", "system:bootstrappers"];
@@ -86,9 +102,9 @@ const orphanAgeMs = 3600_000;
 
 export function createJoinServer(options: JoinServerOptions, deps: JoinServerDeps): JoinServer {
   const { clock, random, log } = deps;
-  const passwords = new NodePasswords({ client: deps.client, random });
+  const passwords = new NodePasswords({ client: deps.client, clock, random });
   const inFlight = { read: 0, write: 0 };
-  let password = options.password;
+  let { password, agentPassword = password } = options;
 
   const text = (body: string): Answer => ({ type: "text/plain", body });
   const json = (body: unknown): Answer => ({ type: "application/json", body: `${JSON.stringify(body)}\n` });
@@ -102,6 +118,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     [`${prefix}apiservers`, { methods: get, answer: () => json(options.addresses()) }],
     [`${prefix}readyz`, { methods: get, answer: () => text("ok") }],
     [`${prefix}token`, { methods: ["PUT"], isForServers: true, answer: changePassword }],
+    [`${prefix}cert/cacerts`, { methods: ["PUT"], isForServers: true, answer: changeAuthorities }],
+    [`${prefix}server-bootstrap`, { methods: get, isForServers: true, answer: shared }],
     ...leafNames.map((name): [string, Route] => [
       `${prefix}${name}.crt`,
       { methods: ["GET", "POST"], answer: async (request, user) => text(await issue(name, request, user)) },
@@ -109,10 +127,26 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
   ]);
 
   async function changePassword(request: ServerRequest): Promise<Answer> {
-    const next = newPasswordIn(Buffer.from(await bodyOf(request)).toString("utf8"));
-    await options.keepPassword(next);
-    password = next;
+    const change = newPasswordsIn(Buffer.from(await bodyOf(request)).toString("utf8"));
+    const next = change.password ?? password;
+    // Nodes without a password of their own have the servers' one, the new one too.
+    const nextForAgents = change.agentPassword ?? (agentPassword === password ? next : agentPassword);
+    await options.keepPassword(next, nextForAgents);
+    [password, agentPassword] = [next, nextForAgents];
     log.info("the token has been changed");
+    return text("");
+  }
+
+  async function shared(): Promise<Answer> {
+    if (!options.bootstrap) throw badRequest(builtInDatastore);
+    return { type: "application/json", body: await options.bootstrap() };
+  }
+
+  async function changeAuthorities(request: ServerRequest): Promise<Answer> {
+    const body = Buffer.from(await bodyOf(request, maxAuthoritiesBytes)).toString("utf8");
+    const isForced = new URL(request.target, "https://server").searchParams.get("force") === "true";
+    await options.keepAuthorities({ body, isForced });
+    log.info("new authorities are accepted; they count from the next start");
     return text("");
   }
 
@@ -134,6 +168,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
   async function provenNode(request: ServerRequest, user: JoinUser | undefined): Promise<string> {
     const name = headerOf(request, headers.nodeName).toLowerCase();
     const password = headerOf(request, headers.nodePassword);
+    const deviceKey = deviceKeyIn(request);
     if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(name) || name.length > 253)
       throw badRequest("the node's name is not allowed");
     if (user?.name.startsWith(nodePrefix)) {
@@ -142,8 +177,29 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       }
       if (!(await exists(name))) throw unauthorized();
     }
-    if (name === options.ownNode || !(await passwords.claim(name, password))) throw nameTaken(name);
+    await checkVersion(request, name);
+    if (name === options.ownNode || !(await passwords.claim({ node: name, password, deviceKey }))) {
+      throw nameTaken(name);
+    }
     return name;
+  }
+
+  /** Who has been let in stays, whatever it runs: it may have been away for long, and comes for its update. */
+  async function checkVersion(request: ServerRequest, node: string): Promise<void> {
+    const problem = skewProblem(String(request.headers[headers.version] ?? ""), moteVersion);
+    if (problem === undefined) return;
+    if (!(await passwords.has(node))) throw new ApiError(409, "Conflict", problem);
+    log.warn("a node of another version", { node, problem });
+  }
+
+  /** A device whose certificate has ended, by the key that it told when it joined: TLS has proven that it has that key. */
+  async function knownDevice(request: ServerRequest): Promise<JoinUser | undefined> {
+    const node = String(request.headers[headers.nodeName] ?? "").toLowerCase();
+    const shown = publicKeyOf(request.clientCertificate);
+    if (node === "" || shown === undefined) return undefined;
+    if (!deps.isReady()) throw new ApiError(503, "ServiceUnavailable", "the server is starting");
+    if (!(await passwords.isDevice(node, shown)) || !(await exists(node))) return undefined;
+    return { name: `${nodePrefix}${node}`, groups: ["system:nodes"] };
   }
 
   async function exists(node: string): Promise<boolean> {
@@ -164,11 +220,14 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       const colon = pair.indexOf(":");
       const user = pair.slice(0, Math.max(colon, 0));
       const group = user === "node" ? "k3s:agent" : user === "server" ? "k3s:server" : undefined;
-      if (group && sameText(pair.slice(colon + 1), password)) return { name: user, groups: [group] };
+      const given = pair.slice(colon + 1);
+      // Both are looked at in any case, so that time tells nothing.
+      const [isServers, isAgents] = [sameText(given, password), sameText(given, agentPassword)];
+      if (group && (isServers || (isAgents && user === "node"))) return { name: user, groups: [group] };
     }
     const bearerToken = scheme.toLowerCase() === "bearer" ? value : undefined;
     const { clientCertificate } = request;
-    return (await known({ bearerToken })) ?? known({ clientCertificate });
+    return (await known({ bearerToken })) ?? (await known({ clientCertificate })) ?? knownDevice(request);
   }
 
   async function known(credentials: Parameters<typeof deps.authenticate>[0]): Promise<JoinUser | undefined> {
@@ -179,6 +238,9 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       throw error;
     }
   }
+
+  /** Nodes judge by it what they have. */
+  const httpDate = () => new Date(clock.now()).toUTCString();
 
   async function serve(route: Route, request: ServerRequest, response: ServerResponse): Promise<void> {
     const kind = request.method === "GET" ? "read" : "write";
@@ -199,7 +261,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       }
       if (!route.isEarly && !deps.isReady()) throw new ApiError(503, "ServiceUnavailable", "the server is starting");
       const { type, body } = await route.answer(request, user);
-      response.head(200, { "content-type": type, "content-length": Buffer.byteLength(body) });
+      response.head(200, { "content-type": type, "content-length": Buffer.byteLength(body), date: httpDate() });
       response.end(body);
     } catch (thrown) {
       refuse(request, response, thrown);
@@ -217,6 +279,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     response.head(error.code, {
       "content-type": "application/json",
       "content-length": Buffer.byteLength(body),
+      date: httpDate(),
       ...(request.http2 ? {} : { connection: "close" }),
     });
     response.end(body);
@@ -254,6 +317,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
             // It registered again by itself: the name stays taken.
             if (store.get(node)) return;
             try {
+              await withdrawPermission(deps.client(), node);
               return await free(secretName(node));
             } catch (error) {
               log.warn("cannot free the name of a deleted node, trying again", { node, error: messageOf(error) });
@@ -276,17 +340,26 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
 
 function nameTaken(node: string): ApiError {
   const message =
-    `node name ${JSON.stringify(node)} is taken by another device; choose another with --node-name, or delete the node ` +
-    "(kubectl delete node) if this device replaces it";
+    `node name ${JSON.stringify(node)} is taken by another device; choose another with --node-name, or, if this device ` +
+    `replaces it, allow that at the server (mote node replace ${node})`;
   return new ApiError(403, "Forbidden", message);
 }
 
-/** Of a body such as {"newToken": "…"}: a password or a full token. */
-function newPasswordIn(body: string): string {
+const builtInDatastore =
+  "the datastore of this cluster is built into its one server; for several servers start all of them with " +
+  "--datastore-endpoint and the addresses of an etcd";
+
+/** Of a body such as {"newToken": "…"} or {"newAgentToken": "…"}: passwords or full tokens. */
+function newPasswordsIn(body: string): { readonly password?: string; readonly agentPassword?: string } {
+  const read = (token: unknown) => {
+    const parsed = parseToken(typeof token === "string" ? token : "");
+    return parsed.bootstrap || parsed.password.length < minPasswordLength ? undefined : parsed.password;
+  };
   try {
-    const { newToken } = JSON.parse(body) as { newToken?: unknown };
-    const parsed = parseToken(typeof newToken === "string" ? newToken : "");
-    if (!parsed.bootstrap && parsed.password.length >= minPasswordLength) return parsed.password;
+    const given = JSON.parse(body) as Readonly<Record<string, unknown>>;
+    const isForAgents = given["newAgentToken"] !== undefined;
+    const found = read(given[isForAgents ? "newAgentToken" : "newToken"]);
+    if (found !== undefined) return isForAgents ? { agentPassword: found } : { password: found };
   } catch {
     // Said below.
   }
@@ -309,12 +382,29 @@ function nodeIpsOf(request: ServerRequest): readonly string[] {
   return ips;
 }
 
-async function bodyOf(request: ServerRequest): Promise<Uint8Array> {
+/** Of the certificate that was shown, whoever signed it; what cannot be read is none. */
+function publicKeyOf(certificate: Uint8Array | undefined): string | undefined {
+  if (!certificate) return undefined;
+  try {
+    return new X509Certificate(certificate).publicKey.export({ type: "spki", format: "der" }).toString("base64");
+  } catch {
+    return undefined;
+  }
+}
+
+function deviceKeyIn(request: ServerRequest): string | undefined {
+  const value = request.headers[headers.deviceKey];
+  if (value === undefined) return undefined;
+  if (typeof value === "string" && /^[A-Za-z0-9+/]{80,400}={0,2}$/.test(value)) return value;
+  throw badRequest(`header ${headers.deviceKey} is no public key`);
+}
+
+async function bodyOf(request: ServerRequest, maxBytes = maxBodyBytes): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const part of request.body) {
     size += part.length;
-    if (size > maxBodyBytes) throw new ApiError(413, "RequestEntityTooLarge", "the request is too large");
+    if (size > maxBytes) throw new ApiError(413, "RequestEntityTooLarge", "the request is too large");
     parts.push(part);
   }
   return Buffer.concat(parts);

@@ -1,6 +1,6 @@
 // Certificates of a process that runs for most of a year, against real TLS connections and a clock that is told to move.
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
@@ -40,10 +40,16 @@ function ask(socket: TLSSocket): Promise<string> {
     socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
   });
 }
-async function until(check: () => boolean): Promise<void> {
-  for (let i = 0; i < 400 && !check(); i++) await new Promise((resolve) => setTimeout(resolve, 5));
+/** Lets the fake time go on with the real one: files are written in between. */
+async function until(clock: FakeClock, stepMs: number, check: () => boolean): Promise<void> {
+  for (const endMs = performance.now() + 30_000; !check() && performance.now() < endMs; ) {
+    await clock.advance(stepMs);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
   expect(check()).toBe(true);
 }
+/** What is made last, by the first look. */
+const hasLooked = () => existsSync(join(folder, "etcd/peer-server-client.crt"));
 
 test("what nears its end is replaced while connections go on, once", async () => {
   const clock = new FakeClock(Date.UTC(2027, 0, 1));
@@ -75,12 +81,10 @@ test("what nears its end is replaced while connections go on, once", async () =>
 
   // Two thirds of its life are over only after 245 days.
   clock.jump(244 * dayMs);
-  await clock.advance(dayMs / 2);
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await until(clock, 20_000, hasLooked);
   expect(live.current).toBe(first);
   clock.jump(2 * dayMs);
-  await clock.advance(dayMs);
-  await until(() => renewals === 1);
+  await until(clock, 60_000, () => renewals === 1);
   for (const name of ["servingApiserver", "servingKubelet", "clientKubelet", "clientAdmin"] as const) {
     expect(serialOf(live.current[name].certificate), name).not.toBe(serialOf(first[name].certificate));
   }
@@ -91,8 +95,7 @@ test("what nears its end is replaced while connections go on, once", async () =>
   expect(fresh.getPeerCertificate().serialNumber).toBe(serialOf(live.current.servingApiserver.certificate));
   expect(await ask(fresh)).toContain("204");
   expect(await ask(old)).toContain("204");
-  await clock.advance(dayMs);
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await live.renew();
   expect(renewals).toBe(1);
 
   stop.abort(new Error("done"));
@@ -101,4 +104,36 @@ test("what nears its end is replaced while connections go on, once", async () =>
   fresh.destroy();
   await server.close(100);
   expect(clock.pending).toBe(0);
-});
+}, 120_000);
+
+test.each([
+  ["ten years ahead", 10 * 365 * dayMs],
+  ["back to 1970", -Date.UTC(2027, 0, 1)],
+])(
+  "a clock that is set %s is seen soon",
+  async (_name, movedMs) => {
+    const clock = new FakeClock(Date.UTC(2027, 0, 1));
+    const deps = { clock, random: systemRandom, log: silentLogger };
+    const live = await openLivePki({ folder, nodeName: "box", nodeIps: ["192.0.2.7"] }, deps);
+    const before = live.current;
+    const stop = new AbortController();
+    const running = live.service.run(stop.signal, () => {});
+    await until(clock, 20_000, hasLooked);
+    const setAtMs = clock.monotonicMs();
+    clock.jump(movedMs);
+    const endOf = (pki: Pki) => Date.parse(new X509Certificate(pki.servingApiserver.certificate).validTo);
+    if (movedMs > 0) {
+      await until(clock, 10_000, () => live.current !== before);
+      expect(clock.monotonicMs() - setAtMs).toBeLessThan(3600_000);
+      expect(endOf(live.current)).toBeGreaterThan(clock.now() + 300 * dayMs);
+    } else {
+      // What is good for longer than it would be anew stays.
+      await live.renew();
+      expect(live.current).toBe(before);
+    }
+    expect(live.current.serverCa).toEqual(before.serverCa);
+    stop.abort(new Error("done"));
+    await running;
+  },
+  120_000,
+);

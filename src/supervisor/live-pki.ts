@@ -1,12 +1,16 @@
 // The cluster's certificates while the process runs: what is near its end is issued anew, and whoever serves or presents
-// it is told, so that a device that is never restarted is never locked out. Looked at soon after the start, because a board
-// without a battery gets its time then, and twice a day. Authorities and the key for tokens stay as they are.
-// Counterpart: the kubelet's certificate manager; k3s renews at starts only.
+// it is told, so that a device that is never restarted is never locked out. Looked at soon after the start, twice a day,
+// and when the clock was set: a board without a battery gets its time while it runs. Authorities and the key for tokens
+// stay as they are; new ones that were accepted (certificates/authorities.ts) take their place at the next start.
+// Counterpart: the kubelet's certificate manager and k3s's certificate monitor; k3s renews at starts only.
+import { X509Certificate } from "node:crypto";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
-import { ensurePki, type Pki, type PkiDependencies, type PkiOptions } from "./pki.ts";
+import { applyStaged } from "./certificates/authorities.ts";
+import { ensureEtcdPki } from "./etcd-pki.ts";
+import { ensurePki, ensureSparePairs, type Pki, type PkiDependencies, type PkiOptions } from "./pki.ts";
 
 type Listener = (pki: Pki) => void | Promise<void>;
 
@@ -14,21 +18,34 @@ export interface LivePki {
   readonly current: Pki;
   /** Called after each renewal until the returned function is. A failure is logged and keeps nobody else from hearing. */
   onRenewal(listener: Listener): () => void;
+  /** Looks now. */
+  renew(): Promise<void>;
   readonly service: Service;
 }
 
+/** Pairs that nobody here waits for are made when the start is over. */
+const spareMs = 10_000;
 const firstCheckMs = 10 * 60_000;
 const checkMs = 12 * 3600_000;
 /** Devices that were switched on together do not work together. */
 const jitter = 0.2;
 const retryMs = 10 * 60_000;
+/** How soon it is seen that the clock was set, and by how much it must have been to matter to certificates. */
+const clockCheckMs = 60_000;
+const clockStepMs = 3600_000;
+/** k3s's. Nobody but the owner can do something about it, and devices have to come by for it. */
+const authorityWarningMs = 365 * 24 * 3600_000;
 
 export async function openLivePki(options: PkiOptions, deps: PkiDependencies): Promise<LivePki> {
+  await applyStaged(options.folder, deps);
   let current = await ensurePki(options, deps);
   const listeners = new Set<Listener>();
+  /** One at a time: two would issue the same pair twice. */
+  let turn: Promise<void> = Promise.resolve();
 
-  async function renew(): Promise<void> {
+  async function renewInTurn(): Promise<void> {
     const fresh = await ensurePki(options, deps);
+    warnOfAuthorities(fresh, deps);
     if (fingerprint(fresh) === fingerprint(current)) return;
     current = fresh;
     for (const listener of listeners) {
@@ -39,6 +56,16 @@ export async function openLivePki(options: PkiOptions, deps: PkiDependencies): P
       }
     }
   }
+  function renew(): Promise<void> {
+    const mine = turn.then(renewInTurn);
+    // Whoever asked hears of a failure; the next in line does not care.
+    turn = mine.catch(() => undefined);
+    return mine;
+  }
+  async function makeSpares(): Promise<void> {
+    await ensureSparePairs(options, current, deps);
+    await ensureEtcdPki(options, deps);
+  }
 
   return {
     get current() {
@@ -48,28 +75,55 @@ export async function openLivePki(options: PkiOptions, deps: PkiDependencies): P
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    service: { name: "certificates", run: (signal, ready) => watch(renew, deps, signal, ready) },
+    renew,
+    service: {
+      name: "certificates",
+      async run(signal, ready) {
+        ready();
+        await pause(deps.clock, spareMs, signal);
+        if (signal.aborted) return;
+        await watch([renew, makeSpares], deps, signal);
+      },
+    },
   };
 }
 
 async function watch(
-  renew: () => Promise<void>,
+  tasks: readonly (() => Promise<void>)[],
   { clock, random, log }: { readonly clock: Clock; readonly random: Random; readonly log: Logger },
   signal: AbortSignal,
-  ready: () => void,
 ): Promise<void> {
-  ready();
+  const offset = () => clock.now() - clock.monotonicMs();
+  let offsetMs = offset();
+  /** Shorter when the clock was set meanwhile. */
+  const wait = async (ms: number): Promise<void> => {
+    for (let leftMs = ms; leftMs > 0 && !signal.aborted; leftMs -= clockCheckMs) {
+      await pause(clock, Math.min(leftMs, clockCheckMs), signal);
+      const movedMs = offset() - offsetMs;
+      offsetMs += movedMs;
+      if (Math.abs(movedMs) > clockStepMs) return;
+    }
+  };
   let pauseMs: number = firstCheckMs;
   while (!signal.aborted) {
-    await pause(clock, pauseMs * (1 + (random.float() * 2 - 1) * jitter), signal);
-    if (signal.aborted) return;
     try {
-      await renew();
-      pauseMs = checkMs;
+      for (const task of tasks) await task();
     } catch (error) {
       pauseMs = retryMs;
       log.warn("cannot renew certificates, trying again", { error: messageOf(error) });
     }
+    await wait(pauseMs * (1 + (random.float() * 2 - 1) * jitter));
+    pauseMs = checkMs;
+  }
+}
+
+function warnOfAuthorities(pki: Pki, { clock, log }: PkiDependencies): void {
+  for (const [name, { certificate }] of Object.entries({
+    ...{ "client-ca": pki.clientCa, "server-ca": pki.serverCa, "request-header-ca": pki.requestHeaderCa },
+  })) {
+    const { validTo } = new X509Certificate(certificate);
+    if (Date.parse(validTo) - clock.now() > authorityWarningMs) continue;
+    log.warn("an authority ends soon: replace it with mote certificate rotate-ca", { file: name, end: validTo });
   }
 }
 

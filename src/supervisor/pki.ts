@@ -1,7 +1,9 @@
 // The cluster's keys and certificates on disk: made at the first start, re-issued when they near their end, when their
 // names change or when their authority changed. File names and subjects are k3s's (server/tls); lifetimes are made for
 // devices whose clock is wrong: everything is valid since 1970, and ends are counted from a date that is never before
-// this software was written. Upstream counterpart: k3s's generated certificates and kubeadm's certs phase.
+// this software was written. Authorities that somebody put there before the first start are used as they are; the first
+// certificate of such a file signs, the others lead to its root.
+// Upstream counterpart: k3s's generated certificates and kubeadm's certs phase.
 import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import type { Clock, Random } from "#base/clock.ts";
@@ -96,6 +98,23 @@ export async function ensurePki(options: PkiOptions, dependencies: PkiDependenci
   return { clientCa, serverCa, requestHeaderCa, ...leaves };
 }
 
+/** Pairs of k3s that no part of mote uses: for whoever looks for them under their names. */
+export async function ensureSparePairs(options: PkiOptions, pki: Pki, dependencies: PkiDependencies): Promise<void> {
+  const store = new PairStore(options.folder, dependencies);
+  const client = (file: string, commonName: string, organizations: readonly string[] = []) =>
+    store.leaf(file, pki.clientCa, { commonName, organizations, usage: "client" });
+  const server = (commonName: string) =>
+    store.leaf(commonName, pki.serverCa, {
+      ...{ commonName, usage: "server", dnsNames: ["localhost"], ips: ["127.0.0.1", "::1"] },
+    });
+  // One after the other: nobody waits for them, and the card has other things to do.
+  await client("client-supervisor", "system:k3s-supervisor", ["system:masters"]);
+  await client("client-k3s-controller", "system:k3s-controller");
+  await client("client-k3s-cloud-controller", "k3s-cloud-controller-manager");
+  await server("kube-scheduler");
+  await server("kube-controller-manager");
+}
+
 async function all<T extends Record<string, Promise<unknown>>>(tasks: T): Promise<{ [K in keyof T]: Awaited<T[K]> }> {
   const entries = await Promise.all(Object.entries(tasks).map(async ([name, task]) => [name, await task] as const));
   return Object.fromEntries(entries) as { [K in keyof T]: Awaited<T[K]> };
@@ -104,6 +123,8 @@ async function all<T extends Record<string, Promise<unknown>>>(tasks: T): Promis
 const dayMs = 24 * 60 * 60 * 1000;
 /** A board without a battery boots in 1970; whatever it makes then must still be valid when its clock is right. */
 const neverBeforeMs = Date.UTC(2026, 10, 1);
+/** What certificates count their time from. */
+export const issueTime = (nowMs: number): number => Math.max(nowMs, neverBeforeMs);
 const notBeforeMs = 0;
 /** Long enough to outlive the device: an authority that ends takes every node with it. */
 const authorityDays = 30 * 365;
@@ -116,8 +137,21 @@ export const renewMs = renewDays * dayMs;
 export function leafTimes(authority: string, nowMs: number): { notBeforeMs: number; notAfterMs: number } {
   // Never longer than the authority, or the chain would end before the leaf says so.
   const lastMs = Date.parse(new X509Certificate(authority).validTo);
-  return { notBeforeMs, notAfterMs: Math.min(Math.max(nowMs, neverBeforeMs) + leafDays * dayMs, lastMs) };
+  return { notBeforeMs, notAfterMs: Math.min(issueTime(nowMs) + leafDays * dayMs, lastMs) };
 }
+
+/** PEM of an authority for `key`; signed by `issuer`, which vouches for it so, or else by itself. */
+export function makeAuthority(
+  order: { readonly commonName: string; readonly key: string; readonly issuer?: Issuer; readonly nowMs: number },
+  random: Random,
+): string {
+  const { commonName, key, issuer } = order;
+  const notAfterMs = issueTime(order.nowMs) + authorityDays * dayMs;
+  return issueCertificate({ commonName, usage: "authority", notBeforeMs, notAfterMs }, key, issuer, random);
+}
+
+/** With the time of its making, as k3s has it. */
+export const authorityName = (name: string, nowMs: number): string => `${name}@${Math.floor(issueTime(nowMs) / 1000)}`;
 
 /** Pairs of another folder, kept by the same rules. */
 export const openPairStore = (folder: string, dependencies: PkiDependencies): Pick<PairStore, "authority" | "leaf"> =>
@@ -134,7 +168,7 @@ class PairStore {
   constructor(folder: string, dependencies: PkiDependencies) {
     this.#folder = folder;
     this.#dependencies = dependencies;
-    this.#nowMs = Math.max(dependencies.clock.now(), neverBeforeMs);
+    this.#nowMs = issueTime(dependencies.clock.now());
   }
 
   /** A user may have put the files there before the first start; they are never replaced. */
@@ -142,7 +176,7 @@ class PairStore {
     const found = await this.#read(file);
     if (found.certificate !== undefined && found.key !== undefined) {
       const pair = { certificate: found.certificate, key: found.key };
-      const problem = mismatch(pair);
+      const problem = authorityProblem(pair);
       if (problem !== undefined) {
         throw new AppError("PKI_AUTHORITY", `${join(this.#folder, file)}.crt: ${problem}`, { file });
       }
@@ -154,18 +188,8 @@ class PairStore {
     }
     // A key without certificate is a first start that lost power between the two.
     const key = found.key ?? generateKey();
-    const certificate = issueCertificate(
-      {
-        commonName: `${commonName}@${Math.floor(this.#nowMs / 1000)}`,
-        usage: "authority",
-        notBeforeMs,
-        notAfterMs: this.#nowMs + authorityDays * dayMs,
-      },
-      key,
-      undefined,
-      this.#dependencies.random,
-    );
-    return await this.#write(file, { certificate, key });
+    const order = { commonName: authorityName(commonName, this.#nowMs), key, nowMs: this.#nowMs };
+    return await this.#write(file, { certificate: makeAuthority(order, this.#dependencies.random), key });
   }
 
   async leaf(file: string, issuer: Issuer, request: LeafRequest): Promise<KeyPair> {
@@ -224,7 +248,10 @@ class PairStore {
     }
     const authority = new X509Certificate(issuer.certificate);
     if (!leaf.checkIssued(authority) || !leaf.verify(authority.publicKey)) return "authority changed";
-    if (Date.parse(leaf.validTo) - this.#nowMs < renewMs) return "near its end";
+    const endMs = Date.parse(leaf.validTo);
+    // Under an authority that ends soon a new one would end no later, again and again.
+    const isWorthIt = leafTimes(issuer.certificate, this.#nowMs).notAfterMs - endMs > dayMs;
+    if (endMs - this.#nowMs < renewMs && isWorthIt) return "near its end";
     const subject = [...(request.organizations ?? []).map((name) => `O=${name}`), `CN=${request.commonName}`].join(
       "\n",
     );
@@ -235,6 +262,14 @@ class PairStore {
     ].join(", ");
     return (leaf.subjectAltName ?? "") === wanted ? undefined : "names changed";
   }
+}
+
+/** Why they cannot sign for the cluster. */
+export function authorityProblem(pair: KeyPair): string | undefined {
+  return (
+    mismatch(pair) ??
+    (new X509Certificate(pair.certificate).ca ? undefined : "the first certificate is not that of an authority")
+  );
 }
 
 /** Why certificate and key are no pair. */

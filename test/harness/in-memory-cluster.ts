@@ -304,7 +304,7 @@ function createTestSigner(dependencies: { clock: FakeClock; random: Random }): S
       const times = { notBeforeMs: 0, notAfterMs: dependencies.clock.now() + 1e12 };
       const about = { commonName: "test", usage: "authority" as const, ...times };
       const issuer = { certificate: issueCertificate(about, key, undefined, dependencies.random), key };
-      sign = createCertificateSigner({ client: issuer, server: issuer }, dependencies);
+      sign = createCertificateSigner(() => ({ client: issuer, server: issuer }), dependencies);
     }
     return sign(order);
   };

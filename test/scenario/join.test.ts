@@ -42,6 +42,7 @@ beforeAll(async () => {
     {
       ...{ pki: () => pki, password, ownNode: "n1" },
       keepPassword: async (next) => void kept.push(next),
+      keepAuthorities: async ({ body, isForced }) => void kept.push(`${isForced} ${body}`),
       settings: {
         ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"] },
         ...{
@@ -217,6 +218,14 @@ test.each<[string, string, () => Partial<JoinOptions>, RegExp]>([
 ])("%s is told at once", async (_name, code, more, message) => {
   const failed = openMembership(device("n9", more()), base, stop.signal);
   await expect(failed).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+});
+
+test("a token whose password is empty is none", async () => {
+  const [hash = ""] = fullToken().split("::");
+  for (const token of [`${hash}::server:`, `${hash}::`, "", " "]) {
+    const failed = openMembership(device("n9", { token }), base, stop.signal);
+    await expect(failed, token).rejects.toMatchObject({ code: "TOKEN_FORMAT" });
+  }
 });
 
 test("a server that is not there yet is waited for", async () => {

@@ -8,12 +8,13 @@ const lasting: ReadonlySet<string> = new Set([
   "JOIN_CA",
   "JOIN_HOST",
   "JOIN_NAME",
+  "JOIN_SETTINGS",
   "JOIN_TOKEN",
+  "JOIN_VERSION",
   "TOKEN_FORMAT",
 ]);
 export const isLasting = (error: unknown): boolean => error instanceof AppError && lasting.has(error.code);
 
-const outdated = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID"]);
 const untrusted = new Set([
   "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
   "UNABLE_TO_GET_ISSUER_CERT",
@@ -30,18 +31,21 @@ export const wrongAuthority = (server: string): AppError =>
       "(its data folder, server/token), or look for whoever answers in its place",
   );
 
+/** A difference that matters to pods, logs and certificates of others; nothing of mote itself minds. */
+const clockToleranceMs = 24 * 3600_000;
+
+/** Undefined: this machine's clock is about the server's. */
+export function clockProblem(nowMs: number, serverMs: number): string | undefined {
+  if (Math.abs(nowMs - serverMs) <= clockToleranceMs) return undefined;
+  const [own, theirs] = [nowMs, serverMs].map((ms) => new Date(ms).toISOString().slice(0, 16));
+  return `the clock of this machine says ${own} and that of the server ${theirs}: set the one that is wrong`;
+}
+
 /** What a request that got no answer says of the server. */
-export function explain(error: unknown, server: string, nowMs: number): unknown {
-  const code = codes(error).find(
-    (one) => outdated.has(one) || untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID",
-  );
+export function explain(error: unknown, server: string): unknown {
+  const code = codes(error).find((one) => untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID");
   const cause = [{}, { cause: error }] as const;
   const { hostname } = new URL(server);
-  if (code !== undefined && outdated.has(code)) {
-    const date = new Date(nowMs).toISOString().slice(0, 16);
-    const message = `the certificate of ${server} is not valid at ${date}, the time of this machine: set the clock`;
-    return new AppError("JOIN_CLOCK", message, ...cause);
-  }
   if (code !== undefined && untrusted.has(code)) return wrongAuthority(server);
   if (code !== undefined) {
     const message = `the server is not named ${hostname} in its certificate: use another of its addresses, or start it with --tls-san ${hostname}`;
@@ -61,6 +65,7 @@ export function explainAnswer(status: number, text: string, server: string): App
       `${server} does not take the token: compare it with server/token in the server's data folder`,
     );
   }
+  if (status === 409) return new AppError("JOIN_VERSION", said);
   if (status === 403) return new AppError("JOIN_NAME", said);
   if (status === 503 || status === 429 || status >= 500)
     return new AppError("JOIN_LATER", `${server} is not ready: ${said}`);

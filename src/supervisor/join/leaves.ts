@@ -95,6 +95,17 @@ export function isDue(pair: KeyPair | undefined, authorities: string, ips: reado
   }
 }
 
+/** Whether the authority that a bundle signs with now has signed it, and not one before. */
+export function isOfSigner({ certificate }: KeyPair, bundle: string): boolean {
+  try {
+    const [leaf, signer] = [new X509Certificate(certificate), new X509Certificate(bundle)];
+    return leaf.checkIssued(signer) && leaf.verify(signer.publicKey);
+  } catch {
+    // Half a file after a power cut.
+    return false;
+  }
+}
+
 function pemOf(label: string, bytes: Uint8Array): string {
   return `-----BEGIN ${label}-----\n${Buffer.from(bytes).toString("base64")}\n-----END ${label}-----\n`;
 }

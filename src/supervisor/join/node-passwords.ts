@@ -1,18 +1,20 @@
 // Who came first owns a node name: the password that a device made for itself is kept as a salted hash in a Secret, and
-// compared whenever that name asks for certificates. Deleting the Node frees the name. Form and names are k3s's, so that a
-// cluster can change hands. Upstream counterpart: k3s pkg/nodepassword.
+// compared whenever that name asks for certificates. Beside it stands the public half of the device's key, if it has told
+// one: that lets it in when its certificate has ended and the token is another by now. Deleting the Node frees the name;
+// `mote node replace` lets another device have it once. Form and names are k3s's, so that a cluster can change hands.
+// Upstream counterpart: k3s pkg/nodepassword.
 import { createHash, scrypt, timingSafeEqual } from "node:crypto";
-import type { Random } from "#base/clock.ts";
+import type { Clock, Random } from "#base/clock.ts";
 import type { Client } from "#client/client.ts";
 import type { Secret } from "#model/gen/core-v1.ts";
 import { secrets } from "#model/resources.ts";
 import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { takePermission } from "../node-replacement.ts";
+import { sameText } from "../tokens.ts";
+import { namespace, secretName, secretType } from "./secret-names.ts";
 
-export const namespace = "kube-system";
-export const secretType = "k3s.cattle.io/node-password";
-const suffix = ".node-password.k3s";
-export const secretName = (node: string): string => `${node.toLowerCase()}${suffix}`;
-export const nodeOfSecret = (name: string): string => name.slice(0, -suffix.length);
+/** Of the Secret's data; k3s looks at `hash` alone. */
+const deviceKeyField = "device-key";
 
 const cost = { logN: 15, r: 8, p: 1 } as const;
 const keyBytes = 64;
@@ -22,51 +24,103 @@ const maxMemoryBytes = 64 * 1024 * 1024;
 /** A node asks for two certificates in a row; an entry is some 100 bytes. */
 const maxRemembered = 1000;
 
+export interface NodeClaim {
+  readonly node: string;
+  readonly password: string;
+  /** Base64 of the public key's SubjectPublicKeyInfo; undefined: the device has none. */
+  readonly deviceKey: string | undefined;
+}
+
+interface Stored {
+  readonly uid: string;
+  readonly hash: string;
+  readonly deviceKey: string | undefined;
+}
+
+interface NodePasswordsDeps {
+  readonly client: () => Client;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
 export class NodePasswords {
-  readonly #deps: { readonly client: () => Client; readonly random: Random };
+  readonly #deps: NodePasswordsDeps;
   /** Pairs of password and hash that were found to fit. */
   readonly #fitting = new Set<string>();
   /** One at a time: each takes 32 MiB and a tenth of a second, on a small board a second. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(deps: { readonly client: () => Client; readonly random: Random }) {
+  constructor(deps: NodePasswordsDeps) {
     this.#deps = deps;
   }
 
   /** Whether the name may be used with this password; a name that is new is taken by it. */
-  async claim(node: string, password: string): Promise<boolean> {
-    const stored = (await this.#read(node)) ?? (await this.#create(node, password));
-    return this.#fits(password, stored);
+  async claim(claim: NodeClaim): Promise<boolean> {
+    const { node, password, deviceKey } = claim;
+    let stored = (await this.#read(node)) ?? (await this.#create(claim));
+    if (!(await this.#fits(password, stored.hash))) {
+      // Taken before it is used: two devices cannot both have it.
+      if (!(await takePermission(node, this.#deps))) return false;
+      stored = await this.#replace(claim, stored, undefined);
+      return this.#fits(password, stored.hash);
+    }
+    if (deviceKey !== undefined && deviceKey !== stored.deviceKey) await this.#replace(claim, stored, stored.hash);
+    return true;
   }
 
-  async #read(node: string): Promise<string | undefined> {
+  /** Whether somebody has the name. */
+  has = async (node: string): Promise<boolean> => (await this.#read(node)) !== undefined;
+
+  /** Whether it is the key of the device that has the name. */
+  async isDevice(node: string, deviceKey: string): Promise<boolean> {
+    const stored = await this.#read(node);
+    return stored?.deviceKey !== undefined && deviceKey !== "" && sameText(stored.deviceKey, deviceKey);
+  }
+
+  /** The Secret cannot be changed: k3s makes them so. Whoever comes in between has the name. */
+  async #replace(claim: NodeClaim, { uid }: Stored, hash: string | undefined): Promise<Stored> {
     try {
-      const { data } = await this.#deps.client().get(secrets, secretName(node), namespace);
-      return Buffer.from(data?.["hash"] ?? "", "base64").toString("utf8");
+      await this.#deps
+        .client()
+        .delete(secrets, { name: secretName(claim.node), namespace }, { preconditions: { uid } });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    return this.#create(claim, hash);
+  }
+
+  async #read(node: string): Promise<Stored | undefined> {
+    try {
+      const { data, metadata } = await this.#deps.client().get(secrets, secretName(node), namespace);
+      const hash = Buffer.from(data?.["hash"] ?? "", "base64").toString("utf8");
+      return { uid: metadata.uid ?? "", hash, deviceKey: data?.[deviceKeyField] };
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;
     }
   }
 
-  async #create(node: string, password: string): Promise<string> {
-    const hash = await this.#inTurn(() => hashPassword(password, this.#deps.random.bytes(saltBytes)));
+  async #create({ node, password, deviceKey }: NodeClaim, known?: string): Promise<Stored> {
+    const hash = known ?? (await this.#inTurn(() => hashPassword(password, this.#deps.random.bytes(saltBytes))));
     const secret: Secret = {
       apiVersion: "v1",
       kind: "Secret",
       metadata: { name: secretName(node), namespace },
       type: secretType,
       immutable: true,
-      data: { hash: Buffer.from(hash).toString("base64") },
+      data: {
+        hash: Buffer.from(hash).toString("base64"),
+        ...(deviceKey === undefined ? {} : { [deviceKeyField]: deviceKey }),
+      },
     };
     try {
-      await this.#deps.client().create(secrets, secret);
+      const { metadata } = await this.#deps.client().create(secrets, secret);
       this.#remember(password, hash);
-      return hash;
+      return { uid: metadata.uid ?? "", hash, deviceKey };
     } catch (error) {
       // Another was faster: its password counts.
       if (!isAlreadyExists(error)) throw error;
-      return (await this.#read(node)) ?? "";
+      return (await this.#read(node)) ?? { uid: "", hash: "", deviceKey: undefined };
     }
   }
 

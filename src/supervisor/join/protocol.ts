@@ -12,6 +12,10 @@ export const headers = {
   nodeName: "k3s-node-name",
   nodePassword: "k3s-node-password",
   nodeIp: "k3s-node-ip",
+  /** Of the sender; both ways. k3s does not know it. */
+  version: "mote-version",
+  /** Base64 of the public half of the device's own key, beside name and password. */
+  deviceKey: "mote-device-key",
 } as const;
 
 /** What a node takes from its server. */
@@ -96,6 +100,16 @@ export function parseSettings(text: string): ClusterSettings {
     flannelIpv6Masq: fields["FlannelIPv6Masq"] === true,
     hasServiceProxy: fields["DisableKubeProxy"] !== true,
   };
+}
+
+/** Of the list of HOST:PORT; what is none says nothing. */
+export function parseServers(text: string): readonly string[] {
+  try {
+    const list: unknown = JSON.parse(text);
+    return Array.isArray(list) ? list.filter((one): one is string => typeof one === "string") : [];
+  } catch {
+    return [];
+  }
 }
 
 function objectOf(text: string): Readonly<Record<string, unknown>> {

@@ -1,5 +1,6 @@
-// X.509 v3 certificates with ECDSA P-256 (RFC 5280): self-signed authorities and leaves. The DER is built here, keys and
-// signatures come from node:crypto. Keys are SEC 1 PEM ("EC PRIVATE KEY"), as k3s writes them.
+// X.509 v3 certificates (RFC 5280): authorities and leaves. Keys made here are ECDSA P-256; an authority that somebody else
+// made may sign with another kind. The DER is built here, keys and signatures come from node:crypto. Keys are SEC 1 PEM
+// ("EC PRIVATE KEY"), as k3s writes them.
 import {
   createHash,
   createPrivateKey,
@@ -11,6 +12,7 @@ import {
 } from "node:crypto";
 import { assert } from "#base/assert.ts";
 import type { Random } from "#base/clock.ts";
+import { AppError } from "#base/errors.ts";
 import * as der from "#wire/der.ts";
 
 export interface CertificateRequest {
@@ -138,18 +140,22 @@ interface CertificateBody {
 function assemble(parts: CertificateBody, issuerKey: string, random: Random): string {
   const serial = random.bytes(16);
   serial[0] = (serial[0]! & 0x7f) | 0x40; // positive and always 16 bytes
+  const key = createPrivateKey(issuerKey);
+  const kind = signatureKinds.get(key.asymmetricKeyType ?? "");
+  if (!kind)
+    throw new AppError("PKI_AUTHORITY", `an authority with a key of type ${key.asymmetricKeyType} cannot sign`);
   const body = der.sequence(
     der.explicit(0, der.integer(Uint8Array.of(2))),
     der.integer(serial),
-    ecdsaWithSha256(),
+    kind.algorithm(),
     parts.issuerName,
     der.sequence(der.time(parts.notBeforeMs), der.time(parts.notAfterMs)),
     parts.subject,
     parts.publicKey,
     der.explicit(3, der.sequence(...parts.extensions)),
   );
-  const signature = sign("sha256", body, { key: createPrivateKey(issuerKey), dsaEncoding: "der" });
-  return pem("CERTIFICATE", der.sequence(body, ecdsaWithSha256(), der.bitString(signature)));
+  const signature = sign(kind.digest, body, { key, dsaEncoding: "der" });
+  return pem("CERTIFICATE", der.sequence(body, kind.algorithm(), der.bitString(signature)));
 }
 
 const extension = (id: string, critical: boolean, value: Uint8Array): Uint8Array =>
@@ -172,6 +178,16 @@ const beginCertificate = "-----BEGIN CERTIFICATE-----";
 const endCertificate = "-----END CERTIFICATE-----";
 
 const ecdsaWithSha256 = () => der.sequence(der.objectIdentifier("1.2.840.10045.4.3.2"));
+
+/** By node's name of the key; null: the algorithm brings its own digest. */
+const signatureKinds: ReadonlyMap<string, { readonly digest: string | null; readonly algorithm: () => Uint8Array }> =
+  new Map([
+    ["ec", { digest: "sha256", algorithm: ecdsaWithSha256 }],
+    // RSA's identifier has a parameter: NULL.
+    ["rsa", { digest: "sha256", algorithm: () => rsaWithSha256 }],
+    ["ed25519", { digest: null, algorithm: () => der.sequence(der.objectIdentifier("1.3.101.112")) }],
+  ]);
+const rsaWithSha256 = der.sequence(der.objectIdentifier("1.2.840.113549.1.1.11"), Uint8Array.of(0x05, 0x00));
 
 function nameOf(commonName: string, organizations: readonly string[]): Uint8Array {
   const attribute = (id: string, value: string) =>

@@ -1,0 +1,129 @@
+// `mote certificate check|rotate|rotate-ca`: how long certificates are good, new ones now, and new authorities. Works on the
+// files of the data folder, of a server or of an agent. Counterpart: k3s certificate, whose words and shapes these are.
+import { messageOf } from "#base/errors.ts";
+import { type FlagValues, usageError } from "#cli/flags.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import { exists, readFileIfExists } from "#platform/files.ts";
+import { createHttpClient } from "#platform/http-client.ts";
+import { systemRandom as random } from "#platform/random.ts";
+import {
+  type Authorities,
+  authoritiesProblem,
+  formatAuthorities,
+  nextAuthorities,
+  readAuthorities,
+} from "#supervisor/certificates/authorities.ts";
+import {
+  type CertificateFacts,
+  certificateFacts,
+  certificateLine,
+  certificateTable,
+} from "#supervisor/certificates/check.ts";
+import { askForRenewal } from "#supervisor/certificates/requests.ts";
+import { rotateLeaves } from "#supervisor/certificates/rotate.ts";
+import { agentServices, authorityPairs, servicePairs } from "#supervisor/certificates/services.ts";
+import { formatToken, parseToken } from "#supervisor/tokens.ts";
+import { asServer, refusalIn } from "./cluster-client.ts";
+import type { ServerConfig } from "./config.ts";
+
+export const certificateUsage = "check | rotate | rotate-ca";
+/** The server checks and writes a handful of files. */
+const timeoutMs = 30_000;
+
+type Paths = Pick<ServerConfig, "dataDir" | "serverDir" | "agentDir" | "port">;
+
+/** `args`: the verb. Resolves with the exit code. */
+export async function certificate(args: readonly string[], values: FlagValues, config: Paths): Promise<number> {
+  const [verb, ...rest] = args;
+  if (rest.length > 0) throw usageError(`certificate: ${certificateUsage} is expected`);
+  if (verb === "check") return check(values, config);
+  if (verb === "rotate") return rotate(values, config);
+  if (verb === "rotate-ca") return rotateCa(values, config);
+  throw usageError(`certificate: ${certificateUsage} is expected`);
+}
+
+/** Which parts are meant, and whether this is a server, an agent, or both. */
+async function scopeOf(values: FlagValues, { serverDir, agentDir, dataDir }: Paths) {
+  const tlsFolder = (await exists(`${serverDir}/tls`)) ? `${serverDir}/tls` : undefined;
+  const agentFolder = (await exists(`${agentDir}/client-kubelet.crt`)) ? agentDir : undefined;
+  if (!tlsFolder && !agentFolder) throw usageError(`certificate: there are none in ${dataDir}; give --data-dir`);
+  const named = (values["service"] as readonly string[] | undefined) ?? [];
+  const unknown = named.find((name) => !Object.hasOwn(servicePairs, name));
+  if (unknown !== undefined) {
+    throw usageError(`service: "${unknown}" is not allowed; use one of ${Object.keys(servicePairs).join(", ")}`);
+  }
+  const services = named.length > 0 ? named : tlsFolder ? Object.keys(servicePairs) : agentServices;
+  return { tlsFolder, agentFolder, services, isAll: named.length === 0 };
+}
+
+async function check(values: FlagValues, config: Paths): Promise<number> {
+  const { tlsFolder, agentFolder, services, isAll } = await scopeOf(values, config);
+  const pairs = (of: "server" | "agent") => services.flatMap((name) => servicePairs[name]?.[of] ?? []);
+  const files = [
+    ...(tlsFolder && isAll ? authorityPairs.map((pair) => `${tlsFolder}/${pair}.crt`) : []),
+    ...(tlsFolder ? pairs("server").map((pair) => `${tlsFolder}/${pair}.crt`) : []),
+    ...(agentFolder ? pairs("agent").map((pair) => `${agentFolder}/${pair}.crt`) : []),
+  ];
+  const facts: CertificateFacts[] = [];
+  for (const file of new Set(files)) {
+    const pem = (await readFileIfExists(file))?.toString("utf8");
+    if (pem !== undefined) facts.push(...certificateFacts(file.split("/").at(-1) ?? file, pem, clock.now()));
+  }
+  if (values["output"] === "json") console.log(JSON.stringify({ Certificates: facts }));
+  else console.log(values["output"] === "text" ? facts.map(certificateLine).join("\n") : certificateTable(facts));
+  return 0;
+}
+
+async function rotate(values: FlagValues, config: Paths): Promise<number> {
+  const { tlsFolder, agentFolder, services } = await scopeOf(values, config);
+  const backup = await rotateLeaves({ tlsFolder, agentFolder, services, nowMs: clock.now() });
+  if (backup !== undefined) {
+    const isRunning = await askForRenewal(config.serverDir);
+    console.log(`the certificates of before are in ${backup}`);
+    console.log(isRunning ? "the server has issued new ones" : "new ones are issued when mote server starts");
+  }
+  if (agentFolder !== undefined) console.log("the agent asks for new ones when it starts, or within half a day");
+  return 0;
+}
+
+async function rotateCa(values: FlagValues, config: Paths): Promise<number> {
+  const tlsFolder = `${config.serverDir}/tls`;
+  const current = await readAuthorities(tlsFolder);
+  const ca = current.ServerCA;
+  if (ca === undefined) throw usageError(`certificate: ${config.dataDir} is not that of a server; run it there`);
+  const token = (await readFileIfExists(`${config.serverDir}/token`))?.toString("utf8") ?? "";
+  const isForced = values["force"] === true;
+  const next = await chosenAuthorities(values["path"] as string | undefined, current);
+  const problem = authoritiesProblem(current, next, isForced);
+  if (problem !== undefined) throw usageError(`certificate: ${problem}`);
+  const { password } = parseToken(token);
+  const server = String(values["server"] ?? `https://127.0.0.1:${config.port}`);
+  const http = createHttpClient({ baseUrl: server, ca, trust: "keys" });
+  try {
+    const response = await http.send({
+      method: "PUT",
+      path: `/v1-k3s/cert/cacerts?force=${isForced}`,
+      headers: asServer(password),
+      body: formatAuthorities(next, new Date(clock.now()).toISOString()),
+      idleTimeoutMs: timeoutMs,
+    });
+    if (response.status !== 200)
+      throw usageError(`certificate: ${server} answered ${response.status}: ${await refusalIn(response)}`);
+    response.destroy();
+  } catch (error) {
+    throw usageError(`certificate: ${messageOf(error)}`);
+  } finally {
+    http.close();
+  }
+  console.log("the new authorities are saved. Restart every server; nodes that have joined go on.");
+  if (next.ServerCA !== undefined) {
+    console.log(`From then on new nodes join with ${formatToken(next.ServerCA, "server", password)}`);
+  }
+  return 0;
+}
+
+/** As k3s's scripts leave them, in a folder `tls` or right there. */
+async function chosenAuthorities(path: string | undefined, current: Authorities): Promise<Authorities> {
+  if (path === undefined) return nextAuthorities(current, clock.now(), random);
+  return readAuthorities((await exists(`${path}/tls`)) ? `${path}/tls` : path);
+}
