@@ -26,6 +26,7 @@ import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
 import { type AgentConfig, overlayBackend } from "./config.ts";
 import { createProcessLog } from "./log.ts";
 import { beginNode, type NodeConfig, nodeServices, type OnNode, watchNode } from "./node.ts";
+import { followOwnAddresses, type OwnAddresses } from "./own-addresses.ts";
 
 const stopTimeoutMs = 10_000;
 /** A failed part comes back after this, growing to the second number. */
@@ -62,9 +63,13 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       { server: config.server, folder: `${agentDir}/etc` },
       { clock, log: log.child({ part: "servers" }) },
     );
+    let own: OwnAddresses | undefined;
     const membership = await openMembership(
       {
-        ...{ server: config.server, folder: agentDir, nodeName, nodeIps: possibleNodeIps(givenNodeIps) },
+        ...{ server: config.server, folder: agentDir, nodeName },
+        get nodeIps() {
+          return own?.current ?? possibleNodeIps(givenNodeIps);
+        },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
         way: { dial: balancer.connect, serverName },
@@ -76,10 +81,15 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       signal,
     );
     tells.onApiReady?.();
+    const { clusterCidr } = membership.current.settings;
+    const nodeIps = nodeIpsIn(clusterCidr, givenNodeIps);
+    own = followOwnAddresses({ clusterCidr, given: givenNodeIps, nodeIps }, { clock, log });
+    // The node API's certificate names them.
+    own.onChange(() => membership.check());
     const begun = beginNode(config.node, log);
     const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
     await runAll(
-      await services(config, { membership, balancer }, log, begun, tells.onNode),
+      await services(config, { membership, balancer, own }, log, begun, tells.onNode),
       { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
       signal,
       () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
@@ -103,7 +113,11 @@ async function tokenOf(config: AgentConfig): Promise<string | undefined> {
 
 async function services(
   { node, server, balancerPort }: AgentConfig,
-  { membership, balancer }: { readonly membership: Membership; readonly balancer: LoadBalancer },
+  {
+    membership,
+    balancer,
+    own,
+  }: { readonly membership: Membership; readonly balancer: LoadBalancer; readonly own: OwnAddresses },
   log: Logger,
   begun: Promise<number | undefined>,
   onNode: OnNode | undefined,
@@ -112,7 +126,9 @@ async function services(
   const config: NodeConfig = {
     ...node,
     clusterCidr: settings.clusterCidr,
-    nodeIps: nodeIpsIn(settings.clusterCidr, node.givenNodeIps),
+    get nodeIps() {
+      return own.current;
+    },
     overlay: {
       ...node.overlay,
       backend: overlayBackend(settings.flannelBackend),
@@ -162,7 +178,7 @@ async function services(
   );
   const parts = nodeServices(
     {
-      ...{ config, clock, random, log, metrics, client, events, informers, memory },
+      ...{ config, clock, random, log, metrics, client, events, informers, memory, own },
       reviews: client,
       async byCertificate(certificate) {
         try {
@@ -198,7 +214,9 @@ async function services(
       rules: {
         mode: settings.egressMode,
         nodeApiPort,
-        nodeAddresses: config.nodeIps,
+        get nodeAddresses() {
+          return config.nodeIps;
+        },
         clusterCidrs: settings.clusterCidr.split(","),
         pods: () => parts.lookup.pods(),
       },
@@ -213,7 +231,7 @@ async function services(
   );
   followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
   const port = createBalancerPort({ port: balancerPort }, { balancer, clock, log: log.child({ part: "servers" }) });
-  const all = [membership.service, ...memory.services, informers, events, tunnels, ...parts.services];
+  const all = [membership.service, own.service, ...memory.services, informers, events, tunnels, ...parts.services];
   return [...all, ...(balancerPort === 0 ? [] : [port])].map((service) =>
     restarting(service, { clock, log, ...restartPause }),
   );

@@ -104,7 +104,7 @@ function addressesOf(flag: string, text: string): readonly string[] {
  * each of the cluster's families.
  */
 export function nodeIpsIn(clusterCidr: string, given: readonly string[] | undefined): readonly [string, ...string[]] {
-  const families = clusterCidr.split(",").map(familyOfIp);
+  const families = familiesOf(clusterCidr);
   const found = given ?? families.flatMap((family) => defaultIpOf(family) ?? []);
   const first = found.find((address) => familyOfIp(address) === families[0]);
   if (first === undefined) {
@@ -119,7 +119,9 @@ export function nodeIpsIn(clusterCidr: string, given: readonly string[] | undefi
 export const possibleNodeIps = (given: readonly string[] | undefined): readonly string[] =>
   given ?? (["IPv4", "IPv6"] as const).flatMap((family) => defaultIpOf(family) ?? []);
 
-const defaultIpOf = (family: IpFamily): string | undefined =>
+export const familiesOf = (cidrs: string): readonly IpFamily[] => cidrs.split(",").map(familyOfIp);
+
+export const defaultIpOf = (family: IpFamily): string | undefined =>
   family === "IPv4" ? defaultAddress() : defaultIpv6Address();
 
 /** The first part of each range: of a cluster's first node. */

@@ -33,6 +33,7 @@ import { systemSysctl } from "#platform/sysctl.ts";
 import type { Pki } from "#supervisor/pki.ts";
 import { firstPodCidrs } from "./cluster-addresses.ts";
 import type { ServerConfig } from "./config.ts";
+import type { OwnAddresses } from "./own-addresses.ts";
 import type { ServerContext } from "./server.ts";
 
 /** What a node needs of a configuration. */
@@ -119,6 +120,8 @@ export interface NodeParts {
   /** Of the node API. */
   readonly tls: () => TlsMaterial;
   readonly onNewTls: (use: () => void) => () => void;
+  /** `config.nodeIps` follows them. */
+  readonly own: OwnAddresses;
   /** Where the API is elsewhere. */
   readonly memory?: NodeMemory;
   /** One of each family; none: the control plane chooses. */
@@ -179,7 +182,9 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
   const agent = createNodeAgent(
     {
       nodeName: config.nodeName,
-      nodeIps: config.nodeIps,
+      get nodeIps() {
+        return config.nodeIps;
+      },
       dataFolder: config.agentDir,
       storageFolder: config.localStorageDir,
       kubeletFolder: kubeletDir,
@@ -205,6 +210,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       isMachineStopping: () => isSystemStopping(commands),
       credentialProviders: credentialProviders(),
       memory: parts.memory,
+      onNodeIps: (changed) => parts.own.onChange(changed),
       ensureImages: (containerdSocket) =>
         ensureImages(
           { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
@@ -266,7 +272,10 @@ function podNetwork({ config, client, informers, events, clock, log, podCidrs }:
   const { backend, device, usesExternalIp } = config.overlay;
   return createOverlay(
     {
-      ...{ backend, usesExternalIp, nodeName: config.nodeName, nodeIps: config.nodeIps },
+      ...{ backend, usesExternalIp, nodeName: config.nodeName },
+      get nodeIps() {
+        return config.nodeIps;
+      },
       clusterCidrs: config.clusterCidr.split(","),
       cniConfDir: cniConfDirOf(config),
       ipamDir: ipamDirOf(config),

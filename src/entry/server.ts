@@ -43,6 +43,7 @@ import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createProcessLog } from "./log.ts";
 import { beginNode, type OnNode, serverNodeServices, watchNode } from "./node.ts";
+import { createOwnEndpoints, followingConfig, type OwnAddresses, openOwnAddresses } from "./own-addresses.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -62,6 +63,8 @@ export interface ServerContext {
   readonly etcdPki: EtcdPki | undefined;
   /** Undefined: there are no other servers. */
   readonly cluster: Cluster | undefined;
+  /** The configuration's `nodeIps` and, where it is not given, `advertiseAddress` follow them. */
+  readonly own: OwnAddresses;
   readonly api: ComposedApiServer;
   readonly audit: Audit;
   readonly encryption: OpenedEncryption;
@@ -108,7 +111,13 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
-    const context = await createContext(config, { log, metrics, audit, signal, schedulerConfiguration }, datastore);
+    const own = await openOwnAddresses(config, log);
+    const context = await createContext(
+      followingConfig(config, own),
+      own,
+      { log, metrics, audit, signal, schedulerConfiguration },
+      datastore,
+    );
     if (!context) return 0;
     for (const report of damages) recordDamage(context, report);
     const { api } = context;
@@ -231,7 +240,8 @@ function services(
       context.encryption.service({ backend: datastore.backend, client, informers, events, nodeName: config.nodeName }),
     ),
     alive(createServerIdentity(hostName(), { client, clock, random, log })),
-    ...(shared?.later ?? []).map(alive),
+    alive(context.own.service),
+    ...(shared?.later ?? [createOwnEndpoints(context)]).map(alive),
     ...loops.map(alive),
     ...createDatastoreServices(config, datastore, context.etcdPki, {
       clock,
@@ -271,6 +281,7 @@ async function prepare(
 /** Undefined: told to stop while other servers were waited for. */
 async function createContext(
   config: ServerConfig,
+  own: OwnAddresses,
   given: Pick<ServerContext, "log" | "metrics" | "audit" | "schedulerConfiguration"> & { readonly signal: AbortSignal },
   { backend }: OpenedDatastore,
 ): Promise<ServerContext | undefined> {
@@ -288,16 +299,20 @@ async function createContext(
   const pkiOptions: PkiOptions = {
     folder: `${config.serverDir}/tls`,
     nodeName: config.nodeName,
-    nodeIps: [...new Set([...config.nodeIps, config.advertiseAddress])],
+    get nodeIps() {
+      return [...new Set([...config.nodeIps, config.advertiseAddress])];
+    },
     extraNames: config.tlsSans,
     serviceIps: parseIpRanges(config.serviceCidr).map((range) => ipAt(range, 1)),
     clusterDomain: config.clusterDomain,
   };
   const livePki = await openLivePki(pkiOptions, { clock, random, log });
   const pki = livePki.current;
-  const etcdPki = config.datastore.etcdListen.some(({ secure }) => secure)
-    ? await ensureEtcdPki(pkiOptions, { clock, random, log })
-    : undefined;
+  // What servers have alike must be whole before it is shared.
+  const etcdPki =
+    cluster || config.datastore.etcdListen.some(({ secure }) => secure)
+      ? await ensureEtcdPki(pkiOptions, { clock, random, log })
+      : undefined;
   const tokens = await ensureTokens(
     {
       folder: config.serverDir,
@@ -374,6 +389,12 @@ async function createContext(
       requests: (request, response) => joining.handle(request, response),
     },
   );
+  own.onChange(() => {
+    livePki.renew().catch((error: unknown) => {
+      // Looked at again within hours, and at the next start.
+      log.error("no certificate for the new address", { error: messageOf(error) });
+    });
+  });
   livePki.onRenewal((renewed) => api.server.setTls(servingTls(renewed)));
   const client = new Client(api.server.transport(identities.loopback));
   const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
@@ -389,7 +410,7 @@ async function createContext(
     metrics,
     pki: livePki,
     etcdPki,
-    cluster,
+    ...{ cluster, own },
     schedulerConfiguration,
     api,
     audit,

@@ -183,8 +183,12 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     });
     const context: PodContext = {
       nodeName: options.nodeName,
-      nodeIp,
-      nodeIps: options.nodeIps,
+      get nodeIp() {
+        return options.nodeIps[0] ?? nodeIp;
+      },
+      get nodeIps() {
+        return options.nodeIps;
+      },
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
       hostDns: () => readHostDns(options.resolvConf),
@@ -221,7 +225,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const node = new NodeObject(
       {
         nodeName: options.nodeName,
-        nodeIps: options.nodeIps,
+        get nodeIps() {
+          return options.nodeIps;
+        },
         podCidrs: options.podCidrs,
         port: options.port ?? defaults.port,
         labels: options.labels ?? {},
@@ -290,12 +296,14 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       if (worker) worker.update(pod);
       else start(pod);
     };
+    const stopFollowing = deps.onNodeIps?.(reportSoon);
     const stopTelling = memory?.reach.onBack(() => {
       for (const worker of workers.values()) worker.tellAgain();
     });
     const end = async () => {
       isEnding = true;
       stopTelling?.();
+      stopFollowing?.();
       endChildren();
       await probes.close();
       await Promise.allSettled([...tasks]);
@@ -372,10 +380,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       await registered;
       return true;
     }
-    const isRegistered = await Promise.race([
-      registered.then(() => true),
-      memory.patience(signal).then(() => false),
-    ]);
+    const isRegistered = await Promise.race([registered.then(() => true), memory.patience(signal).then(() => false)]);
     signal.throwIfAborted();
     if (isRegistered) return true;
     log.warn("no server answers: starting the pods that this node had");

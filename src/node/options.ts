@@ -13,7 +13,7 @@ import type { NodeMemory } from "./remembered/memory.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;
-  /** One of each address family that the cluster has, its first family first. */
+  /** One of each address family that the cluster has, its first family first. Read anew each time: they may change. */
   readonly nodeIps: readonly string[];
   /** `<data>/agent`: pods/ lies below. */
   readonly dataFolder: string;
@@ -61,6 +61,8 @@ export interface NodeAgentDeps {
   /** Asked when the agent is told to end: whether the whole machine goes down, so that pods must end too. */
   readonly isMachineStopping?: () => Promise<boolean>;
   readonly credentialProviders?: CredentialProviders | undefined;
+  /** Tells of a change of `nodeIps`. */
+  readonly onNodeIps?: (changed: () => void) => () => void;
   /** Where the API is elsewhere: what the node begins with while it is away. `client` and `events` go by its transport. */
   readonly memory?: NodeMemory | undefined;
 }

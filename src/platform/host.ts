@@ -43,6 +43,10 @@ export function addressFingerprint(): string {
   return `${defaultInterface() ?? ""} ${lines.sort().join(" ")}`;
 }
 
+/** All that this machine has on devices that are up, loopback and pods' networks too. */
+export const machineAddresses = (): string[] =>
+  Object.values(networkInterfaces()).flatMap((addresses = []) => addresses.map(({ address }) => address));
+
 /**
  * IPv4 address of the interface with the default route; else the first that is neither loopback nor a container
  * network's; else 127.0.0.1, so that a machine without any network still starts.

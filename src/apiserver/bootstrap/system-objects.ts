@@ -39,6 +39,8 @@ export interface ApiAddress {
 export function kubernetesService(api: ApiAddress): { service: Service; endpoints: Endpoints; slice: EndpointSlice } {
   const name = "kubernetes";
   const namespace = "default";
+  // No endpoint may be one; a server that has nothing else is reached by nobody's pods.
+  const reachable = api.addresses.filter((address) => address !== "::1" && !address.startsWith("127."));
   const port = { name: "https", port: api.apiPort, protocol: "TCP" };
   const service: Service = {
     apiVersion: "v1",
@@ -57,14 +59,14 @@ export function kubernetesService(api: ApiAddress): { service: Service; endpoint
     kind: "Endpoints",
     // Written by the server, together with the slice: nobody else should mirror one into the other.
     metadata: { name, namespace, labels: { "endpointslice.kubernetes.io/skip-mirror": "true" } },
-    subsets: [{ addresses: api.addresses.map((ip) => ({ ip })), ports: [port] }],
+    subsets: reachable.length > 0 ? [{ addresses: reachable.map((ip) => ({ ip })), ports: [port] }] : [],
   };
   const slice: EndpointSlice = {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
     metadata: { name, namespace, labels: { "kubernetes.io/service-name": name } },
     addressType: api.addresses[0]?.includes(":") ? "IPv6" : "IPv4",
-    endpoints: api.addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
+    endpoints: reachable.map((address) => ({ addresses: [address], conditions: { ready: true } })),
     ports: [port],
   };
   return { service, endpoints, slice };
