@@ -13,6 +13,8 @@ test("what is named is changed, the rest is not, and the last one counts", () =>
     "terminated-pod-gc-threshold=10",
     "legacy-service-account-token-clean-up-period=24h",
     "horizontal-pod-autoscaler-downscale-stabilization=0",
+    "node-cidr-mask-size=26",
+    "node-cidr-mask-size-ipv6=112",
   ]);
   expect(settings).toEqual({
     ...defaultSettings,
@@ -20,6 +22,7 @@ test("what is named is changed, the rest is not, and the last one counts", () =>
     autoscaler: { periodMs: 15_000, downWindowMs: 0 },
     terminatedPods: 10,
     unusedTokenMs: 86_400_000,
+    maskSizes: { IPv4: 26, IPv6: 112 },
   });
 });
 
@@ -31,6 +34,7 @@ test.each([
   ["node-monitor-period=60s", "must be longer than node-monitor-period, 60 s"],
   ["node-eviction-rate=fast", "is not a number from 0 to 1000"],
   ["unhealthy-zone-threshold=55", "is not a number from 0 to 1"],
+  ["node-cidr-mask-size-ipv4=32", "is not a whole number from 8 to 29"],
   ["terminated-pod-gc-threshold=1.5", "is not a whole number"],
 ])("%s is refused", (arg, why) => {
   expect(() => parseControllerArguments([arg])).toThrow(why);

@@ -20,7 +20,7 @@ import { difference, overlayDevices } from "./cni/difference.ts";
 import { type Kernel, readKernel, runScripts } from "./cni/kernel.ts";
 import {
   type Backend,
-  externalIpOf,
+  externalIpsOf,
   noAnnotations,
   overlayFacts,
   ownAnnotations,
@@ -205,7 +205,7 @@ class Overlay {
     const wireguardKey = backend === "wireguard-native" ? await ownWireguardKey(wireguardKeyFile) : undefined;
     const ownFacts = { nodeName, vtepMac: mac, publicKey: wireguardKey?.publicKey };
     const wanted = planOverlay({
-      ...{ backend, ranges, underlay, kernel, vtepMac: mac, wireguardKey },
+      ...{ backend, nodeName, ranges, underlay, kernel, vtepMac: mac, wireguardKey },
       isDeviceFixed: this.#options.device !== undefined,
       peers: peersOf(all, { ...ownFacts, clusterCidrs: this.#options.clusterCidrs }),
     });
@@ -272,7 +272,7 @@ class Overlay {
         : ownAnnotations(own, {
             ...{ backend, mtu, publicIps: publicIps ?? {}, vtepMac: vtepMac(nodeName) },
             publicKey: wireguardKey?.publicKey,
-            externalIp: usesExternalIp ? externalIpOf(own) : undefined,
+            externalIps: usesExternalIp ? externalIpsOf(own) : {},
           });
     if (!annotations) return;
     try {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Node } from "#model/gen/core-v1.ts";
-import { noAnnotations, overlayFacts, ownAnnotations, peersOf } from "./peers.ts";
+import { externalIpsOf, noAnnotations, overlayFacts, ownAnnotations, peersOf } from "./peers.ts";
 
 const prefix = "flannel.alpha.coreos.com/";
 const mac = "de:ad:be:ef:00:01";
@@ -90,7 +90,7 @@ describe("own annotations", () => {
     publicIps: { 4: "192.0.2.1", 6: "2001:db8::1" },
     vtepMac: mac,
     mtu: 1450,
-    externalIp: undefined,
+    externalIps: {},
   };
   const apply = (to: Node, change: Record<string, string | null> | undefined): Node => {
     const all = { ...to.metadata.annotations, ...change };
@@ -118,8 +118,36 @@ describe("own annotations", () => {
     ["a wrong one does not", { "public-ip-overwrite": "nowhere" }, undefined, "192.0.2.1"],
     ["an external address counts most", { "public-ip-overwrite": "203.0.113.9" }, "198.51.100.7", "198.51.100.7"],
   ])("%s", (_, told, externalIp, expected) => {
-    const written = ownAnnotations(node("me", "10.42.0.0/24", told), { ...facts, externalIp });
+    const written = ownAnnotations(node("me", "10.42.0.0/24", told), {
+      ...facts,
+      externalIps: externalIp === undefined ? {} : { 4: externalIp, 6: "2001:db8::7" },
+    });
+    expect(written?.[`${prefix}public-ipv6`]).toBeNull();
     expect(written?.[`${prefix}public-ip`]).toBe(expected);
+  });
+  test.each([
+    ["the own address", {}, {}, "2001:db8::1"],
+    ["an overwrite", { "public-ipv6-overwrite": "2001:db8::9" }, {}, "2001:db8::9"],
+    ["none of the other family", { "public-ip-overwrite": "203.0.113.9" }, { 4: "198.51.100.7" }, "2001:db8::1"],
+    ["an external address", { "public-ipv6-overwrite": "2001:db8::9" }, { 6: "2001:db8::7" }, "2001:db8::7"],
+  ])("over IPv6 %s", (_, told, externalIps, expected) => {
+    const written = ownAnnotations(node("me", "10.42.0.0/24,fd00:42::/64", told), { ...facts, externalIps });
+    expect(written).toMatchObject({
+      [`${prefix}public-ipv6`]: expected,
+      [`${prefix}backend-v6-data`]: `{"VNI":1,"VtepMAC":"${mac}"}`,
+    });
+  });
+  test("external addresses are the first of each family", () => {
+    const addresses = [
+      "InternalIP 192.0.2.1",
+      "ExternalIP 2001:db8::7",
+      "ExternalIP 203.0.113.7",
+      "ExternalIP 203.0.113.8",
+    ];
+    const status = {
+      addresses: addresses.map((text) => ({ type: text.split(" ")[0]!, address: text.split(" ")[1]! })),
+    };
+    expect(externalIpsOf({ ...me, status })).toEqual({ 4: "203.0.113.7", 6: "2001:db8::7" });
   });
   test("with host-gw there is no data; without an overlay nothing, unless it is another's", () => {
     const after = apply(node("me", "10.42.0.0/24", {}), ownAnnotations(node("me", "10.42.0.0/24", {}), facts));

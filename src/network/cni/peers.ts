@@ -44,7 +44,7 @@ const leastMtu = 576;
 const names = {
   backend: `${prefix}backend-type`,
   managed: `${prefix}kube-subnet-manager`,
-  overwrite: `${prefix}public-ip-overwrite`,
+  overwrite: { 4: `${prefix}public-ip-overwrite`, 6: `${prefix}public-ipv6-overwrite` },
   data: { 4: `${prefix}backend-data`, 6: `${prefix}backend-v6-data` },
   publicIp: { 4: `${prefix}public-ip`, 6: `${prefix}public-ipv6` },
 } as const;
@@ -132,7 +132,7 @@ export interface OwnFacts {
   readonly publicKey?: string | undefined;
   readonly mtu: number;
   /** Where others reach this node when not at its own address, as behind a translation. */
-  readonly externalIp: string | undefined;
+  readonly externalIps: Partial<Record<Family, string>>;
 }
 
 /** What has to be written on the own Node; undefined where it stands there already. */
@@ -144,12 +144,13 @@ export function ownAnnotations(node: Node, facts: OwnFacts): Record<string, stri
     [mtuAnnotation]: String(facts.mtu),
   };
   const ranges = rangesOf(node);
-  const overwrite = facts.externalIp ?? now[names.overwrite];
-  if (facts.externalIp !== undefined) wanted[names.overwrite] = facts.externalIp;
   for (const family of families) {
     const own = facts.publicIps[family];
     const isPublic = ranges[family] !== undefined && own !== undefined;
-    const publicIp = family === 4 && overwrite && addressFamily(overwrite) === 4 ? overwrite : own;
+    const external = facts.externalIps[family];
+    if (external !== undefined) wanted[names.overwrite[family]] = external;
+    const overwrite = external ?? now[names.overwrite[family]];
+    const publicIp = overwrite && addressFamily(overwrite) === family ? overwrite : own;
     wanted[names.publicIp[family]] = isPublic ? publicIp! : null;
     wanted[names.data[family]] = isPublic ? ownData(facts) : null;
   }
@@ -180,9 +181,15 @@ export function noAnnotations(node: Node): Record<string, null> | undefined {
   return Object.fromEntries(ours.map((name) => [name, null]));
 }
 
-/** Address of an ExternalIP that a node has, of IPv4. */
-export const externalIpOf = (node: Node): string | undefined =>
-  node.status?.addresses?.find(({ type, address }) => type === "ExternalIP" && addressFamily(address) === 4)?.address;
+/** The first ExternalIP of each family that a node has. */
+export function externalIpsOf(node: Node): Partial<Record<Family, string>> {
+  const out: Partial<Record<Family, string>> = {};
+  for (const { type, address } of node.status?.addresses ?? []) {
+    const family = addressFamily(address);
+    if (type === "ExternalIP" && family !== 0) out[family] ??= address;
+  }
+  return out;
+}
 
 /** 32 bytes in Base64, as `wg` writes them. */
 export const isWireguardKey = (text: unknown): text is string =>

@@ -33,6 +33,7 @@ const peer = (name: string, n: number, publicIp: string, more: Partial<Peer> = {
   ...more,
 });
 const input = (backend: Backend, peers: readonly Peer[], more: Partial<PlanInput> = {}): PlanInput => ({
+  nodeName: "me",
   ...{ backend, peers, vtepMac: vtepMac("me"), isDeviceFixed: false, kernel: kernel([eth0]) },
   ranges: { 4: "10.42.0.0/24" },
   underlay: { device: "eth0", mtu: 1500, addresses: { 4: "192.0.2.1", 6: "2001:db8::1" } },
@@ -156,6 +157,22 @@ describe("vxlan", () => {
     expect(routes).toContain("route replace fd00:42:0:1::/64 via fd00:42:0:1:: dev flannel-v6.1 onlink proto 109");
   });
 
+  test("a node without an IPv6 address says so once, and only where somebody would be reached", () => {
+    const both = (n: number) =>
+      peer(`n${n}`, n, "192.0.2.9", {
+        sides: {
+          4: { subnet: `10.42.${n}.0/24`, publicIp: "192.0.2.9", vtepMac: mac },
+          6: { subnet: `fd00:42:0:${n}::/64`, publicIp: "2001:db8::9", vtepMac: mac },
+        },
+      });
+    const given = {
+      ranges: { 4: "10.42.0.0/24", 6: "fd00:42::/64" },
+      underlay: { device: "eth0", mtu: 1500, addresses: { 4: "192.0.2.1" } },
+    };
+    const reasons = (peers: readonly Peer[]) => planOverlay(input("vxlan", peers, given)).problems.map((p) => p.reason);
+    expect(reasons([both(1), both(2)])).toEqual(["OverlayAddressMissing"]);
+    expect(reasons([peer("b", 1, "192.0.2.2")])).toEqual([]);
+  });
   test.each<[string, Partial<Peer>, string]>([
     ["of another backend", { backend: "host-gw" }, "OverlayBackendDiffers"],
     [

@@ -63,6 +63,7 @@ export interface Problem {
     | "OverlayBackendDiffers"
     | "OverlayPeerNotOnLink"
     | "OverlayPeerUnreachable"
+    | "OverlayAddressMissing"
     | "OverlayWireguardMissing";
   readonly message: string;
 }
@@ -75,6 +76,7 @@ export interface Wanted {
 }
 
 export interface PlanInput {
+  readonly nodeName: string;
   readonly backend: Backend;
   /** Of this node's VXLAN devices. */
   readonly vtepMac: string;
@@ -92,7 +94,7 @@ export function planOverlay(input: PlanInput): Wanted {
   const plan = { devices: [], routes: [], neighbours: [], forwards: [], problems: [] };
   if (input.backend === "none" || !input.underlay) return plan;
   const sameBackend: Peer[] = [];
-  const problems: Problem[] = [];
+  const problems: Problem[] = lackedAddresses(input, input.underlay);
   for (const peer of input.peers) {
     if (peer.backend === backendTypes[input.backend]) sameBackend.push(peer);
     else {
@@ -104,6 +106,15 @@ export function planOverlay(input: PlanInput): Wanted {
   return input.backend === "vxlan"
     ? planVxlan(input, input.underlay, sameBackend, problems)
     : planHostGateway(input, sameBackend, problems);
+}
+
+/** Packets of a family travel in packets of the same. */
+function lackedAddresses({ nodeName: node, peers, ranges }: PlanInput, { addresses }: Underlay): Problem[] {
+  return families.flatMap((family): Problem[] => {
+    if (!ranges[family] || addresses[family] || !peers.some(({ sides }) => sides[family])) return [];
+    const message = `Pods of other nodes cannot be reached over IPv${family}: this node has no IPv${family} address on the network of its overlay`;
+    return [{ node, reason: "OverlayAddressMissing", message }];
+  });
 }
 
 function planVxlan(input: PlanInput, underlay: Underlay, peers: readonly Peer[], problems: Problem[]): Wanted {

@@ -28,6 +28,7 @@ const peer = (name: string, n: number, more: Partial<Peer> = {}): Peer => ({
   ...more,
 });
 const input = (peers: readonly Peer[], more: Partial<PlanInput> = {}): PlanInput => ({
+  nodeName: "me",
   ...{ backend: "wireguard-native", peers, vtepMac: "02:00:00:00:00:01", isDeviceFixed: false, kernel: kernel() },
   wireguardKey: own,
   ranges: { 4: "10.42.0.0/24" },
@@ -220,7 +221,7 @@ describe("what nodes tell", () => {
     expect(problems.map(({ reason }) => reason)).toEqual(["OverlayBackendDiffers"]);
   });
   test("this node tells its own as flannel does", () => {
-    const facts = { backend: "wireguard-native" as const, vtepMac: options.vtepMac, mtu: 1420, externalIp: undefined };
+    const facts = { backend: "wireguard-native" as const, vtepMac: options.vtepMac, mtu: 1420, externalIps: {} };
     const written = ownAnnotations(node("me", 0, "null"), {
       ...{ ...facts, publicKey: own.publicKey, publicIps: { 4: "192.0.2.1" } },
     });
