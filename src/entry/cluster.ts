@@ -13,7 +13,7 @@ import { noteLeader } from "#supervisor/leader-note.ts";
 import { serverName } from "#supervisor/load-balancer.ts";
 import type { Pki } from "#supervisor/pki.ts";
 import { joinAsServer } from "#supervisor/server-join.ts";
-import { addressText, createServerList, type ServerList } from "#supervisor/server-list.ts";
+import { addressText, createServerList, holdServerName, type ServerList } from "#supervisor/server-list.ts";
 import { createServerSession, type Leadership, type ServerSession } from "#supervisor/server-session.ts";
 import { createServiceSet } from "#supervisor/service-set.ts";
 import { knownPassword, parseToken } from "#supervisor/tokens.ts";
@@ -49,8 +49,10 @@ export async function openCluster(
   const known = await knownPassword(serverDir);
   const record = await openBootstrapRecord({ serverDir, wanted, known }, joining, signal);
   const clusterLog = log.child({ part: "cluster" });
-  const session = createServerSession({ holder: config.nodeName }, { backend, clock, log: clusterLog });
   const own = { ip: config.advertiseAddress, port: config.port };
+  const holder = `${config.nodeName} ${addressText(own)}`;
+  const session = createServerSession({ holder }, { backend, clock, log: clusterLog });
+  await holdServerName(config.nodeName, own, { backend, session, clock }, signal);
   return { record, session, list: createServerList(own, { backend, session, clock, log: clusterLog }) };
 }
 

@@ -80,12 +80,15 @@ describe("form", () => {
 describe("which one counts", () => {
   const files = (text: string, modifiedMs: number): SharedFiles =>
     new Map([["ServerCA", { content: Buffer.from(text), modifiedMs }]]);
+  const spare = (text: string, modifiedMs: number): SharedFiles =>
+    new Map([["ETCDPeerCA", { content: Buffer.from(text), modifiedMs }]]);
   test.each<[string, SharedFiles, SharedFiles, unknown]>([
     ["missing here", files("a", 1000), new Map(), { write: ["ServerCA"], conflicts: [] }],
     ["the same", files("a", 1000), files("a", 90_000), { write: [], conflicts: [] }],
     ["older here", files("a", 5000), files("b", 1000), { write: ["ServerCA"], conflicts: [] }],
     ["a little newer here", files("a", 5000), files("b", 7999), { write: ["ServerCA"], conflicts: [] }],
     ["newer here", files("a", 5000), files("b", 8000), { write: [], conflicts: ["ServerCA"] }],
+    ["newer here, and of no use", spare("a", 5000), spare("b", 9000), { write: ["ETCDPeerCA"], conflicts: [] }],
     ["missing there", new Map(), files("b", 8000), { write: [], conflicts: [] }],
   ])("%s", (_name, record, disk, wanted) => expect(planFiles(record, disk)).toEqual(wanted));
 });

@@ -11,6 +11,7 @@ import { type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import type { Client } from "#client/client.ts";
 import type { InformerFactory } from "#client/informer.ts";
+import type { Node } from "#model/gen/core-v1.ts";
 import { nodes, secrets } from "#model/resources.ts";
 import { ApiError, badRequest, isApiError, isNotFound, methodNotAllowed, unauthorized } from "#model/status.ts";
 import { isIp } from "#model/validation/names.ts";
@@ -97,6 +98,7 @@ const maxNodeIps = 16;
 const minPasswordLength = 12;
 const memberGroups = ["k3s:agent", "k3s:server", "system:nodes", "system:bootstrappers"];
 const nodePrefix = "system:node:";
+const serverLabel = "node-role.kubernetes.io/control-plane";
 /** A password is older than its Node by the time that the node takes to register; nobody comes back after so long. */
 const orphanAgeMs = 3600_000;
 
@@ -178,6 +180,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       if (!(await exists(name))) throw unauthorized();
     }
     await checkVersion(request, name);
+    if (!(await passwords.has(name)) && (await isOfServer(name))) throw nameTaken(name);
     if (name === options.ownNode || !(await passwords.claim({ node: name, password, deviceKey }))) {
       throw nameTaken(name);
     }
@@ -202,12 +205,17 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     return { name: `${nodePrefix}${node}`, groups: ["system:nodes"] };
   }
 
-  async function exists(node: string): Promise<boolean> {
+  const exists = async (node: string): Promise<boolean> => (await find(node)) !== undefined;
+
+  /** Nodes of servers need no password, here and at other servers, and nobody else's Node says that it is one. */
+  const isOfServer = async (node: string): Promise<boolean> =>
+    (await find(node))?.metadata.labels?.[serverLabel] === "true";
+
+  async function find(node: string): Promise<Node | undefined> {
     try {
-      await deps.client().get(nodes, node);
-      return true;
+      return await deps.client().get(nodes, node);
     } catch (error) {
-      if (isNotFound(error)) return false;
+      if (isNotFound(error)) return undefined;
       throw error;
     }
   }

@@ -3,7 +3,12 @@
 import type { Clock, Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import { openTcp } from "#platform/dial.ts";
-import { createTunnelClient, type TunnelClient, type TunnelClientOptions } from "./tunnel/client.ts";
+import {
+  createTunnelClient,
+  type TunnelClient,
+  type TunnelClientDeps,
+  type TunnelClientOptions,
+} from "./tunnel/client.ts";
 import { loadCodec } from "./tunnel/codec.ts";
 import { type DialRules, dialPolicy } from "./tunnel/egress.ts";
 
@@ -21,7 +26,7 @@ export function createNodeTunnel(
     readonly random: Random;
     readonly log: Logger;
     readonly onLink?: (isThere: boolean) => void;
-  },
+  } & Pick<TunnelClientDeps, "dial">,
 ): TunnelClient {
   return createTunnelClient(options, {
     ...deps,

@@ -3,7 +3,7 @@
 // when its session ends. The keys are kube-apiserver's master leases, and so is what stands in them.
 // Upstream counterpart: pkg/controlplane/reconcilers, lease.
 import { type Clock, pause } from "#base/clock.ts";
-import { messageOf } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type Backend, prefixRange, revision } from "#datastore/backend.ts";
@@ -100,6 +100,35 @@ export function createServerList(own: ServerAddress, deps: ServerListDeps): Serv
       if (signal.aborted) over();
     });
   }
+}
+
+/** An earlier run of this server may have had another address; its session ends within this time. */
+const nameWaitMs = 12_000;
+const namePollMs = 500;
+
+/**
+ * Names of servers are those of their nodes: two of one name would take each other's node, and each other's turn. Holds the
+ * name, or rejects with SERVER_NAME.
+ */
+export async function holdServerName(
+  name: string,
+  own: ServerAddress,
+  { backend, session, clock }: Pick<ServerListDeps, "backend" | "session" | "clock">,
+  signal: AbortSignal,
+): Promise<void> {
+  const key = `/mote/servers/${name}`;
+  const mine = addressText(own);
+  for (let waitedMs = 0; ; waitedMs += namePollMs) {
+    const { kvs } = await backend.range({ key });
+    const other = kvs[0] && Buffer.from(kvs[0].value).toString("utf8");
+    if (other === undefined || other === mine) break;
+    if (waitedMs >= nameWaitMs) {
+      const message = `the name ${name} is that of the server at ${other}: choose another with --node-name`;
+      throw new AppError("SERVER_NAME", message, { other });
+    }
+    await clock.sleep(namePollMs, signal);
+  }
+  session.hold(key, mine);
 }
 
 /** As kube-apiserver has it: an Endpoints object with the one address. */

@@ -5,7 +5,7 @@ import { type Service, untilAborted } from "#base/service.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { createServerList, formatAddress, parseAddress } from "./server-list.ts";
+import { createServerList, formatAddress, holdServerName, parseAddress } from "./server-list.ts";
 import { createServerSession } from "./server-session.ts";
 
 const clock = new FakeClock();
@@ -44,7 +44,7 @@ async function finished(done: Promise<unknown>): Promise<void> {
   void done.then(() => {
     isDone = true;
   });
-  for (let i = 0; i < 100 && !isDone; i++) await clock.advance(100);
+  for (let i = 0; i < 300 && !isDone; i++) await clock.advance(100);
   await done;
 }
 
@@ -145,6 +145,30 @@ test("nothing is written while nothing changes", async () => {
   const before = store.revision();
   await clock.advance(600_000);
   expect([a.leads, store.revision()]).toEqual([true, before]);
+});
+
+test("two servers do not have one name; one that moves waits for its own", async () => {
+  const deps = { backend: store, clock, log: silentLogger };
+  const at = (ip: string) => ({ ip, port: 6443 });
+  const first = createServerSession({ holder: "a 10.0.0.1" }, deps);
+  const never = new AbortController().signal;
+  const hold = async (ip: string, session: typeof first) => {
+    const result = holdServerName("a", at(ip), { ...deps, session }, never).then(
+      () => "held",
+      (error: unknown) => error,
+    );
+    await finished(result);
+    return result;
+  };
+  expect(await hold("10.0.0.1", first)).toBe("held");
+  const stop = run(first.service);
+  await clock.advance(500);
+  const second = createServerSession({ holder: "a 10.0.0.2" }, deps);
+  expect(await hold("10.0.0.1", second)).toBe("held");
+  expect(await hold("10.0.0.2", second)).toMatchObject({ code: "SERVER_NAME" });
+  const moved = hold("10.0.0.2", second);
+  await stop();
+  expect(await moved).toBe("held");
 });
 
 test("addresses of kube-apiservers are understood too", () => {

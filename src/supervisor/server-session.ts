@@ -37,10 +37,10 @@ export interface Leadership {
 }
 
 /** Others take over so long after a server fell silent. */
-const lifeSeconds = 10;
+const lifeSeconds = 8;
 /** A server that has not been heard for so long acts as if it were already dead. */
-const lostMs = 7000;
-const renewMs = 2500;
+const lostMs = 5500;
+const renewMs = 2000;
 const retryMs = 500;
 /** Should a watch miss what it waits for. */
 const lookMs = 5000;

@@ -57,6 +57,8 @@ export interface EtcdClusterOptions {
   readonly flags?: readonly string[];
   /** The command that etcd is an argument of: `nsenter --net=…`. */
   readonly within?: readonly string[];
+  /** Where clients reach it; default 127.0.0.1. */
+  readonly host?: string;
 }
 
 /** Not started yet. Data are flushed, as in production. */
@@ -78,7 +80,7 @@ export async function createEtcdCluster(
       ]
     : [];
   const members = ports.map(({ client }, i) => {
-    const url = `${scheme}://127.0.0.1:${client}`;
+    const url = `${scheme}://${options.host ?? "127.0.0.1"}:${client}`;
     const [program, ...before] = [...(options.within ?? []), path];
     return new EtcdMember(program!, url, join(folder, String(i)), [
       ...before,

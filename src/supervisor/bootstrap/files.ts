@@ -33,6 +33,8 @@ export interface SharedFile {
 }
 export type SharedFiles = ReadonlyMap<string, SharedFile>;
 
+/** Several servers have an etcd of their own, whose authorities these are not: whichever is there will do. */
+const isSpare = (name: string): boolean => name.startsWith("ETCD");
 /** A file that is newer by less was written by the same hand. */
 const toleranceMs = 3000;
 
@@ -49,7 +51,7 @@ export function planFiles(record: SharedFiles, disk: SharedFiles): FilesPlan {
   for (const [name, theirs] of record) {
     const ours = disk.get(name);
     if (ours && sameContent(ours, theirs)) continue;
-    if (ours && ours.modifiedMs - theirs.modifiedMs >= toleranceMs) conflicts.push(name);
+    if (ours && !isSpare(name) && ours.modifiedMs - theirs.modifiedMs >= toleranceMs) conflicts.push(name);
     else write.push(name);
   }
   return { write, conflicts };
