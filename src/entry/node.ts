@@ -62,8 +62,6 @@ export type NodeConfig = Pick<
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
 const nodeApiPort = 10250;
-/** Where CSI drivers' manifests expect to meet the node agent. */
-const kubeletDir = "/var/lib/kubelet";
 /** As k3s labels its servers; nodes may not give themselves roles, so the server does. */
 const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
@@ -187,7 +185,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       },
       dataFolder: config.agentDir,
       storageFolder: config.localStorageDir,
-      kubeletFolder: kubeletDir,
+      kubeletFolder: nodeConfiguration.rootDir,
       sharesMounts: true,
       podCidrs: parts.podCidrs,
       clusterDns: config.clusterDns,
@@ -326,6 +324,7 @@ export function watchNode(
 export async function removeNode(config: NodeConfig, deps: Pick<NodeParts, "clock" | "log">): Promise<void> {
   const commands = systemCommands;
   const { clock, log } = deps;
+  const { rootDir: kubeletDir } = parseConfiguration(config.kubeletArgs);
   await stopAllPods(
     { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, kubeletDir, graceSeconds: killallGraceSeconds },
     { clock, log, commands },

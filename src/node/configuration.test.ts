@@ -16,6 +16,7 @@ describe("settings of the node agent", () => {
     ["dashes are fine", ["--max-pods=5"], { maxPods: 5 }],
     ["durations", ["minimum-image-ttl-duration=1h30m"], { imageMinimumGcAgeMs: 5_400_000 }],
     ["no bound", ["pod-max-pids=-1"], { podPidsLimit: 0 }],
+    ["a folder", ["root-dir=/srv/kubelet/"], { rootDir: "/srv/kubelet" }],
     ["a feature gate", ["feature-gates=InPlacePodVerticalScaling=true"], { podResize: true }],
   ];
   test.each(good)("%s", (_, args, expected) => expect(parseConfiguration(args)).toMatchObject(expected));
@@ -38,6 +39,7 @@ describe("settings of the node agent", () => {
     ["a number", ["max-pods=many"], /max-pods: "many" is not a whole number/],
     ["a signal", ["eviction-hard=disk<1"], /eviction-hard: "disk<1"/],
     ["an unknown gate", ["feature-gates=Nope=true"], /feature-gates: .*InPlacePodVerticalScaling/],
+    ["a folder", ["root-dir=here"], /root-dir: "here" is not an absolute path/],
     ["a duration", ["shutdown-grace-period=soon"], /not a duration/],
     ["a negative duration", ["minimum-image-ttl-duration=-5m"], /not a duration/],
     ["a resource", ["kube-reserved=apples=1"], /apples=1/],

@@ -8,6 +8,8 @@ import { parseList } from "./hardware/topology.ts";
 import { checkedQuantity, milliOf, wholeOf } from "./pods/quantities.ts";
 
 export interface NodeConfiguration {
+  /** Where drivers of volumes and devices meet the node: another one for each of several nodes on a machine. */
+  readonly rootDir: string;
   readonly maxPods: number;
   /** Processes one pod may have; 0 for no bound of its own. */
   readonly podPidsLimit: number;
@@ -104,6 +106,7 @@ const memoryShare = 0.1;
 const defaultReclaim = "nodefs.available=10%,imagefs.available=10%";
 
 export const defaultConfiguration: NodeConfiguration = Object.freeze({
+  rootDir: "/var/lib/kubelet",
   maxPods: 110,
   podPidsLimit: 0,
   systemReserved: {},
@@ -150,6 +153,10 @@ type Draft = { -readonly [Key in keyof NodeConfiguration]: NodeConfiguration[Key
 
 /** By the kubelet's flag name. Order of flags does not matter but for those that refine others, which come last here. */
 const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
+  "root-dir": (d, v) => {
+    if (!/^\/[^/]/.test(v)) throw new Error(`${JSON.stringify(v)} is not an absolute path`);
+    d.rootDir = v.replace(/\/+$/, "");
+  },
   "max-pods": (d, v) => {
     d.maxPods = wholeNumber(v, 1);
   },

@@ -42,7 +42,10 @@ const startServer = async () => {
   start(server, ["server", "--disable-agent", ...own]);
   await eventually("/readyz", 60_000, async () => (await server.kubectl("get --raw /readyz")) === "ok");
 };
-const agentArgs = ["agent", "--server", `https://${server.address}:6443`, "--node-name", "leaf"];
+const agentArgs = [
+  ...["agent", "--server", `https://${server.address}:6443`, "--node-name", "leaf"],
+  ...["--kubelet-arg", `root-dir=${device.folder}/kubelet`],
+];
 const startAgent = (...more: string[]) => start(device, [...agentArgs, ...more]);
 async function reboot(): Promise<void> {
   const child = running.get(device);
