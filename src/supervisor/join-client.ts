@@ -85,7 +85,7 @@ const timeoutMs = 10_000;
 /** Certificates, settings and messages; none is above some KiB. */
 const maxBodyBytes = 1024 * 1024;
 /** Whoever turns a thousand nodes away is not asked by all of them at once, and by none all the time. */
-const checkPause = { minMs: 500, maxMs: 5000, gapMs: 30_000 } as const;
+const checkPause = { minMs: 500, maxMs: 5000, gapMs: 2000, longestGapMs: 120_000 } as const;
 const retry = { minMs: 1000, maxMs: 5000, jitter: 0.3 } as const;
 /** While the node runs anyway. */
 const renewal = { minMs: 5000, maxMs: 300_000, checkMs: 12 * 3600_000, jitter: 0.2 } as const;
@@ -167,15 +167,17 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         // Who has just joined has nothing to ask for.
         let waitMs: number = kept ? 0 : renewal.checkMs;
         let failures = 0;
+        let gapMs: number = checkPause.gapMs;
         while (!stop.aborted) {
           const woken = new AbortController();
           wake = () => woken.abort(new Error("somebody was turned away"));
           await pause(clock, spread(waitMs, renewal.jitter, random), AbortSignal.any([stop, woken.signal]));
           if (woken.signal.aborted) {
-            const gapMs = Math.max(0, askedMs + checkPause.gapMs - clock.monotonicMs());
+            const leftMs = Math.max(checkPause.minMs, askedMs + gapMs - clock.monotonicMs());
             const chanceMs = random.float() * (checkPause.maxMs - checkPause.minMs);
-            await pause(clock, Math.max(gapMs, checkPause.minMs) + chanceMs, stop);
-          }
+            await pause(clock, leftMs + chanceMs, stop);
+            gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
+          } else gapMs = checkPause.gapMs;
           if (stop.aborted) return;
           try {
             await renew();

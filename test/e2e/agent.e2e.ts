@@ -1,5 +1,6 @@
 // A server without a node and an agent, each with a network of its own and a wire between: the agent joins with the token and
-// nothing else, its pods are reached through the tunnel, and neither a restart of the agent nor of the server touches them.
+// nothing else, its pods are reached through the tunnel, and neither a restart of the agent nor of the server touches them,
+// nor new authorities.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -204,16 +205,91 @@ test("an agent starts without its server, which finds it later", async () => {
   await isReady();
 });
 
-test("a device that takes the name of another is refused", async () => {
+/** On the server's machine. */
+async function certificate(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await server.exec("build/dist/mote", [
+    ...["certificate", ...args, "--data-dir", server.dataDir],
+  ]);
+  expect([code, stderr]).toEqual([0, ""]);
+  return stdout;
+}
+const fileOf = (host: Host, path: string) => readFileSync(join(host.dataDir, path), "utf8");
+
+test("certificates are checked, and replaced while the server runs", async () => {
+  const serving = "server/tls/serving-kube-apiserver.crt";
+  const table = await certificate("check");
+  expect(table).toMatch(/^FILENAME +SUBJECT +USAGES +EXPIRES +RESIDUAL TIME +STATUS$/m);
+  expect(table).toMatch(/^client-admin.crt +system:admin +ClientAuth .* OK$/m);
+  expect(table).toMatch(/^client-ca.crt +mote-client-ca@\d+ +CertSign .* OK$/m);
+  const before = fileOf(server, serving);
+  expect(await certificate("rotate", "--service", "api-server")).toContain("the server has issued new ones");
+  expect(fileOf(server, serving)).not.toBe(before);
+  const shown = async () => {
+    const at = ["s_client", "-connect", "127.0.0.1:6443"];
+    return (await server.exec("openssl", at, { input: "" })).stdout.replaceAll(/\s/g, "");
+  };
+  const [leaf = ""] = /-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/.exec(fileOf(server, serving)) ?? [];
+  await eventually("it is shown", 30_000, async () => (await shown()).includes(leaf.replaceAll(/\s/g, "")));
+  await server.kubectl("get nodes");
+});
+
+test("nodes go on when the authorities are replaced", async () => {
+  const before = await container();
+  const [oldToken, oldAuthority] = [token(), fileOf(server, "server/tls/server-ca.crt")];
+  const said = await certificate("rotate-ca");
+  expect(said).toMatch(/Restart every server/);
+  expect(fileOf(server, "server/tls/server-ca.crt")).toBe(oldAuthority);
+  await hub.stop();
+  hub.start();
+  await serves();
+  const authority = fileOf(server, "server/tls/server-ca.crt");
+  expect(authority).toContain(oldAuthority);
+  expect(token()).not.toBe(oldToken);
+  expect(said).toContain(token());
+  // For openssl too, who knows the old one only.
+  const verify = ["verify", "-CAfile", `${device.dataDir}/agent/server-ca.crt`, "-untrusted"];
+  const leaf = `${server.dataDir}/server/tls/serving-kube-apiserver.crt`;
+  expect(await server.exec("openssl", [...verify, leaf, leaf])).toMatchObject({ code: 0 });
+  // The node learns of them by itself.
+  await eventually("the node knows them", 90_000, async () => {
+    await server.kubectlRaw(["logs", "box"]);
+    return fileOf(device, "agent/server-ca.crt") === authority;
+  });
+  await eventually("logs again", 60_000, async () => (await server.kubectl("logs box")) === "hello\n");
+  await reach();
+  await isReady();
+  expect(await container()).toEqual(before);
+});
+
+test("a device that was flashed again is refused, until it is allowed", async () => {
+  const where = { data: `${device.folder}/flashed`, run: `${device.folder}/flashed-run` };
   const args = ["agent", "--server", url, "--token", token(), "--node-name", "leaf"];
-  const where = ["--data-dir", `${device.folder}/flashed`, "--run-dir", `${device.folder}/flashed-run`];
-  const { code, stderr } = await device.exec("build/dist/mote", [...args, ...where]);
-  expect([code, stderr]).toEqual([1, expect.stringMatching(/"leaf" is taken by another device.*kubectl delete node/s)]);
+  const own = ["--data-dir", where.data, "--run-dir", where.run];
+  const { code, stderr } = await device.exec("build/dist/mote", [...args, ...own]);
+  expect([code, stderr]).toEqual([
+    1,
+    expect.stringMatching(/"leaf" is taken by another device.*mote node replace leaf/s),
+  ]);
+
+  // The one that it replaces is gone.
+  await server.kubectl("delete pod box --force --grace-period=0");
+  await agent.stop();
+  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
+  const allow = ["node", "replace", "leaf", "--ttl", "10m", "--kubeconfig", server.kubeconfig];
+  expect(await server.exec("build/dist/mote", allow)).toMatchObject({
+    ...{ code: 0, stdout: expect.stringMatching(/^node "leaf" may be taken by another device, once and until 20/) },
+  });
+  const flashed = new Program(device, "flashed", [...args, ...own]);
+  const uidOf = () => server.kubectl("get node leaf -o jsonpath={.metadata.uid}");
+  const uid = await uidOf();
+  flashed.start();
+  await eventually("it has the name", 60_000, async () => existsSync(`${where.data}/agent/cluster.json`));
+  expect(await uidOf()).toBe(uid);
+  await flashed.stop();
+  await device.exec("build/dist/mote", ["killall", ...own]);
 });
 
 test("a device joins by its token file", async () => {
-  await agent.stop();
-  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
   const at = (name: string) => join(device.folder, "machine", name);
   for (const name of ["boot", "data", "etc"]) mkdirSync(at(name), { recursive: true });
   writeFileSync(at("boot/token"), `server=${url} token=${token()}\n`);
