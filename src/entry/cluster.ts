@@ -19,6 +19,7 @@ import { createServiceSet } from "#supervisor/service-set.ts";
 import { knownPassword, parseToken } from "#supervisor/tokens.ts";
 import type { Tunnels } from "#supervisor/tunnels.ts";
 import type { ServerConfig } from "./config.ts";
+import type { OwnAddresses } from "./own-addresses.ts";
 
 export interface Cluster {
   readonly record: BootstrapRecord;
@@ -75,19 +76,21 @@ export function clusterServices(
     readonly log: Logger;
     readonly pki: () => Pki;
     readonly tunnels: Tunnels;
+    readonly own: OwnAddresses;
   },
 ): ClusterServices {
   const { client, clock } = deps;
   const log = deps.log.child({ part: "cluster" });
-  const own = addressText({ ip: config.advertiseAddress, port: config.port });
+  const own = () => ({ ip: config.advertiseAddress, port: config.port });
+  deps.own.onChange(() => list.move(own()));
   const relays = createServiceSet(
     {
       name: "relays",
-      names: () => list.servers.map(addressText).filter((address) => address !== own),
+      names: () => list.servers.map(addressText).filter((address) => address !== addressText(own())),
       onChange: (listener) => list.onChange(listener),
       make: (address) =>
         deps.tunnels.relay({
-          ...{ address, own, hasNode: !config.disableAgent },
+          ...{ address, own: config.nodeName.slice(0, 100), hasNode: !config.disableAgent },
           tls: () => ({ ca: deps.pki().serverCa.certificate, serverName }),
         }),
     },

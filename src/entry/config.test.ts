@@ -69,6 +69,16 @@ test.each<[string, readonly string[], RegExp]>([
   ["no backend", ["--flannel-backend", "vlan"], /^flannel-backend: "vlan" is not allowed; use vxlan, wireguard-native/],
   ["no device", ["--flannel-iface", "eth0 dev"], /^flannel-iface: "eth0 dev" is not allowed/],
   [
+    "a second server with a datastore of its own",
+    ["--server", "https://192.0.2.1:6443"],
+    /^server: a further server needs a datastore that all servers reach; .*--datastore-endpoint.*mote agent/,
+  ],
+  [
+    "a server that is no URL",
+    ["--server", "192.0.2.1", "--datastore-endpoint", "http://127.0.0.1:2379"],
+    /^server: "192.0.2.1" is not allowed; use https:\/\/HOST:PORT$/,
+  ],
+  [
     "a scheme of k3s",
     ["--datastore-endpoint", "mysql://u:secret@tcp(h)/db"],
     /^datastore-endpoint: mysql:\/\/ is not supported; use /,

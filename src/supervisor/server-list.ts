@@ -20,13 +20,15 @@ export interface ServerList {
   /** In order of their addresses; this one alone until the others are known. */
   readonly servers: readonly ServerAddress[];
   readonly isKnown: boolean;
+  /** This server has another address now. */
+  move(own: ServerAddress): void;
   /** Called with every change until the returned function is. */
   onChange(listener: () => void): () => void;
 }
 
 export interface ServerListDeps {
   readonly backend: Backend;
-  readonly session: Pick<ServerSession, "hold">;
+  readonly session: Pick<ServerSession, "hold" | "drop">;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -36,12 +38,13 @@ const retryMs = 1000;
 /** Far more than anybody has: what others write must not fill this server's memory. */
 const maxServers = 100;
 
-export function createServerList(own: ServerAddress, deps: ServerListDeps): ServerList {
-  const { backend, clock, log } = deps;
+export function createServerList(first: ServerAddress, deps: ServerListDeps): ServerList {
+  const { backend, session, clock, log } = deps;
   const listeners = new Set<() => void>();
+  let own = first;
   let servers: readonly ServerAddress[] = [own];
   let isKnown = false;
-  deps.session.hold(`${prefix}${own.ip}`, formatAddress(own));
+  session.hold(`${prefix}${own.ip}`, formatAddress(own));
 
   const read = async (): Promise<number> => {
     const { kvs, revision: at } = await backend.range({ ...prefixRange(prefix), limit: maxServers });
@@ -61,6 +64,13 @@ export function createServerList(own: ServerAddress, deps: ServerListDeps): Serv
     },
     get isKnown() {
       return isKnown;
+    },
+    move(next) {
+      const before = own;
+      own = next;
+      // What is written is seen by the watch, and read again.
+      session.hold(`${prefix}${next.ip}`, formatAddress(next));
+      if (next.ip !== before.ip) session.drop(`${prefix}${before.ip}`);
     },
     onChange(listener) {
       listeners.add(listener);

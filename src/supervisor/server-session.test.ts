@@ -102,6 +102,11 @@ test("one leads; the other takes over at once when it says goodbye", async () =>
   await until(() => ips(a) === "10.0.0.1,10.0.0.2" && ips(b) === ips(a));
   await clock.advance(60_000);
   expect([a.leads, b.leads, a.runs, b.runs]).toEqual([true, false, 1, 0]);
+  // A new address is told to all, and the old one to nobody.
+  b.list.move({ ip: "10.0.0.7", port: 6443 });
+  await until(() => ips(a) === "10.0.0.1,10.0.0.7" && ips(b) === ips(a));
+  b.list.move({ ip: "10.0.0.2", port: 6443 });
+  await until(() => ips(a) === "10.0.0.1,10.0.0.2" && ips(b) === ips(a));
   await stop();
   await until(() => b.leads && ips(b) === "10.0.0.2");
   expect(a.leads).toBe(false);

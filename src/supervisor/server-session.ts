@@ -25,6 +25,8 @@ export interface ServerSession {
   readonly service: Service;
   /** The key is there while the session is. */
   hold(key: Key, value: string): void;
+  /** Not any more. */
+  drop(key: Key): void;
   /** What one server at a time does. `onLead` is told when this one begins to. */
   leadership(key: Key, onLead?: () => void): Leadership;
 }
@@ -232,6 +234,13 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
           log.debug("a key is put with the next session", { key, error: messageOf(error) });
         });
       }
+    },
+    drop(key) {
+      held.delete(key);
+      if (!live) return;
+      backend.commit({ compares: [], success: [{ type: "delete", key }] }).catch((error: unknown) => {
+        log.debug("a key goes with its session", { key, error: messageOf(error) });
+      });
     },
     leadership(key, onLead = () => {}) {
       let leading: AbortSignal | undefined;

@@ -35,7 +35,7 @@ export const peerTokenOf = (key: string): string =>
 export interface PeerOptions {
   /** HOST:PORT of the other server. */
   readonly address: string;
-  /** Of this one, by which the other tells its peers apart. */
+  /** The name of this one, by which the other tells its peers apart. */
   readonly own: string;
   /** Whether this server has a node. */
   readonly hasNode: boolean;
