@@ -87,6 +87,7 @@ const whyNot = await (async (): Promise<string | undefined> => {
 
 describe.skipIf(whyNot !== undefined)(
   `service proxy in network namespaces${whyNot ? ` (skipped: ${whyNot})` : ""}`,
+  { timeout: 60_000 },
   () => {
     const stop = new AbortController();
     const servers: Promise<unknown>[] = [];
