@@ -150,6 +150,17 @@ const samples: Readonly<Record<string, { readonly body?: object; readonly status
       ],
     },
   },
+  "ipaddresses.networking.k8s.io": {
+    body: { spec: { parentRef: { resource: "services", namespace: "a", name: "b" } } },
+  },
+  "servicecidrs.networking.k8s.io": {
+    body: { spec: { cidrs: ["10.98.0.0/24"] } },
+    status: {
+      conditions: [
+        { type: "StatusUpdate", status: "True", reason: "", message: "", lastTransitionTime: "2026-01-01T00:00:00Z" },
+      ],
+    },
+  },
   "ingressclasses.networking.k8s.io": { body: { spec: { controller: "example.com/c" } } },
   "ingresses.networking.k8s.io": {
     body: { spec: { defaultBackend: { service: { name: "s", port: { number: 80 } } } } },
@@ -182,7 +193,7 @@ const samples: Readonly<Record<string, { readonly body?: object; readonly status
 let kinds: Kinds;
 let client: Client;
 beforeAll(async () => {
-  kinds = await openKinds();
+  kinds = await openKinds({ multiCidr: true });
   ({ client } = kinds);
   for (const name of ["life", "other"]) {
     await client.create(resources.namespaces, { metadata: { name }, spec: {} } as Namespace);
@@ -194,7 +205,7 @@ beforeAll(async () => {
 afterAll(() => kinds.close());
 
 /** Definitions of custom resources change what is served; they have tests of their own. */
-const stored = resources.allResources.filter(
+const stored = resources.knownResources.filter(
   (info) => info.verbs.includes("create") && info.verbs.includes("get") && info.group !== "apiextensions.k8s.io",
 );
 const sampleOf = (info: ResourceInfo) => samples[qualifiedResource(info)] ?? {};
@@ -254,7 +265,12 @@ const seenFirst = new Set([
   "volumeattachments.storage.k8s.io",
 ]);
 
-const named = (info: ResourceInfo, name: string): string => (info.kind === "APIService" ? `v1.${name}` : name);
+/** Names that say what they are about. */
+function named(info: ResourceInfo, name: string): string {
+  if (info.kind === "APIService") return `v1.${name}`;
+  if (info.kind === "IPAddress") return `10.99.0.${Buffer.from(name).reduce((sum, byte) => (sum + byte) % 251, 0)}`;
+  return name;
+}
 
 test("every stored kind has a sample", () => {
   expect(stored.map(qualifiedResource).filter((name) => !Object.hasOwn(samples, name))).toEqual([]);

@@ -42,6 +42,7 @@ const versionPriorities: Readonly<Record<string, number>> = {
   "/v1": 1,
   "autoscaling/v2": 30,
   "flowcontrol.apiserver.k8s.io/v1": 21,
+  "networking.k8s.io/v1beta1": 9,
 };
 const ownGroup = "apiregistration.k8s.io";
 

@@ -1,5 +1,6 @@
 // What the server serves is listed as APIServices, its own and those of custom resources.
 import { afterEach, expect, test } from "vitest";
+import { localApiService } from "#model/api-services.ts";
 import { allResources, apiServices } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 
@@ -41,4 +42,13 @@ test("every group and version is there and available, and comes back", async () 
   const found = await c.find(apiServices, "v1.example.com");
   expect(found?.spec.service?.port).toBe(443);
   expect(found?.status?.conditions ?? []).toEqual([]);
+});
+
+test("that of an API which is no longer on goes", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const of = (name: string) => c.find(apiServices, name);
+  await c.client.create(apiServices, localApiService("networking.k8s.io", "v1beta1", "onstart"));
+  await c.until(async () => (await of("v1beta1.networking.k8s.io")) === undefined, "it is gone");
+  expect(await of("v1.networking.k8s.io")).toBeDefined();
 });

@@ -51,6 +51,18 @@ test("everything it makes is valid", () => {
   expect(service.spec?.clusterIP).toBe("10.43.0.1");
 });
 
+test("what only a feature gate needs is granted with it only", () => {
+  const rulesOf = (policy: ReturnType<typeof rbacPolicy>) =>
+    policy.clusterRoles
+      .filter(({ rules }) => JSON.stringify(rules).includes("servicecidrs"))
+      .map((r) => r.metadata.name);
+  expect(rulesOf(rbacPolicy())).toEqual([]);
+  expect(rulesOf(rbacPolicy({ serviceCidrs: true }))).toEqual([
+    "system:node-proxier",
+    "system:kube-controller-manager",
+  ]);
+});
+
 test("every binding's role exists", () => {
   const { clusterRoles, clusterRoleBindings, roles, roleBindings } = rbacPolicy();
   const names = new Set(clusterRoles.map((role) => role.metadata.name));

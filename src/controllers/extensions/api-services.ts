@@ -73,7 +73,7 @@ export function createApiServiceController(deps: ControllerDeps, served: readonl
         if (found && isDeleting(found)) return;
         try {
           if (!found && wanted) await makeAvailable(await client.create(apiServices, wanted));
-          else if (found && !wanted && found.metadata.labels?.[automanagedLabel] === "true") {
+          else if (found && !wanted && isOurs(found)) {
             await client.delete(apiServices, { name: nameOf(found) });
           } else if (found && !found.spec.service) await makeAvailable(found);
         } catch (error) {
@@ -85,6 +85,9 @@ export function createApiServiceController(deps: ControllerDeps, served: readonl
   );
 }
 
+/** Made for what was served then: of a definition that is gone, or of an API that is off now. */
+const isOurs = ({ metadata }: ApiService): boolean =>
+  ["true", "onstart"].includes(metadata.labels?.[automanagedLabel] ?? "");
 const isEstablished = ({ status, metadata }: CustomResourceDefinition): boolean =>
   metadata.deletionTimestamp === undefined &&
   status?.conditions?.some(({ type, status: value }) => type === "Established" && value === "True") === true;
