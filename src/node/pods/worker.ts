@@ -155,8 +155,10 @@ export class PodWorker {
   update(pod: Pod): void {
     const before = this.#pod;
     this.#pod = pod;
-    if (pod.metadata.deletionTimestamp) this.#hurry();
-    else if (this.#isEcho(before, pod)) return;
+    if (pod.metadata.deletionTimestamp) {
+      this.#remember(this.pod);
+      this.#hurry();
+    } else if (this.#isEcho(before, pod)) return;
     this.nudge();
   }
 
@@ -425,6 +427,10 @@ export class PodWorker {
     return context.clock.now() + 1000;
   }
 
+  #remember(pod: Pod): void {
+    if (!this.#mirrorUid) this.#context.remember(pod);
+  }
+
   /** Tells it unless the returned function is called soon; that resolves when nothing is being told any more. */
   #tellLater(observed: PodObservation, plan: Plan): () => Promise<void> {
     const wait = new AbortController();
@@ -538,7 +544,11 @@ export class PodWorker {
     const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
     const last = this.#acknowledged ?? this.#pod.status;
     // A final word is the last, but for the ends of what still ran when somebody else had it.
-    if (isFinal(last) && !isNewTarget && !hasRunning(last)) return;
+    if (isFinal(last) && !isNewTarget && !hasRunning(last)) {
+      // Somebody else may have had it: it must not be run again by a boot that hears nothing of that.
+      this.#remember(this.pod);
+      return;
+    }
     for (const c of observed.containers) {
       if (c.state === "exited" && !this.#words.has(c.id))
         this.#words.set(c.id, await lastWords(this.#context.volumes.podFolder(this.uid), this.#pod, c));
@@ -557,7 +567,7 @@ export class PodWorker {
       terminationMessage: (c) => this.#words.get(c.id) ?? "",
       ended,
     });
-    if (!this.#mirrorUid) this.#context.remember({ ...this.#pod, status });
+    this.#remember({ ...this.#pod, status });
     if (target === undefined) {
       // Told once there is something to tell it to.
       this.#told = status;

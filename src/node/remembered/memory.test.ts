@@ -1,5 +1,5 @@
 // The memory of a node over a server that goes away and comes back, under the fake clock; files are real.
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger as log } from "#base/log.ts";
 import { Client } from "#client/client.ts";
@@ -218,6 +218,56 @@ test("informers begin with what was known, and go on with what is", async () => 
   expect([names(two.informer), two.informer.isCurrent]).toEqual([["b", "c"], true]);
   await second.end();
   await two.done;
+});
+
+test("a list that was lost keeps nothing waiting, once the node has had pods", async () => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  const load = () => run.memory.networkRecall.load(services, {});
+  expect(await load()).toBeUndefined();
+  await run.memory.keep([]);
+  expect([await load(), await run.memory.networkRecall.load(services, { namespace: "ns" })]).toEqual([[], undefined]);
+  await run.end();
+});
+
+test("an idle node writes nothing: heartbeats, restarts of the agent, the same again", async () => {
+  const server = new FakeTransport();
+  const api = new Client(server);
+  await api.create(configMaps, map("1"));
+  for (const name of ["n", "peer"]) {
+    await api.create(nodes, { kind: "Node", metadata: { name }, status: { conditions: [] } } as unknown as Node);
+  }
+  const files = () =>
+    readdirSync(`${folder}/r`)
+      .map((name) => `${name} ${statSync(`${folder}/r/${name}`).ino}`)
+      .sort();
+  let before: string[] = [];
+  for (let round = 0; round < 3; round++) {
+    const run = await Run.begin(server);
+    const factory = new InformerFactory(
+      {},
+      { client: run.client, clock, random, log, recall: run.memory.networkRecall },
+    );
+    run.memory.watch(factory);
+    const done = factory.run(run.stop.signal, () => {});
+    await idle();
+    for (let beat = 0; beat < 3; beat++) {
+      for (const name of ["n", "peer"]) {
+        const conditions = [{ type: "Ready", status: "True", lastHeartbeatTime: `${round} ${beat}` }];
+        await api.patch(nodes, { name }, { status: { conditions } });
+      }
+      await run.client.get(nodes, "n");
+      await run.client.get(configMaps, "m", "ns");
+      run.memory.remember(webPod("u", { status: { phase: "Running", podIP: `10.42.0.${round}` } }));
+      await clock.advance(600_000);
+      await idle();
+    }
+    await run.end();
+    await done;
+    if (round === 0) before = files();
+    else expect(files()).toEqual(before);
+  }
+  expect(before.length).toBeGreaterThan(5);
 });
 
 test("pods, and how far they have come, are known to the next run until the API says otherwise", async () => {

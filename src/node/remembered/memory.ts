@@ -118,7 +118,10 @@ export class NodeMemory {
     return {
       afterMs: networkPatienceMs,
       load: async (resource, scope) => {
-        const known = Object.keys(scope).length > 0 ? undefined : await this.#list(listKey(resource as ResourceInfo));
+        if (Object.keys(scope).length > 0) return undefined;
+        const kept = await this.#list(listKey(resource as ResourceInfo));
+        // A list that was lost, or too long to be kept, must keep no pod waiting: they start after their network.
+        const known = kept ?? (this.hasPods ? [] : undefined);
         if (resource.plural !== endpointSlices.plural) return known;
         return known?.map((slice) => withLocalPods(slice as EndpointSlice, this.#view()));
       },
