@@ -53,7 +53,7 @@ const startAgent = (...more: string[]) =>
 beforeAll(async () => {
   const path = await etcdPath();
   if (!path) throw new Error("Debian's etcd is not to be had");
-  for (const host of hosts) await host.open();
+  await Promise.all(hosts.map((host) => host.open()));
   // The first host's bridge is the switch: it stays when its server dies.
   for (const [i, host] of [second, device].entries()) {
     const link = ["link", "add", `wire${i}`, "type", "veth", "peer", "name", "wire", "netns", host.name];
@@ -76,7 +76,7 @@ afterAll(async () => {
     }
   }
   await device.exec("build/dist/mote", ["killall", "--data-dir", device.dataDir, "--run-dir", device.runDir]);
-  for (const host of [...hosts].reverse()) await host.close();
+  await Promise.all(hosts.map((host) => host.close()));
   await etcd?.close();
 });
 
