@@ -267,14 +267,13 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       const worker = new PodWorker(context, pod, mirrorUid, mirrorUid ? undefined : memory?.takeStatus(pod));
       workers.set(uid, worker);
       const life = child();
-      own(
-        worker.run(life.signal).finally(async () => {
-          life.end();
-          if (!worker.ended || workers.get(uid) !== worker) return;
-          workers.delete(uid);
-          await memory?.forget(uid, knownPods());
-        }),
-      );
+      const live = async () => {
+        await worker.run(life.signal).finally(() => life.end());
+        if (!worker.ended || workers.get(uid) !== worker) return;
+        workers.delete(uid);
+        await memory?.forget(uid, knownPods());
+      };
+      own(live());
     };
     const statics =
       options.staticPodFolder === undefined
