@@ -14,8 +14,8 @@ import { adaptJson, CostExceeded, Failure, type Value } from "./values.ts";
 
 /** Of one evaluation, in upstream's units. */
 export const perCallLimit = 1_000_000;
-/** After so much, of one evaluation or of several, others should have their turn: a few milliseconds. */
-export const turnCost = 50_000;
+/** After so much, of one evaluation or of several, others should have their turn: a millisecond or two, ten times that on a small board. */
+export const turnCost = 20_000;
 /** What an evaluation takes beside its cost, which is 1 for the smallest. */
 export const evaluationCost = 20;
 
