@@ -261,6 +261,8 @@ function handshake(socket: tls.TLSSocket, signal: AbortSignal): Promise<void> {
       reject(new Error("closed in the TLS handshake"));
     });
     socket.once("secureConnect", () => {
+      // Whose certificate is not believed is destroyed here already (key-trust.ts); its error follows.
+      if (socket.destroyed) return;
       settled();
       socket.removeListener("error", reject);
       resolve();

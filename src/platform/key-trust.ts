@@ -42,7 +42,7 @@ export interface TlsTrust {
 /** `tls.connect`, with the check that is asked for. */
 export const connectTls = (options: tls.ConnectionOptions, { trust, ca, serverName }: TlsTrust): tls.TLSSocket =>
   trust === "keys"
-    ? connectByKey(options, keyTrust(ca ?? ""), serverName ?? options.servername ?? options.host ?? "")
+    ? connectByKey(options, keyTrust(ca ?? ""), serverName || options.servername || options.host || "")
     : tls.connect(options);
 
 /** Under the codes of node's own check. */

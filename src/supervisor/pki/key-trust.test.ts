@@ -4,7 +4,9 @@ import type { AddressInfo } from "node:net";
 import { createServer, type Server } from "node:tls";
 import { afterEach, expect, test } from "vitest";
 import { createHttpClient, readBody } from "#platform/http-client.ts";
+import { createHttp2Client } from "#platform/http2-client.ts";
 import { systemRandom as random } from "#platform/random.ts";
+import { dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { generateKey, type Issuer, issueCertificate } from "./certificate.ts";
 
 const over = { notBeforeMs: Date.UTC(2001, 0, 1), notAfterMs: Date.UTC(2002, 0, 1) };
@@ -41,8 +43,8 @@ async function serve(chain: string): Promise<{ readonly port: number; readonly r
   return { port: (server.address() as AddressInfo).port, read };
 }
 
-async function ask(port: number, ca: string, byKey = true): Promise<string> {
-  const client = createHttpClient({ baseUrl: `https://127.0.0.1:${port}`, ca, trust: byKey ? "keys" : "dates" });
+async function ask(port: number, ca: string, byKey = true, make = createHttpClient): Promise<string> {
+  const client = make({ baseUrl: `https://127.0.0.1:${port}`, ca, trust: byKey ? "keys" : "dates" });
   try {
     const headers = { authorization: "Bearer secret" };
     const response = await client.send({ method: "GET", path: "/", headers, idleTimeoutMs: 5000 });
@@ -55,6 +57,7 @@ async function ask(port: number, ca: string, byKey = true): Promise<string> {
 test("certificates that have ended count, over authorities that vouch for each other", async () => {
   const { port } = await serve(leafFor(["127.0.0.1"]) + nextByOld);
   expect(await ask(port, old)).toBe("ok");
+  expect(await ask(port, old, true, createHttp2Client)).toBe("ok");
   // Node's own check sees that they have ended.
   await expect(ask(port, old, false)).rejects.toMatchObject({ cause: { code: "CERT_HAS_EXPIRED" } });
 });
@@ -67,6 +70,16 @@ test.each<[string, string, string, string]>([
 ])("%s gets to read nothing", async (_name, chain, ca, code) => {
   const { port, read } = await serve(chain);
   await expect(ask(port, ca)).rejects.toMatchObject({ code: "HTTP_FAILED", cause: { code } });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await expect(ask(port, ca, true, createHttp2Client)).rejects.toMatchObject({ code: "HTTP_FAILED" });
+  const dial = dialBareWebSocket(
+    {
+      ...{ host: "127.0.0.1", port, path: "/", headers: { authorization: "Bearer secret" } },
+      ...{ tls: { ca, trust: "keys" }, connectTimeoutMs: 5000, timeoutMs: 5000 },
+    },
+    new AbortController().signal,
+  );
+  await expect(dial).rejects.toMatchObject({ code: "WEBSOCKET_DIAL" });
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(read).toEqual([]);
 });
