@@ -33,20 +33,31 @@ async function stop(host: Host, signal: NodeJS.Signals = "SIGTERM"): Promise<voi
 }
 
 const url = (host: Host) => `https://${host.address}:6443`;
+/** The second one has a node. */
 const serverArgs = (host: Host, ...more: string[]) => [
-  ...["server", "--disable-agent", "--node-name", host === first ? "first" : "second"],
+  ...["server", "--node-name", host === first ? "first" : "second", ...(host === first ? ["--disable-agent"] : [])],
   ...["--datastore-endpoint", etcd?.endpoint ?? "", "--write-kubeconfig", host.kubeconfig, ...more],
 ];
 const serves = (host: Host) =>
   eventually(`/readyz of ${host.name}`, 60_000, async () => (await host.kubectl("get --raw /readyz")) === "ok");
 const fileOf = (host: Host, name: string) => readFileSync(`${host.dataDir}/server/${name}`, "utf8");
 const token = (name: string) => fileOf(first, name).trim();
+const runOn = async (node: string, name: string) => {
+  const overrides = JSON.stringify({ spec: { nodeName: node, terminationGracePeriodSeconds: 1 } });
+  const command = ["--overrides", overrides, "--", "sh", "-c", `echo hello from ${node}; sleep 9999`];
+  await second.kubectl(["run", name, "--image=mote.local/busybox:1", ...command]);
+  await second.kubectl(["wait", "--for=condition=Ready", `pod/${name}`, "--timeout=60s"]);
+};
 const endpoints = async (through: Host) => {
   const path = "jsonpath={.endpoints[*].addresses[0]}";
   return through.kubectl(["get", "endpointslice", "kubernetes", "-o", path]);
 };
-const isReady = async (through: Host) => / Ready /.test(await through.kubectl("get node leaf --no-headers"));
-const logs = (through: Host) => through.kubectl("logs box");
+const isReady = async (through: Host, node = "leaf") =>
+  / Ready /.test(await through.kubectl(`get node ${node} --no-headers`));
+const reaches = (through: Host, name = "box", node = "leaf") =>
+  eventually(`logs of ${name} through ${through.name}`, 60_000, async () => {
+    return (await through.kubectl(["logs", name])) === `hello from ${node}\n`;
+  });
 const startAgent = (...more: string[]) =>
   start(device, ["agent", "--server", url(first), "--node-name", "leaf", ...more]);
 
@@ -60,6 +71,12 @@ beforeAll(async () => {
     expect(await first.exec("ip", link)).toMatchObject({ code: 0 });
     expect(await first.exec("ip", ["link", "set", `wire${i}`, "master", "eth0", "up"])).toMatchObject({ code: 0 });
     expect(await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"])).toMatchObject({ code: 0 });
+  }
+  // The APIs of nodes are reached through tunnels, or not at all.
+  const rules =
+    "table inet closed { chain in { type filter hook input priority 0; iifname eth0 tcp dport 10250 reject; }; }";
+  for (const host of [second, device]) {
+    expect(await host.exec("nft", ["-f", "-"], { input: rules })).toMatchObject({ code: 0 });
   }
   const within = ["nsenter", `--net=/run/netns/${first.name}`];
   etcd = await createEtcdCluster(path, 1, { within, host: first.address });
@@ -75,7 +92,9 @@ afterAll(async () => {
       console.log(host.name, readFileSync(`${host.folder}/program.log`, "utf8"));
     }
   }
-  await device.exec("build/dist/mote", ["killall", "--data-dir", device.dataDir, "--run-dir", device.runDir]);
+  for (const host of [second, device]) {
+    await host.exec("build/dist/mote", ["killall", "--data-dir", host.dataDir, "--run-dir", host.runDir]);
+  }
   await Promise.all(hosts.map((host) => host.close()));
   await etcd?.close();
 });
@@ -109,21 +128,21 @@ test("a server joins with the servers' token, and has the same keys", async () =
   }
 });
 
-test("an agent joins with the agents' token, and both servers reach its pods", async () => {
+test("an agent joins with the agents' token, and both servers reach all pods", async () => {
   startAgent("--token", token("agent-token"));
   await eventually("leaf is Ready", 60_000, () => isReady(second));
-  const command = ["--", "sh", "-c", "echo hello; sleep 9999"];
-  await first.kubectl(["run", "box", "--image=mote.local/busybox:1", ...command]);
-  await first.kubectl("wait --for=condition=Ready pod/box --timeout=60s");
-  for (const host of [first, second]) {
-    await eventually("logs", 30_000, async () => (await logs(host)) === "hello\n");
-  }
+  await eventually("second is Ready", 60_000, () => isReady(first, "second"));
+  await Promise.all([runOn("leaf", "box"), runOn("second", "crate")]);
+  // The way to the node of a server leads through that server.
+  for (const host of [first, second]) await Promise.all([reaches(host), reaches(host, "crate", "second")]);
+  const ranges = await first.kubectl(["get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}"]);
+  expect(ranges.split(" ").sort()).toEqual(["10.42.0.0/24", "10.42.1.0/24"]);
 });
 
 test("the server that the agent uses dies: all goes on through the other", async () => {
   await stop(first, "SIGKILL");
   const startedMs = performance.now();
-  expect(await logs(second)).toBe("hello\n");
+  await reaches(second);
   // Controllers and the scheduler of the other server take over, and the agent hears of it there.
   await second.kubectl("create deployment later --image=mote.local/web:1");
   await second.kubectl("rollout status deploy/later --timeout=60s");
@@ -140,7 +159,7 @@ test("an agent starts with what it has kept of the servers", async () => {
   expect(kept).toMatchObject({ ServerURL: url(first) });
   await stop(device, "SIGKILL");
   startAgent();
-  await eventually("logs again", 60_000, async () => (await logs(second)) === "hello\n");
+  await reaches(second);
   expect(await second.kubectl(["exec", "box", "--", "hostname"])).toBe("box\n");
 });
 
@@ -148,6 +167,6 @@ test("the server comes back", async () => {
   start(first, serverArgs(first));
   await serves(first);
   await eventually("both are told of", 30_000, async () => (await endpoints(second)) === "192.168.77.2 192.168.77.3");
-  await eventually("logs through it", 60_000, async () => (await logs(first)) === "hello\n");
+  await Promise.all([reaches(first), reaches(first, "crate", "second")]);
   expect(await isReady(first)).toBe(true);
 });
