@@ -92,7 +92,11 @@ beforeAll(async () => {
   const apply = () => hub.kubectl("apply -f -", { input: JSON.stringify({ apiVersion: "v1", kind: "List", items }) });
   await eventually("the leaf has joined", 60_000, async () => (await hub.kubectl("get node leaf")) !== "");
   await eventually("the account of pods", 30_000, apply);
-  await hub.kubectl("wait --for=condition=Ready pod/on-hub pod/on-leaf --timeout=90s");
+  await hub.kubectl("wait --for=condition=Ready pod/on-hub pod/on-leaf --timeout=80s");
+  for (const { name } of nodes) {
+    const health = `get --raw /api/v1/nodes/${name}/proxy/healthz`;
+    await eventually(`the node API of ${name}`, 30_000, async () => (await hub.kubectl(health)) === "ok");
+  }
 });
 
 afterAll(async () => {
