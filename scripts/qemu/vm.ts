@@ -84,9 +84,13 @@ export class Vm {
     this.pid = this.#child.pid ?? 0;
     const killChild = () => this.#child.kill("SIGKILL");
     // QEMU has a process group of its own, so it must be told when this process is ended from outside.
-    const onSignal = (signal: NodeJS.Signals) => {
-      if (process.listenerCount(signal) === 1) process.exit(1);
-    };
+    const onSignal = Object.assign(
+      (signal: NodeJS.Signals) => {
+        // Somebody else who listens switches the device off in order; another device's listener is like this one.
+        if (process.listeners(signal).every((one) => "endsQemu" in one)) process.exit(1);
+      },
+      { endsQemu: true },
+    );
     const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
     process.once("exit", killChild);
     for (const signal of signals) process.on(signal, onSignal);
