@@ -30,6 +30,7 @@ import { type JoinOptions, type Membership, openMembership } from "#supervisor/j
 import { createJoinServer } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import { givePermission } from "#supervisor/node-replacement.ts";
+import { ensurePki } from "#supervisor/pki.ts";
 import { formatToken } from "#supervisor/tokens.ts";
 
 const yearMs = 365 * 24 * 3600_000;
@@ -355,4 +356,56 @@ test("pairs that are marked are asked for anew", async () => {
   expect(keyOf(after.current.kubelet.certificate)).not.toBe(keyOf(current.kubelet.certificate));
   expect(after.current.serving).toEqual(current.serving);
   await expect(readFile(join(options.folder, "rotate"))).rejects.toMatchObject({ code: "ENOENT" });
+}, 60_000);
+
+test.each([
+  ["in 1970", () => -systemClock.now()],
+  ["ten years ahead", () => 10 * yearMs],
+])(
+  "a device whose clock is %s joins, and is given nothing twice",
+  async (when, offset) => {
+    const offsetMs = offset();
+    const clock = { ...systemClock, now: () => systemClock.now() + offsetMs };
+    lines.length = 0;
+    const options = device(`clock-${when.replaceAll(" ", "-")}`, { token: token("another-password") });
+    const membership = await openMembership(options, { ...onDevice, clock }, gone.signal);
+    const { kubelet, serving } = membership.current;
+    expect(Math.abs(membership.nowMs() - serverClock.now())).toBeLessThan(60_000);
+    expect(lines.filter((line) => /the clock of this machine says/.test(line))).toHaveLength(1);
+
+    const again = await openMembership(options, { ...onDevice, clock }, gone.signal);
+    lines.length = 0;
+    const stop = new AbortController();
+    const running = again.service.run(stop.signal, () => {});
+    // It has asked when it has been told of its clock.
+    await expect.poll(() => lines.length, { timeout: 30_000 }).toBeGreaterThan(0);
+    stop.abort(new Error("enough"));
+    await running;
+    expect([again.current.kubelet, again.current.serving]).toEqual([kubelet, serving]);
+  },
+  60_000,
+);
+
+test("authorities that nobody vouches for: who has joined is told, and joins again with the new token", async () => {
+  const options = device("stranded", { token: token("another-password") });
+  await joined(options);
+  const strangers = join(folder, "strangers");
+  await ensurePki({ folder: strangers, nodeName: "n1", nodeIps: [] }, onServer);
+  const { ServiceKey: _, ...authorities } = await readAuthorities(strangers);
+  const body = formatAuthorities(authorities, "");
+  const tls = join(folder, "tls");
+  await expect(acceptAuthorities(tls, { body, isForced: false })).rejects.toMatchObject({ code: 400 });
+  await acceptAuthorities(tls, { body, isForced: true });
+  await restart("another-password");
+
+  lines.length = 0;
+  const membership = await openMembership(options, onDevice, gone.signal);
+  const stop = new AbortController();
+  const running = membership.service.run(stop.signal, () => {});
+  await expect.poll(() => lines.join(), { timeout: 30_000 }).toMatch(/cannot be asked for certificates/);
+  stop.abort(new Error("enough"));
+  await running;
+  const fresh = await comeBack({ ...options, token: token("another-password") });
+  expect(fresh.current.serverCa).toBe(hub.pki.current.serverCa.certificate);
+  expect((await (await asNode(fresh)).get(nodes, "stranded")).metadata.name).toBe("stranded");
 }, 60_000);
