@@ -8,6 +8,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { TcpSocket } from "#platform/http-dial.ts";
+import { connectPatiently } from "#platform/patient-connect.ts";
 import { createBalancerPort, type LoadBalancer, openLoadBalancer } from "./load-balancer.ts";
 
 let folder = "";
@@ -22,38 +23,50 @@ afterEach(async () => {
 
 interface Server {
   readonly address: string;
-  stop(): Promise<void>;
-  again(): Promise<void>;
+  /** It refuses until it is started again; its port stays its own. */
+  stop(): void;
+  again(): void;
 }
+
+/** Those that refuse. */
+const stopped = new Set<string>();
 
 async function server(name: string): Promise<Server> {
   const sockets = new Set<net.Socket>();
-  let port = 0;
-  let listener: net.Server | undefined;
-  const start = async () => {
-    listener = net.createServer((socket) => {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => sockets.delete(socket));
-      socket.write(name);
-      socket.resume();
-    });
-    await new Promise<void>((resolve) => listener!.listen(port, "127.0.0.1", resolve));
-    port = (listener.address() as net.AddressInfo).port;
-  };
-  const stop = async () => {
-    const closed = new Promise<void>((resolve) => (listener ? listener.close(() => resolve()) : resolve()));
+  const listener = net.createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    socket.on("close", () => sockets.delete(socket));
+    socket.write(name);
+    socket.resume();
+  });
+  await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+  const address = `127.0.0.1:${(listener.address() as net.AddressInfo).port}`;
+  const cut = () => {
     for (const socket of sockets) socket.destroy();
-    await closed;
-    listener = undefined;
   };
-  await start();
-  ends.push(stop);
-  return { address: `127.0.0.1:${port}`, stop, again: start };
+  ends.push(() => {
+    cut();
+    listener.close();
+  });
+  return {
+    address,
+    stop() {
+      stopped.add(address);
+      cut();
+    },
+    again: () => void stopped.delete(address),
+  };
 }
 
+const dial = async (address: string, timeoutMs: number, signal?: AbortSignal): Promise<TcpSocket> => {
+  if (stopped.has(address)) throw new Error(`${address}: refused`);
+  const [host = "", port] = address.split(":");
+  return connectPatiently({ host, port: Number(port), timeoutMs }, signal);
+};
+
 const open = (given: Server) =>
-  openLoadBalancer({ server: `https://${given.address}`, folder }, { clock, log: silentLogger });
+  openLoadBalancer({ server: `https://${given.address}`, folder }, { clock, dial, log: silentLogger });
 
 /** A connection, and who answers. */
 async function use(balancer: LoadBalancer): Promise<{ socket: TcpSocket; name: string; ended: Promise<void> }> {
@@ -77,13 +90,13 @@ test("connections go to one server, and to the other when it is lost", async () 
   expect(first.name).toBe("a");
   isWell(balancer, a, b);
   expect(states(balancer)).toEqual(["active", "preferred"]);
-  await a.stop();
+  a.stop();
   await first.ended;
   const second = await use(balancer);
   expect([second.name, states(balancer)]).toEqual(["b", ["failed", "active"]]);
 
   // Back again: nothing moves.
-  await a.again();
+  a.again();
   isWell(balancer, a, b);
   expect((await use(balancer)).name).toBe("b");
   expect(states(balancer)).toEqual(["preferred", "active"]);
@@ -97,10 +110,10 @@ test("connections go to one server, and to the other when it is lost", async () 
 
 test("nobody is there", async () => {
   const a = await server("a");
-  await a.stop();
+  a.stop();
   const balancer = await open(a);
   await expect(balancer.connect()).rejects.toMatchObject({ code: "SERVERS_UNREACHABLE" });
-  await a.again();
+  a.again();
   expect((await use(balancer)).name).toBe("a");
 });
 
@@ -118,7 +131,7 @@ test("the list survives, for the server that it belongs to", async () => {
     ServerURL: `https://${a.address}`,
     ServerAddresses: [b.address],
   });
-  await a.stop();
+  a.stop();
   const after = await open(a);
   expect(after.servers.map(({ address, state }) => [address, state])).toEqual([
     [b.address, "unchecked"],

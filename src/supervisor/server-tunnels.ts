@@ -32,6 +32,8 @@ interface Running {
   readonly client: TunnelClient;
   /** The last attempt failed; undefined: there was none yet. */
   hasFailed: boolean | undefined;
+  /** Since when it has not stood any more; undefined: it does, or never did. */
+  lostMs: number | undefined;
   readonly stop: () => void;
   readonly done: Promise<void>;
 }
@@ -67,6 +69,8 @@ export function serversIn(slices: readonly EndpointSlice[]): readonly string[] {
 
 /** While a server is on its way up, and else: a state that somebody waits for takes two looks. */
 const lookMs = { soon: 1000, later: 10_000 } as const;
+/** A server that takes connections and says nothing is not waited for as long as a handshake may take. */
+const silentMs = 2500;
 /** From the handshake to the session. */
 const attachMs = 20;
 
@@ -91,7 +95,11 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
       {
         ...{ clock, random: deps.random, log },
         onLink(isThere) {
-          if (!isThere) deps.onLost?.();
+          const mine = running.get(address);
+          if (mine?.client === client) mine.lostMs = isThere ? undefined : clock.monotonicMs();
+          if (isThere) return;
+          deps.onLost?.();
+          clock.after(silentMs, () => wake());
         },
         async dial(request, signal) {
           try {
@@ -108,11 +116,14 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
     const done = client
       .run(abort.signal, () => {})
       .catch((error: unknown) => {
-        if (!abort.signal.aborted) throw error;
+        if (abort.signal.aborted) return;
+        log.error("a tunnel has failed, beginning another", { server: address, error: messageOf(error) });
+        running.delete(address);
       });
     running.set(address, {
       client,
       hasFailed: undefined,
+      lostMs: undefined,
       done,
       stop: () => abort.abort(new Error("no server any more")),
     });
@@ -131,9 +142,10 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
       void tunnel.done.finally(() => stopping.delete(tunnel.done));
     }
     for (const address of wanted) if (!running.has(address)) start(address);
-    for (const [address, { client, hasFailed }] of running) {
+    for (const [address, { client, hasFailed, lostMs }] of running) {
+      const isSilent = lostMs !== undefined && clock.monotonicMs() - lostMs >= silentMs;
       if (client.isConnected) balancer.report(address, true);
-      else if (hasFailed) balancer.report(address, false);
+      else if (hasFailed || isSilent) balancer.report(address, false);
     }
     return balancer.servers.some(({ state }) => state === "recovering" || state === "unchecked");
   };

@@ -1,0 +1,147 @@
+// A node's tunnels over real TLS: one to each server, which say how the servers are, also of one that takes connections and
+// says nothing any more.
+import { mkdtempSync, rmSync } from "node:fs";
+import * as net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
+import { systemClock as clock } from "#platform/clock.ts";
+import { openHttpsServer } from "#platform/https-server.ts";
+import { systemRandom as random } from "#platform/random.ts";
+import { dialBareWebSocket } from "#platform/raw-websocket.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
+import { openLoadBalancer } from "./load-balancer.ts";
+import { createServerTunnels, serversIn } from "./server-tunnels.ts";
+import { createTunnels } from "./tunnels.ts";
+
+const deps = { clock, random, log: silentLogger };
+const ends: (() => void | Promise<void>)[] = [];
+let folder = "";
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "mote-tunnels-"));
+});
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function until(what: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 600 && !what(); tries++) await clock.sleep(50);
+  expect(what()).toBe(true);
+}
+
+/** A server behind a wire that can be frozen: what is connected stays so, and nothing comes through. */
+async function server() {
+  let tunnels = 0;
+  const egress = createTunnels({ mode: "agent", nodeName: "hub" }, { ...deps, metrics: new Metrics() });
+  const door = await openHttpsServer(
+    { host: "127.0.0.1", port: 0, tls: localhostTls, log: silentLogger },
+    {
+      async request(_request, response) {
+        response.head(404, {});
+        response.end();
+      },
+      async upgrade(upgrade) {
+        tunnels++;
+        upgrade.socket.once("close", () => tunnels--);
+        egress.acceptNode(upgrade, "leaf");
+      },
+    },
+  );
+  ends.push(() => door.close(0));
+  const sockets = new Set<net.Socket>();
+  let isFrozen = false;
+  const wire = net.createServer((socket) => {
+    const to = net.connect(door.port, "127.0.0.1");
+    for (const [one, other] of [
+      [socket, to],
+      [to, socket],
+    ] as const) {
+      sockets.add(one);
+      one.on("error", () => {});
+      one.on("data", (data) => {
+        if (!isFrozen) other.write(data);
+      });
+      one.on("close", () => other.destroy());
+    }
+  });
+  await new Promise<void>((resolve) => wire.listen(0, "127.0.0.1", resolve));
+  ends.push(() => {
+    for (const socket of sockets) socket.destroy();
+    wire.close();
+  });
+  return {
+    address: `127.0.0.1:${(wire.address() as net.AddressInfo).port}`,
+    freeze: (is: boolean) => {
+      isFrozen = is;
+    },
+    get tunnels() {
+      return tunnels;
+    },
+  };
+}
+
+test("one to each, as the list says; and each says how its server is", async () => {
+  const [a, b] = [await server(), await server()];
+  const balancer = await openLoadBalancer({ server: `https://${a.address}`, folder }, deps);
+  const states = () => balancer.servers.map(({ state }) => state).join();
+  const seen = { lost: 0, refused: 0 };
+  const stop = new AbortController();
+  const running = createServerTunnels(
+    {
+      tls: () => ({ isUnchecked: true }),
+      rules: { mode: "agent", nodeApiPort: 10250, nodeAddresses: [], clusterCidrs: [], pods: () => [] },
+    },
+    {
+      ...{ ...deps, balancer, onLost: () => seen.lost++ },
+      async dial(request, signal) {
+        try {
+          return await dialBareWebSocket(request, signal);
+        } catch (error) {
+          if (!signal.aborted) seen.refused++;
+          throw error;
+        }
+      },
+    },
+  ).run(stop.signal, () => {});
+  ends.push(async () => {
+    stop.abort(new Error("stopped"));
+    await running;
+  });
+  await until(() => a.tunnels === 1 && b.tunnels === 0);
+  await balancer.setServers([a.address, b.address]);
+  const used = await balancer.connect();
+  used.on("error", () => {});
+  await until(() => b.tunnels === 1 && states() === "active,preferred");
+
+  a.freeze(true);
+  await until(() => states().startsWith("failed"));
+  // Before a handshake is given up.
+  expect([seen, states()]).toEqual([{ lost: 1, refused: 0 }, "failed,preferred"]);
+  await until(() => used.destroyed);
+  await balancer.setServers([b.address]);
+  await until(() => a.tunnels === 0 && b.tunnels === 1);
+});
+
+test("servers of the service kubernetes", () => {
+  const slice = (name: string, port: string, ...endpoints: EndpointSlice["endpoints"]): EndpointSlice =>
+    ({
+      metadata: { name, namespace: "default", labels: { "kubernetes.io/service-name": name } },
+      ports: [{ name: port, port: 6443 }],
+      endpoints,
+    }) as unknown as EndpointSlice;
+  const at = (address: string, ready?: boolean) => ({
+    addresses: [address],
+    conditions: ready === undefined ? {} : { ready },
+  });
+  const slices = [
+    slice("kubernetes", "https", at("192.0.2.1", true), at("192.0.2.2"), at("192.0.2.3", false)),
+    slice("kubernetes", "https", at("2001:db8::1")),
+    slice("kubernetes", "other", at("192.0.2.9")),
+    slice("web", "https", at("192.0.2.8")),
+  ];
+  expect(serversIn(slices)).toEqual(["192.0.2.1:6443", "192.0.2.2:6443", "[2001:db8::1]:6443"]);
+});
