@@ -30,6 +30,7 @@ import type { SchedulerConfiguration } from "#scheduler/configuration.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
 import { acceptAuthorities } from "#supervisor/certificates/authorities.ts";
+import { createCertificateMonitor } from "#supervisor/certificates/monitor.ts";
 import { createCertificateRequests } from "#supervisor/certificates/requests.ts";
 import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
 import { createJoinServer, type JoinServer, type ServerSettings } from "#supervisor/join-server.ts";
@@ -231,6 +232,7 @@ function services(
     writeKubeconfig(context, onApiReady),
     alive(pki.service),
     alive(createCertificateRequests(config.serverDir, pki)),
+    alive(createCertificateMonitor(config.nodeName, pki, { clock, events, metrics })),
     context.tunnels.service,
     alive(context.joining.service(informers)),
     alive(informers),

@@ -3,7 +3,6 @@
 // and when the clock was set: a board without a battery gets its time while it runs. Authorities and the key for tokens
 // stay as they are; new ones that were accepted (certificates/authorities.ts) take their place at the next start.
 // Counterpart: the kubelet's certificate manager and k3s's certificate monitor; k3s renews at starts only.
-import { X509Certificate } from "node:crypto";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -33,8 +32,6 @@ const retryMs = 10 * 60_000;
 /** How soon it is seen that the clock was set, and by how much it must have been to matter to certificates. */
 const clockCheckMs = 60_000;
 const clockStepMs = 3600_000;
-/** k3s's. Nobody but the owner can do something about it, and devices have to come by for it. */
-const authorityWarningMs = 365 * 24 * 3600_000;
 
 export async function openLivePki(options: PkiOptions, deps: PkiDependencies): Promise<LivePki> {
   await applyStaged(options.folder, deps);
@@ -45,7 +42,6 @@ export async function openLivePki(options: PkiOptions, deps: PkiDependencies): P
 
   async function renewInTurn(): Promise<void> {
     const fresh = await ensurePki(options, deps);
-    warnOfAuthorities(fresh, deps);
     if (fingerprint(fresh) === fingerprint(current)) return;
     current = fresh;
     for (const listener of listeners) {
@@ -114,16 +110,6 @@ async function watch(
     }
     await wait(pauseMs * (1 + (random.float() * 2 - 1) * jitter));
     pauseMs = checkMs;
-  }
-}
-
-function warnOfAuthorities(pki: Pki, { clock, log }: PkiDependencies): void {
-  for (const [name, { certificate }] of Object.entries({
-    ...{ "client-ca": pki.clientCa, "server-ca": pki.serverCa, "request-header-ca": pki.requestHeaderCa },
-  })) {
-    const { validTo } = new X509Certificate(certificate);
-    if (Date.parse(validTo) - clock.now() > authorityWarningMs) continue;
-    log.warn("an authority ends soon: replace it with mote certificate rotate-ca", { file: name, end: validTo });
   }
 }
 
