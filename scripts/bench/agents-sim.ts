@@ -2,6 +2,7 @@
 // agent says (a connection as the node and one for what it reads of others, watches, lease and node every 10 s, a tunnel), but
 // nothing is done with the answers.
 //   agents-sim.ts JSON      the parent says "register", "watch", "beat", "figures" by fork's channel, and gets an answer to each
+import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { silentLogger } from "#base/log.ts";
 import { nodeLabels, nodeStatus } from "#node/node-object.ts";
@@ -51,6 +52,8 @@ const issuer = { certificate: clientCa, key: pem("client-ca.key") };
 const key = generateKey();
 const codec = loadCodec((size) => systemRandom.bytes(size));
 const stop = new AbortController();
+// Each tunnel listens to it.
+setMaxListeners(0, stop.signal);
 
 const certificate = (commonName: string, organizations: readonly string[] = []): string =>
   issueCertificate(
@@ -159,9 +162,11 @@ class Agent {
     for (let next: string | undefined = ""; next !== undefined; ) {
       const { status, body } = await connection.request("GET", `${path}?limit=500${selector}${next}`);
       if (status !== 200) throw new Error(`list ${path}: ${status} ${body.toString("utf8", 0, 300)}`);
-      const head = body.toString("utf8", 0, 1000);
-      from = /"resourceVersion":"(\d+)"/.exec(head)?.[1] ?? from;
-      const token = /"continue":"([^"]+)"/.exec(head)?.[1];
+      const { metadata } = JSON.parse(body.toString()) as {
+        metadata: { resourceVersion: string; continue?: string };
+      };
+      from = metadata.resourceVersion;
+      const token = metadata.continue;
       next = token === undefined ? undefined : `&continue=${encodeURIComponent(token)}`;
     }
     const begin = async (since: string): Promise<void> => {

@@ -2,6 +2,7 @@
 // but not demanded. Certificates are handed on as presented: whoever authenticates verifies the chain. One handler
 // serves both protocols: HTTP/2 by our own state machine (http2-exchange.ts), which costs a fraction of node:http2's streams
 // (docs/adr/2026-11-21-own-http2.md), HTTP/1.1 by node:https.
+import { constants } from "node:crypto";
 import type { IncomingMessage, ServerResponse as NodeServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
@@ -115,11 +116,15 @@ const http2Options: Omit<Http2Options, "buffers"> = {
   maxHeaderBytes,
   maxQueuedBytes: 256 * 1024 * 1024,
 };
+/** The first that the client knows too. */
+const offered = ["h2", "http/1.1"] as const;
 const keepAliveMs = 30_000;
 /** Upstream's. Clients that keep HTTP/1.1 connections would else write into ones that we are closing. */
 const idleConnectionMs = 90_000;
 /** A thousand nodes have three each: as the node, for what it reads of others, and the tunnel. */
 const defaultMaxConnections = 5000;
+/** From here on memory counts for more than the speed of single large answers. */
+const crowdedFrom = 500;
 
 /** Listens. Rejects with HTTPS_LISTEN when the address is taken or may not be used. */
 export async function openHttpsServer(options: HttpsServerOptions, handlers: HttpsHandlers): Promise<HttpsServer> {
@@ -128,9 +133,12 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
     requestCert: true,
     rejectUnauthorized: false,
     minVersion: "TLSv1.2",
-    ALPNProtocols: ["h2", "http/1.1"],
+    // A list would be copied for each connection, and each copy would hold the block of memory that it was cut from.
+    ALPNCallback: ({ protocols }) => offered.find((protocol) => protocols.includes(protocol)),
     maxHeaderSize: maxHeaderBytes,
     keepAliveTimeout: idleConnectionMs,
+    // Two sessions for each connection, with the client's certificate, for clients that hardly ever use them.
+    secureOptions: constants.SSL_OP_NO_TICKET,
     ...contextOf(options.tls),
   });
   const sockets = new Set<Socket>();
@@ -154,7 +162,7 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
     const over = () => connections.delete(connection);
     const connection: Http2Socket = new Http2Socket(
       socket,
-      { ...http2Options, buffers, log, what: "HTTP/2" },
+      { ...http2Options, buffers, log, what: "HTTP/2", isCrowded: () => sockets.size >= crowdedFrom },
       { request, over },
     );
     connections.add(connection);

@@ -82,5 +82,5 @@ test.each([
 ])("beside small messages: %s", (_, bytesPerMs, roundTripMs, most) => {
   const { limit, shared } = run(bytesPerMs, roundTripMs);
   expect(shared).toBeLessThanOrEqual(Math.min(limit, most));
-  expect(shared).toBeGreaterThanOrEqual(Math.min(limit, 128 * 1024));
+  expect(shared).toBeGreaterThanOrEqual(Math.min(limit, 64 * 1024));
 });

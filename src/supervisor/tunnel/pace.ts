@@ -12,7 +12,7 @@ const firstBytes = 128 * 1024;
 const slackMs = 50;
 const rememberedRates = 8;
 /** Beside small messages: so much keeps both ends of a quick path at work, and is gone within a millisecond or two. */
-const leastSharedBytes = 128 * 1024;
+const leastSharedBytes = 64 * 1024;
 /** Of what the path itself holds; the rest would be a queue. */
 const sharedGain = 1.25;
 

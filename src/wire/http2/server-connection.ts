@@ -34,6 +34,8 @@ export interface Http2Options {
   readonly maxQueuedBytes: number;
   /** For data that is made while it is sent. */
   readonly buffers: SendBuffers;
+  /** The other connections are so many that none should have much on its way to the socket. Default: they are not. */
+  readonly isCrowded?: () => boolean;
 }
 
 /** Data that is made when there is room to send it. */
@@ -80,6 +82,8 @@ const chunkBytes = 16 * 1024;
 const quietChunkBytes = 1024;
 /** Data waits in its stream when so much is on its way to the socket. */
 const maxOutputBytes = 1024 * 1024;
+/** The same where connections are many: TLS keeps room for the most it was ever given at once, for as long as it lasts. */
+const crowdedOutputBytes = 16 * 1024;
 /** The other side should have it. */
 const largeOutputBytes = 256 * 1024;
 
@@ -755,8 +759,10 @@ export class Http2ServerConnection {
 
   /** What may go out for the stream now. */
   #room(stream: Http2Stream): number {
-    if (this.#paused || this.#outputBytes >= maxOutputBytes) return 0;
-    return Math.min(stream.sendWindow, this.#connectionSendWindow);
+    if (this.#paused) return 0;
+    const most = this.#options.isCrowded?.() ? crowdedOutputBytes : maxOutputBytes;
+    if (this.#outputBytes >= most) return 0;
+    return Math.min(stream.sendWindow, this.#connectionSendWindow, Math.max(1024, most - this.#outputBytes));
   }
 
   /** False: the source has nothing more, or has failed. */
