@@ -127,7 +127,7 @@ async function ask(
   });
   try {
     const { method = "GET", body } = more;
-    const response = await http.send({ method, path, headers, idleTimeoutMs: 5000, ...(body ? { body } : {}) });
+    const response = await http.send({ method, path, headers, idleTimeoutMs: 15_000, ...(body ? { body } : {}) });
     return { status: response.status, text: (await readBody(response, 1e6)).toString("utf8") };
   } finally {
     http.close();
@@ -234,7 +234,7 @@ test("a server that is not there yet is waited for", async () => {
   const gone = new AbortController();
   const waiting = openMembership(device("n5", { server: "https://127.0.0.1:1" }), { ...base, log }, gone.signal);
   const ended = expect(waiting).rejects.toThrow("enough");
-  await expect.poll(() => lines.length, { timeout: 5000 }).toBeGreaterThan(0);
+  await expect.poll(() => lines.length, { timeout: 15_000 }).toBeGreaterThan(0);
   expect(lines[0]).toMatch(/cannot join yet, trying again cannot reach https:\/\/127.0.0.1:1 .*ECONNREFUSED.*is it up/);
   gone.abort(new Error("enough"));
   await ended;
@@ -293,7 +293,7 @@ describe("the door", () => {
     // Deleting the Node frees the name.
     await client.delete(nodes, { name: "n6" });
     await expect
-      .poll(() => client.get(secrets, "n6.node-password.k3s", "kube-system").catch(() => "gone"), { timeout: 5000 })
+      .poll(() => client.get(secrets, "n6.node-password.k3s", "kube-system").catch(() => "gone"), { timeout: 15_000 })
       .toBe("gone");
     await openMembership(device("n6b", { nodeName: "n6" }), base, stop.signal);
   });
