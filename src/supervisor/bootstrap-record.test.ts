@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
 import { type Backend, prefixRange } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import { systemClock as clock } from "#platform/clock.ts";
@@ -132,6 +132,46 @@ test("two that begin at once: one waits for the other", async () => {
   };
   await Promise.all([ready("a"), ready("b")]);
   expect(read("a", "tls/service.key")).toBe(read("b", "tls/service.key"));
+});
+
+test("one that took too long still saves", async () => {
+  const slow = await open("a", { wanted: "the-token" });
+  write("a", "tls/service.key", "of a", 60_000);
+  const [lease] = await backend.leases();
+  await backend.revokeLease(lease!.id);
+  await slow.save();
+  await open("b", { wanted: "the-token" });
+  expect(read("b", "tls/service.key")).toBe("of a");
+});
+
+test("what changes on one server is saved, and the other says that it has to be restarted", async () => {
+  const said: string[] = [];
+  const log = createLogger((_level, message) => void said.push(message));
+  const hasty = { ...clock, sleep: (ms: number, stop?: AbortSignal) => clock.sleep(Math.min(ms, 20), stop) };
+  const deps = { backend, clock: hasty, random, log };
+  const opened = (server: string) =>
+    openBootstrapRecord({ serverDir: join(folder, server), wanted: "the-token", known: undefined }, deps, signal);
+  const until = async (text: string) => {
+    for (let tries = 0; tries < 600 && !said.some((line) => line.includes(text)); tries++) await clock.sleep(50);
+    expect(said.join("\n")).toContain(text);
+  };
+  const first = await opened("a");
+  write("a", "tls/service.key", "one", 60_000);
+  await first.save();
+  const second = await opened("b");
+  const stop = new AbortController();
+  const running = [first, second].map(({ service }) => service.run(stop.signal, () => {}));
+  said.splice(0);
+  write("a", "tls/service.key", "two");
+  await until("keys of the cluster saved");
+  await until("restart this one");
+  expect(read("b", "tls/service.key")).toBe("one");
+  stop.abort(new Error("stopped"));
+  await Promise.all(running);
+  await first.rotate("another-token");
+  expect(await keys()).toEqual([recordKey("another-token")]);
+  expect((await open("b", { wanted: "another-token", known: "the-token" })).password).toBe("another-token");
+  expect(read("b", "tls/service.key")).toBe("two");
 });
 
 test("two that begin at once with different tokens: one is refused", async () => {

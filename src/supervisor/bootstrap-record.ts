@@ -50,7 +50,7 @@ export interface BootstrapRecord {
 }
 
 /** Whoever makes the keys has so long; then it is taken for dead. */
-const lockSeconds = 60;
+const lockSeconds = 20;
 const pollMs = 1000;
 /** Files change by hand or by commands: nobody waits for it. */
 const lookMs = 60_000;
@@ -109,9 +109,15 @@ export async function openBootstrapRecord(
     }
     // Another server was faster. Alike is well.
     const theirs = await stored();
-    const names = theirs ? differences(files, theirs) : [];
-    if (theirs && names.length === 0) common = files;
-    else throw conflict(serverDir, names);
+    if (!theirs) {
+      // Or this one took too long, and its place is free again.
+      modRevision = 0;
+      if (await put(files)) return;
+      throw new AppError("BOOTSTRAP_CONFLICT", "another server makes the keys of the cluster: start this one again");
+    }
+    const names = differences(files, theirs);
+    if (names.length > 0) throw conflict(serverDir, names);
+    common = files;
   };
 
   let isTold = false;

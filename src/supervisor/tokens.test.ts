@@ -1,11 +1,11 @@
 import { createHash, X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { generateKey, issueCertificate } from "./pki/certificate.ts";
-import { caHash, ensureTokens, formatToken, parseToken } from "./tokens.ts";
+import { caHash, changeTokens, ensureTokens, formatToken, knownPassword, parseToken } from "./tokens.ts";
 
 const hash = "a".repeat(64);
 const random = seededRandom(1);
@@ -61,5 +61,49 @@ describe("ensureTokens", () => {
     await expect(ensureTokens({ folder, serverCa, wanted: "other" }, { random })).rejects.toMatchObject({
       code: "TOKEN_CHANGED",
     });
+  });
+
+  const text = (name: string) => readFileSync(join(folder, name), "utf8");
+
+  test("nodes have a token of their own where they are given one, also at the next start", async () => {
+    const serverCa = authority("ca").certificate;
+    const wanted = { folder, serverCa, wanted: "of-servers" };
+    const alone = await ensureTokens(wanted, { random });
+    expect(alone.agentPassword).toBe("of-servers");
+    expect(readdirSync(folder).sort()).toEqual(["node-token", "token"]);
+    await ensureTokens({ ...wanted, wantedForAgents: "of-agents" }, { random });
+    expect(text("agent-token")).toBe(`${formatToken(serverCa, "node", "of-agents")}\n`);
+    expect(text("cred/passwd")).toBe("of-agents,node,node,k3s:agent\nof-servers,server,server,k3s:server\n");
+    expect(await ensureTokens(wanted, { random })).toMatchObject({
+      password: "of-servers",
+      agentPassword: "of-agents",
+    });
+    // What all servers have agreed upon counts here too.
+    const agreed = { folder, serverCa, wanted: "of-servers-now", agreed: "of-servers-now" };
+    expect(await ensureTokens(agreed, { random })).toMatchObject({
+      password: "of-servers-now",
+      agentPassword: "of-agents",
+    });
+  });
+
+  test("a change that other servers cannot be told of is none", async () => {
+    const options = { folder, serverCa: authority("ca").certificate };
+    await ensureTokens({ ...options, wanted: "before", wantedForAgents: "before-too" }, { random });
+    const before = [text("token"), text("agent-token"), text("cred/passwd")];
+    const next = { password: "after", agentPassword: "after-too" };
+    const told: string[] = [];
+    const shared = (fails: boolean) => ({
+      async rotate(password: string) {
+        if (fails) throw new Error("no datastore");
+        told.push(`${password}: ${text("cred/passwd").split(",")[0]}`);
+      },
+      async save() {
+        told.push("saved");
+      },
+    });
+    await expect(changeTokens(options, next, shared(true))).rejects.toThrow("no datastore");
+    expect([text("token"), text("agent-token"), text("cred/passwd")]).toEqual(before);
+    await changeTokens(options, next, shared(false));
+    expect([told, await knownPassword(folder)]).toEqual([["after: after-too", "saved"], "after"]);
   });
 });
