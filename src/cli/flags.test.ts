@@ -1,5 +1,10 @@
 import { expect, test } from "vitest";
+import { agentFlags } from "./agent-flags.ts";
+import { certificateFlags } from "./certificate-flags.ts";
 import { type Flag, helpText, parseFlags } from "./flags.ts";
+import { kineFlags } from "./kine-flags.ts";
+import { serverFlags } from "./server-flags.ts";
+import { tokenFlags } from "./token-flags.ts";
 
 const flags: readonly Flag[] = [
   { name: "data-dir", short: "d", kind: "string", env: "DATA_DIR", default: "/var/lib/mote", help: "data" },
@@ -57,4 +62,17 @@ test("-- ends the flags, positionals stay in order", () => {
 
 test("help names defaults and variables", () => {
   expect(helpText(flags)).toContain("(default /var/lib/mote; $MOTE_DATA_DIR)");
+});
+
+test.each([
+  ["server", serverFlags],
+  ["agent", agentFlags],
+  ["token", tokenFlags],
+  ["certificate", certificateFlags],
+  ["kine", kineFlags],
+])("the help of mote %s fits 80 columns and loses no word", (_name, of) => {
+  const text = helpText(of);
+  expect(text.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  const words = text.replace(/\s+/g, " ");
+  for (const { help } of of) expect(words).toContain(help);
 });

@@ -187,12 +187,15 @@ function distance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-/** The flags as a help text that fits 100 columns. */
+/** What a terminal of a serial line shows. */
+const helpColumns = 80;
+
+/** The flags as a help text that fits a small terminal. */
 export function helpText(flags: readonly Flag[]): string {
   const left = flags.map(
     (f) => `  ${f.short ? `-${f.short}, ` : "    "}--${f.name}${f.kind === "boolean" ? "" : " value"}`,
   );
-  const width = Math.min(38, Math.max(...left.map((l) => l.length)) + 2);
+  const width = Math.min(32, Math.max(...left.map((l) => l.length)) + 2);
   return flags
     .map((flag, i) => {
       const notes: string[] = [];
@@ -203,8 +206,25 @@ export function helpText(flags: readonly Flag[]): string {
       if (flag.env) notes.push(`$MOTE_${flag.env}`);
       if (flag.foreignEnv) notes.push(`$${flag.foreignEnv}`);
       const text = `${flag.help}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;
-      const head = left[i]!;
-      return head.length + 2 > width ? `${head}\n${" ".repeat(width)}${text}` : `${head.padEnd(width)}${text}`;
+      return hanging(left[i]!, text, width);
     })
     .join("\n");
+}
+
+/** `text` beside `head` from column `indent` on, in as many lines as a small terminal needs. */
+export function hanging(head: string, text: string, indent: number): string {
+  const margin = " ".repeat(indent);
+  const body = wrapped(text, helpColumns - indent).join(`\n${margin}`);
+  return head.length + 2 > indent ? `${head}\n${margin}${body}` : `${head.padEnd(indent)}${body}`;
+}
+
+/** A word that is longer than a line has one of its own. */
+export function wrapped(text: string, columns = helpColumns): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= columns) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }

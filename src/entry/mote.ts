@@ -2,7 +2,7 @@
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { agentFlags } from "#cli/agent-flags.ts";
 import { certificateFlags } from "#cli/certificate-flags.ts";
-import { type Flag, helpText, parseFlags, usageError } from "#cli/flags.ts";
+import { type Flag, hanging, helpText, parseFlags, usageError, wrapped } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
 import { nodeFlags } from "#cli/node-flags.ts";
@@ -68,7 +68,7 @@ const commands: readonly Command[] = [
     name: "killall",
     summary:
       "stop every pod and containerd of this data folder and remove mote's networks (mote server or agent must have ended)",
-    flags: flagsNamed("config", "data-dir", "run-dir", "debug"),
+    flags: flagsNamed("config", "data-dir", "run-dir", "debug", "kubelet-arg"),
     run: async (args) => killAll(await configFor(serverFlags, args)),
   },
   {
@@ -175,7 +175,7 @@ async function configFor(flags: readonly Flag[], args: readonly string[]) {
 const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
 
 function usage(): string {
-  const lines = commands.map((c) => `  mote ${c.name.padEnd(15)} ${c.summary}`);
+  const lines = commands.map((c) => hanging(`  mote ${c.name}`, c.summary, 23));
   return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
 }
 
@@ -192,7 +192,8 @@ async function main(argv: readonly string[]): Promise<number> {
     return 1;
   }
   if (command.flags.length > 0 && (args.includes("--help") || args.includes("-h"))) {
-    console.log(`mote ${command.name}: ${command.summary}\n\n${helpText(command.flags)}`);
+    const title = wrapped(`mote ${command.name}: ${command.summary}`).join("\n");
+    console.log(`${title}\n\n${helpText(command.flags)}`);
     return 0;
   }
   return exitCodeOf(() => command.run(args));

@@ -3,6 +3,7 @@
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
+import { isAlreadyExists } from "#model/status.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { HttpClient } from "#platform/http-client.ts";
 import { systemRandom as random } from "#platform/random.ts";
@@ -63,7 +64,11 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
           lifeMs: lifeOf(String(values["ttl"])),
         },
         { client, clock, random },
-      );
+      ).catch((error: unknown) => {
+        if (!isAlreadyExists(error)) throw error;
+        const [id = ""] = (rest[0] ?? "").split(".");
+        throw usageError(`token: there is a bootstrap token ${id} already; take it back with: mote token delete ${id}`);
+      });
       console.log(ca === undefined ? made : `K10${caHash(ca)}::${made}`);
     }
     return 0;
@@ -123,7 +128,9 @@ export function tableOf(found: readonly BootstrapToken[], nowMs: number): string
 
 function ttlOf(expires: string | undefined, nowMs: number): string {
   if (expires === undefined) return "<forever>";
-  const minutes = Math.floor((Date.parse(expires) - nowMs) / 60_000);
-  if (!(minutes >= 0)) return "<expired>";
+  const seconds = Math.floor((Date.parse(expires) - nowMs) / 1000);
+  if (!(seconds > 0)) return "<expired>";
+  if (seconds < 120) return `${seconds}s`;
+  const minutes = Math.floor(seconds / 60);
   return minutes >= 120 ? `${Math.floor(minutes / 60)}h` : `${minutes}m`;
 }

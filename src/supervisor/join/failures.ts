@@ -62,7 +62,7 @@ export function explainAnswer(status: number, text: string, server: string): App
   if (status === 401) {
     return new AppError(
       "JOIN_TOKEN",
-      `${server} does not take the token: compare it with server/token in the server's data folder`,
+      `${server} does not take the token: compare it with server/token in the server's data folder (a bootstrap token may have ended: mote token list)`,
     );
   }
   if (status === 409) return new AppError("JOIN_VERSION", said);
