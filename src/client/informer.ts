@@ -74,6 +74,9 @@ const pageSize = 500;
 const retry = { minMs: 800, maxMs: 30_000, resetMs: 120_000 } as const;
 /** A watch that ends sooner than this without an event counts as a failure, so that it cannot spin. */
 const shortWatchMs = 1000;
+/** One that has lasted so long is broken by the network or a restart, which may be over: the first try comes soon, whatever was before. */
+const steadyMs = 2000;
+const soonMs = 300;
 const namespaceIndex = "namespace";
 
 export class Informer<T extends ApiObject> implements Store<T> {
@@ -221,7 +224,8 @@ export class Informer<T extends ApiObject> implements Store<T> {
       if (signal.aborted) break;
       log.debug("informer interrupted", { resource: qualifiedResource(this.resource), reason });
       try {
-        await clock.sleep(backoff.next(), signal);
+        const hasLasted = clock.monotonicMs() - startedAtMs >= steadyMs;
+        await clock.sleep(hasLasted ? this.#deps.random.float() * soonMs : backoff.next(), signal);
       } catch (error) {
         if (!isAbort(error, signal)) throw error;
       }

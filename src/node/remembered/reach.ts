@@ -18,7 +18,7 @@ export interface ServerReachDeps {
 
 /** A server on a small board that is busy takes its time. */
 const probeMs = 5_000;
-const retry = { minMs: 250, maxMs: 3_000, factor: 1.5, jitter: 0.2 } as const;
+const retry = { minMs: 250, maxMs: 1_000, factor: 1.5, jitter: 0.2 } as const;
 /** Answers of a server, or of something before it, that is not there yet. 401: it does not know us yet. */
 const awayCodes: ReadonlySet<number> = new Set([401, 502, 503, 504]);
 
