@@ -37,7 +37,7 @@ const inode = (path: string): number => statSync(path).ino;
 
 /** Everything of `host` that lies in memory goes; `agentPid` first, so that it can mend nothing. */
 export async function cutPower(host: Host, agentPid: number): Promise<void> {
-  kill(agentPid);
+  if (agentPid > 0) kill(agentPid);
   const socket = `${host.runDir}/containerd/containerd.sock`;
   const isOurs = ({ args }: Process) =>
     args.includes(`--config ${host.dataDir}/agent/etc/containerd/`) ||
@@ -71,7 +71,7 @@ export async function cutPower(host: Host, agentPid: number): Promise<void> {
   const mounts = readFileSync("/proc/self/mounts", "utf8")
     .split("\n")
     .map((line) => line.split(" ")[1] ?? "")
-    .filter((path) => path.startsWith(`${host.dataDir}/`) || path.startsWith(`${host.runDir}/`));
+    .filter((path) => path.startsWith(`${host.folder}/`));
   for (const path of mounts.sort((a, b) => b.length - a.length)) await host.exec("umount", ["-l", path]);
   rmSync(host.runDir, { recursive: true, force: true });
   await host.exec("nft", ["flush", "ruleset"]);
