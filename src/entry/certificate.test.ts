@@ -5,8 +5,8 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
-import { createCertificateRequests } from "#supervisor/certificates/requests.ts";
 import { openLivePki } from "#supervisor/live-pki.ts";
+import { createCertificateRequests } from "#supervisor/renewal-requests.ts";
 import { certificate } from "./certificate.ts";
 
 let dataDir = "";

@@ -12,16 +12,16 @@ import {
   formatAuthorities,
   nextAuthorities,
   readAuthorities,
-} from "#supervisor/certificates/authorities.ts";
+} from "#supervisor/authorities.ts";
 import {
   type CertificateFacts,
   certificateFacts,
   certificateLine,
   certificateTable,
-} from "#supervisor/certificates/check.ts";
-import { askForRenewal } from "#supervisor/certificates/requests.ts";
-import { rotateLeaves } from "#supervisor/certificates/rotate.ts";
-import { agentServices, authorityPairs, servicePairs } from "#supervisor/certificates/services.ts";
+} from "#supervisor/certificate-check.ts";
+import { agentServices, authorityPairs, servicePairs } from "#supervisor/certificate-services.ts";
+import { rotateLeaves } from "#supervisor/leaf-rotation.ts";
+import { askForRenewal } from "#supervisor/renewal-requests.ts";
 import { formatToken, parseToken } from "#supervisor/tokens.ts";
 import { asServer, refusalIn } from "./cluster-client.ts";
 import type { ServerConfig } from "./config.ts";

@@ -175,7 +175,7 @@ async function configFor(flags: readonly Flag[], args: readonly string[]) {
 const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
 
 function usage(): string {
-  const lines = commands.map((c) => hanging(`  mote ${c.name}`, c.summary, 23));
+  const lines = commands.map((c) => hanging(`  mote ${c.name}`, c.summary, 24));
   return `mote ${moteVersion}: Kubernetes for devices that nobody visits\n\n${lines.join("\n")}\n\nmote COMMAND --help lists a command's flags.`;
 }
 

@@ -14,7 +14,7 @@ import { moteVersion } from "#base/version.ts";
 import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile } from "#platform/folders.ts";
 import { createHttpClient, type HttpClient, type HttpClientOptions, readBody } from "#platform/http-client.ts";
-import { rotateMark } from "./certificates/services.ts";
+import { rotateMark } from "./certificate-services.ts";
 import { ClientFiles } from "./join/client-files.ts";
 import { clockProblem, explain, explainAnswer, isLasting, wrongAuthority } from "./join/failures.ts";
 import { isDue, isOfSigner, type LeafName } from "./join/leaves.ts";

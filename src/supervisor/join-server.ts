@@ -35,7 +35,7 @@ export interface JoinServerOptions {
   readonly agentPassword?: string;
   /** Keeps new ones, before they count. */
   readonly keepPassword: (password: string, agentPassword: string) => Promise<void>;
-  /** Takes new authorities (certificates/authorities.ts), for the next start. */
+  /** Takes new authorities (authorities.ts), for the next start. */
   readonly keepAuthorities: (request: { readonly body: string; readonly isForced: boolean }) => Promise<void>;
   /** What servers that join must have alike, as JSON; absent: this server's datastore is its own. */
   readonly bootstrap?: () => Promise<string>;

@@ -1,13 +1,13 @@
 // The cluster's certificates while the process runs: what is near its end is issued anew, and whoever serves or presents
 // it is told, so that a device that is never restarted is never locked out. Looked at soon after the start, twice a day,
 // and when the clock was set: a board without a battery gets its time while it runs. Authorities and the key for tokens
-// stay as they are; new ones that were accepted (certificates/authorities.ts) take their place at the next start.
+// stay as they are; new ones that were accepted (authorities.ts) take their place at the next start.
 // Counterpart: the kubelet's certificate manager and k3s's certificate monitor; k3s renews at starts only.
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
-import { applyStaged } from "./certificates/authorities.ts";
+import { applyStaged } from "./authorities.ts";
 import { ensureEtcdPki } from "./etcd-pki.ts";
 import { ensurePki, ensureSparePairs, type Pki, type PkiDependencies, type PkiOptions } from "./pki.ts";
 

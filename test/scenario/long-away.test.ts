@@ -20,12 +20,7 @@ import { namespaces, nodes, secrets } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createHttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
-import {
-  acceptAuthorities,
-  formatAuthorities,
-  nextAuthorities,
-  readAuthorities,
-} from "#supervisor/certificates/authorities.ts";
+import { acceptAuthorities, formatAuthorities, nextAuthorities, readAuthorities } from "#supervisor/authorities.ts";
 import { type JoinOptions, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createJoinServer } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";

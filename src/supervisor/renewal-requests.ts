@@ -1,7 +1,7 @@
 // How `mote certificate rotate` tells the server of its data folder that pairs are missing.
 import type { Service } from "#base/service.ts";
 import { askControlSocket, controlSocket } from "#platform/control-socket.ts";
-import type { LivePki } from "../live-pki.ts";
+import type { LivePki } from "./live-pki.ts";
 
 const socketIn = (serverDir: string): string => `${serverDir}/certificates.sock`;
 

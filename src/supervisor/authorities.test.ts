@@ -9,10 +9,6 @@ import { systemCommands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { leadsTo } from "#wire/certificate-chain.ts";
-import { openLivePki } from "../live-pki.ts";
-import { generateKey, issueCertificate, splitPem } from "../pki/certificate.ts";
-import { authorityName, ensurePki, leafTimes, makeAuthority } from "../pki.ts";
-import { caHash, namedAuthority } from "../tokens.ts";
 import {
   type Authorities,
   acceptAuthorities,
@@ -23,6 +19,10 @@ import {
   nextAuthorities,
   readAuthorities,
 } from "./authorities.ts";
+import { openLivePki } from "./live-pki.ts";
+import { generateKey, issueCertificate, splitPem } from "./pki/certificate.ts";
+import { authorityName, ensurePki, leafTimes, makeAuthority } from "./pki.ts";
+import { caHash, namedAuthority } from "./tokens.ts";
 
 let folder = "";
 let tls = "";

@@ -7,8 +7,8 @@ import { Metrics } from "#base/metrics.ts";
 import type { EventSink } from "#client/events.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { openLivePki } from "../live-pki.ts";
-import { createCertificateMonitor, expiryWarnings } from "./monitor.ts";
+import { createCertificateMonitor, expiryWarnings } from "./certificate-monitor.ts";
+import { openLivePki } from "./live-pki.ts";
 
 let folder = "";
 beforeEach(() => {

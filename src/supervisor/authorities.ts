@@ -12,9 +12,9 @@ import { badRequest } from "#model/status.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile, removeTree } from "#platform/folders.ts";
 import { leadsTo } from "#wire/certificate-chain.ts";
-import { generateKey, splitPem } from "../pki/certificate.ts";
-import { authorityName, authorityProblem, makeAuthority, type PkiDependencies } from "../pki.ts";
-import { copyFiles } from "./rotate.ts";
+import { copyFiles } from "./leaf-rotation.ts";
+import { generateKey, splitPem } from "./pki/certificate.ts";
+import { authorityName, authorityProblem, makeAuthority, type PkiDependencies } from "./pki.ts";
 
 /** Files of server/tls, by their names in bodies and records. */
 export const authorityFiles = {

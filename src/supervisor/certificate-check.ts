@@ -2,8 +2,8 @@
 // Field names, states and the form of the table are k3s's. Upstream counterpart: k3s pkg/cli/cert.
 import { X509Certificate } from "node:crypto";
 import { messageOf } from "#base/errors.ts";
-import { splitPem } from "../pki/certificate.ts";
-import { renewMs } from "../pki.ts";
+import { splitPem } from "./pki/certificate.ts";
+import { renewMs } from "./pki.ts";
 
 export type CertificateStatus = "OK" | "WARNING" | "EXPIRED" | "NOT YET VALID" | "UNREADABLE";
 

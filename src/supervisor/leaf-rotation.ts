@@ -3,7 +3,7 @@
 // was given new ones: it is told to ask. Upstream counterpart: k3s pkg/cli/cert.
 import { listFolder, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile } from "#platform/folders.ts";
-import { rotateMark, servicePairs } from "./services.ts";
+import { rotateMark, servicePairs } from "./certificate-services.ts";
 
 export interface RotateOptions {
   /** DATA-DIR/server/tls, where there is a server. */

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { generateKey, issueCertificate } from "../pki/certificate.ts";
-import { certificateFacts, certificateLine, certificateTable } from "./check.ts";
+import { certificateFacts, certificateLine, certificateTable } from "./certificate-check.ts";
+import { generateKey, issueCertificate } from "./pki/certificate.ts";
 
 const dayMs = 24 * 3600_000;
 const nowMs = Date.UTC(2027, 0, 1, 12);

@@ -6,9 +6,9 @@ import type { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
 import type { EventSink } from "#client/events.ts";
 import { nodes } from "#model/resources.ts";
-import type { LivePki } from "../live-pki.ts";
-import type { Pki } from "../pki.ts";
-import { type CertificateFacts, certificateFacts } from "./check.ts";
+import { type CertificateFacts, certificateFacts } from "./certificate-check.ts";
+import type { LivePki } from "./live-pki.ts";
+import type { Pki } from "./pki.ts";
 
 /** k3s looks every half hour; an event is repeated at most so often. */
 const lookMs = 30 * 60_000;
