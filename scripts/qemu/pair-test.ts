@@ -123,9 +123,9 @@ const steps: readonly Step<PairTest>[] = [
     name: "a service of the agent's pod is reached by its name from the server's",
     run: async (test) => {
       await test.hub.kubectl(["expose", "pod", "on-leaf", "--port", "80"]);
-      const leafIp = test.ips.get("hub")!;
+      const asker = test.ips.get("hub");
       const ask = ["exec", "on-hub", "--", "wget", "-T", "10", "-q", "-O", "-", "http://on-leaf/cgi-bin/who"];
-      await test.hub.until(ask, (text) => text.includes(`saw ${leafIp}`), test.timeouts.clusterMs);
+      await test.hub.until(ask, (text) => text.includes(`saw ${asker}`), test.timeouts.clusterMs);
       return undefined;
     },
   },
