@@ -124,8 +124,9 @@ export class Partition {
 
   /** The agent's machine gets another address, as from another DHCP server. */
   async move(from: string, to: string): Promise<void> {
-    await this.#must(this.leaf, "ip", ["addr", "add", `${to}/24`, "dev", "eth0"]);
+    // In this order: with its first address a device loses the others of the same network.
     await this.#must(this.leaf, "ip", ["addr", "del", `${from}/24`, "dev", "eth0"]);
+    await this.#must(this.leaf, "ip", ["addr", "add", `${to}/24`, "dev", "eth0"]);
     await this.leaf.exec("ip", ["route", "replace", "default", "via", "192.168.77.1", "dev", "eth0"]);
   }
 
