@@ -11,7 +11,7 @@ import { EventRecorder } from "#client/events.ts";
 import { createHttpTransport } from "#client/http-transport.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { parseConfiguration } from "#node/configuration.ts";
-import { NodeMemory } from "#node/remembered/memory.ts";
+import { NodeMemory } from "#node/memory.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";

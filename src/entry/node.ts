@@ -21,7 +21,7 @@ import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
 import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
-import type { NodeMemory } from "#node/remembered/memory.ts";
+import type { NodeMemory } from "#node/memory.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";

@@ -9,7 +9,7 @@ import type { Commands } from "#platform/processes.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { ContainerdOptions } from "./containerd.ts";
 import type { CredentialProviders } from "./credentials.ts";
-import type { NodeMemory } from "./remembered/memory.ts";
+import type { NodeMemory } from "./memory.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;

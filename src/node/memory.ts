@@ -26,11 +26,11 @@ import {
   secrets,
   services,
 } from "#model/resources.ts";
-import { aboutPod, isAhead, keptPod, pathsOf, podKey, vitalFacts } from "./kept-pod.ts";
-import { type LocalPod, type LocalView, localPodOf, withLocalPods } from "./local-endpoints.ts";
-import { ServerReach } from "./reach.ts";
-import { defaultBounds, RememberedStore, type StoreBounds } from "./store.ts";
-import { createRememberingTransport, nodePath, reduce, tokenPrefix } from "./transport.ts";
+import { aboutPod, isAhead, keptPod, pathsOf, podKey, vitalFacts } from "./remembered/kept-pod.ts";
+import { type LocalPod, type LocalView, localPodOf, withLocalPods } from "./remembered/local-endpoints.ts";
+import { ServerReach } from "./remembered/reach.ts";
+import { defaultBounds, RememberedStore, type StoreBounds } from "./remembered/store.ts";
+import { createRememberingTransport, nodePath, reduce, tokenPrefix } from "./remembered/transport.ts";
 
 export interface NodeMemoryOptions {
   /** Holds secrets: nobody else may read it. */
