@@ -172,3 +172,12 @@ test("other programs have a port, and wait until it is free", async () => {
   });
   expect(answer).toBe("a");
 });
+
+test("lists that come at once are written one after the other, and the last one stays", async () => {
+  const options = { server: "https://192.0.2.1:6443", folder };
+  const balancer = await openLoadBalancer(options, { clock, log: silentLogger });
+  const lists = [["192.0.2.1:6443"], ["192.0.2.2:6443"], ["192.0.2.1:6443", "192.0.2.3:6443"], ["192.0.2.4:6443"]];
+  await Promise.all(lists.map((list) => balancer.setServers(list)));
+  const kept = JSON.parse(readFileSync(join(folder, "k3s-agent-load-balancer.json"), "utf8"));
+  expect(kept).toEqual({ ServerURL: options.server, ServerAddresses: ["192.0.2.4:6443"] });
+});

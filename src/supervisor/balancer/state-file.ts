@@ -13,6 +13,7 @@ export class ServersFile {
   readonly #server: string;
   readonly #log: Logger;
   #kept: readonly string[] = [];
+  #written: Promise<void> = Promise.resolve();
 
   constructor(options: { readonly folder: string; readonly server: string }, deps: { readonly log: Logger }) {
     this.#folder = options.folder;
@@ -33,13 +34,17 @@ export class ServersFile {
     return this.#kept;
   }
 
-  /** Flushes only what is new. */
-  async write(addresses: readonly string[]): Promise<void> {
-    if ([...addresses].sort().join() === [...this.#kept].sort().join()) return;
+  /** Flushes only what is new. One after the other: a list may come from two sides at once, and the last one counts. */
+  write(addresses: readonly string[]): Promise<void> {
+    if ([...addresses].sort().join() === [...this.#kept].sort().join()) return this.#written;
     this.#kept = addresses;
-    await makeFolder(this.#folder);
     const text = `${JSON.stringify({ ServerURL: this.#server, ServerAddresses: addresses })}\n`;
-    await writeFileDurable(`${this.#folder}/${fileName}`, text, 0o600);
+    const flush = async () => {
+      await makeFolder(this.#folder);
+      await writeFileDurable(`${this.#folder}/${fileName}`, text, 0o600);
+    };
+    this.#written = this.#written.then(flush, flush);
+    return this.#written;
   }
 }
 
