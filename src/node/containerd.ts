@@ -70,6 +70,9 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
   return {
     name: "containerd",
     async run(signal, ready) {
+      // Not before its program is the one that runs, or two would be started.
+      await options.begun;
+      if (!(await exists(configPathOf(options)))) await endForgotten(options, deps);
       await prepare(options);
       let pid = (await adopt(options, deps, signal)) ?? (await start(options));
       await waitUntilAnswers(pid, options, clock, signal);
@@ -168,8 +171,6 @@ async function adopt(
   { clock, log }: ContainerdDeps,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  // Not before its program is the one that runs, or two would be started.
-  await options.begun;
   const pids = await livePids(options);
   const [pid] = pids;
   if (pid === undefined) return undefined;
@@ -185,6 +186,18 @@ async function adopt(
     log.warn("running containerd does not answer, starting another", { pids: pids.join(","), error: messageOf(error) });
     for (const each of pids) signalProcess(each, "SIGKILL");
     return undefined;
+  }
+}
+
+/** One whose folder was deleted below it writes to files that nobody sees, and finds no network any more. */
+async function endForgotten(options: ContainerdOptions, { clock, log }: ContainerdDeps): Promise<void> {
+  const pids = await livePids(options);
+  if (pids.length === 0) return;
+  log.warn("the data folder was deleted while containerd ran, starting another", { pids: pids.join(",") });
+  for (const pid of pids) signalProcess(pid, "SIGKILL");
+  const binary = options.binary ?? defaultBinary;
+  for (const pid of pids) {
+    for (let waitedMs = 0; waitedMs < 5000 && (await isRunning(pid, binary)); waitedMs += 50) await clock.sleep(50);
   }
 }
 
