@@ -3,7 +3,7 @@
 import * as net from "node:net";
 import type { Duplex } from "node:stream";
 import { type ClientOptions, WebSocket, WebSocketServer } from "ws";
-import { AppError, messageOf } from "#base/errors.ts";
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { ServerUpgrade } from "./https-server.ts";
 import { connectTls } from "./key-trust.ts";
 import { connectPatiently } from "./patient-connect.ts";
@@ -59,7 +59,13 @@ export interface BareWebSocketAnswer {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
 }
 
-/** Rejects with WEBSOCKET_DIAL, which says the status when there is one and whether anybody was there, or with the signal's reason. */
+/** Of whoever has a certificate that none of the believed authorities' keys leads to. */
+const unknownAuthority = "UNABLE_TO_VERIFY_LEAF_SIGNATURE";
+
+/**
+ * Rejects with WEBSOCKET_DIAL, which says the status when there is one, whether anybody was there and whether it was somebody
+ * else, or with the signal's reason.
+ */
 export async function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
   const { host, port, connectTimeoutMs } = dial;
   let tcp: net.Socket;
@@ -102,12 +108,12 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
     const socket = new BareWebSocket(`wss://${name}${dial.path}`, options);
     let headers: BareWebSocketAnswer["headers"] = {};
     const onAbort = () => secure.destroy(new Error("aborted"));
-    const fail = (why: string, status?: number) => {
+    const fail = (why: string, more: Readonly<Record<string, unknown>> = {}) => {
       signal.removeEventListener("abort", onAbort);
       secure.destroy();
       if (signal.aborted) reject(signal.reason);
       else {
-        const details = { isConnected: true, ...(status === undefined ? {} : { status }) };
+        const details = { isConnected: true, ...more };
         reject(new AppError("WEBSOCKET_DIAL", `${name}: ${why}`, details));
       }
     };
@@ -116,9 +122,9 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
       headers = answer.headers;
     });
     socket.on("unexpected-response", (_request, answer) => {
-      fail(`answered ${answer.statusCode}`, answer.statusCode);
+      fail(`answered ${answer.statusCode}`, { status: answer.statusCode });
     });
-    socket.on("error", (error) => fail(messageOf(error)));
+    socket.on("error", (error) => fail(messageOf(error), { isStranger: hasCode(error, unknownAuthority) }));
     socket.taken = (bare, head) => {
       signal.removeEventListener("abort", onAbort);
       resolve({ socket: bare, head, headers });

@@ -50,6 +50,8 @@ export interface LoadBalancer {
   setServers(addresses: readonly string[]): Promise<void>;
   /** What a server's tunnel says. */
   report(address: string, isWell: boolean): void;
+  /** Whoever answers there is of another cluster: connections would be in vain, however well they stand. */
+  disown(address: string, why: string): void;
   /** Called when servers come or go until the returned function is. */
   onChange(listener: () => void): () => void;
 }
@@ -136,6 +138,9 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
     report(address, isWell) {
       if (isWell) apply(planSuccess(servers, address, "check", clock.monotonicMs()));
       else failed(address, "check", "its tunnel does not stand");
+    },
+    disown(address, why) {
+      failed(address, "proof", why);
     },
     onChange(listener) {
       listeners.add(listener);

@@ -13,7 +13,9 @@ import { openHttpsServer } from "#platform/https-server.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
+import { inOrder } from "./balancer/plan.ts";
 import { openLoadBalancer } from "./load-balancer.ts";
+import { generateKey, issueCertificate } from "./pki/certificate.ts";
 import { createServerTunnels, serversIn } from "./server-tunnels.ts";
 import { createTunnels } from "./tunnels.ts";
 
@@ -124,6 +126,28 @@ test("one to each, as the list says; and each says how its server is", async () 
   await until(() => used.destroyed);
   await balancer.setServers([b.address]);
   await until(() => a.tunnels === 0 && b.tunnels === 1);
+});
+
+test("who is of another cluster is the last that is tried, though it takes connections", async () => {
+  const stranger = await server();
+  const balancer = await openLoadBalancer({ server: "https://192.0.2.1:6443", folder }, deps);
+  await balancer.setServers([stranger.address]);
+  const dates = { notBeforeMs: 0, notAfterMs: Date.UTC(9999, 0, 1) };
+  const ca = issueCertificate({ commonName: "ours", usage: "client", ...dates }, generateKey(), undefined, random);
+  const stop = new AbortController();
+  const running = createServerTunnels(
+    {
+      tls: () => ({ ca, trust: "keys" }),
+      rules: { mode: "agent", nodeApiPort: 10250, nodeAddresses: [], clusterCidrs: [], pods: () => [] },
+    },
+    { ...deps, balancer, dial: (request, signal) => dialBareWebSocket({ ...request, connectTimeoutMs: 500 }, signal) },
+  ).run(stop.signal, () => {});
+  ends.push(async () => {
+    stop.abort(new Error("stopped"));
+    await running;
+  });
+  await until(() => balancer.servers.map(({ state }) => state).join() === "failed,standby");
+  expect(inOrder(balancer.servers)).toEqual(["192.0.2.1:6443", stranger.address]);
 });
 
 test("servers of the service kubernetes", () => {

@@ -2,7 +2,7 @@
 // with the list, and are what says whether a server is well: a tunnel that stands is asked for a sign of life every second.
 // Upstream counterpart: k3s pkg/agent/tunnel.
 import { type Clock, pause, type Random } from "#base/clock.ts";
-import { messageOf } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import type { InformerFactory } from "#client/informer.ts";
@@ -107,6 +107,8 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
             tried(false);
             return answer;
           } catch (error) {
+            if (error instanceof AppError && error.details["isStranger"] === true)
+              balancer.disown(address, messageOf(error));
             tried(true);
             throw error;
           }

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import {
+  type Attempt,
   inOrder,
   planFailure,
   planList,
@@ -61,8 +62,9 @@ test.each<[string, string, "dial" | "check", number, string, string]>([
   expect([shown(change.servers), change.hangUp.join()]).toEqual([after, hangUp]);
 });
 
-test.each<[string, string, "dial" | "check", string, string]>([
+test.each<[string, string, Attempt, string, string]>([
   ["new, dialed", "a=unchecked", "dial", "a=failed", ""],
+  ["somebody else has its address now", "a=recovering/1 b=standby", "proof", "a=failed b=standby", ""],
   [
     "new, checked: it may be behind something that lets no tunnel through",
     "a=recovering/1",

@@ -25,8 +25,8 @@ export interface ServerEntry {
   readonly sinceMs: number;
 }
 
-/** What was tried: a connection for somebody, or whether its tunnel stands. */
-export type Attempt = "dial" | "check";
+/** What was tried: a connection for somebody, whether its tunnel stands, or whether it is a server of this cluster at all. */
+export type Attempt = "dial" | "check" | "proof";
 
 export interface Change {
   readonly servers: readonly ServerEntry[];
@@ -98,7 +98,7 @@ export function planFailure(servers: readonly ServerEntry[], address: string, by
   const state = servers.find((one) => one.address === address)?.state;
   const isNew = state === "unchecked" || state === "recovering";
   const isLost = state === "healthy" || state === "preferred" || state === "active";
-  if (!isLost && !(isNew && by === "dial")) return { servers, hangUp: [] };
+  if (!isLost && !(isNew && by !== "check")) return { servers, hangUp: [] };
   return { servers: put(servers, [address], "failed", nowMs), hangUp: isLost ? [address] : [] };
 }
 
