@@ -10,6 +10,7 @@ test.each<[string, unknown, unknown]>([
     new ApiError(409, "AlreadyExists", 'secrets "x" already exists'),
     /^error: secrets "x" already/,
   ],
+  ["a server that is not there", new AppError("HTTP_FAILED", "GET x: ECONNREFUSED"), /ECONNREFUSED \(is the server up/],
   [
     "what the machine refuses",
     Object.assign(new Error("open /x: EACCES"), { syscall: "open" }),

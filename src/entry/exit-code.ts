@@ -6,11 +6,22 @@ import { ApiError } from "#model/status.ts";
 const isForeseen = (error: unknown): boolean =>
   error instanceof AppError || error instanceof ApiError || (error instanceof Error && "syscall" in error);
 
+/** What to look at, where the failure itself does not say. */
+const hints: Readonly<Record<string, string>> = {
+  HTTP_FAILED: "is the server up, and is it the one you mean?",
+  HTTP_TIMEOUT: "is the server up, and is it the one you mean?",
+};
+
+function sentenceOf(error: unknown): string {
+  const hint = error instanceof AppError ? hints[error.code] : undefined;
+  return `error: ${messageOf(error)}${hint === undefined ? "" : ` (${hint})`}`;
+}
+
 export async function exitCodeOf(run: () => Promise<number>): Promise<number> {
   try {
     return await run();
   } catch (error) {
-    console.error(isForeseen(error) ? `error: ${messageOf(error)}` : error);
+    console.error(isForeseen(error) ? sentenceOf(error) : error);
     return 1;
   }
 }

@@ -10,7 +10,7 @@ const tls = (code: string) => {
 
 test.each([
   ["ERR_TLS_CERT_ALTNAME_INVALID", "JOIN_HOST", /--tls-san hub.lan/, true],
-  ["SELF_SIGNED_CERT_IN_CHAIN", "JOIN_CA", /take the token from the server you mean/, true],
+  ["SELF_SIGNED_CERT_IN_CHAIN", "JOIN_CA", /or that this node has joined: take the token/, true],
   ["ECONNREFUSED", "JOIN_UNREACHABLE", /is it up/, false],
 ])("%s is %s", (code, own, message, lasting) => {
   const error = explain(tls(code), server);

@@ -31,6 +31,14 @@ export const wrongAuthority = (server: string): AppError =>
       "(its data folder, server/token), or look for whoever answers in its place",
   );
 
+/** Of whoever claims the right authority, and of another cluster than the one that this node has joined. */
+const unprovenAuthority = (server: string): AppError =>
+  new AppError(
+    "JOIN_CA",
+    `${server} does not prove to be a server of the cluster that the token names, or that this node has joined: ` +
+      "take the token from the server you mean (its data folder, server/token), or look for whoever answers in its place",
+  );
+
 /** A difference that matters to pods, logs and certificates of others; nothing of mote itself minds. */
 const clockToleranceMs = 24 * 3600_000;
 
@@ -46,7 +54,7 @@ export function explain(error: unknown, server: string): unknown {
   const code = codes(error).find((one) => untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID");
   const cause = [{}, { cause: error }] as const;
   const { hostname } = new URL(server);
-  if (code !== undefined && untrusted.has(code)) return wrongAuthority(server);
+  if (code !== undefined && untrusted.has(code)) return unprovenAuthority(server);
   if (code !== undefined) {
     const message = `the server is not named ${hostname} in its certificate: use another of its addresses, or start it with --tls-san ${hostname}`;
     return new AppError("JOIN_HOST", message, ...cause);
