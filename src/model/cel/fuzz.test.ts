@@ -3,6 +3,7 @@ import type { JsonSchema } from "../custom-resources.ts";
 import { compileExpression, inStretches } from "./expression.ts";
 import { declare, sizesOf } from "./schema-types.ts";
 import { adapterOf } from "./schema-values.ts";
+import { dynType } from "./types.ts";
 
 // Made-up expressions from pieces of real ones: whatever they are, they compile or say why not, and evaluate or say why
 // not; and what they cost is never more than was estimated.
@@ -173,6 +174,24 @@ test("an evaluation in stretches comes to the same", () => {
     }
   }
   expect(pauses).toBeGreaterThan(1000);
+});
+
+test("what stands before a loop is not done again for every few of its elements", () => {
+  const compiled = compileExpression({
+    text: "!text.contains('b') && list.all(a, a >= 0)",
+    variables: new Map(["text", "list"].map((name) => [name, dynType])),
+  });
+  if ("problem" in compiled) throw new Error(compiled.problem);
+  const values = { text: "a".repeat(100_000), list: Array.from({ length: 2000 }, (_, at) => at) };
+  // Before the loop some 10,000, in it some more.
+  const work = inStretches(compiled.program.begin(values, undefined, undefined, 100));
+  let pauses = 0;
+  let step = work.next();
+  for (; !step.done; step = work.next()) pauses++;
+  expect(step.value).toEqual(compiled.program.evaluate(values));
+  expect(step.value).toMatchObject({ value: true });
+  expect(pauses).toBeGreaterThan(0);
+  expect(pauses).toBeLessThan(5);
 });
 
 test("mangled expressions compile or say why not", () => {
