@@ -508,7 +508,9 @@ const loops: Readonly<Record<Comprehension["macro"], LoopMaker>> = {
         const entry = result!(run);
         if (!(entry instanceof MapValue)) throw noSuchOverload("cel.@mapInsert", entry);
         run.allocate(entry.size);
-        for (const key of entry.keys()) made.push([key, entry.find(key) ?? null]);
+        // Looking for one may pause, so none is kept before all are found.
+        const found = entry.keys().map((key): [Value, Value] => [key, entry.find(key) ?? null]);
+        for (const pair of found) made.push(pair);
         return undefined;
       },
       end: (_run, made) => insertAll(made),

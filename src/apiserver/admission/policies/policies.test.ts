@@ -150,6 +150,19 @@ describe("in the API", () => {
     expect(await refusal(deploy(4))).toContain("failed expression: object.spec.replicas <= int(params.data.most)");
   });
 
+  test("parameters of a kind that is off by default are not found", async () => {
+    await policy(
+      {
+        paramKind: { apiVersion: "networking.k8s.io/v1beta1", kind: "ServiceCIDR" },
+        validations: [{ expression: "true" }],
+      },
+      { paramRef: { name: "kubernetes", parameterNotFoundAction: "Deny" } },
+    );
+    expect(await refusal(deploy(1))).toContain(
+      "failed to find resource referenced by paramKind: 'networking.k8s.io/v1beta1, Kind=ServiceCIDR'",
+    );
+  });
+
   test("what else the one who asks may do", async () => {
     const jane = { name: "jane", groups: ["system:authenticated"] };
     const roleRef = { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "deployer" };
@@ -244,6 +257,29 @@ test("others have their turn while a variable is evaluated, which then goes on",
     // Each variable is evaluated once, in some thirty turns, however often and by whom it is read.
     expect(turns).toBeGreaterThan(50);
     expect(turns).toBeLessThan(75);
+    return;
+  }
+});
+
+test("a variable that pauses while all of them are looked at is found once", () => {
+  const costly = "object.list.map(a, object.list.map(b, a * b).size()).size()";
+  const spec = {
+    variables: [
+      { name: "one", expression: "1" },
+      { name: "two", expression: costly },
+    ],
+    validations: [{ expression: "[0].transformMapEntry(i, v, variables) == {'one': 1, 'two': 200}" }],
+  };
+  const program = compilePolicy({ metadata: { name: "p" }, spec } as ValidatingAdmissionPolicy);
+  const object = { list: Array.from({ length: 200 }, (_, at) => at) };
+  const authorizer = new AuthorizerValue(() => ({ allowed: true, reason: "" }));
+  const input = { object, oldObject: undefined, request: {}, namespaceObject: undefined, authorizer };
+  const work = program.evaluate(input, [{}]);
+  for (let turns = 0; ; turns++) {
+    const step = work.next();
+    if (!step.done) continue;
+    expect(turns).toBeGreaterThan(10);
+    expect(step.value.denials).toEqual([]);
     return;
   }
 });
