@@ -112,6 +112,21 @@ const configMap = (name: string, owners: readonly ApiObject[] = []) =>
 const isGone = (c: InMemoryCluster, name: string) => async () =>
   (await c.find(configMaps, name, "default")) === undefined;
 
+test("what belongs to a kind that is known but off stays: nobody can say that its owner has gone", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const own = (name: string, apiVersion: string, kind: string) => {
+    const owner = { apiVersion, kind, name: "never", uid: "00000000-0000-4000-8000-000000000000" };
+    return c.client.create(configMaps, {
+      metadata: { name, namespace: "default", ownerReferences: [owner] },
+    } as ConfigMap);
+  };
+  await own("kept", "networking.k8s.io/v1beta1", "ServiceCIDR");
+  await own("stray", "v1", "ConfigMap");
+  await c.until(isGone(c, "stray"), "stray is gone");
+  expect(await c.find(configMaps, "kept", "default")).toBeDefined();
+});
+
 test("an owner in the foreground goes when the last that held it belongs to another", async () => {
   cluster = await InMemoryCluster.start();
   const c = cluster;

@@ -80,7 +80,8 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
     const slash = apiVersion.indexOf("/");
     const group = slash < 0 ? "" : apiVersion.slice(0, slash);
     const version = apiVersion.slice(slash + 1);
-    const resource = resourceOfKind(group, version, kind) ?? customOfKind(group, version, kind);
+    const builtIn = resourceOfKind(group, version, kind);
+    const resource = builtIn && served.includes(builtIn) ? builtIn : customOfKind(group, version, kind);
     // Nothing can be said about kinds that this server does not serve: keeping is the safe side.
     if (!resource || (resource.namespaced && namespace === "")) return "solid";
     try {
