@@ -163,11 +163,12 @@ export function createServiceStrategy(
   /** Gives back what `old` held and `now` does not. */
   const release = async (service: Service, now: ServiceSpec | undefined, context: StrategyContext): Promise<void> => {
     const old = service.spec;
-    const keptIps = now ? addressesOf(now) : [];
-    const gone = clusterIpsOf(service).filter((ip) => !keptIps.includes(ip));
-    if (gone.length > 0) await clusterIps.release(gone, service, context);
     const kept = new Set(now ? portsOf(now) : []);
     for (const port of portsOf(old)) if (!kept.has(port)) ports.release(port);
+    const keptIps = now ? addressesOf(now) : [];
+    const gone = clusterIpsOf(service).filter((ip) => !keptIps.includes(ip));
+    // Last, for it may fail.
+    if (gone.length > 0) await clusterIps.release(gone, service, context);
   };
 
   const allocate = async (service: Service, old: Service | undefined, context: StrategyContext): Promise<void> => {
