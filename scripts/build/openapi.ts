@@ -1,6 +1,7 @@
 // Writes the OpenAPI documents into build/dist/openapi/: v2.json.gz, v2.pb.gz, v3/<path>.json.gz, those of APIs that are off
-// by default (optional/<group version>/v3.json.gz, and v2.json.gz with what the v2 document gets), and index.json with sizes and hashes of what is packed. Their sentences come from the Go sources of the pinned Debian packages when those can be had, else from the
-// comments of @kubernetes/client-node (about three quarters of them), so that a build needs nothing but npm.
+// by default (optional/<group version>/v3.json.gz, and v2.json.gz with what the v2 document gets), and index.json with sizes
+// and hashes of what is packed. Their sentences come from the Go sources of the pinned Debian packages when those can be had,
+// else from the comments of @kubernetes/client-node (about three quarters of them), so that a build needs nothing but npm.
 import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
