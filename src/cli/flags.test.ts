@@ -3,7 +3,11 @@ import { agentFlags } from "./agent-flags.ts";
 import { certificateFlags } from "./certificate-flags.ts";
 import { type Flag, helpText, parseFlags } from "./flags.ts";
 import { kineFlags } from "./kine-flags.ts";
+import { machineFlags } from "./machine-flags.ts";
+import { nodeFlags } from "./node-flags.ts";
+import { secretsEncryptFlags } from "./secrets-encrypt-flags.ts";
 import { serverFlags } from "./server-flags.ts";
+import { snapshotFlags } from "./snapshot-flags.ts";
 import { tokenFlags } from "./token-flags.ts";
 
 const flags: readonly Flag[] = [
@@ -70,6 +74,10 @@ test.each([
   ["token", tokenFlags],
   ["certificate", certificateFlags],
   ["kine", kineFlags],
+  ["machine", machineFlags],
+  ["node", nodeFlags],
+  ["secrets-encrypt", secretsEncryptFlags],
+  ["snapshot", snapshotFlags],
 ])("the help of mote %s fits 80 columns and loses no word", (_name, of) => {
   const text = helpText(of);
   expect(text.split("\n").filter((line) => line.length > 80)).toEqual([]);

@@ -19,6 +19,8 @@ export interface Flag {
   /** Numbers only: inclusive. */
   readonly min?: number;
   readonly max?: number;
+  /** Texts only: given several times, or as a list in a file, it is one text with commas. Without it the last one counts. */
+  readonly isJoined?: boolean;
 }
 
 export type FlagValue = string | number | boolean | readonly string[] | undefined;
@@ -157,7 +159,7 @@ function convert(flag: Flag, texts: readonly string[], from: string): FlagValue 
     }
     case "string":
       checkAllowed(flag, last, where);
-      return last;
+      return flag.isJoined ? texts.join(",") : last;
     default:
       return last;
   }

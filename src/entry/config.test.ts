@@ -45,6 +45,16 @@ test("two families: the first is the cluster's own", async () => {
   });
 });
 
+test("two families as a list, or a flag given twice", async () => {
+  const path = file("cluster-cidr: [10.42.0.0/16, fd00:42::/56]\nservice-cidr: [10.44.0.0/16]\n");
+  const services = ["--service-cidr", "10.43.0.0/16", "--service-cidr", "fd00:43::/112"];
+  const nodeIps = ["--node-ip", "192.0.2.1", "-i", "2001:db8::1"];
+  expect(await configOf(["-c", path, ...services, ...nodeIps])).toMatchObject({
+    ...{ clusterCidr: "10.42.0.0/16,fd00:42::/56", serviceCidr: "10.43.0.0/16,fd00:43::/112" },
+    ...{ nodeIps: ["192.0.2.1", "2001:db8::1"], clusterDns: ["10.43.0.10", "fd00:43::a"] },
+  });
+});
+
 test.each<[string, string, RegExp]>([
   ["number", "https-listen-port: abc\n", /^https-listen-port \(.*config.yaml\): "abc" is not allowed/],
   ["no YAML", "a: [\n", /^.*config.yaml: not readable as YAML/],
