@@ -16,7 +16,7 @@ export interface ClusterClient {
 }
 
 /** `command`: who says so when it cannot be. The caller closes `http`. */
-export async function openCluster(kubeconfigPath: string, command: string): Promise<ClusterClient> {
+export async function openClusterClient(kubeconfigPath: string, command: string): Promise<ClusterClient> {
   const text = (await readFileIfExists(kubeconfigPath))?.toString("utf8");
   if (text === undefined) {
     throw usageError(`${command}: there is no kubeconfig ${kubeconfigPath}; name one with --kubeconfig`);

@@ -92,9 +92,9 @@ export interface ServerConfig {
   readonly egressMode: EgressMode;
   /** `NAME=VALUE` for the node agent, under the kubelet's flag names. */
   readonly kubeletArgs: readonly string[];
-  /** Mirrors and credentials of image registries; need not exist. */
   /** Handler of the runtime of pods without a runtime class. */
   readonly defaultRuntime: string;
+  /** Mirrors and credentials of image registries; need not exist. */
   readonly registriesFile: string;
   /** Programs that know credentials of registries; undefined: none. */
   readonly credentialProviders: { readonly configPath: string; readonly binDir: string } | undefined;

@@ -4,7 +4,7 @@ import { type FlagValues, usageError } from "#cli/flags.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { givePermission } from "#supervisor/node-replacement.ts";
-import { openCluster } from "./cluster-client.ts";
+import { openClusterClient } from "./cluster-client.ts";
 
 export const nodeUsage = "replace NAME";
 const longestMs = 30 * 24 * 3600_000;
@@ -18,7 +18,7 @@ export async function nodeCommand(
   const [verb, name = "", ...rest] = args;
   if (verb !== "replace" || name === "" || rest.length > 0) throw usageError(`node: ${nodeUsage} is expected`);
   const lifeMs = lifeOf(String(values["ttl"]));
-  const { client, http } = await openCluster(kubeconfigPath, "node");
+  const { client, http } = await openClusterClient(kubeconfigPath, "node");
   try {
     const isTaken = await givePermission(client, name, Math.ceil(lifeMs / 1000));
     if (!isTaken) throw usageError(`node: no device has the name "${name}": whoever has the token may take it`);

@@ -15,7 +15,7 @@ import {
   listBootstrapTokens,
 } from "#supervisor/bootstrap-tokens.ts";
 import { caHash, formatToken, parseToken } from "#supervisor/tokens.ts";
-import { asServer, openCluster, refusalIn } from "./cluster-client.ts";
+import { asServer, openClusterClient, refusalIn } from "./cluster-client.ts";
 
 export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate | rotate";
 
@@ -30,7 +30,7 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
     console.log(generateBootstrapToken(random));
     return 0;
   }
-  const { client, http, ca } = await openCluster(kubeconfigPath, "token");
+  const { client, http, ca } = await openClusterClient(kubeconfigPath, "token");
   try {
     if (verb === "list") {
       const found = await listBootstrapTokens(client);
