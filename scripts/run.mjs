@@ -3,7 +3,7 @@
 // and imported. Installs the npm dependencies first when they are missing or older than package-lock.json, so that
 // every command of the README works straight after a clone.
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
@@ -58,9 +58,11 @@ const outfile = join(
   "scripts",
   `${relative(root, resolve(file)).replaceAll("/", "__").replace(/\.ts$/, "")}.mjs`,
 );
+// Another run of the same program at the same time must not read half a file.
+const ownOutfile = `${outfile}.${process.pid}`;
 await build({
   entryPoints: [resolve(file)],
-  outfile,
+  outfile: ownOutfile,
   bundle: true,
   platform: "node",
   format: "esm",
@@ -69,5 +71,6 @@ await build({
   sourcemap: "inline",
   logLevel: "error",
 });
+renameSync(ownOutfile, outfile);
 process.argv = [process.argv[0], outfile, ...args];
 await import(pathToFileURL(outfile).href);
