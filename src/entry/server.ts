@@ -9,18 +9,17 @@ import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import { ipAt, parseIpRanges } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
-import { restarting, runAll, type Service, untilAborted } from "#base/service.ts";
+import { restarting, runAll, type Service } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
-import { formatKubeconfig } from "#client/kubeconfig.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
 import { nodes, resourcesWith, secrets } from "#model/resources.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
-import { makeFolder, writeFileDurable } from "#platform/files.ts";
+import { makeFolder } from "#platform/files.ts";
 import { hostName, isRoot } from "#platform/host.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemRandom } from "#platform/random.ts";
@@ -42,6 +41,7 @@ import { createTunnels, peerTokenOf, type Tunnels } from "#supervisor/tunnels.ts
 import { type Cluster, clusterServices, openCluster } from "./cluster.ts";
 import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
+import { createKubeconfigFile } from "./kubeconfig.ts";
 import { createProcessLog } from "./log.ts";
 import { beginNode, type OnNode, serverNodeServices, watchNode } from "./node.ts";
 import { createOwnEndpoints, followingConfig, type OwnAddresses, openOwnAddresses } from "./own-addresses.ts";
@@ -229,7 +229,7 @@ function services(
     // The port opens first, so that health can be asked for; /readyz says no until bootstrap is done.
     api.server.service,
     bootstrapper,
-    writeKubeconfig(context, onApiReady),
+    createKubeconfigFile(context, onApiReady),
     alive(pki.service),
     alive(createCertificateRequests(config.serverDir, pki)),
     alive(createCertificateMonitor(config.nodeName, pki, { clock, events, metrics })),
@@ -296,7 +296,13 @@ async function createContext(
     flannelExternalIp: config.overlay.usesExternalIp,
     flannelIpv6Masq: config.overlay.masqueradesIpv6,
   };
-  const cluster = await openCluster(config, settings, { backend, clock, random, log }, signal);
+  let cluster: Cluster | undefined;
+  try {
+    cluster = await openCluster(config, settings, { backend, clock, random, log }, signal);
+  } catch (error) {
+    // Waiting ends with the signal's reason, which is no failure.
+    if (!signal.aborted) throw error;
+  }
   if (signal.aborted) return undefined;
   const pkiOptions: PkiOptions = {
     folder: `${config.serverDir}/tls`,
@@ -430,36 +436,3 @@ const servingTls = ({ servingApiserver, clientCa }: Pki): TlsMaterial => ({
   keyPem: servingApiserver.key,
   clientCaPem: clientCa.certificate,
 });
-
-/** The admin kubeconfig; written once the port answers, so that its presence means something, and again on renewal. */
-function writeKubeconfig(context: ServerContext, onApiReady: () => void): Service {
-  const { config, pki, log } = context;
-  const textOf = ({ serverCa, clientAdmin }: Pki) =>
-    formatKubeconfig({
-      name: "default",
-      server: `https://127.0.0.1:${config.port}`,
-      ca: serverCa.certificate,
-      cert: clientAdmin.certificate,
-      key: clientAdmin.key,
-    });
-  const write = (of: Pki) => writeFileDurable(config.kubeconfigPath, textOf(of), config.kubeconfigMode);
-  return {
-    name: "kubeconfig",
-    async run(signal, ready) {
-      const folder = config.kubeconfigPath.replace(/\/[^/]*$/, "") || "/";
-      try {
-        await makeFolder(folder);
-        await write(pki.current);
-      } catch (error) {
-        const message = `cannot write the kubeconfig: ${messageOf(error)}; name another place with --write-kubeconfig`;
-        throw new AppError("STARTUP", message, {}, { cause: error });
-      }
-      log.info("kubeconfig written", { path: config.kubeconfigPath });
-      onApiReady();
-      ready();
-      const stop = pki.onRenewal(write);
-      await untilAborted(signal);
-      stop();
-    },
-  };
-}
