@@ -98,7 +98,8 @@ describe.skipIf(whyNot !== undefined)(
       for (const name of Object.values(ns)) await runChecked(systemCommands, "ip", ["netns", "add", name]);
       await run(
         "node",
-        `ip link set lo up; ip link add br0 type bridge; ip addr add 10.42.0.1/24 dev br0
+        `echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+         ip link set lo up; ip link add br0 type bridge; ip addr add 10.42.0.1/24 dev br0
          ip addr add fd00:42::1/64 dev br0 nodad; ip link set br0 up`,
       );
       for (const [where, address] of [

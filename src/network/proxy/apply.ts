@@ -47,13 +47,16 @@ export async function deleteFlows(commands: Commands, family: IpFamily, flow: St
   if (result.code > 1) throw new AppError("NETWORK_CONNTRACK", `conntrack ${args.join(" ")}: ${result.stderr.trim()}`);
 }
 
-/** By family: what sends bridged packets through nftables, and what lets the machine forward. */
+/**
+ * By family: what sends bridged packets through nftables, and what lets the machine forward. That of IPv6 is left to
+ * forwarding.ts: switched on without more it costs a machine what it has from routers' advertisements.
+ */
 const settings = {
   IPv4: {
     bridge: "net.bridge.bridge-nf-call-iptables",
     others: ["net.ipv4.ip_forward", "net.ipv4.conf.all.route_localnet"],
   },
-  IPv6: { bridge: "net.bridge.bridge-nf-call-ip6tables", others: ["net.ipv6.conf.all.forwarding"] },
+  IPv6: { bridge: "net.bridge.bridge-nf-call-ip6tables", others: [] },
 } as const satisfies Readonly<Record<IpFamily, { bridge: string; others: readonly string[] }>>;
 
 /**
