@@ -76,7 +76,8 @@ export class ServerReach {
     signal.addEventListener("abort", onAbort, { once: true });
     try {
       // A boot without a server shall not find out by waiting.
-      this.failed(await this.#ask(signal));
+      const first = await this.#ask(signal);
+      if (first !== undefined) this.failed(first);
       while (!signal.aborted) {
         if (!this.#back) {
           await new Promise<void>((resolve) => {
