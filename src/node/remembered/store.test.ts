@@ -122,3 +122,20 @@ test("what changes all the time is written as often as a day's bytes allow, what
   expect(writes).toBe(20);
   expect(await store.get("a")).toBe(n);
 });
+
+test("what has to wait for the next day's bytes is not worked out again at every change", async () => {
+  const clock = new FakeClock();
+  const store = await opened({ burstBytes: 9_000, dailyBytes: 9_000 }, clock);
+  let workedOut = 0;
+  const change = async (isVital = false) => {
+    store.note("a", () => ++workedOut, { ...about, isVital });
+    await clock.advance(2_000);
+    await store.writeDue();
+  };
+  for (let i = 0; i < 50; i++) await change();
+  // Written, and put off.
+  expect(workedOut).toBe(2);
+  await change(true);
+  expect(workedOut).toBe(3);
+  expect(await store.get("a")).toBe(3);
+});

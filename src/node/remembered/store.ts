@@ -128,8 +128,11 @@ export class RememberedStore implements Service {
   /** To be written soon, if it differs from what is there. */
   note(key: string, produce: () => unknown, options: NoteOptions): void {
     const known = this.#pending.get(key);
-    const dueMs = Math.min(known?.dueMs ?? Number.POSITIVE_INFINITY, this.#clock.monotonicMs() + gatherMs);
     const isVital = options.isVital === true || known?.isVital === true;
+    // What was put off stays so, unless it has become vital: or each change would be worked out only to be put off again.
+    const isPutOff = known !== undefined && (known.isVital === true || !isVital);
+    const soonMs = this.#clock.monotonicMs() + gatherMs;
+    const dueMs = isPutOff ? known.dueMs : Math.min(known?.dueMs ?? soonMs, soonMs);
     this.#pending.set(key, { ...options, produce, isVital, dueMs });
     this.#isDirty = true;
     this.#wake();
