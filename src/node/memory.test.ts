@@ -178,6 +178,16 @@ test("a token outlives its server, and is not written every hour", async () => {
   await next.end();
 });
 
+test("a server that is there is never taken for gone", async () => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  let told = 0;
+  run.memory.reach.onBack(() => told++);
+  await idle();
+  expect([told, run.memory.reach.isAway, server.log.length]).toEqual([0, false, 1]);
+  await run.end();
+});
+
 test("informers begin with what was known, and go on with what is", async () => {
   const service = (name: string) =>
     ({ metadata: { name, namespace: "ns" }, spec: { clusterIP: "10.43.0.9" } }) as Service;
@@ -208,7 +218,8 @@ test("informers begin with what was known, and go on with what is", async () => 
   await idle();
   expect(two.informer.hasSynced).toBe(false);
   await clock.advance(1_500);
-  await idle();
+  // It comes from disk.
+  await expect.poll(() => two.informer.hasSynced, { timeout: 15_000 }).toBe(true);
   expect([names(two.informer), two.informer.hasSynced, two.informer.isCurrent]).toEqual([["a", "b"], true, false]);
   server.fail = () => undefined;
   await api.delete(services, { name: "a", namespace: "ns" });
@@ -299,4 +310,23 @@ test("pods, and how far they have come, are known to the next run until the API 
   await second.memory.keep([]);
   await second.end();
   expect(readdirSync(`${folder}/r`)).toHaveLength(1);
+});
+
+test("what a new pod is made of stays, also when an old one goes at that moment", async () => {
+  const server = new FakeTransport();
+  const api = new Client(server);
+  await api.create(configMaps, map("1"));
+  const volumes = Array.from({ length: 500 }, (_, i) => {
+    return { name: `v${i}`, persistentVolumeClaim: { claimName: `claim-${i}` } };
+  });
+  const run = await Run.begin(server);
+  await idle();
+  // Its many claims are looked up one after the other; meanwhile the map of a pod that is not named here is read.
+  await Promise.all([
+    run.memory.forget("gone", [webPod("old", { spec: { containers: [], volumes } })]),
+    run.client.get(configMaps, "m", "ns"),
+  ]);
+  server.fail = unreachable;
+  expect((await run.client.get(configMaps, "m", "ns")).data).toEqual({ v: "1" });
+  await run.end();
 });

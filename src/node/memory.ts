@@ -37,6 +37,8 @@ export interface NodeMemoryOptions {
   readonly folder: string;
   readonly nodeName: string;
   readonly bounds?: StoreBounds;
+  /** Monotonic; default now. From when on a server is waited for. */
+  readonly sinceMs?: number;
 }
 
 export interface NodeMemoryDeps {
@@ -62,7 +64,7 @@ export class NodeMemory {
   readonly #store: RememberedStore;
   readonly #nodeName: string;
   readonly #deps: NodeMemoryDeps;
-  readonly #openedMs: number;
+  readonly #sinceMs: number;
   /** By pod uid: what was vital when it was last noted. */
   readonly #vital = new Map<string, string>();
   /** By pod uid: where the pods of this node are, for slices that nobody else puts right. Until the API has spoken. */
@@ -74,7 +76,7 @@ export class NodeMemory {
   private constructor(options: NodeMemoryOptions, deps: NodeMemoryDeps) {
     this.#nodeName = options.nodeName;
     this.#deps = deps;
-    this.#openedMs = deps.clock.monotonicMs();
+    this.#sinceMs = options.sinceMs ?? deps.clock.monotonicMs();
     this.#store = new RememberedStore({ folder: options.folder, bounds: options.bounds ?? defaultBounds }, deps);
     const path = nodePath(options.nodeName);
     this.reach = new ServerReach({ ...deps, probe: (signal) => deps.probe(path, signal) });
@@ -108,9 +110,9 @@ export class NodeMemory {
     return this.#store.has(markKey);
   }
 
-  /** Resolves when a server has been waited for long enough, counted from the start of the process. */
+  /** Resolves when a server has been waited for long enough. */
   async patience(signal: AbortSignal): Promise<void> {
-    await pause(this.#deps.clock, this.#openedMs + patienceMs - this.#deps.clock.monotonicMs(), signal);
+    await pause(this.#deps.clock, this.#sinceMs + patienceMs - this.#deps.clock.monotonicMs(), signal);
   }
 
   /** First lists of what the network is made by. */
@@ -229,6 +231,8 @@ export class NodeMemory {
 
   /** Takes away what no pod is made of any more. */
   async #sweep(known: readonly Pod[]): Promise<void> {
+    // What comes while files are read below is of a pod that is not among the known ones.
+    const before = this.#store.keys();
     const paths = new Set<string>([nodePath(this.#nodeName)]);
     for (const pod of known) for (const path of pathsOf(pod)) paths.add(path);
     for (const path of [...paths]) {
@@ -245,7 +249,7 @@ export class NodeMemory {
     }
     // Of a driver there is one object, however many volumes.
     const drivers = pathOf(csiDrivers, undefined);
-    for (const key of this.#store.keys()) {
+    for (const key of before) {
       if (key.startsWith("/api") && !paths.has(key) && !key.startsWith(drivers)) this.#store.forget(key);
     }
   }
