@@ -54,6 +54,8 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
   /** By zone: when its last node was given up. */
   const evictedAtMs = new Map<string, number>();
   let wasAllDown = false;
+  /** When the last look ended. */
+  let lookedAtMs = clock.monotonicMs();
 
   const say = (
     resource: ResourceInfo,
@@ -146,6 +148,17 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
   }
 
   async function round(): Promise<void> {
+    // While another server led, or none, nobody was watched here: that is no silence of theirs.
+    const nowMs = clock.monotonicMs();
+    if (nowMs - lookedAtMs > 2 * settings.monitorPeriodMs) for (const probe of probes.values()) probe.atMs = nowMs;
+    try {
+      await look();
+    } finally {
+      lookedAtMs = clock.monotonicMs();
+    }
+  }
+
+  async function look(): Promise<void> {
     const startedMs = clock.monotonicMs();
     const all = nodeStore.list();
     for (const [name, probe] of [...probes]) {
