@@ -14,6 +14,9 @@ let stoppedPods = 0;
 let isStuck = false;
 /** What the status file said while there was a problem. */
 let problemStatus = "";
+/** And when it had joined and its node was not ready yet. */
+let joinedStatus = "";
+const notReady = "container runtime network not ready";
 
 beforeEach(() => {
   folder = mkdtempSync("/tmp/mote-machine-");
@@ -45,6 +48,9 @@ async function device(
         args.onProblem(problem);
         while (!args.signal.aborted && !statusSays(problem)()) await systemClock.sleep(10);
         problemStatus = status();
+        args.onNode(false, notReady);
+        while (!args.signal.aborted && !statusSays(notReady)()) await systemClock.sleep(10);
+        joinedStatus = status();
       }
       args.onApiReady();
       args.onNode(true, "kubelet is posting ready status");
@@ -64,7 +70,7 @@ async function device(
     { clock, random: seededRandom(1), commands: systemCommands, sysctl: systemSysctl, server },
     stop.signal,
   );
-  const deadlineMs = systemClock.monotonicMs() + 8000;
+  const deadlineMs = systemClock.monotonicMs() + 15_000;
   while (!until() && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(10);
   stop.abort(new Error("stop"));
   return done;
@@ -74,11 +80,12 @@ const status = () => readFileSync(`${folder}/boot/mote-status.txt`, "utf8").repl
 const statusSays = (text: string) => () =>
   readdirSync(`${folder}/boot`).includes("mote-status.txt") && status().includes(text);
 
-test("what keeps a device from joining stands in the status until it is ready", async () => {
+test("what keeps a device from joining stands in the status until it has joined", async () => {
   writeFileSync(`${folder}/boot/token`, "server=https://10.0.0.9:6443 token=secret\n");
   const sentence = "the certificate of https://10.0.0.9:6443 is not valid at 2036-01-01T00:00: set the clock";
   expect(await device(statusSays("The device is ready."), () => undefined, systemClock, sentence)).toBe(0);
   expect(problemStatus.split("\n").slice(0, 2)).toEqual(["The device is up, but not ready yet.", sentence]);
+  expect(joinedStatus.split("\n").slice(0, 2)).toEqual(["The device is up, but not ready yet.", notReady]);
   expect(runs[0]?.joins).toBe("https://10.0.0.9:6443");
 });
 

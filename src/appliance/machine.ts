@@ -293,6 +293,8 @@ async function keepServer(
     if (signal.aborted) onStop();
     let reason = "";
     let isNodeReady = false;
+    /** What was said last is what keeps it from joining: no longer true once there is a node. */
+    let isKeptOut = false;
     const startedMs = clock.monotonicMs();
     const cancelPatience = clock.after(patienceMs, () => {
       if (!isNodeReady) status.set({ phase: "waiting", detail: reason || "The node has not become ready so far." });
@@ -307,12 +309,14 @@ async function keepServer(
         onProblem(sentence) {
           if (sentence === reason) return;
           reason = sentence;
+          isKeptOut = true;
           say(`error server: ${sentence}`);
           status.set({ phase: "waiting", detail: sentence });
         },
         onNode(isReady, why) {
           reason = why;
-          if (isReady === isNodeReady) return;
+          if (isReady === isNodeReady && !isKeptOut) return;
+          isKeptOut = false;
           isNodeReady = isReady;
           if (isReady) say("node ready");
           log.info("node state", { ready: isReady, reason: why });
