@@ -1,10 +1,14 @@
 // Who may ask for what: two passwords, and what only servers are told. Nodes that join in earnest are in test/scenario/join.test.ts.
-import { expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createJoinServer, type JoinServerOptions } from "./join-server.ts";
+import { ensurePki, type Pki } from "./pki.ts";
 
 function server(more: Partial<JoinServerOptions> = {}) {
   const kept: string[] = [];
@@ -37,12 +41,13 @@ async function ask(
   path: string,
   pair: string,
   put?: object,
+  headers: Readonly<Record<string, string>> = {},
 ): Promise<{ status: number; text: string }> {
   const answer = { status: 0, text: "" };
   const request = {
     method: put ? "PUT" : "GET",
     target: `/v1-k3s/${path}`,
-    headers: { authorization: `Basic ${Buffer.from(pair).toString("base64")}` },
+    headers: { ...headers, authorization: `Basic ${Buffer.from(pair).toString("base64")}` },
     body: (async function* () {
       yield Buffer.from(JSON.stringify(put ?? {}));
     })(),
@@ -92,4 +97,31 @@ test("each password is changed by itself, and both where there is one", async ()
   const one = server({ agentPassword: "of-all-servers" });
   expect(await change(one, "server:of-all-servers", { newToken: "another-for-all" })).toBe(200);
   expect(one.kept).toEqual(["another-for-all another-for-all"]);
+});
+
+describe("names of nodes", () => {
+  const folder = mkdtempSync(join(tmpdir(), "mote-names-"));
+  let pki: Pki;
+  beforeAll(async () => {
+    const options = { folder, nodeName: "hub", nodeIps: [], extraNames: ["api.example.com", "*.shop.example"] };
+    pki = await ensurePki(options, { clock: new FakeClock(), random: seededRandom(1), log: silentLogger });
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  // Who gets as far as the API would get a certificate.
+  const allowed = "there is no API here";
+  test.each([
+    ["kubernetes", "choose another"],
+    ["Kubernetes", "choose another"],
+    ["kubernetes.default.svc.cluster.local", "choose another"],
+    ["api.example.com", "choose another"],
+    ["kubernetes-1", allowed],
+    ["leaf.shop.example", allowed],
+    ["hub", allowed],
+  ])("%s: %s", async (name, answer) => {
+    const headers = { "k3s-node-name": name, "k3s-node-password": "of the device" };
+    const one = server({ pki: () => pki });
+    const { status, text } = await ask(one, "serving-kubelet.crt", "node:of-all-agents", undefined, headers);
+    expect([status, text]).toEqual([answer === allowed ? 500 : 403, expect.stringContaining(answer)]);
+  });
 });

@@ -22,7 +22,7 @@ import { formatSettings, headers, prefix, type ServerSettings } from "./join/pro
 import { namespace, nodeOfSecret, secretName, secretType } from "./join/secret-names.ts";
 import { skewProblem } from "./join/version-skew.ts";
 import { withdrawPermission } from "./node-replacement.ts";
-import type { Pki } from "./pki.ts";
+import type { KeyPair, Pki } from "./pki.ts";
 import { parseToken, sameText } from "./tokens.ts";
 
 export type { ServerSettings } from "./join/protocol.ts";
@@ -173,6 +173,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     const deviceKey = deviceKeyIn(request);
     if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(name) || name.length > 253)
       throw badRequest("the node's name is not allowed");
+    if (isNameOfServers(name, options.pki())) throw nameOfServers(name);
     if (user?.name.startsWith(nodePrefix)) {
       if (user.name !== `${nodePrefix}${name}`) {
         throw badRequest(`the certificate of ${user.name.slice(nodePrefix.length)} does not let it be ${name}`);
@@ -344,6 +345,21 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       },
     }),
   };
+}
+
+/**
+ * Nodes and pods believe that whoever is certified under such a name is a server. Names of this machine do not count: where the
+ * server has no node an agent may have them.
+ */
+function isNameOfServers(name: string, { servingApiserver, servingKubelet }: Pki): boolean {
+  const isIn = ({ certificate }: KeyPair): boolean =>
+    new X509Certificate(certificate).checkHost(name, { subject: "never", wildcards: false }) !== undefined;
+  return isIn(servingApiserver) && !isIn(servingKubelet);
+}
+
+function nameOfServers(node: string): ApiError {
+  const message = `node name ${JSON.stringify(node)} is one that servers are called by; choose another with --node-name`;
+  return new ApiError(403, "Forbidden", message);
 }
 
 function nameTaken(node: string): ApiError {
