@@ -8,7 +8,7 @@ import type { Clock, Random } from "#base/clock.ts";
 import type { Client } from "#client/client.ts";
 import type { Secret } from "#model/gen/core-v1.ts";
 import { secrets } from "#model/resources.ts";
-import { isAlreadyExists, isNotFound } from "#model/status.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
 import { takePermission } from "../node-replacement.ts";
 import { sameText } from "../tokens.ts";
 import { namespace, secretName, secretType } from "./secret-names.ts";
@@ -57,15 +57,13 @@ export class NodePasswords {
   /** Whether the name may be used with this password; a name that is new is taken by it. */
   async claim(claim: NodeClaim): Promise<boolean> {
     const { node, password, deviceKey } = claim;
-    let stored = (await this.#read(node)) ?? (await this.#create(claim));
-    if (!(await this.#fits(password, stored.hash))) {
-      // Taken before it is used: two devices cannot both have it.
-      if (!(await takePermission(node, this.#deps))) return false;
-      stored = await this.#replace(claim, stored, undefined);
-      return this.#fits(password, stored.hash);
-    }
-    if (deviceKey !== undefined && deviceKey !== stored.deviceKey) await this.#replace(claim, stored, stored.hash);
-    return true;
+    const stored = (await this.#read(node)) ?? (await this.#create(claim));
+    const isOwner = await this.#fits(password, stored.hash);
+    if (isOwner && (deviceKey === undefined || deviceKey === stored.deviceKey)) return true;
+    // Taken before it is used: two devices cannot both have it.
+    if (!isOwner && !(await takePermission(node, this.#deps))) return false;
+    const replaced = await this.#replace(claim, stored, isOwner ? stored.hash : undefined);
+    return this.#fits(password, replaced.hash);
   }
 
   /** Whether somebody has the name. */
@@ -84,7 +82,8 @@ export class NodePasswords {
         .client()
         .delete(secrets, { name: secretName(claim.node), namespace }, { preconditions: { uid } });
     } catch (error) {
-      if (!isNotFound(error)) throw error;
+      // Another has replaced it since it was read.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
     }
     return this.#create(claim, hash);
   }
