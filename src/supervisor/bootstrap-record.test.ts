@@ -174,6 +174,21 @@ test("what changes on one server is saved, and the other says that it has to be 
   expect(read("b", "tls/service.key")).toBe("two");
 });
 
+test("a token is not changed by a server that lacks what another has saved", async () => {
+  const first = await open("a", { wanted: "the-token" });
+  write("a", "tls/service.key", "one", 60_000);
+  await first.save();
+  const second = await open("b", { wanted: "the-token" });
+  write("a", "tls/service.key", "two");
+  await first.save();
+  await expect(second.rotate("another-token")).rejects.toMatchObject({ code: "BOOTSTRAP_CONFLICT" });
+  expect(await keys()).toEqual([recordKey("the-token")]);
+  await (await open("b", { wanted: "the-token" })).rotate("another-token");
+  await expect(first.rotate("a-third-token")).rejects.toMatchObject({ code: "BOOTSTRAP_CONFLICT" });
+  await open("c", { wanted: "another-token" });
+  expect(read("c", "tls/service.key")).toBe("two");
+});
+
 test("two that begin at once with different tokens: one is refused", async () => {
   const begin = async (server: string) => {
     const record = await open(server, { wanted: `token-of-${server}` });

@@ -146,18 +146,28 @@ export async function openBootstrapRecord(
     save,
     async rotate(next) {
       if (sameText(next, password)) return;
+      const theirs = await stored();
+      // It would be lost with the old name.
+      const isBehind = !theirs || differences(theirs, common).some((name) => theirs.has(name));
+      if (isBehind) throw new AppError("BOOTSTRAP_CONFLICT", `${changedElsewhere}: restart this one first`);
       const files = await readFiles(serverDir);
       const [from, to] = [recordKey(password), recordKey(next)];
       const value = Buffer.from(await encryptRecord(formatFiles(files), next, random));
       const result = await backend.commit({
-        compares: [{ key: to, target: "create", op: "=", value: 0 }],
+        compares: [
+          { key: to, target: "create", op: "=", value: 0 },
+          { key: from, target: "mod", op: "=", value: modRevision },
+        ],
         success: [
           { type: "put", key: to, value },
           { type: "delete", key: from },
         ],
       });
       if (!result.succeeded)
-        throw new AppError("BOOTSTRAP_TOKEN", "there are keys of a cluster under this token already");
+        throw new AppError(
+          "BOOTSTRAP_TOKEN",
+          `there are keys of a cluster under this token already, or ${changedElsewhere}`,
+        );
       [password, modRevision, common] = [next, result.revision, files];
     },
     plaintext: async () => formatFiles(await readFiles(serverDir)),
@@ -225,6 +235,8 @@ async function lock(key: string, backend: Backend): Promise<KeyValue | undefined
   await backend.revokeLease(id);
   return undefined;
 }
+
+const changedElsewhere = "another server has changed keys or token of the cluster";
 
 function otherToken(given: string | undefined): AppError {
   const message = given
