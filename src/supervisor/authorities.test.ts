@@ -121,6 +121,8 @@ describe("what is refused", () => {
     const key = generateKey();
     return { ServerCA: makeAuthority({ commonName: "x", key, nowMs: startMs }, random), ServerCAKey: key };
   };
+  const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+  const withBroken = (one: Authorities): Authorities => ({ ...one, ServerCA: `${one.ServerCA}${broken}` });
   test.each<[string, (current: Authorities) => Authorities, boolean, RegExp | undefined]>([
     ["nothing", () => ({}), false, /no authority/],
     ["a stranger", stranger, false, /vouches.*--force/],
@@ -128,6 +130,7 @@ describe("what is refused", () => {
     ["another's key", () => ({ ...stranger(), ServerCAKey: generateKey() }), true, /does not belong/],
     ["no key", () => ({ ServerCA: stranger().ServerCA! }), true, /together/],
     ["no certificate", () => ({ ClientCA: "x", ClientCAKey: generateKey() }), true, /client-ca.crt/],
+    ["a broken one above it", () => withBroken(stranger()), true, /server-ca.crt/],
     ["a lost key of tokens", () => ({ ServiceKey: generateKey() }), false, /signed with now is missing/],
     ["the same again", (current) => current, false, undefined],
     ["the next", (current) => nextAuthorities(current, startMs, random), false, undefined],

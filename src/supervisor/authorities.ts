@@ -86,12 +86,22 @@ export function authoritiesProblem(current: Authorities, next: Authorities, isFo
     if (certificate === undefined && key === undefined) continue;
     const file = authorityFiles[name];
     if (certificate === undefined || key === undefined) return `${file}: certificate and key are needed together`;
-    const problem = authorityProblem({ certificate, key });
+    const problem = authorityProblem({ certificate, key }) ?? unreadableIn(certificate);
     if (problem !== undefined) return `${file}: ${problem}`;
     if (isForced || isVouchedFor(certificate, current[name])) continue;
     return `${file}: no authority that the cluster has now vouches for it; nodes would have to join again (--force)`;
   }
   return next.ServiceKey === undefined ? undefined : serviceKeyProblem(current.ServiceKey, next.ServiceKey, isForced);
+}
+
+/** Whoever is sent the bundle reads all of it. */
+function unreadableIn(bundle: string): string | undefined {
+  try {
+    certificatesIn(bundle);
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 function isVouchedFor(bundle: string, known: string | undefined): boolean {
