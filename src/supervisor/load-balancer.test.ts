@@ -181,3 +181,17 @@ test("lists that come at once are written one after the other, and the last one 
   const kept = JSON.parse(readFileSync(join(folder, "k3s-agent-load-balancer.json"), "utf8"));
   expect(kept).toEqual({ ServerURL: options.server, ServerAddresses: ["192.0.2.4:6443"] });
 });
+
+test("a list that could not be written is written with the next one", async () => {
+  const etc = join(folder, "etc");
+  const balancer = await openLoadBalancer(
+    { server: "https://192.0.2.1:6443", folder: etc },
+    { clock, log: silentLogger },
+  );
+  writeFileSync(etc, "in its place");
+  await expect(balancer.setServers(["192.0.2.2:6443"])).rejects.toThrow();
+  rmSync(etc);
+  await balancer.setServers(["192.0.2.2:6443"]);
+  const kept = JSON.parse(readFileSync(join(etc, "k3s-agent-load-balancer.json"), "utf8"));
+  expect(kept.ServerAddresses).toEqual(["192.0.2.2:6443"]);
+});

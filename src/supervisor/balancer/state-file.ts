@@ -40,8 +40,14 @@ export class ServersFile {
     this.#kept = addresses;
     const text = `${JSON.stringify({ ServerURL: this.#server, ServerAddresses: addresses })}\n`;
     const flush = async () => {
-      await makeFolder(this.#folder);
-      await writeFileDurable(`${this.#folder}/${fileName}`, text, 0o600);
+      try {
+        await makeFolder(this.#folder);
+        await writeFileDurable(`${this.#folder}/${fileName}`, text, 0o600);
+      } catch (error) {
+        // The next list is written, though it be the same.
+        if (this.#kept === addresses) this.#kept = [];
+        throw error;
+      }
     };
     this.#written = this.#written.then(flush, flush);
     return this.#written;
