@@ -23,9 +23,9 @@ export function listenTcp(
     onSocket(socket);
   });
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
+    // Later ones are of a connection that could not be taken, for want of descriptors: nothing the others should end for.
+    server.on("error", reject);
     server.listen(options.port, options.host, () => {
-      server.off("error", reject);
       const address = server.address();
       resolve({
         port: typeof address === "object" && address !== null ? address.port : options.port,

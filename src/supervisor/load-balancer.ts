@@ -163,6 +163,8 @@ async function dialTcp(address: string, timeoutMs: number, signal?: AbortSignal)
 
 /** How long until a port that somebody else has is asked for again. */
 const portRetryMs = 60_000;
+/** Far more than programs of one machine need; one that forgets its connections must not take the node's descriptors. */
+const maxLocalConnections = 500;
 
 /** The same for other programs of this machine, at a port of 127.0.0.1: TLS is between them and the server. */
 export function createBalancerPort(
@@ -171,13 +173,21 @@ export function createBalancerPort(
 ): Service {
   const { balancer, clock, log } = deps;
   const nothing = new Uint8Array(0);
+  let open = 0;
   const take = async (socket: Duplex, signal: AbortSignal): Promise<void> => {
+    if (open >= maxLocalConnections) {
+      socket.destroy();
+      return;
+    }
+    open++;
     try {
       const server = await balancer.connect(signal);
       await tunnel({ socket, head: nothing }, { socket: server, head: nothing }, signal);
     } catch (error) {
       log.debug("a connection found no server", { error: messageOf(error) });
       socket.destroy();
+    } finally {
+      open--;
     }
   };
   return {
