@@ -1,6 +1,7 @@
 // The door with real clients of both protocols, and what it makes of requests that are not as they should be.
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { request as httpsRequest } from "node:https";
+import { connect as connectTls } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
@@ -160,6 +161,26 @@ describe("HTTP/2", () => {
 });
 
 const head = [":method", "GET", ":path", "/"];
+test("nothing is handed out to resume a connection with, after certificates were renewed neither", async () => {
+  const ticket = () =>
+    new Promise<Buffer | undefined>((resolve, reject) => {
+      const options = {
+        host: "127.0.0.1",
+        port: server.port,
+        rejectUnauthorized: false,
+        maxVersion: "TLSv1.2",
+      } as const;
+      const socket = connectTls(options, () => {
+        resolve(socket.getTLSTicket());
+        socket.destroy();
+      });
+      socket.once("error", reject);
+    });
+  expect(await ticket()).toBeUndefined();
+  server.setTls(localhostTls);
+  expect(await ticket()).toBeUndefined();
+});
+
 test.each<[string, readonly string[], object | undefined]>([
   ["plain", [...head, "accept", "a"], { method: "GET", target: "/", contentLength: undefined }],
   ["repeated", [...head, "accept", "a", "accept", "b"], { headers: { accept: "a, b" } }],

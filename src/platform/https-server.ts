@@ -132,13 +132,10 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
   const server = createServer({
     requestCert: true,
     rejectUnauthorized: false,
-    minVersion: "TLSv1.2",
     // A list would be copied for each connection, and each copy would hold the block of memory that it was cut from.
     ALPNCallback: ({ protocols }) => offered.find((protocol) => protocols.includes(protocol)),
     maxHeaderSize: maxHeaderBytes,
     keepAliveTimeout: idleConnectionMs,
-    // Two sessions for each connection, with the client's certificate, for clients that hardly ever use them.
-    secureOptions: constants.SSL_OP_NO_TICKET,
     ...contextOf(options.tls),
   });
   const sockets = new Set<Socket>();
@@ -293,8 +290,14 @@ function certificateOf(socket: TLSSocket): Uint8Array | undefined {
   return known === "none" ? undefined : known;
 }
 
+/** All of it: what a later context does not say is node's default again. */
 function contextOf(tls: TlsMaterial) {
-  return { cert: tls.certificatePem, key: tls.keyPem, ...(tls.clientCaPem ? { ca: tls.clientCaPem } : {}) };
+  return {
+    ...{ cert: tls.certificatePem, key: tls.keyPem, ...(tls.clientCaPem ? { ca: tls.clientCaPem } : {}) },
+    minVersion: "TLSv1.2" as const,
+    // Two sessions for each connection, with the client's certificate, for clients that hardly ever use them.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  };
 }
 
 function requestOf(message: IncomingMessage, over: Over): ServerRequest {
