@@ -267,6 +267,7 @@ function handshake(socket: tls.TLSSocket, signal: AbortSignal): Promise<void> {
       socket.removeListener("error", reject);
       resolve();
     });
+    if (signal.aborted) onAbort();
   });
 }
 
