@@ -77,32 +77,29 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
       const leftMs = Math.max(0, sinceMs + lostMs - clock.monotonicMs());
       cancel = clock.after(leftMs, () => over.abort(new Error("the datastore has not been heard for too long")));
     };
-    const askedMs = clock.monotonicMs();
-    const granting = backend.grantLease(lifeSeconds, 0, true);
-    const granted = await Promise.race([granting, untilAborted(signal)]);
-    if (!granted) {
-      // What comes too late ends by itself.
-      granting.catch(() => undefined);
-      return;
-    }
-    const { id } = granted;
+    let lease: number | undefined;
     signal.addEventListener("abort", stop, { once: true });
     if (signal.aborted) stop();
-    heard(askedMs);
     try {
-      await Promise.race([put(id, held), untilAborted(over.signal)]);
+      const askedMs = clock.monotonicMs();
+      // What comes too late ends by itself.
+      const granted = await Promise.race([backend.grantLease(lifeSeconds, 0, true), untilAborted(over.signal)]);
+      if (!granted) return;
+      lease = granted.id;
+      heard(askedMs);
+      await Promise.race([put(lease, held), untilAborted(over.signal)]);
       if (over.signal.aborted) throw over.signal.reason;
-      live = { lease: id, ended: over.signal };
-      log.debug("session begun", { lease: id });
+      live = { lease, ended: over.signal };
+      log.debug("session begun", { lease });
       for (const waiter of [...waiters]) waiter();
-      await keepAlive(id, over.signal, heard);
+      await keepAlive(lease, over.signal, heard);
       if (!signal.aborted) throw over.signal.reason;
     } finally {
       live = undefined;
       cancel();
       over.abort(new Error("the session has ended"));
       signal.removeEventListener("abort", stop);
-      await farewell(id);
+      if (lease !== undefined) await farewell(lease);
     }
   };
 
