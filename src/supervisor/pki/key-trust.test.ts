@@ -47,7 +47,7 @@ async function ask(port: number, ca: string, byKey = true, make = createHttpClie
   const client = make({ baseUrl: `https://127.0.0.1:${port}`, ca, trust: byKey ? "keys" : "dates" });
   try {
     const headers = { authorization: "Bearer secret" };
-    const response = await client.send({ method: "GET", path: "/", headers, idleTimeoutMs: 5000 });
+    const response = await client.send({ method: "GET", path: "/", headers, idleTimeoutMs: 30_000 });
     return (await readBody(response, 100)).toString();
   } finally {
     client.close();
@@ -75,7 +75,7 @@ test.each<[string, string, string, string]>([
   const dial = dialBareWebSocket(
     {
       ...{ host: "127.0.0.1", port, path: "/", headers: { authorization: "Bearer secret" } },
-      ...{ tls: { ca, trust: "keys" }, connectTimeoutMs: 5000, timeoutMs: 5000 },
+      ...{ tls: { ca, trust: "keys" }, connectTimeoutMs: 30_000, timeoutMs: 30_000 },
     },
     new AbortController().signal,
   );
