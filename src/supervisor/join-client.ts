@@ -168,9 +168,9 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         let waitMs: number = kept ? 0 : renewal.checkMs;
         let failures = 0;
         let gapMs: number = checkPause.gapMs;
+        let woken = new AbortController();
+        wake = () => woken.abort(new Error("somebody was turned away"));
         while (!stop.aborted) {
-          const woken = new AbortController();
-          wake = () => woken.abort(new Error("somebody was turned away"));
           await pause(clock, spread(waitMs, renewal.jitter, random), AbortSignal.any([stop, woken.signal]));
           if (woken.signal.aborted) {
             const leftMs = Math.max(checkPause.minMs, askedMs + gapMs - clock.monotonicMs());
@@ -179,6 +179,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
             gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
           } else gapMs = checkPause.gapMs;
           if (stop.aborted) return;
+          // Who is turned away from here on has it asked once more: what is under way may be too old for that.
+          woken = new AbortController();
           try {
             await renew();
             [waitMs, failures] = [renewal.checkMs, 0];

@@ -298,6 +298,25 @@ describe("the door", () => {
     await openMembership(device("n6b", { nodeName: "n6" }), base, stop.signal);
   });
 
+  test("who is turned away while the node asks has it ask once more", async () => {
+    let asked = 0;
+    const clock = {
+      ...systemClock,
+      sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(ms < 60_000 ? Math.min(ms, 20) : ms, signal),
+    };
+    const onServers = async () => {
+      asked++;
+      if (asked === 2) membership.check();
+    };
+    const membership = await openMembership(device("n10"), { ...base, clock, onServers }, stop.signal);
+    const end = new AbortController();
+    const running = membership.service.run(end.signal, () => {});
+    membership.check();
+    await expect.poll(() => asked, { timeout: 15_000 }).toBe(3);
+    end.abort(new Error("done"));
+    await running;
+  });
+
   test("garbage is no request for a certificate", async () => {
     const headers = { ...member(), "k3s-node-name": "n8", "k3s-node-password": "x" };
     for (const body of [Buffer.from("garbage"), Buffer.alloc(20_000, 0x30)]) {
