@@ -78,6 +78,7 @@ export function createTaintEvictionController(deps: ControllerDeps): Service {
     {
       name: "taint-eviction-controller",
       workers: 4,
+      begin: () => scheduled.clear(),
       triggers: [
         on(podStore, (pod) => (pod.spec.nodeName ? [keyOf(pod)] : [])),
         on(nodeStore, (node) => podStore.byIndex(podsByNodeIndex, node.metadata.name ?? "").map(keyOf)),

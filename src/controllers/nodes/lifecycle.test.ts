@@ -3,45 +3,81 @@
 import { expect, test } from "vitest";
 import { silentLogger as log } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
+import type { Service } from "#base/service.ts";
 import { Client } from "#client/client.ts";
 import { EventRecorder } from "#client/events.ts";
 import { InformerFactory } from "#client/informer.ts";
-import type { Node } from "#model/gen/core-v1.ts";
-import { nodes } from "#model/resources.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
+import { nodes, pods } from "#model/resources.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { defaultSettings } from "../arguments.ts";
+import type { ControllerDeps } from "../runtime/controller.ts";
+import { createTaintEvictionController } from "./eviction.ts";
 import { createNodeLifecycleController } from "./lifecycle.ts";
 
-test("a node was not silent while nobody listened", async () => {
+async function start(make: (deps: ControllerDeps) => Service, node: object, ...more: Pod[]) {
   const client = new Client(new FakeTransport());
-  const conditions = [{ type: "Ready", status: "True", lastHeartbeatTime: "2026-01-01T00:00:00Z" }];
-  await client.create(nodes, { metadata: { name: "n" }, spec: {}, status: { conditions } } as unknown as Node);
+  await client.create(nodes, { metadata: { name: "n" }, spec: {}, ...node } as unknown as Node);
+  for (const pod of more) await client.create(pods, pod);
   const clock = new FakeClock();
   const deps = { client, clock, random: seededRandom(1), log };
   const informers = new InformerFactory({}, deps);
   const events = new EventRecorder({ component: "test" }, deps);
-  const controller = createNodeLifecycleController(
-    { ...deps, informers, events, metrics: new Metrics() },
-    defaultSettings.nodes,
-  );
+  const controller = make({ ...deps, informers, events, metrics: new Metrics() });
   const stop = new AbortController();
   const watching = informers.run(stop.signal, () => {});
-  const lead = async (ms: number) => {
-    const term = new AbortController();
-    const done = controller.run(term.signal, () => {});
-    await clock.advance(ms);
-    term.abort();
-    await done;
-    const node = await client.get(nodes, "n");
-    return node.status?.conditions?.find(({ type }) => type === "Ready")?.status;
+  return {
+    ...{ client, clock },
+    /** One term. */
+    async lead(ms: number): Promise<void> {
+      const term = new AbortController();
+      const done = controller.run(term.signal, () => {});
+      await clock.advance(ms);
+      term.abort();
+      await done;
+    },
+    async end(): Promise<void> {
+      stop.abort();
+      await watching;
+    },
   };
-  expect(await lead(30_000)).toBe("True");
-  await clock.advance(60_000);
-  expect(await lead(40_000)).toBe("True");
-  // It is still listened to, and still says nothing.
-  expect(await lead(40_000)).toBe("Unknown");
-  stop.abort();
-  await watching;
+}
+
+test("a node was not silent while nobody listened", async () => {
+  const conditions = [{ type: "Ready", status: "True", lastHeartbeatTime: "2026-01-01T00:00:00Z" }];
+  const world = await start((deps) => createNodeLifecycleController(deps, defaultSettings.nodes), {
+    status: { conditions },
+  });
+  const ready = async () =>
+    (await world.client.get(nodes, "n")).status?.conditions?.find(({ type }) => type === "Ready")?.status;
+  await world.lead(30_000);
+  expect(await ready()).toBe("True");
+  await world.clock.advance(60_000);
+  await world.lead(40_000);
+  expect(await ready()).toBe("True");
+  // Who stays silent is found out.
+  await world.lead(70_000);
+  expect(await ready()).toBe("Unknown");
+  await world.end();
+});
+
+test("a pod that had to go in an earlier term may stay as long as it tolerates its node now", async () => {
+  const taint = { key: "node.kubernetes.io/unreachable", effect: "NoExecute" };
+  const toleration = { ...taint, operator: "Exists", tolerationSeconds: 300 };
+  const pod = {
+    metadata: { name: "p", namespace: "default" },
+    spec: { nodeName: "n", containers: [], tolerations: [toleration] },
+  } as unknown as Pod;
+  const world = await start(createTaintEvictionController, { spec: { taints: [taint] } }, pod);
+  const isThere = async () => (await world.client.list(pods, { namespace: "default" })).items.length === 1;
+  await world.lead(60_000);
+  expect(await isThere()).toBe(true);
+  await world.clock.advance(600_000);
+  await world.lead(100_000);
+  expect(await isThere()).toBe(true);
+  await world.lead(310_000);
+  expect(await isThere()).toBe(false);
+  await world.end();
 });

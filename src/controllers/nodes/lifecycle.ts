@@ -54,8 +54,6 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
   /** By zone: when its last node was given up. */
   const evictedAtMs = new Map<string, number>();
   let wasAllDown = false;
-  /** When the last look ended. */
-  let lookedAtMs = clock.monotonicMs();
 
   const say = (
     resource: ResourceInfo,
@@ -148,17 +146,6 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
   }
 
   async function round(): Promise<void> {
-    // While another server led, or none, nobody was watched here: that is no silence of theirs.
-    const nowMs = clock.monotonicMs();
-    if (nowMs - lookedAtMs > 2 * settings.monitorPeriodMs) for (const probe of probes.values()) probe.atMs = nowMs;
-    try {
-      await look();
-    } finally {
-      lookedAtMs = clock.monotonicMs();
-    }
-  }
-
-  async function look(): Promise<void> {
     const startedMs = clock.monotonicMs();
     const all = nodeStore.list();
     for (const [name, probe] of [...probes]) {
@@ -206,6 +193,9 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
     {
       name: "node-lifecycle-controller",
       periodMs: settings.monitorPeriodMs,
+      begin() {
+        for (const probe of probes.values()) probe.atMs = clock.monotonicMs();
+      },
       triggers: [
         // So that taints follow conditions within moments.
         on(nodeStore, (_, how) => (how === "delete" ? [] : [everything])),

@@ -71,6 +71,11 @@ export interface ControllerSpec {
   readonly triggers: readonly Trigger[];
   /** Looked at once at the start, whatever is there. */
   readonly firstKeys?: Iterable<string>;
+  /**
+   * At the start of each run. Of several servers one runs this at a time, and perhaps again later: since when something has
+   * been so must not be known from an earlier run, for nobody has seen here whether it stayed so.
+   */
+  begin?(): void;
   /** `again(ms)` asks to look at this key once more after a while, whatever happens meanwhile. */
   sync(key: string, again: (ms: number) => void, signal: AbortSignal): Promise<void>;
 }
@@ -122,6 +127,7 @@ export function createController(spec: ControllerSpec, deps: ControllerDeps): Se
         if (isAbort(error, signal)) return;
         throw error;
       }
+      spec.begin?.();
       ready();
       await queue.run({ workers: spec.workers }, (key) => work(key, signal), signal);
     },

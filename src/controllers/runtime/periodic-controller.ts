@@ -4,7 +4,7 @@
 import type { Service } from "#base/service.ts";
 import { type ControllerDeps, type ControllerSpec, createController } from "./controller.ts";
 
-export interface PeriodicSpec extends Pick<ControllerSpec, "name" | "triggers"> {
+export interface PeriodicSpec extends Pick<ControllerSpec, "name" | "triggers" | "begin"> {
   readonly periodMs: number;
   round(): Promise<void>;
 }

@@ -146,6 +146,8 @@ export function createAttachDetach(deps: ControllerDeps): Service {
     {
       name: "persistentvolume-attach-detach-controller",
       workers: 1,
+      // Or a volume that is in use again would be taken from its node without the wait.
+      begin: () => unwanted.clear(),
       triggers: [
         on(podStore, ofPod),
         on(claimStore, (claim) => (isFullyBound(claim) ? one() : [])),
