@@ -64,11 +64,13 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       { clock, log: log.child({ part: "servers" }) },
     );
     let own: OwnAddresses | undefined;
+    let joined: Membership | undefined;
+    const ipsIn = (of: Membership) => nodeIpsIn(of.current.settings.clusterCidr, givenNodeIps);
     const membership = await openMembership(
       {
         ...{ server: config.server, folder: agentDir, nodeName },
         get nodeIps() {
-          return own?.current ?? possibleNodeIps(givenNodeIps);
+          return own?.current ?? (joined ? ipsIn(joined) : possibleNodeIps(givenNodeIps));
         },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
@@ -80,16 +82,19 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       },
       signal,
     );
+    joined = membership;
+    const joinedMs = clock.monotonicMs();
     tells.onApiReady?.();
+    const begun = beginNode(config.node, log);
+    await membership.catchUp();
     const { clusterCidr } = membership.current.settings;
-    const nodeIps = nodeIpsIn(clusterCidr, givenNodeIps);
+    const nodeIps = ipsIn(membership);
     own = followOwnAddresses({ clusterCidr, given: givenNodeIps, nodeIps }, { clock, log });
     // The node API's certificate names them.
     own.onChange(() => membership.check());
-    const begun = beginNode(config.node, log);
     const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
     await runAll(
-      await services(config, { membership, balancer, own }, log, begun, tells.onNode),
+      await services(config, { membership, balancer, own, joinedMs }, log, begun, tells.onNode),
       { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
       signal,
       () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
@@ -117,7 +122,13 @@ async function services(
     membership,
     balancer,
     own,
-  }: { readonly membership: Membership; readonly balancer: LoadBalancer; readonly own: OwnAddresses },
+    joinedMs,
+  }: {
+    readonly membership: Membership;
+    readonly balancer: LoadBalancer;
+    readonly own: OwnAddresses;
+    readonly joinedMs: number;
+  },
   log: Logger,
   begun: Promise<number | undefined>,
   onNode: OnNode | undefined,
@@ -154,7 +165,7 @@ async function services(
   };
   const ownTransport = transportAs(({ kubelet }) => kubelet);
   const memory = await NodeMemory.open(
-    { folder: `${node.agentDir}/remembered`, nodeName },
+    { folder: `${node.agentDir}/remembered`, nodeName, sinceMs: joinedMs },
     {
       ...{ clock, random, log: log.child({ part: "memory" }) },
       probe: (path, stop) => ownTransport.request({ method: "GET", path }, stop),

@@ -69,6 +69,11 @@ export interface Membership {
   onChange(listener: () => void): () => void;
   /** Somebody was turned away, or turned away a server: asks soon for what counts now. */
   check(): void;
+  /**
+   * For a start, before anything is made of the settings: resolves when a server has said what counts now, or has been waited
+   * for long enough. Nothing to wait for where the node has just joined.
+   */
+  catchUp(): Promise<void>;
   /** The time as the server had it when it was asked last: this machine's clock may be wrong. */
   nowMs(): number;
   readonly service: Service;
@@ -80,6 +85,8 @@ const leafFiles = {
   controller: "client-k3s-controller",
 } as const;
 const files = { serverCa: "server-ca.crt", clientCa: "client-ca.crt", settings: "cluster.json" } as const;
+/** So long a start waits for what may have changed while the node was away: less than pods wait for a server at a boot. */
+const catchUpMs = 2_000;
 /** k3s's, for one request. */
 const timeoutMs = 10_000;
 /** Certificates, settings and messages; none is above some KiB. */
@@ -103,6 +110,9 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   let wake = () => {};
   let askedMs = Number.NEGATIVE_INFINITY;
   let current = kept ?? (await joinFirst());
+  let isStarting = false;
+  /** Under way since the start: the service goes on with it. */
+  let first: Promise<void> | undefined;
 
   async function joinOnce(): Promise<Credentials> {
     askedMs = clock.monotonicMs();
@@ -145,7 +155,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
     if (JSON.stringify(fresh) === JSON.stringify(before)) return;
     current = fresh;
     if (JSON.stringify(fresh.settings) !== JSON.stringify(before.settings)) {
-      log.warn("the cluster's settings have changed; they count from the next start of this agent");
+      if (isStarting) log.info("the cluster's settings have changed since this agent ran");
+      else log.warn("the cluster's settings have changed; they count from the next start of this agent");
     }
     for (const listener of listeners) listener();
   }
@@ -159,6 +170,16 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       return () => listeners.delete(listener);
     },
     check: () => wake(),
+    async catchUp() {
+      if (!kept) return;
+      isStarting = true;
+      first = renew();
+      const answered = new AbortController();
+      // The service tells why not.
+      const asked = first.catch(() => {}).finally(() => answered.abort());
+      await Promise.race([asked, pause(clock, catchUpMs, AbortSignal.any([answered.signal, signal]))]);
+      isStarting = false;
+    },
     nowMs: () => clock.now() + offsetMs,
     service: {
       name: "membership",
@@ -182,7 +203,9 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
           // Who is turned away from here on has it asked once more: what is under way may be too old for that.
           woken = new AbortController();
           try {
-            await renew();
+            const asking = first ?? renew();
+            first = undefined;
+            await asking;
             [waitMs, failures] = [renewal.checkMs, 0];
           } catch (error) {
             if (stop.aborted) return;

@@ -1,6 +1,7 @@
 // A node joins: real certificates, TLS, passwords and authorisation, from the token to the first request as a node.
 import { X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -30,6 +31,7 @@ let backend: Datastore;
 let api: ComposedApiServer;
 let client: Client;
 let isReady = true;
+let flannelBackend = "vxlan";
 const kept: string[] = [];
 const stop = new AbortController();
 const running: Promise<void>[] = [];
@@ -49,10 +51,12 @@ beforeAll(async () => {
           clusterDomain: "cluster.local",
           egressMode: "agent",
           hasServiceProxy: true,
-          flannelBackend: "vxlan",
           flannelExternalIp: false,
           flannelIpv6Masq: false,
           port: 6443,
+        },
+        get flannelBackend() {
+          return flannelBackend;
         },
         nodePorts: { first: 30000, last: 32767 },
       },
@@ -180,6 +184,51 @@ test("from the token to a request as a node, and again without a server", async 
     stop.signal,
   );
   expect(again.current).toEqual(membership.current);
+});
+
+describe("settings that changed while a node was away", () => {
+  /** Who waits for a server that says nothing does so for a moment. */
+  const hasty = {
+    ...systemClock,
+    sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(ms >= 1000 ? 50 : ms, signal),
+  };
+  beforeAll(async () => {
+    await openMembership(device("n11"), base, stop.signal);
+    flannelBackend = "host-gw";
+  });
+  afterAll(() => {
+    flannelBackend = "vxlan";
+  });
+  const start = async (more: Partial<JoinOptions>) => {
+    const end = new AbortController();
+    const membership = await openMembership(device("n11", more), { ...base, clock: hasty }, end.signal);
+    try {
+      await membership.catchUp();
+      return membership.current.settings.flannelBackend;
+    } finally {
+      end.abort(new Error("enough"));
+    }
+  };
+
+  test("those that were kept count where no server is, or one that says nothing", async () => {
+    expect(await start({ server: "https://127.0.0.1:1" })).toBe("vxlan");
+    const silent = createServer();
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    try {
+      expect(await start({ server: `https://127.0.0.1:${(silent.address() as AddressInfo).port}` })).toBe("vxlan");
+    } finally {
+      silent.close();
+    }
+  });
+
+  test("count at the next start", async () => {
+    const sleep = (ms: number, signal?: AbortSignal) => systemClock.sleep(Math.max(ms, 30_000), signal);
+    const patient = { ...base, clock: { ...systemClock, sleep } };
+    const membership = await openMembership(device("n11", { token: undefined }), patient, stop.signal);
+    expect(membership.current.settings.flannelBackend).toBe("vxlan");
+    await membership.catchUp();
+    expect(membership.current.settings.flannelBackend).toBe("host-gw");
+  });
 });
 
 test("a bootstrap token and a bare password are taken too", async () => {
