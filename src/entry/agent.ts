@@ -1,7 +1,7 @@
 // `mote agent`: a node whose API server is elsewhere. Joins, then runs the parts of a node over HTTPS with the node's own
 // certificates, and keeps a tunnel to each server. Composition only.
 import { clientCertificates } from "#apiserver/client-certificates.ts";
-import { AppError } from "#base/errors.ts";
+import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { restarting, runAll, type Service } from "#base/service.ts";
@@ -11,6 +11,7 @@ import { EventRecorder } from "#client/events.ts";
 import { createHttpTransport } from "#client/http-transport.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { parseConfiguration } from "#node/configuration.ts";
+import { noteHome, settleHome } from "#node/home-cluster.ts";
 import { NodeMemory } from "#node/memory.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
@@ -164,8 +165,17 @@ async function services(
     return createHttpTransport({ userAgent: `mote-agent/${moteVersion}` }, { http });
   };
   const ownTransport = transportAs(({ kubelet }) => kubelet);
+  const memoryFolder = `${node.agentDir}/remembered`;
+  const home = () => ({ dataFolder: node.agentDir, memoryFolder, keys: membership.clusterKeys });
+  await settleHome(home(), log);
+  membership.onChange(() => {
+    noteHome(home()).catch((error: unknown) => {
+      // Noted at the next start, from which on it counts.
+      log.debug("cannot note the cluster's authorities", { error: messageOf(error) });
+    });
+  });
   const memory = await NodeMemory.open(
-    { folder: `${node.agentDir}/remembered`, nodeName, sinceMs: joinedMs },
+    { folder: memoryFolder, nodeName, sinceMs: joinedMs },
     {
       ...{ clock, random, log: log.child({ part: "memory" }) },
       probe: (path, stop) => ownTransport.request({ method: "GET", path }, stop),

@@ -5,6 +5,7 @@
 import type { Clock } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import { readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { removeFile } from "#platform/folders.ts";
 
 export interface OrphanFacts {
   /** The Node object was created at this start. */
@@ -40,9 +41,14 @@ export async function waitForOrphans(facts: OrphanFacts, deps: OrphanDeps, signa
   await deps.clock.sleep(orphanHoldMs, signal);
 }
 
+const markOf = (dataFolder: string): string => `${dataFolder}/registered`;
+
+/** It is another cluster's node from here on. */
+export const forgetNode = (dataFolder: string): Promise<void> => removeFile(markOf(dataFolder));
+
 /** Remembers that this machine has a Node object; whether it had one before. One write in a node's life. */
 export async function rememberNode(dataFolder: string): Promise<boolean> {
-  const path = `${dataFolder}/registered`;
+  const path = markOf(dataFolder);
   if ((await readFileIfExists(path)) !== undefined) return true;
   await writeFileDurable(path, "this machine has been registered as a node\n");
   return false;

@@ -4,7 +4,7 @@
 // its name. However long it was away: the server is known by the keys of its authorities, not by dates, and the node shows
 // the key of its device where neither its certificate nor the token counts any more. How old a certificate is the server's
 // clock says. Upstream counterpart: k3s pkg/clientaccess and pkg/agent/config.
-import { createPublicKey, X509Certificate } from "node:crypto";
+import { createHash, createPublicKey, X509Certificate } from "node:crypto";
 import { dirname } from "node:path";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { AppError, isAbort, messageOf } from "#base/errors.ts";
@@ -65,6 +65,8 @@ export interface Credentials {
 
 export interface Membership {
   readonly current: Credentials;
+  /** What the cluster is known by, whoever else its authorities have come to be: two of its bundles have one of them. */
+  readonly clusterKeys: readonly string[];
   /** Called with every change until the returned function is. */
   onChange(listener: () => void): () => void;
   /** Somebody was turned away, or turned away a server: asks soon for what counts now. */
@@ -87,6 +89,8 @@ const leafFiles = {
 const files = { serverCa: "server-ca.crt", clientCa: "client-ca.crt", settings: "cluster.json" } as const;
 /** So long a start waits for what may have changed while the node was away: less than pods wait for a server at a boot. */
 const catchUpMs = 2_000;
+/** The same where the token names another cluster: somebody moves this node, and sees that the other one answers. */
+const moveMs = 20_000;
 /** k3s's, for one request. */
 const timeoutMs = 10_000;
 /** Certificates, settings and messages; none is above some KiB. */
@@ -123,6 +127,11 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       if (problem !== undefined) log.warn(problem);
     }
     return credentials;
+  }
+
+  function isMoving({ serverCa }: Credentials): boolean {
+    const hash = options.token === undefined ? "" : parseToken(options.token).caHash;
+    return hash !== "" && namedAuthority(serverCa, hash) === undefined;
   }
 
   async function joinFirst(): Promise<Credentials> {
@@ -165,6 +174,9 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
     get current() {
       return current;
     },
+    get clusterKeys() {
+      return keysIn(current.serverCa);
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -177,7 +189,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       const answered = new AbortController();
       // The service tells why not.
       const asked = first.catch(() => {}).finally(() => answered.abort());
-      await Promise.race([asked, pause(clock, catchUpMs, AbortSignal.any([answered.signal, signal]))]);
+      const patienceMs = isMoving(kept) ? moveMs : catchUpMs;
+      await Promise.race([asked, pause(clock, patienceMs, AbortSignal.any([answered.signal, signal]))]);
       isStarting = false;
     },
     nowMs: () => clock.now() + offsetMs,
@@ -245,14 +258,16 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
   const { clock, log } = deps;
   const { server, nodeName } = options;
   const token = options.token === undefined ? undefined : parseToken(options.token);
-  const anchors = await trustedAuthority(options, token, await store.read(files.serverCa), deps, signal);
+  const keptAuthority = await store.read(files.serverCa);
+  const anchors = await trustedAuthority(options, token, keptAuthority, deps, signal);
   const own = await store.readPair(leafFiles.kubelet);
   const password = await ensurePassword(options.passwordFile, deps.random);
   const device = await ensureDevicePair(options, deps.random);
   const by = (pair?: KeyPair) =>
     createHttpClient({
       ...{ baseUrl: server, ca: anchors, trust: "keys" },
-      ...(own ? options.way : {}),
+      // The servers that it knows are of its cluster; the token may name another.
+      ...(own && anchors === keptAuthority ? options.way : {}),
       ...(pair ? { cert: pair.certificate, key: pair.key } : {}),
     });
   const authorization = authorizationOf(token);
@@ -382,6 +397,14 @@ function isCertificates(text: string): boolean {
     return false;
   }
 }
+
+const keysIn = (bundle: string): readonly string[] => {
+  const hashOf = (pem: string) =>
+    createHash("sha256")
+      .update(new X509Certificate(pem).publicKey.export({ type: "spki", format: "der" }))
+      .digest("base64");
+  return [...new Set(splitPem(bundle).map(hashOf))];
+};
 
 const privateKeyIn = (pem: string): string | undefined =>
   /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----[^-]+-----END (?:EC |RSA )?PRIVATE KEY-----\n?/.exec(pem)?.[0];

@@ -17,6 +17,7 @@ import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Namespace, Node } from "#model/gen/core-v1.ts";
 import { namespaces, nodes, secrets } from "#model/resources.ts";
+import { planHome } from "#node/home-cluster.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createHttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
@@ -211,6 +212,7 @@ test("away for ten years: other token, other authorities, certificate ended, no 
   lines.length = 0;
   const startedMs = performance.now();
   const after = await comeBack(device("drawer", { token: undefined }));
+  expect(planHome(before.clusterKeys, after.clusterKeys)).toBe("changed");
   expect(performance.now() - startedMs).toBeLessThan(60_000);
   const leaf = new X509Certificate(after.current.kubelet.certificate);
   expect(Date.parse(leaf.validTo)).toBeGreaterThan(serverClock.now());
@@ -400,7 +402,13 @@ test("authorities that nobody vouches for: who has joined is told, and joins aga
   await expect.poll(() => lines.join(), { timeout: 30_000 }).toMatch(/cannot be asked for certificates/);
   stop.abort(new Error("enough"));
   await running;
-  const fresh = await comeBack(device("stranded", { token: token("another-password") }));
+  // As when it moves to another cluster, while an address that it knows is still one of the old one.
+  const gonePlace = { dial: () => Promise.reject(new Error("the old cluster answers")), serverName: "kubernetes" };
+  const options = device("stranded", { token: token("another-password"), way: gonePlace });
+  const fresh = await openMembership(options, onDevice, gone.signal);
+  const oldKeys = fresh.clusterKeys;
+  await fresh.catchUp();
+  expect(planHome(oldKeys, fresh.clusterKeys)).toBe("other");
   expect(fresh.current.serverCa).toBe(hub.pki.current.serverCa.certificate);
   expect((await (await asNode(fresh)).get(nodes, "stranded")).metadata.name).toBe("stranded");
 }, 60_000);
