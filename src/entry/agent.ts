@@ -26,7 +26,7 @@ import { createServerTunnels, followServers } from "#supervisor/server-tunnels.t
 import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
 import { type AgentConfig, overlayBackend } from "./config.ts";
 import { createProcessLog } from "./log.ts";
-import { beginNode, type NodeConfig, nodeServices, type OnNode, watchNode } from "./node.ts";
+import { type NodeConfig, nodeServices, type OnNode, watchNode, withBegunNode } from "./node.ts";
 import { followOwnAddresses, type OwnAddresses } from "./own-addresses.ts";
 
 const stopTimeoutMs = 10_000;
@@ -86,20 +86,24 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
     joined = membership;
     const joinedMs = clock.monotonicMs();
     tells.onApiReady?.();
-    const begun = beginNode(config.node, log);
-    await membership.catchUp();
-    const { clusterCidr } = membership.current.settings;
-    const nodeIps = ipsIn(membership);
-    own = followOwnAddresses({ clusterCidr, given: givenNodeIps, nodeIps }, { clock, log });
-    // The node API's certificate names them.
-    own.onChange(() => membership.check());
-    const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
-    await runAll(
-      await services(config, { membership, balancer, own, joinedMs }, log, begun, tells.onNode),
-      { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
-      signal,
-      () => log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) }),
-    );
+    await withBegunNode(config.node, { clock, log }, async (begun, up) => {
+      await membership.catchUp();
+      const { clusterCidr } = membership.current.settings;
+      const nodeIps = ipsIn(membership);
+      own = followOwnAddresses({ clusterCidr, given: givenNodeIps, nodeIps }, { clock, log });
+      // The node API's certificate names them.
+      own.onChange(() => membership.check());
+      const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
+      await runAll(
+        await services(config, { membership, balancer, own, joinedMs }, log, begun, tells.onNode),
+        { clock, log, stopTimeoutMs: stopTimeoutMs + graceMs },
+        signal,
+        () => {
+          up();
+          log.info("mote agent is ready", { ms: Math.round(clock.monotonicMs() - startedMs) });
+        },
+      );
+    });
     return 0;
   } catch (error) {
     if (signal.aborted) return 0;

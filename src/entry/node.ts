@@ -19,7 +19,7 @@ import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.t
 import { createNodeAccess, type NodeUser } from "#node/access.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
-import { beginContainerd, type ContainerdOptions, stopAllPods } from "#node/containerd.ts";
+import { beginContainerd, type ContainerdOptions, endBegunContainerd, stopAllPods } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
 import type { NodeMemory } from "#node/memory.ts";
 import { createNodeServer } from "#node/server.ts";
@@ -96,8 +96,26 @@ const cniConfDirOf = (config: NodeConfig): string =>
 const ipamDirOf = (config: NodeConfig): string => `${config.runDir}/cni`;
 
 /** What takes longest to start, before everything else; its process belongs to `nodeServices`. */
-export function beginNode(config: NodeConfig, log: Logger): Promise<number | undefined> {
+function beginNode(config: NodeConfig, log: Logger): Promise<number | undefined> {
   return beginContainerd(containerdOptions(config), log.child({ part: "node" }));
+}
+
+/** A start, over what takes longest; where it fails before it says that all is up, nothing stays of what it began. */
+export async function withBegunNode<T>(
+  config: NodeConfig,
+  deps: Pick<NodeParts, "clock" | "log">,
+  start: (begun: Promise<number | undefined>, up: () => void) => Promise<T>,
+): Promise<T> {
+  const begun = beginNode(config, deps.log);
+  let isUp = false;
+  try {
+    return await start(begun, () => {
+      isUp = true;
+    });
+  } catch (error) {
+    if (!isUp) await endBegunContainerd(containerdOptions(config), begun, deps);
+    throw error;
+  }
 }
 
 /** What a node is made of, wherever its API server is. */
@@ -209,10 +227,10 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       credentialProviders: credentialProviders(),
       memory: parts.memory,
       onNodeIps: (changed) => parts.own.onChange(changed),
-      ensureImages: (containerdSocket) =>
+      ensureImages: (containerdSocket, unpacking) =>
         ensureImages(
           { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
-          { commands, log: log.child({ part: "images" }) },
+          { commands, log: log.child({ part: "images" }), unpacking },
         ),
     },
   );

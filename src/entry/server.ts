@@ -43,7 +43,7 @@ import type { ServerConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
 import { createKubeconfigFile } from "./kubeconfig.ts";
 import { createProcessLog } from "./log.ts";
-import { beginNode, type OnNode, serverNodeServices, watchNode } from "./node.ts";
+import { type OnNode, serverNodeServices, watchNode, withBegunNode } from "./node.ts";
 import { createOwnEndpoints, followingConfig, type OwnAddresses, openOwnAddresses } from "./own-addresses.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
@@ -96,7 +96,8 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
   if (!config.disableAgent && !isRoot()) {
     throw new AppError("STARTUP", "a node needs root for containers and networks; without root add --disable-agent");
   }
-  const { log, signal, onApiReady, onNode } = host ?? processHost(config);
+  const told = host ?? processHost(config);
+  const { log } = told;
   for (const warning of config.warnings) log.warn(warning);
   const startedMs = systemClock.monotonicMs();
   log.info("mote starts", { version: moteVersion, node: config.nodeName, data: config.dataDir });
@@ -106,9 +107,22 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
     ...{ clock: systemClock, random: systemRandom, metrics },
     log: log.child({ part: "audit" }),
   });
-  const damages: DamageReport[] = [];
   const schedulerConfiguration = await readScheduler(config);
-  const begun = config.disableAgent ? undefined : beginNode(config, log);
+  const given: Start = { ...told, startedMs, metrics, audit, schedulerConfiguration };
+  if (config.disableAgent) return serve(config, given);
+  return withBegunNode(config, { clock: systemClock, log }, (begun, up) => serve(config, given, begun, up));
+}
+
+type Start = ServerHost &
+  Pick<ServerContext, "metrics" | "audit" | "schedulerConfiguration"> & { readonly startedMs: number };
+
+async function serve(
+  config: ServerConfig,
+  { log, signal, onApiReady, onNode, startedMs, metrics, audit, schedulerConfiguration }: Start,
+  begun?: Promise<number | undefined>,
+  up: () => void = () => {},
+): Promise<number> {
+  const damages: DamageReport[] = [];
   const datastore = await prepare(config, log, metrics, signal, (report) => damages.push(report));
   if (!datastore) return 0;
   try {
@@ -127,7 +141,10 @@ export async function runServer(config: ServerConfig, host?: ServerHost): Promis
       services(context, datastore, begun, onApiReady),
       { clock: systemClock, log, stopTimeoutMs: stopTimeoutMs + shutdownGraceMs(config) },
       signal,
-      () => log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port }),
+      () => {
+        up();
+        log.info("mote is ready", { ms: Math.round(systemClock.monotonicMs() - startedMs), port: api.server.port });
+      },
     );
     return 0;
   } finally {

@@ -1,13 +1,13 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { systemClock as clock } from "#platform/clock.ts";
-import { isRunning } from "#platform/daemons.ts";
-import { containerdConfig, createContainerd, socketOf } from "./containerd.ts";
+import { findProcesses, isRunning } from "#platform/daemons.ts";
+import { beginContainerd, containerdConfig, createContainerd, endBegunContainerd, socketOf } from "./containerd.ts";
 
 const options = {
   root: "/data/containerd",
@@ -54,40 +54,73 @@ test("another runtime is the default where it is installed, and named where it i
   }
 });
 
-test("a containerd whose data folder was deleted is ended before another starts, and those of other folders are not", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "mote-forgotten-"));
-  let connections = 0;
-  const silent = createServer(() => connections++);
-  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
-  // It takes containerd's arguments, and runs until somebody answers it.
-  const binary = "/usr/bin/curl";
-  const start = (name: string) => {
-    const configDir = join(folder, name);
-    mkdirSync(configDir);
-    const config = join(configDir, "config.toml");
-    writeFileSync(config, `url = "http://127.0.0.1:${(silent.address() as AddressInfo).port}/"`);
-    return { configDir, child: spawn(binary, ["--config", config], { stdio: "ignore" }) };
+/** It takes containerd's arguments, and runs until somebody answers it. */
+const curl = "/usr/bin/curl";
+
+test.skipIf(!existsSync(curl))(
+  "a containerd whose data folder was deleted is ended before another starts, and those of other folders are not",
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "mote-forgotten-"));
+    let connections = 0;
+    const silent = createServer(() => connections++);
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const binary = curl;
+    const start = (name: string) => {
+      const configDir = join(folder, name);
+      mkdirSync(configDir);
+      const config = join(configDir, "config.toml");
+      writeFileSync(config, `url = "http://127.0.0.1:${(silent.address() as AddressInfo).port}/"`);
+      return { configDir, child: spawn(binary, ["--config", config], { stdio: "ignore", env: {} }) };
+    };
+    const [deleted, other] = [start("deleted"), start("other")];
+    try {
+      const isAlive = ({ child }: typeof deleted) => isRunning(child.pid!, binary);
+      await expect.poll(() => connections, { timeout: 30_000 }).toBe(2);
+      expect([await isAlive(deleted), await isAlive(other)]).toEqual([true, true]);
+      rmSync(deleted.configDir, { recursive: true });
+      const own = { root: join(folder, "root"), state: join(folder, "state"), configDir: deleted.configDir };
+      const mine = { ...options, ...own, cniConfDir: join(folder, "cni"), binary };
+      const said: string[] = [];
+      const log = { ...silentLogger, warn: (message: string) => void said.push(message) };
+      const containerd = createContainerd(mine, { clock, log });
+      // The other that it starts is no containerd either, and ends at once.
+      const running = containerd.run(new AbortController().signal, () => {});
+      await expect(running).rejects.toMatchObject({ code: "NODE_CONTAINERD" });
+      expect([await isAlive(deleted), await isAlive(other)]).toEqual([false, true]);
+      // Not because it did not answer: a real one does.
+      expect(said).toEqual(["the data folder was deleted while containerd ran, starting another"]);
+    } finally {
+      for (const { child } of [deleted, other]) child.kill("SIGKILL");
+      silent.close();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+  60_000,
+);
+
+test("a start that fails ends the containerd that it began, and not one that was there", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "mote-begun-"));
+  const mine = {
+    ...options,
+    ...{ root: join(folder, "root"), state: join(folder, "state"), configDir: join(folder, "etc") },
+    cniConfDir: join(folder, "cni"),
+    binary: join(folder, "containerd"),
   };
-  const [deleted, other] = [start("deleted"), start("other")];
+  const script = `exec -a "$0" bash -c 'while :; do sleep 0.1; done' "$0" "$@"`;
+  writeFileSync(mine.binary, `#!/bin/bash\n${script}\n`, { mode: 0o755 });
+  const deps = { clock, log: silentLogger };
+  const isMine = ({ args }: { args: readonly string[] }) =>
+    args[0] === mine.binary && args.includes(join(mine.configDir, "config.toml"));
+  const pids = () => findProcesses(isMine);
   try {
-    const isAlive = ({ child }: typeof deleted) => isRunning(child.pid!, binary);
-    await expect.poll(() => connections, { timeout: 30_000 }).toBe(2);
-    expect([await isAlive(deleted), await isAlive(other)]).toEqual([true, true]);
-    rmSync(deleted.configDir, { recursive: true });
-    const own = { root: join(folder, "root"), state: join(folder, "state"), configDir: deleted.configDir };
-    const mine = { ...options, ...own, cniConfDir: join(folder, "cni"), binary };
-    const said: string[] = [];
-    const log = { ...silentLogger, warn: (message: string) => void said.push(message) };
-    const containerd = createContainerd(mine, { clock, log });
-    // The other that it starts is no containerd either, and ends at once.
-    const running = containerd.run(new AbortController().signal, () => {});
-    await expect(running).rejects.toMatchObject({ code: "NODE_CONTAINERD" });
-    expect([await isAlive(deleted), await isAlive(other)]).toEqual([false, true]);
-    // Not because it did not answer: a real one does.
-    expect(said).toEqual(["the data folder was deleted while containerd ran, starting another"]);
+    const begun = beginContainerd(mine, silentLogger);
+    await expect.poll(async () => (await pids()).length, { timeout: 30_000 }).toBe(1);
+    await endBegunContainerd(mine, Promise.resolve(undefined), deps);
+    expect(await pids()).toHaveLength(1);
+    await endBegunContainerd(mine, begun, deps);
+    await expect.poll(async () => (await pids()).length, { timeout: 30_000 }).toBe(0);
   } finally {
-    for (const { child } of [deleted, other]) child.kill("SIGKILL");
-    silent.close();
+    for (const { pid } of await pids()) process.kill(pid, "SIGKILL");
     rmSync(folder, { recursive: true, force: true });
   }
 }, 60_000);

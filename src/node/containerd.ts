@@ -56,10 +56,12 @@ export const pidFileOf = (options: Pick<ContainerdOptions, "state">): string => 
 const startTimeoutMs = 60_000;
 /** One that was there before answers soon, or its socket is gone and it never will. */
 const adoptTimeoutMs = 10_000;
+/** It ends within a second, also while it starts. */
+const endTimeoutMs = 10_000;
 const checkMs = 2_000;
 /** One old log is kept beside the current one. */
 const maxLogBytes = 5 * 1024 * 1024;
-const defaultBinary = "/usr/bin/containerd";
+export const defaultBinary = "/usr/bin/containerd";
 
 /** Keeps containerd running. Ready when CRI answers. Leaves it running when it ends. */
 export function createContainerd(options: ContainerdOptions, deps: ContainerdDeps): Service {
@@ -106,6 +108,24 @@ export async function beginContainerd(options: ContainerdOptions, log: Logger): 
     log.debug("containerd cannot be started early", { error: messageOf(error) });
     return undefined;
   }
+}
+
+/** For a start that failed: what `beginContainerd` started for it has nobody to keep it. One that ran before stays. */
+export async function endBegunContainerd(
+  options: ContainerdOptions,
+  begun: Promise<number | undefined>,
+  { clock, log }: ContainerdDeps,
+): Promise<void> {
+  const pid = await begun;
+  if (pid === undefined) return;
+  log.info("ending containerd, which this start began", { pid });
+  const binary = options.binary ?? defaultBinary;
+  signalProcess(pid, "SIGTERM");
+  for (let waitedMs = 0; waitedMs < endTimeoutMs && (await isRunning(pid, binary)); waitedMs += 50) {
+    await clock.sleep(50);
+  }
+  if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
+  await removeFile(pidFileOf(options));
 }
 
 async function prepare(options: ContainerdOptions): Promise<void> {
