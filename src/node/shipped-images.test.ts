@@ -30,6 +30,12 @@ function fakes(pinned: readonly (readonly [string, string])[]): { deps: EnsureIm
     calls,
     deps: {
       log: silentLogger,
+      unpacking: {
+        async during(reference, unpack) {
+          calls.push(`mark ${reference}`);
+          return unpack();
+        },
+      },
       commands: {
         async run(_program, args) {
           calls.push(args.slice(4).join(" "));
@@ -60,7 +66,9 @@ test.each([
   expect(images).toEqual([
     { reference: "mote.local/a:1", digest: digest("a"), path: join(folder, "a-amd64.tar"), imported },
   ]);
-  expect(calls).toEqual(imported ? [`images import ${join(folder, "a-amd64.tar")}`, "pin mote.local/a:1"] : []);
+  expect(calls).toEqual(
+    imported ? ["mark mote.local/a:1", `images import ${join(folder, "a-amd64.tar")}`, "pin mote.local/a:1"] : [],
+  );
 });
 
 test("an empty folder and a foreign file are named in the error", async () => {

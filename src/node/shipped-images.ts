@@ -9,6 +9,7 @@ import { createGrpcClient } from "#platform/grpc-client.ts";
 import { openForReading } from "#platform/open-file.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
+import type { Unpacking } from "./images/unpacking.ts";
 
 export interface EnsureImagesOptions {
   readonly containerdSocket: string;
@@ -25,6 +26,7 @@ export interface EnsureImagesDeps {
   readonly log: Logger;
   /** Default: containerd's image service. */
   readonly store?: ImageStore;
+  readonly unpacking: Pick<Unpacking, "during">;
 }
 
 /** What is asked of containerd itself. */
@@ -100,7 +102,7 @@ export async function ensureImages(options: EnsureImagesOptions, deps: EnsureIma
       const { reference, digest } = await readArchiveIndex(path);
       const imported = present.get(reference) !== digest;
       if (imported) {
-        await ctr(["images", "import", path], importTimeoutMs);
+        await deps.unpacking.during(reference, () => ctr(["images", "import", path], importTimeoutMs));
         await store.pin(reference, digest);
         deps.log.info("image imported", { reference, digest });
       }

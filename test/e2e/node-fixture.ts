@@ -138,10 +138,10 @@ export class TestNode {
       {
         client,
         ...{ clock, random, log, metrics: new Metrics(), commands, events },
-        ensureImages: (containerdSocket) =>
+        ensureImages: (containerdSocket, unpacking) =>
           ensureImages(
             { containerdSocket, folder: `${assetFolder()}/images`, architecture: ociArchitecture() },
-            { commands, log },
+            { commands, log, unpacking },
           ),
         ...more,
       },
