@@ -99,6 +99,22 @@ test("each password is changed by itself, and both where there is one", async ()
   expect(one.kept).toEqual(["another-for-all another-for-all"]);
 });
 
+test("changes that come at once are made one after the other, whatever becomes of the first", async () => {
+  let running = 0;
+  const seen: number[] = [];
+  const one = server({
+    async keepAuthorities() {
+      seen.push(++running);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      running--;
+      if (seen.length === 1) throw new Error("the disk is full");
+    },
+  });
+  const change = () => ask(one, "cert/cacerts", "server:of-all-servers", {}).then(({ status }) => status);
+  expect(await Promise.all([change(), change(), change()])).toEqual([500, 200, 200]);
+  expect(seen).toEqual([1, 1, 1]);
+});
+
 describe("names of nodes", () => {
   const folder = mkdtempSync(join(tmpdir(), "mote-names-"));
   let pki: Pki;

@@ -108,6 +108,18 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
   const inFlight = { read: 0, write: 0 };
   let { password, agentPassword = password } = options;
 
+  let turn: Promise<unknown> = Promise.resolve();
+  /** What two write at once would be some files of the one and some of the other. */
+  const inTurn =
+    (change: (body: string, request: ServerRequest) => Promise<Answer>, maxBytes: number) =>
+    async (request: ServerRequest): Promise<Answer> => {
+      const body = Buffer.from(await bodyOf(request, maxBytes)).toString("utf8");
+      const mine = turn.then(() => change(body, request));
+      // Whoever asked hears of a failure; the next in line does not care.
+      turn = mine.catch(() => undefined);
+      return mine;
+    };
+
   const text = (body: string): Answer => ({ type: "text/plain", body });
   const json = (body: unknown): Answer => ({ type: "application/json", body: `${JSON.stringify(body)}\n` });
   const get = ["GET"];
@@ -119,8 +131,11 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     [`${prefix}config`, { methods: get, answer: () => json(formatSettings(options.settings)) }],
     [`${prefix}apiservers`, { methods: get, answer: () => json(options.addresses()) }],
     [`${prefix}readyz`, { methods: get, answer: () => text("ok") }],
-    [`${prefix}token`, { methods: ["PUT"], isForServers: true, answer: changePassword }],
-    [`${prefix}cert/cacerts`, { methods: ["PUT"], isForServers: true, answer: changeAuthorities }],
+    [`${prefix}token`, { methods: ["PUT"], isForServers: true, answer: inTurn(changePassword, maxBodyBytes) }],
+    [
+      `${prefix}cert/cacerts`,
+      { methods: ["PUT"], isForServers: true, answer: inTurn(changeAuthorities, maxAuthoritiesBytes) },
+    ],
     [`${prefix}server-bootstrap`, { methods: get, isForServers: true, answer: shared }],
     ...leafNames.map((name): [string, Route] => [
       `${prefix}${name}.crt`,
@@ -128,8 +143,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     ]),
   ]);
 
-  async function changePassword(request: ServerRequest): Promise<Answer> {
-    const change = newPasswordsIn(Buffer.from(await bodyOf(request)).toString("utf8"));
+  async function changePassword(body: string): Promise<Answer> {
+    const change = newPasswordsIn(body);
     const next = change.password ?? password;
     // Nodes without a password of their own have the servers' one, the new one too.
     const nextForAgents = change.agentPassword ?? (agentPassword === password ? next : agentPassword);
@@ -144,8 +159,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     return { type: "application/json", body: await options.bootstrap() };
   }
 
-  async function changeAuthorities(request: ServerRequest): Promise<Answer> {
-    const body = Buffer.from(await bodyOf(request, maxAuthoritiesBytes)).toString("utf8");
+  async function changeAuthorities(body: string, request: ServerRequest): Promise<Answer> {
     const isForced = new URL(request.target, "https://server").searchParams.get("force") === "true";
     await options.keepAuthorities({ body, isForced });
     log.info("new authorities are accepted; they count from the next start");
@@ -156,7 +170,7 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     const { authority, ofNode } = leaves[name];
     const node = ofNode ? await provenNode(request, user) : "";
     const ips = name === "serving-kubelet" ? nodeIpsOf(request) : [];
-    const body = request.method === "POST" ? await bodyOf(request) : new Uint8Array(0);
+    const body = request.method === "POST" ? await bodyOf(request, maxBodyBytes) : new Uint8Array(0);
     const pki = options.pki();
     const pair = authority === "server" ? pki.serverCa : pki.clientCa;
     const issued = issueLeaf({ name, node, nodeIps: ips, request: body }, pair, { clock, random });
@@ -423,7 +437,7 @@ function deviceKeyIn(request: ServerRequest): string | undefined {
   throw badRequest(`header ${headers.deviceKey} is no public key`);
 }
 
-async function bodyOf(request: ServerRequest, maxBytes = maxBodyBytes): Promise<Uint8Array> {
+async function bodyOf(request: ServerRequest, maxBytes: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const part of request.body) {
