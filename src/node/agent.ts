@@ -22,6 +22,7 @@ import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containe
 import { createCri } from "./cri.ts";
 import { Hardware } from "./hardware/manager.ts";
 import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } from "./images/registries.ts";
+import { createUnpacking, settledPulls, untrustedImages } from "./images/unpacking.ts";
 import { rotateLogs } from "./log-rotation.ts";
 import type { PodLookup } from "./lookup.ts";
 import { NodeObject } from "./node-object.ts";
@@ -74,7 +75,12 @@ const mirrorAnnotation = staticAnnotations.mirror;
 
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
   const { client, clock, random, log, events, memory } = deps;
-  const cri = createCri({ socketPath: socketOf(options.containerd) });
+  const containerdCri = createCri({ socketPath: socketOf(options.containerd) });
+  const unpacking = createUnpacking(
+    { folder: `${options.containerd.root}-unpacking`, imagesFolder: options.containerd.root },
+    { commands: deps.commands, log, images: untrustedImages(socketOf(options.containerd), containerdCri) },
+  );
+  const cri = settledPulls(containerdCri, unpacking);
   const configuration = options.configuration ?? defaultConfiguration;
   const [nodeIp = "127.0.0.1"] = options.nodeIps;
   const ipFamily = familyOfIp(nodeIp);
@@ -105,7 +111,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     const registries =
       (options.registriesFile ? await readRegistries(options.registriesFile) : undefined) ?? noRegistries;
     for (const warning of await writeHostsFiles(certsFolderOf(options.containerd), registries)) log.warn(warning);
-    await deps.ensureImages?.(socketOf(options.containerd));
+    await unpacking.recover(machine.bootId);
+    await deps.ensureImages?.(socketOf(options.containerd), unpacking);
     if (options.podCidrs.length > 0) await cri.updatePodCidr(options.podCidrs.join(","));
 
     const objects = createPodObjects({ client, clock });

@@ -9,6 +9,7 @@ import type { Commands } from "#platform/processes.ts";
 import type { NodeConfiguration } from "./configuration.ts";
 import type { ContainerdOptions } from "./containerd.ts";
 import type { CredentialProviders } from "./credentials.ts";
+import type { Unpacking } from "./images/unpacking.ts";
 import type { NodeMemory } from "./memory.ts";
 
 export interface NodeAgentOptions {
@@ -57,7 +58,7 @@ export interface NodeAgentDeps {
   readonly commands: Commands;
   readonly events: EventSink;
   /** Imports the shipped images; called once containerd answers, before the first sandbox. */
-  readonly ensureImages?: (socketPath: string) => Promise<unknown>;
+  readonly ensureImages?: (socketPath: string, unpacking: Unpacking) => Promise<unknown>;
   /** Asked when the agent is told to end: whether the whole machine goes down, so that pods must end too. */
   readonly isMachineStopping?: () => Promise<boolean>;
   readonly credentialProviders?: CredentialProviders | undefined;
