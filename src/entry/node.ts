@@ -19,7 +19,13 @@ import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.t
 import { createNodeAccess, type NodeUser } from "#node/access.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration } from "#node/configuration.ts";
-import { beginContainerd, type ContainerdOptions, endBegunContainerd, stopAllPods } from "#node/containerd.ts";
+import {
+  beginContainerd,
+  type ContainerdOptions,
+  defaultBinary,
+  endBegunContainerd,
+  stopAllPods,
+} from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
 import type { NodeMemory } from "#node/memory.ts";
 import { createNodeServer } from "#node/server.ts";
@@ -62,6 +68,8 @@ export type NodeConfig = Pick<
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
 const nodeApiPort = 10250;
+/** Where a process without one looks for programs. */
+const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /** As k3s labels its servers; nodes may not give themselves roles, so the server does. */
 const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
@@ -209,6 +217,12 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       clusterDns: config.clusterDns,
       clusterDomain: config.clusterDomain,
       containerd: { ...containerdOptions(config), begun },
+      programs: {
+        folders: (process.env["PATH"] ?? usualPath).split(":"),
+        containerd: defaultBinary,
+        cniFolder: config.overlay.backend === "none" ? undefined : containerdOptions(config).cniBinDir,
+        needsRunc: config.defaultRuntime === "runc",
+      },
       configuration: nodeConfiguration,
       taints: config.nodeTaints.map(taintOf),
       staticPodFolder: `${config.agentDir}/pod-manifests`,

@@ -14,7 +14,7 @@ import type { Pod } from "#model/gen/core-v1.ts";
 import { uidOf } from "#model/object.ts";
 import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
-import { processCounts, readMachine } from "#platform/machine.ts";
+import { type Machine, processCounts, readMachine } from "#platform/machine.ts";
 import { hostHasAppArmor } from "./apparmor.ts";
 import { canForbidSwap, controllers } from "./cgroups.ts";
 import { defaultConfiguration } from "./configuration.ts";
@@ -25,7 +25,7 @@ import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } fr
 import { createUnpacking, settledPulls, untrustedImages } from "./images/unpacking.ts";
 import { rotateLogs } from "./log-rotation.ts";
 import type { PodLookup } from "./lookup.ts";
-import { NodeObject } from "./node-object.ts";
+import { NodeObject, type NodeObjectDeps } from "./node-object.ts";
 import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
 import { type OrphanDeps, type OrphanFacts, rememberNode, waitForOrphans } from "./orphans.ts";
 import { createPodLookup } from "./pod-lookup.ts";
@@ -37,6 +37,7 @@ import { ProbeCounts } from "./pods/probe-counts.ts";
 import { Probes } from "./pods/probes.ts";
 import { hugePageSizes } from "./pods/resources.ts";
 import { PodWorker } from "./pods/worker.ts";
+import { Programs } from "./programs.ts";
 import { ResourceKeeper } from "./resource-keeper.ts";
 import { RuntimeCache } from "./runtime-cache.ts";
 import { shutDownPods } from "./shutdown.ts";
@@ -71,6 +72,8 @@ const endingAtOnce = startingAtOnce;
 const stopTimeoutMs = 20_000;
 /** After a server has answered, its first list may take so long before remembered pods are started. */
 const slowListMs = 10_000;
+/** How often it is looked whether what was missing has been installed. */
+const programsMs = 10_000;
 const mirrorAnnotation = staticAnnotations.mirror;
 
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
@@ -82,6 +85,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   );
   const cri = settledPulls(containerdCri, unpacking);
   const configuration = options.configuration ?? defaultConfiguration;
+  const programs = new Programs(options.programs, { clock });
   const [nodeIp = "127.0.0.1"] = options.nodeIps;
   const ipFamily = familyOfIp(nodeIp);
   const runtime = new RuntimeCache({ ...{ cri, clock, log, ipFamily }, withLimits: configuration.podResize });
@@ -229,25 +233,10 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
 
     await runtime.relist();
     runtime.onChange = (uid) => workers.get(uid)?.nudge();
-    const node = new NodeObject(
-      {
-        nodeName: options.nodeName,
-        get nodeIps() {
-          return options.nodeIps;
-        },
-        podCidrs: options.podCidrs,
-        port: options.port ?? defaults.port,
-        labels: options.labels ?? {},
-        taints: options.taints ?? [],
-        version: options.version,
-      },
-      {
-        ...{ client, clock, log, events, cri, runtime, machine },
-        resources: () => resources.resources,
-        onNode: (known) => resources.knowNode(known),
-        whenReachable: (life) => memory?.reach.whenBack(life) ?? Promise.resolve(),
-      },
-    );
+    const node = nodeObject(machine, {
+      resources: () => resources.resources,
+      onNode: (known) => resources.knowNode(known),
+    });
     // One listener on the agent's signal, however many pods there are.
     const children = new Set<AbortController>();
     const endChildren = () => {
@@ -376,6 +365,44 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     }
   }
 
+  const nodeObject = (machine: Machine, more: Pick<NodeObjectDeps, "resources" | "onNode">) =>
+    new NodeObject(
+      {
+        nodeName: options.nodeName,
+        get nodeIps() {
+          return options.nodeIps;
+        },
+        podCidrs: options.podCidrs,
+        port: options.port ?? defaults.port,
+        labels: options.labels ?? {},
+        taints: options.taints ?? [],
+        version: options.version,
+      },
+      {
+        ...{ client, clock, log, events, cri, runtime, machine, ...more },
+        problem: () => programs.problem(),
+        whenReachable: (life) => memory?.reach.whenBack(life) ?? Promise.resolve(),
+      },
+    );
+
+  /** A Node that says why it is not Ready, until there is a containerd. */
+  async function waitForContainerd(signal: AbortSignal): Promise<void> {
+    const nothing = { capacity: {}, allocatable: {}, pressure: new Set<never>(), isShuttingDown: false };
+    const node = nodeObject(await readMachine(), { resources: () => nothing, onNode: () => {} });
+    const installed = new AbortController();
+    const either = AbortSignal.any([signal, installed.signal]);
+    const telling = node
+      .register(either)
+      .then(() => node.keep(either))
+      .catch((error: unknown) => {
+        if (!either.aborted) log.warn("cannot register the node", { error: messageOf(error) });
+      });
+    while (!signal.aborted && (await programs.lacks("containerd"))) await pause(clock, programsMs, signal);
+    installed.abort(new Error("containerd is there, or nobody waits for it"));
+    await telling;
+    signal.throwIfAborted();
+  }
+
   const knownPods = () => [...workers.values()].map((worker) => worker.pod);
 
   /** False where the node had pods before and no server answers: they are not kept waiting any longer. */
@@ -447,6 +474,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     lookup,
     stats: () => stats,
     async run(signal, ready) {
+      await programs.tell(log);
+      if (await programs.lacks("containerd")) await waitForContainerd(signal);
       const containerd = createContainerd(options.containerd, { clock, log });
       await runAll(
         [containerd, { name: "pods", run: runPods }],

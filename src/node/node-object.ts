@@ -43,6 +43,8 @@ export interface NodeObjectDeps {
   readonly resources: () => NodeResources;
   /** The Node as the API has it, at every report. */
   readonly onNode: (node: Node) => void;
+  /** What the machine lacks without which no pod can run: said before all else. Default: nothing. */
+  readonly problem?: () => Promise<string | undefined>;
   /** Resolves when there is somebody to tell; rejects when the signal aborts. Default: there always is. */
   readonly whenReachable?: (signal: AbortSignal) => Promise<void>;
 }
@@ -220,8 +222,13 @@ export class NodeObject {
   async register(signal: AbortSignal): Promise<boolean> {
     const { client, clock, log, machine } = this.#deps;
     const { nodeName } = this.#options;
-    const version = await this.#deps.cri.version();
-    this.#version = `${version.runtimeName}://${version.runtimeVersion}`;
+    try {
+      const version = await this.#deps.cri.version();
+      this.#version = `${version.runtimeName}://${version.runtimeVersion}`;
+    } catch (error) {
+      // Where it is not installed, that is what the Node is to say.
+      if ((await this.#deps.problem?.()) === undefined) throw error;
+    }
     for (let pauseMs = 200; ; pauseMs = Math.min(pauseMs * 2, 7_000)) {
       signal.throwIfAborted();
       try {
@@ -391,6 +398,7 @@ export class NodeObject {
         notReady = `container runtime is down: ${messageOf(error)}`;
       }
     }
+    notReady = (await this.#deps.problem?.()) ?? notReady;
     return {
       machine,
       resources: this.#deps.resources(),

@@ -11,6 +11,7 @@ import type { ContainerdOptions } from "./containerd.ts";
 import type { CredentialProviders } from "./credentials.ts";
 import type { Unpacking } from "./images/unpacking.ts";
 import type { NodeMemory } from "./memory.ts";
+import type { ProgramPlaces } from "./programs.ts";
 
 export interface NodeAgentOptions {
   readonly nodeName: string;
@@ -31,6 +32,8 @@ export interface NodeAgentOptions {
   readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   readonly containerd: ContainerdOptions;
+  /** Where to look for what a node needs; default: that is not looked at. */
+  readonly programs?: ProgramPlaces;
   /** Default: upstream's defaults. */
   readonly configuration?: NodeConfiguration;
   readonly labels?: Readonly<Record<string, string>>;
