@@ -9,24 +9,14 @@
 //   --inspect PORT  the server listens there for a profiler while the bench waits for a line on its input
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { buildStages } from "#scripts/build/build.ts";
 import { runStages, UserError } from "#scripts/stages.ts";
-import { eventually, Host } from "#test/e2e/host.ts";
+import { closeHosts, connectHosts, eventually, Host } from "#test/e2e/host.ts";
 import type { SimFigures, SimOptions } from "./agents-sim.ts";
 import { ApiConnection } from "./api-load.ts";
 import { cpuSeconds, pssKib } from "./footprint.ts";
@@ -278,47 +268,23 @@ class Sim {
 async function agentFigures({ seconds }: Options): Promise<Figures> {
   const hub = new Host("bench-hub", "192.168.77.2");
   const leaf = new Host("bench-leaf", "192.168.77.3");
-  const programs: ChildProcess[] = [];
-  const foldersOf = (host: Host) => ["--data-dir", host.dataDir, "--run-dir", host.runDir];
-  const start = (host: Host, ...args: string[]): ChildProcess => {
-    mkdirSync(host.folder, { recursive: true });
-    const log = openSync(`${host.folder}/program.log`, "a");
-    const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...foldersOf(host)];
-    const child = spawn("nsenter", all, { stdio: ["ignore", log, log] });
-    closeSync(log);
-    programs.push(child);
-    return child;
-  };
-  await hub.open();
-  await leaf.open();
   try {
-    const wired = await hub.exec("ip", [
-      "link",
-      "add",
-      "wire",
-      "type",
-      "veth",
-      "peer",
-      "name",
-      "wire",
-      "netns",
-      leaf.name,
-    ]);
-    if (wired.code !== 0) throw new UserError(wired.stderr);
-    for (const host of [hub, leaf]) await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"]);
-    start(hub, "server", "--disable-agent", "--node-name", "hub", "--write-kubeconfig", hub.kubeconfig);
+    await hub.open();
+    await leaf.open();
+    await connectHosts(hub, leaf);
+    hub.start(["server", "--disable-agent", "--node-name", "hub", "--write-kubeconfig", hub.kubeconfig]);
     await eventually("/readyz", 60_000, async () => (await hub.kubectl("get --raw /readyz")) === "ok");
     const token = readFileSync(`${hub.dataDir}/server/token`, "utf8").trim();
     const server = `https://${hub.address}:6443`;
     const startMs = performance.now();
-    const agent = start(leaf, "agent", "--node-name", "leaf", "--server", server, "--token", token);
+    leaf.start(["agent", "--node-name", "leaf", "--server", server, "--token", token]);
     const isReady = async () => / Ready /.test(await hub.kubectl("get node leaf --no-headers"));
     await eventually("the agent is Ready", 60_000, isReady);
     const readyMs = performance.now() - startMs;
     await sleep(seconds * 1000);
     const containerd = pidsOf((line) => /(^|\/)containerd\0/.test(line) && line.includes(leaf.folder));
     if (containerd.length !== 1) throw new UserError(`expected one containerd, found ${containerd.length}`);
-    const pids = [agent.pid!, ...containerd];
+    const pids = [leaf.programPid, ...containerd];
     const before = pids.map(cpuSeconds);
     await sleep(seconds * 1000);
     const cpu = pids.map((pid, i) => cpuSeconds(pid) - before[i]!).reduce((a, b) => a + b, 0);
@@ -331,15 +297,7 @@ async function agentFigures({ seconds }: Options): Promise<Figures> {
       agent_ready_ms: Math.round(readyMs),
     };
   } finally {
-    for (const child of programs.reverse()) {
-      if (child.exitCode !== null) continue;
-      const ended = once(child, "exit");
-      child.kill("SIGTERM");
-      await ended;
-    }
-    await leaf.exec("build/dist/mote", ["killall", ...foldersOf(leaf)]);
-    await leaf.close();
-    await hub.close();
+    await closeHosts(leaf, hub);
   }
 }
 

@@ -71,7 +71,7 @@ const scenarios: readonly Scenario[] = [
     name: "the server is killed and starts again",
     streamsEnd: true,
     async disturb(partition) {
-      await partition.stop(partition.hub, "SIGKILL");
+      await partition.hub.stop("SIGKILL");
       partition.startServer();
       await partition.serves();
     },
@@ -79,9 +79,9 @@ const scenarios: readonly Scenario[] = [
   {
     name: "the server hangs for 5 s",
     async disturb(partition) {
-      await partition.stop(partition.hub, "SIGSTOP");
+      partition.hub.signal("SIGSTOP");
       await sleep(5000);
-      await partition.stop(partition.hub, "SIGCONT");
+      partition.hub.signal("SIGCONT");
     },
   },
 ];

@@ -1,89 +1,47 @@
 // A server without a node and an agent, each with a network of its own and a wire between: the agent joins with the token and
 // nothing else, its pods are reached through the tunnel, and neither a restart of the agent nor of the server touches them,
 // nor new authorities.
-import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { eventually, Host } from "./host.ts";
+import { closeHosts, connectHosts, eventually, Host } from "./host.ts";
 
 const server = new Host("server", "192.168.77.2");
 const device = new Host("agent", "192.168.77.3");
-const programs: Program[] = [];
 const url = `https://${server.address}:6443`;
 
-/** A mote that runs in a host until it is told to stop. */
-class Program {
-  readonly #host: Host;
-  readonly #args: readonly string[];
-  readonly logFile: string;
-  #child: ChildProcess | undefined;
-
-  constructor(host: Host, name: string, args: readonly string[]) {
-    this.#host = host;
-    this.#args = args;
-    this.logFile = `${host.folder}/${name}.log`;
-    programs.push(this);
-  }
-
-  start(...more: string[]): void {
-    const { name, folder } = this.#host;
-    mkdirSync(folder, { recursive: true });
-    const log = openSync(this.logFile, "a");
-    const args = [`--net=/run/netns/${name}`, "build/dist/mote", ...this.#args, ...more];
-    this.#child = spawn("nsenter", args, { stdio: ["ignore", log, log] });
-    closeSync(log);
-  }
-
-  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
-    const child = this.#child;
-    this.#child = undefined;
-    if (!child || child.exitCode !== null) return child?.exitCode ?? null;
-    const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
-    child.kill(signal);
-    return ended;
-  }
-
-  get log(): string {
-    return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8") : "";
-  }
-}
-
-const folders = (host: Host) => ["--data-dir", host.dataDir, "--run-dir", host.runDir];
-const hub = new Program(server, "server", [
-  ...["server", "--disable-agent", ...folders(server)],
-  ...["--node-name", "hub", "--write-kubeconfig", server.kubeconfig],
-]);
-const agent = new Program(device, "agent", ["agent", "--server", url, ...folders(device), "--node-name", "leaf"]);
+const startServer = () =>
+  server.start(["server", "--disable-agent", "--node-name", "hub", "--write-kubeconfig", server.kubeconfig]);
+const startAgent = (...more: string[]) => device.start(["agent", "--server", url, "--node-name", "leaf", ...more]);
 
 const token = () => readFileSync(`${server.dataDir}/server/token`, "utf8").trim();
-const serves = () => eventually("/readyz", 30_000, async () => (await server.kubectl("get --raw /readyz")) === "ok");
+const serves = () => eventually("/readyz", 60_000, async () => (await server.kubectl("get --raw /readyz")) === "ok");
 const isReady = () =>
   eventually("leaf is Ready", 60_000, async () => / Ready /.test(await server.kubectl("get node leaf --no-headers")));
 
 beforeAll(async () => {
   await server.open();
   await device.open();
-  const link = ["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", device.name];
-  expect(await server.exec("ip", link)).toMatchObject({ code: 0 });
-  for (const host of [server, device]) {
-    expect(await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"])).toMatchObject({ code: 0 });
-  }
+  await connectHosts(server, device);
   // The node's API is reached through the tunnel, or not at all.
   const rules =
     "table inet closed { chain in { type filter hook input priority 0; iifname eth0 tcp dport 10250 reject; }; }";
   expect(await device.exec("nft", ["-f", "-"], { input: rules })).toMatchObject({ code: 0 });
-  hub.start();
+  startServer();
   await serves();
 });
 
+/** Folders of `mote machine`, which has its own. */
+const at = (name: string) => join(device.folder, "machine", name);
+
 afterAll(async () => {
-  if (process.env["MOTE_E2E_LOG"]) for (const program of programs) console.log(program.log.slice(-6000));
-  await agent.stop();
-  await hub.stop();
-  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
-  await device.close();
-  await server.close();
+  try {
+    await device.stop();
+    // The data folder is one in that of the machine; there is none where the last test did not come to be.
+    await device.exec("build/dist/mote", ["killall", "--data-dir", `${at("data")}/mote`, "--run-dir", at("run")]);
+  } finally {
+    await closeHosts(device, server);
+  }
 });
 
 test("who cannot join is told why, and leaves nothing running", async () => {
@@ -129,7 +87,7 @@ test("bootstrap tokens are made, listed and deleted", async () => {
 });
 
 test("an agent is Ready soon, and its pods are within reach", async () => {
-  agent.start("--token", bootstrapToken);
+  startAgent("--token", bootstrapToken);
   const startedMs = performance.now();
   await isReady();
   console.log(`Ready after ${Math.round(performance.now() - startedMs)} ms`);
@@ -143,7 +101,8 @@ test("an agent is Ready soon, and its pods are within reach", async () => {
     "-c",
     "echo hello; sleep 9999",
   ]);
-  await server.kubectl("wait --for=condition=Ready pod/box --timeout=60s");
+  await server.kubectl("wait --for=condition=Ready pod/box --timeout=180s");
+  await eventually("logs", 30_000, async () => (await server.kubectl("logs box")) === "hello\n");
   await reach();
 });
 
@@ -173,8 +132,8 @@ test("pods find services by name, and the API", async () => {
 test("an agent that starts again needs no token and keeps its pods", async () => {
   const before = await container();
   for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    await agent.stop(signal);
-    agent.start();
+    await device.stop(signal);
+    startAgent();
     await eventually("logs again", 30_000, async () => (await server.kubectl("logs box")) === "hello\n");
     await reach();
   }
@@ -184,8 +143,8 @@ test("an agent that starts again needs no token and keeps its pods", async () =>
 
 test("a server that starts again finds its agent", async () => {
   const before = await container();
-  await hub.stop("SIGKILL");
-  hub.start();
+  await server.stop("SIGKILL");
+  startServer();
   await serves();
   await eventually("logs again", 60_000, async () => (await server.kubectl("logs box")) === "hello\n");
   await reach();
@@ -194,11 +153,13 @@ test("a server that starts again finds its agent", async () => {
 
 test("an agent starts without its server, which finds it later", async () => {
   const before = await container();
-  await agent.stop();
-  await hub.stop();
-  agent.start();
-  await eventually("it waits", 30_000, async () => /cannot register the node|cannot be asked/.test(agent.log));
-  hub.start();
+  await device.stop();
+  await server.stop();
+  startAgent();
+  await eventually("it waits", 60_000, async () =>
+    /cannot register the node|cannot be asked/.test(device.programLog()),
+  );
+  startServer();
   await serves();
   await eventually("logs again", 60_000, async () => (await server.kubectl("logs box")) === "hello\n");
   expect(await container()).toEqual(before);
@@ -239,8 +200,8 @@ test("nodes go on when the authorities are replaced", async () => {
   const said = await certificate("rotate-ca");
   expect(said).toMatch(/Restart every server/);
   expect(fileOf(server, "server/tls/server-ca.crt")).toBe(oldAuthority);
-  await hub.stop();
-  hub.start();
+  await server.stop();
+  startServer();
   await serves();
   const authority = fileOf(server, "server/tls/server-ca.crt");
   expect(authority).toContain(oldAuthority);
@@ -273,26 +234,24 @@ test("a device that takes the name of another is refused", async () => {
 
 test("a device that was flashed again joins by its token file, under its name when that is allowed", async () => {
   await server.kubectl("delete pod box --grace-period=1");
-  await agent.stop();
-  await device.exec("build/dist/mote", ["killall", ...folders(device)]);
+  await device.stop();
+  await device.exec("build/dist/mote", ["killall", ...device.folderFlags]);
   const allow = ["node", "replace", "leaf", "--ttl", "10m", "--kubeconfig", server.kubeconfig];
   expect(await server.exec("build/dist/mote", allow)).toMatchObject({
     ...{ code: 0, stdout: expect.stringMatching(/^node "leaf" may be taken by another device, once and until 20/) },
   });
   const uidOf = () => server.kubectl("get node leaf -o jsonpath={.metadata.uid}");
   const uid = await uidOf();
-  const at = (name: string) => join(device.folder, "machine", name);
   for (const name of ["boot", "data", "etc"]) mkdirSync(at(name), { recursive: true });
   writeFileSync(at("boot/token"), `server=${url} token=${token()}\n`);
   writeFileSync(at("boot/mote.yaml"), "machine: {hostname: leaf}\n");
   const places = ["--boot", at("boot"), "--data", at("data"), "--etc", at("etc"), "--run-dir", at("run")];
   const own = ["--no-disk", "--no-network", "--no-clock", "--no-watchdog"];
-  const machine = new Program(device, "machine", ["machine", ...places, ...own]);
-  machine.start();
+  device.start(["machine", ...places, ...own], []);
   const says = () => (existsSync(at("boot/mote-status.txt")) ? readFileSync(at("boot/mote-status.txt"), "utf8") : "");
   await eventually("the status file says so", 90_000, async () => says().startsWith("The device is ready."));
   expect(says()).not.toContain(token());
   await isReady();
   expect(await uidOf()).toBe(uid);
-  expect(await machine.stop()).toBe(0);
+  expect(await device.stop()).toBe(0);
 });

@@ -1,11 +1,10 @@
 // A cluster of two nodes with both address families: ranges, addresses of nodes and pods, a service and DNS over each, and
 // pods of two nodes that meet over IPv6.
-import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Node, Pod, Service } from "#model/gen/core-v1.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
-import { eventually, Host } from "./host.ts";
+import { closeHosts, connectHosts, eventually, Host } from "./host.ts";
 
 const hub = new Host("dual-hub", "192.168.77.2");
 const leaf = new Host("dual-leaf", "192.168.77.3");
@@ -14,24 +13,6 @@ const nodes = [
   { host: leaf, name: "leaf", address6: "fd77::3" },
 ] as const;
 const ranges = ["--cluster-cidr", "10.42.0.0/16,fd00:42::/56", "--service-cidr", "10.43.0.0/16,fd00:43::/112"];
-const running = new Map<Host, ChildProcess>();
-
-function start(host: Host, args: readonly string[]): void {
-  mkdirSync(host.folder, { recursive: true });
-  const log = openSync(`${host.folder}/program.log`, "a");
-  const where = ["--data-dir", host.dataDir, "--run-dir", host.runDir];
-  const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...where];
-  running.set(host, spawn("nsenter", all, { stdio: ["ignore", log, log] }));
-  closeSync(log);
-}
-async function stop(host: Host): Promise<void> {
-  const child = running.get(host);
-  running.delete(host);
-  if (!child || child.exitCode !== null) return;
-  const ended = new Promise((resolve) => child.once("exit", resolve));
-  child.kill("SIGTERM");
-  await ended;
-}
 async function ip(host: Host, line: string): Promise<void> {
   expect(await host.exec("ip", line.split(" "))).toMatchObject({ code: 0 });
 }
@@ -78,40 +59,27 @@ const service = {
 
 beforeAll(async () => {
   for (const { host } of nodes) await host.open();
-  await ip(hub, `link add wire type veth peer name wire netns ${leaf.name}`);
+  await connectHosts(hub, leaf);
   for (const { host, address6 } of nodes) {
-    await ip(host, "link set wire master eth0 up");
     await ip(host, `addr add ${address6}/64 dev eth0 nodad`);
     await ip(host, "-6 route add default via fd77::1 dev eth0");
   }
-  start(hub, ["server", "--node-name", "hub", "--write-kubeconfig", hub.kubeconfig, ...ranges]);
+  hub.start(["server", "--node-name", "hub", "--write-kubeconfig", hub.kubeconfig, ...ranges]);
   await eventually("/readyz", 60_000, async () => (await hub.kubectl("get --raw /readyz")) === "ok");
   const token = readFileSync(`${hub.dataDir}/server/token`, "utf8").trim();
-  start(leaf, ["agent", "--node-name", "leaf", "--server", `https://${hub.address}:6443`, "--token", token]);
+  leaf.start(["agent", "--node-name", "leaf", "--server", `https://${hub.address}:6443`, "--token", token]);
   const items = [...nodes.map(({ name }) => podOn(name)), service];
   const apply = () => hub.kubectl("apply -f -", { input: JSON.stringify({ apiVersion: "v1", kind: "List", items }) });
   await eventually("the leaf has joined", 60_000, async () => (await hub.kubectl("get node leaf")) !== "");
   await eventually("the account of pods", 30_000, apply);
-  await hub.kubectl("wait --for=condition=Ready pod/on-hub pod/on-leaf --timeout=80s");
+  await hub.kubectl("wait --for=condition=Ready pod/on-hub pod/on-leaf --timeout=180s");
   for (const { name } of nodes) {
     const health = `get --raw /api/v1/nodes/${name}/proxy/healthz`;
     await eventually(`the node API of ${name}`, 30_000, async () => (await hub.kubectl(health)) === "ok");
   }
 });
 
-afterAll(async () => {
-  // The one that asks the other goes first: it has nobody to wait for.
-  for (const { host } of [...nodes].reverse()) await stop(host);
-  await Promise.all(nodes.map(takeDown));
-});
-
-async function takeDown({ host }: (typeof nodes)[number]): Promise<void> {
-  if (process.env["MOTE_E2E_LOG"] && existsSync(`${host.folder}/program.log`)) {
-    console.log(readFileSync(`${host.folder}/program.log`, "utf8"));
-  }
-  await host.exec("build/dist/mote", ["killall", "--data-dir", host.dataDir, "--run-dir", host.runDir]);
-  await host.close();
-}
+afterAll(() => closeHosts(leaf, hub));
 
 test("nodes and pods have an address of each family, and are told so", async () => {
   for (const { host, name, address6 } of nodes) {
@@ -149,31 +117,36 @@ test("a service answers over each family: in pods, on nodes, by node ports, and 
   expect(spec).toMatchObject({ ipFamilies: ["IPv4", "IPv6"] });
   const ips = spec.clusterIPs ?? [];
   expect(ips).toEqual([expect.stringMatching(/^10\.43\./), expect.stringMatching(/^fd00:43::/)]);
-  const slices = await get<{ items: EndpointSlice[] }>("endpointslices -l kubernetes.io/service-name=who");
   const onLeaf = await podIps("on-leaf");
-  const found = slices.items.map(({ addressType, endpoints }) => [addressType, endpoints[0]?.addresses[0]]);
-  expect(found.sort()).toEqual([
+  const wantedSlices = JSON.stringify([
     ["IPv4", onLeaf[0]],
     ["IPv6", onLeaf[1]],
   ]);
+  await eventually(`slices ${wantedSlices}`, 30_000, async () => {
+    const { items } = await get<{ items: EndpointSlice[] }>("endpointslices -l kubernetes.io/service-name=who");
+    const found = items.map(({ addressType, endpoints }) => [addressType, endpoints[0]?.addresses[0]]);
+    return JSON.stringify(found.sort()) === wantedSlices;
+  });
   const onHub = await podIps("on-hub");
   for (const [i, clusterIp] of ips.entries()) {
     // Its own address is kept from a pod, also where the endpoint is on another node.
     await eventually(clusterIp, 30_000, async () => (await fetch("on-hub", clusterIp)) === `on-leaf saw ${onHub[i]}`);
-    // To itself the answer comes back through the node.
-    expect(await fetch("on-leaf", clusterIp)).toMatch(/^on-leaf saw /);
+    // To itself the answer comes back through the node. What one node knows already the other may learn a moment later.
+    await eventually(clusterIp, 30_000, async () => /^on-leaf saw /.test(await fetch("on-leaf", clusterIp)));
   }
   const port = spec.ports?.[0]?.nodePort;
   for (const address of [hub.address, nodes[0].address6]) {
     // From one machine to the port of another that does not run the pod.
-    const answer = await leaf.exec("curl", ["-gsS", "-m", "5", `http://${literal(address)}:${port}/cgi-bin/who`]);
-    expect(answer.stdout).toMatch(/^on-leaf saw /);
+    const url = `http://${literal(address)}:${port}/cgi-bin/who`;
+    const answer = async () => (await leaf.exec("curl", ["-gsS", "-m", "5", url])).stdout;
+    await eventually(url, 30_000, async () => /^on-leaf saw /.test(await answer()));
   }
   const ask = `const resolver = new (require("node:dns").promises.Resolver)();
     resolver.setServers(["[fd00:43::a]:53"]);
     const name = "who.default.svc.cluster.local";
     Promise.all([resolver.resolve4(name), resolver.resolve6(name), resolver.reverse(process.argv[1])])
       .then((answers) => console.log(JSON.stringify(answers.flat())));`;
-  const { stdout } = await leaf.exec(process.execPath, ["-e", ask, ips[1] ?? ""]);
-  expect(JSON.parse(stdout)).toEqual([...ips, "who.default.svc.cluster.local"]);
+  const wanted = JSON.stringify([...ips, "who.default.svc.cluster.local"]);
+  const answer = async () => (await leaf.exec(process.execPath, ["-e", ask, ips[1] ?? ""])).stdout.trim();
+  await eventually("the leaf's DNS", 30_000, async () => (await answer()) === wanted);
 });

@@ -2,10 +2,10 @@
 // or given another address at the agent's end; and streams through the tunnel that notice a byte that is missing or comes twice.
 // Packets are dropped where they arrive, so that whoever sends them cannot know.
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pinnedKubectl } from "#scripts/dev/kubectl.ts";
-import { eventually, Host } from "./host.ts";
+import { closeHosts, connectHosts, eventually, Host } from "./host.ts";
 
 /** Which packets are lost. */
 export type Direction = "to-server" | "to-agent";
@@ -17,7 +17,7 @@ const countsLines = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); s
 export class Partition {
   readonly hub = new Host("part-hub", "192.168.77.2");
   readonly leaf = new Host("part-leaf", "192.168.77.3");
-  readonly #running = new Map<Host, ChildProcess>();
+  readonly #streams: Streams[] = [];
   #kubectl = "";
   #pods = 0;
 
@@ -26,31 +26,26 @@ export class Partition {
     this.#kubectl = await pinnedKubectl();
     await hub.open();
     await leaf.open();
-    await this.#must(hub, "ip", ["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", leaf.name]);
-    for (const host of [hub, leaf]) await this.#must(host, "ip", ["link", "set", "wire", "master", "eth0", "up"]);
+    await connectHosts(hub, leaf);
     this.startServer();
     await this.serves();
     const token = readFileSync(`${hub.dataDir}/server/token`, "utf8").trim();
     const agent = ["agent", "--node-name", "leaf", "--server", `https://${hub.address}:6443`, "--token", token];
-    this.#start(leaf, agent);
+    leaf.start(agent);
     const isReady = async () => / Ready /.test(await hub.kubectl("get node leaf --no-headers"));
     await eventually("leaf is Ready", 60_000, isReady);
     await this.run("box", countsLines);
-    await hub.kubectl("wait --for=condition=Ready pod/box --timeout=60s");
+    await hub.kubectl("wait --for=condition=Ready pod/box --timeout=180s");
   }
 
   async close(): Promise<void> {
-    const { hub, leaf } = this;
+    for (const streams of this.#streams) streams.end();
     await this.heal();
-    if (process.env["MOTE_E2E_LOG"]) for (const host of [leaf, hub]) console.log(this.log(host).slice(-6000));
-    for (const host of [leaf, hub]) await this.stop(host, "SIGTERM");
-    await leaf.exec("build/dist/mote", ["killall", "--data-dir", leaf.dataDir, "--run-dir", leaf.runDir]);
-    await leaf.close();
-    await hub.close();
+    await closeHosts(this.leaf, this.hub);
   }
 
   startServer(): void {
-    this.#start(this.hub, [
+    this.hub.start([
       ...["server", "--disable-agent", "--node-name", "hub"],
       ...["--write-kubeconfig", this.hub.kubeconfig],
     ]);
@@ -60,38 +55,12 @@ export class Partition {
     await eventually("/readyz", 60_000, async () => (await this.hub.kubectl("get --raw /readyz")) === "ok");
   }
 
-  #start(host: Host, args: readonly string[]): void {
-    mkdirSync(host.folder, { recursive: true });
-    const log = openSync(`${host.folder}/program.log`, "a");
-    const where = ["--data-dir", host.dataDir, "--run-dir", host.runDir];
-    const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...where];
-    this.#running.set(host, spawn("nsenter", all, { stdio: ["ignore", log, log] }));
-    closeSync(log);
-  }
-
-  async stop(host: Host, signal: NodeJS.Signals): Promise<void> {
-    const child = this.#running.get(host);
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    if (signal === "SIGSTOP" || signal === "SIGCONT") {
-      child.kill(signal);
-      return;
-    }
-    const ended = new Promise((resolve) => child.once("exit", resolve));
-    child.kill(signal);
-    await ended;
-  }
-
-  log(host: Host): string {
-    const path = `${host.folder}/program.log`;
-    return existsSync(path) ? readFileSync(path, "utf8") : "";
-  }
-
   /** Milliseconds until the host's log says something more that matches; counted from the call. */
   async says(host: Host, what: RegExp, timeoutMs = 30_000): Promise<number> {
-    const from = this.log(host).length;
+    const from = host.programLog().length;
     const startedMs = performance.now();
     for (;;) {
-      if (what.test(this.log(host).slice(from))) return Math.round(performance.now() - startedMs);
+      if (what.test(host.programLog().slice(from))) return Math.round(performance.now() - startedMs);
       if (performance.now() - startedMs > timeoutMs) throw new Error(`${host.name} does not say ${what}`);
       await sleep(50);
     }
@@ -145,10 +114,12 @@ export class Partition {
 
   /** Logs that are followed, and a command that gives back what it is sent. */
   streams(): Streams {
-    return new Streams((...args) => {
+    const streams = new Streams((...args) => {
       const all = [`--net=/run/netns/${this.hub.name}`, this.#kubectl, "--kubeconfig", this.hub.kubeconfig, ...args];
       return spawn("nsenter", all, { stdio: ["pipe", "pipe", "pipe"] });
     });
+    this.#streams.push(streams);
+    return streams;
   }
 
   /** A new command, from the start until its end. */
@@ -233,6 +204,13 @@ export class Streams {
     return Math.round(this.#echoedMs - startedMs);
   }
 
+  /** Whatever they have come to. */
+  end(): void {
+    this.#stopWriting();
+    this.#echo.kill("SIGKILL");
+    this.#logs.kill("SIGKILL");
+  }
+
   /** Ends both; what is wrong with them, "" if nothing is. */
   async verdict(): Promise<string> {
     this.#stopWriting();
@@ -242,8 +220,7 @@ export class Streams {
     });
     this.#echo.stdin!.end();
     const code = await Promise.race([ended, sleep(30_000, "late" as const)]);
-    this.#echo.kill("SIGKILL");
-    this.#logs.kill("SIGKILL");
+    this.end();
     const problems: string[] = [];
     if (code !== 0) problems.push(`exec ended with ${code}`);
     const wanted = Array.from({ length: this.#sent }, (_, i) => `${i}\n`).join("");

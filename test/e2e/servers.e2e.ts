@@ -1,36 +1,17 @@
 // Two servers on one etcd and an agent, each with a network of its own and wires between: the second server has the keys of the
 // first, the agent knows both, and the one that it uses may die: nothing is lost, and everything goes on through the other.
-import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createEtcdCluster, type EtcdCluster } from "#test/etcd/etcd-process.ts";
 import { etcdPath } from "#test/etcd/peers.ts";
-import { eventually, Host } from "./host.ts";
+import { closeHosts, connectHosts, eventually, Host } from "./host.ts";
 
 const first = new Host("first", "192.168.77.2");
 const second = new Host("second", "192.168.77.3");
 const device = new Host("leaf", "192.168.77.4");
 const hosts = [first, second, device];
-const running = new Map<Host, ChildProcess>();
 const [password, agentPassword] = ["for-servers-of-this-test", "for-agents-of-this-test"];
 let etcd: EtcdCluster | undefined;
-
-function start(host: Host, args: readonly string[]): void {
-  mkdirSync(host.folder, { recursive: true });
-  const log = openSync(`${host.folder}/program.log`, "a");
-  const where = ["--data-dir", host.dataDir, "--run-dir", host.runDir];
-  const all = [`--net=/run/netns/${host.name}`, "build/dist/mote", ...args, ...where];
-  running.set(host, spawn("nsenter", all, { stdio: ["ignore", log, log] }));
-  closeSync(log);
-}
-async function stop(host: Host, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-  const child = running.get(host);
-  running.delete(host);
-  if (!child || child.exitCode !== null) return;
-  const ended = new Promise((resolve) => child.once("exit", resolve));
-  child.kill(signal);
-  await ended;
-}
 
 const url = (host: Host) => `https://${host.address}:6443`;
 /** The second one has a node. */
@@ -46,7 +27,7 @@ const runOn = async (node: string, name: string) => {
   const overrides = JSON.stringify({ spec: { nodeName: node, terminationGracePeriodSeconds: 1 } });
   const command = ["--overrides", overrides, "--", "sh", "-c", `echo hello from ${node}; sleep 9999`];
   await second.kubectl(["run", name, "--image=mote.local/busybox:1", ...command]);
-  await second.kubectl(["wait", "--for=condition=Ready", `pod/${name}`, "--timeout=60s"]);
+  await second.kubectl(["wait", "--for=condition=Ready", `pod/${name}`, "--timeout=180s"]);
 };
 const endpoints = async (through: Host) => {
   const path = "jsonpath={.endpoints[*].addresses[0]}";
@@ -59,19 +40,15 @@ const reaches = (through: Host, name = "box", node = "leaf") =>
     return (await through.kubectl(["logs", name])) === `hello from ${node}\n`;
   });
 const startAgent = (...more: string[]) =>
-  start(device, ["agent", "--server", url(first), "--node-name", "leaf", ...more]);
+  device.start(["agent", "--server", url(first), "--node-name", "leaf", ...more]);
 
 beforeAll(async () => {
   const path = await etcdPath();
   if (!path) throw new Error("Debian's etcd is not to be had");
   await Promise.all(hosts.map((host) => host.open()));
   // The first host's bridge is the switch: it stays when its server dies.
-  for (const [i, host] of [second, device].entries()) {
-    const link = ["link", "add", `wire${i}`, "type", "veth", "peer", "name", "wire", "netns", host.name];
-    expect(await first.exec("ip", link)).toMatchObject({ code: 0 });
-    expect(await first.exec("ip", ["link", "set", `wire${i}`, "master", "eth0", "up"])).toMatchObject({ code: 0 });
-    expect(await host.exec("ip", ["link", "set", "wire", "master", "eth0", "up"])).toMatchObject({ code: 0 });
-  }
+  await connectHosts(first, second, "wire0");
+  await connectHosts(first, device, "wire1");
   // The APIs of nodes are reached through tunnels, or not at all.
   const rules =
     "table inet closed { chain in { type filter hook input priority 0; iifname eth0 tcp dport 10250 reject; }; }";
@@ -81,29 +58,24 @@ beforeAll(async () => {
   const within = ["nsenter", `--net=/run/netns/${first.name}`];
   etcd = await createEtcdCluster(path, 1, { within, host: first.address });
   etcd.members[0]!.start();
-  start(first, serverArgs(first, "--token", password, "--agent-token", agentPassword));
+  first.start(serverArgs(first, "--token", password, "--agent-token", agentPassword));
   await serves(first);
 });
 
 afterAll(async () => {
-  for (const host of [...hosts].reverse()) {
-    await stop(host);
-    if (process.env["MOTE_E2E_LOG"] && existsSync(`${host.folder}/program.log`)) {
-      console.log(host.name, readFileSync(`${host.folder}/program.log`, "utf8"));
-    }
+  try {
+    await closeHosts(device, second, first);
+  } finally {
+    await etcd?.close();
   }
-  for (const host of [second, device]) {
-    await host.exec("build/dist/mote", ["killall", "--data-dir", host.dataDir, "--run-dir", host.runDir]);
-  }
-  await Promise.all(hosts.map((host) => host.close()));
-  await etcd?.close();
 });
 
 test("a server joins with the servers' token, and has the same keys", async () => {
   let others = 0;
   const refused = async (args: readonly string[], why: RegExp) => {
     const other = `${second.folder}/other${++others}`;
-    const where = ["--data-dir", other, "--run-dir", `${other}-run`];
+    // A node would begin its containerd, and nobody would end it.
+    const where = ["--disable-agent", "--data-dir", other, "--run-dir", `${other}-run`];
     const { code, stderr } = await second.exec("build/dist/mote", [...args, ...where]);
     expect([code, stderr]).toEqual([1, expect.stringMatching(why)]);
   };
@@ -115,10 +87,10 @@ test("a server joins with the servers' token, and has the same keys", async () =
       /otherwise than .*--cluster-cidr/,
     ),
     refused(serverArgs(second, "--token", "of-another-cluster"), /begun with another token/),
-    refused(["server", "--disable-agent", ...joins, token("token")], /--datastore-endpoint/),
+    refused(["server", ...joins, token("token")], /--datastore-endpoint/),
   ]);
 
-  start(second, serverArgs(second, ...joins, token("token")));
+  second.start(serverArgs(second, ...joins, token("token")));
   await serves(second);
   for (const name of ["token", "agent-token", "tls/server-ca.key", "tls/client-ca.crt", "tls/service.key"]) {
     expect(fileOf(second, name), name).toBe(fileOf(first, name));
@@ -140,12 +112,12 @@ test("an agent joins with the agents' token, and both servers reach all pods", a
 });
 
 test("the server that the agent uses dies: all goes on through the other", async () => {
-  await stop(first, "SIGKILL");
+  await first.stop("SIGKILL");
   const startedMs = performance.now();
   await reaches(second);
   // Controllers and the scheduler of the other server take over, and the agent hears of it there.
   await second.kubectl("create deployment later --image=mote.local/web:1");
-  await second.kubectl("rollout status deploy/later --timeout=60s");
+  await second.kubectl("rollout status deploy/later --timeout=180s");
   console.log(`a pod more after ${Math.round(performance.now() - startedMs)} ms`);
   const condition = '{.status.conditions[?(@.type=="Ready")].lastTransitionTime}';
   const since = () => second.kubectl(["get", "node", "leaf", "-o", `jsonpath=${condition}`]);
@@ -157,14 +129,14 @@ test("the server that the agent uses dies: all goes on through the other", async
 test("an agent starts with what it has kept of the servers", async () => {
   const kept = JSON.parse(readFileSync(`${device.dataDir}/agent/etc/k3s-agent-load-balancer.json`, "utf8"));
   expect(kept).toMatchObject({ ServerURL: url(first) });
-  await stop(device, "SIGKILL");
+  await device.stop("SIGKILL");
   startAgent();
   await reaches(second);
   expect(await second.kubectl(["exec", "box", "--", "hostname"])).toBe("box\n");
 });
 
 test("the server comes back", async () => {
-  start(first, serverArgs(first));
+  first.start(serverArgs(first));
   await serves(first);
   await eventually("both are told of", 30_000, async () => (await endpoints(second)) === "192.168.77.2 192.168.77.3");
   await Promise.all([reaches(first), reaches(first, "crate", "second")]);

@@ -4,8 +4,9 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/e2e/**/*.e2e.ts"],
-    testTimeout: 120_000,
-    hookTimeout: 300_000,
+    // Above what the waits of a test come to on a machine that is slow: they say what they have waited for.
+    testTimeout: 600_000,
+    hookTimeout: 900_000,
     fileParallelism: false,
     pool: "forks",
     sequence: { concurrent: false },
