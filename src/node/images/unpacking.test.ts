@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -119,6 +119,15 @@ describe("after a cut", () => {
     const second = begin(ids);
     await second.unpacking.recover(boot);
     expect(second.calls).toEqual([...expected, "sync -f F"]);
+    expect(await marks()).toEqual([]);
+  });
+
+  test("a mark that a bad card has spoilt keeps no node from starting", async () => {
+    await mkdir(join(folder, "marks"));
+    await writeFile(join(folder, "marks", "0".repeat(32)), "\0\0\0");
+    const { unpacking, calls } = begin(new Map([["a", "1"]]));
+    await unpacking.recover("boot 1");
+    expect(calls).toEqual(["end leases", "sync -f F"]);
     expect(await marks()).toEqual([]);
   });
 

@@ -124,8 +124,12 @@ export function createUnpacking(options: UnpackingOptions, deps: UnpackingDeps):
       let isAnyLost = false;
       for (const name of names.filter((name) => markName.test(name))) {
         const mark = await readMark(`${folder}/${name}`);
-        if (mark.bootId === current) continue;
+        if (mark?.bootId === current) continue;
         isAnyLost = true;
+        if (mark === undefined) {
+          deps.log.warn("a mark of an image cannot be read: the image may be half written", { name });
+          continue;
+        }
         const { reference, before } = mark;
         if (before !== undefined && before === (await images.idOf(reference))) continue;
         deps.log.warn("an image may be half written, as the machine went down meanwhile: removed", { reference });
@@ -139,8 +143,15 @@ export function createUnpacking(options: UnpackingOptions, deps: UnpackingDeps):
   };
 }
 
-async function readMark(file: string): Promise<Mark> {
-  return JSON.parse((await readFileIfExists(file))?.toString("utf8") ?? "{}") as Mark;
+/** Undefined: it is no mark of ours any more, as on a card that goes bad. */
+async function readMark(file: string): Promise<Mark | undefined> {
+  const text = (await readFileIfExists(file))?.toString("utf8") ?? "";
+  try {
+    return JSON.parse(text) as Mark;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 /** Pulls that are on the disk when they are done. */
