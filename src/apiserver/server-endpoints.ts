@@ -1,5 +1,5 @@
-// Keeps the endpoints of the service `kubernetes` at the servers that live, where there are several: pods reach the API at any
-// of them, and agents learn from it which servers there are. Every server does this, and all come to the same.
+// Keeps the endpoints of the service `kubernetes` at the servers that live, be it one whose address changes or several: pods
+// reach the API at any of them, and agents learn from it which servers there are. Every server does this, and all come to the same.
 // Upstream counterpart: pkg/controlplane/reconcilers.
 import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
