@@ -1,7 +1,7 @@
 // Agents for `npm run bench -- agents`, many in one process and as cheap as can be: what they say to the server is what a real
-// agent says (a connection as the node and one for what it reads of others, watches, lease and node every 10 s, a tunnel), but
+// agent says (a connection, watches, lease and node every 10 s, a tunnel), but
 // nothing is done with the answers.
-//   agents-sim.ts JSON      the parent says "register", "watch", "beat", "figures" by fork's channel, and gets an answer to each
+//   agents-sim.ts JSON      the parent says "register", "watch", "figures" by fork's channel, and gets an answer to each
 import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { silentLogger } from "#base/log.ts";
@@ -62,7 +62,6 @@ const certificate = (commonName: string, organizations: readonly string[] = []):
     issuer,
     systemRandom,
   );
-const controllerCertificate = certificate("system:k3s-controller");
 
 const took: number[] = [];
 const counts = { beats: 0, failures: 0, events: 0, watches: 0 };
@@ -79,7 +78,7 @@ const images = Array.from({ length: 5 }, (_, i) => ({
 async function connect(cert: string): Promise<ApiConnection> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await ApiConnection.open({ port: options.port, ca, cert, key });
+      return (await ApiConnection.open({ port: options.port, ca, cert, key })).compressed();
     } catch (error) {
       if (attempt === 5) throw error;
       console.error(`an agent connects again: ${String(error)}`);
@@ -150,12 +149,12 @@ class Agent {
       spec: { holderIdentity: this.name, leaseDurationSeconds: 40, renewTime: this.#now() },
     };
     await this.#call("POST", leases, lease, "application/json", 201);
+    this.#keepBeating();
   }
   #cert = "";
 
   async watch(): Promise<void> {
-    const others = await connect(controllerCertificate);
-    for (const path of shared) await this.#follow(others, path, "");
+    for (const path of shared) await this.#follow(this.#own, path, "");
     await this.#follow(this.#own, "/api/v1/pods", `&fieldSelector=spec.nodeName%3D${this.name}`);
     this.#tunnel = createTunnelClient(
       { host: "127.0.0.1", port: options.port, tls: () => ({ ca, cert: this.#cert, key }) },
@@ -171,7 +170,7 @@ class Agent {
   /** Lists as the informers do, then watches for ever. */
   async #follow(connection: ApiConnection, path: string, selector: string): Promise<void> {
     let from = "";
-    for (let next: string | undefined = ""; next !== undefined; ) {
+    for (let next: string | undefined = "&resourceVersion=0"; next !== undefined; ) {
       const { status, body } = await connection.request("GET", `${path}?limit=500${selector}${next}`);
       if (status !== 200) throw new Error(`list ${path}: ${status} ${body.toString("utf8", 0, 300)}`);
       // Where the list's own metadata stands, before or behind the items: reading all of it would cost more than the server's part.
@@ -201,7 +200,7 @@ class Agent {
     await begin(from);
   }
 
-  beat(): void {
+  #keepBeating(): void {
     setTimeout(() => {
       void this.#beat();
       setInterval(() => void this.#beat(), beatMs);
@@ -275,9 +274,6 @@ function figures(): SimFigures {
 const steps: Readonly<Record<string, () => unknown>> = {
   register: () => each((agent) => agent.register()),
   watch: () => each((agent) => agent.watch()),
-  beat() {
-    for (const agent of agents) agent.beat();
-  },
   figures,
 };
 

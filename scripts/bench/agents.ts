@@ -114,7 +114,6 @@ async function serverFigures(options: Options): Promise<Figures> {
       if (i > 60) throw new UserError("not all tunnels come to stand");
       await sleep(1000);
     }
-    await all("beat");
     if (options.isControl) void api.changeEverySecond(done.signal);
     await sleep(options.seconds * 1000);
     if (options.inspect !== undefined) {

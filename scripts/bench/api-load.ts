@@ -1,6 +1,7 @@
 // A client of the API for benches that costs little beside what it measures: many requests in flight on few connections
 // over TLS, and watches that only count their lines.
 import { connect, type TLSSocket } from "node:tls";
+import { gunzipSync } from "node:zlib";
 import { encodeHeaderBlock } from "#wire/http2/hpack.ts";
 import { Http2Load, type LoadStream } from "./http2-load.ts";
 
@@ -23,6 +24,14 @@ const newline = 10;
 export class ApiConnection {
   readonly #connection: Http2Load;
   readonly #blocks = new Map<string, Uint8Array>();
+
+  /** Large answers are asked for, and unpacked, as mote's own client does it. */
+  #isCompressed = false;
+
+  compressed(): this {
+    this.#isCompressed = true;
+    return this;
+  }
 
   static open(address: ApiAddress): Promise<ApiConnection> {
     return new Promise((resolve, reject) => {
@@ -49,12 +58,16 @@ export class ApiConnection {
     return new Promise((resolve, reject) => {
       let status = 0;
       const parts: Buffer[] = [];
+      const whole = () => {
+        const bytes = Buffer.concat(parts);
+        return bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes;
+      };
       this.#open(method, path, body, type, {
         headers(code) {
           status = code;
         },
         data: (bytes) => parts.push(Buffer.from(bytes)),
-        end: () => resolve({ status, body: Buffer.concat(parts) }),
+        end: () => resolve({ status, body: whole() }),
         fail: (why) => reject(new Error(`${method} ${path}: ${why}`)),
       });
     });
@@ -123,6 +136,7 @@ export class ApiConnection {
         [":path", path],
         [":authority", "127.0.0.1"],
         ["accept", "application/json"],
+        ...(this.#isCompressed ? ([["accept-encoding", "gzip"]] as const) : []),
         ...(type === "" ? [] : ([["content-type", type]] as const)),
       ]);
       if (this.#blocks.size < 100) this.#blocks.set(key, block);

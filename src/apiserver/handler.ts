@@ -111,6 +111,7 @@ export function createHandler(
   const bodies = createBodies(formats, (info) => table.normalizeOf(info));
   const endpoints = new ResourceEndpoints({
     backend: deps.backend,
+    clock: deps.clock,
     random: deps.random,
     registry,
     bodies,

@@ -327,6 +327,48 @@ describe.each(both)("over %s", (name, ask) => {
     expect(gunzipSync(small.body).equals(answer.body)).toBe(true);
   });
 
+  test("lists of any state are shared where they are large and compressed, and are never torn", async () => {
+    const client = new Client(server.transport(loopback));
+    const namespace = `shared-${name.at(-1)}`;
+    await client.create(resources.namespaces, { metadata: { name: namespace } } as Namespace);
+    const add = (i: number) =>
+      client.create(resources.configMaps, {
+        metadata: { name: `c${i}`, namespace },
+        data: { text: String(i).repeat(50_000) },
+      } as ConfigMap);
+    for (let i = 0; i < 8; i++) await add(i);
+    const path = `/api/v1/namespaces/${namespace}/configmaps`;
+    const compressed = { headers: { "accept-encoding": "gzip" } };
+    const list = (answer: Answer) =>
+      JSON.parse(gunzipSync(answer.body).toString()) as {
+        metadata: { resourceVersion: string; continue?: string };
+        items: ConfigMap[];
+      };
+    const names = ({ items }: { items: ConfigMap[] }) => items.map(({ metadata }) => metadata.name);
+    const [first, second] = await Promise.all(
+      [0, 1].map(async () => list(await ask(`${path}?limit=4&resourceVersion=0`, compressed))),
+    );
+    expect(names(first!)).toEqual(["c0", "c1", "c2", "c3"]);
+    expect(second).toEqual(first);
+    // Its next page is of the same moment, whatever came meanwhile.
+    await add(8);
+    const rest = `${path}?limit=4&continue=${encodeURIComponent(first!.metadata.continue ?? "")}`;
+    const pages = [list(await ask(rest, compressed)), json(await ask(rest)) as unknown as { items: ConfigMap[] }];
+    expect(pages.map(names)).toEqual([
+      ["c4", "c5", "c6", "c7"],
+      ["c4", "c5", "c6", "c7"],
+    ]);
+    // Who wants it current, or plain, gets what there is.
+    expect(names(list(await ask(path, compressed)))).toContain("c8");
+    expect(names(json(await ask(`${path}?resourceVersion=0`)) as unknown as { items: ConfigMap[] })).toContain("c8");
+    expect((await ask(`${path}?limit=4&resourceVersion=0`, { ...compressed, token: "ann" })).status).toBe(403);
+    const metadata = {
+      headers: { ...compressed.headers, accept: "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" },
+    };
+    const small = list(await ask(`${path}?limit=4&resourceVersion=0`, metadata)) as unknown as { kind: string };
+    expect(small.kind).toBe("PartialObjectMetadataList");
+  });
+
   test("a list of many pages is that of one moment, in every form", async () => {
     const client = new Client(server.transport(loopback));
     const namespace = `many-${name.at(-1)}`;

@@ -1,3 +1,5 @@
+import { Readable } from "node:stream";
+import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import type { HttpClient, HttpRequest } from "#platform/http-client.ts";
 import { createHttpTransport, linesOf } from "./http-transport.ts";
@@ -55,6 +57,25 @@ describe("requests", () => {
       headers: { authorization: "Bearer t0ken", "content-type": "application/json", accept: "application/json" },
       body: JSON.stringify(body),
     });
+  });
+  test("what comes compressed is unpacked; watches are not asked for compressed", async () => {
+    const sent: HttpRequest[] = [];
+    const object = { metadata: { name: "large" }, data: { text: "x".repeat(300_000) } };
+    const http: HttpClient = {
+      async send(request) {
+        sent.push(request);
+        const whole = gzipSync(JSON.stringify(object));
+        const body = Readable.from([whole.subarray(0, 100), whole.subarray(100)]);
+        return { status: 200, headers: { "content-encoding": "gzip" }, body, destroy() {} };
+      },
+      close() {},
+    };
+    const made = createHttpTransport({ userAgent: "test" }, { http });
+    expect(await made.request({ method: "GET", path: "/x" })).toEqual(object);
+    expect(sent[0]?.headers).toMatchObject({ "accept-encoding": "gzip" });
+    const watch = transport(200, "");
+    for await (const _ of watch.made.watch({ method: "GET", path: "/w" }, new AbortController().signal)) break;
+    expect(watch.sent[0]?.headers).not.toHaveProperty("accept-encoding");
   });
   test("a Status becomes an ApiError", async () => {
     const status = {

@@ -235,13 +235,16 @@ export class Informer<T extends ApiObject> implements Store<T> {
   async #relist(signal: AbortSignal): Promise<void> {
     const { client } = this.#deps;
     const { metadataOnly: _, ...selectors } = this.#scope;
+    // A first list may be a moment old, as the watch brings the rest: servers have that one ready. One that comes after a gap
+    // must not be older than what was there.
+    const from = this.#isCurrent ? {} : { resourceVersion: "0" };
     const fresh = new Map<string, T>();
     let resourceVersion: string | undefined;
     let next: string | undefined;
     do {
       const page = await client.list(
         this.resource,
-        { ...selectors, limit: pageSize, ...(next ? { continue: next } : {}) },
+        { ...selectors, limit: pageSize, ...(next ? { continue: next } : from) },
         signal,
       );
       for (const object of page.items) fresh.set(keyOf(object), object);

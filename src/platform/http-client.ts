@@ -3,7 +3,8 @@
 // redirects and no retries, and a proxy only where the caller names one.
 import * as http from "node:http";
 import * as https from "node:https";
-import { Readable } from "node:stream";
+import { pipeline, Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
 import { AppError, messageOf } from "#base/errors.ts";
 import { dialAgent, type HttpDial } from "./http-dial.ts";
 import { parseProxy, tunnelAgent } from "./http-proxy.ts";
@@ -137,14 +138,22 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   return { send, close: () => agent.destroy() };
 }
 
-/** The whole body; HTTP_TOO_LARGE beyond `maxBytes`. */
+/** The whole body, unpacked where it came compressed; HTTP_TOO_LARGE beyond `maxBytes`. */
 export async function readBody(response: HttpResponse, maxBytes: number): Promise<Buffer> {
+  const isCompressed = response.headers["content-encoding"] === "gzip";
   const parts: Uint8Array[] = [];
   let sizeBytes = 0;
-  for await (const part of response.body) {
+  for await (const part of isCompressed ? unpacked(response.body) : response.body) {
     sizeBytes += part.length;
     if (sizeBytes > maxBytes) throw new AppError("HTTP_TOO_LARGE", `response is larger than ${maxBytes} bytes`);
     parts.push(part);
   }
   return parts.length === 1 ? Buffer.from(parts[0]!) : Buffer.concat(parts);
+}
+
+/** What fails on the way in fails the reader, and a reader that leaves ends both. */
+function unpacked(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  return pipeline(body, createGunzip(), () => {
+    // The reader is told by the stream that it reads.
+  });
 }

@@ -186,6 +186,10 @@ const clusterRoles: Readonly<Record<string, RoleEntry>> = {
       "create authentication.k8s.io tokenreviews",
       "create authorization.k8s.io localsubjectaccessreviews,subjectaccessreviews",
       `${read} core services`,
+      // More than upstream: what its network reads of others, so that a node needs one connection. It holds the certificate of
+      // system:k3s-controller, who may, in any case.
+      `${read} core namespaces`,
+      `${read} discovery.k8s.io endpointslices`,
       "create,get,list,watch core nodes",
       "patch,update core nodes/status",
       "patch,update core nodes",

@@ -112,3 +112,5 @@ export function isPretty(query: URLSearchParams, userAgent: string | undefined):
   if (asked !== null) return asked === "" || asked === "1" || asked === "true";
   return userAgent !== undefined && /^(curl|Wget|Mozilla\/5\.0)/.test(userAgent);
 }
+
+export const acceptsGzip = (acceptEncoding: string | undefined): boolean => /\bgzip\b/.test(acceptEncoding ?? "");

@@ -1,6 +1,6 @@
 // The verbs on resources: from a parsed request to an answer, through decoding, defaults, the registry and selections.
 // Upstream counterpart: endpoints/handlers (create.go, get.go, update.go, patch.go, delete.go).
-import type { Random } from "#base/clock.ts";
+import type { Clock, Random } from "#base/clock.ts";
 import type { Backend } from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { cloneJson, isObject, type JsonObject } from "#model/patch/json-value.ts";
@@ -29,10 +29,11 @@ import type { LiveResource } from "../watch/feed.ts";
 import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
 import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
-import type { Formats } from "./negotiation.ts";
+import { acceptsGzip, type Formats } from "./negotiation.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
-import type { HandlerRequest, MoreItems, Result, View } from "./result.ts";
+import type { HandlerRequest, ListResult, MoreItems, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
+import { SharedLists } from "./shared-lists.ts";
 import { type PlainSubresource, plainSubresources } from "./subresources.ts";
 
 /** A resource in one version. */
@@ -54,6 +55,7 @@ export interface CustomParts {
 
 export interface ResourceEndpointDeps {
   readonly backend: Backend;
+  readonly clock: Clock;
   readonly random: Random;
   readonly registry: Registry;
   readonly bodies: Bodies;
@@ -76,8 +78,10 @@ const deleteSlice = 100;
 
 export class ResourceEndpoints {
   readonly #deps: ResourceEndpointDeps;
+  readonly #shared: SharedLists;
   constructor(deps: ResourceEndpointDeps) {
     this.#deps = deps;
+    this.#shared = new SharedLists(deps);
   }
 
   async handle(served: ServedResource, info: RequestInfo, request: HandlerRequest): Promise<Result> {
@@ -123,6 +127,23 @@ export class ResourceEndpoints {
     const { query } = request;
     checkListOptions(query, false);
     const selection = parseSelection(served, query);
+    const isSelecting = selection.matches !== undefined || selection.name !== undefined;
+    const token = query.get("continue") ?? "";
+    const isOfAnyState = query.get("resourceVersion") === "0" || token !== "";
+    if (isSelecting || !isOfAnyState || !acceptsGzip(request.header("accept-encoding"))) {
+      return this.#readList(served, view, info, query, selection);
+    }
+    const key = `${view.info.group}/${view.info.version}/${view.info.plural} ${info.namespace}?${query}`;
+    return this.#shared.get(key, token !== "", () => this.#readList(served, view, info, query, selection));
+  }
+
+  async #readList(
+    served: ServedResource,
+    view: View,
+    info: RequestInfo,
+    query: URLSearchParams,
+    selection: Selection,
+  ): Promise<ListResult> {
     const limit = parseLimit(query.get("limit"));
     const token = query.get("continue") ?? "";
     const page = await this.#page(served, info.namespace, selection, limit, token, query);

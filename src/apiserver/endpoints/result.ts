@@ -66,7 +66,12 @@ export interface ListResult {
   readonly items: readonly Item[];
   readonly metadata: ListMetadata;
   readonly more?: MoreItems | undefined;
+  /** Where several requests are answered with this list: its compressed answers, one for each representation. */
+  readonly shared?: SharedAnswers;
 }
+
+/** As they go out, in parts; a promise while they are made. */
+export type SharedAnswers = Map<string, Promise<readonly Uint8Array[]>>;
 
 /** What comes behind the first page of a list, of the same revision; read as whoever answers has room for it. */
 export interface MoreItems {

@@ -9,8 +9,16 @@ import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
 import type { FanOut } from "../watch/fan-out.ts";
 import { type FeedDeps, type FeedEvent, type FeedSink, runFeed } from "../watch/feed.ts";
 import { type Encoder, watchForm } from "./encode.ts";
-import { contentTypes, type Formats, isPretty, negotiate, parseAccept, type Representation } from "./negotiation.ts";
-import type { IncludeObject, ListResult, Result } from "./result.ts";
+import {
+  acceptsGzip,
+  contentTypes,
+  type Formats,
+  isPretty,
+  negotiate,
+  parseAccept,
+  type Representation,
+} from "./negotiation.ts";
+import type { IncludeObject, ListResult, Result, SharedAnswers } from "./result.ts";
 
 export interface WriteDeps {
   readonly encoder: Encoder;
@@ -84,6 +92,13 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
         protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
         transforms: true,
       });
+      if (result.type === "list" && result.shared && takesGzip(exchange.request) && !as.pretty) {
+        const parts = sharedParts(deps, result, result.shared, as, include);
+        if (parts) {
+          await writeShared(exchange, await parts, contentTypes[as.format]);
+          return;
+        }
+      }
       if (result.type === "list" && isLarge(result)) {
         const parts = encoder.listParts(result, as, include, partBytes);
         if (parts) {
@@ -121,7 +136,7 @@ function isLarge({ items, more }: ListResult): boolean {
 /** As fast as the client takes it, a part at a time: what comes meanwhile has its turn. */
 async function writeParts(exchange: Exchange, parts: AsyncIterable<Uint8Array>, contentType: string): Promise<void> {
   const { request, response } = exchange;
-  const isSmaller = acceptsGzip(request);
+  const isSmaller = takesGzip(request);
   response.head(200, {
     ...commonHeaders(exchange),
     "content-type": contentType,
@@ -137,6 +152,23 @@ async function writeParts(exchange: Exchange, parts: AsyncIterable<Uint8Array>, 
   response.end();
 }
 
+async function writeShared(exchange: Exchange, parts: readonly Uint8Array[], contentType: string): Promise<void> {
+  const { request, response } = exchange;
+  response.head(200, {
+    ...commonHeaders(exchange),
+    "content-type": contentType,
+    ...{ "content-encoding": "gzip", vary: "Accept-Encoding" },
+    "content-length": parts.reduce((sum, { length }) => sum + length, 0),
+  });
+  if (request.method !== "HEAD") {
+    for (const part of parts) {
+      if (!response.write(part)) await response.drained();
+      if (request.signal.aborted) return;
+    }
+  }
+  response.end();
+}
+
 async function* gzipped(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const source = Readable.from(parts, { objectMode: false });
   const gzip = createGzip({ level: 1, chunkSize: partBytes / 4 });
@@ -145,7 +177,34 @@ async function* gzipped(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
   yield* source.pipe(gzip);
 }
 
-const acceptsGzip = (request: ServerRequest): boolean => /\bgzip\b/.test(one(request.headers["accept-encoding"]) ?? "");
+/** The compressed answer to all who ask for this list in this form; made once, kept with it. */
+function sharedParts(
+  { encoder }: WriteDeps,
+  list: ListResult,
+  shared: SharedAnswers,
+  as: Representation,
+  include: IncludeObject,
+): Promise<readonly Uint8Array[]> | undefined {
+  const key = `${as.format} ${as.shape} ${as.metaVersion} ${include}`;
+  let answer = shared.get(key);
+  if (!answer) {
+    const parts = encoder.listParts(list, as, include, partBytes);
+    if (!parts) return undefined;
+    answer = collected(gzipped(parts));
+    // One that failed is not kept: who asked is told.
+    answer.catch(() => shared.delete(key));
+    shared.set(key, answer);
+  }
+  return answer;
+}
+
+async function collected(parts: AsyncIterable<Uint8Array>): Promise<readonly Uint8Array[]> {
+  const all: Uint8Array[] = [];
+  for await (const part of parts) all.push(part);
+  return all;
+}
+
+const takesGzip = (request: ServerRequest): boolean => acceptsGzip(one(request.headers["accept-encoding"]));
 
 /** A Status; falls back to JSON for clients that accept nothing else we have. */
 export async function writeError(deps: WriteDeps, exchange: Exchange, error: ApiError): Promise<void> {
@@ -183,7 +242,7 @@ async function writeBody(
     "content-type": contentType,
     ...extra,
   };
-  if (bytes.length > gzipThresholdBytes && status === 200 && acceptsGzip(request)) {
+  if (bytes.length > gzipThresholdBytes && status === 200 && takesGzip(request)) {
     bytes = await gzipAsync(bytes, { level: 1 });
     headers["content-encoding"] = "gzip";
     headers["vary"] = "Accept-Encoding";

@@ -1,0 +1,74 @@
+import { expect, test } from "vitest";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import type { Item } from "../registry/codec.ts";
+import type { ListResult } from "./result.ts";
+import { SharedLists } from "./shared-lists.ts";
+
+const mebibyte = 1024 * 1024;
+const listOf = (bytes: number, revision: number): ListResult =>
+  ({
+    type: "list",
+    items: [{ value: new Uint8Array(bytes) } as unknown as Item],
+    metadata: { resourceVersion: String(revision) },
+  }) as unknown as ListResult;
+
+function opened() {
+  const clock = new FakeClock();
+  const lists = new SharedLists({ clock });
+  let made = 0;
+  const get = (key: string, bytes: number, isFixed = false) =>
+    lists.get(key, isFixed, async () => listOf(bytes, ++made));
+  return { clock, get, made: () => made };
+}
+
+test("a large list is made once for all who ask within a second, also at the same time", async () => {
+  const { clock, get, made } = opened();
+  const [first, second] = await Promise.all([get("nodes", mebibyte), get("nodes", mebibyte)]);
+  await clock.advance(1000);
+  const third = await get("nodes", mebibyte);
+  expect(new Set([first, second, third]).size).toBe(1);
+  expect(first?.shared).toBeInstanceOf(Map);
+  await clock.advance(1);
+  expect(await get("nodes", mebibyte)).not.toBe(first);
+  expect(made()).toBe(2);
+});
+
+test("a page behind another is the same for as long as it is kept", async () => {
+  const { clock, get, made } = opened();
+  await get("page", mebibyte, true);
+  await clock.advance(2500);
+  await get("page", mebibyte, true);
+  expect(made()).toBe(1);
+  await clock.advance(4000);
+  expect(clock.pending).toBe(0);
+  await get("page", mebibyte, true);
+  expect(made()).toBe(2);
+});
+
+test("small lists are made for each", async () => {
+  const { get, made } = opened();
+  const found = await get("few", 100_000);
+  await get("few", 100_000);
+  expect(made()).toBe(2);
+  expect(found.shared).toBeUndefined();
+});
+
+test("what is kept is bounded: the oldest go", async () => {
+  const { get, made } = opened();
+  for (let i = 0; i < 10; i++) await get(`page ${i}`, mebibyte, true);
+  await get("page 9", mebibyte, true);
+  await get("page 2", mebibyte, true);
+  expect(made()).toBe(10);
+  await get("page 1", mebibyte, true);
+  expect(made()).toBe(11);
+  await get("one that is larger than all", 9 * mebibyte, true);
+  await get("one that is larger than all", 9 * mebibyte, true);
+  expect(made()).toBe(13);
+});
+
+test("a failure is told to who asked, and not kept", async () => {
+  const lists = new SharedLists({ clock: new FakeClock() });
+  const failing = () => Promise.reject(new Error("the disk is gone"));
+  await expect(lists.get("nodes", true, failing)).rejects.toThrow("the disk is gone");
+  expect((await lists.get("nodes", true, async () => listOf(mebibyte, 7))).metadata.resourceVersion).toBe("7");
+});
