@@ -31,10 +31,13 @@ machine:
     mtu: 1400
   - mac: 52-54-00-12-34-AB
     vlan: 10
+  - name: eth1
+    addresses: [192.168.2.2/24, FD00:88:0::2/64]
+    gateway: [192.168.2.1, fe80::1]
   wifi: {ssid: 12345678, password: 87654321, country: de}
   proxy: {http: "http://user:pw@proxy:3128", exclude: [10.0.0.0/8, .local]}
   ntp: [time.example, 192.168.1.1]
-  dns: {servers: [192.168.1.1], search: [Example.org]}
+  dns: {servers: [192.168.1.1, "fd00:88::1"], search: [Example.org]}
   clock: {notBefore: 2026-11-21}
   watchdog: off
   labels: {site: hall-3, example.org/rack: 7, empty: ""}
@@ -44,14 +47,21 @@ machine:
     expect(machine).toEqual({
       hostname: "pump-7",
       interfaces: [
-        { name: "eth0", addresses: ["192.168.1.2/24", "10.0.0.2/8"], gateway: "192.168.1.1", mtu: 1400, dhcp: false },
-        { mac: "52:54:00:12:34:ab", vlan: 10, addresses: [], dhcp: true },
+        {
+          ...{ name: "eth0", mtu: 1400, dhcp: false },
+          ...{ addresses: ["192.168.1.2/24", "10.0.0.2/8"], gateways: ["192.168.1.1"] },
+        },
+        { mac: "52:54:00:12:34:ab", vlan: 10, addresses: [], gateways: [], dhcp: true },
+        {
+          ...{ name: "eth1", dhcp: false },
+          ...{ addresses: ["192.168.2.2/24", "fd00:88::2/64"], gateways: ["192.168.2.1", "fe80::1"] },
+        },
       ],
       wifi: [{ ssid: "12345678", password: "87654321", hidden: false }],
       wifiCountry: "DE",
       proxy: { http: "http://user:pw@proxy:3128", exclude: ["10.0.0.0/8", ".local"] },
       ntp: ["time.example", "192.168.1.1"],
-      dns: { servers: ["192.168.1.1"], search: ["example.org"] },
+      dns: { servers: ["192.168.1.1", "fd00:88::1"], search: ["example.org"] },
       notBeforeMs: Date.UTC(2026, 10, 21),
       watchdog: false,
       labels: { site: "hall-3", "example.org/rack": "7", empty: "" },
@@ -89,7 +99,15 @@ machine:
     ],
     [
       "machine: {interfaces: [{addresses: [10.0.0.1]}]}",
-      'machine.interfaces[0].addresses: ["10.0.0.1"] is not allowed; use a list of: an IPv4 address with prefix length such as 192.168.1.2/24',
+      'machine.interfaces[0].addresses: ["10.0.0.1"] is not allowed; use a list of: an IP address with prefix length such as 192.168.1.2/24',
+    ],
+    ...["fd00::1", "fd00::1/129", "fd00::1/0", "10.0.0.1/33", "fd00::1%eth0/64"].map((address) => [
+      `machine: {interfaces: [{addresses: "${address}"}]}`,
+      `machine.interfaces[0].addresses: "${address}" is not allowed; use a list of: an IP address with prefix length such as 192.168.1.2/24`,
+    ]),
+    [
+      "machine: {interfaces: [{addresses: 10.0.0.2/8, gateway: [10.0.0.1, 10.0.0.3]}]}",
+      'machine.interfaces[0].gateway: ["10.0.0.1","10.0.0.3"] is not allowed; use an IP address such as 192.168.1.1, or a list with one of each IP family',
     ],
     [
       "machine: {interfaces: [{gateway: 10.0.0.1}]}",
@@ -106,11 +124,11 @@ machine:
     ["machine: {wifi: [{password: 12345678}]}", "machine.wifi[0].ssid: is missing; without it the entry is skipped"],
     [
       "machine: {dns: nowhere}",
-      'machine.dns.servers: "nowhere" is not allowed; use a list of: an IPv4 address such as 192.168.1.2',
+      'machine.dns.servers: "nowhere" is not allowed; use a list of: an IP address such as 192.168.1.2',
     ],
     [
       "machine: {dns: 300.1.1.1}",
-      'machine.dns.servers: "300.1.1.1" is not allowed; use a list of: an IPv4 address such as 192.168.1.2',
+      'machine.dns.servers: "300.1.1.1" is not allowed; use a list of: an IP address such as 192.168.1.2',
     ],
     ["machine: {watchdog: maybe}", 'machine.watchdog: "maybe" is not allowed; use true or false'],
     [

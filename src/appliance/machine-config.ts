@@ -3,6 +3,7 @@
 // allowed, and the device starts with the rest. Secrets never appear in a sentence. Pure; the keys of config.yaml belong to
 // the command line, which hands them in.
 import { messageOf } from "#base/errors.ts";
+import { canonicalIp, familyOfIp, parseIpRange } from "#base/ip-range.ts";
 import { parseYaml } from "#wire/yaml.ts";
 import { checkServer } from "./token-file.ts";
 
@@ -13,7 +14,8 @@ export interface InterfaceConfig {
   readonly dhcp: boolean;
   /** ADDRESS/BITS. */
   readonly addresses: readonly string[];
-  readonly gateway?: string;
+  /** At most one of each IP family. */
+  readonly gateways: readonly string[];
   /** Addresses belong to this VLAN over the link, not to the link itself. */
   readonly vlan?: number;
   readonly mtu?: number;
@@ -142,17 +144,24 @@ const listOf = (item: Field): Field => ({
 const hostPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/i;
 const domainPattern = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/i;
 const lower = (text: string) => text.toLowerCase();
-const ipv4: Field = {
-  allowed: "an IPv4 address such as 192.168.1.2",
-  read: (v) => (isText(v) && isIPv4(v) ? v : undefined),
+const ipAddress: Field = {
+  allowed: "an IP address such as 192.168.1.2",
+  read: (value) => (isText(value) ? canonicalIp(value) : undefined),
 };
-const ipv4WithBits: Field = {
-  allowed: "an IPv4 address with prefix length such as 192.168.1.2/24",
+const addressWithBits: Field = {
+  allowed: "an IP address with prefix length such as 192.168.1.2/24",
   read: (value) => {
     const [address = "", bits = ""] = isText(value) ? value.split("/") : [];
-    return isIPv4(address) && /^([1-9]|[12]\d|3[0-2])$/.test(bits) && value === `${address}/${bits}`
-      ? value
-      : undefined;
+    const ip = isText(value) && parseIpRange(value) ? canonicalIp(address) : undefined;
+    return ip !== undefined && bits !== "0" ? `${ip}/${bits}` : undefined;
+  },
+};
+/** A list, or one item; each of another IP family. */
+const gatewayList: Field = {
+  allowed: "an IP address such as 192.168.1.1, or a list with one of each IP family",
+  read: (value) => {
+    const items = listOf(ipAddress).read(value) as readonly string[] | undefined;
+    return items && new Set(items.map(familyOfIp)).size === items.length ? items : undefined;
   },
 };
 const hostOrAddress = matching(domainPattern, "a host name or an IPv4 address", lower);
@@ -164,8 +173,8 @@ const interfaceFields: Fields = {
     text.toLowerCase().replaceAll("-", ":"),
   ),
   dhcp: yesOrNo,
-  addresses: listOf(ipv4WithBits),
-  gateway: ipv4,
+  addresses: listOf(addressWithBits),
+  gateway: gatewayList,
   vlan: wholeNumber(1, 4094),
   mtu: wholeNumber(576, 9216),
 };
@@ -194,7 +203,7 @@ const proxyFields: Fields = {
   exclude: listOf(matching(/^[^\s,]+$/, "a host, domain or address range without blanks")),
 };
 const dnsFields: Fields = {
-  servers: listOf(ipv4),
+  servers: listOf(ipAddress),
   search: listOf(matching(domainPattern, "a domain name", lower)),
 };
 const clockFields: Fields = {
@@ -278,9 +287,9 @@ function readInterfaces(value: unknown, problems: string[]): InterfaceConfig[] {
     }
     result.push({
       ...pick(given, "name", "mac", "vlan", "mtu"),
-      ...(addresses.length > 0 ? pick(given, "gateway") : {}),
       dhcp: given["dhcp"] === undefined ? addresses.length === 0 : given["dhcp"] === true,
       addresses,
+      gateways: addresses.length > 0 ? strings(given["gateway"]) : [],
     } as InterfaceConfig);
   }
   return result;
@@ -381,6 +390,3 @@ function oneEditApart(a: string, b: string): boolean {
   const isSwap = short[i] === long[i + 1] && short[i + 1] === long[i] && short.slice(i + 2) === long.slice(i + 2);
   return isSwap || short.slice(i + 1) === long.slice(i + 1);
 }
-
-const isIPv4 = (text: string): boolean =>
-  /^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(text) && text.split(".").every((part) => Number(part) <= 255);

@@ -9,7 +9,12 @@ const link = (name: string, more: Partial<Link> = {}): Link => ({
   ...more,
 });
 const machine = (more: Partial<MachineConfig>): MachineConfig => ({ ...defaultMachineConfig, ...more });
-const entry = (more: Partial<InterfaceConfig>): InterfaceConfig => ({ dhcp: false, addresses: [], ...more });
+const entry = (more: Partial<InterfaceConfig>): InterfaceConfig => ({
+  dhcp: false,
+  addresses: [],
+  gateways: [],
+  ...more,
+});
 const lines = (plan: NetworkPlan) => plan.commands.map(({ args }) => args.join(" "));
 const asks = (plan: NetworkPlan) => plan.dhcp.map(({ name }) => name);
 
@@ -44,14 +49,17 @@ describe("interfaces", () => {
     link("eth1.5", { isPhysical: false, mac: "52:54:00:00:00:01" }),
   ];
   test("static, by name", () => {
-    const wanted = entry({ name: "eth0", addresses: ["10.0.0.2/8", "10.1.0.2/16"], gateway: "10.0.0.1", mtu: 1400 });
+    const addresses = ["10.0.0.2/8", "10.1.0.2/16", "fd00:88::2/64"];
+    const wanted = entry({ name: "eth0", addresses, gateways: ["10.0.0.1", "fe80::1"], mtu: 1400 });
     const plan = planNetwork(machine({ interfaces: [wanted] }), links);
     expect(lines(plan)).toEqual([
       "link set dev eth0 up",
       "link set dev eth0 mtu 1400",
       "address replace 10.0.0.2/8 dev eth0",
       "address replace 10.1.0.2/16 dev eth0",
+      "address replace fd00:88::2/64 dev eth0",
       "route replace default via 10.0.0.1 dev eth0 onlink",
+      "route replace default via fe80::1 dev eth0 onlink",
     ]);
     expect(plan).toMatchObject({ dhcp: [], isComplete: true });
   });
@@ -77,7 +85,7 @@ describe("interfaces", () => {
     expect(asks(planNetwork(machine({ interfaces: [entry({ dhcp: true })] }), links))).toEqual(["eth1"]);
   });
   test("a fixed network with a way out but no name server is said", () => {
-    const fixed = entry({ name: "eth0", addresses: ["10.0.0.2/8"], gateway: "10.0.0.1" });
+    const fixed = entry({ name: "eth0", addresses: ["10.0.0.2/8"], gateways: ["10.0.0.1"] });
     expect(planNetwork(machine({ interfaces: [fixed] }), links).problems).toEqual([
       "machine.dns: no name server is given, and no interface asks for one; images cannot be fetched",
     ]);

@@ -63,7 +63,7 @@ export function planNetwork(
     commands.push(...configure(wanted, link.name).map((args) => ({ link: link.name, args })));
     if (wanted.dhcp) ask(link.name, nameOf(wanted, link.name));
   }
-  const isFixed = machine.interfaces.some((wanted) => wanted.gateway !== undefined);
+  const isFixed = machine.interfaces.some((wanted) => wanted.gateways.length > 0);
   if (isFixed && dhcp.length === 0 && isComplete && machine.wifi.length === 0 && machine.dns.servers.length === 0) {
     problems.push("machine.dns: no name server is given, and no interface asks for one; images cannot be fetched");
   }
@@ -121,8 +121,9 @@ function configure(wanted: InterfaceConfig, link: string): string[][] {
   if (wanted.mtu !== undefined) commands.push(["link", "set", "dev", name, "mtu", String(wanted.mtu)]);
   for (const address of wanted.addresses) commands.push(["address", "replace", address, "dev", name]);
   // On-link, because the gateway of a /32 lies in no range of the interface.
-  if (wanted.gateway !== undefined)
-    commands.push(["route", "replace", "default", "via", wanted.gateway, "dev", name, "onlink"]);
+  for (const gateway of wanted.gateways) {
+    commands.push(["route", "replace", "default", "via", gateway, "dev", name, "onlink"]);
+  }
   return commands;
 }
 

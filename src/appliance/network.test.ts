@@ -112,7 +112,7 @@ describe("links that come and go", () => {
 
   test("a fixed address by name is given when the link is there, the others once only", async () => {
     plug("eth0", 2, { carrier: true });
-    const entry = (name: string, address: string) => ({ name, dhcp: false, addresses: [address] });
+    const entry = (name: string, address: string) => ({ name, dhcp: false, addresses: [address], gateways: [] });
     const interfaces = [entry("eth0", "10.0.0.2/8"), entry("eth5", "10.5.0.2/16")];
     expect(await start({ interfaces })).toEqual([
       "machine.interfaces[1]: there is no interface eth5; found eth0 (52:54:00:00:00:02)",
