@@ -136,13 +136,15 @@ export interface Pair {
   readonly name: string;
   readonly flow: Flow;
   readonly backend: "vxlan" | "wireguard-native";
+  /** Nodes, pods and services have addresses of both IP families, and the agent joins over IPv6. */
+  readonly isDual: boolean;
 }
 
 export const pairs: readonly Pair[] = (["amd64-bios", "arm64-uefi", "armhf-uefi"] as const).flatMap((name) => {
   const flow = flows.find((one) => one.name === name)!;
   return [
-    { name: `${flow.arch}-pair`, flow, backend: "vxlan" },
-    { name: `${flow.arch}-pair-wireguard`, flow, backend: "wireguard-native" },
+    { name: `${flow.arch}-pair`, flow, backend: "vxlan", isDual: false },
+    { name: `${flow.arch}-pair-wireguard`, flow, backend: "wireguard-native", isDual: true },
   ] as const;
 });
 

@@ -1,6 +1,7 @@
 // Two emulated devices on one wire, end to end: a server, and an agent that nothing but a token file makes its node; the agent
 // has no other network. Joining, the tunnel, pods of both through the overlay, a power cut, wrong clocks, a start without
-// server. Steps as data; consoles stay in build/qemu/.
+// server; with WireGuard all of that in both IP families, and over IPv6 where there is a choice. Steps as data; consoles and
+// what the agent's memory holds stay in build/qemu/.
 import { createHash } from "node:crypto";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { get } from "node:https";
@@ -8,9 +9,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { seconds, UserError } from "#scripts/stages.ts";
 import { markerIn, problemIn } from "./console.ts";
-import { Device, freePort, freshDisk } from "./device.ts";
+import { Device, freePort, freshDisk, podOnce } from "./device.ts";
 import { FatPartition } from "./disk.ts";
 import { outsideMac, type Pair, type Wire } from "./machines.ts";
+import { memoryOf } from "./memory.ts";
 import { type Counts, must, runSteps, type Step } from "./steps.ts";
 import { powerDown, Vm } from "./vm.ts";
 
@@ -18,6 +20,12 @@ import { powerDown, Vm } from "./vm.ts";
 const quickTimeouts = { bootMs: 1_200_000, clusterMs: 600_000, offMs: 300_000, requestMs: 120_000 };
 const secret = "test-token-0123456789abcdef";
 const hubAddress = "192.168.88.1";
+/** Beside it, where the pair is of both families. */
+const hubAddress6 = "fd00:88::1";
+const dualRanges = {
+  "cluster-cidr": "10.42.0.0/16,fd00:42::/56",
+  "service-cidr": "10.43.0.0/16,fd00:43::/112",
+} as const;
 const macs = { hub: "52:54:00:88:00:01", leaf: "52:54:00:88:00:02" } as const;
 /** Long enough for many packets of full size. */
 const bigBytes = 300_000;
@@ -32,8 +40,8 @@ interface PairTest {
   token: string;
   leaf: Vm | undefined;
   leafDisk: string;
-  /** Of the pods, by name. */
-  readonly ips: Map<string, string>;
+  /** Of the pods, by name; one of each family. */
+  readonly ips: Map<string, readonly string[]>;
 }
 
 const nodes = ["hub", "leaf"] as const;
@@ -44,7 +52,8 @@ const steps: readonly Step<PairTest>[] = [
     run: async (test) => {
       const readyMs = await test.hub.vm.waitForMarker("node", test.timeouts.bootMs);
       await test.hub.fetchKubeconfig(test.timeouts.clusterMs);
-      test.token = `server=https://${hubAddress}:6443 token=${await pinnedToken(test.hub.options.apiPort)}`;
+      const host = test.pair.isDual ? `[${hubAddress6}]` : hubAddress;
+      test.token = `server=https://${host}:6443 token=${await pinnedToken(test.hub.options.apiPort)}`;
       return `Ready ${seconds(readyMs)}`;
     },
   },
@@ -57,6 +66,24 @@ const steps: readonly Step<PairTest>[] = [
       const readyMs = await test.leaf.waitForMarker("node", test.timeouts.bootMs);
       for (const name of nodes) await nodeReady(test, name);
       return `joined ${seconds(joinedMs)}, Ready ${seconds(readyMs)} after its power-on`;
+    },
+  },
+  {
+    name: "what the agent's mote and containerd hold in memory, at rest",
+    isLeaf: true,
+    async run({ hub, folder, timeouts }) {
+      await hub.kubectl(["apply", "-f", "-"], { input: memoryPod });
+      const phase = ["get", "pod", "memory", "-o", "jsonpath={.status.phase}"];
+      await hub.until(phase, (text) => text === "Succeeded", timeouts.clusterMs);
+      const { output } = await hub.kubectl(["logs", "memory"]);
+      await writeFile(join(folder, "memory.txt"), output);
+      await hub.kubectl(["delete", "pod", "memory"]);
+      const { mote, containerd, device } = memoryOf(output);
+      must(mote.pssMib > 0 && containerd.pssMib > 0, "the pod saw no mote, or no containerd");
+      const told = ({ pssMib, ownMib }: typeof mote) =>
+        `${pssMib.toFixed(1)} (${ownMib.toFixed(1)} of them not of files)`;
+      const whole = (mote.pssMib + containerd.pssMib).toFixed(1);
+      return `${whole} MiB PSS: mote ${told(mote)}, containerd ${told(containerd)}; the device uses ${device} MiB`;
     },
   },
   {
@@ -84,7 +111,7 @@ const steps: readonly Step<PairTest>[] = [
       const startedMs = performance.now();
       for (const name of nodes) {
         await podReady(test, name);
-        test.ips.set(name, await podField(test, name, "{.status.podIP}"));
+        await noteIps(test, name);
       }
       const tookMs = performance.now() - startedMs;
       await hub.until(["logs", "on-leaf"], (text) => text.includes("on-leaf is up"), timeouts.requestMs);
@@ -105,28 +132,40 @@ const steps: readonly Step<PairTest>[] = [
       const { output } = await test.hub.kubectl(["get", "nodes", "-o", type]);
       const expected = test.pair.backend === "wireguard-native" ? "wireguard" : test.pair.backend;
       must(output === `${expected} ${expected}`, `the nodes' backends are ${output}`);
-      const device = expected === "wireguard" ? "flannel-wg" : "flannel.1";
-      const counted = await onHost(test, "leaf", `cat /sys/class/net/${device}/statistics/[rt]x_bytes`);
-      const [received = 0, sent = 0] = counted.split("\n").map(Number);
-      must(received > bigBytes && sent > bigBytes, `${device} carried ${received} and ${sent} bytes`);
-      if (expected !== "wireguard") return `${device} carried ${received} and ${sent} bytes`;
-      const shown = await onHost(
-        test,
-        "leaf",
-        "wg show flannel-wg latest-handshakes; stat -c %a /data/mote/agent/wireguard.key",
-      );
-      must(/\t1[0-9]{9}\n600$/.test(shown), `wg says ${shown}`);
-      return `${device} carried ${received} and ${sent} bytes, with a handshake`;
+      const isSecret = expected === "wireguard";
+      const said: string[] = [];
+      for (const device of isSecret ? ["flannel-wg", ...(test.pair.isDual ? ["flannel-wg-v6"] : [])] : ["flannel.1"]) {
+        const counted = await onHost(test, "leaf", `cat /sys/class/net/${device}/statistics/[rt]x_bytes`);
+        const [received = 0, sent = 0] = counted.split("\n").map(Number);
+        must(received > bigBytes && sent > bigBytes, `${device} carried ${received} and ${sent} bytes`);
+        said.push(`${device} carried ${received} and ${sent} bytes`);
+        if (!isSecret) continue;
+        const shown = await onHost(test, "leaf", `wg show ${device} latest-handshakes; wg show ${device} endpoints`);
+        const endpoint = device.endsWith("-v6") ? `[${hubAddress6}]:51821` : `${hubAddress}:51820`;
+        must(/\t1[0-9]{9}\n/.test(shown) && shown.endsWith(`\t${endpoint}`), `wg says of ${device}: ${shown}`);
+      }
+      if (isSecret) {
+        const mode = await onHost(test, "leaf", "stat -c %a /data/mote/agent/wireguard.key");
+        must(mode === "600", `the key's file has mode ${mode}`);
+      }
+      return `${said.join(", ")}${isSecret ? ", with handshakes" : ""}`;
     },
   },
   {
     name: "a service of the agent's pod is reached by its name from the server's",
     run: async (test) => {
-      await test.hub.kubectl(["expose", "pod", "on-leaf", "--port", "80"]);
-      const asker = test.ips.get("hub");
-      const ask = ["exec", "on-hub", "--", "wget", "-T", "10", "-q", "-O", "-", "http://on-leaf/cgi-bin/who"];
-      await test.hub.until(ask, (text) => text.includes(`saw ${asker}`), test.timeouts.clusterMs);
-      return undefined;
+      const { hub, pair, timeouts } = test;
+      const spec = { ipFamilyPolicy: pair.isDual ? "RequireDualStack" : "SingleStack" };
+      await hub.kubectl(["expose", "pod", "on-leaf", "--port", "80", "--overrides", JSON.stringify({ spec })]);
+      const { output } = await hub.kubectl(["get", "service", "on-leaf", "-o", "jsonpath={.spec.clusterIPs[*]}"]);
+      const addresses = output.split(" ");
+      must(addresses.length === (pair.isDual ? 2 : 1), `the service's addresses are ${output}`);
+      for (const host of ["on-leaf", ...addresses.map(inUrl)]) {
+        const ask = ["exec", "on-hub", "--", "wget", "-T", "10", "-q", "-O", "-", `http://${host}/cgi-bin/who`];
+        const isAsker = (text: string) => test.ips.get("hub")!.some((ip) => text.trim() === `saw ${ip}`);
+        await hub.until(ask, isAsker, timeouts.clusterMs);
+      }
+      return `at ${output}`;
     },
   },
   {
@@ -237,6 +276,23 @@ function podOn(node: string): object {
   return { apiVersion: "v1", kind: "Pod", metadata: { name: `on-${node}`, labels: { on: node } }, spec };
 }
 
+const idleS = 60;
+
+/** Waits until the start is over, then tells what the processes of interest hold, and how much the device has left. */
+const memoryPod = podOnce(
+  "memory",
+  {
+    command: [
+      "sh",
+      "-c",
+      `sleep ${idleS}; cat /proc/meminfo; for p in /proc/[0-9]*; do
+        exe=$(readlink $p/exe); case $exe in */lib/mote/node|*/bin/containerd) echo "== $exe"; cat $p/smaps ;; esac; done`,
+    ],
+    securityContext: { privileged: true },
+  },
+  { nodeName: "leaf", hostPID: true, hostNetwork: true },
+);
+
 /** A command of the device itself, in its own network. */
 async function onHost({ hub }: PairTest, node: string, line: string): Promise<string> {
   const enter = ["chroot", "/host", "nsenter", "-t", "1", "-n", "sh", "-c", line];
@@ -244,15 +300,25 @@ async function onHost({ hub }: PairTest, node: string, line: string): Promise<st
 }
 
 async function reach(test: PairTest, from: string, to: string): Promise<void> {
-  const { hub, ips, timeouts } = test;
-  const get = (path: string) => `wget -T 20 -q -O - http://${ips.get(to)}/${path}`;
+  const { hub, ips, pair, timeouts } = test;
   const ask = (line: string) => ["exec", `on-${from}`, "--", "sh", "-c", line];
-  await hub.until(ask(get("cgi-bin/who")), (text) => text.includes(`saw ${ips.get(from)}`), timeouts.clusterMs);
-  await hub.until(ask(`${get("big")} | wc -c`), (text) => text.trim() === String(bigBytes), timeouts.requestMs);
+  must(ips.get(to)!.length === (pair.isDual ? 2 : 1), `the addresses of on-${to} are ${ips.get(to)!.join()}`);
+  for (const [i, address] of ips.get(to)!.entries()) {
+    const get = (path: string) => `wget -T 20 -q -O - http://${inUrl(address)}/${path}`;
+    const saw = `saw ${ips.get(from)![i]}`;
+    await hub.until(ask(get("cgi-bin/who")), (text) => text.trim() === saw, timeouts.clusterMs);
+    await hub.until(ask(`${get("big")} | wc -c`), (text) => text.trim() === String(bigBytes), timeouts.requestMs);
+  }
 }
+
+const inUrl = (address: string): string => (address.includes(":") ? `[${address}]` : address);
 
 const podField = async ({ hub }: PairTest, node: string, path: string): Promise<string> =>
   (await hub.kubectl(["get", "pod", `on-${node}`, "-o", `jsonpath=${path}`])).output;
+
+async function noteIps(test: PairTest, node: string): Promise<void> {
+  test.ips.set(node, (await podField(test, node, "{.status.podIPs[*].ip}")).split(" "));
+}
 
 const conditionOf = (type: string) => `{.status.conditions[?(@.type=="${type}")].status}`;
 
@@ -276,7 +342,7 @@ async function runsAgain(test: PairTest, uid: string): Promise<void> {
     timeouts.clusterMs,
   );
   await podReady(test, "leaf");
-  test.ips.set("leaf", await podField(test, "leaf", "{.status.podIP}"));
+  await noteIps(test, "leaf");
   await reach(test, "hub", "leaf");
   await reach(test, "leaf", "hub");
   await hub.until(["logs", "on-leaf"], (text) => text.includes("on-leaf is up"), timeouts.requestMs);
@@ -301,7 +367,9 @@ async function withClock(test: PairTest, name: string, clock: string, mayRefuse:
       return line.text;
     }
     await nodeReady(test, name);
-    return `Ready ${seconds(line.atMs)}`;
+    const pid1Ms = await vm.waitForMarker("pid1", timeouts.bootMs);
+    const joinedMs = await vm.waitForMarker("api", timeouts.bootMs);
+    return `PID 1 ${seconds(pid1Ms)}, joined ${seconds(joinedMs)}, Ready ${seconds(line.atMs)}`;
   } finally {
     await vm.kill();
     await hub.kubectl(["delete", "node", name, "--ignore-not-found"]);
@@ -322,8 +390,8 @@ async function agentDisk(test: PairTest, name: string, host: number): Promise<st
   dns: ${hubAddress}
   interfaces:
     - mac: ${macs.leaf}
-      addresses: [192.168.88.${host}/24]
-      gateway: ${hubAddress}
+      addresses: [${[`192.168.88.${host}/24`, ...(test.pair.isDual ? [`fd00:88::${host}/64`] : [])].join(", ")}]
+      gateway: [${[hubAddress, ...(test.pair.isDual ? [hubAddress6] : [])].join(", ")}]
 `,
   );
   const dropped = { "TOKEN.TXT": join(files, "token"), "mote.yaml": join(files, "mote.yaml") };
@@ -373,10 +441,16 @@ export async function testPair(pair: Pair, options: { readonly isShort?: boolean
     - mac: ${outsideMac}
       dhcp: true
     - mac: ${macs.hub}
-      addresses: [${hubAddress}/24]
-node-ip: ${hubAddress}
+      addresses: [${hubAddress}/24${pair.isDual ? `, ${hubAddress6}/64` : ""}]
+node-ip: ${pair.isDual ? `${hubAddress},${hubAddress6}` : hubAddress}
 flannel-backend: ${pair.backend}
-`,
+${
+  pair.isDual
+    ? `bind-address: "::"\n${Object.entries(dualRanges)
+        .map((pair) => pair.join(": "))
+        .join("\n")}\n`
+    : ""
+}`,
   );
   console.log(`--- ${pair.name}`);
   let test: PairTest | undefined;
