@@ -1,6 +1,8 @@
 // Flags of `mote certificate`, with k3s's names. Beside them: --config and --data-dir of the server.
 import type { Flag } from "./flags.ts";
 
+export const certificateUsage = "check | rotate | rotate-ca";
+
 export const certificateFlags: readonly Flag[] = [
   {
     name: "service",

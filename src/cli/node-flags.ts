@@ -1,6 +1,8 @@
 // Flags of `mote node`.
 import type { Flag } from "./flags.ts";
 
+export const nodeUsage = "replace NAME";
+
 export const nodeFlags: readonly Flag[] = [
   { name: "ttl", kind: "string", default: "1h", help: "replace: for how long another device may take the name" },
   {

@@ -1,6 +1,8 @@
 // Flags of `mote secrets-encrypt`, with k3s's names. Beside them: --config and --data-dir of the server.
 import type { Flag } from "./flags.ts";
 
+export const secretsEncryptUsage = "status | enable | disable | prepare | rotate | reencrypt | rotate-keys";
+
 export const secretsEncryptFlags: readonly Flag[] = [
   {
     name: "output",

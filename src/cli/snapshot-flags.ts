@@ -55,6 +55,8 @@ export const snapshotServerFlags: readonly Flag[] = [
   ...s3Options.map((option) => ({ ...option, name: `etcd-s3-${option.name}` })),
 ];
 
+export const snapshotUsage = "save | ls | prune | delete NAME… | verify NAME | restore NAME";
+
 /** Beside --config, --data-dir and --node-name of the server. */
 export const snapshotFlags: readonly Flag[] = [
   { name: "name", kind: "string", default: "on-demand", help: "what the snapshot's name begins with" },

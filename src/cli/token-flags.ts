@@ -1,6 +1,8 @@
 // Flags of `mote token`, with k3s's names.
 import type { Flag } from "./flags.ts";
 
+export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate | rotate";
+
 export const tokenFlags: readonly Flag[] = [
   { name: "description", kind: "string", default: "", help: "create: what it is for" },
   {

@@ -22,12 +22,15 @@ import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createBalancerPort, type LoadBalancer, openLoadBalancer, serverName } from "#supervisor/load-balancer.ts";
+import { readerTransport } from "#supervisor/reader-transport.ts";
 import { createServerTunnels, followServers } from "#supervisor/server-tunnels.ts";
 import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
-import { type AgentConfig, overlayBackend } from "./config.ts";
+import type { Invocation } from "./invocation.ts";
 import { createProcessLog } from "./log.ts";
 import { type NodeConfig, nodeServices, type OnNode, watchNode, withBegunNode } from "./node.ts";
+import { type AgentConfig, agentConfig, overlayBackend } from "./node-config.ts";
 import { followOwnAddresses, type OwnAddresses } from "./own-addresses.ts";
+import { readFlagsOnly } from "./read-flags.ts";
 
 const stopTimeoutMs = 10_000;
 /** A failed part comes back after this, growing to the second number. */
@@ -46,6 +49,12 @@ export interface AgentHost {
   readonly onNode?: OnNode;
 }
 
+/** `mote agent` from its command line. */
+export async function agentCommand({ flags, args, env, runner }: Invocation): Promise<number> {
+  const { values, warnings } = await readFlagsOnly(flags, args, env);
+  return runAgent(agentConfig(values, warnings, runner));
+}
+
 /** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */
 export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<number> {
   if (!isRoot()) throw new AppError("STARTUP", "a node needs root for containers and networks");
@@ -53,7 +62,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
     log: createProcessLog(clock, config.node.debug),
     signal: stopSignal(),
   };
-  for (const warning of config.node.warnings) log.warn(warning);
+  for (const warning of config.warnings) log.warn(warning);
   const startedMs = clock.monotonicMs();
   const { nodeName, givenNodeIps, agentDir, dataDir } = config.node;
   log.info("mote agent starts", { version: moteVersion, node: nodeName, data: dataDir, server: config.server });
@@ -75,7 +84,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
         },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),
-        way: { dial: balancer.connect, serverName },
+        way: { dial: balancer.connect },
       },
       {
         ...{ clock, random, log: log.child({ part: "joining" }), onProblem: tells.onProblem },
@@ -86,7 +95,8 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
     joined = membership;
     const joinedMs = clock.monotonicMs();
     tells.onApiReady?.();
-    await withBegunNode(config.node, { clock, log }, async (begun, up) => {
+    const overlay = { backend: overlayBackend(membership.current.settings.flannelBackend) };
+    await withBegunNode({ ...config.node, overlay }, { clock, log }, async (begun, up) => {
       await membership.catchUp();
       const { clusterCidr } = membership.current.settings;
       const nodeIps = ipsIn(membership);
@@ -146,7 +156,7 @@ async function services(
       return own.current;
     },
     overlay: {
-      ...node.overlay,
+      device: node.overlayDevice,
       backend: overlayBackend(settings.flannelBackend),
       usesExternalIp: settings.flannelExternalIp,
       masqueradesIpv6: settings.flannelIpv6Masq,
@@ -186,7 +196,10 @@ async function services(
     },
   );
   const client = new Client(memory.transport(ownTransport));
-  const controllerClient = new Client(memory.transport(transportAs(({ controller }) => controller)));
+  const reader = transportAs(({ controller }) => controller);
+  const asProxy = membership.current.proxy && transportAs(({ controller, proxy }) => proxy ?? controller);
+  const ofOthers = asProxy ? readerTransport({ controller: reader, proxy: asProxy }) : reader;
+  const controllerClient = new Client(memory.transport(ofOthers));
   const informers = new InformerFactory(
     {},
     {
@@ -252,6 +265,9 @@ async function services(
       onLost() {
         for (const connection of connections) connection.check();
       },
+      onFound() {
+        for (const connection of connections) connection.hurry();
+      },
     },
   );
   followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
@@ -280,6 +296,7 @@ function renewable(connect: () => Http2Client, membership: Membership): Http2Cli
       return response;
     },
     check: () => current.check(),
+    hurry: () => current.hurry(),
     close: () => current.close(),
   };
 }

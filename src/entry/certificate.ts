@@ -1,6 +1,7 @@
 // `mote certificate check|rotate|rotate-ca`: how long certificates are good, new ones now, and new authorities. Works on the
 // files of the data folder, of a server or of an agent. Counterpart: k3s certificate, whose words and shapes these are.
 import { messageOf } from "#base/errors.ts";
+import { certificateUsage } from "#cli/certificate-flags.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { exists, readFileIfExists } from "#platform/files.ts";
@@ -21,12 +22,12 @@ import {
 } from "#supervisor/certificate-check.ts";
 import { agentServices, authorityPairs, servicePairs } from "#supervisor/certificate-services.ts";
 import { rotateLeaves } from "#supervisor/leaf-rotation.ts";
+import { serverName } from "#supervisor/load-balancer.ts";
 import { askForRenewal } from "#supervisor/renewal-requests.ts";
 import { formatToken, parseToken } from "#supervisor/tokens.ts";
 import { asServer, refusalIn } from "./cluster-client.ts";
 import type { ServerConfig } from "./config.ts";
 
-export const certificateUsage = "check | rotate | rotate-ca";
 /** The server checks and writes a handful of files. */
 const timeoutMs = 30_000;
 
@@ -98,7 +99,7 @@ async function rotateCa(values: FlagValues, config: Paths): Promise<number> {
   if (problem !== undefined) throw usageError(`certificate: ${problem}`);
   const { password } = parseToken(token);
   const server = String(values["server"] ?? `https://127.0.0.1:${config.port}`);
-  const http = createHttpClient({ baseUrl: server, ca, trust: "keys" });
+  const http = createHttpClient({ baseUrl: server, ca, trust: "keys", serverName });
   try {
     const response = await http.send({
       method: "PUT",

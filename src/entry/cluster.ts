@@ -5,6 +5,7 @@ import type { Clock, Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
+import type { InformerFactory } from "#client/informer.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { type BootstrapRecord, openBootstrapRecord } from "#supervisor/bootstrap-record.ts";
@@ -12,8 +13,9 @@ import type { ServerSettings } from "#supervisor/join-server.ts";
 import { noteLeader } from "#supervisor/leader-note.ts";
 import { serverName } from "#supervisor/load-balancer.ts";
 import type { Pki } from "#supervisor/pki.ts";
+import { addressText } from "#supervisor/server-address.ts";
 import { joinAsServer } from "#supervisor/server-join.ts";
-import { addressText, createServerList, holdServerName, type ServerList } from "#supervisor/server-list.ts";
+import { createServerList, holdServerName, type ServerList } from "#supervisor/server-list.ts";
 import { createServerSession, type Leadership, type ServerSession } from "#supervisor/server-session.ts";
 import { createServiceSet } from "#supervisor/service-set.ts";
 import { knownPassword, parseToken } from "#supervisor/tokens.ts";
@@ -72,6 +74,7 @@ export function clusterServices(
   config: ServerConfig,
   deps: {
     readonly client: Client;
+    readonly informers: InformerFactory;
     readonly clock: Clock;
     readonly log: Logger;
     readonly pki: () => Pki;
@@ -94,7 +97,7 @@ export function clusterServices(
           tls: () => ({ ca: deps.pki().serverCa.certificate, serverName }),
         }),
     },
-    { log },
+    { clock, log },
   );
   const endpoints = createServerEndpoints(
     {
@@ -106,7 +109,10 @@ export function clusterServices(
     { client, clock, log },
   );
   const election = (name: string) =>
-    session.leadership(`/mote/leader/${name}`, () => void noteLeader(name, config.nodeName, { client, clock, log }));
+    session.leadership(`/mote/leader/${name}`, {
+      prepare: () => deps.informers.refresh(),
+      onLead: () => void noteLeader(name, config.nodeName, { client, clock, log }),
+    });
   const controllers = election("kube-controller-manager");
   const scheduler = election("kube-scheduler");
   return {

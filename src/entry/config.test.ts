@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { serverFlags } from "#cli/server-flags.ts";
-import { readFlags, serverConfig } from "./config.ts";
+import { serverConfig } from "./config.ts";
+import { readFlags } from "./read-flags.ts";
 
 let folder = "";
 beforeEach(() => {

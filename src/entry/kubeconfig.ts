@@ -5,7 +5,7 @@ import { type Service, untilAborted } from "#base/service.ts";
 import { formatKubeconfig } from "#client/kubeconfig.ts";
 import { makeFolder, writeFileDurable } from "#platform/files.ts";
 import type { Pki } from "#supervisor/pki.ts";
-import type { ServerContext } from "./server.ts";
+import type { ServerContext } from "./server-context.ts";
 
 /** `onWritten`: the API can be used by now. */
 export function createKubeconfigFile(

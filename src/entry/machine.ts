@@ -3,7 +3,8 @@ import { type DeviceServer, type MachineOptions, runMachine } from "#appliance/m
 import { say } from "#appliance/machine-log.ts";
 import { moteVersion } from "#base/version.ts";
 import { agentFlags } from "#cli/agent-flags.ts";
-import { type FlagValues, parseFlags } from "#cli/flags.ts";
+import { parseFlags } from "#cli/flags.ts";
+import { machineFlags } from "#cli/machine-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
 import { assetFolder } from "#platform/assets.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -15,16 +16,17 @@ import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { writeOutput } from "#platform/standard-streams.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
-import { runAgent } from "./agent.ts";
-import { agentConfig, readFlags, serverConfig } from "./config.ts";
+import { serverConfig } from "./config.ts";
 import { removeNode } from "./node.ts";
-import { runServer } from "./server.ts";
+import { agentConfig } from "./node-config.ts";
+import { readFlags } from "./read-flags.ts";
 
 const fwCfgDir = "/sys/firmware/qemu_fw_cfg/by_name/opt/mote";
 /** What `serverConfig` needs to know of whoever runs it. */
 const runner = { isRoot: true, home: undefined };
 
-export async function machine({ values }: { readonly values: FlagValues }): Promise<number> {
+export async function machine(args: readonly string[]): Promise<number> {
+  const { values } = parseFlags(machineFlags, { args, env: {} });
   const folder = (name: string) => String(values[name]);
   const made = await fileFacts(`${assetFolder()}/mote.mjs`);
   const options: MachineOptions = {
@@ -74,10 +76,13 @@ const deviceServer: DeviceServer = {
       const { values, warnings } = await readFlags(agentFlags, flags, {});
       const agent = agentConfig(values, warnings, runner);
       const node = { ...agent.node, containerdLogDir: agent.node.runDir };
+      // A device is one or the other, and does not carry both in its memory.
+      const { runAgent } = await import("./agent.ts");
       await runAgent({ ...agent, node }, { log, signal, onNode, onApiReady, onProblem: args.onProblem });
       return;
     }
     const config = await configAt(args.configPath, nodeIp);
+    const { runServer } = await import("./server.ts");
     await runServer(config, {
       ...{ log, signal, onNode },
       onApiReady() {

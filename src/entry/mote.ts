@@ -1,138 +1,109 @@
-// The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code.
+// The `mote` command: picks the subcommand, reads its flags, and turns failures into one sentence and an exit code. It imports
+// nothing of what the subcommands do: each is loaded when it runs, so that a node carries no API server in its memory, and a
+// command that ends soon does not read all of mote first.
 import { moteCommit, moteVersion } from "#base/version.ts";
 import { agentFlags } from "#cli/agent-flags.ts";
-import { certificateFlags } from "#cli/certificate-flags.ts";
-import { type Flag, hanging, helpText, parseFlags, usageError, wrapped } from "#cli/flags.ts";
+import { certificateFlags, certificateUsage } from "#cli/certificate-flags.ts";
+import { type Flag, hanging, helpText, wrapped } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
-import { nodeFlags } from "#cli/node-flags.ts";
-import { secretsEncryptFlags } from "#cli/secrets-encrypt-flags.ts";
+import { nodeFlags, nodeUsage } from "#cli/node-flags.ts";
+import { secretsEncryptFlags, secretsEncryptUsage } from "#cli/secrets-encrypt-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
-import { snapshotFlags } from "#cli/snapshot-flags.ts";
-import { tokenFlags } from "#cli/token-flags.ts";
+import { snapshotFlags, snapshotUsage } from "#cli/snapshot-flags.ts";
+import { tokenFlags, tokenUsage } from "#cli/token-flags.ts";
 import { isRoot } from "#platform/host.ts";
 import { passThrough } from "#platform/processes.ts";
 import { refuseDebugger } from "#platform/signals.ts";
-import { runAgent } from "./agent.ts";
-import { certificate, certificateUsage } from "./certificate.ts";
-import { agentConfig, defaultPaths, type Runner, readFlags, serverConfig } from "./config.ts";
+import { defaultPaths } from "./default-paths.ts";
 import { exitCodeOf } from "./exit-code.ts";
-import { killAll } from "./killall.ts";
-import { runKine } from "./kine.ts";
-import { machine } from "./machine.ts";
-import { nodeCommand, nodeUsage } from "./node-command.ts";
-import { secretsEncrypt, secretsEncryptUsage } from "./secrets-encrypt.ts";
-import { runServer } from "./server.ts";
-import { snapshot, snapshotUsage } from "./snapshot.ts";
-import { token, tokenUsage } from "./token.ts";
+import type { Invocation } from "./invocation.ts";
 
 interface Command {
   readonly name: string;
   readonly summary: string;
   readonly flags: readonly Flag[];
   /** Resolves with the exit code. */
-  run(args: readonly string[]): Promise<number>;
+  run(given: Invocation): Promise<number>;
 }
 
 const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((flag) => names.includes(flag.name));
-
 const snapshotCommandFlags = [...snapshotFlags, ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name")];
-const secretsEncryptCommandFlags = [...secretsEncryptFlags, ...flagsNamed("config", "data-dir")];
-const certificateCommandFlags = [...certificateFlags, ...flagsNamed("config", "data-dir", "https-listen-port")];
-const defaultsOf = (flags: readonly Flag[]) => Object.fromEntries(flags.map((flag) => [flag.name, flag.default]));
 
 const commands: readonly Command[] = [
   {
     name: "server",
     summary: "run the API server, scheduler, controllers, datastore and node agent",
     flags: serverFlags,
-    run: async (args) => runServer(await configFor(serverFlags, args)),
+    run: async (given) => (await import("./server.ts")).serverCommand(given),
   },
   {
     name: "agent",
     summary: "run a node of a cluster whose server is elsewhere",
     flags: agentFlags,
-    async run(args) {
-      const { values, positionals, warnings } = await readFlags(agentFlags, args, process.env);
-      if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
-      return runAgent(agentConfig(values, warnings, runner()));
-    },
+    run: async (given) => (await import("./agent.ts")).agentCommand(given),
   },
   {
     name: "machine",
     summary: "run a device of its own: disk, network and clock, then the server (PID 1 of the appliance starts it)",
     flags: machineFlags,
-    run: async (args) => machine(parseFlags(machineFlags, { args, env: {} })),
+    run: async ({ args }) => (await import("./machine.ts")).machine(args),
   },
   {
     name: "killall",
     summary:
       "stop every pod and containerd of this data folder and remove mote's networks (mote server or agent must have ended)",
     flags: flagsNamed("config", "data-dir", "run-dir", "debug", "kubelet-arg"),
-    run: async (args) => killAll(await configFor(serverFlags, args)),
+    run: async (given) => (await import("./folder-commands.ts")).killAllCommand(given),
   },
   {
     name: "kine",
     summary: kineSummary,
     flags: kineFlags,
-    run: (args) => runKine(args, process.env),
+    run: async (given) => (await import("./folder-commands.ts")).kineCommand(given),
   },
   {
     name: "snapshot",
     summary: `copies of the datastore: ${snapshotUsage}`,
     flags: snapshotCommandFlags,
-    run: (args) => snapshotCommand(args),
+    run: async (given) => (await import("./folder-commands.ts")).snapshotCommand(given),
   },
   {
     name: "etcd-snapshot",
     summary: "the same under k3s's name; without a verb it saves",
     flags: snapshotCommandFlags,
-    run: (args) => snapshotCommand(args, "save"),
+    run: async (given) => (await import("./folder-commands.ts")).snapshotCommand(given, "save"),
   },
   {
     name: "secrets-encrypt",
     summary: `keys that Secrets are encrypted with in the datastore: ${secretsEncryptUsage}`,
-    flags: secretsEncryptCommandFlags,
-    run: async (args) => {
-      const { values, positionals } = await readFlags(secretsEncryptCommandFlags, args, process.env);
-      const config = serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner());
-      return secretsEncrypt(positionals, values, config);
-    },
+    flags: [...secretsEncryptFlags, ...flagsNamed("config", "data-dir")],
+    run: async (given) => (await import("./folder-commands.ts")).secretsEncryptCommand(given),
   },
   {
     name: "token",
     summary: `tokens that let nodes join for a while: ${tokenUsage}`,
     flags: tokenFlags,
-    async run(args) {
-      const { values, positionals } = parseFlags(tokenFlags, { args, env: process.env });
-      return token(positionals, values, String(values["kubeconfig"] ?? defaultPaths(runner()).kubeconfig));
-    },
+    run: async (given) => (await import("./client-commands.ts")).tokenCommand(given),
   },
   {
     name: "certificate",
     summary: `how long certificates are good, new ones, and new authorities: ${certificateUsage}`,
-    flags: certificateCommandFlags,
-    async run(args) {
-      const { values, positionals } = await readFlags(certificateCommandFlags, args, process.env);
-      const config = serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner());
-      return certificate(positionals, values, config);
-    },
+    flags: [...certificateFlags, ...flagsNamed("config", "data-dir", "https-listen-port")],
+    run: async (given) => (await import("./folder-commands.ts")).certificateCommand(given),
   },
   {
     name: "node",
     summary: `lets another device have the name of a node, once: ${nodeUsage}`,
     flags: nodeFlags,
-    async run(args) {
-      const { values, positionals } = parseFlags(nodeFlags, { args, env: process.env });
-      return nodeCommand(positionals, values, String(values["kubeconfig"] ?? defaultPaths(runner()).kubeconfig));
-    },
+    run: async (given) => (await import("./client-commands.ts")).nodeCommandOf(given),
   },
   {
     name: "kubectl",
     summary: "run kubectl against this server",
     flags: [],
-    run: (args) => {
-      const kubeconfig = process.env["KUBECONFIG"] ?? defaultPaths(runner()).kubeconfig;
+    run: ({ args, env, runner }) => {
+      const kubeconfig = env["KUBECONFIG"] ?? defaultPaths(runner).kubeconfig;
       return passThrough("kubectl", args, { KUBECONFIG: kubeconfig });
     },
   },
@@ -140,8 +111,8 @@ const commands: readonly Command[] = [
     name: "ctr",
     summary: "run containerd's ctr against this node's containerd",
     flags: [],
-    run: (args) => {
-      const runDir = process.env["MOTE_RUN_DIR"] ?? "/run/mote";
+    run: ({ args, env }) => {
+      const runDir = env["MOTE_RUN_DIR"] ?? "/run/mote";
       return passThrough(
         "ctr",
         ["--address", `${runDir}/containerd/containerd.sock`, "--namespace", "k8s.io", ...args],
@@ -159,20 +130,6 @@ const commands: readonly Command[] = [
     },
   },
 ];
-
-async function snapshotCommand(args: readonly string[], defaultVerb?: string): Promise<number> {
-  const { values, positionals } = await readFlags(snapshotCommandFlags, args, process.env);
-  const words = positionals.length === 0 && defaultVerb !== undefined ? [defaultVerb] : positionals;
-  return snapshot(words, values, serverConfig({ ...defaultsOf(serverFlags), ...values }, [], runner()));
-}
-
-async function configFor(flags: readonly Flag[], args: readonly string[]) {
-  const { values, positionals, warnings } = await readFlags(flags, args, process.env);
-  if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
-  return serverConfig(values, warnings, runner());
-}
-
-const runner = (): Runner => ({ isRoot: isRoot(), home: process.env["HOME"] });
 
 function usage(): string {
   const lines = commands.map((c) => hanging(`  mote ${c.name}`, c.summary, 24));
@@ -196,7 +153,9 @@ async function main(argv: readonly string[]): Promise<number> {
     console.log(`${title}\n\n${helpText(command.flags)}`);
     return 0;
   }
-  return exitCodeOf(() => command.run(args));
+  const { env } = process;
+  const runner = { isRoot: isRoot(), home: env["HOME"] };
+  return exitCodeOf(() => command.run({ args, env, flags: command.flags, runner }));
 }
 
 refuseDebugger();

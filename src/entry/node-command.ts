@@ -1,12 +1,12 @@
 // `mote node replace NAME`: lets another device have the name of a node, once: the one that was flashed again.
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { nodeUsage } from "#cli/node-flags.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { givePermission } from "#supervisor/node-replacement.ts";
 import { openClusterClient } from "./cluster-client.ts";
 
-export const nodeUsage = "replace NAME";
 const longestMs = 30 * 24 * 3600_000;
 
 /** `args`: the verb and the node. Resolves with the exit code. */

@@ -1,18 +1,18 @@
 // The parts of a node, in start order: network first, so that the first sandbox finds it; then the agent; then the node
 // API over what the agent knows. And their undoing, for `mote killall`.
 
-import { identities } from "#apiserver/compose.ts";
 import type { Clock, Random } from "#base/clock.ts";
+import { everyStep } from "#base/every-step.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
-import { type Service, untilAborted } from "#base/service.ts";
+import type { Service } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
-import { Client } from "#client/client.ts";
+import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Node, Taint } from "#model/gen/core-v1.ts";
 import { nodes } from "#model/resources.ts";
-import { createClusterDns, ensureDnsService, removeClusterDns } from "#network/cluster-dns.ts";
+import { createClusterDns, removeClusterDns } from "#network/cluster-dns.ts";
 import { createOverlay, removeOverlay } from "#network/overlay.ts";
 import { removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
@@ -28,6 +28,7 @@ import {
 } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
 import type { NodeMemory } from "#node/memory.ts";
+import { podsCgroupOf } from "#node/pods/resources.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";
@@ -36,11 +37,8 @@ import { addressFingerprint, ociArchitecture } from "#platform/host.ts";
 import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemSysctl } from "#platform/sysctl.ts";
-import type { Pki } from "#supervisor/pki.ts";
-import { firstPodCidrs } from "./cluster-addresses.ts";
 import type { ServerConfig } from "./config.ts";
 import type { OwnAddresses } from "./own-addresses.ts";
-import type { ServerContext } from "./server.ts";
 
 /** What a node needs of a configuration. */
 export type NodeConfig = Pick<
@@ -68,14 +66,19 @@ export type NodeConfig = Pick<
 /** Shipped with mote and imported, never pulled. */
 const pauseImage = "mote.local/pause:1";
 const nodeApiPort = 10250;
+/** As kube-proxy's. */
+const proxyHealthPort = 10256;
 /** Where a process without one looks for programs. */
 const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/** As k3s labels its servers; nodes may not give themselves roles, so the server does. */
-const roleLabels = { "node-role.kubernetes.io/control-plane": "true", "node-role.kubernetes.io/master": "true" };
 /** Pods get this long to end when everything is taken down. */
 const killallGraceSeconds = 5;
 
-function containerdOptions(config: NodeConfig): ContainerdOptions {
+/** What containerd is configured by. */
+export type ContainerdConfig = Pick<NodeConfig, "agentDir" | "containerdLogDir" | "defaultRuntime" | "runDir"> & {
+  readonly overlay: Pick<NodeConfig["overlay"], "backend">;
+};
+
+function containerdOptions(config: ContainerdConfig): ContainerdOptions {
   return {
     root: `${config.agentDir}/containerd`,
     state: `${config.runDir}/containerd`,
@@ -99,18 +102,18 @@ function taintOf(text: string): Taint {
 const ownCniConfDir = "/etc/cni/net.d";
 const ownCniBinDir = "/opt/cni/bin";
 
-const cniConfDirOf = (config: NodeConfig): string =>
+const cniConfDirOf = (config: ContainerdConfig): string =>
   config.overlay.backend === "none" ? ownCniConfDir : `${config.agentDir}/etc/cni/net.d`;
 const ipamDirOf = (config: NodeConfig): string => `${config.runDir}/cni`;
 
 /** What takes longest to start, before everything else; its process belongs to `nodeServices`. */
-function beginNode(config: NodeConfig, log: Logger): Promise<number | undefined> {
+function beginNode(config: ContainerdConfig, log: Logger): Promise<number | undefined> {
   return beginContainerd(containerdOptions(config), log.child({ part: "node" }));
 }
 
 /** A start, over what takes longest; where it fails before it says that all is up, nothing stays of what it began. */
 export async function withBegunNode<T>(
-  config: NodeConfig,
+  config: ContainerdConfig,
   deps: Pick<NodeParts, "clock" | "log">,
   start: (begun: Promise<number | undefined>, up: () => void) => Promise<T>,
 ): Promise<T> {
@@ -155,42 +158,6 @@ export interface NodeParts {
 export interface NodeServices {
   readonly services: Service[];
   readonly lookup: NodeAgent["lookup"];
-}
-
-/** The node of a server, which is told things in the process. */
-export function serverNodeServices(context: ServerContext, begun: Promise<number | undefined>): Service[] {
-  const { config, api, client, events, pki } = context;
-  const { services } = nodeServices(
-    {
-      ...context,
-      client: new Client(api.server.transport(identities.node(config.nodeName))),
-      events: events.as("kubelet"),
-      reviews: client,
-      byCertificate: (certificate) => api.authenticateCertificate(certificate),
-      tls: () => nodeTls(pki.current),
-      onNewTls: (use) => pki.onRenewal(use),
-      // Where nobody gives ranges out, this is the only node.
-      podCidrs:
-        config.disabled.has("controllers") && !context.cluster
-          ? firstPodCidrs(config.clusterCidr, config.controllerSettings.maskSizes)
-          : [],
-    },
-    begun,
-  );
-  const once = (name: string, work: () => Promise<unknown>): Service => ({
-    name,
-    async run(signal, ready) {
-      await work();
-      ready();
-      await untilAborted(signal);
-    },
-  });
-  return [
-    ...services,
-    once("node-roles", () => client.patch(nodes, { name: config.nodeName }, { metadata: { labels: roleLabels } })),
-    // For whoever asks the API where DNS is.
-    ...(config.disabled.has("dns") ? [] : [once("dns-service", () => ensureDnsService(client, config.clusterDns))]),
-  ];
 }
 
 export function nodeServices(parts: NodeParts, begun: Promise<number | undefined>): NodeServices {
@@ -259,6 +226,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
               clusterCidrs: config.clusterCidr.split(","),
               masqueradesIpv6: config.overlay.masqueradesIpv6,
               localServiceIps: config.disabled.has("dns") ? [] : config.clusterDns,
+              healthPort: proxyHealthPort,
             },
             { informers, commands, sysctl: systemSysctl, clock, metrics, log: log.child({ part: "service-proxy" }) },
           ),
@@ -323,12 +291,6 @@ function podNetwork({ config, client, informers, events, clock, log, podCidrs }:
   );
 }
 
-const nodeTls = ({ servingKubelet, clientCa }: Pki): TlsMaterial => ({
-  certificatePem: servingKubelet.certificate,
-  keyPem: servingKubelet.key,
-  clientCaPem: clientCa.certificate,
-});
-
 /** This node's object as this run of the agent reports it: not before it has, and again on every change. */
 export type OnNode = (isReady: boolean, reason: string) => void;
 
@@ -356,13 +318,18 @@ export function watchNode(
 export async function removeNode(config: NodeConfig, deps: Pick<NodeParts, "clock" | "log">): Promise<void> {
   const commands = systemCommands;
   const { clock, log } = deps;
-  const { rootDir: kubeletDir } = parseConfiguration(config.kubeletArgs);
-  await stopAllPods(
-    { ...containerdOptions(config), podsDir: `${config.agentDir}/pods`, kubeletDir, graceSeconds: killallGraceSeconds },
-    { clock, log, commands },
+  const { rootDir: kubeletDir, cgroupRoot } = parseConfiguration(config.kubeletArgs);
+  const podsCgroup = podsCgroupOf(cgroupRoot);
+  const ofPods = { podsDir: `${config.agentDir}/pods`, kubeletDir, podsCgroup, graceSeconds: killallGraceSeconds };
+  const ofNetwork = { cniConfDir: cniConfDirOf(config), ipamDir: ipamDirOf(config) };
+  await everyStep(
+    [
+      ["pods", () => stopAllPods({ ...containerdOptions(config), ...ofPods }, { clock, log, commands })],
+      ["the overlay", () => removeOverlay(commands)],
+      ["the pods' network", () => removePodNetwork(ofNetwork, { commands, log })],
+      ["rules of services", () => removeServiceProxy(commands)],
+      ["addresses of DNS", () => removeClusterDns(commands)],
+    ],
+    log,
   );
-  await removeOverlay(commands);
-  await removePodNetwork({ cniConfDir: cniConfDirOf(config), ipamDir: ipamDirOf(config) }, { commands, log });
-  await removeServiceProxy(commands);
-  await removeClusterDns(commands);
 }

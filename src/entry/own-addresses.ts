@@ -2,7 +2,6 @@
 // gone, by a new lease or another network, is replaced by what the machine has now. A server without any network gets a
 // stand-in that its own pods can reach, because the API must have an address; it is left for the first real one.
 // Upstream counterpart: none; k3s ends without a default route, and the kubelet keeps the address of its start.
-import { createServerEndpoints } from "#apiserver/server-endpoints.ts";
 import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import { familyOfIp, type IpFamily } from "#base/ip-range.ts";
@@ -13,7 +12,6 @@ import { addressFingerprint, machineAddresses } from "#platform/host.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { defaultIpOf, familiesOf } from "./cluster-addresses.ts";
 import type { ServerConfig } from "./config.ts";
-import type { ServerContext } from "./server.ts";
 
 export type NodeIps = readonly [string, ...string[]];
 
@@ -139,20 +137,3 @@ export function followingConfig(config: ServerConfig, own: OwnAddresses): Server
     },
   };
 }
-
-/** Of a server that is alone: pods find the API at the address that it has now. */
-export const createOwnEndpoints = ({
-  config,
-  own,
-  client,
-  clock,
-  log,
-}: Pick<ServerContext, "config" | "own" | "client" | "clock" | "log">): Service =>
-  createServerEndpoints(
-    {
-      ...{ serviceIp: config.apiServiceIp, apiPort: config.port },
-      addresses: () => [config.advertiseAddress],
-      onChange: (listener) => own.onChange(listener),
-    },
-    { client, clock, log },
-  );

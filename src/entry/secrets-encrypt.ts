@@ -2,6 +2,7 @@
 // Counterpart: k3s secrets-encrypt, whose words and shapes these are.
 import { type EncryptionRequest, type EncryptionStatus, encryptionSocket } from "#apiserver/encryption.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { secretsEncryptUsage } from "#cli/secrets-encrypt-flags.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
 import type { ServerConfig } from "./config.ts";
 
@@ -14,7 +15,6 @@ const verbs: Readonly<Record<string, EncryptionRequest>> = {
   reencrypt: { command: "config", stage: "reencrypt_request" },
   "rotate-keys": { command: "config", stage: "rotate_keys" },
 };
-export const secretsEncryptUsage = Object.keys(verbs).join(" | ");
 
 /** `args`: the verb. Resolves with the exit code. */
 export async function secretsEncrypt(

@@ -1,19 +1,16 @@
 // `mote server`: puts the parts together and names them in start order. Composition only: every decision lives in a part.
 
-import { type Audit, openAudit } from "#apiserver/audit-log.ts";
-import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
-import { type OpenedEncryption, openEncryption } from "#apiserver/encryption.ts";
-import { apiServerId, createServerIdentity } from "#apiserver/server-identity.ts";
-import type { Clock, Random } from "#base/clock.ts";
+import { openAudit } from "#apiserver/audit-log.ts";
+import type { UserInfo } from "#apiserver/authn/user.ts";
+import { identities } from "#apiserver/compose.ts";
+import { createServerEndpoints } from "#apiserver/server-endpoints.ts";
+import { createServerIdentity } from "#apiserver/server-identity.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
-import { ipAt, parseIpRanges } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import { restarting, runAll, type Service } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
-import { EventRecorder } from "#client/events.ts";
-import { InformerFactory } from "#client/informer.ts";
 import { createControllers } from "#controllers/registry.ts";
 import type { DamageReport } from "#datastore/open.ts";
 import { nodes, resourcesWith, secrets } from "#model/resources.ts";
@@ -21,30 +18,27 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { systemClock } from "#platform/clock.ts";
 import { makeFolder } from "#platform/files.ts";
 import { hostName, isRoot } from "#platform/host.ts";
-import type { TlsMaterial } from "#platform/https-server.ts";
 import { systemRandom } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
 import { readSchedulerConfiguration } from "#scheduler/arguments.ts";
 import type { SchedulerConfiguration } from "#scheduler/configuration.ts";
 import { createScheduler } from "#scheduler/scheduler.ts";
-import { acceptAuthorities } from "#supervisor/authorities.ts";
 import { createCertificateMonitor } from "#supervisor/certificate-monitor.ts";
 import { createCertificateSigner } from "#supervisor/certificate-signer.ts";
-import { type EtcdPki, ensureEtcdPki } from "#supervisor/etcd-pki.ts";
-import { createJoinServer, type JoinServer, type ServerSettings } from "#supervisor/join-server.ts";
-import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
-import type { Pki, PkiOptions } from "#supervisor/pki.ts";
 import { createCertificateRequests } from "#supervisor/renewal-requests.ts";
-import { addressText } from "#supervisor/server-list.ts";
-import { changeTokens, ensureTokens } from "#supervisor/tokens.ts";
-import { createTunnels, peerTokenOf, type Tunnels } from "#supervisor/tunnels.ts";
-import { type Cluster, clusterServices, openCluster } from "./cluster.ts";
-import type { ServerConfig } from "./config.ts";
+import type { Leadership } from "#supervisor/server-session.ts";
+import { clusterServices } from "./cluster.ts";
+import { type ServerConfig, serverConfig } from "./config.ts";
 import { createDatastoreServices, type OpenedDatastore, openServerDatastore } from "./datastore.ts";
+import type { Invocation } from "./invocation.ts";
+import { createRangeWarnings } from "./kept-ranges.ts";
 import { createKubeconfigFile } from "./kubeconfig.ts";
 import { createProcessLog } from "./log.ts";
-import { type OnNode, serverNodeServices, watchNode, withBegunNode } from "./node.ts";
-import { createOwnEndpoints, followingConfig, type OwnAddresses, openOwnAddresses } from "./own-addresses.ts";
+import { type OnNode, watchNode, withBegunNode } from "./node.ts";
+import { followingConfig, openOwnAddresses } from "./own-addresses.ts";
+import { readFlagsOnly } from "./read-flags.ts";
+import { createContext, type ServerContext } from "./server-context.ts";
+import { serverNodeServices } from "./server-node.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -52,31 +46,6 @@ const stopTimeoutMs = 10_000;
 const shutdownGraceMs = (config: ServerConfig): number => parseConfiguration(config.kubeletArgs).shutdownGracePeriodMs;
 /** A failed part comes back after this, growing to the second number: no part ends the process. */
 const restartPause = { minMs: 200, maxMs: 10_000 } as const;
-
-/** What parts of one server share. */
-export interface ServerContext {
-  readonly config: ServerConfig;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-  readonly pki: LivePki;
-  readonly etcdPki: EtcdPki | undefined;
-  /** Undefined: there are no other servers. */
-  readonly cluster: Cluster | undefined;
-  /** The configuration's `nodeIps` and, where it is not given, `advertiseAddress` follow them. */
-  readonly own: OwnAddresses;
-  readonly api: ComposedApiServer;
-  readonly audit: Audit;
-  readonly encryption: OpenedEncryption;
-  /** Caches and events shared by everything in the process, as system:masters. */
-  readonly client: Client;
-  readonly informers: InformerFactory;
-  readonly events: EventRecorder;
-  readonly tunnels: Tunnels;
-  readonly joining: JoinServer;
-  readonly schedulerConfiguration: SchedulerConfiguration;
-}
 
 /** Who runs the server: where its log goes, what ends it, and who wants to know how far it is. */
 export interface ServerHost {
@@ -90,6 +59,12 @@ const processHost = (config: ServerConfig): ServerHost => ({
   log: createProcessLog(systemClock, config.debug),
   signal: stopSignal(),
 });
+
+/** `mote server` from its command line. */
+export async function serverCommand({ flags, args, env, runner }: Invocation): Promise<number> {
+  const { values, warnings } = await readFlagsOnly(flags, args, env);
+  return runServer(serverConfig(values, warnings, runner));
+}
 
 /** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */
 export async function runServer(config: ServerConfig, host?: ServerHost): Promise<number> {
@@ -204,10 +179,14 @@ function services(
   const flowSchemaStatus = api.flowControl(informers, client);
   if (enabled("metrics-server")) api.serveMetrics(informers);
   const shared = context.cluster && clusterServices(context.cluster, config, { ...context, pki: () => pki.current });
+  /** Of several servers what one writes that does not lead any more counts for nothing. */
+  const as = (user: Pick<UserInfo, "name" | "groups">, leads?: Leadership) =>
+    new Client(api.server.transport({ ...user, ...(leads ? { mustHold: leads.mustHold } : {}) }));
   const controllers: Service[] = [
     ...(enabled("controllers")
       ? createControllers({
-          ...{ client, informers, events, clock, random, metrics },
+          ...{ informers, events, clock, random, metrics },
+          client: shared ? as(identities.loopback, shared.controllers) : client,
           log: log.child({ part: "controllers" }),
           rootCa: pki.current.serverCa.certificate,
           signCertificate: createCertificateSigner(
@@ -226,7 +205,7 @@ function services(
     ...(enabled("scheduler")
       ? [
           createScheduler({
-            client: new Client(api.server.transport(identities.scheduler)),
+            client: as(identities.scheduler, shared?.scheduler),
             ...{ informers, events, clock, random, metrics },
             configuration: context.schedulerConfiguration,
             log: log.child({ part: "scheduler" }),
@@ -255,6 +234,7 @@ function services(
     alive(informers),
     alive(events),
     alive(flowSchemaStatus),
+    alive(createRangeWarnings({ ...config, isFixed: !multiCidrServices }, { informers, log })),
     alive(
       context.encryption.service({ backend: datastore.backend, client, informers, events, nodeName: config.nodeName }),
     ),
@@ -297,159 +277,13 @@ async function prepare(
   }
 }
 
-/** Undefined: told to stop while other servers were waited for. */
-async function createContext(
-  config: ServerConfig,
-  own: OwnAddresses,
-  given: Pick<ServerContext, "log" | "metrics" | "audit" | "schedulerConfiguration"> & { readonly signal: AbortSignal },
-  { backend }: OpenedDatastore,
-): Promise<ServerContext | undefined> {
-  const { log, metrics, audit, signal, schedulerConfiguration } = given;
-  const [clock, random] = [systemClock, systemRandom];
-  const settings: ServerSettings = {
-    ...config,
-    hasServiceProxy: !config.disabled.has("service-proxy"),
-    flannelBackend: config.overlay.backend,
-    flannelExternalIp: config.overlay.usesExternalIp,
-    flannelIpv6Masq: config.overlay.masqueradesIpv6,
-  };
-  let cluster: Cluster | undefined;
-  try {
-    cluster = await openCluster(config, settings, { backend, clock, random, log }, signal);
-  } catch (error) {
-    // Waiting ends with the signal's reason, which is no failure.
-    if (!signal.aborted) throw error;
-  }
-  if (signal.aborted) return undefined;
-  const pkiOptions: PkiOptions = {
-    folder: `${config.serverDir}/tls`,
-    nodeName: config.nodeName,
-    get nodeIps() {
-      return [...new Set([...config.nodeIps, config.advertiseAddress])];
-    },
-    extraNames: config.tlsSans,
-    serviceIps: parseIpRanges(config.serviceCidr).map((range) => ipAt(range, 1)),
-    clusterDomain: config.clusterDomain,
-  };
-  const livePki = await openLivePki(pkiOptions, { clock, random, log });
-  const pki = livePki.current;
-  // What servers have alike must be whole before it is shared.
-  const etcdPki =
-    cluster || config.datastore.etcdListen.some(({ secure }) => secure)
-      ? await ensureEtcdPki(pkiOptions, { clock, random, log })
-      : undefined;
-  const tokens = await ensureTokens(
+/** Of a server that is alone: pods find the API at the address that it has now. */
+const createOwnEndpoints = ({ config, own, client, clock, log }: ServerContext): Service =>
+  createServerEndpoints(
     {
-      folder: config.serverDir,
-      serverCa: pki.serverCa.certificate,
-      ...(config.token === undefined ? {} : { wanted: config.token }),
-      ...(config.agentToken === undefined ? {} : { wantedForAgents: config.agentToken }),
-      ...(cluster ? { agreed: cluster.record.password } : {}),
+      ...{ serviceIp: config.apiServiceIp, apiPort: config.port },
+      addresses: () => [config.advertiseAddress],
+      onChange: (listener) => own.onChange(listener),
     },
-    { random },
+    { client, clock, log },
   );
-  const encryption = await openEncryption(
-    {
-      serverDir: config.serverDir,
-      ...config.secretsEncryption,
-      file: config.apiArguments.encryptionConfigFile,
-      reload: config.apiArguments.encryptionReload,
-      serverId: apiServerId(hostName()),
-    },
-    { clock, random, metrics, log: log.child({ part: "encryption" }) },
-  );
-  // All that servers have alike is on disk now.
-  await cluster?.record.save();
-  const tunnels = createTunnels(
-    {
-      ...{ mode: config.egressMode, nodeName: config.nodeName },
-      ...(cluster ? { peerToken: peerTokenOf(pki.serviceAccount.privateKey) } : {}),
-    },
-    { clock, random, metrics, log: log.child({ part: "tunnels" }) },
-  );
-  const joining = createJoinServer(
-    {
-      pki: () => livePki.current,
-      ...{ password: tokens.password, agentPassword: tokens.agentPassword },
-      keepPassword: (password, agentPassword) =>
-        changeTokens(
-          { folder: config.serverDir, serverCa: livePki.current.serverCa.certificate },
-          { password, agentPassword },
-          cluster?.record,
-        ),
-      ...(cluster ? { bootstrap: () => cluster.record.plaintext() } : {}),
-      async keepAuthorities(request) {
-        await acceptAuthorities(`${config.serverDir}/tls`, request);
-      },
-      ownNode: config.disableAgent ? undefined : config.nodeName,
-      settings,
-      addresses: () => (cluster?.list.servers ?? [{ ip: config.advertiseAddress, port: config.port }]).map(addressText),
-    },
-    {
-      ...{ clock, random, log: log.child({ part: "joining" }) },
-      authenticate: (credentials) => api.authenticate(credentials),
-      client: () => client,
-      isReady: () => api.isBootstrapped,
-    },
-  );
-  const api: ComposedApiServer = composeApiServer(
-    {
-      host: config.bindAddress,
-      port: config.port,
-      tls: servingTls(pki),
-      serverAddress: addressText({ ip: config.advertiseAddress, port: config.port }),
-      hasOtherServers: cluster !== undefined,
-      clientCa: pki.clientCa.certificate,
-      serverCa: pki.serverCa.certificate,
-      nodeClient: () => livePki.current.clientApiserver,
-      serviceAccount: pki.serviceAccount,
-      serviceCidr: config.serviceCidr,
-      nodePorts: config.nodePorts,
-      arguments: config.apiArguments,
-    },
-    {
-      ...{ backend, clock, random, metrics, audit: audit.auditor, encryption: encryption.slots },
-      log: log.child({ part: "apiserver" }),
-      egress: tunnels,
-      requests: (request, response) => joining.handle(request, response),
-    },
-  );
-  own.onChange(() => {
-    livePki.renew().catch((error: unknown) => {
-      // Looked at again within hours, and at the next start.
-      log.error("no certificate for the new address", { error: messageOf(error) });
-    });
-  });
-  livePki.onRenewal((renewed) => api.server.setTls(servingTls(renewed)));
-  const client = new Client(api.server.transport(identities.loopback));
-  const informers = new InformerFactory({}, { client, clock, random, log: log.child({ part: "informers" }) });
-  const events = new EventRecorder(
-    { component: "mote", host: config.nodeName },
-    { client, clock, random, log: log.child({ part: "events" }) },
-  );
-  return {
-    config,
-    clock,
-    random,
-    log,
-    metrics,
-    pki: livePki,
-    etcdPki,
-    ...{ cluster, own },
-    schedulerConfiguration,
-    api,
-    audit,
-    encryption,
-    tunnels,
-    joining,
-    client,
-    informers,
-    events,
-  };
-}
-
-const servingTls = ({ servingApiserver, clientCa }: Pki): TlsMaterial => ({
-  certificatePem: servingApiserver.certificate,
-  keyPem: servingApiserver.key,
-  clientCaPem: clientCa.certificate,
-});

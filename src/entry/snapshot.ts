@@ -3,6 +3,7 @@
 
 import { silentLogger } from "#base/log.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { snapshotUsage } from "#cli/snapshot-flags.ts";
 import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { openDatastore } from "#datastore/open.ts";
 import {
@@ -41,7 +42,6 @@ const verbs: Readonly<Record<string, (context: Context) => Promise<void>>> = {
   verify,
   restore,
 };
-export const snapshotUsage = "save | ls | prune | delete NAME… | verify NAME | restore NAME";
 const deps = { clock: systemClock, log: silentLogger };
 
 /** `args`: the verb and its names. Resolves with the exit code. */

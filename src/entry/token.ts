@@ -2,6 +2,7 @@
 // k3s's.
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { tokenUsage } from "#cli/token-flags.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { isAlreadyExists } from "#model/status.ts";
 import { systemClock as clock } from "#platform/clock.ts";
@@ -16,8 +17,6 @@ import {
 } from "#supervisor/bootstrap-tokens.ts";
 import { caHash, formatToken, parseToken } from "#supervisor/tokens.ts";
 import { asServer, openClusterClient, refusalIn } from "./cluster-client.ts";
-
-export const tokenUsage = "create [TOKEN] | list | delete TOKEN... | generate | rotate";
 
 /** `args`: the verb and what it is about. Resolves with the exit code. */
 export async function token(args: readonly string[], values: FlagValues, kubeconfigPath: string): Promise<number> {

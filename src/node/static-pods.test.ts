@@ -7,8 +7,10 @@ import { nodes } from "#model/resources.ts";
 import { forbidden } from "#model/status.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { isMirrorPod, mirrorOf } from "./mirror-pods.ts";
 import { planShutdown } from "./shutdown.ts";
-import { isMirrorPod, mirrorOf, StaticPods, staticPodOf } from "./static-pods.ts";
+import { staticPodOf } from "./static-pod-file.ts";
+import { StaticPods } from "./static-pods.ts";
 
 const text = `apiVersion: v1
 kind: Pod

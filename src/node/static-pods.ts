@@ -1,28 +1,16 @@
 // Pods from files in a folder, run without being asked of the API, and their mirrors in it. A file's pod is known by the hash
 // of its text: a changed file is another pod. The mirror shows people what runs; deleting it changes nothing, it comes again.
 // Counterpart: the kubelet's file source and mirror pod client.
-import { createHash } from "node:crypto";
-import { type Clock, pause, rfc3339 } from "#base/clock.ts";
+import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Client } from "#client/client.ts";
-import { decodeObject } from "#model/decode.ts";
-import { applyDefaults } from "#model/defaults.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { nodes, pods } from "#model/resources.ts";
 import { isAlreadyExists, isApiError, isNotFound } from "#model/status.ts";
-import { validateObject } from "#model/validate.ts";
 import { listFolder, readFileIfExists } from "#platform/files.ts";
 import { fileFacts } from "#platform/open-file.ts";
-
-export const annotations = {
-  hash: "kubernetes.io/config.hash",
-  mirror: "kubernetes.io/config.mirror",
-  seen: "kubernetes.io/config.seen",
-  source: "kubernetes.io/config.source",
-} as const;
-
-export const isMirrorPod = (pod: Pod): boolean => pod.metadata.annotations?.[annotations.mirror] !== undefined;
+import { isMirrorOf, isMirrorPod, mirrorOf } from "./mirror-pods.ts";
 
 /** Upstream looks every twenty seconds and listens in between; this only looks. */
 const checkMs = 5_000;
@@ -30,83 +18,6 @@ const checkMs = 5_000;
 const mirrorMs = 10_000;
 const maxFileBytes = 1024 * 1024;
 const maxFiles = 200;
-
-/** The pod a file stands for on this node; throws an Error that says what is wrong with it. Pure. */
-export function staticPodOf(text: string, path: string, nodeName: string, seenMs: number): Pod {
-  const isJson = text.trimStart().startsWith("{");
-  const { object } = decodeObject(Buffer.from(text), pods, {
-    contentType: isJson ? "json" : "yaml",
-    fieldValidation: "Strict",
-  });
-  const pod = object as unknown as Pod;
-  applyDefaults(pods, pod);
-  const hash = createHash("md5").update(`${nodeName}\n${path}\n${text}`).digest("hex");
-  const name = pod.metadata.name ?? "";
-  if (name === "") throw new Error("metadata.name is missing");
-  for (const [field, isUsed] of referencesOf(pod)) if (isUsed) throw new Error(`static pods may not use ${field}`);
-  const result: Pod = {
-    ...pod,
-    metadata: {
-      ...pod.metadata,
-      name: `${name}-${nodeName}`,
-      namespace: pod.metadata.namespace || "default",
-      uid: hash,
-      annotations: {
-        ...pod.metadata.annotations,
-        [annotations.hash]: hash,
-        [annotations.seen]: rfc3339(seenMs),
-        [annotations.source]: "file",
-      },
-    },
-    spec: {
-      ...pod.spec,
-      nodeName,
-      // Not to be evicted by taints: nobody else would run it.
-      tolerations: [...(pod.spec.tolerations ?? []), { operator: "Exists", effect: "NoExecute" }],
-    },
-  };
-  const errors = validateObject(pods, result);
-  if (errors.length > 0) throw new Error(errors.map((e) => `${e.field}: ${e.message}`).join("; "));
-  return result;
-}
-
-/** What only the API could give. */
-function referencesOf(pod: Pod): [string, boolean][] {
-  const volumes = pod.spec.volumes ?? [];
-  const containers = [...(pod.spec.initContainers ?? []), ...(pod.spec.containers ?? [])];
-  return [
-    ["a service account", Boolean(pod.spec.serviceAccountName)],
-    ["ephemeral containers", (pod.spec.ephemeralContainers ?? []).length > 0],
-    [
-      "config map, secret, projected or claim volumes",
-      volumes.some((v) => v.configMap || v.secret || v.projected || v.persistentVolumeClaim || v.ephemeral),
-    ],
-    [
-      "references to config maps or secrets",
-      containers.some(
-        (c) =>
-          (c.envFrom ?? []).length > 0 ||
-          (c.env ?? []).some((e) => e.valueFrom?.configMapKeyRef || e.valueFrom?.secretKeyRef),
-      ),
-    ],
-  ];
-}
-
-/** The API's copy of a static pod. Pure. */
-export function mirrorOf(pod: Pod, nodeUid: string): Pod {
-  const { uid = "", ...metadata } = pod.metadata;
-  const owner = { apiVersion: "v1", kind: "Node", name: pod.spec.nodeName ?? "", uid: nodeUid, controller: true };
-  return {
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: {
-      ...metadata,
-      annotations: { ...metadata.annotations, [annotations.mirror]: uid },
-      ownerReferences: [owner],
-    },
-    spec: pod.spec,
-  };
-}
 
 export interface StaticPodsDeps {
   readonly client: Client;
@@ -194,6 +105,7 @@ export class StaticPods {
       try {
         if (facts.sizeBytes > maxFileBytes) throw new Error(`it has more than ${maxFileBytes} bytes`);
         const text = (await readFileIfExists(path))?.toString("utf8") ?? "";
+        const { staticPodOf } = await import("./static-pod-file.ts");
         pod = staticPodOf(text, path, nodeName, clock.now());
       } catch (error) {
         // What ran of it goes on until the file is right again or gone.
@@ -260,6 +172,3 @@ export class StaticPods {
     }
   }
 }
-
-const isMirrorOf = (mirror: Pod, pod: Pod): boolean =>
-  mirror.metadata.annotations?.[annotations.mirror] === pod.metadata.uid;

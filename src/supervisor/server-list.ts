@@ -8,12 +8,8 @@ import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type Backend, prefixRange, revision } from "#datastore/backend.ts";
 import { isIp } from "#model/validation/names.ts";
+import { addressText, type ServerAddress } from "./server-address.ts";
 import type { ServerSession } from "./server-session.ts";
-
-export interface ServerAddress {
-  readonly ip: string;
-  readonly port: number;
-}
 
 export interface ServerList {
   readonly service: Service;
@@ -167,6 +163,3 @@ export function parseAddress(key: string, value: Uint8Array): ServerAddress | un
   }
   return { ip, port: 6443 };
 }
-
-/** HOST:PORT */
-export const addressText = ({ ip, port }: ServerAddress): string => `${ip.includes(":") ? `[${ip}]` : ip}:${port}`;

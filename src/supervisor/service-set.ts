@@ -1,17 +1,25 @@
-// Services under names that come and go: one runs for each name of a list, for as long as it stands there.
-import { messageOf } from "#base/errors.ts";
+// Services under names that come and go: one runs for each name of a list, for as long as it stands there. One that fails comes
+// back after a pause, as every part of a server does; the others notice nothing.
+import type { Clock } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
-import { type Service, untilAborted } from "#base/service.ts";
+import { restarting, type Service, untilAborted } from "#base/service.ts";
 
 export interface ServiceSetOptions {
   readonly name: string;
   readonly names: () => readonly string[];
   /** Calls when the names may have changed, until the returned function is called. */
   readonly onChange: (listener: () => void) => () => void;
+  /** Asked anew for each run: one that has failed is not run again. */
   readonly make: (name: string) => Service;
 }
 
-export function createServiceSet(options: ServiceSetOptions, deps: { readonly log: Logger }): Service {
+/** A failed one comes back after the first number, which grows to the second. */
+const restartPause = { minMs: 200, maxMs: 10_000 } as const;
+
+export function createServiceSet(
+  options: ServiceSetOptions,
+  deps: { readonly clock: Clock; readonly log: Logger },
+): Service {
   return {
     name: options.name,
     async run(signal, ready) {
@@ -21,12 +29,11 @@ export function createServiceSet(options: ServiceSetOptions, deps: { readonly lo
       const start = (name: string) => {
         const abort = new AbortController();
         running.set(name, abort);
-        const task = options
-          .make(name)
-          .run(abort.signal, () => {})
-          .catch((error: unknown) => {
-            if (!abort.signal.aborted) deps.log.error("a service has failed", { name, error: messageOf(error) });
-          });
+        const one: Service = {
+          name: `${options.name} ${name}`,
+          run: async (stop, isReady) => options.make(name).run(stop, isReady),
+        };
+        const task = restarting(one, { ...deps, ...restartPause }).run(abort.signal, () => {});
         tasks.add(task);
         void task.then(() => tasks.delete(task));
       };
