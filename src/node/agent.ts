@@ -5,8 +5,7 @@
 //   API watch (spec.nodeName) ─┐
 //   containerd exits, relist ──┼─▶ PodWorker (observe ▸ plan ▸ apply ▸ status)  one per pod uid
 //   probes, timers ────────────┘
-import { pause } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { AppError, isAbort, messageOf } from "#base/errors.ts";
 import { familyOfIp } from "#base/ip-range.ts";
 import { runAll, type Service, untilAborted } from "#base/service.ts";
 import { Informer } from "#client/informer.ts";
@@ -16,7 +15,8 @@ import { pods } from "#model/resources.ts";
 import { makeFolder, readFileIfExists } from "#platform/files.ts";
 import { type Machine, processCounts, readMachine } from "#platform/machine.ts";
 import { hostHasAppArmor } from "./apparmor.ts";
-import { canForbidSwap, controllers } from "./cgroups.ts";
+import { canForbidSwap, controllers, podOomKills, treesWithout } from "./cgroups.ts";
+import { ChildSignals } from "./child-signals.ts";
 import { defaultConfiguration } from "./configuration.ts";
 import { certsFolderOf, createContainerd, pidFileOf, socketOf } from "./containerd.ts";
 import { createCri } from "./cri.ts";
@@ -25,23 +25,25 @@ import { noRegistries, readRegistries, registryCredentials, writeHostsFiles } fr
 import { createUnpacking, settledPulls, untrustedImages } from "./images/unpacking.ts";
 import { rotateLogs } from "./log-rotation.ts";
 import type { PodLookup } from "./lookup.ts";
+import { isMirrorPod, annotations as staticAnnotations } from "./mirror-pods.ts";
+import { waitForContainerd } from "./missing-containerd.ts";
 import { NodeObject, type NodeObjectDeps } from "./node-object.ts";
 import { defaults, type NodeAgentDeps, type NodeAgentOptions } from "./options.ts";
-import { type OrphanDeps, type OrphanFacts, rememberNode, waitForOrphans } from "./orphans.ts";
+import { endOrphans, rememberNode } from "./orphans.ts";
 import { createPodLookup } from "./pod-lookup.ts";
 import { Allocations } from "./pods/allocations.ts";
 import { type PodContext, Slots } from "./pods/context.ts";
 import { type DnsSettings, parseResolvConf } from "./pods/dns.ts";
-import { type PodObservation, readySandbox } from "./pods/observation.ts";
+import { readySandbox } from "./pods/observation.ts";
 import { ProbeCounts } from "./pods/probe-counts.ts";
 import { Probes } from "./pods/probes.ts";
-import { hugePageSizes } from "./pods/resources.ts";
+import { hugePageSizes, podsCgroupOf } from "./pods/resources.ts";
 import { PodWorker } from "./pods/worker.ts";
 import { Programs } from "./programs.ts";
 import { ResourceKeeper } from "./resource-keeper.ts";
 import { RuntimeCache } from "./runtime-cache.ts";
 import { shutDownPods } from "./shutdown.ts";
-import { isMirrorPod, StaticPods, annotations as staticAnnotations } from "./static-pods.ts";
+import { StaticPods } from "./static-pods.ts";
 import { createNodeStats, type NodeStats } from "./stats/service.ts";
 import { createPodObjects } from "./volumes/objects.ts";
 import { NodeStorage } from "./volumes/storage.ts";
@@ -53,11 +55,6 @@ export interface NodeAgent extends Service {
   readonly lookup: PodLookup;
   /** What pods use; undefined until the agent runs. */
   readonly stats: () => NodeStats | undefined;
-}
-
-interface ChildSignal {
-  readonly signal: AbortSignal;
-  end(): void;
 }
 
 /**
@@ -72,8 +69,6 @@ const endingAtOnce = startingAtOnce;
 const stopTimeoutMs = 20_000;
 /** After a server has answered, its first list may take so long before remembered pods are started. */
 const slowListMs = 10_000;
-/** How often it is looked whether what was missing has been installed. */
-const programsMs = 10_000;
 const mirrorAnnotation = staticAnnotations.mirror;
 
 export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps): NodeAgent {
@@ -88,7 +83,12 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
   const programs = new Programs(options.programs, { clock });
   const [nodeIp = "127.0.0.1"] = options.nodeIps;
   const ipFamily = familyOfIp(nodeIp);
-  const runtime = new RuntimeCache({ ...{ cri, clock, log, ipFamily }, withLimits: configuration.podResize });
+  const podsCgroup = podsCgroupOf(configuration.cgroupRoot);
+  const runtime = new RuntimeCache({
+    ...{ cri, clock, log, ipFamily },
+    withLimits: configuration.podResize,
+    oomKills: (uid) => podOomKills(uid, podsCgroup),
+  });
   const workers = new Map<string, PodWorker>();
   const lookup = createPodLookup(cri, runtime, workers);
   let stats: NodeStats | undefined;
@@ -155,6 +155,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     stats = createNodeStats({
       ...{ nodeName: options.nodeName, machine, sampler: resources.sampler, pods: lookup.pods },
       nodeFolder: podsFolder,
+      podsCgroup,
       imageFolder: options.containerd.root,
       pauseImage: options.containerd.pauseImage,
       imageBytes: () => node.imageBytes,
@@ -210,7 +211,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       // A bound above what the kernel can have at all, 32768 on 32 bits, it refuses, and no pod would start.
       maxPids: Math.min(configuration.podPidsLimit, (await processCounts()).max),
       hugePageSizes: cgroups.present.has("hugetlb") ? hugePageSizes(machine.hugePages) : [],
-      forbidsSwap: await canForbidSwap(),
+      forbidsSwap: await canForbidSwap(podsCgroup),
+      podsCgroup,
       admit: (pod) => resources.admit(pod),
       canResize: configuration.podResize,
       judgeResize: (pod) => resources.judgeResize(pod),
@@ -237,18 +239,8 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       resources: () => resources.resources,
       onNode: (known) => resources.knowNode(known),
     });
-    // One listener on the agent's signal, however many pods there are.
-    const children = new Set<AbortController>();
-    const endChildren = () => {
-      for (const one of children) one.abort(signal.reason);
-    };
-    let isEnding = false;
-    const child = (): ChildSignal => {
-      const controller = new AbortController();
-      if (isEnding) controller.abort(signal.reason);
-      children.add(controller);
-      return { signal: controller.signal, end: () => children.delete(controller) };
-    };
+    const children = new ChildSignals(signal);
+    const child = () => children.child();
     const tasks = new Set<Promise<void>>();
     const own = (task: Promise<void>) => {
       tasks.add(task);
@@ -285,6 +277,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     };
     const seen = (pod: Pod, old?: Pod) => {
       if (isMirrorPod(pod)) return sawMirror(pod, false);
+      memory?.heard(pod);
       // A pod that was deleted and made again under its name between two lists arrives as an update.
       if (old && uidOf(old) !== uidOf(pod)) workers.get(uidOf(old))?.removed();
       const worker = workers.get(uidOf(pod));
@@ -296,10 +289,9 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       for (const worker of workers.values()) worker.tellAgain();
     });
     const end = async () => {
-      isEnding = true;
       stopTelling?.();
       stopFollowing?.();
-      endChildren();
+      children.abort();
       await probes.close();
       await Promise.allSettled([...tasks]);
       await allocations.close();
@@ -347,7 +339,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         await settled;
         const isNewNode = await registered;
         const hadNode = await rememberNode(options.dataFolder);
-        await endOrphans(context, volumes, { isNewNode, hadNode, warn }, signal, child);
+        await endOrphans({ isNewNode, hadNode, warn }, { context, workers, child }, signal);
       };
       own(endUnknown());
       ready();
@@ -385,24 +377,6 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
       },
     );
 
-  /** A Node that says why it is not Ready, until there is a containerd. */
-  async function waitForContainerd(signal: AbortSignal): Promise<void> {
-    const nothing = { capacity: {}, allocatable: {}, pressure: new Set<never>(), isShuttingDown: false };
-    const node = nodeObject(await readMachine(), { resources: () => nothing, onNode: () => {} });
-    const installed = new AbortController();
-    const either = AbortSignal.any([signal, installed.signal]);
-    const telling = node
-      .register(either)
-      .then(() => node.keep(either))
-      .catch((error: unknown) => {
-        if (!either.aborted) log.warn("cannot register the node", { error: messageOf(error) });
-      });
-    while (!signal.aborted && (await programs.lacks("containerd"))) await pause(clock, programsMs, signal);
-    installed.abort(new Error("containerd is there, or nobody waits for it"));
-    await telling;
-    signal.throwIfAborted();
-  }
-
   const knownPods = () => [...workers.values()].map((worker) => worker.pod);
 
   /** False where the node had pods before and no server answers: they are not kept waiting any longer. */
@@ -426,56 +400,21 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     return false;
   }
 
-  /** What runs or lies here of pods that the API does not know; only safe to ask once its list is complete. */
-  async function endOrphans(
-    context: PodContext,
-    volumes: Volumes,
-    node: Pick<OrphanFacts, "isNewNode" | "hadNode"> & Pick<OrphanDeps, "warn">,
-    signal: AbortSignal,
-    child: () => ChildSignal,
-  ): Promise<void> {
-    const orphans = () => runtime.all().filter((observed) => !workers.has(observed.uid));
-    const facts = { ...node, knownPods: workers.size, orphans: orphans().length };
-    await waitForOrphans(facts, { clock, log, warn: node.warn }, signal);
-    const endOne = async (observed: PodObservation) => {
-      log.info("ending a pod that is no longer in the API", { namespace: observed.namespace, pod: observed.name });
-      const worker = new PodWorker(context, standIn(observed));
-      worker.removed();
-      workers.set(observed.uid, worker);
-      const own = child();
-      try {
-        await worker.run(own.signal);
-      } finally {
-        own.end();
-        workers.delete(observed.uid);
-      }
-    };
-    await Promise.all(orphans().map(endOne));
-    if (signal.aborted) return;
-    let left = (await volumes.leftovers()).filter((uid) => !workers.has(uid));
-    for (let pauseMs = 1_000; left.length > 0 && !signal.aborted; pauseMs = Math.min(pauseMs * 2, 60_000)) {
-      const failed: string[] = [];
-      for (const uid of left) {
-        try {
-          await volumes.remove(uid);
-        } catch (error) {
-          // The driver of a volume may not have registered yet.
-          log.warn("cannot remove what is left of a pod, trying again", { uid, error: messageOf(error) });
-          failed.push(uid);
-        }
-      }
-      left = failed;
-      if (left.length > 0) await pause(clock, pauseMs, signal);
-    }
-  }
-
   return {
     name: "node-agent",
     lookup,
     stats: () => stats,
     async run(signal, ready) {
+      const lacking = treesWithout(configuration.cgroupRoot);
+      if (lacking.length > 0) {
+        const where = lacking.join(", ");
+        const message = `kubelet-arg cgroup-root: there is no cgroup ${configuration.cgroupRoot} in ${where}; make it first`;
+        throw new AppError("NODE_CONFIGURATION", message, { name: "cgroup-root" });
+      }
       await programs.tell(log);
-      if (await programs.lacks("containerd")) await waitForContainerd(signal);
+      const node = async (resources: NodeObjectDeps["resources"]) =>
+        nodeObject(await readMachine(), { resources, onNode: () => {} });
+      await waitForContainerd({ clock, log, programs, node }, signal);
       const containerd = createContainerd(options.containerd, { clock, log });
       await runAll(
         [containerd, { name: "pods", run: runPods }],
@@ -487,15 +426,6 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     },
   };
 }
-
-/** Enough of a pod to end what the runtime still has of it. */
-const standIn = (observed: PodObservation): Pod => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name: observed.name, namespace: observed.namespace, uid: observed.uid },
-  // Nobody waits for it any more.
-  spec: { containers: [], terminationGracePeriodSeconds: 1 },
-});
 
 /** Where systemd-resolved's own address is all that /etc/resolv.conf has, pods need what is behind it. */
 const resolvedStub = "127.0.0.53";

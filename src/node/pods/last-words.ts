@@ -60,3 +60,20 @@ export function logTail(log: string): string {
   if (open !== "") lines.push(open);
   return lines.slice(-maxLogTailLines).join("").slice(-maxLogTailBytes);
 }
+
+/** Those of one pod, each read once: files of a container that has ended do not change. */
+export class LastWords {
+  readonly #byId = new Map<string, string>();
+
+  /** Reads what is new and forgets whoever is not there any more. */
+  async follow(podFolder: string, pod: Pod, containers: readonly ObservedContainer[]): Promise<void> {
+    for (const c of containers) {
+      if (c.state === "exited" && !this.#byId.has(c.id)) this.#byId.set(c.id, await lastWords(podFolder, pod, c));
+    }
+    for (const id of this.#byId.keys()) if (!containers.some((c) => c.id === id)) this.#byId.delete(id);
+  }
+
+  of(container: ObservedContainer): string {
+    return this.#byId.get(container.id) ?? "";
+  }
+}

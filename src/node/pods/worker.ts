@@ -5,24 +5,22 @@
 //   running ──deletionTimestamp──▶ ending ──containers gone, status told, object deleted──▶ ended
 //      └────────── object gone (force-deleted, or left over from an earlier run) ──▶ ending ──▶ ended
 //
+// What is said to the API is told-status.ts's, why something waits holds.ts's, how large the pod is sizes.ts's.
 // Counterpart: the kubelet's pod workers with syncPod, syncTerminatingPod, syncTerminatedPod.
 
-import { isDeepStrictEqual } from "node:util";
 import { pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
-import type { Container, Pod, PodStatus } from "#model/gen/core-v1.ts";
+import type { Pod, PodStatus } from "#model/gen/core-v1.ts";
 import { graceSecondsOf } from "#model/pod-grace.ts";
 import { pods } from "#model/resources.ts";
 import { isApiError, isConflict, isNotFound } from "#model/status.ts";
 import { removePodCgroups } from "../cgroups.ts";
-import { saysAway } from "../remembered/reach.ts";
 import { VolumeError } from "../volumes/volume-error.ts";
 import {
   containerEvent,
   createSandbox,
   podEvent,
   removeRemains,
-  type StartFailure,
   startContainer,
   stopContainer,
   stopPod,
@@ -30,23 +28,14 @@ import {
 import { BackOff } from "./back-off.ts";
 import type { PodContext } from "./context.ts";
 import { podLogFolder } from "./cri-config.ts";
-import { createPullBackOff, pullWaiting } from "./images.ts";
-import { lastWords } from "./last-words.ts";
+import { Holds } from "./holds.ts";
+import { LastWords } from "./last-words.ts";
 import { type ObservedContainer, type PodObservation, readySandbox } from "./observation.ts";
-import {
-  containerOf,
-  mayBeUp,
-  type Plan,
-  type PodFailure,
-  planPod,
-  podLabel,
-  resizeHold,
-  sandboxHold,
-} from "./plan.ts";
+import { type Action, mayBeUp, type Plan, type PodFailure, planPod, podLabel, resizeHold } from "./plan.ts";
 import { recall } from "./recall.ts";
 import { PodSizes } from "./sizes.ts";
-import { podStatus, toldStatuses } from "./status.ts";
-import { statusPatch } from "./status-patch.ts";
+import { podStatus } from "./status.ts";
+import { ToldStatus } from "./told-status.ts";
 
 /** Plan and apply at most so often per wake-up; a pod needs a round per init container at most. */
 const maxRounds = 20;
@@ -56,45 +45,29 @@ const refreshMs = { least: 60_000, spread: 30_000 } as const;
 const onTheWayMs = 300;
 /** After an error of the runtime or the API. */
 const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
-const crashMs = { initialMs: 10_000, maxMs: 300_000 } as const;
 
 export class PodWorker {
   readonly uid: string;
   readonly #context: PodContext;
   #pod: Pod;
-  /** What this node says of the pod, which may be ahead of `#pod.status`, and of what the API has been told. */
-  #told: PodStatus | undefined;
-  /** What the API took last, in this run of the agent. */
-  #acknowledged: PodStatus | undefined;
-  /** The API could not be told: to be tried again. */
-  #isUntold = false;
-  /** What is being told, or was told last: to know it again when the watch brings it back. */
-  #telling: PodStatus | undefined;
+  readonly #said: ToldStatus;
+  readonly #holds = new Holds();
+  readonly #sizes: PodSizes;
+  readonly #words = new LastWords();
+  readonly #isMirrored: boolean;
   #gone = false;
   #ended = false;
   #dirty = true;
   #wake: () => void = () => {};
   /** Aborted when the pod is to end: cuts pulls and hooks short. */
   #starting = new AbortController();
-  #holds = new Map<string, StartFailure>();
-  #sandboxHold = { untilMs: 0 };
-  #words = new Map<string, string>();
   #volumesGone = false;
   #stoppingWith: number | undefined;
   /** The node takes the pod down for good. */
   #ending: { readonly failure: PodFailure; readonly graceSeconds: number } | undefined;
   #whenDown: (() => void)[] = [];
   #isAdmitted = false;
-  readonly #mirrorUid: (() => string | undefined) | undefined;
-  /** Uid of the object that was told last, and the version it got by that. */
-  #toldTo: string | undefined;
-  #toldVersion: string | undefined;
-  readonly #crashes = new BackOff(crashMs);
-  readonly #pulls = createPullBackOff();
   readonly #retries = new BackOff(retryMs);
-  readonly #tellRetries = new BackOff(retryMs);
-  #saidBackOff = new Map<string, number>();
-  readonly #sizes: PodSizes;
 
   /**
    * `mirrorUid`: the pod comes from a file, and the API shows it under that uid; undefined while it does not. `known`: what
@@ -102,43 +75,25 @@ export class PodWorker {
    */
   constructor(context: PodContext, pod: Pod, mirrorUid?: () => string | undefined, known?: PodStatus) {
     this.#context = context;
-    this.#mirrorUid = mirrorUid;
+    this.#isMirrored = mirrorUid !== undefined;
     this.#pod = pod;
-    this.#told = known;
     this.uid = pod.metadata.uid ?? "";
+    this.#said = new ToldStatus({ uid: this.uid, pod: () => this.#pod, mirrorUid, known }, context);
     this.#sizes = new PodSizes({
       ...{ uid: this.uid, context },
       warn: (reason, message) => this.event("Warning", reason, message),
-      changed: (name) => {
-        this.#crashes.forget(name);
-        this.#holds.delete(name);
-      },
+      changed: (name) => this.#holds.forget(name),
     });
   }
 
   /** The pod with the status last computed. */
   get pod(): Pod {
-    const status = this.#status();
+    const status = this.#said.current;
     return status ? { ...this.#pod, status } : this.#pod;
   }
   /** Tells the API again what it could not be told; for when it is back. */
   tellAgain(): void {
-    if (!this.#isUntold) return;
-    this.#tellRetries.forget("");
-    this.nudge();
-  }
-
-  /** What was said last; where somebody else has counted the pod as ended since, that is final. */
-  #status(): PodStatus | undefined {
-    const { status } = this.#pod;
-    if (!this.#told || !isFinal(status) || isFinal(this.#told)) return this.#told ?? status;
-    const { phase, reason, message } = status;
-    return {
-      ...this.#told,
-      phase,
-      ...(reason === undefined ? {} : { reason }),
-      ...(message === undefined ? {} : { message }),
-    };
+    if (this.#said.isDue()) this.nudge();
   }
   /** The same with the resources that it has been allocated. */
   get allocated(): Pod {
@@ -156,22 +111,10 @@ export class PodWorker {
     const before = this.#pod;
     this.#pod = pod;
     if (pod.metadata.deletionTimestamp) {
-      this.#remember(this.pod);
+      this.#said.remember(this.pod);
       this.#hurry();
-    } else if (this.#isEcho(before, pod)) return;
+    } else if (this.#said.isEcho(before, pod)) return;
     this.nudge();
-  }
-
-  /** The watch brings back what this worker has told itself, and nothing else. */
-  #isEcho(before: Pod, pod: Pod): boolean {
-    const [told, status] = [this.#telling, pod.status];
-    if (!told || !status || this.#mirrorUid || pod.metadata.generation !== before.metadata.generation) return false;
-    return (
-      isDeepStrictEqual(facts(before), facts(pod)) &&
-      isDeepStrictEqual(pod.spec, before.spec) &&
-      isDeepStrictEqual(foreign(before.status), foreign(status)) &&
-      statusPatch(status, told) === undefined
-    );
   }
 
   /** The object is no longer in the API. */
@@ -256,7 +199,8 @@ export class PodWorker {
           const wakeAtMs = await this.#sync();
           if (wakeAtMs !== undefined) pauseMs = Math.max(10, Math.min(pauseMs, wakeAtMs - clock.now()));
           this.#retries.forget("");
-          pauseMs = this.#untilTold(pauseMs);
+          // The pod itself goes on while the API cannot be told.
+          pauseMs = this.#said.pauseMs(pauseMs);
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -272,14 +216,6 @@ export class PodWorker {
       }
       await this.#pause(pauseMs, signal);
     }
-  }
-
-  /** What the API could not be told is tried again with growing pauses; the pod itself goes on. */
-  #untilTold(pauseMs: number): number {
-    if (!this.#isUntold) return pauseMs;
-    const nowMs = this.#context.clock.now();
-    this.#tellRetries.next("", nowMs, nowMs);
-    return Math.min(pauseMs, this.#tellRetries.delayMs("", nowMs));
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -327,13 +263,9 @@ export class PodWorker {
     return this.#sizes.known(recall(this.pod, seen, this.#context.clock.now()));
   }
 
-  #specOf(name: string): Container | undefined {
-    return containerOf(this.#pod, name);
-  }
-
   #plan(pod: Pod, observed: PodObservation): Plan {
     const { clock, probes } = this.#context;
-    const status = this.#status();
+    const status = this.#said.current;
     return planPod({
       pod: status ? { ...pod, status } : pod,
       nowMs: clock.now(),
@@ -341,13 +273,8 @@ export class PodWorker {
       cgroupIsStale: this.#sizes.isCgroupStale(pod),
       ending: this.#ending,
       probe: (c) => probes.view(c, pod),
-      backOffMs: (name, finishedAtMs) => this.#crashes.delayMs(name, finishedAtMs),
-      holdUntilMs: (name) =>
-        name === sandboxHold
-          ? this.#sandboxHold.untilMs
-          : name === resizeHold
-            ? this.#sizes.holdUntilMs
-            : (this.#holds.get(name)?.retryAtMs ?? 0),
+      backOffMs: (name, finishedAtMs) => this.#holds.crashDelayMs(name, finishedAtMs),
+      holdUntilMs: (name) => (name === resizeHold ? this.#sizes.holdUntilMs : this.#holds.untilMs(name)),
     });
   }
 
@@ -356,11 +283,11 @@ export class PodWorker {
     let observed = await this.#observe();
     await this.#admit(observed);
     for (let round = 0; round < maxRounds; round++) {
-      if (this.isActive && !this.#mirrorUid) await this.#sizes.allocate(this.#pod, observed);
+      if (this.isActive && !this.#isMirrored) await this.#sizes.allocate(this.#pod, observed);
       // Of this round: it may change while the round's actions are under way, and they must fit together.
       const pod = this.#sizes.allocated(this.#pod);
       const plan = this.#plan(pod, observed);
-      this.#sayBackOff(plan);
+      this.#holds.say(this.#pod, plan, (...said) => this.#containerEvent(...said));
       const isOnTheWay = round > 0 && plan.actions.length > 0 && plan.actions.every(({ kind }) => kind === "start");
       const told = isOnTheWay ? this.#tellLater(observed, plan) : undefined;
       if (!told) await this.#tell(observed, plan);
@@ -382,41 +309,11 @@ export class PodWorker {
       }
       try {
         for (const action of plan.actions) {
-          if (action.kind === "create-sandbox" || action.kind === "start") this.#starting.signal.throwIfAborted();
-          if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
-          else if (action.kind === "stop-pod") {
-            if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
-            if (action.why === "sandbox-changed") {
-              this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
-            }
-            context.probes.forget(this.uid);
-            await stopPod(context, pod, observed, graceSecondsOf(pod, this.#ending?.graceSeconds));
-          } else if (action.kind === "kill") {
-            if (action.restarts) this.#sizes.willRestart(action.id);
-            await stopContainer(
-              context,
-              pod,
-              { id: action.id, name: action.name, ip: this.#ip(observed) },
-              graceSecondsOf(pod, action.graceSeconds),
-              action.message,
-            );
-          } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);
-          else if (action.kind === "remove") await context.cri.removeContainer(action.id);
-          else {
-            if (action.afterExitMs !== undefined) {
-              this.#crashes.next(action.container.name, action.afterExitMs, context.clock.now());
-            }
-            const signal = this.#starting.signal;
-            const given = { context, pod, observed, action, volumes, pullBackOff: this.#pulls, signal };
-            const failure = await startContainer(given);
-            if (failure) this.#holds.set(action.container.name, failure);
-            else this.#holds.delete(action.container.name);
-            // Its probes begin while others still start.
-            if (!failure && action !== plan.actions.at(-1)) {
-              observed = await this.#observe();
-              this.#probe(observed);
-            }
-          }
+          const isUp = await this.#apply(action, { pod, plan, observed, volumes });
+          if (!isUp || action === plan.actions.at(-1)) continue;
+          // Its probes begin while others still start.
+          observed = await this.#observe();
+          this.#probe(observed);
         }
       } finally {
         await told?.();
@@ -427,8 +324,34 @@ export class PodWorker {
     return context.clock.now() + 1000;
   }
 
-  #remember(pod: Pod): void {
-    if (!this.#mirrorUid) this.#context.remember(pod);
+  /** Does one thing of a round; true: a container has come up by that. */
+  async #apply(action: Action, { pod, plan, observed, volumes }: Round): Promise<boolean> {
+    const context = this.#context;
+    if (action.kind === "create-sandbox" || action.kind === "start") this.#starting.signal.throwIfAborted();
+    if (action.kind === "create-sandbox") await this.#createSandbox(action.attempt, observed);
+    else if (action.kind === "stop-pod") {
+      if (action.why === "deadline") this.event("Normal", "DeadlineExceeded", plan.failure?.message ?? "");
+      if (action.why === "sandbox-changed") {
+        this.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+      }
+      context.probes.forget(this.uid);
+      await stopPod(context, pod, observed, graceSecondsOf(pod, this.#ending?.graceSeconds));
+    } else if (action.kind === "kill") {
+      if (action.restarts) this.#sizes.willRestart(action.id);
+      const container = { id: action.id, name: action.name, ip: this.#ip(observed) };
+      await stopContainer(context, pod, container, graceSecondsOf(pod, action.graceSeconds), action.message);
+    } else if (action.kind === "resize") await this.#sizes.resize(pod, action.updates);
+    else if (action.kind === "remove") await context.cri.removeContainer(action.id);
+    else {
+      const { name } = action.container;
+      if (action.afterExitMs !== undefined) this.#holds.restarts(name, action.afterExitMs, context.clock.now());
+      const { signal } = this.#starting;
+      const given = { context, pod, observed, action, volumes, pullBackOff: this.#holds.pulls, signal };
+      const failure = await startContainer(given);
+      this.#holds.started(name, failure);
+      return failure === undefined;
+    }
+    return false;
   }
 
   /** Tells it unless the returned function is called soon; that resolves when nothing is being told any more. */
@@ -473,12 +396,9 @@ export class PodWorker {
       const pod = this.#sizes.allocated(this.#pod);
       await slots.use(() => createSandbox(this.#context, pod, attempt, observed));
       this.#sizes.cgroupMade(pod);
-      this.#sandboxHold.untilMs = 0;
-      this.#retries.forget("sandbox");
+      this.#holds.sandboxMade();
     } catch (error) {
-      const nowMs = clock.now();
-      this.#retries.next("sandbox", nowMs, nowMs);
-      this.#sandboxHold.untilMs = nowMs + this.#retries.delayMs("sandbox", nowMs);
+      this.#holds.sandboxFailed(clock.now());
       this.event("Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${messageOf(error)}`);
     }
   }
@@ -495,129 +415,28 @@ export class PodWorker {
     this.#context.probes.sync(this.#pod, running, this.#ip(observed));
   }
 
-  /** Events for waiting that is not an action; said once per pause. */
-  #sayBackOff(plan: Plan): void {
-    for (const [name, failure] of this.#holds) {
-      if (
-        !failure.isPull ||
-        failure.waiting.reason !== "ErrImagePull" ||
-        this.#saidBackOff.get(name) === failure.retryAtMs
-      )
-        continue;
-      this.#saidBackOff.set(name, failure.retryAtMs);
-      this.#containerEvent(name, "Normal", "BackOff", `Back-off pulling image "${this.#specOf(name)?.image ?? ""}"`);
-      this.#containerEvent(name, "Warning", "Failed", "Error: ImagePullBackOff");
-    }
-    for (const [name, waiting] of plan.waiting) {
-      if (waiting.reason !== "CrashLoopBackOff") continue;
-      const until = plan.wakeAtMs ?? 0;
-      if (this.#saidBackOff.get(name) === until) continue;
-      this.#saidBackOff.set(name, until);
-      const message = `Back-off restarting failed container ${name} in pod ${podLabel(this.#pod)}`;
-      this.#containerEvent(name, "Warning", "BackOff", message);
-    }
-  }
-
-  /** Waiting reasons as the API shows them: the plan's, and those of failed starts. */
-  #waiting(plan: Plan): Plan["waiting"] {
-    const out = new Map(plan.waiting);
-    if (plan.finished) return out;
-    for (const [name, failure] of this.#holds) {
-      const spec = this.#specOf(name);
-      if (!spec || out.get(name)?.reason === "CrashLoopBackOff") continue;
-      // A pull that failed a moment ago shows its error first and the pause after.
-      const isPause =
-        failure.isPull && failure.waiting.reason === "ErrImagePull" && this.#toldWaiting(name) === "ErrImagePull";
-      out.set(name, isPause ? pullWaiting(spec) : failure.waiting);
-    }
-    return out;
-  }
-
-  #toldWaiting(name: string): string | undefined {
-    const reason = toldStatuses(this.pod).find((s) => s.name === name)?.state?.waiting?.reason;
-    return reason === "ImagePullBackOff" ? "ErrImagePull" : reason;
-  }
-
   async #tell(observed: PodObservation, plan: Plan, ended = false): Promise<void> {
-    const { clock, client, nodeIps, probes } = this.#context;
-    const target = this.#mirrorUid ? this.#mirrorUid() : this.uid;
-    const isNewTarget = this.#toldTo !== undefined && target !== undefined && this.#toldTo !== target;
-    const last = this.#acknowledged ?? this.#pod.status;
-    // A final word is the last, but for the ends of what still ran when somebody else had it.
-    if (isFinal(last) && !isNewTarget && !hasRunning(last)) {
+    const { clock, nodeIps, probes, volumes } = this.#context;
+    if (this.#said.isLast) {
       // Somebody else may have had it: it must not be run again by a boot that hears nothing of that.
-      this.#remember(this.pod);
+      this.#said.remember(this.pod);
       return;
     }
-    for (const c of observed.containers) {
-      if (c.state === "exited" && !this.#words.has(c.id))
-        this.#words.set(c.id, await lastWords(this.#context.volumes.podFolder(this.uid), this.#pod, c));
-    }
-    for (const id of this.#words.keys()) if (!observed.containers.some((c) => c.id === id)) this.#words.delete(id);
-    // Conditions of others come from the newest object, our own from what was last told.
+    await this.#words.follow(volumes.podFolder(this.uid), this.#pod, observed.containers);
     const status = podStatus({
-      pod: { ...this.#sizes.allocated(this.#pod), status: mergeForeign(this.#status(), this.#pod.status) },
+      // Conditions of others come from the newest object, our own from what was last told.
+      pod: { ...this.#sizes.allocated(this.#pod), status: this.#said.merged },
       observed,
-      plan: { ...plan, waiting: this.#waiting(plan) },
+      plan: { ...plan, waiting: this.#holds.waiting(this.pod, plan) },
       showsResources: this.#context.canResize,
       resize: plan.finished ? undefined : this.#sizes.status(this.#pod, plan.resizing === true),
       probe: (c: ObservedContainer) => probes.view(c, this.#pod),
       hostIps: nodeIps,
       nowMs: clock.now(),
-      terminationMessage: (c) => this.#words.get(c.id) ?? "",
+      terminationMessage: (c) => this.#words.of(c),
       ended,
     });
-    this.#remember({ ...this.#pod, status });
-    if (target === undefined) {
-      // Told once there is something to tell it to.
-      this.#told = status;
-      this.#toldTo = "";
-      return;
-    }
-    const before = isNewTarget ? {} : this.#known();
-    const patch = statusPatch(before, status);
-    if (!patch) {
-      this.#isUntold = false;
-      return;
-    }
-    this.#telling = status;
-    const object = { name: this.#pod.metadata.name ?? "", namespace: this.#pod.metadata.namespace };
-    try {
-      const answer = await client.patch(
-        pods,
-        object,
-        { metadata: { uid: target }, status: patch },
-        {
-          subresource: "status",
-          type: "application/strategic-merge-patch+json",
-        },
-      );
-      this.#told = status;
-      this.#acknowledged = status;
-      this.#isUntold = false;
-      this.#toldTo = target;
-      this.#toldVersion = answer.metadata.resourceVersion;
-      this.#tellRetries.forget("");
-    } catch (error) {
-      // The object is gone or another took its name: the watch will say so.
-      if (isNotFound(error) || isConflict(error)) return;
-      if (!saysAway(error)) throw error;
-      // Nobody to tell it to must keep no container from its restart.
-      this.#told = status;
-      this.#isUntold = true;
-    }
-  }
-
-  /**
-   * The status that the API has: what was told, until the watch has brought that back or something newer. Others may have
-   * written since (a node that was silent has its pods marked unready), and what is ours is put right again.
-   */
-  #known(): PodStatus {
-    const { status = {}, metadata } = this.#pod;
-    const said = this.#acknowledged;
-    if (!said || this.#mirrorUid) return said ?? status;
-    const [seen, told] = [metadata.resourceVersion, this.#toldVersion];
-    return seen === told || Number(seen) > Number(told) ? status : said;
+    await this.#said.tell(status);
   }
 
   async #end(): Promise<void> {
@@ -642,10 +461,10 @@ export class PodWorker {
     }
     await volumes.remove(this.uid);
     await removeRemains(this.#context, observed, podLogFolder(this.#context.podLogFolder, pod));
-    removePodCgroups(this.uid);
+    removePodCgroups(this.uid, this.#context.podsCgroup);
     this.#context.hardware.release(this.uid);
     this.#context.allocations.forget(this.uid);
-    if (!this.#gone && !this.#mirrorUid) {
+    if (!this.#gone && !this.#isMirrored) {
       try {
         const target = { name: pod.metadata.name ?? "", namespace: pod.metadata.namespace };
         await client.delete(pods, target, { gracePeriodSeconds: 0, preconditions: { uid: this.uid } });
@@ -658,25 +477,10 @@ export class PodWorker {
   }
 }
 
-const isFinal = (status: PodStatus | undefined): status is PodStatus & { readonly phase: string } =>
-  status?.phase === "Succeeded" || status?.phase === "Failed";
-
-const hasRunning = ({ containerStatuses = [], initContainerStatuses = [] }: PodStatus): boolean =>
-  [...containerStatuses, ...initContainerStatuses].some(({ state }) => state?.running !== undefined);
-
-/** What of an object's metadata a pod is made by, or shows in its volumes. */
-const facts = ({ metadata: { labels, annotations, deletionTimestamp, uid } }: Pod) => ({
-  ...{ labels, annotations, deletionTimestamp, uid },
-});
-
-const ownConditions = new Set(["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"]);
-const foreign = (status: PodStatus | undefined) => (status?.conditions ?? []).filter((c) => !ownConditions.has(c.type));
-
-/** `told` with the conditions of other writers as they are now. */
-function mergeForeign(told: PodStatus | undefined, current: PodStatus | undefined): PodStatus {
-  if (!told) return current ?? {};
-  return {
-    ...told,
-    conditions: [...(told.conditions ?? []).filter((c) => ownConditions.has(c.type)), ...foreign(current)],
-  };
+/** What the actions of one round have in common. */
+interface Round {
+  readonly pod: Pod;
+  readonly plan: Plan;
+  readonly observed: PodObservation;
+  readonly volumes: ReadonlyMap<string, string>;
 }
