@@ -13,7 +13,7 @@ import { planTunnels } from "./balancer/plan.ts";
 import { splitAddress } from "./balancer/state-file.ts";
 import { type LoadBalancer, serverName } from "./load-balancer.ts";
 import { createNodeTunnel, type NodeTunnelOptions } from "./node-tunnel.ts";
-import { addressText } from "./server-list.ts";
+import { addressText } from "./server-address.ts";
 import type { TunnelClient } from "./tunnel/client.ts";
 
 export type ServerTunnelsOptions = Omit<NodeTunnelOptions, "host" | "port">;
@@ -25,6 +25,8 @@ export interface ServerTunnelsDeps {
   readonly balancer: LoadBalancer;
   /** A tunnel was lost: whatever else runs to that server is worth a look. */
   readonly onLost?: () => void;
+  /** A tunnel stands again: what waits for that server need not wait any longer. */
+  readonly onFound?: () => void;
   readonly dial?: typeof dialBareWebSocket;
 }
 
@@ -97,7 +99,10 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
         onLink(isThere) {
           const mine = running.get(address);
           if (mine?.client === client) mine.lostMs = isThere ? undefined : clock.monotonicMs();
-          if (isThere) return;
+          if (isThere) {
+            deps.onFound?.();
+            return;
+          }
           deps.onLost?.();
           clock.after(silentMs, () => wake());
         },
