@@ -32,13 +32,25 @@ const defaultInterface = (): string | undefined =>
 /** Containers' and tunnels' own: nobody reaches the machine by them. */
 const ownNetwork = /^(mote|cni|veth|docker|flannel|br-)/;
 
+/** As IPv6 has it, which follows the device's: sysfs may show another network namespace's devices. "" where it is off. */
+const mtuOf = (name: string): string =>
+  name.includes("/") ? "" : (kernelTable(`/proc/sys/net/ipv6/conf/${name}/mtu`)[0]?.[0] ?? "");
+
 /** Whether anything leads beyond the networks this machine is part of. */
 export const hasDefaultRoute = (): boolean => defaultInterface() !== undefined;
 
-/** Changes when this machine's addresses do, pods' and the link's own left out. Cheap: asks no other process. */
+/**
+ * Changes when this machine's addresses do, or the largest packet of its networks; pods' and the link's own left out. Cheap: asks
+ * no other process.
+ */
 export function addressFingerprint(): string {
   const lines = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
-    /^(lo$|veth)/.test(name) ? [] : addresses.map(({ address, scopeid }) => (scopeid ? "" : `${name} ${address}`)),
+    /^(lo$|veth)/.test(name)
+      ? []
+      : [
+          ...(ownNetwork.test(name) ? [] : [`${name} mtu ${mtuOf(name)}`]),
+          ...addresses.map(({ address, scopeid }) => (scopeid ? "" : `${name} ${address}`)),
+        ],
   );
   return `${defaultInterface() ?? ""} ${lines.sort().join(" ")}`;
 }

@@ -1,7 +1,7 @@
 // Requests and watches over one connection, against the real server, with a wire between that can fall silent.
 import { createServer } from "node:https";
 import * as net from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { type HttpClientOptions, readBody } from "./http-client.ts";
@@ -174,6 +174,50 @@ test("a silent connection is found out, and who has patience goes on when it is 
   between.silence(false);
   expect((await patient).status).toBe(201);
   expect(connections.size).toBe(2);
+});
+
+test("whoever pauses tries at once when the server is known to be back", async () => {
+  const { port } = await door();
+  let attempts = 0;
+  let isAway = false;
+  const dial = async (): Promise<net.Socket> => {
+    attempts++;
+    if (isAway) throw new Error("refused");
+    const socket = net.connect(port, "127.0.0.1");
+    await new Promise((resolve) => socket.once("connect", resolve));
+    sockets.push(socket);
+    return socket;
+  };
+  const sockets: net.Socket[] = [];
+  const client = clientOf(port, { baseUrl: `https://127.0.0.1:${port}`, dial });
+  await readBody(await client.send(get), 1000);
+  isAway = true;
+  for (const socket of sockets) socket.destroy();
+  const isFound = async () => {
+    await client.send(get).catch(() => {});
+    return attempts;
+  };
+  await expect.poll(isFound, { timeout: 10_000 }).toBeGreaterThan(1);
+  // No time passes.
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+  try {
+    const stop = new AbortController();
+    const patient = expect(client.send({ ...get, patienceMs: 60_000 }, stop.signal)).rejects.toThrow("enough");
+    const turns = async () => {
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    await turns();
+    const before = attempts;
+    await turns();
+    expect(attempts).toBe(before);
+    client.hurry();
+    await turns();
+    expect(attempts).toBe(before + 1);
+    stop.abort(new Error("enough"));
+    await patient;
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a request that is not answered doubts the connection by itself", async () => {

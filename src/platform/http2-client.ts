@@ -9,6 +9,7 @@ import * as http2 from "node:http2";
 import { Readable } from "node:stream";
 import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
+import { machineAddresses } from "./host.ts";
 import {
   createHttpClient,
   type HttpClient,
@@ -23,6 +24,8 @@ import { systemRandom } from "./random.ts";
 export interface Http2Client extends HttpClient {
   /** Somebody has reason to doubt the connection: where nothing answers soon, everything on it fails, and another is made. */
   check(): void;
+  /** Somebody knows that the server is within reach again: whoever pauses before the next attempt makes it now. */
+  hurry(): void;
 }
 
 const connectTimeoutMs = 5000;
@@ -33,8 +36,8 @@ const doubtMs = 2000;
 const answerMs = 1000;
 /** Beside watches that are silent, as client-go. */
 const idlePingMs = 30_000;
-/** Between attempts while somebody waits: half of it for certain. */
-const retry = { minMs: 100, maxMs: 1000 } as const;
+/** From one attempt to the next while somebody waits: half of it for certain. One that took as long is followed at once. */
+const retry = { minMs: 100, maxMs: 500 } as const;
 /** What a server may send ahead of a reader, for one stream and all: large lists over long paths. */
 const streamWindowBytes = 1024 * 1024;
 const connectionWindowBytes = 4 * 1024 * 1024;
@@ -58,9 +61,25 @@ export function createHttp2Client(options: HttpClientOptions): Http2Client {
   let connecting: Promise<Connection | HttpClient> | undefined;
   let fallback: HttpClient | undefined;
   let failures = 0;
+  let attemptedMs = 0;
   let wasConnected = false;
   let isClosed = false;
   const closing = new AbortController();
+  /** Ends a pause. */
+  const pausing = new Set<() => void>();
+  const hurry = () => {
+    for (const over of [...pausing]) over();
+  };
+  const pauseFor = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      const over = () => {
+        clearTimeout(timer);
+        pausing.delete(over);
+        resolve();
+      };
+      const timer = setTimeout(over, ms);
+      pausing.add(over);
+    });
 
   const open = async (): Promise<Connection | HttpClient> => {
     const tcp = options.dial
@@ -88,7 +107,9 @@ export function createHttp2Client(options: HttpClientOptions): Http2Client {
 
   /** The one there is, or that everybody waits for. */
   const connection = (): Promise<Connection | HttpClient> => {
-    connecting ??= open()
+    if (connecting) return connecting;
+    attemptedMs = performance.now();
+    connecting = open()
       .then(
         (opened) => {
           failures = 0;
@@ -121,16 +142,19 @@ export function createHttp2Client(options: HttpClientOptions): Http2Client {
           if (!wasConnected || isClosed || performance.now() >= endMs)
             throw new AppError("HTTP_FAILED", `${what}: ${messageOf(cause)}`, {}, { cause });
           const wholeMs = Math.min(retry.maxMs, retry.minMs * 2 ** Math.min(failures, 8));
-          await abortable(sleep(wholeMs * (0.5 + systemRandom.float() / 2)), signal);
+          const leftMs = attemptedMs + wholeMs * (0.5 + systemRandom.float() / 2) - performance.now();
+          if (leftMs > 0) await abortable(pauseFor(leftMs), signal);
           continue;
         }
         return way instanceof Connection ? way.send(request, prefix, what, signal) : way.send(request, signal);
       }
     },
     check: () => current?.ask(),
+    hurry,
     close() {
       isClosed = true;
       closing.abort(new AppError("HTTP_FAILED", "the client is closed"));
+      hurry();
       current?.end("the client is closed");
       fallback?.close();
     },
@@ -140,10 +164,12 @@ export function createHttp2Client(options: HttpClientOptions): Http2Client {
 class Connection {
   readonly #origin: string;
   readonly #session: http2.ClientHttp2Session;
+  readonly #localAddress: string | undefined;
   #isAsking = false;
 
   constructor(origin: string, socket: tls.TLSSocket, leaving: () => void) {
     this.#origin = origin;
+    this.#localAddress = socket.localAddress;
     this.#session = http2.connect(origin, {
       createConnection: () => socket,
       settings: { enablePush: false, initialWindowSize: streamWindowBytes },
@@ -169,6 +195,11 @@ class Connection {
   ask(): void {
     const session = this.#session;
     if (this.#isAsking || !this.isUsable) return;
+    if (this.#localAddress !== undefined && !hasAddress(this.#localAddress)) {
+      // Nothing will ever arrive there.
+      this.end("this machine's address has changed");
+      return;
+    }
     this.#isAsking = true;
     // An answer that has come while this process did not run is read before it is judged.
     const timer = setTimeout(() => setImmediate(() => this.#isAsking && this.end("silent")), answerMs);
@@ -245,6 +276,14 @@ class Connection {
   }
 }
 
+/** Whether this machine still has it; an IPv4 one may be written as IPv6. */
+function hasAddress(address: string): boolean {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/, "").split("%")[0]!;
+  const all = machineAddresses();
+  // None at all: they cannot be read.
+  return all.length === 0 || /^127\./.test(plain) || all.includes(plain);
+}
+
 /** Rejects when it fails, when nobody answers in time, or with the signal's reason. */
 function handshake(socket: tls.TLSSocket, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -290,8 +329,3 @@ function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promis
     if (signal.aborted) onAbort();
   });
 }
-
-const sleep = (ms: number): Promise<void> =>
-  new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });

@@ -17,6 +17,10 @@ class BareWebSocket extends WebSocket {
     socket.removeAllListeners("error");
     socket.setTimeout?.(0);
     socket.setNoDelay?.(true);
+    // Whoever speaks over it asks the other end himself, as rarely as bytes cost there. On first: a TLS socket does not know what
+    // the one below it was told.
+    socket.setKeepAlive?.(true);
+    socket.setKeepAlive?.(false);
     this.taken?.(socket, head);
   }
 }
@@ -51,6 +55,8 @@ export interface BareDial {
   /** Until the connection stands, and until the handshake is over. */
   readonly connectTimeoutMs: number;
   readonly timeoutMs: number;
+  /** See `PatientConnect`. */
+  readonly againMs?: number;
 }
 
 export interface BareWebSocketAnswer {
@@ -59,18 +65,18 @@ export interface BareWebSocketAnswer {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
 }
 
-/** Of whoever has a certificate that none of the believed authorities' keys leads to. */
-const unknownAuthority = "UNABLE_TO_VERIFY_LEAF_SIGNATURE";
+/** Of whoever has a certificate that none of the believed authorities' keys leads to, or one that names somebody else. */
+const strangers = ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "ERR_TLS_CERT_ALTNAME_INVALID"];
 
 /**
  * Rejects with WEBSOCKET_DIAL, which says the status when there is one, whether anybody was there and whether it was somebody
  * else, or with the signal's reason.
  */
 export async function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
-  const { host, port, connectTimeoutMs } = dial;
+  const { host, port, connectTimeoutMs: timeoutMs, againMs } = dial;
   let tcp: net.Socket;
   try {
-    tcp = await connectPatiently({ host, port, timeoutMs: connectTimeoutMs }, signal);
+    tcp = await connectPatiently({ host, port, timeoutMs, ...(againMs === undefined ? {} : { againMs }) }, signal);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     throw new AppError("WEBSOCKET_DIAL", messageOf(error), { isConnected: false });
@@ -124,7 +130,9 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
     socket.on("unexpected-response", (_request, answer) => {
       fail(`answered ${answer.statusCode}`, { status: answer.statusCode });
     });
-    socket.on("error", (error) => fail(messageOf(error), { isStranger: hasCode(error, unknownAuthority) }));
+    socket.on("error", (error) =>
+      fail(messageOf(error), { isStranger: strangers.some((code) => hasCode(error, code)) }),
+    );
     socket.taken = (bare, head) => {
       signal.removeEventListener("abort", onAbort);
       resolve({ socket: bare, head, headers });

@@ -9,7 +9,9 @@ import { silentLogger } from "#base/log.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { TcpSocket } from "#platform/http-dial.ts";
 import { connectPatiently } from "#platform/patient-connect.ts";
-import { createBalancerPort, type LoadBalancer, openLoadBalancer } from "./load-balancer.ts";
+import { createBalancerPort, type LoadBalancer, type LoadBalancerDeps, openLoadBalancer } from "./load-balancer.ts";
+
+type Hint = Parameters<NonNullable<LoadBalancerDeps["dial"]>>[3];
 
 let folder = "";
 const ends: (() => void | Promise<void>)[] = [];
@@ -106,6 +108,46 @@ test("connections go to one server, and to the other when it is lost", async () 
   balancer.report(b.address, false);
   await second.ended;
   expect((await use(balancer)).name).toBe("a");
+});
+
+test("one that gets through begins another attempt for those that wait", async () => {
+  const a = await server("a");
+  let isBack = false;
+  let attempts = 0;
+  const pending: (() => void)[] = [];
+  const patient = async (
+    address: string,
+    timeoutMs: number,
+    signal?: AbortSignal,
+    onHint?: Hint,
+  ): Promise<TcpSocket> => {
+    if (isBack) return dial(address, timeoutMs, signal);
+    await new Promise<void>((resolve) => {
+      const forget = onHint?.(() => {
+        attempts++;
+        forget?.();
+        resolve();
+      });
+      pending.push(resolve);
+    });
+    return dial(address, timeoutMs, signal);
+  };
+  const deps = { clock, dial: patient, log: silentLogger };
+  const balancer = await openLoadBalancer({ server: `https://${a.address}`, folder }, deps);
+  const waiting = [balancer.connect(), balancer.connect()];
+  await expect.poll(() => pending.length).toBe(2);
+  isBack = true;
+  const sockets = [await balancer.connect(), ...(await Promise.all(waiting))];
+  expect(attempts).toBe(2);
+  for (const socket of sockets) socket.destroy();
+
+  // And so does what its tunnel says.
+  isBack = false;
+  const another = balancer.connect();
+  await expect.poll(() => pending.length).toBe(3);
+  balancer.report(a.address, true);
+  (await another).destroy();
+  expect(attempts).toBe(3);
 });
 
 test("nobody is there", async () => {

@@ -10,7 +10,7 @@ import type { Logger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import type { TcpSocket } from "#platform/http-dial.ts";
 import type { Duplex } from "#platform/https-server.ts";
-import { connectPatiently } from "#platform/patient-connect.ts";
+import { connectPatiently, type PatientConnect } from "#platform/patient-connect.ts";
 import { listenTcp } from "#platform/tcp-server.ts";
 import { tunnel } from "#platform/tunnel.ts";
 import {
@@ -24,7 +24,7 @@ import {
 } from "./balancer/plan.ts";
 import { addressesIn, ServersFile, splitAddress } from "./balancer/state-file.ts";
 
-/** A name that every server's certificate has and no node's: addresses may change. */
+/** A name that every server's certificate has, also of k3s, and no node's: addresses may change, and nodes have them too. */
 export const serverName = "kubernetes";
 
 export interface LoadBalancerOptions {
@@ -38,7 +38,12 @@ export interface LoadBalancerDeps {
   readonly clock: Clock;
   readonly log: Logger;
   /** Default: plain TCP. */
-  readonly dial?: (address: string, timeoutMs: number, signal?: AbortSignal) => Promise<TcpSocket>;
+  readonly dial?: (
+    address: string,
+    timeoutMs: number,
+    signal?: AbortSignal,
+    onHint?: PatientConnect["onHint"],
+  ) => Promise<TcpSocket>;
 }
 
 export interface LoadBalancer {
@@ -66,6 +71,8 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
   const file = new ServersFile(options, deps);
   const listeners = new Set<() => void>();
   const sockets = new Map<string, Set<TcpSocket>>();
+  /** Of dials that wait for an answer, by address: begins another attempt. */
+  const dialing = new Map<string, Set<() => void>>();
   let servers = planList([], { listed: await file.read(), given }, clock.monotonicMs()).servers;
 
   const apply = ({ servers: next, hangUp }: Change): void => {
@@ -89,6 +96,20 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
     if (change.servers !== servers) log.warn("a server is lost", { server: address, why });
     apply(change);
   };
+  const hintsFor =
+    (address: string) =>
+    (attempt: () => void): (() => void) => {
+      const all = dialing.get(address) ?? new Set();
+      dialing.set(address, all.add(attempt));
+      return () => {
+        all.delete(attempt);
+        if (all.size === 0 && dialing.get(address) === all) dialing.delete(address);
+      };
+    };
+  /** One has got through: so may those that wait. */
+  const isWithinReach = (address: string): void => {
+    for (const attempt of [...(dialing.get(address) ?? [])]) attempt();
+  };
   const keep = (address: string, socket: TcpSocket): void => {
     const open = sockets.get(address) ?? new Set();
     sockets.set(address, open.add(socket));
@@ -98,6 +119,7 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
       if (open.size === 0) sockets.delete(address);
       count(address);
     });
+    isWithinReach(address);
     apply(planSuccess(servers, address, "dial", clock.monotonicMs()));
   };
 
@@ -112,7 +134,7 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
         signal?.throwIfAborted();
         try {
           const timeoutMs = i + 1 < order.length ? dialTimeoutMs.others : dialTimeoutMs.last;
-          const socket = await dial(address, timeoutMs, signal);
+          const socket = await dial(address, timeoutMs, signal, hintsFor(address));
           keep(address, socket);
           return socket;
         } catch (error) {
@@ -136,8 +158,10 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
       await file.write(listed);
     },
     report(address, isWell) {
-      if (isWell) apply(planSuccess(servers, address, "check", clock.monotonicMs()));
-      else failed(address, "check", "its tunnel does not stand");
+      if (isWell) {
+        isWithinReach(address);
+        apply(planSuccess(servers, address, "check", clock.monotonicMs()));
+      } else failed(address, "check", "its tunnel does not stand");
     },
     disown(address, why) {
       failed(address, "proof", why);
@@ -155,10 +179,15 @@ export function addressOf(server: string): string {
   return `${hostname}:${port || 443}`;
 }
 
-async function dialTcp(address: string, timeoutMs: number, signal?: AbortSignal): Promise<TcpSocket> {
+async function dialTcp(
+  address: string,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  onHint?: PatientConnect["onHint"],
+): Promise<TcpSocket> {
   const target = splitAddress(address);
   if (!target) throw new AppError("SERVERS_UNREACHABLE", `"${address}" is no HOST:PORT`);
-  return connectPatiently({ ...target, timeoutMs }, signal);
+  return connectPatiently({ ...target, timeoutMs, ...(onHint ? { onHint } : {}) }, signal);
 }
 
 /** How long until a port that somebody else has is asked for again. */
