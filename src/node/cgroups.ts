@@ -12,7 +12,7 @@ import {
   removeKernelFolder,
   writeKernelFile,
 } from "#platform/kernel-files.ts";
-import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
+import { type LinuxLimits, podLimits, podsCgroupOf, qosClass } from "./pods/resources.ts";
 import { cgroupRoot, isUnified, parseStat, readCgroup } from "./stats/kernel.ts";
 
 /** Of v1: the trees that hold limits. The others get their folders from runc. */
@@ -105,13 +105,19 @@ export async function controllers(): Promise<{ readonly present: ReadonlySet<str
 }
 
 /**
- * Weights of the classes below /kubepods: burstable pods together get what they requested, best effort ones the least. And
+ * Weights of the classes below `podsCgroup`: burstable pods together get what they requested, best effort ones the least. And
  * what all pods together may take, where something is reserved for others.
  */
 export async function applyNodeCgroups(
   pods: readonly Pod[],
-  bounds: { readonly memoryBytes: number; readonly milliCpu: number; readonly pids: number },
+  bounds: {
+    readonly memoryBytes: number;
+    readonly milliCpu: number;
+    readonly pids: number;
+    readonly podsCgroup: string;
+  },
 ): Promise<void> {
+  const { podsCgroup } = bounds;
   const burstable = pods.filter((pod) => qosClass(pod) === "Burstable");
   const shares = burstable.reduce((sum, pod) => sum + podLimits(pod).cpuShares, 0);
   const none = { cpuQuotaUs: 0, cpuPeriodUs: 100_000, memoryBytes: 0, hugePageBytes: undefined };
@@ -120,21 +126,21 @@ export async function applyNodeCgroups(
     cpuShares: Math.max(2, Math.floor((bounds.milliCpu * 1024) / 1000)),
     memoryBytes: bounds.memoryBytes,
   };
-  await applyPodCgroup("/kubepods", all, bounds.pids);
-  await applyPodCgroup("/kubepods/burstable", { ...none, cpuShares: Math.min(262_144, Math.max(2, shares)) });
-  await applyPodCgroup("/kubepods/besteffort", { ...none, cpuShares: 2 });
+  await applyPodCgroup(podsCgroup, all, bounds.pids);
+  await applyPodCgroup(`${podsCgroup}/burstable`, { ...none, cpuShares: Math.min(262_144, Math.max(2, shares)) });
+  await applyPodCgroup(`${podsCgroup}/besteffort`, { ...none, cpuShares: 2 });
 }
 
 const classes = ["", "/burstable", "/besteffort"] as const;
 
 /** Removes the pod's folders once its containers are gone; what is still busy stays for the next time. */
-export function removePodCgroups(podUid: string): void {
+export function removePodCgroups(podUid: string, podsCgroup: string): void {
   // The QoS class of a pod that only the runtime remembers is not known, so all three places are looked at.
-  for (const qos of classes) removeCgroup(`/kubepods${qos}/pod${podUid}`);
+  for (const qos of classes) removeCgroup(`${podsCgroup}${qos}/pod${podUid}`);
 }
 
-/** Every cgroup of pods on this machine; when all of them have ended. */
-export const removeAllCgroups = (): void => removeCgroup("/kubepods");
+/** Every cgroup of pods below this one, with it; when all of them have ended. */
+export const removeAllCgroups = (podsCgroup = podsCgroupOf("/")): void => removeCgroup(podsCgroup);
 
 function removeCgroup(path: string): void {
   const isUnified = kernelPathExists(`${cgroupRoot}/cgroup.controllers`);
@@ -152,9 +158,9 @@ function removeNested(path: string): void {
 }
 
 /** Processes of a pod that the kernel ended for lack of memory; undefined where its cgroup does not tell (v1, or gone). */
-export function podOomKills(podUid: string, root = cgroupRoot): number | undefined {
+export function podOomKills(podUid: string, podsCgroup: string, root = cgroupRoot): number | undefined {
   for (const qos of classes) {
-    const text = readKernelFile(`${root}/kubepods${qos}/pod${podUid}/memory.events`);
+    const text = readKernelFile(`${root}${podsCgroup}${qos}/pod${podUid}/memory.events`);
     if (text !== "") return parseStat(text).get("oom_kill");
   }
   return undefined;
@@ -181,4 +187,12 @@ export async function readPodLimits(path: string, at = cgroupRoot): Promise<PodL
 }
 
 /** Whether containers without a memory limit can be kept from swapping; asked once the cgroup of all pods is there. */
-export const canForbidSwap = (): Promise<boolean> => exists(`${cgroupRoot}/kubepods/memory.swap.max`);
+export const canForbidSwap = (podsCgroup: string): Promise<boolean> =>
+  exists(`${cgroupRoot}${podsCgroup}/memory.swap.max`);
+
+/** Of the setting `cgroupRoot`: trees of the kernel in which it has no such cgroup, for pods are not put elsewhere instead. */
+export function treesWithout(path: string, root = cgroupRoot): string[] {
+  const isUnified = kernelPathExists(`${root}/cgroup.controllers`);
+  const trees = isUnified ? [root] : Object.values(limited).map((controller) => `${root}/${controller}`);
+  return trees.filter((tree) => kernelPathExists(tree) && !kernelPathExists(`${tree}${path}`));
+}

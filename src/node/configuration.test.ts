@@ -17,6 +17,8 @@ describe("settings of the node agent", () => {
     ["durations", ["minimum-image-ttl-duration=1h30m"], { imageMinimumGcAgeMs: 5_400_000 }],
     ["no bound", ["pod-max-pids=-1"], { podPidsLimit: 0 }],
     ["a folder", ["root-dir=/srv/kubelet/"], { rootDir: "/srv/kubelet" }],
+    ["a cgroup", ["cgroup-root=/pods.slice//mote/"], { cgroupRoot: "/pods.slice/mote" }],
+    ["the topmost cgroup", ["cgroup-root=/"], { cgroupRoot: "/" }],
     ["a feature gate", ["feature-gates=InPlacePodVerticalScaling=true"], { podResize: true }],
   ];
   test.each(good)("%s", (_, args, expected) => expect(parseConfiguration(args)).toMatchObject(expected));
@@ -40,6 +42,8 @@ describe("settings of the node agent", () => {
     ["a signal", ["eviction-hard=disk<1"], /eviction-hard: "disk<1"/],
     ["an unknown gate", ["feature-gates=Nope=true"], /feature-gates: .*InPlacePodVerticalScaling/],
     ["a folder", ["root-dir=here"], /root-dir: "here" is not an absolute path/],
+    ["a cgroup", ["cgroup-root=pods.slice"], /cgroup-root: "pods.slice" is not the path of a cgroup/],
+    ["a cgroup elsewhere", ["cgroup-root=/a/../../etc"], /cgroup-root: .* is not the path of a cgroup/],
     ["a duration", ["shutdown-grace-period=soon"], /not a duration/],
     ["a negative duration", ["minimum-image-ttl-duration=-5m"], /not a duration/],
     ["a resource", ["kube-reserved=apples=1"], /apples=1/],
@@ -60,6 +64,7 @@ describe("settings of the node agent", () => {
       kind: "KubeletConfiguration",
       evictionHard: { "memory.available": "10%" },
       systemReserved: { cpu: "1000m" },
+      cgroupRoot: "/",
       evictionPressureTransitionPeriod: "5m0s",
     });
   });

@@ -10,6 +10,8 @@ import { checkedQuantity, milliOf, wholeOf } from "./pods/quantities.ts";
 export interface NodeConfiguration {
   /** Where drivers of volumes and devices meet the node: another one for each of several nodes on a machine. */
   readonly rootDir: string;
+  /** A cgroup of the machine, below which pods have theirs; `/` is the topmost. */
+  readonly cgroupRoot: string;
   readonly maxPods: number;
   /** Processes one pod may have; 0 for no bound of its own. */
   readonly podPidsLimit: number;
@@ -107,6 +109,7 @@ const defaultReclaim = "nodefs.available=10%,imagefs.available=10%";
 
 export const defaultConfiguration: NodeConfiguration = Object.freeze({
   rootDir: "/var/lib/kubelet",
+  cgroupRoot: "/",
   maxPods: 110,
   podPidsLimit: 0,
   systemReserved: {},
@@ -156,6 +159,13 @@ const flags: Readonly<Record<string, (draft: Draft, value: string) => void>> = {
   "root-dir": (d, v) => {
     if (!/^\/[^/]/.test(v)) throw new Error(`${JSON.stringify(v)} is not an absolute path`);
     d.rootDir = v.replace(/\/+$/, "");
+  },
+  "cgroup-root": (d, v) => {
+    const names = v.split("/").filter((name) => name !== "");
+    if (!v.startsWith("/") || names.some((name) => name === "." || name === "..")) {
+      throw new Error(`${JSON.stringify(v)} is not the path of a cgroup such as /pods.slice`);
+    }
+    d.cgroupRoot = `/${names.join("/")}`;
   },
   "max-pods": (d, v) => {
     d.maxPods = wholeNumber(v, 1);
@@ -307,6 +317,7 @@ export function configz(c: NodeConfiguration): Record<string, unknown> {
     serializeImagePulls: false,
     enableControllerAttachDetach: true,
     cgroupDriver: "cgroupfs",
+    cgroupRoot: c.cgroupRoot,
     cgroupsPerQOS: true,
     enforceNodeAllocatable: ["pods"],
     failSwapOn: false,

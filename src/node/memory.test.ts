@@ -296,8 +296,8 @@ test("pods, and how far they have come, are known to the next run until the API 
   for (const pod of pods) first.memory.remember(pod);
   await first.memory.forget("gone", [webPod(), job]);
   await first.end();
-  // A pod each, the map, and that there are pods; no secret that no pod uses.
-  expect(readdirSync(`${folder}/r`)).toHaveLength(4);
+  // The pods, the map, and that there are pods; no secret that no pod uses.
+  expect(readdirSync(`${folder}/r`)).toHaveLength(3);
 
   const second = await Run.begin(server);
   expect(second.memory.hasPods).toBe(true);
@@ -308,8 +308,16 @@ test("pods, and how far they have come, are known to the next run until the API 
   expect(second.memory.takeStatus(asKnown)).toEqual({ phase: "Succeeded" });
   expect(second.memory.takeStatus(asKnown)).toBeUndefined();
   await second.memory.keep([]);
+  await idle();
+  // What it was made of stays for an hour, for another one that is made of the same.
+  expect(readdirSync(`${folder}/r`)).toHaveLength(3);
+  await clock.advance(3_600_000);
+  await idle();
   await second.end();
-  expect(readdirSync(`${folder}/r`)).toHaveLength(1);
+  expect(readdirSync(`${folder}/r`)).toHaveLength(2);
+  const third = await Run.begin(server);
+  expect([third.memory.hasPods, await third.memory.podRecall(0).load(services, {})]).toEqual([true, []]);
+  await third.end();
 });
 
 test("what a new pod is made of stays, also when an old one goes at that moment", async () => {
@@ -329,4 +337,88 @@ test("what a new pod is made of stays, also when an old one goes at that moment"
   server.fail = unreachable;
   expect((await run.client.get(configMaps, "m", "ns")).data).toEqual({ v: "1" });
   await run.end();
+});
+
+const jobPod = (phase: string, state: object, more: object = {}) =>
+  webPod("job", {
+    spec: { restartPolicy: "OnFailure", containers: [{ name: "main" }] },
+    status: { phase, containerStatuses: [{ name: "main", restartCount: 0, state }] },
+    ...more,
+  });
+const running = () => jobPod("Running", { running: { startedAt: "2026-01-01T00:00:00Z" } });
+const ended = () => jobPod("Succeeded", { terminated: { exitCode: 0 } });
+/** What a run after this moment's power cut would begin with. */
+async function afterPowerCut(): Promise<string[]> {
+  const probe = () => Promise.reject(unreachable());
+  const memory = await NodeMemory.open({ folder: `${folder}/r`, nodeName: "n" }, { clock, random, log, probe });
+  const pods = (await memory.podRecall(0).load(services, {})) ?? [];
+  return pods.map((pod) => `${pod.metadata.uid} ${memory.takeStatus(pod as unknown as Pod)?.phase}`);
+}
+const pass = async (ms: number) => {
+  await clock.advance(ms);
+  await idle();
+};
+
+test("a job that has ended is not run by a boot, whenever the power goes, and one that runs goes on", async () => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  await run.memory.keep([]);
+  await idle();
+  run.memory.heard(jobPod("Pending", {}));
+  run.memory.remember(running());
+  await pass(30_000);
+  // The server has it; until it has run for a minute it is the server's to have it run again.
+  expect(await afterPowerCut()).toEqual([]);
+  await pass(31_000);
+  expect(await afterPowerCut()).toEqual(["job Running"]);
+  run.memory.remember(ended());
+  run.memory.heard(ended());
+  await pass(2_000);
+  expect(await afterPowerCut()).toEqual(["job Succeeded"]);
+  await run.memory.forget("job", []);
+  await pass(3_600_000);
+  expect(await afterPowerCut()).toEqual([]);
+  await run.end();
+});
+
+test("from when the server is away every job is known, and its end, which then nobody else knows", async () => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  await run.memory.keep([]);
+  run.memory.heard(jobPod("Pending", {}));
+  run.memory.remember(running());
+  await pass(5_000);
+  expect(await afterPowerCut()).toEqual([]);
+  server.fail = unreachable;
+  await run.client.get(nodes, "n").catch(() => {});
+  await pass(2_000);
+  expect(await afterPowerCut()).toEqual(["job Running"]);
+  run.memory.remember(ended());
+  await pass(2_000);
+  expect(await afterPowerCut()).toEqual(["job Succeeded"]);
+  await run.end();
+});
+
+test("an end that the server knows is not written, but where the disk is about to say that it runs", async () => {
+  const server = new FakeTransport();
+  const run = await Run.begin(server);
+  await run.memory.keep([]);
+  run.memory.heard(jobPod("Pending", {}));
+  run.memory.remember(running());
+  await pass(20_000);
+  run.memory.remember(ended());
+  run.memory.heard(ended());
+  await pass(100_000);
+  expect(await afterPowerCut()).toEqual([]);
+  // Nor by an agent that ends in order.
+  await run.end();
+  expect(await afterPowerCut()).toEqual([]);
+});
+
+test("an orderly end of the agent writes down what it still waited with", async () => {
+  const run = await Run.begin(new FakeTransport());
+  await run.memory.keep([]);
+  run.memory.remember(running());
+  await run.end();
+  expect(await afterPowerCut()).toEqual(["job Running"]);
 });

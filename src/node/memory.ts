@@ -5,17 +5,18 @@
 //
 //   node's requests ─▶ transport.ts ─┐                 ┌─▶ transport.ts, when the server is away (reach.ts)
 //   informers (lists) ───────────────┼─▶ store.ts ─────┼─▶ informers' first lists
-//   workers (pods, status) ──────────┘   one file each └─▶ workers: status, final phases
+//   workers (pods, status) ──────────┘   (timing.ts)   └─▶ workers: status, final phases
 import { isDeepStrictEqual } from "node:util";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service as Lifecycle } from "#base/service.ts";
+import { attachmentName } from "#client/attachment-name.ts";
 import { pathOf } from "#client/client.ts";
 import type { Informer, InformerFactory, Recall } from "#client/informer.ts";
 import type { Transport } from "#client/transport.ts";
 import type { PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Service } from "#model/gen/core-v1.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
-import { type ApiObject, namespaceOf, uidOf } from "#model/object.ts";
+import { type ApiObject, isDeleting, namespaceOf, uidOf } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import {
   csiDrivers,
@@ -25,11 +26,13 @@ import {
   persistentVolumes,
   secrets,
   services,
+  volumeAttachments,
 } from "#model/resources.ts";
-import { aboutPod, isAhead, keptPod, pathsOf, podKey, vitalFacts } from "./remembered/kept-pod.ts";
+import { aboutPod, isAhead, isFinal, keptPod, pathsOf, podKey, vitalFacts } from "./remembered/kept-pod.ts";
 import { type LocalPod, type LocalView, localPodOf, withLocalPods } from "./remembered/local-endpoints.ts";
 import { ServerReach } from "./remembered/reach.ts";
-import { defaultBounds, RememberedStore, type StoreBounds } from "./remembered/store.ts";
+import { defaultBounds, RememberedStore, type StoreBounds, type StoreFiles } from "./remembered/store.ts";
+import { timingOf } from "./remembered/timing.ts";
 import { createRememberingTransport, nodePath, reduce, tokenPrefix } from "./remembered/transport.ts";
 
 export interface NodeMemoryOptions {
@@ -47,12 +50,25 @@ export interface NodeMemoryDeps {
   readonly log: Logger;
   /** Asks the server something small, with the node's own certificate. */
   readonly probe: (path: string, signal: AbortSignal) => Promise<unknown>;
+  /** Default: the system's. */
+  readonly files?: StoreFiles;
+}
+
+/** What is known of a pod of this node in this run of the agent. */
+interface SeenPod {
+  readonly pod: Pod;
+  /** What was vital when it was last noted; undefined before. */
+  readonly vital?: string;
+  /** The server itself has said that it has ended. */
+  readonly isTold: boolean;
 }
 
 /** The machine's network comes up at a boot as well: so long after the start a server is waited for, and then no longer. */
 const patienceMs = 4_000;
 /** Rules and names come first, as pods cannot do without; a server that answers late puts them right. */
 const networkPatienceMs = 1_000;
+/** So long what no pod is made of stays: the next pod of a CronJob or a Deployment is made of the same. */
+const unusedMs = 3600_000;
 /** Written when the node's pods were known: without it there is nothing to begin with. */
 const markKey = "pods";
 const listKey = (resource: ResourceInfo<never> | ResourceInfo): string => `list/${resource.plural}`;
@@ -65,8 +81,10 @@ export class NodeMemory {
   readonly #nodeName: string;
   readonly #deps: NodeMemoryDeps;
   readonly #sinceMs: number;
-  /** By pod uid: what was vital when it was last noted. */
-  readonly #vital = new Map<string, string>();
+  /** By pod uid: as many as there are workers. */
+  readonly #seen = new Map<string, SeenPod>();
+  /** Keys that no pod is made of any more, and since when. */
+  readonly #unusedSinceMs = new Map<string, number>();
   /** By pod uid: where the pods of this node are, for slices that nobody else puts right. Until the API has spoken. */
   readonly #local = new Map<string, LocalPod>();
   #network: { readonly slices: Informer<EndpointSlice>; readonly services: Informer<Service> } | undefined;
@@ -80,6 +98,10 @@ export class NodeMemory {
     this.#store = new RememberedStore({ folder: options.folder, bounds: options.bounds ?? defaultBounds }, deps);
     const path = nodePath(options.nodeName);
     this.reach = new ServerReach({ ...deps, probe: (signal) => deps.probe(path, signal) });
+    // From now on only this node knows what becomes of them.
+    this.reach.onAway(() => {
+      for (const { pod, vital } of this.#seen.values()) if (vital !== undefined) this.#note(pod);
+    });
   }
 
   static async open(options: NodeMemoryOptions, deps: NodeMemoryDeps): Promise<NodeMemory> {
@@ -93,7 +115,11 @@ export class NodeMemory {
 
   /** Before all that uses it, so that it ends last. */
   get services(): readonly Lifecycle[] {
-    return [this.#store, { name: "server-reach", run: (signal, ready) => this.reach.run(signal, ready) }];
+    return [
+      this.#store,
+      { name: "server-reach", run: (signal, ready) => this.reach.run(signal, ready) },
+      { name: "remembered-sweep", run: (signal, ready) => this.#keepSwept(signal, ready) },
+    ];
   }
 
   transport(inner: Transport): Transport {
@@ -102,6 +128,7 @@ export class NodeMemory {
       ...{ clock, nodeName: this.#nodeName },
       store: this.#store,
       reach: this.reach,
+      isWanted: (key) => this.#isWanted(key),
     });
   }
 
@@ -168,36 +195,90 @@ export class NodeMemory {
 
   /** `pod` with the status worked out last. */
   remember(pod: Pod): void {
+    this.#locate(uidOf(pod), localPodOf(pod));
+    this.#note(pod);
+  }
+
+  /** The pod as the API has it. */
+  heard(pod: Pod): void {
     const uid = uidOf(pod);
-    this.#locate(uid, localPodOf(pod));
-    const vital = vitalFacts(pod);
-    const isVital = this.#vital.get(uid) !== vital;
-    this.#vital.set(uid, vital);
-    const kept = keptPod(pod);
-    this.#store.note(podKey(uid), () => kept, { about: aboutPod(pod), kind: "pods", isVital });
+    const seen = this.#seen.get(uid);
+    const isTold = isFinal(pod.status ?? {});
+    this.#seen.set(uid, seen ? { ...seen, isTold } : { pod, isTold });
+    // What is on the disk may say that it runs, and must be put right.
+    if (isTold && !this.#store.isKept(podKey(uid))) this.#store.drop(podKey(uid));
   }
 
   /** The pod is gone for good; `others` are those that stay. */
   async forget(uid: string, others: readonly Pod[]): Promise<void> {
-    this.#vital.delete(uid);
+    const key = podKey(uid);
+    const written = this.#store.written(key) as Pod | undefined;
+    // As it is on the disk a boot would not start it.
+    const isIdle = written !== undefined && (isFinal(written.status ?? {}) || isDeleting(written));
+    this.#seen.delete(uid);
     this.#statuses.delete(uid);
     this.#locate(uid, undefined);
-    this.#store.forget(podKey(uid));
-    for (const key of this.#store.keys()) if (key.startsWith(tokenPrefix(uid))) this.#store.forget(key);
+    this.#store.forget(key, { isIdle });
+    for (const token of this.#tokensOf(uid)) this.#store.forget(token, { isIdle: true });
     await this.#sweep(others);
   }
 
   /** These are the node's pods, as the API says. */
   async keep(known: readonly Pod[]): Promise<void> {
     const uids = new Set(known.map(uidOf));
-    for (const uid of this.#statuses.keys()) if (!uids.has(uid)) this.#statuses.delete(uid);
+    for (const each of [this.#statuses, this.#seen])
+      for (const uid of each.keys()) if (!uids.has(uid)) each.delete(uid);
     for (const key of this.#store.keys()) {
       const uid = /^(?:pod|token)\/([^/]+)/.exec(key)?.[1];
       if (uid !== undefined && !uids.has(uid)) this.#store.forget(key);
     }
     const node = this.#nodeName;
-    this.#store.note(markKey, () => ({ node }), { about: "that this node has joined", kind: "pods", isVital: true });
+    this.#store.note(markKey, () => ({ node }), { about: "that this node has joined", kind: "pods", urgency: "vital" });
     await this.#sweep(known);
+  }
+
+  #note(pod: Pod): void {
+    const uid = uidOf(pod);
+    const key = podKey(uid);
+    const seen = this.#seen.get(uid);
+    const vital = vitalFacts(pod);
+    const isTold = seen?.isTold ?? false;
+    this.#seen.set(uid, { pod, vital, isTold });
+    const [isKept, isAway] = [this.#store.isKept(key), this.reach.isAway];
+    const timing = timingOf(pod, { isKept, isAway, isTold, isVital: seen?.vital !== vital });
+    if (!timing) {
+      this.#store.drop(key);
+      return;
+    }
+    const needs = () => [...pathsOf(pod), ...this.#tokensOf(uid)];
+    this.#store.note(key, () => keptPod(pod), { about: aboutPod(pod), kind: "pods", needs, ...timing });
+  }
+
+  #tokensOf(uid: string): string[] {
+    return this.#store.keys().filter((key) => key.startsWith(tokenPrefix(uid)));
+  }
+
+  /** What only pods are made of that are not written down is not written down either. */
+  #isWanted(key: string): boolean {
+    const owner = /^token\/([^/]+)/.exec(key)?.[1];
+    if (owner !== undefined) return !this.#seen.has(owner) || this.#store.isKept(podKey(owner));
+    let isUsed = false;
+    for (const [uid, { pod }] of this.#seen) {
+      if (!pathsOf(pod).has(key)) continue;
+      if (this.#store.isKept(podKey(uid))) return true;
+      isUsed = true;
+    }
+    return !isUsed;
+  }
+
+  async #keepSwept(signal: AbortSignal, ready: () => void): Promise<void> {
+    ready();
+    const { clock } = this.#deps;
+    for (;;) {
+      await pause(clock, unusedMs, signal);
+      if (signal.aborted) return;
+      await this.#sweep([...this.#seen.values()].map(({ pod }) => pod));
+    }
   }
 
   /** Services lead to where the pod is now, as long as only this node knows. */
@@ -243,14 +324,27 @@ export class NodeMemory {
       const volumePath = pathOf(persistentVolumes, undefined, name);
       paths.add(volumePath);
       const csi = ((await this.#store.get(volumePath)) as PersistentVolume | null | undefined)?.spec.csi;
+      if (csi) {
+        const attachment = attachmentName(csi.volumeHandle, csi.driver, this.#nodeName);
+        paths.add(pathOf(volumeAttachments, undefined, attachment));
+      }
       for (const ref of [csi?.nodeStageSecretRef, csi?.nodePublishSecretRef, csi?.nodeExpandSecretRef]) {
         if (ref?.name) paths.add(pathOf(secrets, ref.namespace, ref.name));
       }
     }
     // Of a driver there is one object, however many volumes.
     const drivers = pathOf(csiDrivers, undefined);
-    for (const key of before) {
-      if (key.startsWith("/api") && !paths.has(key) && !key.startsWith(drivers)) this.#store.forget(key);
+    const nowMs = this.#deps.clock.monotonicMs();
+    const unused = new Set(
+      before.filter((key) => key.startsWith("/api") && !paths.has(key) && !key.startsWith(drivers)),
+    );
+    for (const key of this.#unusedSinceMs.keys()) if (!unused.has(key)) this.#unusedSinceMs.delete(key);
+    for (const key of unused) {
+      const sinceMs = this.#unusedSinceMs.get(key) ?? nowMs;
+      this.#unusedSinceMs.set(key, sinceMs);
+      if (this.#store.isKept(key) && nowMs - sinceMs < unusedMs) continue;
+      this.#unusedSinceMs.delete(key);
+      this.#store.forget(key);
     }
   }
 

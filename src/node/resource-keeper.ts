@@ -21,7 +21,7 @@ import type { NodeResources } from "./node-object.ts";
 import { admit, affinityReason, type Refusal } from "./pods/admission.ts";
 import type { PodFailure } from "./pods/plan.ts";
 import { judgeResize, type Verdict } from "./pods/resize.ts";
-import { podLimits } from "./pods/resources.ts";
+import { podLimits, podsCgroupOf } from "./pods/resources.ts";
 import type { PodWorker } from "./pods/worker.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 import { Sampler } from "./stats/sampler.ts";
@@ -89,6 +89,7 @@ export class ResourceKeeper {
       podLogRoot: deps.podLogRoot,
       podFolder: (uid) => `${deps.podsFolder}/${uid}`,
       ...{ mountedAt: deps.mountedAt, runtimePidFile: deps.runtimePidFile },
+      podsCgroup: podsCgroupOf(configuration.cgroupRoot),
     });
     this.#images = new ImageCollector({
       ...{ cri, clock, log, configuration },
@@ -245,6 +246,7 @@ export class ResourceKeeper {
       memoryBytes: bound("memory", machine.memoryBytes),
       milliCpu: machine.cpus * 1000 - reserved("cpu"),
       pids: bound("pid", (await processCounts()).max),
+      podsCgroup: podsCgroupOf(configuration.cgroupRoot),
     });
   }
 

@@ -10,7 +10,7 @@ import type { Logger } from "#base/log.ts";
 import type { ResourceRequirements } from "#model/gen/core-v1.ts";
 import * as cri from "#wire/gen/cri.ts";
 import { isGrpcError } from "#wire/grpc.ts";
-import { machineOomKills, podOomKills } from "./cgroups.ts";
+import { machineOomKills } from "./cgroups.ts";
 import { type Cri, podUidLabel } from "./cri.ts";
 import {
   type ContainerState,
@@ -71,8 +71,8 @@ export interface RuntimeCacheDeps {
   readonly withLimits?: boolean;
   /** Of the address that a pod with two is known by. Default IPv4. */
   readonly ipFamily?: IpFamily;
-  /** What the kernel counts for a pod as a whole. Default: its cgroup's. */
-  readonly oomKills?: (podUid: string) => number | undefined;
+  /** What the kernel counts for a pod as a whole. */
+  readonly oomKills: (podUid: string) => number | undefined;
   /** And for everything. Default: /proc/vmstat. */
   readonly machineOomKills?: () => number | undefined;
 }
@@ -111,7 +111,7 @@ export class RuntimeCache {
   constructor(deps: RuntimeCacheDeps) {
     this.#withLimits = deps.withLimits ?? false;
     this.#ipFamily = deps.ipFamily ?? "IPv4";
-    this.#readOomKills = deps.oomKills ?? podOomKills;
+    this.#readOomKills = deps.oomKills;
     this.#machineOomKills = deps.machineOomKills ?? machineOomKills;
     this.#cri = deps.cri;
     this.#clock = deps.clock;

@@ -3,6 +3,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { silentLogger } from "#base/log.ts";
+import { Journal } from "#node/remembered/journal.ts";
+import { systemBlockFiles } from "#platform/block-file.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { closeHosts, connectHosts, eventually, Host } from "./host.ts";
 import { cutPower, processes } from "./reboot.ts";
@@ -137,12 +140,16 @@ interface RememberedPod {
 function remembered(): Map<string, unknown> {
   const folder = `${device.dataDir}/agent/remembered`;
   const files = readdirSync(folder).filter((name) => name.endsWith(".json"));
-  return new Map(
-    files.map((name) => {
-      const { key, value } = JSON.parse(readFileSync(`${folder}/${name}`, "utf8")) as { key: string; value: unknown };
-      return [key, value];
-    }),
-  );
+  const found = new Map<string, unknown>();
+  for (const name of files) {
+    const { key, value } = JSON.parse(readFileSync(`${folder}/${name}`, "utf8")) as { key: string; value: unknown };
+    found.set(key, value);
+  }
+  const journal = new Journal({ path: `${folder}/pods` }, { files: systemBlockFiles, log: silentLogger });
+  journal.open();
+  for (const key of journal.keys()) found.set(key, journal.get(key));
+  journal.close();
+  return found;
 }
 const rememberedAt = (key: string) => remembered().get(key);
 const keysOf = (prefix: string) => [...remembered().keys()].filter((key) => key.startsWith(prefix));

@@ -56,6 +56,7 @@ class Kernel {
     });
     await actuate(to, updates, {
       maxPids: 0,
+      podsCgroup: "/kubepods",
       changed: (id) => void this.steps.push(`${id} is changed`),
       cri: {
         updateResources: async (id, wanted) => {

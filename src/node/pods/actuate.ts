@@ -19,6 +19,8 @@ export interface ContainerUpdate {
 export interface ActuateDeps {
   readonly cri: Pick<Cri, "updateResources">;
   readonly maxPids: number;
+  /** That of all pods. */
+  readonly podsCgroup: string;
   /** Told what a container has after each change that the runtime took. */
   readonly changed: (id: string, limits: RuntimeLimits) => void;
   /** Default: the kernel's. */
@@ -40,7 +42,7 @@ const kernelCgroups: PodCgroups = {
 
 /** Rejects where something is in the way for now; what was done until then stays, and may be done again. */
 export async function actuate(pod: Pod, updates: readonly ContainerUpdate[], deps: ActuateDeps): Promise<void> {
-  const path = podCgroup(pod);
+  const path = podCgroup(pod, deps.podsCgroup);
   const wanted = podLimits(pod);
   const cgroups = deps.cgroups ?? kernelCgroups;
   const now = await cgroups.read(path);

@@ -72,6 +72,7 @@ export async function configOfSandbox(context: PodContext, pod: Pod, attempt: nu
     nodeName: context.nodeName,
     clusterDomain: context.clusterDomain,
     seccompDefault: context.seccompDefault,
+    podsCgroup: context.podsCgroup,
   });
 }
 
@@ -83,7 +84,7 @@ export async function createSandbox(
 ): Promise<void> {
   // The broken one must let go of the pod's address and name first.
   for (const old of observed.sandboxes) await context.cri.stopSandbox(old.id);
-  await applyPodCgroup(podCgroup(pod), podLimits(pod), context.maxPids);
+  await applyPodCgroup(podCgroup(pod, context.podsCgroup), podLimits(pod), context.maxPids);
   const config = await configOfSandbox(context, pod, attempt);
   await makeFolder(config.logDirectory ?? "", 0o755);
   await context.cri.runSandbox(config, await runtimeHandler(context, pod));

@@ -31,6 +31,8 @@ export interface PodContext {
   readonly capacity: ResourceDefaults;
   readonly machineMemoryBytes: number;
   readonly maxPids: number;
+  /** That of all pods. */
+  readonly podsCgroup: string;
   readonly hasAppArmor: boolean;
   /** As the kernel writes them; empty where it cannot limit huge pages. */
   readonly hugePageSizes: readonly string[];

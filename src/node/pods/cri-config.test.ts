@@ -134,7 +134,7 @@ test("a sandbox has the pod's namespaces, safe system settings and ports", () =>
   } as unknown as Pod;
   const config = sandboxConfig({
     ...{ pod, attempt: 1, logFolder: "/l", dns: { servers: [], searches: [], options: [] } },
-    ...{ nodeName: "n", clusterDomain: "cluster.local", seccompDefault: true },
+    ...{ nodeName: "n", clusterDomain: "cluster.local", seccompDefault: true, podsCgroup: "/own/kubepods" },
   });
   expect(config).toMatchObject({
     metadata: { name: "p", uid: "u", namespace: "ns", attempt: 1 },
@@ -142,6 +142,7 @@ test("a sandbox has the pod's namespaces, safe system settings and ports", () =>
     labels: { app: "a", "io.kubernetes.pod.uid": "u" },
     portMappings: [{ protocol: 1, containerPort: 80, hostPort: 8080, hostIp: "10.0.0.1" }],
     linux: {
+      cgroupParent: "/own/kubepods/besteffort/podu",
       sysctls: { "net.ipv4.ip_unprivileged_port_start": "0" },
       securityContext: {
         namespaceOptions: { network: NamespaceMode.POD, pid: NamespaceMode.NODE, ipc: NamespaceMode.POD },
@@ -153,6 +154,7 @@ test("a sandbox has the pod's namespaces, safe system settings and ports", () =>
   const onHost = sandboxConfig({
     ...{ pod: { ...pod, spec: { ...pod.spec, hostNetwork: true } }, attempt: 0, logFolder: "/l" },
     ...{ dns: { servers: [], searches: [], options: [] }, nodeName: "n", clusterDomain: "c", seccompDefault: true },
+    podsCgroup: "/kubepods",
   });
   expect(onHost).toMatchObject({ hostname: "", portMappings: [{ hostPort: 0 }] });
 });

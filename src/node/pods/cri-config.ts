@@ -21,6 +21,8 @@ export interface SandboxInput {
   readonly nodeName: string;
   readonly clusterDomain: string;
   readonly seccompDefault: boolean;
+  /** The cgroup of all pods. */
+  readonly podsCgroup: string;
 }
 
 export function podLogFolder(root: string, pod: Pod): string {
@@ -53,7 +55,7 @@ export function sandboxConfig(input: SandboxInput): SandboxConfig {
     labels: { ...pod.metadata.labels, ...podLabels(pod) },
     annotations: { ...pod.metadata.annotations },
     linux: {
-      cgroupParent: podCgroup(pod),
+      cgroupParent: podCgroup(pod, input.podsCgroup),
       ...sandboxResources(pod),
       sysctls: Object.fromEntries((context.sysctls ?? []).map((s) => [s.name, s.value])),
       securityContext: {

@@ -59,7 +59,7 @@ test.each([
       return { stdout: new Uint8Array(), stderr: new Uint8Array(), exitCode: 0 };
     },
   } as unknown as Cri;
-  const runtime = new RuntimeCache({ cri, clock, log: silentLogger });
+  const runtime = new RuntimeCache({ cri, clock, log: silentLogger, oomKills: () => undefined });
   const lookup = createPodLookup(cri, runtime, new Map([["u", { uid: "u", pod } as unknown as PodWorker]]));
   const context = {
     ...{

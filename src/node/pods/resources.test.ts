@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Pod } from "#model/gen/core-v1.ts";
 import { milliOf, wholeOf } from "./quantities.ts";
-import { containerLimits, oomScoreAdjust, podCgroup, podLimits, qosClass } from "./resources.ts";
+import { containerLimits, oomScoreAdjust, podCgroup, podLimits, podsCgroupOf, qosClass } from "./resources.ts";
 
 const box = (limits?: Record<string, string>, requests?: Record<string, string>): Container =>
   ({ name: "c", resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) } }) as Container;
@@ -34,7 +34,8 @@ describe("QoS, cgroup and OOM score", () => {
   ];
   test.each(cases)("%s", (_, pod, qos, cgroup, score) => {
     expect(qosClass(pod)).toBe(qos);
-    expect(podCgroup(pod)).toBe(cgroup);
+    expect(podCgroup(pod, podsCgroupOf("/"))).toBe(cgroup);
+    expect(podCgroup(pod, podsCgroupOf("/own.slice/mote"))).toBe(`/own.slice/mote${cgroup}`);
     expect(oomScoreAdjust(pod, pod.spec.containers![0]!, capacity)).toBe(score);
   });
 });

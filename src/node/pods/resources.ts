@@ -110,9 +110,12 @@ export function oomScoreAdjust(pod: Pod, container: Container, memoryCapacityByt
   }
 }
 
-/** Path of the pod's cgroup below each hierarchy's mount point. */
-export function podCgroup(pod: Pod): string {
+/** The cgroup of all pods below the setting `cgroupRoot`. */
+export const podsCgroupOf = (cgroupRoot: string): string => `${cgroupRoot === "/" ? "" : cgroupRoot}/kubepods`;
+
+/** Path of the pod's cgroup below each hierarchy's mount point; `podsCgroup` is that of all pods. */
+export function podCgroup(pod: Pod, podsCgroup: string): string {
   const uid = pod.metadata.uid ?? "";
   const qos = qosClass(pod);
-  return qos === "Guaranteed" ? `/kubepods/pod${uid}` : `/kubepods/${qos.toLowerCase()}/pod${uid}`;
+  return qos === "Guaranteed" ? `${podsCgroup}/pod${uid}` : `${podsCgroup}/${qos.toLowerCase()}/pod${uid}`;
 }

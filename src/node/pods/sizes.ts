@@ -27,7 +27,7 @@ export interface PodSizesDeps {
   readonly uid: string;
   readonly context: Pick<
     PodContext,
-    "canResize" | "allocations" | "judgeResize" | "retryResizes" | "cri" | "maxPids" | "clock" | "log"
+    "canResize" | "allocations" | "judgeResize" | "retryResizes" | "cri" | "maxPids" | "podsCgroup" | "clock" | "log"
   >;
   readonly warn: (reason: string, message: string) => void;
   /** Nothing is held against a container that gets other resources: failed starts were those of another one. */
@@ -130,9 +130,10 @@ export class PodSizes {
 
   /** `pod` is as allocated. What is in the way for now is said and tried again later; the pod goes on meanwhile. */
   async resize(pod: Pod, updates: readonly ContainerUpdate[]): Promise<void> {
-    const { cri, maxPids, clock, log } = this.#deps.context;
+    const { cri, maxPids, podsCgroup, clock, log } = this.#deps.context;
     try {
-      await actuate(pod, updates, { cri, maxPids, changed: (id, limits) => this.#limits.set(id, limits) });
+      const changed = (id: string, limits: RuntimeLimits) => this.#limits.set(id, limits);
+      await actuate(pod, updates, { cri, maxPids, podsCgroup, changed });
       this.cgroupMade(pod);
       this.#retries.forget("");
     } catch (error) {

@@ -63,7 +63,12 @@ export const vitalFacts = ({ metadata, spec, status = {} }: Pod): string =>
     ]),
   ]);
 
-const isFinal = ({ phase }: PodStatus): boolean => phase === "Succeeded" || phase === "Failed";
+export const isFinal = ({ phase }: PodStatus): boolean => phase === "Succeeded" || phase === "Failed";
+/** Whether anything of it has run. */
+export const hasBegun = (status: PodStatus): boolean =>
+  statusesOf(status).some(
+    ({ state, restartCount }) => Boolean(state?.running ?? state?.terminated) || restartCount > 0,
+  );
 const restartsOf = (status: PodStatus): number => statusesOf(status).reduce((sum, s) => sum + s.restartCount, 0);
 const hasRun = (status: PodStatus): number =>
   statusesOf(status).filter(({ state }) => state?.running !== undefined || state?.terminated !== undefined).length;

@@ -30,6 +30,7 @@ export const serverAway = (): AppError => new AppError("NODE_SERVER_AWAY", "the 
 export class ServerReach {
   readonly #deps: ServerReachDeps;
   readonly #listeners = new Set<() => void>();
+  readonly #awayListeners = new Set<() => void>();
   #back: Deferred<void> | undefined;
   #wake: () => void = () => {};
 
@@ -46,6 +47,13 @@ export class ServerReach {
     if (this.#back || !saysAway(error)) return;
     this.#back = deferred();
     this.#wake();
+    for (const listener of this.#awayListeners) listener();
+  }
+
+  /** Called whenever the server has gone. */
+  onAway(listener: () => void): () => void {
+    this.#awayListeners.add(listener);
+    return () => this.#awayListeners.delete(listener);
   }
 
   /** Called whenever the server has come back. */

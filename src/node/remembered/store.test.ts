@@ -1,8 +1,9 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger, silentLogger } from "#base/log.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { defaultBounds, RememberedStore, type StoreBounds } from "./store.ts";
+import { defaultBounds, RememberedStore, type StoreBounds, type Urgency } from "./store.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -77,7 +78,7 @@ test("no more is kept than the bounds allow, and what is left out is named once"
       ["c", 1_000],
       ["d", 2_500],
     ] as const) {
-      store.note(key, text(bytes), { about: `pod ${key}`, kind: "pods", isVital: true });
+      store.note(key, text(bytes), { about: `pod ${key}`, kind: "pods", urgency: "vital" });
     }
     await store.flush();
   }
@@ -107,7 +108,7 @@ test("what changes all the time is written as often as a day's bytes allow, what
   const pass = async (minutes: number, isVital: boolean) => {
     for (let minute = 0; minute < minutes; minute++) {
       const value = ++n;
-      store.note("a", () => value, { ...about, isVital });
+      store.note("a", () => value, { ...about, urgency: isVital ? "vital" : "spare" });
       await clock.advance(60_000);
       await store.writeDue();
       look();
@@ -128,7 +129,7 @@ test("what has to wait for the next day's bytes is not worked out again at every
   const store = await opened({ burstBytes: 9_000, dailyBytes: 9_000 }, clock);
   let workedOut = 0;
   const change = async (isVital = false) => {
-    store.note("a", () => ++workedOut, { ...about, isVital });
+    store.note("a", () => ++workedOut, { ...about, urgency: isVital ? "vital" : "spare" });
     await clock.advance(2_000);
     await store.writeDue();
   };
@@ -138,4 +139,94 @@ test("what has to wait for the next day's bytes is not worked out again at every
   await change(true);
   expect(workedOut).toBe(3);
   expect(await store.get("a")).toBe(3);
+});
+
+test("what is held is written with what needs it, and not before", async () => {
+  const store = await opened();
+  const held = { ...about, urgency: "held" } as const;
+  store.note("/map", () => ({ a: 1 }), held);
+  store.note("token/u/1", () => ({ a: 2 }), held);
+  store.note("/other", () => ({ a: 3 }), held);
+  await store.flush();
+  expect((await opened()).keys()).toEqual([]);
+  // Known all the same.
+  expect(await store.get("/map")).toEqual({ a: 1 });
+  const needs = () => ["/map", "token/u/1", "/unknown"];
+  store.note("pod/u", () => ({ spec: {} }), { ...about, urgency: "vital", needs });
+  await store.flush();
+  expect((await opened()).keys().sort()).toEqual(["/map", "pod/u", "token/u/1"]);
+});
+
+test("pods wait for the day's bytes, which is said once; what would run twice does not", async () => {
+  const warnings: string[] = [];
+  const log = createLogger((level, message) => {
+    if (level === "warn") warnings.push(message);
+  }, "warn");
+  const clock = new FakeClock();
+  // A batch is a block and what it costs besides, 12 KiB; the first makes the file, 64 KiB.
+  const store = await opened({ vitalBurstBytes: 85_000, vitalDailyBytes: 288 * 1024 }, clock, log);
+  const note = (uid: string, value: object, urgency: Urgency) =>
+    store.note(`pod/${uid}`, () => value, { ...about, urgency });
+  const pass = async (ms: number) => {
+    await clock.advance(ms);
+    await store.writeDue();
+  };
+  const written = async () => (await opened()).keys().map((key) => key.slice(4));
+  for (const uid of ["a", "b"]) {
+    note(uid, { status: "runs" }, "vital");
+    await pass(2_000);
+  }
+  // In debt from here on.
+  note("c", { status: "runs" }, "vital");
+  note("d", { status: "runs" }, "vital");
+  await pass(2_000);
+  expect([await written(), warnings.length]).toEqual([["a", "b"], 1]);
+  note("a", { status: "ended" }, "must");
+  await pass(2_000);
+  expect([await written(), await (await opened()).get("pod/a")]).toEqual([["b", "a"], { status: "ended" }]);
+  store.forget("pod/b");
+  await pass(2_000);
+  expect(await written()).toEqual(["a"]);
+  // 24 such batches a day.
+  await pass(4 * 3600_000);
+  expect([(await written()).sort(), warnings.length]).toEqual([["a", "c", "d"], 1]);
+});
+
+test("that something is gone for good goes along with the next write, within an hour", async () => {
+  const clock = new FakeClock();
+  const store = await opened({}, clock);
+  const note = (uid: string) => store.note(`pod/${uid}`, () => ({ a: uid }), { ...about, urgency: "vital" });
+  const pass = async (ms: number) => {
+    await clock.advance(ms);
+    await store.writeDue();
+  };
+  for (const uid of ["a", "b", "c"]) note(uid);
+  await pass(2_000);
+  store.forget("pod/a", { isIdle: true });
+  await pass(2_000);
+  expect([store.keys(), (await opened()).keys()]).toEqual([
+    ["pod/b", "pod/c"],
+    ["pod/a", "pod/b", "pod/c"],
+  ]);
+  note("d");
+  await pass(2_000);
+  expect((await opened()).keys()).toEqual(["pod/b", "pod/c", "pod/d"]);
+  store.forget("pod/b", { isIdle: true });
+  // There again.
+  note("b");
+  store.forget("pod/c", { isIdle: true });
+  await pass(3600_000);
+  expect((await opened()).keys().sort()).toEqual(["pod/b", "pod/d"]);
+});
+
+test("pods of an earlier version, a file each, are taken over", async () => {
+  const key = "pod/u";
+  const name = `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.json`;
+  mkdirSync(`${folder}/r`);
+  writeFileSync(`${folder}/r/${name}`, `${JSON.stringify({ key, value: { spec: { a: 1 } } })}\n`);
+  const store = await opened();
+  expect(await store.get(key)).toEqual({ spec: { a: 1 } });
+  await store.flush();
+  expect(readdirSync(`${folder}/r`)).toEqual(["pods.a"]);
+  expect(await (await opened()).get(key)).toEqual({ spec: { a: 1 } });
 });

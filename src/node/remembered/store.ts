@@ -1,45 +1,68 @@
-// What a node keeps on disk to start without a server: one file per key, written soon after it was noted and only where it
-// differs from what the file says. Each file is replaced as a whole, so a power cut leaves the old or the new one. Bounded
-// thrice: in all, per file, and in bytes a day, so that something that changes all the time wears no card out.
+// What a node keeps on disk to start without a server. What comes and goes with pods lies in a journal, everything else in one
+// file per key, replaced as a whole, so that a power cut leaves the old or the new one. Written soon after it was noted and
+// only where it differs from what is there. Bounded thrice: in all, per key, and in bytes a day, so that something that changes
+// all the time wears no card out.
 // Counterpart: none; the kubelet keeps checkpoints of managers only.
 import { createHash } from "node:crypto";
 import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
+import { type BlockFiles, systemBlockFiles } from "#platform/block-file.ts";
 import { listFolder, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile } from "#platform/folders.ts";
+import { Budget } from "./budget.ts";
+import { Journal, type JournalChange, type JournalValue } from "./journal.ts";
 
 export interface StoreBounds {
-  /** Of all files. */
+  /** Of all that is remembered. */
   readonly totalBytes: number;
+  /** Of one key. */
   readonly fileBytes: number;
   /** Changes that are not vital, per kind: what may be written at once, and what a day adds. */
   readonly burstBytes: number;
   readonly dailyBytes: number;
+  /** Those that are, all kinds together. */
+  readonly vitalBurstBytes: number;
+  readonly vitalDailyBytes: number;
 }
 
 /**
  * 32 MiB hold the specs of 110 pods, their maps and secrets and the services of a large cluster, and are read in a second at a
- * boot; a file is an object (3 MiB at most) or a list. A day's share is what ten years of a small card can take beside all else.
+ * boot; a key is an object (3 MiB at most) or a list. A day's share is what ten years of a small card can take beside all
+ * else. The vital burst lets 110 pods come at once, and a day of nothing but new pods stays below 8 MB.
  */
 export const defaultBounds: StoreBounds = {
   totalBytes: 32 * 2 ** 20,
   fileBytes: 4 * 2 ** 20,
   burstBytes: 4 * 2 ** 20,
   dailyBytes: 2 * 2 ** 20,
+  vitalBurstBytes: 2 * 2 ** 20,
+  vitalDailyBytes: 5 * 2 ** 20,
 };
+
+/**
+ * held: only once something else needs it. spare: as a day's bytes of its kind allow. vital: without it a pod would not come
+ * back as it was; in the journal as the day's vital bytes allow, a file at once. must: at once, or something would run twice.
+ */
+export type Urgency = "held" | "spare" | "vital" | "must";
+const rank: Readonly<Record<Urgency, number>> = { held: 0, spare: 1, vital: 2, must: 3 };
 
 export interface NoteOptions {
   /** For the log, such as `pod default/web`. */
   readonly about: string;
   /** Changes of one kind share a day's bytes. */
   readonly kind: string;
-  /** Without this the pod would not come back as it was: written at once, whatever has been written today. */
-  readonly isVital?: boolean;
+  /** Default spare. */
+  readonly urgency?: Urgency;
+  /** Default a second. */
+  readonly withinMs?: number;
+  /** Keys that are no longer held when this is written. */
+  readonly needs?: () => Iterable<string>;
 }
 
 interface Note extends NoteOptions {
+  readonly urgency: Urgency;
   /** Asked when it is written: undefined where there is nothing to write after all. */
   readonly produce: () => unknown;
   readonly dueMs: number;
@@ -50,6 +73,15 @@ interface Entry {
   readonly digest: string;
 }
 
+/** How files are written; tests count. */
+export interface StoreFiles {
+  readonly blocks: BlockFiles;
+  readonly write: (path: string, text: string, mode: number) => Promise<void>;
+  readonly remove: (path: string) => Promise<void>;
+}
+
+const systemFiles: StoreFiles = { blocks: systemBlockFiles, write: writeFileDurable, remove: removeFile };
+
 /** Changes come in groups. */
 const gatherMs = 1_000;
 /** After the disk refused. */
@@ -57,8 +89,13 @@ const retryMs = 60_000;
 /** A file takes whole blocks, and its folder and journal are written too. */
 const overheadBytes = 8 * 1024;
 const dayMs = 24 * 3600_000;
+/** That something is gone, where a boot would make nothing of it: goes with whatever is written next. */
+const idleGoneMs = 3600_000;
 /** Keys that were told to be too much: each once. */
 const maxRefused = 1_000;
+const journalName = "pods";
+/** What there is of each pod: as many as there are pods, and gone with them. */
+const isJournaled = (key: string): boolean => /^(?:pod|token)\//.test(key);
 
 export class RememberedStore implements Service {
   readonly name = "remembered";
@@ -66,60 +103,92 @@ export class RememberedStore implements Service {
   readonly #bounds: StoreBounds;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #files: StoreFiles;
+  readonly #journal: Journal;
+  /** Of the files. */
   readonly #entries = new Map<string, Entry>();
   /** Not written yet, by key. As many as there are keys. */
   readonly #pending = new Map<string, Note>();
-  readonly #budgets = new Map<string, { bytes: number; atMs: number }>();
+  /** Of the journal, gone but not struck out yet: by when. */
+  readonly #leaving = new Map<string, number>();
+  /** Of the journal, being written at this moment. */
+  readonly #inFlight = new Set<string>();
+  /** Of an earlier version: files that belong into the journal. */
+  readonly #moving = new Set<string>();
+  readonly #budgets = new Map<string, Budget>();
+  readonly #vital: Budget;
   readonly #refused = new Set<string>();
   #bytes = 0;
   #writing: string | undefined;
   #isDirty = false;
+  #saidSpentMs: number | undefined;
   /** One change of the folder after the other. */
   #line: Promise<void> = Promise.resolve();
   #wake: () => void = () => {};
 
   constructor(
     options: { readonly folder: string; readonly bounds?: StoreBounds },
-    deps: { readonly clock: Clock; readonly log: Logger },
+    deps: { readonly clock: Clock; readonly log: Logger; readonly files?: StoreFiles | undefined },
   ) {
     this.#folder = options.folder;
     this.#bounds = options.bounds ?? defaultBounds;
     this.#clock = deps.clock;
     this.#log = deps.log;
+    this.#files = deps.files ?? systemFiles;
+    const { vitalBurstBytes, vitalDailyBytes } = this.#bounds;
+    this.#vital = new Budget({ burstBytes: vitalBurstBytes, dailyBytes: vitalDailyBytes }, deps.clock);
+    const path = `${options.folder}/${journalName}`;
+    this.#journal = new Journal({ path }, { files: this.#files.blocks, log: deps.log });
   }
 
   /** Learns what there is. Files that nobody can read are taken away. */
   async open(): Promise<void> {
     await makeFolder(this.#folder, 0o700);
+    this.#journal.open();
     for (const { name } of await listFolder(this.#folder)) {
+      if (name === `${journalName}.a` || name === `${journalName}.b`) continue;
       const path = `${this.#folder}/${name}`;
       const text = (await readFileIfExists(path))?.toString("utf8") ?? "";
       const kept = parse(text);
       if (kept && fileOf(kept.key) === name) {
-        this.#set(kept.key, { bytes: Buffer.byteLength(text), digest: digestOf(text) });
+        if (isJournaled(kept.key)) this.#move(kept.key, kept.value);
+        else this.#set(kept.key, { bytes: Buffer.byteLength(text), digest: digestOf(text) });
         continue;
       }
       // Left by a crash while it was written, or damaged since.
       this.#log.warn("a file of what is remembered cannot be read and is taken away", { path });
-      await removeFile(path);
+      await this.#files.remove(path);
     }
   }
 
   get bytes(): number {
-    return this.#bytes;
+    return this.#bytes + this.#journal.bytes;
   }
 
   keys(): string[] {
-    return [...new Set([...this.#entries.keys(), ...this.#pending.keys()])];
+    const journaled = this.#journal.keys().filter((key) => !this.#leaving.has(key));
+    return [...new Set([...this.#entries.keys(), ...journaled, ...this.#pending.keys()])];
   }
 
   has(key: string): boolean {
-    return this.#entries.has(key) || this.#pending.has(key);
+    return this.#pending.has(key) || this.isKept(key);
+  }
+
+  /** Whether it is on the disk, in whatever state, or on its way there. */
+  isKept(key: string): boolean {
+    if (this.#entries.has(key) || this.#writing === key || this.#inFlight.has(key)) return true;
+    return this.#journal.has(key) && !this.#leaving.has(key);
+  }
+
+  /** Of the journal: what a boot would find; undefined while that is being changed. */
+  written(key: string): JournalValue | undefined {
+    return this.#inFlight.has(key) ? undefined : this.#journal.get(key);
   }
 
   async get(key: string): Promise<unknown> {
     const noted = this.#pending.get(key)?.produce();
     if (noted !== undefined) return noted;
+    if (isJournaled(key)) return this.#leaving.has(key) ? undefined : this.#journal.get(key);
     if (!this.#entries.has(key)) return undefined;
     const text = (await readFileIfExists(this.#path(key)))?.toString("utf8") ?? "";
     return parse(text)?.value;
@@ -128,25 +197,42 @@ export class RememberedStore implements Service {
   /** To be written soon, if it differs from what is there. */
   note(key: string, produce: () => unknown, options: NoteOptions): void {
     const known = this.#pending.get(key);
-    const isVital = options.isVital === true || known?.isVital === true;
-    // What was put off stays so, unless it has become vital: or each change would be worked out only to be put off again.
-    const isPutOff = known !== undefined && (known.isVital === true || !isVital);
-    const soonMs = this.#clock.monotonicMs() + gatherMs;
+    const wanted = options.urgency ?? "spare";
+    const urgency = known && rank[known.urgency] > rank[wanted] ? known.urgency : wanted;
+    // What was put off stays so, unless it has become more urgent: or each change would be worked out only to be put off again.
+    const isPutOff = known !== undefined && rank[wanted] <= rank[known.urgency] && rank[wanted] <= rank.spare;
+    const soonMs =
+      urgency === "held" ? Number.POSITIVE_INFINITY : this.#clock.monotonicMs() + (options.withinMs ?? gatherMs);
     const dueMs = isPutOff ? known.dueMs : Math.min(known?.dueMs ?? soonMs, soonMs);
-    this.#pending.set(key, { ...options, produce, isVital, dueMs });
+    this.#leaving.delete(key);
+    this.#pending.set(key, { ...options, produce, urgency, dueMs });
     this.#isDirty = true;
     this.#wake();
   }
 
-  forget(key: string): void {
+  /** What was noted and is not written yet need not be. */
+  drop(key: string): void {
+    this.#pending.delete(key);
+  }
+
+  /** `isIdle`: a boot would make nothing of it, so that there is no hurry. */
+  forget(key: string, options: { readonly isIdle?: boolean } = {}): void {
     this.#pending.delete(key);
     this.#refused.delete(key);
+    if (isJournaled(key)) {
+      if (!this.isKept(key)) return;
+      const dueMs = this.#clock.monotonicMs() + (options.isIdle ? idleGoneMs : gatherMs);
+      this.#leaving.set(key, dueMs);
+      this.#isDirty = true;
+      this.#wake();
+      return;
+    }
     if (!this.#entries.has(key) && this.#writing !== key) return;
     void this.#after(async () => {
       // Noted again since.
       if (this.#pending.has(key)) return;
       this.#set(key, undefined);
-      await removeFile(this.#path(key));
+      await this.#files.remove(this.#path(key));
     });
   }
 
@@ -159,35 +245,36 @@ export class RememberedStore implements Service {
     } finally {
       signal.removeEventListener("abort", onAbort);
       await this.flush();
+      this.#journal.close();
     }
   }
 
   /** Writes what it is time for; how long until there is more. */
   async writeDue(): Promise<number> {
     for (;;) {
-      const next = this.#next();
-      if (next === undefined) return dayMs;
-      const leftMs = (this.#pending.get(next)?.dueMs ?? 0) - this.#clock.monotonicMs();
-      if (leftMs > 0) return leftMs;
-      await this.#after(() => this.#write(next, false));
+      const nowMs = this.#clock.monotonicMs();
+      const due = [...this.#pending].flatMap(([key, { dueMs }]) => (dueMs <= nowMs ? [key] : []));
+      const isGoneDue = [...this.#leaving.values()].some((dueMs) => dueMs <= nowMs);
+      if (due.length === 0 && !isGoneDue) return this.#nextMs() - nowMs;
+      const journaled = due.filter(isJournaled);
+      if (journaled.length > 0 || isGoneDue) await this.#after(() => this.#writeJournal(journaled, isGoneDue, false));
+      for (const key of due) if (!isJournaled(key)) await this.#after(() => this.#writeFile(key, false));
     }
   }
 
-  /** Writes what has been noted, and resolves when all is on disk. */
+  /** Writes what has been noted and is not held, and resolves when all is on disk. */
   async flush(): Promise<void> {
-    for (const key of [...this.#pending.keys()]) await this.#after(() => this.#write(key, true));
+    const keys = [...this.#pending].flatMap(([key, { urgency }]) => (urgency === "held" ? [] : [key]));
+    await this.#after(() => this.#writeJournal(keys.filter(isJournaled), this.#leaving.size > 0, true));
+    for (const key of keys) if (!isJournaled(key)) await this.#after(() => this.#writeFile(key, true));
     await this.#line;
   }
 
-  #next(): string | undefined {
-    let first: string | undefined;
-    let firstMs = Number.POSITIVE_INFINITY;
-    for (const [key, { dueMs }] of this.#pending) {
-      if (dueMs >= firstMs) continue;
-      first = key;
-      firstMs = dueMs;
-    }
-    return first;
+  #nextMs(): number {
+    let firstMs = this.#clock.monotonicMs() + dayMs;
+    for (const { dueMs } of this.#pending.values()) firstMs = Math.min(firstMs, dueMs);
+    for (const dueMs of this.#leaving.values()) firstMs = Math.min(firstMs, dueMs);
+    return firstMs;
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -210,65 +297,152 @@ export class RememberedStore implements Service {
     return this.#line;
   }
 
-  async #write(key: string, isLast: boolean): Promise<void> {
+  /** A file of an earlier version. */
+  #move(key: string, value: unknown): void {
+    this.#moving.add(key);
+    this.note(key, () => value, { about: key, kind: "pods", urgency: "must" });
+  }
+
+  /** Until it is on disk it is given from here; unless it was noted anew meanwhile. */
+  #done(key: string, note: Note, dueMs?: number): void {
+    if (this.#pending.get(key) !== note) return;
+    if (dueMs === undefined) this.#pending.delete(key);
+    else this.#pending.set(key, { ...note, dueMs });
+  }
+
+  /** All that is due and may be written, in one batch, and what goes with it. */
+  async #writeJournal(keys: readonly string[], isGoneDue: boolean, isLast: boolean): Promise<void> {
+    const nowMs = this.#clock.monotonicMs();
+    const taken = new Map<string, Note>();
+    const changes: JournalChange[] = [];
+    let spareKind: string | undefined;
+    let isVital = isGoneDue;
+    const take = (key: string, note: Note): boolean => {
+      const value = note.produce() as JournalValue | undefined;
+      const bytes = value === undefined ? 0 : Buffer.byteLength(JSON.stringify(value));
+      if (value === undefined || !this.#hasRoom(key, note.about, bytes, this.#journal.bytesOf(key))) {
+        this.#done(key, note);
+        return false;
+      }
+      taken.set(key, note);
+      changes.push({ key, value });
+      return true;
+    };
+    for (const key of keys) {
+      const note = this.#pending.get(key);
+      if (!note || taken.has(key)) continue;
+      const waitMs = isLast ? 0 : this.#waitMs(note);
+      if (waitMs > 0) {
+        this.#done(key, note, nowMs + waitMs);
+        continue;
+      }
+      if (!take(key, note)) continue;
+      if (note.urgency === "spare") spareKind ??= note.kind;
+      else isVital = true;
+      for (const needed of note.needs?.() ?? []) {
+        const held = this.#pending.get(needed);
+        if (held?.urgency !== "held") continue;
+        if (isJournaled(needed)) take(needed, held);
+        else await this.#writeFile(needed, true);
+      }
+    }
+    if (changes.length === 0 && !isGoneDue) return;
+    const gone = [...this.#leaving.keys()].filter((key) => !taken.has(key));
+    for (const key of gone) changes.push({ key, value: undefined });
+    for (const { key } of changes) this.#inFlight.add(key);
+    try {
+      const bytes = await this.#journal.append(changes);
+      if (bytes > 0) {
+        const budget = isVital || spareKind === undefined ? this.#vital : this.#budgetOf(spareKind);
+        budget.take(bytes + overheadBytes);
+      }
+      for (const [key, note] of taken) this.#done(key, note);
+      for (const key of gone) if (!this.#pending.has(key)) this.#leaving.delete(key);
+      for (const key of taken.keys()) {
+        this.#refused.delete(key);
+        if (this.#moving.delete(key)) await this.#files.remove(this.#path(key));
+      }
+    } catch (error) {
+      for (const [key, note] of taken) this.#done(key, note, nowMs + retryMs);
+      for (const key of gone) if (this.#leaving.has(key)) this.#leaving.set(key, nowMs + retryMs);
+      throw error;
+    } finally {
+      for (const { key } of changes) this.#inFlight.delete(key);
+    }
+  }
+
+  /** 0: may be written. What has been written above what a day gives has to be made up for first. */
+  #waitMs({ urgency, kind }: Note): number {
+    if (urgency === "must") return 0;
+    const waitMs = (urgency === "vital" ? this.#vital : this.#budgetOf(kind)).debtMs();
+    if (waitMs > 0 && urgency === "vital") this.#saySpent(waitMs);
+    return waitMs;
+  }
+
+  #saySpent(waitMs: number): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#saidSpentMs !== undefined && nowMs - this.#saidSpentMs < dayMs) return;
+    this.#saidSpentMs = nowMs;
+    this.#log.warn(
+      "pods come and go so often that they are written down less often: a boot without a server lacks the newest",
+      {
+        ...{ bytesADay: this.#bounds.vitalDailyBytes, nextInSeconds: Math.ceil(waitMs / 1000) },
+      },
+    );
+  }
+
+  async #writeFile(key: string, isForced: boolean): Promise<void> {
     const note = this.#pending.get(key);
     if (!note) return;
-    // Until it is on disk it is given from here; unless it was noted anew meanwhile.
-    const done = (dueMs?: number) => {
-      if (this.#pending.get(key) !== note) return;
-      if (dueMs === undefined) this.#pending.delete(key);
-      else this.#pending.set(key, { ...note, dueMs });
-    };
     const value = note.produce();
-    if (value === undefined) return done();
+    if (value === undefined) return this.#done(key, note);
     const text = `${JSON.stringify({ key, value })}\n`;
     const entry = { bytes: Buffer.byteLength(text), digest: digestOf(text) };
     const before = this.#entries.get(key);
-    if (before?.digest === entry.digest) return done();
-    const { totalBytes, fileBytes } = this.#bounds;
-    if (entry.bytes > fileBytes || this.#bytes - (before?.bytes ?? 0) + entry.bytes > totalBytes) {
-      this.#refuse(key, note.about, entry.bytes);
-      return done();
-    }
+    if (before?.digest === entry.digest) return this.#done(key, note);
+    if (!this.#hasRoom(key, note.about, entry.bytes, before?.bytes ?? 0)) return this.#done(key, note);
     const nowMs = this.#clock.monotonicMs();
-    const waitMs = this.#spend(note.kind, entry.bytes + overheadBytes, note.isVital === true || isLast, nowMs);
-    if (waitMs > 0) return done(nowMs + waitMs);
+    const cost = entry.bytes + overheadBytes;
+    if (note.urgency === "spare") {
+      const budget = this.#budgetOf(note.kind);
+      const waitMs = isForced ? 0 : budget.lackMs(cost);
+      if (waitMs > 0) return this.#done(key, note, nowMs + waitMs);
+      budget.take(cost);
+    } else {
+      this.#vital.take(cost);
+    }
     this.#writing = key;
     try {
-      await writeFileDurable(this.#path(key), text, 0o600);
+      await this.#files.write(this.#path(key), text, 0o600);
       this.#set(key, entry);
       this.#refused.delete(key);
-      done();
+      this.#done(key, note);
     } catch (error) {
-      done(nowMs + retryMs);
+      this.#done(key, note, nowMs + retryMs);
       throw error;
     } finally {
       this.#writing = undefined;
     }
   }
 
-  /** 0: taken. Else how long until there is enough. */
-  #spend(kind: string, bytes: number, isForced: boolean, nowMs: number): number {
-    const { burstBytes, dailyBytes } = this.#bounds;
-    const budget = this.#budgets.get(kind) ?? { bytes: burstBytes, atMs: nowMs };
-    budget.bytes = Math.min(burstBytes, budget.bytes + ((nowMs - budget.atMs) * dailyBytes) / dayMs);
-    budget.atMs = nowMs;
+  #budgetOf(kind: string): Budget {
+    const known = this.#budgets.get(kind);
+    if (known) return known;
+    const budget = new Budget(this.#bounds, this.#clock);
     this.#budgets.set(kind, budget);
-    // What is larger than all that can be saved up waits for a full purse.
-    const lacking = Math.min(bytes, burstBytes) - budget.bytes;
-    if (!isForced && lacking > 0) return Math.ceil((lacking / dailyBytes) * dayMs);
-    budget.bytes = Math.max(-burstBytes, budget.bytes - bytes);
-    return 0;
+    return budget;
   }
 
-  #refuse(key: string, about: string, bytes: number): void {
-    if (this.#refused.has(key) || this.#refused.size >= maxRefused) return;
-    this.#refused.add(key);
+  #hasRoom(key: string, about: string, bytes: number, before: number): boolean {
     const { totalBytes, fileBytes } = this.#bounds;
-    const remembered = this.#bytes;
+    if (bytes <= fileBytes && this.bytes - before + bytes <= totalBytes) return true;
+    if (this.#refused.has(key) || this.#refused.size >= maxRefused) return false;
+    this.#refused.add(key);
+    const remembered = this.bytes;
     this.#log.warn("too much to remember: a boot without a server would lack it", {
       ...{ what: about, bytes, remembered, mostInAll: totalBytes, mostEach: fileBytes },
     });
+    return false;
   }
 
   #set(key: string, entry: Entry | undefined): void {

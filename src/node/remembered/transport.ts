@@ -14,6 +14,8 @@ export interface RememberingDeps {
   readonly reach: ServerReach;
   readonly clock: Clock;
   readonly nodeName: string;
+  /** Whether a pod that is written down, or something other than a pod, is made of what lies under this key. */
+  readonly isWanted: (key: string) => boolean;
 }
 
 interface Memory {
@@ -29,6 +31,10 @@ const objects: readonly RegExp[] = [
   /^\/apis\/storage\.k8s\.io\/v1\/csidrivers\/[^/]+$/,
   /^\/apis\/node\.k8s\.io\/v1\/runtimeclasses\/[^/]+$/,
 ];
+/** A node asks for its own only. */
+const attachmentPath = /^\/apis\/storage\.k8s\.io\/v1\/volumeattachments\/[^/]+$/;
+/** The attachment of a pod that is made again goes and comes: only one that stays away is put down as gone. */
+const detachedMs = 60_000;
 const tokenPath = /^\/api\/v1\/namespaces\/[^/]+\/serviceaccounts\/[^/]+\/token$/;
 /** Tokens are renewed every hour; without a server an older one is as good, and a file an hour per pod is not. */
 const tokenRestMs = 24 * 3600_000;
@@ -45,8 +51,8 @@ export function memoryOf(request: ApiRequest, nodeName: string): Memory | undefi
   const { method, path } = request;
   if (method === "GET") {
     const isPlain = Object.values(request.query ?? {}).every((value) => value === undefined);
-    const isKept = isPlain && (path === nodePath(nodeName) || objects.some((known) => known.test(path)));
-    return isKept ? { key: path } : undefined;
+    const isKnown = path === nodePath(nodeName) || attachmentPath.test(path) || objects.some((one) => one.test(path));
+    return isPlain && isKnown ? { key: path } : undefined;
   }
   if (method !== "POST" || !tokenPath.test(path)) return undefined;
   const { spec } = request.body as {
@@ -59,7 +65,7 @@ export function memoryOf(request: ApiRequest, nodeName: string): Memory | undefi
 }
 
 export function createRememberingTransport(inner: Transport, deps: RememberingDeps): Transport {
-  const { store, reach, clock, nodeName } = deps;
+  const { store, reach, clock, nodeName, isWanted } = deps;
   const notedAtMs = new Map<string, number>();
 
   const remembered = async (key: string): Promise<UnknownObject | undefined> => {
@@ -77,8 +83,22 @@ export function createRememberingTransport(inner: Transport, deps: RememberingDe
       // As many as there are tokens; what is forgotten here is only written once more.
       if (notedAtMs.size > 1_000) notedAtMs.delete(notedAtMs.keys().next().value!);
     }
+    if (attachmentPath.test(key)) {
+      keepAttachment(key, value);
+      return;
+    }
     const reduced = reduce(value);
-    store.note(key, () => reduced, { about: key, kind: "objects", isVital: !store.has(key) });
+    const urgency = store.isKept(key) ? "spare" : isWanted(key) ? "vital" : "held";
+    store.note(key, () => reduced, { about: key, kind: "objects", urgency });
+  };
+
+  /** That a volume is attached here is relied on at a boot: it must not be known any longer than it is so. */
+  const keepAttachment = (key: string, value: unknown): void => {
+    const reduced = reduceAttachment(value as UnknownObject | null);
+    const isAttached = reduced?.status.attached === true && !reduced.metadata.deletionTimestamp;
+    if (!isAttached && !store.has(key)) return;
+    const withinMs = isAttached ? {} : { withinMs: detachedMs };
+    store.note(key, () => reduced, { about: key, kind: "objects", urgency: "vital", ...withinMs });
   };
 
   /** The request, given up after a silence. */
@@ -127,15 +147,30 @@ export function createRememberingTransport(inner: Transport, deps: RememberingDe
       }
     },
 
-    async *watch(request, signal) {
+    async *watch(request, signal, onOpen) {
       if (reach.isAway) await reach.whenBack(signal);
       try {
-        yield* inner.watch(request, signal);
+        yield* inner.watch(request, signal, onOpen);
       } catch (error) {
         if (!signal.aborted) reach.failed(error);
         throw error;
       }
     },
+  };
+}
+
+/** What a driver is given of it; an attachment that is made anew for the same volume is the same. */
+function reduceAttachment(value: UnknownObject | null) {
+  if (value === null) return null;
+  const { name, deletionTimestamp } = value.metadata;
+  const { attached, attachmentMetadata } = (value["status"] ?? {}) as {
+    attached?: boolean;
+    attachmentMetadata?: Readonly<Record<string, string>>;
+  };
+  return {
+    ...{ apiVersion: "storage.k8s.io/v1", kind: "VolumeAttachment", spec: value["spec"] },
+    metadata: { name, ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }) },
+    status: { attached, ...(attachmentMetadata ? { attachmentMetadata } : {}) },
   };
 }
 

@@ -36,6 +36,8 @@ export interface SamplerDeps {
   readonly fileSystemSize?: (folder: string) => Promise<FileSystemSize>;
   /** Holds the pid of the container runtime. */
   readonly runtimePidFile?: string;
+  /** The cgroup of all pods. */
+  readonly podsCgroup: string;
 }
 
 /**
@@ -54,9 +56,6 @@ const keptMs = 2 * staleMs;
 const diskFreshMs = 60_000;
 /** What a walk of one volume looks at before it gives up and says what it has. */
 const maxEntries = 200_000;
-
-const kubepods = "/kubepods";
-const groups = [kubepods, `${kubepods}/besteffort`, `${kubepods}/burstable`];
 
 interface DiskUse {
   readonly atMs: number;
@@ -159,18 +158,18 @@ export class Sampler {
       cpuNanoCores: isAll ? this.#rate("/", machine.cpuNanoseconds) : undefined,
       network: isAll ? readNetwork("self") : [],
       system: isAll ? await this.#system(machine.bootedAtMs, unified) : [],
-      groups: isAll ? groups.map(read) : [],
+      groups: isAll ? ["", "/besteffort", "/burstable"].map((qos) => read(`${this.#deps.podsCgroup}${qos}`)) : [],
     };
   }
 
   /** The agent is this process, the runtime another; pods are what their cgroup says. */
   async #system(bootedAtMs: number, unified: boolean): Promise<SystemUsage[]> {
-    const { runtimePidFile } = this.#deps;
+    const { runtimePidFile, podsCgroup } = this.#deps;
     const pidText = runtimePidFile === undefined ? undefined : await readFileIfExists(runtimePidFile);
     const runtimePid = Number(pidText?.toString("utf8"));
     const own = readProcess("self", bootedAtMs);
     const runtime = runtimePid > 0 ? readProcess(runtimePid, bootedAtMs) : undefined;
-    const pods = readCgroup(kubepods, { unified });
+    const pods = readCgroup(podsCgroup, { unified });
     const found: SystemUsage[] = [];
     const add = (name: SystemUsage["name"], use: Omit<SystemUsage, "name" | "cpuNanoCores"> | undefined) => {
       if (use) found.push({ ...use, name, cpuNanoCores: this.#rate(`process:${name}`, use.cpuNanoseconds) });
@@ -183,7 +182,7 @@ export class Sampler {
 
   async #pod(pod: Pod, observed: PodObservation, layers: Layers, unified: boolean, depth: Depth): Promise<PodUsage> {
     const uid = pod.metadata.uid ?? "";
-    const cgroup = podCgroup(pod);
+    const cgroup = podCgroup(pod, this.#deps.podsCgroup);
     const [isAll, detail] = [depth === "all", depth === "all"];
     const total = readCgroup(cgroup, { unified, detail });
     const disk = depth === "counters" ? undefined : await this.#disk(pod);

@@ -24,6 +24,8 @@ export interface NodeStatsDeps {
   readonly sampler: Sampler;
   readonly machine: Machine;
   readonly pods: PodLookup["pods"];
+  /** The cgroup of all pods. */
+  readonly podsCgroup: string;
   readonly nodeFolder: string;
   readonly imageFolder: string;
   readonly pauseImage: string;
@@ -64,7 +66,7 @@ export function createNodeStats(deps: NodeStatsDeps): NodeStats {
         return {
           images: new Map(containers.map((c) => [c.name, c.image ?? ""])),
           specs: new Map(containers.map((c) => [c.name, containerLimits(c)])),
-          cgroup: podCgroup(pod),
+          cgroup: podCgroup(pod, deps.podsCgroup),
         };
       };
       return cadvisorMetrics({ sample, describe, machine, pauseImage, nodeFs: { ...nodeFs, device } });

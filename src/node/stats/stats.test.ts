@@ -344,7 +344,14 @@ describe("sampler", () => {
       },
     };
     const pods = () => [] as { pod: Pod; observed: never }[];
-    const sampler = new Sampler({ cri, clock, pods, podLogRoot: "/none", podFolder: () => "/none" });
+    const sampler = new Sampler({
+      cri,
+      clock,
+      pods,
+      podsCgroup: "/kubepods",
+      podLogRoot: "/none",
+      podFolder: () => "/none",
+    });
     const within = async <T>(work: Promise<T>): Promise<T> => {
       let isOver = false;
       const done = work.finally(() => {

@@ -29,7 +29,14 @@ function setup(...folders: string[]) {
     observed: { uid: folder, name: folder, namespace: "ns", sandboxes: [sandbox], containers: [] },
   }));
   const sampler = new Sampler({
-    ...{ clock, podLogRoot: "/none", podFolder: () => "/none", pods: () => pods, fileSystemSize },
+    ...{
+      clock,
+      podsCgroup: "/kubepods",
+      podLogRoot: "/none",
+      podFolder: () => "/none",
+      pods: () => pods,
+      fileSystemSize,
+    },
     cri: { containerStats: async () => [] },
     mountedAt: (uid: string) => uid,
   });

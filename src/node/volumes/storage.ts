@@ -66,6 +66,7 @@ export class NodeStorage {
         clock: deps.clock,
         log: deps.log,
         registered: (name, info) => record.add(name, info),
+        isAway: (error) => hasCode(error, "NODE_SERVER_AWAY"),
         unregistered: (name) => record.remove(name),
       },
     );

@@ -24,6 +24,7 @@ import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { NodeMemory } from "../../memory.ts";
 import { NodeStorage } from "../storage.ts";
 import { PodTokens } from "../tokens.ts";
 import { startTestDriver, type TestDriver, type TestDriverOptions } from "./driver.fixture.ts";
@@ -66,7 +67,8 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function startAgent(): Promise<NodeStorage> {
+/** `api`: other than the one that is always there. */
+async function startAgent(api = client): Promise<NodeStorage> {
   const storage = new NodeStorage(
     {
       nodeName: "n",
@@ -77,9 +79,9 @@ async function startAgent(): Promise<NodeStorage> {
       attachWaitMs,
     },
     {
-      ...{ client, clock, random, log: silentLogger, commands },
+      ...{ client: api, clock, random, log: silentLogger, commands },
       events: { record: ({ reason, message }) => void recorded.push(`${reason} ${message}`) },
-      tokens: new PodTokens({ client, clock }),
+      tokens: new PodTokens({ client: api, clock }),
     },
   );
   await storage.persistent.open();
@@ -101,7 +103,7 @@ async function startDriver(options: Partial<TestDriverOptions> = {}, object: Par
   return driver;
 }
 async function until(what: string, check: () => Promise<boolean>): Promise<void> {
-  const endMs = clock.monotonicMs() + 8000;
+  const endMs = clock.monotonicMs() + 25_000;
   while (!(await check())) {
     if (clock.monotonicMs() > endMs) throw new Error(`not in time: ${what}`);
     await clock.sleep(20);
@@ -343,6 +345,94 @@ test("while the API is away a volume stays, but one that is not mounted after a 
   await stopAgent();
   storage = await startAgent();
   await expect(ensure(storage, withClaim("p"))).rejects.toThrow("away");
+});
+
+/** The memory of one run of an agent, and a client that remembers by it. */
+async function startMemory() {
+  const stop = new AbortController();
+  const probe = () => transport.request({ method: "GET", path: "/api/v1/nodes/n" });
+  const options = { folder: `${folder}/remembered`, nodeName: "n" };
+  const memory = await NodeMemory.open(options, { clock, random, log: silentLogger, probe });
+  const tasks = memory.services.map((service) => service.run(stop.signal, () => {}));
+  return {
+    memory,
+    api: new Client(memory.transport(transport)),
+    async end() {
+      stop.abort(new Error("power cut"));
+      await Promise.all(tasks);
+    },
+  };
+}
+const attached = (status: object, more: object = {}) =>
+  ({
+    metadata: { name: attachmentName("vol-1", driverName, "n"), ...more },
+    spec: { attacher: driverName, nodeName: "n", source: { persistentVolumeName: "pv" } },
+    status,
+  }) as VolumeAttachment;
+
+test.each<[string, VolumeAttachment["status"], object, boolean]>([
+  ["was attached", { attached: true, attachmentMetadata: { device: "sdb" } }, {}, true],
+  ["was being detached", { attached: true }, { deletionTimestamp: "2026-01-01T00:00:00Z", finalizers: ["x"] }, false],
+  ["was not attached", { attached: false }, {}, false],
+])(
+  "after a boot without a server a volume that %s",
+  async (_, status, metadata, isUsable) => {
+    // Volumes go on where they were: the machine has not told anybody that it went down.
+    await startDriver({}, { attachRequired: true });
+    await boundVolume();
+    await client.create(volumeAttachments, attached({ attached: true, attachmentMetadata: { device: "sdb" } }));
+    const first = await startMemory();
+    let storage = await startAgent(first.api);
+    await registered();
+    first.memory.remember(withClaim("p"));
+    await ensure(storage, withClaim("p"));
+    await stopAgent();
+    const { name } = attached({}).metadata;
+    await client.delete(volumeAttachments, { name: name ?? "" });
+    await client.create(volumeAttachments, attached(status ?? {}, metadata));
+    // The agent looks again when it is started again.
+    storage = await startAgent(first.api);
+    await until("registered again", async () => driver!.statuses.length === 2);
+    await ensure(storage, withClaim("p")).catch(() => {});
+    await stopAgent();
+    await first.end();
+
+    transport.fail = () => new Error("connect EHOSTUNREACH");
+    driver!.calls.length = 0;
+    const second = await startMemory();
+    await until("known to be away", async () => second.memory.reach.isAway);
+    storage = await startAgent(second.api);
+    await until("the driver serves", async () => driver!.statuses.length === 3);
+    expect(driver!.statuses.at(-1)).toEqual({ pluginRegistered: true, error: "" });
+    const path = ensure(storage, withClaim("p"));
+    if (isUsable) {
+      expect(await path).toContain("/mount");
+      expect(driver!.calls[0]?.request["publishContext"]).toEqual({ device: "sdb" });
+      // What was not known of the driver is told as soon as there is somebody to tell.
+      transport.fail = () => undefined;
+      await client.delete(csiNodes, { name: "n" });
+      await registered();
+    } else await expect(path).rejects.toThrow(/not attached yet|being deleted/);
+    await stopAgent();
+    await second.end();
+  },
+  60_000,
+);
+
+test("an attachment that is not to be known any longer is not", async () => {
+  const { api, memory, end } = await startMemory();
+  const { name = "" } = attached({}).metadata;
+  await client.create(volumeAttachments, attached({ attached: true }));
+  await api.get(volumeAttachments, name);
+  transport.fail = () => new Error("connect EHOSTUNREACH");
+  expect((await api.get(volumeAttachments, name)).status?.attached).toBe(true);
+  transport.fail = () => undefined;
+  await until("back", async () => !memory.reach.isAway);
+  await client.delete(volumeAttachments, { name });
+  await expect(api.get(volumeAttachments, name)).rejects.toThrow("not found");
+  transport.fail = () => new Error("connect EHOSTUNREACH");
+  await expect(api.get(volumeAttachments, name)).rejects.toThrow("not found");
+  await end();
 });
 
 test("a block volume is handed on as a file of its own", async () => {

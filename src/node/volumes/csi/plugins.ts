@@ -1,6 +1,7 @@
 // Drivers introduce themselves by a socket below plugins_registry: it is asked who it is, the driver at the endpoint it
 // names is asked about this node, CSINode and Node are told, and the socket hears how that went. When the socket goes, so
 // does the driver. The folder is looked through at each change and once a minute.
+// A driver that comes while no server can be reached serves its volumes all the same, and is told of later.
 //
 //   socket appears ─▶ GetInfo ─▶ NodeGetInfo ─▶ CSINode, Node ─▶ NotifyRegistrationStatus(true)
 //   socket goes    ─▶ CSINode without the driver
@@ -18,6 +19,8 @@ import { type CsiDriverClient, createCsiDriver } from "./driver.ts";
 
 const lookMs = 60_000;
 const callMs = 10_000;
+/** What the API could not be told; as long as it is away, asking costs nothing. */
+const tellMs = 2_000;
 /** A socket that does not answer is tried again with pauses. */
 const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
 /** Drivers of one node: more sockets than this are not looked at. */
@@ -35,6 +38,8 @@ export interface CsiPluginsDeps {
   readonly log: Logger;
   /** Tells the API; may fail, and is then tried again. */
   readonly registered: (name: string, info: CsiNodeInfo) => Promise<void>;
+  /** Of such a failure: there is nobody to tell. */
+  readonly isAway: (error: unknown) => boolean;
   readonly unregistered: (name: string) => Promise<void>;
 }
 
@@ -52,6 +57,8 @@ export class CsiPlugins {
   readonly #known = new Map<string, Known>();
   readonly #failures = new Map<string, { readonly untilMs: number; readonly pauseMs: number }>();
   readonly #gone = new Set<string>();
+  /** By name: drivers that the API has not heard of. */
+  readonly #untold = new Map<string, CsiNodeInfo>();
   /** Sockets of other kinds of plugins; no more than are looked at. */
   readonly #others = new Set<string>();
 
@@ -100,9 +107,20 @@ export class CsiPlugins {
       log.info("CSI driver is gone", { driver: known.name });
       known.driver.close();
       this.#known.delete(socket);
-      if (!this.driver(known.name)) this.#gone.add(known.name);
+      if (this.driver(known.name)) continue;
+      this.#gone.add(known.name);
+      this.#untold.delete(known.name);
     }
     let untilMs = clock.monotonicMs() + lookMs;
+    for (const [name, info] of this.#untold) {
+      try {
+        await this.#deps.registered(name, info);
+        this.#untold.delete(name);
+      } catch (error) {
+        const level = this.#deps.isAway(error) ? "debug" : "warn";
+        log[level]("cannot tell of a driver yet", { driver: name, error: messageOf(error) });
+      }
+    }
     for (const name of this.#gone) {
       try {
         if (!this.driver(name)) await this.#deps.unregistered(name);
@@ -131,7 +149,7 @@ export class CsiPlugins {
       }
       untilMs = Math.min(untilMs, this.#failures.get(socket)?.untilMs ?? untilMs);
     }
-    return untilMs;
+    return this.#untold.size === 0 ? untilMs : Math.min(untilMs, clock.monotonicMs() + tellMs);
   }
 
   /** Sockets in the folder and one level below. */
@@ -148,8 +166,18 @@ export class CsiPlugins {
     return found;
   }
 
+  async #tell(name: string, info: CsiNodeInfo): Promise<void> {
+    try {
+      await this.#deps.registered(name, info);
+      this.#untold.delete(name);
+    } catch (error) {
+      if (!this.#deps.isAway(error)) throw error;
+      this.#untold.set(name, info);
+    }
+  }
+
   async #register(socket: string): Promise<void> {
-    const { log, registered } = this.#deps;
+    const { log } = this.#deps;
     const grpc = createGrpcClient({ target: { socketPath: socket } });
     const notify = async (error: string): Promise<void> => {
       const row = registrationMethods["Registration/NotifyRegistrationStatus"];
@@ -173,12 +201,12 @@ export class CsiPlugins {
       const driver = createCsiDriver(info.endpoint === "" ? socket : info.endpoint.replace(/^unix:(\/\/)?/, ""));
       try {
         const node = await driver.call("Node/NodeGetInfo", {});
-        await registered(info.name, {
+        this.#known.set(socket, { socket, name: info.name, driver });
+        await this.#tell(info.name, {
           nodeId: node.nodeId,
           maxVolumes: Number(node.maxVolumesPerNode),
           topology: node.accessibleTopology?.segments ?? {},
         });
-        this.#known.set(socket, { socket, name: info.name, driver });
         this.#gone.delete(info.name);
         await notify("");
         log.info("CSI driver registered", { driver: info.name });

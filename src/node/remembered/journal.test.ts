@@ -1,0 +1,195 @@
+import { expect, test } from "vitest";
+import { createLogger, silentLogger } from "#base/log.ts";
+import { RecordedFiles } from "#test/harness/recorded-files.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { Journal, type JournalChange, type JournalValue } from "./journal.ts";
+
+const opened = (files: RecordedFiles, log = silentLogger) => {
+  const journal = new Journal({ path: "/j" }, { files, log });
+  journal.open();
+  return journal;
+};
+const all = (journal: Journal): Record<string, JournalValue> =>
+  Object.fromEntries(journal.keys().map((key) => [key, journal.get(key) ?? {}]));
+const image = (files: RecordedFiles) =>
+  new Map(files.cut(files.events.length, { float: () => 0, bytes: () => new Uint8Array(), uuid: () => "" }).image);
+const block = 4096;
+const put = (key: string, value: JournalValue): JournalChange => ({ key, value });
+const gone = (key: string): JournalChange => ({ key, value: undefined });
+
+test("what was appended is known to the next run", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  await journal.append([put("a", { spec: { n: 1 }, status: { phase: "Running" } }), put("b", { spec: {} })]);
+  await journal.append([put("a", { spec: { n: 1 }, status: { phase: "Succeeded" } }), gone("b")]);
+  await journal.append([put("c", { spec: "ü", status: 1 }), gone("unknown")]);
+  await journal.append([put("c", { spec: "ü" })]);
+  const expected = { a: { spec: { n: 1 }, status: { phase: "Succeeded" } }, c: { spec: "ü" } };
+  expect(all(journal)).toEqual(expected);
+  const next = opened(files);
+  expect([all(next), next.bytes]).toEqual([expected, journal.bytes]);
+});
+
+test("a change costs the blocks of what has changed, and none where nothing has", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  const large = { spec: "x".repeat(3 * block), status: 0 };
+  await journal.append([put("a", large)]);
+  expect(await journal.append([put("a", { ...large })])).toBe(0);
+  expect(await journal.append([put("a", { ...large, status: 1 })])).toBe(block);
+  expect(await journal.append([gone("b")])).toBe(0);
+  expect(journal.get("a")).toEqual({ ...large, status: 1 });
+  // A long row of changes becomes a whole again.
+  for (let n = 2; n < 20; n++) await journal.append([put("a", { ...large, status: n })]);
+  expect(opened(files).get("a")).toEqual({ ...large, status: 19 });
+});
+
+test("its files stay as small as what they hold allows, and are not made anew", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  let bytes = 0;
+  const rounds = 3_000;
+  for (let n = 0; n < rounds; n++) bytes += await journal.append([put(`k${n % 20}`, { n, text: "x".repeat(1_000) })]);
+  const lengths = [...image(files).values()].map((file) => file.length);
+  expect(lengths).toHaveLength(2);
+  for (const length of lengths) expect(length).toBeLessThan(400 * 1024);
+  // A block each, and now and then all of them again.
+  expect(bytes / rounds).toBeLessThan(1.2 * block);
+  expect(opened(files).keys()).toHaveLength(20);
+  const journalOfLarge = opened(new RecordedFiles());
+  bytes = 0;
+  for (let n = 0; n < 600; n++)
+    bytes += await journalOfLarge.append([put(`k${n % 100}`, { n, text: "x".repeat(9_000) })]);
+  expect(bytes / 600).toBeLessThan(2.5 * 3 * block);
+});
+
+/** Random appends; what was known after each. */
+async function history(seed: number, appends: number, files = new RecordedFiles()) {
+  const random = seededRandom(seed);
+  const pick = (n: number) => Math.floor(random.float() * n);
+  const journal = opened(files);
+  const state: Record<string, JournalValue> = {};
+  /** By number of events: what was known once so many were recorded. */
+  const known: { readonly events: number; readonly state: Record<string, JournalValue> }[] = [{ events: 0, state: {} }];
+  for (let n = 0; n < appends; n++) {
+    const changes: JournalChange[] = [];
+    for (let i = 0; i <= pick(3); i++) {
+      const key = `pod/${pick(12)}`;
+      if (changes.some((change) => change.key === key)) continue;
+      if (pick(4) === 0) {
+        changes.push(gone(key));
+        delete state[key];
+      } else {
+        const value = {
+          spec: "s".repeat(pick(pick(8) === 0 ? 20_000 : 900)),
+          status: n,
+          ...(pick(3) === 0 ? { x: n } : {}),
+        };
+        changes.push(put(key, value));
+        state[key] = value;
+      }
+    }
+    await journal.append(changes);
+    known.push({ events: files.events.length, state: { ...state } });
+  }
+  return { files, known, random };
+}
+
+test("a power cut leaves what was there before the append or after it, at every moment of a long life", async () => {
+  const { files, known, random } = await history(7, 300);
+  for (let round = 0; round < 400; round++) {
+    const cut = Math.floor(random.float() * (files.events.length + 1));
+    const found = all(opened(new RecordedFiles(files.cut(cut, random).image)));
+    const before = known.findLastIndex(({ events }) => events <= cut);
+    const possible = [known[before]!.state, (known[before + 1] ?? known[before]!).state];
+    expect(possible, `cut ${cut}`).toContainEqual(found);
+  }
+}, 60_000);
+
+test("it goes on after each of many power cuts", async () => {
+  let files = new RecordedFiles();
+  const random = seededRandom(3);
+  let possible: Record<string, JournalValue>[] = [{}];
+  for (let boot = 0; boot < 150; boot++) {
+    const journal = opened(files);
+    const state: Record<string, JournalValue> = all(journal);
+    expect(possible, `boot ${boot}`).toContainEqual(state);
+    const known = [{ events: 0, state: { ...state } }];
+    for (let n = 0; n < random.float() * 20; n++) {
+      const key = `k${Math.floor(random.float() * 6)}`;
+      const value = { boot, n, text: "x".repeat(random.float() * 5_000) };
+      const isGone = random.float() < 0.2;
+      await journal.append([isGone ? gone(key) : put(key, value)]);
+      if (isGone) delete state[key];
+      else state[key] = value;
+      known.push({ events: files.events.length, state: { ...state } });
+    }
+    const cut = Math.floor(random.float() * (files.events.length + 1));
+    const before = known.findLastIndex(({ events }) => events <= cut);
+    possible = [known[before]!.state, (known[before + 1] ?? known[before]!).state];
+    files = new RecordedFiles(files.cut(cut, random).image);
+  }
+}, 60_000);
+
+test("the harness can tell: without its flushes an append is lost", async () => {
+  class Unflushed extends RecordedFiles {
+    override open(path: string, options: { readonly create: boolean }) {
+      return { ...super.open(path, options), flush: async () => {} };
+    }
+  }
+  const { files, known, random } = await history(7, 60, new Unflushed());
+  const last = known.at(-1)!;
+  const found = Array.from({ length: 30 }, () => all(opened(new RecordedFiles(files.cut(last.events, random).image))));
+  expect(found.some((each) => JSON.stringify(each) !== JSON.stringify(last.state))).toBe(true);
+});
+
+test.each([0, 1])("what is damaged takes nothing along but itself, and is told (%i)", async (byte) => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  for (const key of ["a", "b", "c"]) await journal.append([put(key, { spec: key })]);
+  const [[name, file]] = [...image(files)] as [[string, Buffer]];
+  // The batch of b: its header, or its lines.
+  const at = file.indexOf('{"k":"b"');
+  file[byte === 0 ? at - 24 : at + 10]! ^= 0x40;
+  const warnings: string[] = [];
+  const log = createLogger((_, message) => warnings.push(message), "warn");
+  const damaged = new RecordedFiles(new Map([[name, file]]));
+  const next = opened(damaged, log);
+  expect([all(next), warnings]).toEqual([
+    { a: { spec: "a" }, c: { spec: "c" } },
+    ["a part of what was remembered of pods cannot be read"],
+  ]);
+  await next.append([put("d", { spec: "d" })]);
+  warnings.length = 0;
+  expect([opened(damaged, log).keys(), warnings]).toEqual([["a", "c", "d"], []]);
+});
+
+test("files that hold nothing that makes sense are no obstacle", async () => {
+  const noise = Buffer.from(seededRandom(9).bytes(100_000));
+  const files = new RecordedFiles(
+    new Map([
+      ["/j.a", noise],
+      ["/j.b", Buffer.alloc(0)],
+    ]),
+  );
+  const journal = opened(files);
+  expect(journal.keys()).toEqual([]);
+  await journal.append([put("a", { spec: 1 })]);
+  expect(all(opened(files))).toEqual({ a: { spec: 1 } });
+});
+
+test.each(["write", "flush"] as const)(
+  "a disk that refuses to %s loses nothing of before, and is used again",
+  async (what) => {
+    const files = new RecordedFiles();
+    const journal = opened(files);
+    await journal.append([put("a", { spec: 1 })]);
+    files.fail = (operation) => (operation === what ? new Error("EIO") : undefined);
+    for (const _ of [1, 2]) await expect(journal.append([put("b", { spec: 2 })])).rejects.toThrow("EIO");
+    expect(all(journal)).toEqual({ a: { spec: 1 } });
+    files.fail = undefined;
+    await journal.append([put("c", { spec: 3 })]);
+    const expected = { a: { spec: 1 }, c: { spec: 3 } };
+    expect([all(journal), all(opened(files))]).toEqual([expected, expected]);
+  },
+);
