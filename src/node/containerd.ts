@@ -341,6 +341,8 @@ export async function stopAllPods(
     readonly podsDir?: string;
     /** Where CSI drivers have mounted volumes for pods. */
     readonly kubeletDir?: string;
+    /** The cgroup of all pods; default /kubepods. */
+    readonly podsCgroup?: string;
     readonly graceSeconds: number;
   },
   deps: TeardownDeps,
@@ -384,7 +386,7 @@ export async function stopAllPods(
   await unmountBelow([options.state, options.root, ...ofPods], deps);
   if (kubeletDir) await unshareMounts(kubeletDir, deps.commands);
   await removeTree(options.state);
-  removeAllCgroups();
+  removeAllCgroups(options.podsCgroup);
 }
 
 /** Shims outlive a containerd that died: only a new one can end their containers in order. */
