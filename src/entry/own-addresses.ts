@@ -8,7 +8,7 @@ import { familyOfIp, type IpFamily } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { systemClock } from "#platform/clock.ts";
-import { addressFingerprint, machineAddresses } from "#platform/host.ts";
+import { addressFingerprint, defaultIpv6Address, machineAddresses } from "#platform/host.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { defaultIpOf, familiesOf } from "./cluster-addresses.ts";
 import type { ServerConfig } from "./config.ts";
@@ -107,7 +107,9 @@ export function followOwnAddresses(options: OwnAddressesOptions, { clock, log }:
         ready();
         let seen = "";
         while (!signal.aborted) {
-          const now = addressFingerprint();
+          // An IPv6 address counts once the kernel knows that nobody else has it, a moment after it has appeared.
+          const ipv6 = families.includes("IPv6") ? defaultIpv6Address() : undefined;
+          const now = `${addressFingerprint()} ${ipv6 ?? ""}`;
           if (now !== seen && options.given === undefined) look();
           seen = now;
           await pause(clock, checkMs, signal);
