@@ -3,7 +3,7 @@
 // addresses away again; `ensureDnsService` writes the kube-dns Service that people and tools look for.
 // Upstream counterpart: CoreDNS as k3s deploys it.
 import type { Clock, Random } from "#base/clock.ts";
-import { isAbort, messageOf } from "#base/errors.ts";
+import { AppError, isAbort, messageOf } from "#base/errors.ts";
 import { familyOfIp } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import type { Metrics } from "#base/metrics.ts";
@@ -154,7 +154,10 @@ export async function removeClusterDns(commands: Commands): Promise<void> {
   for (const { local, prefixlen, deprecated } of await loopbackAddresses(commands, "-6")) {
     // Nobody else has use for such an address there.
     if (local === undefined || prefixlen !== 128 || !deprecated) continue;
-    await runChecked(commands, "ip", ["addr", "delete", `${local}/128`, "dev", "lo"]);
+    const { code, stderr } = await commands.run("ip", ["addr", "delete", `${local}/128`, "dev", "lo"]);
+    // Somebody else may have taken it away this moment.
+    const isThere = code !== 0 && (await loopbackAddresses(commands, "-6")).some((one) => one.local === local);
+    if (isThere) throw new AppError("NETWORK_REMOVAL", `ip addr delete ${local}: ${stderr.trim()}`);
   }
 }
 

@@ -237,9 +237,37 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     expect(events).toContain("a OverlayPeerNotOnLink");
   }, 60_000);
 
+  test("none: another plugin's device, routes and configuration are left alone, and so is what it tells of the node", async () => {
+    await stop("c");
+    await run("c", "ip link add flannel.1 type vxlan id 1 dev eth0 dstport 8472 nolearning; ip link set flannel.1 up");
+    await run(
+      "c",
+      "ip route replace 10.42.77.0/24 via 192.0.2.1; mkdir -p $0; echo theirs > $0/05-other.conflist".replaceAll(
+        "$0",
+        `${folder}/c`,
+      ),
+    );
+    const theirs = {
+      "flannel.alpha.coreos.com/backend-type": "vxlan",
+      "flannel.alpha.coreos.com/public-ip": "192.0.2.3",
+    };
+    // Of mote only the MTU is left, as when it was ours before.
+    const ours = { "mote.local/overlay-mtu": null };
+    await client.patch(nodes, { name: "c" }, { metadata: { annotations: { ...theirs, ...ours } } });
+    const state = () =>
+      run("c", `ip -d link show flannel.1; ip route show 10.42.77.0/24; cat ${folder}/c/05-other.conflist`);
+    const before = await state();
+    await start("c", "none");
+    // Its own routes go: that says that it has looked.
+    await until(async () => !(await run("c", "ip route")).includes("proto 109"));
+    expect(await state()).toBe(before);
+    expect((await client.get(nodes, "c")).metadata.annotations).toMatchObject(theirs);
+    await run("c", "ip link delete flannel.1; ip route delete 10.42.77.0/24");
+  }, 60_000);
+
   test("removal, twice", async () => {
     for (const host of hosts) await stop(host);
-    await removeOverlay(inside("a"));
+    await Promise.all([removeOverlay(inside("a")), removeOverlay(inside("a"))]);
     expect(await run("a", "ip route")).not.toContain("10.42.1.");
     await removeOverlay(inside("a"));
   }, 60_000);

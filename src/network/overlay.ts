@@ -1,6 +1,7 @@
 // The network of pods across nodes: waits for this node's pod range, writes the CNI configuration, tells the other nodes
 // where this one is (flannel's annotations), and keeps device, routes and entries for each of them. The kernel is looked at
-// again and again, and only differences are written; everything stays when mote ends, as the pods do.
+// again and again, and only differences are written; between two looks a node that comes or goes costs its own lines alone.
+// Everything stays when mote ends, as the pods do.
 // Upstream counterpart: flannel with the kube subnet manager, as k3s runs it.
 import type { Clock } from "#base/clock.ts";
 import { hasCode, isAbort, messageOf } from "#base/errors.ts";
@@ -16,6 +17,7 @@ import { nodes } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
+import { kernelAfter, statesAfter } from "./cni/assumed.ts";
 import { difference, overlayDevices } from "./cni/difference.ts";
 import { type Kernel, readKernel, runScripts } from "./cni/kernel.ts";
 import {
@@ -31,7 +33,7 @@ import {
 import { type Problem, planOverlay, podMtu, type Wanted } from "./cni/plan.ts";
 import { outerDevices, underlayOf } from "./cni/underlay.ts";
 import { vtepMac } from "./cni/vtep.ts";
-import { endpointsOf, type OwnKey, wireguardCalls } from "./cni/wireguard.ts";
+import { endpointsOf, type OwnKey, type WireguardState, wireguardCalls } from "./cni/wireguard.ts";
 import { explainWireguard, ownWireguardKey, readWireguard } from "./cni/wireguard-kernel.ts";
 import { ensureForwarding } from "./forwarding.ts";
 import { configurePodNetwork, type PodNetworkOptions } from "./pod-network.ts";
@@ -75,6 +77,8 @@ const addressMs = 3_000;
 const checkMs = 60_000;
 const retryMinMs = 500;
 const retryMaxMs = 30_000;
+/** Looks at what is left to take away. */
+const maxRemovals = 3;
 /** An agent without its server starts with what it wrote last time. */
 const syncWaitMs = 2_000;
 
@@ -85,8 +89,25 @@ export function createOverlay(options: OverlayOptions, deps: OverlayDeps): Lifec
 /** Takes devices and routes away. For when no pod runs any more. */
 export async function removeOverlay(commands: Commands): Promise<void> {
   const nothing: Wanted = { devices: [], routes: [], neighbours: [], forwards: [], problems: [] };
-  const kernel = await readKernel(commands, { devices: [], hasIpv6: true });
-  await runScripts(commands, difference(nothing, kernel));
+  for (let attempt = 1; ; attempt++) {
+    const scripts = difference(nothing, await readKernel(commands, { devices: [], hasIpv6: true }));
+    if (scripts.devices.length === 0) return;
+    try {
+      await runScripts(commands, scripts);
+    } catch (error) {
+      // Somebody else may take it away this moment, which is as good.
+      if (attempt === maxRemovals) throw error;
+    }
+    if (attempt === maxRemovals) return;
+  }
+}
+
+/** What was found at the last look, and has been written since. */
+interface Known {
+  readonly kernel: Kernel;
+  readonly states: readonly WireguardState[];
+  /** Without, nothing is known of it. */
+  readonly hasIpv6: boolean;
 }
 
 class Overlay {
@@ -96,6 +117,9 @@ class Overlay {
   #told: ReadonlySet<string> = new Set();
   /** Where WireGuard's peers said that they were at the last look. */
   #endpoints: ReadonlyMap<string, string> = new Map();
+  /** Undefined: the kernel has to be asked. */
+  #known: Known | undefined;
+  #lookedAtMs = 0;
   #isDirty = true;
   #wake: () => void = () => {};
 
@@ -141,10 +165,13 @@ class Overlay {
       }
       removeHandler = store.addHandler({ add: note, update: note, delete: forget });
       let syncedAtMs = Number.NEGATIVE_INFINITY;
+      let knownAddresses = "";
       while (!signal.aborted) {
         const isBusy = clock.monotonicMs() - syncedAtMs < busyGatherMs;
         this.#isDirty = false;
         const addresses = this.#deps.addresses();
+        if (addresses !== knownAddresses || this.#lookLeftMs() <= 0) this.#known = undefined;
+        knownAddresses = addresses;
         let isDone = true;
         try {
           await this.#sync(store.list());
@@ -152,6 +179,7 @@ class Overlay {
         } catch (error) {
           if (signal.aborted) break;
           log.error("the overlay could not be brought in step", { error: messageOf(error) });
+          this.#known = undefined;
           isDone = false;
         }
         // Also after a failure: pods of this node reach each other, and the attempts go on.
@@ -176,8 +204,7 @@ class Overlay {
   /** Waits for a change; false when it is merely time to look. */
   async #changed(addresses: string, signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#deps;
-    const untilMs = clock.monotonicMs() + checkMs;
-    while (clock.monotonicMs() < untilMs) {
+    while (this.#lookLeftMs() > 0) {
       if (this.#isDirty || signal.aborted || this.#deps.addresses() !== addresses) return true;
       const timer = new AbortController();
       const woken = new Promise<void>((resolve) => {
@@ -193,13 +220,26 @@ class Overlay {
     return false;
   }
 
+  /** Also where changes never end. */
+  #lookLeftMs(): number {
+    return this.#lookedAtMs + checkMs - this.#deps.clock.monotonicMs();
+  }
+
+  /** As it is known to be, or as it is. */
+  async #kernel(hasIpv6: boolean): Promise<Kernel> {
+    if (this.#known?.hasIpv6 === hasIpv6) return this.#known.kernel;
+    this.#known = undefined;
+    this.#lookedAtMs = this.#deps.clock.monotonicMs();
+    return readKernel(this.#deps.commands, { devices: overlayDevices, hasIpv6 });
+  }
+
   async #sync(all: readonly Node[]): Promise<void> {
     const { backend, nodeName, nodeIps, wireguardKeyFile } = this.#options;
     const { commands, log, sysctl } = this.#deps;
     const own = all.find((node) => nameOf(node) === nodeName);
     const isAssigned = Object.keys(rangesOf(own)).length > 0;
     const ranges = isAssigned ? rangesOf(own) : rangesByFamily(this.#options.podCidrs ?? []);
-    const kernel = await readKernel(commands, { devices: overlayDevices, hasIpv6: ranges[6] !== undefined });
+    const kernel = await this.#kernel(ranges[6] !== undefined);
     const underlay = underlayOf(kernel, { nodeIps, device: this.#options.device });
     const mac = vtepMac(nodeName);
     const wireguardKey = backend === "wireguard-native" ? await ownWireguardKey(wireguardKeyFile) : undefined;
@@ -223,7 +263,7 @@ class Overlay {
     }
     // Without a range or a network nothing can be said about what is there: it stays until both are back.
     const isKnown = backend === "none" || (podCidrs.length > 0 && underlay !== undefined);
-    const changes = isKnown ? await this.#bringInStep(own, wanted, kernel) : 0;
+    const changes = isKnown ? await this.#bringInStep(own, wanted, kernel, ranges[6] !== undefined) : 0;
     if (changes > 0) {
       log.info("overlay in step", { backend, changes, peers: wanted.routes.length, address: underlay?.addresses[4] });
     }
@@ -232,21 +272,27 @@ class Overlay {
   }
 
   /** The number of changes. */
-  async #bringInStep(own: Node | undefined, wanted: Wanted, kernel: Kernel): Promise<number> {
+  async #bringInStep(own: Node | undefined, wanted: Wanted, kernel: Kernel, hasIpv6: boolean): Promise<number> {
     const { backend, nodeName } = this.#options;
     const { clock, commands } = this.#deps;
+    const before = this.#known;
+    this.#known = undefined;
     const scripts = difference(wanted, kernel);
     const changes = scripts.devices.length + scripts.forwards.length + scripts.routes.length;
+    const after = kernelAfter(kernel, wanted, scripts);
+    const known = after && { kernel: after, states: statesAfter(wanted), hasIpv6 };
     if (backend !== "wireguard-native") {
       if (changes > 0) await runScripts(commands, scripts);
+      this.#known = known;
       return changes;
     }
     try {
-      const states = await readWireguard(commands, kernel);
+      const states = before?.states ?? (await readWireguard(commands, kernel));
       const nowSeconds = Math.floor(clock.now() / 1000);
       const wireguard = wireguardCalls(wanted, { states, endpoints: this.#endpoints, nowSeconds });
       if (changes + wireguard.length > 0) await runScripts(commands, { ...scripts, wireguard });
       this.#endpoints = endpointsOf(wanted);
+      this.#known = known;
       return changes + wireguard.length;
     } catch (error) {
       const explained = explainWireguard(error);

@@ -1,6 +1,7 @@
 // The pod network of one node: a CNI configuration for Debian's bridge, host-local and portmap plugins. containerd picks
 // the file up when it appears. Masquerade is the service proxy's, addresses live in /run: they mean nothing after a boot,
 // and flash is spared. Upstream counterpart: flannel's CNI configuration in k3s.
+import { AppError } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { type Commands, runChecked } from "#platform/processes.ts";
@@ -76,15 +77,22 @@ export async function removePodNetwork(
   const ports = shown.code === 0 && shown.stdout.trim() !== "" ? (JSON.parse(shown.stdout) as Port[]) : [];
   const ids = new Set(ports.map((port) => port.link_netnsid));
   for (const { name, id } of await namespaces(commands)) {
-    if (id !== undefined && ids.has(id)) await runChecked(commands, "ip", ["netns", "delete", name]);
+    if (id === undefined || !ids.has(id)) continue;
+    const isThere = async () => (await namespaces(commands)).some((one) => one.name === name);
+    await remove(commands, ["netns", "delete", name], isThere);
   }
   for (const { ifname } of ports) await commands.run("ip", ["link", "delete", ifname ?? ""]);
-  if ((await commands.run("ip", ["link", "show", bridge])).code === 0) {
-    await runChecked(commands, "ip", ["link", "delete", bridge]);
-  }
+  const hasBridge = async () => (await commands.run("ip", ["link", "show", bridge])).code === 0;
+  if (await hasBridge()) await remove(commands, ["link", "delete", bridge], hasBridge);
   await runChecked(commands, "rm", ["-rf", `${options.ipamDir ?? defaultIpamDir}/${networkName}`]);
   const path = `${options.cniConfDir}/${fileName}`;
   if (await exists(path)) await runChecked(commands, "rm", ["-f", path]);
+}
+
+/** Fails where it is still there: somebody else may have taken it away this moment. */
+async function remove(commands: Commands, args: readonly string[], isThere: () => Promise<boolean>): Promise<void> {
+  const { code, stderr } = await commands.run("ip", args);
+  if (code !== 0 && (await isThere())) throw new AppError("NETWORK_REMOVAL", `ip ${args.join(" ")}: ${stderr.trim()}`);
 }
 
 interface Port {

@@ -14,7 +14,8 @@ import { endpointSlices, nodes, services } from "#model/resources.ts";
 import type { Commands } from "#platform/processes.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
 import { applyScript, deleteFlows, isChainIntact, prepareKernel, removeTables } from "./proxy/apply.ts";
-import { planProxy, staleFlows } from "./proxy/plan.ts";
+import { HealthPorts, healthChecksOf } from "./proxy/health.ts";
+import { fewerFlows, planProxy, staleFlows } from "./proxy/plan.ts";
 import { type Ruleset, transition } from "./proxy/ruleset.ts";
 import { type ServicePort, servicePortsOf } from "./proxy/service-port.ts";
 
@@ -28,6 +29,8 @@ export interface ServiceProxyOptions {
   readonly localServiceIps: readonly string[];
   /** Default "mote". */
   readonly table?: string;
+  /** Where balancers ask for the proxy's own health; default: nowhere. */
+  readonly healthPort?: number;
 }
 
 export interface ServiceProxyDeps {
@@ -45,10 +48,12 @@ const gatherMs = 50;
 /** How often to look whether the table is still there. Reads the kernel only. */
 const checkMs = 30_000;
 const checkedChains = ["services", "postrouting", "prerouting", "output"] as const;
+/** Whose node is taken away next, as its autoscaler says. */
+const doomedTaint = "ToBeDeletedByClusterAutoscaler";
 const retryMinMs = 500;
 const retryMaxMs = 30_000;
-/** conntrack runs one process per flow; after a mass change the rest ages out by itself. */
-const maxFlowDeletions = 64;
+/** conntrack runs one process for each: above the first number they are put together by endpoint, the second is the end of it. */
+const maxFlowDeletions = { exact: 64, all: 1024 } as const;
 
 export function createServiceProxy(options: ServiceProxyOptions, deps: ServiceProxyDeps): Lifecycle {
   return {
@@ -78,6 +83,11 @@ class ServiceProxy {
   readonly #lanes: readonly Lane[];
   #hasBridgeNetfilter = false;
   #zone: string | undefined;
+  /** A node that is about to go. */
+  #isLeaving = false;
+  readonly #health: HealthPorts;
+  #updatedAtMs = 0;
+  #waitsSinceMs: number | undefined;
   #isDirty = true;
   #checkCount = 0;
   #wake: () => void = () => {};
@@ -90,6 +100,17 @@ class ServiceProxy {
     this.#lanes = options.clusterCidrs.map((clusterCidr) => {
       return { family: familyOfIp(clusterCidr), clusterCidr, applied: undefined, ports: [] };
     });
+    this.#health = new HealthPorts(
+      {
+        proxyPort: options.healthPort,
+        health: () => ({
+          lastUpdatedMs: this.#updatedAtMs,
+          waitedMs: this.#waitsSinceMs === undefined ? undefined : deps.clock.monotonicMs() - this.#waitsSinceMs,
+          isEligible: !this.#isLeaving,
+        }),
+      },
+      deps,
+    );
     this.#seconds = deps.metrics?.histogram(
       "kubeproxy_sync_proxy_rules_duration_seconds",
       "Time to bring the rules in step.",
@@ -103,13 +124,17 @@ class ServiceProxy {
     const sliceInformer = informers.informer(endpointSlices);
     const mark = () => {
       this.#isDirty = true;
+      this.#waitsSinceMs ??= clock.monotonicMs();
       this.#wake();
     };
     const marking = { add: mark, update: mark, delete: mark };
-    // Of the node only its zone matters, which every heartbeat tells again. Services do not wait for it.
+    // Of the node only its zone matters, and whether it is to go, which every heartbeat tells again. Services do not wait for it.
     const noteZone = (node: Node) => {
+      if (node.metadata.name !== this.#options.nodeName) return;
+      const isDoomed = node.spec?.taints?.some(({ key }) => key === doomedTaint) ?? false;
+      this.#isLeaving = node.metadata.deletionTimestamp !== undefined || isDoomed;
       const zone = node.metadata.labels?.["topology.kubernetes.io/zone"] || undefined;
-      if (node.metadata.name !== this.#options.nodeName || zone === this.#zone) return;
+      if (zone === this.#zone) return;
       this.#zone = zone;
       mark();
     };
@@ -150,6 +175,7 @@ class ServiceProxy {
     } finally {
       signal.removeEventListener("abort", onAbort);
       for (const remove of removers) remove();
+      await this.#health.close();
     }
   }
 
@@ -172,7 +198,12 @@ class ServiceProxy {
         failures.push(error);
       }
     }
+    const { clock, informers } = this.#deps;
+    const slices = informers.informer(endpointSlices).list();
+    await this.#health.set(healthChecksOf(informers.informer(services).list(), slices, this.#options.nodeName));
     if (failures.length > 0) throw failures[0];
+    this.#updatedAtMs = clock.now();
+    this.#waitsSinceMs = this.#isDirty ? clock.monotonicMs() : undefined;
   }
 
   async #syncLane(lane: Lane): Promise<void> {
@@ -191,7 +222,7 @@ class ServiceProxy {
     });
     const script = transition(lane.applied, next);
     await applyScript(commands, script);
-    const flows = staleFlows(lane.ports, ports).slice(0, maxFlowDeletions);
+    const flows = fewerFlows(staleFlows(lane.ports, ports), maxFlowDeletions.exact).slice(0, maxFlowDeletions.all);
     lane.applied = next;
     lane.ports = ports;
     try {
@@ -224,6 +255,7 @@ class ServiceProxy {
   /** One chain of a table each time: a table that is gone shows in any of them, and an idle node starts few processes. */
   async #check(): Promise<void> {
     const { commands, log } = this.#deps;
+    await this.#health.again();
     const chain = checkedChains[this.#checkCount++ % checkedChains.length]!;
     for (const lane of this.#lanes) {
       if (!lane.applied) continue;

@@ -285,5 +285,5 @@ test("a thousand peers that are all there cost little", () => {
   const startedMs = performance.now();
   expect(difference(wanted, full)).toEqual(none);
   // Some milliseconds; a look at all for each would take a hundred times as long.
-  expect(performance.now() - startedMs).toBeLessThan(200);
+  expect(performance.now() - startedMs).toBeLessThan(1000);
 });

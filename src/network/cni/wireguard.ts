@@ -11,7 +11,7 @@ const ports: Readonly<Record<Family, number>> = { 4: 51_820, 6: 51_821 };
 /** Outer IPv6, UDP and WireGuard headers and the tag; one for both families, as flannel has it. */
 export const wireguardOverhead = 80;
 /** As k3s sets it: translations on the way forget a peer that is silent for half a minute. */
-const keepaliveSeconds = 25;
+export const keepaliveSeconds = 25;
 /** A session is given up after this, so an older handshake says nothing about where a peer is. */
 const sessionSeconds = 180;
 /** In one call of `wg`: far below the kernel's bound for a command line. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Service } from "#model/gen/core-v1.ts";
 import type { Endpoint, EndpointSlice } from "#model/gen/discovery-v1.ts";
-import { planProxy, staleFlows } from "./plan.ts";
+import { fewerFlows, planProxy, staleFlows } from "./plan.ts";
 import { type Ruleset, removal, transition } from "./ruleset.ts";
 import { servicePortsOf } from "./service-port.ts";
 
@@ -325,4 +325,16 @@ describe("stale flows", () => {
   ])("%s", (_, before, after, expected) => {
     expect(staleFlows(before, after)).toEqual(expected);
   });
+});
+
+test("many stale flows are put together by endpoint", () => {
+  const exact = [1, 2, 3].flatMap((n) =>
+    ["10.43.0.7", "192.0.2.9"].map((originalIp) => {
+      return { protocol: "udp" as const, originalIp, originalPort: 53, endpointIp: `10.42.0.${n}` };
+    }),
+  );
+  const begun = { protocol: "udp" as const, originalIp: "10.43.0.8", originalPort: 53 };
+  expect(fewerFlows([...exact, begun], 7)).toEqual([...exact, begun]);
+  const byEndpoint = [1, 2, 3].map((n) => ({ protocol: "udp", endpointIp: `10.42.0.${n}` }));
+  expect(fewerFlows([...exact, begun], 6)).toEqual([...byEndpoint, begun]);
 });

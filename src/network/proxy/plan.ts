@@ -256,6 +256,16 @@ export function staleFlows(before: readonly ServicePort[], after: readonly Servi
   return out;
 }
 
+/** Where there are many, fewer that say less: by endpoint, whichever service led to it. */
+export function fewerFlows(flows: readonly StaleFlow[], max: number): readonly StaleFlow[] {
+  if (flows.length <= max) return flows;
+  const endpointIps = new Set(flows.flatMap(({ endpointIp }) => endpointIp ?? []));
+  return [
+    ...[...endpointIps].map((endpointIp) => ({ protocol: "udp" as const, endpointIp })),
+    ...flows.filter(({ endpointIp }) => endpointIp === undefined),
+  ];
+}
+
 function flowsOf(port: ServicePort, endpointIp: string | undefined): StaleFlow[] {
   const rest = endpointIp === undefined ? {} : { endpointIp };
   const ips = [port.clusterIp, ...port.externalIps, ...port.loadBalancerIps];

@@ -58,7 +58,11 @@ export async function unshareMounts(folder: string, commands: Commands): Promise
     const [, , , root, point] = line.split(" ");
     return point !== undefined && unescapePath(point) === folder && root !== "/";
   });
-  if (isOnItself) await runChecked(commands, "umount", ["-l", "--", folder]);
+  if (!isOnItself) return;
+  const { code, stderr } = await commands.run("umount", ["-l", "--", folder]);
+  // Another mote of this machine may have done it this moment.
+  if (code !== 0 && (await isMounted(folder)))
+    throw new AppError("NODE_UNMOUNT", `cannot unmount ${folder}: ${stderr.trim()}`, { folder });
 }
 
 /** Unmounts everything at and below `folder`, the innermost first; fails where something stays. */
