@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -96,6 +96,46 @@ test.skipIf(!existsSync(curl))(
     }
   },
   60_000,
+);
+
+test.skipIf(process.getuid?.() !== 0 || !existsSync("/usr/bin/containerd"))(
+  "one that was begun with another overlay's network plugins is started again, and one that is right is kept",
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "mote-outdated-"));
+    const mine = {
+      ...options,
+      ...{ root: join(folder, "root"), state: join(folder, "state"), configDir: join(folder, "etc") },
+      cniConfDir: join(folder, "cni"),
+    };
+    const configPath = join(mine.configDir, "config.toml");
+    const pids = async () => (await findProcesses(({ args }) => args.includes(configPath))).map(({ pid }) => pid);
+    const runFor = async (cniConfDir: string): Promise<number[]> => {
+      const stop = new AbortController();
+      const containerd = createContainerd({ ...mine, cniConfDir, begun }, { clock, log: silentLogger });
+      let running: Promise<void> = Promise.resolve();
+      await new Promise<void>((ready, failed) => {
+        running = containerd.run(stop.signal, ready);
+        running.catch(failed);
+      });
+      stop.abort(new Error("enough"));
+      await running;
+      return pids();
+    };
+    const begun = beginContainerd(mine, silentLogger);
+    try {
+      const first = await begun;
+      expect(await runFor(mine.cniConfDir)).toEqual([first]);
+      const [second, ...others] = await runFor("/etc/cni/net.d");
+      expect(others).toEqual([]);
+      expect(second).not.toBe(first);
+      expect(readFileSync(configPath, "utf8")).toContain('conf_dir = "/etc/cni/net.d"');
+    } finally {
+      for (const pid of await pids()) process.kill(pid, "SIGKILL");
+      await expect.poll(pids, { timeout: 30_000 }).toEqual([]);
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+  120_000,
 );
 
 test("a start that fails ends the containerd that it began, and not one that was there", async () => {

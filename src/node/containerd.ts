@@ -5,6 +5,7 @@
 // Counterpart: k3s's containerd package.
 import { type Clock, pause } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
+import { everyStep } from "#base/every-step.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { findProcesses, isRunning, killTree, signalProcess, startDaemon } from "#platform/daemons.ts";
@@ -14,7 +15,7 @@ import { fileFacts } from "#platform/open-file.ts";
 import type { Commands } from "#platform/processes.ts";
 import { removeAllCgroups } from "./cgroups.ts";
 import { createCri } from "./cri.ts";
-import { mountPoints, unshareMounts } from "./volumes/mount-points.ts";
+import { isMounted, mountPoints, unshareMounts } from "./volumes/mount-points.ts";
 
 export interface ContainerdOptions {
   /** Default /usr/bin/containerd. */
@@ -75,6 +76,7 @@ export function createContainerd(options: ContainerdOptions, deps: ContainerdDep
       // Not before its program is the one that runs, or two would be started.
       await options.begun;
       if (!(await exists(configPathOf(options)))) await endForgotten(options, deps);
+      else await endOutdated(options, deps);
       await prepare(options);
       let pid = (await adopt(options, deps, signal)) ?? (await start(options));
       await waitUntilAnswers(pid, options, clock, signal);
@@ -119,12 +121,7 @@ export async function endBegunContainerd(
   const pid = await begun;
   if (pid === undefined) return;
   log.info("ending containerd, which this start began", { pid });
-  const binary = options.binary ?? defaultBinary;
-  signalProcess(pid, "SIGTERM");
-  for (let waitedMs = 0; waitedMs < endTimeoutMs && (await isRunning(pid, binary)); waitedMs += 50) {
-    await clock.sleep(50);
-  }
-  if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
+  await endProcess(pid, options, clock);
   await removeFile(pidFileOf(options));
 }
 
@@ -219,6 +216,29 @@ async function endForgotten(options: ContainerdOptions, { clock, log }: Containe
   for (const pid of pids) {
     for (let waitedMs = 0; waitedMs < 5000 && (await isRunning(pid, binary)); waitedMs += 50) await clock.sleep(50);
   }
+}
+
+/**
+ * One that was started with another configuration, such as the network plugins of another overlay, knows nothing of this one.
+ * Its containers do not notice that it ends. The file still has what it was started with.
+ */
+async function endOutdated(options: ContainerdOptions, deps: ContainerdDeps): Promise<void> {
+  const pids = await livePids(options);
+  if (pids.length === 0) return;
+  const text = (await readFileIfExists(configPathOf(options)))?.toString("utf8");
+  if (text === (await containerdConfig(options))) return;
+  deps.log.info("containerd's configuration has changed, starting it again", { pids: pids.join(",") });
+  for (const pid of pids) await endProcess(pid, options, deps.clock);
+}
+
+/** In order where it does that in time. */
+async function endProcess(pid: number, options: ContainerdOptions, clock: Clock): Promise<void> {
+  const binary = options.binary ?? defaultBinary;
+  signalProcess(pid, "SIGTERM");
+  for (let waitedMs = 0; waitedMs < endTimeoutMs && (await isRunning(pid, binary)); waitedMs += 50) {
+    await clock.sleep(50);
+  }
+  if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
 }
 
 /** Every containerd that runs with this configuration, oldest first. */
@@ -341,13 +361,10 @@ export async function stopAllPods(
     readonly podsDir?: string;
     /** Where CSI drivers have mounted volumes for pods. */
     readonly kubeletDir?: string;
-    /** The cgroup of all pods; default /kubepods. */
-    readonly podsCgroup?: string;
     readonly graceSeconds: number;
   },
   deps: TeardownDeps,
 ): Promise<void> {
-  const binary = options.binary ?? defaultBinary;
   const pids = await livePids(options);
   const pid = pids[0] ?? (await restartForTeardown(options, deps));
   if (pid !== undefined) {
@@ -366,27 +383,33 @@ export async function stopAllPods(
       cri.close();
     }
     for (const other of pids.slice(1)) signalProcess(other, "SIGKILL");
-    signalProcess(pid, "SIGTERM");
-    for (let waitedMs = 0; waitedMs < 10_000 && (await isRunning(pid, binary)); waitedMs += 100) {
-      await deps.clock.sleep(100);
-    }
-    if (await isRunning(pid, binary)) signalProcess(pid, "SIGKILL");
+    await endProcess(pid, options, deps.clock);
   }
   // What could not be ended in order is ended all the same, or it would keep its mounts and addresses.
   const socket = socketOf(options);
   const isOurs = ({ args }: { args: readonly string[] }) =>
     /(^|\/)containerd-shim/.test(args[0] ?? "") && args[args.indexOf("-address") + 1] === socket;
-  for (const shim of await findProcesses(isOurs)) await killTree(shim.pid);
-  await removeFile(pidFileOf(options));
   const { kubeletDir, podsDir } = options;
   const ofPods = [
     ...(podsDir ? [podsDir] : []),
     ...(kubeletDir ? [`${kubeletDir}/pods`, `${kubeletDir}/plugins`] : []),
   ];
-  await unmountBelow([options.state, options.root, ...ofPods], deps);
-  if (kubeletDir) await unshareMounts(kubeletDir, deps.commands);
-  await removeTree(options.state);
-  removeAllCgroups(options.podsCgroup);
+  await everyStep(
+    [
+      [
+        "processes of pods",
+        async () => {
+          for (const shim of await findProcesses(isOurs)) await killTree(shim.pid);
+        },
+      ],
+      ["containerd's pid file", () => removeFile(pidFileOf(options))],
+      ["mounts", () => unmountBelow([options.state, options.root, ...ofPods], deps)],
+      ...(kubeletDir ? [[kubeletDir, () => unshareMounts(kubeletDir, deps.commands)] as const] : []),
+      [options.state, () => removeTree(options.state)],
+      ["cgroups", removeAllCgroups],
+    ],
+    deps.log,
+  );
 }
 
 /** Shims outlive a containerd that died: only a new one can end their containers in order. */
@@ -419,6 +442,8 @@ export async function unmountBelow(folders: readonly string[], deps: TeardownDep
     .sort((a, b) => b.length - a.length);
   for (const point of points) {
     const result = await deps.commands.run("umount", ["-l", point]);
-    if (result.code !== 0) deps.log.warn("cannot unmount", { point, error: result.stderr.trim() });
+    // Who goes may have taken it along.
+    if (result.code !== 0 && (await isMounted(point)))
+      deps.log.warn("cannot unmount", { point, error: result.stderr.trim() });
   }
 }
