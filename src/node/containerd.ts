@@ -361,6 +361,8 @@ export async function stopAllPods(
     readonly podsDir?: string;
     /** Where CSI drivers have mounted volumes for pods. */
     readonly kubeletDir?: string;
+    /** The cgroup of all pods; default /kubepods. */
+    readonly podsCgroup?: string;
     readonly graceSeconds: number;
   },
   deps: TeardownDeps,
@@ -406,7 +408,7 @@ export async function stopAllPods(
       ["mounts", () => unmountBelow([options.state, options.root, ...ofPods], deps)],
       ...(kubeletDir ? [[kubeletDir, () => unshareMounts(kubeletDir, deps.commands)] as const] : []),
       [options.state, () => removeTree(options.state)],
-      ["cgroups", removeAllCgroups],
+      ["cgroups", () => removeAllCgroups(options.podsCgroup)],
     ],
     deps.log,
   );
