@@ -8,18 +8,31 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { DecodeCache } from "../registry/codec.ts";
 import { ResourceStorage } from "../registry/storage.ts";
 import { Changes, type FeedPlan, type FeedSink, runFeed } from "./feed.ts";
-import type { Hear, Relay } from "./relay.ts";
+import type { Listener, Relay } from "./relay.ts";
 
 let store: Backend;
 let clock: FakeClock;
 /** What the datastore tells the watch through. */
 let source: WatchSink;
-const waiting: (() => void)[] = [];
+const waiting: Listener[] = [];
 let isLate = false;
+/** One that tells what waits when it is told to. */
 const relay = {
-  mayTell: () => !isLate,
-  tellLater: (hear: Hear, events: readonly WatchEvent[]) => void waiting.push(() => hear(events)),
+  tell(listener: Listener, events: readonly WatchEvent[]) {
+    if (!isLate && listener.owed === 0) {
+      listener.hear(events);
+      return;
+    }
+    listener.append({ events, next: undefined });
+    waiting.push(listener);
+  },
 } as unknown as Relay;
+const tellAll = () => {
+  for (const listener of waiting.splice(0)) {
+    const events = listener.take();
+    if (events) listener.hear(events);
+  }
+};
 let told: string[];
 let ended: Promise<void>;
 const stop = { now: () => {} };
@@ -77,7 +90,7 @@ test("what comes while something waits waits behind it", () => {
   isLate = false;
   happens(4);
   expect(told).toEqual(["ADDED 2"]);
-  for (const tell of waiting.splice(0)) tell();
+  tellAll();
   happens(5);
   expect(told).toEqual(["ADDED 2", "ADDED 3", "ADDED 4", "ADDED 5"]);
 });
@@ -89,7 +102,7 @@ test("no bookmark says that something was heard which still waits", async () => 
   happens(2);
   await clock.advance(60_000);
   expect(told).toEqual(["bookmark 99"]);
-  for (const tell of waiting.splice(0)) tell();
+  tellAll();
   await clock.advance(60_000);
   expect(told).toEqual(["bookmark 99", "ADDED 2", "bookmark 99"]);
 });
@@ -98,7 +111,7 @@ test("a watch that is a thousand changes behind ends, and hears nothing more", a
   isLate = true;
   for (let at = 2; at <= 1003; at++) happens(at);
   expect(told).toEqual(["end"]);
-  for (const tell of waiting.splice(0)) tell();
+  tellAll();
   await ended;
   expect(told).toEqual(["end"]);
 });

@@ -17,7 +17,7 @@ import type { Item } from "../registry/codec.ts";
 import { toApiError } from "../registry/errors.ts";
 import { collectionPrefix } from "../registry/keys.ts";
 import type { ResourceStorage } from "../registry/storage.ts";
-import type { Relay } from "./relay.ts";
+import { Listener, type Relay } from "./relay.ts";
 
 export type ChangeType = "ADDED" | "MODIFIED" | "DELETED";
 
@@ -176,6 +176,7 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     let over = false;
     const finish = () => {
       over = true;
+      ear.clear();
       stopTimers();
       forgetRetired();
       signal.removeEventListener("abort", onAbort);
@@ -233,9 +234,7 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     const folder = collectionPrefix(plan.storage.info, plan.namespace);
     const single = plan.name !== undefined && (!plan.storage.info.namespaced || plan.namespace !== "");
     const range = single ? { key: folder + plan.name } : prefixRange(folder);
-    /** Batches that are still to be heard. */
-    let unheard = 0;
-    const hear = (events: readonly WatchEvent[]) => {
+    const ear = new Listener((events) => {
       if (over) return;
       if (live) {
         later(async () => {
@@ -250,22 +249,14 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
         // A value nobody can read: the client lists again and meets the same error there, with its text.
         fail(toApiError(error));
       }
-    };
-    const hearLate = (events: readonly WatchEvent[]) => {
-      unheard--;
-      hear(events);
-    };
+    });
     watch = deps.backend.watch(
       { ...range, startRevision: asRevision(after + 1) },
       {
         onEvents(events) {
           if (over) return;
-          if (unheard === 0 && deps.relay.mayTell()) {
-            hear(events);
-            return;
-          }
-          deps.relay.tellLater(hearLate, events);
-          if (++unheard > maxPendingBatches) {
+          deps.relay.tell(ear, events);
+          if (ear.owed > maxPendingBatches) {
             sink.end();
             finish();
           }
@@ -293,7 +284,7 @@ function follow(plan: FeedPlan, deps: FeedDeps, sink: FeedSink, after: number, s
     }
     const bookmark = () => {
       // What it is still to hear would be behind the bookmark; the next one comes.
-      if (unheard > 0) return;
+      if (ear.owed > 0) return;
       const progress = watch?.progress ?? (0 as Revision);
       const say = () => {
         if (progress > 0) sink.bookmark(Math.max(progress, after), false);

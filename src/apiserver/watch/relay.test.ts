@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Clock } from "#base/clock.ts";
 import type { WatchEvent } from "#datastore/backend.ts";
 import { nextTurn } from "#platform/turns.ts";
-import { type Hear, Relay } from "./relay.ts";
+import { Listener, Relay } from "./relay.ts";
 
 /** Listeners that take `eachMs` for a batch, which is known by its length. */
 function listeners(count: number, eachMs: number) {
@@ -11,19 +11,24 @@ function listeners(count: number, eachMs: number) {
   const heard: string[] = [];
   const all = Array.from(
     { length: count },
-    (_, i): Hear =>
-      (events) => {
+    (_, i) =>
+      new Listener((events) => {
         nowMs += eachMs;
         heard.push(`${i}:${events.length}`);
-      },
+      }),
   );
-  const tell = (hear: Hear, events: readonly WatchEvent[]): boolean => {
-    const isNow = relay.mayTell();
-    if (isNow) hear(events);
-    else relay.tellLater(hear, events);
-    return isNow;
+  const tell = (listener: Listener, events: readonly WatchEvent[]): boolean => {
+    const before = heard.length;
+    relay.tell(listener, events);
+    return heard.length > before;
   };
-  return { heard, tellAll: (size: number) => all.map((one) => tell(one, new Array<WatchEvent>(size))) };
+  return {
+    ...{ heard, all, relay, tell },
+    tellAll(size: number) {
+      const events = new Array<WatchEvent>(size);
+      return all.map((one) => tell(one, events));
+    },
+  };
 }
 
 test("few hear at once", () => {
@@ -60,4 +65,35 @@ test("what comes while others wait waits behind them; afterwards it is at once a
   expect(heard).toHaveLength(200);
   expect(heard.slice(100).every((one) => one.endsWith(":2"))).toBe(true);
   expect(tellAll(3)[0]).toBe(true);
+});
+
+test("each hears what it was told and no more, whatever others were told", async () => {
+  const { heard, all, tell, tellAll } = listeners(100, 0.125);
+  tellAll(1);
+  const [second, third] = [new Array<WatchEvent>(2), new Array<WatchEvent>(3)];
+  // 97 is told of both, 98 of the first of them, 99 of another after it; 96 goes.
+  tell(all[97]!, second);
+  tell(all[98]!, second);
+  tell(all[99]!, second);
+  tell(all[97]!, third);
+  tell(all[99]!, new Array<WatchEvent>(4));
+  tell(all[99]!, new Array<WatchEvent>(5));
+  all[96]!.clear();
+  for (let turn = 0; turn < 40; turn++) await nextTurn();
+  const of = (i: number) => heard.filter((one) => one.startsWith(`${i}:`)).map((one) => one.slice(3));
+  expect([95, 96, 97, 98, 99].map(of)).toEqual([["1"], [], ["1", "2", "3"], ["1", "2"], ["1", "2", "4", "5"]]);
+});
+
+test("what waits for thousands is kept once", () => {
+  const { all, relay } = listeners(5_000, 1);
+  const before = process.memoryUsage().heapUsed;
+  for (let i = 0; i < 1_000; i++) {
+    const events = new Array<WatchEvent>(1);
+    for (const one of all) relay.tell(one, events);
+  }
+  expect(all.at(-1)!.owed).toBe(1_000);
+  const grownBytes = process.memoryUsage().heapUsed - before;
+  for (const one of all) one.clear();
+  // 200 MB where each of them has an entry for each.
+  expect(grownBytes).toBeLessThan(40e6);
 });
