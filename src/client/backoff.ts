@@ -23,6 +23,11 @@ export class Backoff {
     this.#nextMs = options.minMs;
   }
 
+  /** All has been well meanwhile. */
+  reset(): void {
+    this.#nextMs = this.#options.minMs;
+  }
+
   /** How long to wait now: between the step and twice the step, steps doubling up to the maximum. */
   next(): number {
     const nowMs = this.#clock.monotonicMs();

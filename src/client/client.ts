@@ -57,6 +57,7 @@ export class Client {
     resource: ResourceInfo<T>,
     options: WatchOptions,
     signal: AbortSignal,
+    onOpen?: () => void,
   ): AsyncIterable<ClientWatchEvent<T>> {
     const { namespace, ...query } = options;
     const request: ApiRequest = {
@@ -64,7 +65,7 @@ export class Client {
       path: pathOf(resource, namespace),
       query: { ...stringify(query), watch: "true" },
     };
-    return this.transport.watch(request, signal) as AsyncIterable<ClientWatchEvent<T>>;
+    return this.transport.watch(request, signal, onOpen) as AsyncIterable<ClientWatchEvent<T>>;
   }
 
   /** Posts to the collection, or with `subresource` and a name to e.g. pods/x/binding. */

@@ -68,9 +68,10 @@ export function createHttpTransport(options: HttpTransportOptions, deps: { reado
       return JSON.parse(body.toString("utf8")) as UnknownObject;
     },
 
-    async *watch(request, signal) {
+    async *watch(request, signal, onOpen) {
       const response = await send(request, options.watchIdleMs ?? 600_000, watchPatienceMs, {}, signal);
       if (response.status >= 400) throw errorOf(response.status, await readBody(response, maxBodyBytes));
+      onOpen?.();
       try {
         for await (const line of linesOf(response.body)) yield JSON.parse(line) as ClientWatchEvent;
       } catch (error) {

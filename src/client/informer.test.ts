@@ -7,6 +7,7 @@ import { FakeTransport, unreachableServer } from "#test/harness/fake-transport.t
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { Client } from "./client.ts";
 import { type Informer, InformerFactory } from "./informer.ts";
+import type { Transport } from "./transport.ts";
 
 type Thing = ApiObject & { data?: Record<string, string> };
 const things = {
@@ -21,10 +22,10 @@ const thing = (name: string, data: Record<string, string> = {}): Thing => ({
   data,
 });
 
-async function start() {
+async function start(through: (inner: Transport, clock: FakeClock) => Transport = (inner) => inner) {
   const transport = new FakeTransport();
-  const client = new Client(transport);
   const clock = new FakeClock();
+  const client = new Client(through(transport, clock));
   const factory = new InformerFactory({ verify: true }, { client, clock, random: seededRandom(1), log: silentLogger });
   const informer = factory.informer(things);
   const seen: string[] = [];
@@ -125,6 +126,95 @@ describe("informer", () => {
     t.transport.fail = () => undefined;
     await t.clock.advance(60_000);
     expect(t.isReady()).toBe(true);
+    t.stop.abort();
+    await done;
+  });
+
+  test.each(["a list", "a watch"])("%s that fails slowly is no sign of life", async (what) => {
+    let attempts = 0;
+    const t = await start((inner, clock) => {
+      const failSlowly = async (signal?: AbortSignal): Promise<never> => {
+        attempts++;
+        await clock.sleep(3000, signal);
+        throw unreachableServer();
+      };
+      return {
+        request: (request, signal) => (what === "a list" ? failSlowly(signal) : inner.request(request, signal)),
+        async *watch(request, signal) {
+          await failSlowly(signal);
+          yield* inner.watch(request, signal);
+        },
+      };
+    });
+    const done = t.run();
+    await t.clock.advance(120_000);
+    expect(attempts).toBeGreaterThan(4);
+    expect(attempts).toBeLessThan(12);
+    t.stop.abort();
+    await done;
+  });
+
+  test("after a watch that was open for a while pauses are short again", async () => {
+    const t = await start();
+    t.transport.fail = () => unreachableServer();
+    const done = t.run();
+    await t.clock.advance(60_000);
+    t.transport.fail = () => undefined;
+    await t.clock.advance(60_000);
+    t.transport.log.length = 0;
+    t.transport.fail = () => unreachableServer();
+    t.transport.disconnect();
+    await t.clock.advance(4000);
+    expect(t.transport.log.length).toBeGreaterThan(1);
+    t.stop.abort();
+    await done;
+  });
+
+  test("what is asked for anew is waited for, and an answer from before does not count", async () => {
+    let answer = () => {};
+    let isSlow = false;
+    const t = await start((inner) => ({
+      async request(request, signal) {
+        const found = await inner.request(request, signal);
+        if (isSlow && request.method === "GET") {
+          await new Promise<void>((resolve) => {
+            answer = resolve;
+          });
+        }
+        return found;
+      },
+      watch: (request, signal, onOpen) => inner.watch(request, signal, onOpen),
+    }));
+    const done = t.run();
+    await settle();
+    const whenFresh = () => {
+      const state = { isFresh: false };
+      void t.informer.whenSynced(t.stop.signal).then(() => {
+        state.isFresh = true;
+      });
+      return state;
+    };
+    const before = whenFresh();
+    await settle();
+    expect(before.isFresh).toBe(true);
+    isSlow = true;
+    t.factory.refresh();
+    const first = whenFresh();
+    await settle();
+    const late = answer;
+    await t.client.create(things, thing("a"));
+    t.factory.refresh();
+    await settle();
+    // What was read before the second time.
+    late();
+    await settle();
+    expect([first.isFresh, t.informer.size]).toEqual([false, 0]);
+    answer();
+    await settle();
+    expect([first.isFresh, t.informer.size, t.informer.hasSynced]).toEqual([true, 1, true]);
+    await t.client.create(things, thing("b"));
+    await settle();
+    expect(t.seen).toEqual(["add a", "add b"]);
     t.stop.abort();
     await done;
   });

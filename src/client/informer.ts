@@ -9,7 +9,7 @@
 // where one is. An object replaced by another of the same name is reported as delete, then add.
 // Upstream counterpart: client-go reflector, shared informer, thread-safe store.
 import { type Clock, pause, type Random } from "#base/clock.ts";
-import { AppError, hasCode, isAbort, messageOf } from "#base/errors.ts";
+import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { type ApiObject, keyOf, namespaceOf, uidOf } from "#model/object.ts";
@@ -17,7 +17,7 @@ import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resou
 import { ApiError } from "#model/status.ts";
 import { Backoff } from "./backoff.ts";
 import type { Client } from "./client.ts";
-import { deferred } from "./deferred.ts";
+import { type Deferred, deferred } from "./deferred.ts";
 
 export interface InformerScope {
   readonly namespace?: string;
@@ -74,7 +74,10 @@ const pageSize = 500;
 const retry = { minMs: 800, maxMs: 30_000, resetMs: 120_000 } as const;
 /** A watch that ends sooner than this without an event counts as a failure, so that it cannot spin. */
 const shortWatchMs = 1000;
-/** One that has lasted so long is broken by the network or a restart, which may be over: the first try comes soon, whatever was before. */
+/**
+ * One that was open so long is broken by the network or a restart, which may be over: the first try comes soon, whatever was
+ * before. How long a list or a connection took before it failed says nothing of the kind.
+ */
 const steadyMs = 2000;
 const soonMs = 300;
 const namespaceIndex = "namespace";
@@ -89,6 +92,10 @@ export class Informer<T extends ApiObject> implements Store<T> {
   readonly #handlers = new Set<InformerHandler<T>>();
   readonly #synced = deferred<void>();
   readonly #current = deferred<void>();
+  /** Until what the API had when `refresh` was called has come. */
+  #fresh: Deferred<void> | undefined;
+  /** Gives up what is under way, and lists again. */
+  #begin: () => void = () => {};
   #hasSynced = false;
   #isCurrent = false;
   #resourceVersion: string | undefined;
@@ -108,9 +115,13 @@ export class Informer<T extends ApiObject> implements Store<T> {
   get isCurrent(): boolean {
     return this.#isCurrent;
   }
-  /** Resolves once `hasSynced`; rejects with the signal's reason, or that for which it was ended before. */
+  /**
+   * Resolves once `hasSynced`, and what `refresh` has asked for is there; rejects with the signal's reason, or that for which
+   * it was ended before.
+   */
   async whenSynced(signal: AbortSignal): Promise<void> {
     if (!this.#hasSynced) await this.#until(this.#synced.promise, signal);
+    while (this.#fresh) await this.#until(this.#fresh.promise, signal);
   }
   /** The same once `isCurrent`. */
   async whenCurrent(signal: AbortSignal): Promise<void> {
@@ -165,12 +176,24 @@ export class Informer<T extends ApiObject> implements Store<T> {
     return () => this.#handlers.delete(handler);
   }
 
+  /**
+   * Lists again, so that `whenSynced` waits for what the API has now: a watch may be behind with what others wrote until a
+   * moment ago, and whoever is to decide alone from now on must know it.
+   */
+  refresh(): void {
+    this.#fresh ??= deferred<void>();
+    this.#resourceVersion = undefined;
+    this.#begin();
+  }
+
   /** Keeps the copy current until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     await Promise.all([this.#keepCurrent(signal), this.#recall(signal)]);
     // Who waits for the first list waits for nothing.
     if (!this.#hasSynced) this.#synced.reject(signal.reason);
     if (!this.#isCurrent) this.#current.reject(signal.reason);
+    this.#fresh?.reject(signal.reason);
+    this.#fresh = undefined;
   }
 
   /** Begins with what was known before, where the first list is late. */
@@ -207,29 +230,41 @@ export class Informer<T extends ApiObject> implements Store<T> {
   }
 
   async #keepCurrent(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#deps;
     const backoff = new Backoff(retry, this.#deps);
     while (!signal.aborted) {
-      const startedAtMs = clock.monotonicMs();
-      let reason = "watch ended at once";
-      try {
-        if (this.#resourceVersion === undefined) await this.#relist(signal);
-        const seen = await this.#follow(this.#resourceVersion!, signal);
-        if (seen > 0 || clock.monotonicMs() - startedAtMs >= shortWatchMs) continue;
-      } catch (error) {
-        if (signal.aborted || isAbort(error, signal)) break;
-        if (error instanceof ApiError && error.code === 410) this.#resourceVersion = undefined;
-        reason = messageOf(error);
-      }
-      if (signal.aborted) break;
-      log.debug("informer interrupted", { resource: qualifiedResource(this.resource), reason });
-      try {
-        const hasLasted = clock.monotonicMs() - startedAtMs >= steadyMs;
-        await clock.sleep(hasLasted ? this.#deps.random.float() * soonMs : backoff.next(), signal);
-      } catch (error) {
-        if (!isAbort(error, signal)) throw error;
-      }
+      const turn = new AbortController();
+      const stop = () => turn.abort(signal.reason);
+      signal.addEventListener("abort", stop, { once: true });
+      this.#begin = () => turn.abort();
+      await this.#once(backoff, turn.signal);
+      signal.removeEventListener("abort", stop);
     }
+    this.#begin = () => {};
+  }
+
+  /** Follows from where it is until that ends, and waits before the next time where that is due. Never rejects. */
+  async #once(backoff: Backoff, signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#deps;
+    let openedAtMs: number | undefined;
+    const openMs = () => (openedAtMs === undefined ? 0 : clock.monotonicMs() - openedAtMs);
+    const hasLasted = () => openMs() >= steadyMs;
+    let reason = "watch ended at once";
+    try {
+      if (this.#resourceVersion === undefined) await this.#relist(signal);
+      const seen = await this.#follow(this.#resourceVersion!, signal, () => {
+        openedAtMs = clock.monotonicMs();
+      });
+      if (hasLasted()) backoff.reset();
+      if (seen > 0 || openMs() >= shortWatchMs) return;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof ApiError && error.code === 410) this.#resourceVersion = undefined;
+      reason = messageOf(error);
+    }
+    if (signal.aborted) return;
+    log.debug("informer interrupted", { resource: qualifiedResource(this.resource), reason });
+    if (hasLasted()) backoff.reset();
+    await pause(clock, hasLasted() ? this.#deps.random.float() * soonMs : backoff.next(), signal);
   }
 
   async #relist(signal: AbortSignal): Promise<void> {
@@ -237,7 +272,7 @@ export class Informer<T extends ApiObject> implements Store<T> {
     const { metadataOnly: _, ...selectors } = this.#scope;
     // A first list may be a moment old, as the watch brings the rest: servers have that one ready. One that comes after a gap
     // must not be older than what was there.
-    const from = this.#isCurrent ? {} : { resourceVersion: "0" };
+    const from = this.#isCurrent || this.#fresh ? {} : { resourceVersion: "0" };
     const fresh = new Map<string, T>();
     let resourceVersion: string | undefined;
     let next: string | undefined;
@@ -247,6 +282,8 @@ export class Informer<T extends ApiObject> implements Store<T> {
         { ...selectors, limit: pageSize, ...(next ? { continue: next } : from) },
         signal,
       );
+      // The answer came all the same, and is older than what is asked for now.
+      signal.throwIfAborted();
       for (const object of page.items) fresh.set(keyOf(object), object);
       resourceVersion = page.metadata.resourceVersion;
       next = page.metadata.continue;
@@ -257,17 +294,20 @@ export class Informer<T extends ApiObject> implements Store<T> {
     this.#isCurrent = true;
     this.#current.resolve();
     this.#markSynced();
+    this.#fresh?.resolve();
+    this.#fresh = undefined;
   }
 
   /** Applies a watch until it ends; the number of events it brought. */
-  async #follow(resourceVersion: string, signal: AbortSignal): Promise<number> {
+  async #follow(resourceVersion: string, signal: AbortSignal, onOpen: () => void): Promise<number> {
     const { client, random } = this.#deps;
     const { metadataOnly: _, ...selectors } = this.#scope;
     // 5 to 10 minutes, as client-go: watches move away from a server that was restarted, and not all at once.
     const timeoutSeconds = Math.floor(300 * (1 + random.float()));
     const options = { ...selectors, resourceVersion, allowWatchBookmarks: true, timeoutSeconds };
     let seen = 0;
-    for await (const event of client.watch(this.resource, options, signal)) {
+    for await (const event of client.watch(this.resource, options, signal, onOpen)) {
+      if (signal.aborted) break;
       if (event.type === "ERROR") throw ApiError.from(event.object);
       seen++;
       const { object } = event;
@@ -349,6 +389,11 @@ export class InformerFactory implements Service {
     for (const [key, known] of this.#informers) if (known === informer) this.#informers.delete(key);
     this.#stops.get(informer)?.();
     this.#stops.delete(informer);
+  }
+
+  /** All of them list again: see Informer. */
+  refresh(): void {
+    for (const informer of this.#informers.values()) informer.refresh();
   }
 
   get informers(): readonly Informer<ApiObject>[] {

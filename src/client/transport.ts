@@ -23,6 +23,9 @@ export type ClientWatchEvent<T extends ApiObject = ApiObject> =
 export interface Transport {
   /** The decoded body. Rejects with ApiError for any status of 400 and above. Objects may be shared: never change them. */
   request(request: ApiRequest, signal?: AbortSignal): Promise<UnknownObject>;
-  /** A watch; ends when the server ends it, rejects with ApiError when it is refused. Breaking out of the loop closes it. */
-  watch(request: ApiRequest, signal: AbortSignal): AsyncIterable<ClientWatchEvent>;
+  /**
+   * A watch; ends when the server ends it, rejects with ApiError when it is refused. Breaking out of the loop closes it.
+   * `onOpen` is called once it is not refused, be it that nothing happens yet.
+   */
+  watch(request: ApiRequest, signal: AbortSignal, onOpen?: () => void): AsyncIterable<ClientWatchEvent>;
 }

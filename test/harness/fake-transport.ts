@@ -76,7 +76,7 @@ export class FakeTransport implements Transport {
     return this.#store(at.path, object, "MODIFIED");
   }
 
-  async *watch(request: ApiRequest, signal: AbortSignal): AsyncIterable<ClientWatchEvent> {
+  async *watch(request: ApiRequest, signal: AbortSignal, onOpen = () => {}): AsyncIterable<ClientWatchEvent> {
     this.log.push(`WATCH ${request.path}?resourceVersion=${request.query?.["resourceVersion"]}`);
     const failure = this.fail(request);
     if (failure) throw failure;
@@ -86,6 +86,7 @@ export class FakeTransport implements Transport {
       yield { type: "ERROR", object: expired("too old resource version").status };
       return;
     }
+    onOpen();
     const generation = this.#generation;
     while (!signal.aborted && generation === this.#generation) {
       const due = this.#history.filter((c) => c.revision >= next && inCollection(c.collection, at));

@@ -283,9 +283,9 @@ function shaky(inner: Transport, random: Random, rate: () => number): Transport 
       if (isFault()) throw lost();
       return answer;
     },
-    async *watch(request, signal) {
+    async *watch(request, signal, onOpen) {
       if (isFault()) throw lost();
-      for await (const event of inner.watch(request, signal)) {
+      for await (const event of inner.watch(request, signal, onOpen)) {
         yield event;
         if (isFault()) throw lost();
       }

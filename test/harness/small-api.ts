@@ -88,11 +88,12 @@ export class SmallApi implements Transport {
     return this.#found(at);
   }
 
-  async *watch(request: ApiRequest, signal: AbortSignal): AsyncIterable<ClientWatchEvent> {
+  async *watch(request: ApiRequest, signal: AbortSignal, onOpen?: () => void): AsyncIterable<ClientWatchEvent> {
     const { watchers } = this.#of(placeOf(request.path).collection);
     const watcher: Watcher = { events: [], wake: () => {} };
     // Nothing is put in between a list and the watch that follows it: both are of the same turn or before all starts.
     watchers.add(watcher);
+    onOpen?.();
     const onAbort = () => watcher.wake();
     signal.addEventListener("abort", onAbort, { once: true });
     try {
