@@ -55,7 +55,7 @@ export function createLocalTransport(deps: LocalTransportDeps, user: UserInfo): 
       const { result } = await run(request, signal);
       return result.type === "list" ? decodedList(result) : decoded(result);
     },
-    watch: (request, signal) => watch(deps, run, request, signal),
+    watch: (request, signal, onOpen) => watch(deps, run, request, { signal, onOpen }),
   };
 }
 
@@ -160,7 +160,7 @@ async function* watch(
   deps: LocalTransportDeps,
   run: Run,
   request: ApiRequest,
-  signal: AbortSignal,
+  { signal, onOpen }: { readonly signal: AbortSignal; readonly onOpen: (() => void) | undefined },
 ): AsyncGenerator<ClientWatchEvent> {
   if (signal.aborted) return;
   const { result, audit } = await run({ ...request, query: { ...request.query, watch: "true" } }, signal);
@@ -168,6 +168,7 @@ async function* watch(
     if (result.type !== "list") decoded(result);
     throw internalError("not a watch");
   }
+  onOpen?.();
   const { view } = result;
   const stop = new AbortController();
   const onAbort = () => stop.abort(new AppError("APISERVER_WATCH_STOP", "the watch was closed"));

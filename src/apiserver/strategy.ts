@@ -6,6 +6,7 @@ import type { Clock, Random } from "#base/clock.ts";
 import type { ApiObject } from "#model/object.ts";
 import type { FieldError } from "#model/status.ts";
 import type { UserInfo } from "./authn/user.ts";
+import type { Guard } from "./registry/guard.ts";
 
 /** What a strategy may look at. Reads go to the same store the write will go to. */
 export interface StrategyContext {
@@ -74,6 +75,8 @@ export interface Strategy<T extends ApiObject = ApiObject> {
   afterDelete?(object: T, context: StrategyContext): void | Promise<void>;
   /** Runs after an update is durable: gives back what only `old` held. `object` and `old` must not be changed. */
   afterUpdate?(object: T, old: T, context: StrategyContext): void | Promise<void>;
+  /** What must hold when `object`, which prepare has filled, is written: that what was taken for it is still its own. */
+  guards?(object: T): readonly Guard[];
   /** Called when a write failed after prepare, or was a dry run: gives back what prepare allocated. Must not fail. */
   rollback?(object: T, context: StrategyContext): void | Promise<void>;
   /** Extra fields a fieldSelector may name, beside metadata.name and metadata.namespace. */

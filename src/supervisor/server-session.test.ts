@@ -68,6 +68,7 @@ function server(name: string) {
   const list = createServerList({ ip: `10.0.0.${name.charCodeAt(0) - 96}`, port: 6443 }, { ...deps, session });
   let runs = 0;
   let isRunning = false;
+  let lingers = false;
   const work = leadership.gate({
     name: "work",
     async run(signal, ready) {
@@ -75,6 +76,7 @@ function server(name: string) {
       runs++;
       isRunning = true;
       await untilAborted(signal);
+      while (lingers) await clock.sleep(100);
       isRunning = false;
     },
   });
@@ -84,6 +86,10 @@ function server(name: string) {
     cut: (is: boolean) => {
       isCut = is;
     },
+    linger: (is: boolean) => {
+      lingers = is;
+    },
+    mustHold: leadership.mustHold,
     get leads() {
       return isRunning;
     },
@@ -142,6 +148,46 @@ test("one that was killed leads again at once when it is the only one", async ()
   await until(() => again.leads);
   // Not when the session of the first ends.
   expect(clock.monotonicMs() - startedMs).toBeLessThan(3000);
+});
+
+test("what holds while one leads does not for who led before, nor for who has not led yet", async () => {
+  const [a, b] = [server("a"), server("b")];
+  const mayWrite = async (one: typeof a) => {
+    const { succeeded } = await store.commit({
+      compares: [one.mustHold()],
+      success: [{ type: "range", range: { key: "x" } }],
+    });
+    return succeeded;
+  };
+  expect(await mayWrite(a)).toBe(false);
+  a.start();
+  await until(() => a.leads);
+  b.start();
+  await until(() => ips(b) === "10.0.0.1,10.0.0.2");
+  expect([await mayWrite(a), await mayWrite(b)]).toEqual([true, false]);
+  // Stopped as a whole, and not told of anything.
+  const { kvs } = await store.range({ key: "/mote/leader/test" });
+  await store.revokeLease(kvs[0]!.lease);
+  expect(a.leads).toBe(true);
+  expect(await mayWrite(a)).toBe(false);
+  await until(() => b.leads);
+  expect([await mayWrite(a), await mayWrite(b)]).toEqual([false, true]);
+});
+
+test("it leads again only when all has ended that it did as the leader", async () => {
+  const a = server("a");
+  a.start();
+  await until(() => a.leads);
+  const first = a.mustHold();
+  a.linger(true);
+  const { kvs } = await store.range({ key: "/mote/leader/test" });
+  await store.revokeLease(kvs[0]!.lease);
+  await clock.advance(30_000);
+  expect([a.runs, a.mustHold()]).toEqual([1, first]);
+  expect((await store.range({ key: "/mote/leader/test" })).kvs).toEqual([]);
+  a.linger(false);
+  await until(() => a.runs === 2);
+  expect(a.mustHold()).not.toEqual(first);
 });
 
 test("nothing is written while nothing changes", async () => {

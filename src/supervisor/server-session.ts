@@ -1,13 +1,15 @@
 // What a server owns in a shared datastore only while it lives: keys under one lease of the datastore, which is kept alive in
 // etcd's memory, so that a cluster of several servers writes nothing to say that all is well. When a server is gone its keys go
 // with the lease; the others watch them. The datastore's clock counts, never one of the servers'.
-// Invariant: a server takes its session for lost before the datastore does.
+// Invariants: a server takes its session for lost before the datastore does; one that was stopped in between, and goes on without
+// having noticed, writes nothing, for what a leader writes is compared with the key by which it leads; and what it began while
+// it led has ended before it leads again.
 // Upstream counterparts: kube-apiserver's master leases, client-go's leaderelection (which writes every 2 s).
 import { type Clock, pause } from "#base/clock.ts";
 import { hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
-import { type Backend, type Key, type KeyValue, revision } from "#datastore/backend.ts";
+import { type Backend, type Compare, type Key, type KeyValue, revision } from "#datastore/backend.ts";
 
 export interface SessionOptions {
   /** This server among the others; the same after a restart. */
@@ -27,8 +29,15 @@ export interface ServerSession {
   hold(key: Key, value: string): void;
   /** Not any more. */
   drop(key: Key): void;
-  /** What one server at a time does. `onLead` is told when this one begins to. */
-  leadership(key: Key, onLead?: () => void): Leadership;
+  /** What one server at a time does. */
+  leadership(key: Key, hooks?: LeadershipHooks): Leadership;
+}
+
+export interface LeadershipHooks {
+  /** This server leads, nobody else writes as a leader, and what is gated has not begun: what is known may be old. */
+  prepare?(): void;
+  /** What is gated has begun. */
+  onLead?(): void;
 }
 
 export interface Leadership {
@@ -36,6 +45,8 @@ export interface Leadership {
   readonly service: Service;
   /** The same service, run only while this server leads. */
   gate(service: Service): Service;
+  /** Holds in the datastore as long as this server leads as it did when what is gated was begun: for all that it writes. */
+  readonly mustHold: () => Compare;
 }
 
 /** Others take over so long after a server fell silent. */
@@ -239,9 +250,26 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
         log.debug("a key goes with its session", { key, error: messageOf(error) });
       });
     },
-    leadership(key, onLead = () => {}) {
+    leadership(key, { prepare = () => {}, onLead = () => {} } = {}) {
       let leading: AbortSignal | undefined;
+      // Of the last time; before the first none is 0, for which no key is.
+      let lease = 0;
       const waiting = new Set<() => void>();
+      /** Gated services that run, or have not ended yet. */
+      let running = 0;
+      let allEnded = () => {};
+      const whenAllEnded = async (signal: AbortSignal): Promise<void> => {
+        while (running > 0 && !signal.aborted) {
+          await new Promise<void>((resolve) => {
+            const done = () => {
+              signal.removeEventListener("abort", done);
+              resolve();
+            };
+            allEnded = done;
+            signal.addEventListener("abort", done, { once: true });
+          });
+        }
+      };
       return {
         service: {
           name: `election ${key.slice(key.lastIndexOf("/") + 1)}`,
@@ -251,12 +279,15 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
               const mine = await acquire(key, signal);
               if (!mine) return;
               log.info("this server leads", { of: key });
+              lease = mine.lease;
+              prepare();
               leading = mine.ended;
               onLead();
               for (const one of [...waiting]) one();
               await Promise.race([untilAborted(signal), untilAborted(mine.ended)]);
               leading = undefined;
               if (!signal.aborted) log.warn("this server does not lead any more", { of: key });
+              await whenAllEnded(signal);
             }
           },
         },
@@ -282,17 +313,21 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
               const stop = () => child.abort(new Error("stopped, or another server leads"));
               const sources = [signal, leading];
               for (const source of sources) source.addEventListener("abort", stop, { once: true });
+              running++;
               try {
                 await inner.run(child.signal, () => {});
                 if (!child.signal.aborted) return;
               } catch (error) {
                 if (!child.signal.aborted) throw error;
               } finally {
+                running--;
+                if (running === 0) allEnded();
                 for (const source of sources) source.removeEventListener("abort", stop);
               }
             }
           },
         }),
+        mustHold: () => ({ key, target: "lease", op: "=", value: lease === 0 ? -1 : lease }),
       };
     },
   };

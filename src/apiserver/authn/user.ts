@@ -1,10 +1,13 @@
 // Who a request comes from (upstream: user.Info).
+import type { Compare } from "#datastore/backend.ts";
 
 export interface UserInfo {
   readonly name: string;
   readonly uid?: string;
   readonly groups: readonly string[];
   readonly extra?: Readonly<Record<string, readonly string[]>>;
+  /** Of a part of this process that one server at a time runs: what it writes counts only where this holds. */
+  readonly mustHold?: () => Compare;
 }
 
 export const anonymous: UserInfo = { name: "system:anonymous", groups: ["system:unauthenticated"] };

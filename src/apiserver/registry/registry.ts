@@ -31,6 +31,7 @@ import type { Strategy, StrategyContext } from "../strategy.ts";
 import { encodeStored, type Item } from "./codec.ts";
 import { type DeleteOptions, deletionIsDue, planDeletion } from "./deletion.ts";
 import { equalJson } from "./equal.ts";
+import { type Guard, guardsOf } from "./guard.ts";
 import { objectKey } from "./keys.ts";
 import type { ResourceStorage } from "./storage.ts";
 
@@ -104,7 +105,7 @@ export const labelledByStatus: ReadonlySet<string> = new Set([
   "persistentvolumeclaims",
 ]);
 /** What the server writes for itself. */
-const asServer: WriteContext = { user: loopback, dryRun: false, warn() {} };
+const serverWrite: WriteContext = { user: loopback, dryRun: false, warn() {} };
 /** generateName collisions in a row before the client hears of them (upstream: 8). */
 const generateNameAttempts = 8;
 /** The longest base that leaves room for the suffix. */
@@ -167,7 +168,7 @@ export class Registry {
           if (await resource.storage.get(namespace, name)) throw alreadyExists(about, name);
           return { key: objectKey(info, namespace, name), value: encodeStored(info, object), modRevision: 0 };
         }
-        written = await resource.storage.create(namespace, name, object);
+        written = await resource.storage.create(namespace, name, object, guardsFor(strategy, object, write));
         if (written) return written;
         if (!generate || attempt >= generateNameAttempts) throw await this.#taken(resource, namespace, name);
         object.metadata.name = this.#generateName(meta.generateName!);
@@ -259,12 +260,12 @@ export class Registry {
         return { removed: false, item: { ...old, value: encodeStored(info, plan.object) } };
       }
       if (plan.action === "remove") {
-        if (await storage.remove(old)) {
+        if (await storage.remove(old, guardsOf(write.user))) {
           await strategy.afterDelete?.(current, context);
           return { removed: true, item: old };
         }
       } else {
-        const item = await storage.update(old, cloneTop(plan.object));
+        const item = await storage.update(old, cloneTop(plan.object), guardsOf(write.user));
         if (item) return { removed: false, item };
       }
     }
@@ -285,6 +286,8 @@ export class Registry {
       assert(found, `a strategy asked for the unknown resource ${resource}`);
       return found;
     };
+    const { mustHold } = write.user;
+    const asServer = mustHold ? { ...serverWrite, user: { ...loopback, mustHold } } : serverWrite;
     return {
       user: write.user,
       clock: this.#deps.clock,
@@ -307,7 +310,8 @@ export class Registry {
         const { namespace = "", name = "", resourceVersion } = from.metadata;
         const item = await storage.get(namespace, name);
         if (!item || storage.decode(item).metadata.resourceVersion !== resourceVersion) return false;
-        return (await storage.update(item, cloneTop(to as unknown as UnknownObject))) !== undefined;
+        const object = cloneTop(to as unknown as UnknownObject);
+        return (await storage.update(item, object, guardsOf(write.user))) !== undefined;
       },
       create: async (resource, object) => {
         assert(!write.dryRun, "a dry run writes nothing");
@@ -392,7 +396,7 @@ export class Registry {
         // Whoever took the last finalizer away is shown the object without it.
         const last = { ...old, value: encodeStored(info, object) };
         if (write.dryRun) return last;
-        if (!(await storage.remove(old))) return undefined;
+        if (!(await storage.remove(old, guardsOf(write.user)))) return undefined;
         written = true;
         await strategy.afterDelete?.(current, context);
         return last;
@@ -401,7 +405,7 @@ export class Registry {
       // Nothing changed: no write, no event, no revision.
       if (isSameButTimes(object, current) && storage.isCurrent(old)) return old;
       if (write.dryRun) return { ...old, value: encodeStored(info, object) };
-      const item = await storage.update(old, cloneTop(object));
+      const item = await storage.update(old, cloneTop(object), guardsFor(strategy, object, write));
       written = item !== undefined;
       if (written) await strategy.afterUpdate?.(object, current, context);
       return item;
@@ -435,6 +439,12 @@ export class Registry {
     return new ApiError(409, "AlreadyExists", `object is being deleted: ${error.message}`, error.status.details);
   }
 }
+
+/** Of the writer, and of what was allocated for the object. */
+const guardsFor = (strategy: Strategy, object: UnknownObject, { user }: WriteContext): readonly Guard[] => [
+  ...guardsOf(user),
+  ...(strategy.guards?.(object) ?? []),
+];
 
 /** What no client may set. */
 const serverFields = [

@@ -2,7 +2,15 @@
 // Upstream counterpart: storage.Interface over etcd3.
 
 import { hasCode } from "#base/errors.ts";
-import { revision as asRevision, type Backend, type Key, prefixRange, type StorageClass } from "#datastore/backend.ts";
+import {
+  revision as asRevision,
+  type Backend,
+  type Key,
+  type Op,
+  prefixRange,
+  type StorageClass,
+  type TxnResult,
+} from "#datastore/backend.ts";
 import type { UnknownObject } from "#model/object.ts";
 import type { ResourceInfo } from "#model/resource-info.ts";
 import { expired, internalError } from "#model/status.ts";
@@ -10,6 +18,7 @@ import { nextTurn } from "#platform/turns.ts";
 import type { EncryptionSlots, Slot } from "../encryption/slots.ts";
 import { type DecodeCache, encodeStored, type Item, type Layout, layoutOf } from "./codec.ts";
 import { toApiError, tooLargeRevision } from "./errors.ts";
+import { checkGuards, type Guard, guardOps } from "./guard.ts";
 import { collectionPrefix, objectKey, resourcePrefix } from "./keys.ts";
 
 export interface StorageDeps {
@@ -116,39 +125,53 @@ export class ResourceStorage {
     return !this.#slot?.transformer;
   }
 
-  /** Undefined when the key is taken. `object` becomes shared. */
-  create(namespace: string, name: string, object: UnknownObject): Promise<Item | undefined> {
-    return this.#put(objectKey(this.info, namespace, name, this.#prefix), namespace, name, object, 0);
-  }
-
-  /** Undefined when the object changed since `old`. `object` becomes shared. */
-  update(old: Item, object: UnknownObject): Promise<Item | undefined> {
-    const { namespace = "", name = "" } = object.metadata;
-    return this.#put(old.key, namespace, name, object, old.modRevision);
-  }
-
-  /** False when the object changed since `old`. */
-  async remove(old: Item): Promise<boolean> {
-    const result = await this.#deps.backend.commit({
-      compares: [{ key: old.key, target: "mod", op: "=", value: old.modRevision }],
-      success: [{ type: "delete", key: old.key }],
-    });
-    return result.succeeded;
-  }
-
-  async #put(
-    key: string,
+  /** Undefined when the key is taken. `object` becomes shared. Like all writes it throws where a guard does not hold. */
+  create(
     namespace: string,
     name: string,
     object: UnknownObject,
-    modRevision: number,
+    guards: readonly Guard[] = [],
   ): Promise<Item | undefined> {
+    const key = objectKey(this.info, namespace, name, this.#prefix);
+    return this.#put({ key, namespace, name, modRevision: 0 }, object, guards);
+  }
+
+  /** Undefined when the object changed since `old`. `object` becomes shared. */
+  update(old: Item, object: UnknownObject, guards: readonly Guard[] = []): Promise<Item | undefined> {
+    const { namespace = "", name = "" } = object.metadata;
+    return this.#put({ key: old.key, namespace, name, modRevision: old.modRevision }, object, guards);
+  }
+
+  /** False when the object changed since `old`. */
+  async remove(old: Item, guards: readonly Guard[] = []): Promise<boolean> {
+    const write: Op = { type: "delete", key: old.key };
+    return (await this.#commit(old, write, guards)).succeeded;
+  }
+
+  /** Writes if the key is as it was at `modRevision`, and all guards hold. */
+  async #commit(
+    { key, modRevision }: { readonly key: Key; readonly modRevision: number },
+    write: Op,
+    guards: readonly Guard[],
+  ): Promise<TxnResult> {
+    const result = await this.#deps.backend.commit({
+      compares: [{ key, target: "mod", op: "=", value: modRevision }, ...guards.map(({ compare }) => compare)],
+      success: [write],
+      ...(guards.length > 0 ? { failure: guardOps(guards) } : {}),
+    });
+    if (!result.succeeded) checkGuards(guards, result.results);
+    return result;
+  }
+
+  async #put(
+    at: { readonly key: Key; readonly namespace: string; readonly name: string; readonly modRevision: number },
+    object: UnknownObject,
+    guards: readonly Guard[],
+  ): Promise<Item | undefined> {
+    const { key, modRevision } = at;
     const { shown, stored } = await this.encode(object);
-    const commit = (value: Uint8Array) =>
-      this.#deps.backend.commit({
-        compares: [{ key, target: "mod", op: "=", value: modRevision }],
-        success: [{ type: "put", key, value, class: this.#deps.classOf(this.#qualified, namespace, name) }],
-      });
+    const storageClass = this.#deps.classOf(this.#qualified, at.namespace, at.name);
+    const commit = (value: Uint8Array) => this.#commit(at, { type: "put", key, value, class: storageClass }, guards);
     const { cache } = this.#deps;
     // Its event comes before the commit is answered.
     if (shown === stored) cache.expect(key, modRevision, stored, object);

@@ -1,6 +1,15 @@
 import { expect, test } from "vitest";
+import { silentLogger as log } from "#base/log.ts";
+import { Metrics } from "#base/metrics.ts";
+import { Client } from "#client/client.ts";
+import { EventRecorder } from "#client/events.ts";
+import { InformerFactory } from "#client/informer.ts";
 import type { Node } from "#model/gen/core-v1.ts";
-import { planRanges } from "./ipam.ts";
+import { nodes } from "#model/resources.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import { FakeTransport, unreachableServer } from "#test/harness/fake-transport.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { createNodeIpam, planRanges } from "./ipam.ts";
 
 const node = (name: string, ...podCIDRs: string[]): Node =>
   ({ metadata: { name }, spec: podCIDRs.length > 0 ? { podCIDR: podCIDRs[0], podCIDRs } : {} }) as Node;
@@ -58,4 +67,32 @@ test.each([
   ["of both as soon as of one", "10.42.0.0/16,fd00:42::/64", { a: "10.42.0.0/24,fd00:42::/64" }],
 ])("%s", (_name, clusterCidr, wanted) => {
   expect(plan(clusterCidr, [node("a"), node("b")])).toEqual([wanted, ["b"]]);
+});
+
+test("what may have been written is nobody else's, and a node that is not to be had keeps none waiting", async () => {
+  const transport = new FakeTransport();
+  const client = new Client(transport);
+  const clock = new FakeClock();
+  const deps = { client, clock, random: seededRandom(1), log };
+  const informers = new InformerFactory({}, deps);
+  const events = new EventRecorder({ component: "test" }, deps);
+  const ipam = createNodeIpam(
+    { ...deps, informers, events, metrics: new Metrics() },
+    { clusterCidr: "10.42.0.0/16", maskSizes },
+  );
+  for (const name of ["a", "b"]) await client.create(nodes, { metadata: { name } } as Node);
+  // Nobody knows what became of it.
+  transport.fail = ({ method, path }) => (method === "PATCH" && path.endsWith("/a") ? unreachableServer() : undefined);
+  const stop = new AbortController();
+  const running = [informers, ipam].map((one) => one.run(stop.signal, () => {}));
+  await clock.advance(1000);
+  await client.create(nodes, { metadata: { name: "c" } } as Node);
+  await clock.advance(1000);
+  const ranges = async () => (await client.list(nodes)).items.map(({ spec }) => spec?.podCIDR);
+  expect(await ranges()).toEqual([undefined, "10.42.1.0/24", "10.42.2.0/24"]);
+  transport.fail = () => undefined;
+  await clock.advance(60_000);
+  expect(await ranges()).toEqual(["10.42.0.0/24", "10.42.1.0/24", "10.42.2.0/24"]);
+  stop.abort();
+  await Promise.all(running);
 });

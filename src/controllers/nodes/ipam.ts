@@ -1,11 +1,15 @@
 // Gives every node that has no range of pod addresses the first free part of the cluster's ranges, one of each address
 // family; also to those of servers, of which there may be several.
+// No range is given twice: one run at a time writes any (what it writes counts only while its server leads), a run begins with
+// what all before it have written (the informers are listed again), and what it wrote itself it knows, also where it was not
+// told whether that came to pass.
 // Upstream counterpart: pkg/controller/nodeipam, RangeAllocator.
 import { type IpFamily, type IpRange, parseIpRange, parseIpRanges, subnetAt } from "#base/ip-range.ts";
 import type { Service } from "#base/service.ts";
 import type { Node } from "#model/gen/core-v1.ts";
 import { nameOf } from "#model/object.ts";
 import { nodes } from "#model/resources.ts";
+import { ApiError } from "#model/status.ts";
 import { type ControllerDeps, createController, on } from "../runtime/controller.ts";
 
 export interface NodeRangeOptions {
@@ -63,14 +67,38 @@ function* freeRanges(range: IpRange, bits: number, held: readonly string[]): Gen
 
 export function createNodeIpam(deps: ControllerDeps, options: NodeRangeOptions): Service {
   const store = deps.informers.informer(nodes);
-  /** Given and not seen yet: the informer is behind what was just written. */
-  const given = new Map<string, { readonly uid: string | undefined; readonly ranges: readonly string[] }>();
+  /** Given and not seen yet: the informer is behind what was just written, or it was not written after all. */
+  const given = new Map<string, Given>();
+  const give = async (name: string, one: Given): Promise<void> => {
+    try {
+      await deps.client.patch(nodes, { name }, { metadata: { uid: one.uid }, spec: specOf(one.ranges) });
+      one.isWritten = true;
+    } catch (error) {
+      // It was refused; of all else nobody knows whether it was written.
+      if (error instanceof ApiError && error.code < 500) given.delete(name);
+      throw error;
+    }
+  };
+  /** A node that is not to be had keeps none of the others waiting. */
+  const giveAll = async (all: Iterable<readonly [string, Given]>): Promise<void> => {
+    let failure: { readonly error: unknown } | undefined;
+    for (const [name, one] of all) {
+      given.set(name, one);
+      try {
+        await give(name, one);
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+    if (failure) throw failure.error;
+  };
   return createController(
     {
       name: "node-ipam-controller",
       workers: 1,
       triggers: [on(store, () => [everything])],
       firstKeys: [everything],
+      begin: () => given.clear(),
       async sync() {
         const known = store.list().map((node) => {
           const mine = given.get(nameOf(node));
@@ -80,10 +108,11 @@ export function createNodeIpam(deps: ControllerDeps, options: NodeRangeOptions):
         });
         for (const name of given.keys()) if (!store.get(name)) given.delete(name);
         const { ranges, without } = planRanges(options, known);
-        for (const [name, mine] of ranges) {
-          await deps.client.patch(nodes, { name }, { spec: specOf(mine) });
-          given.set(name, { uid: store.get(name)?.metadata.uid, ranges: mine });
-        }
+        const fresh = [...ranges].map(
+          ([name, mine]) => [name, { uid: store.get(name)?.metadata.uid, ranges: mine, isWritten: false }] as const,
+        );
+        const again = [...given].filter(([, { isWritten }]) => !isWritten);
+        await giveAll([...again, ...fresh]);
         for (const name of without) {
           const object = store.get(name);
           const message = `Node ${name} status is now: CIDRNotAvailable`;
@@ -94,6 +123,12 @@ export function createNodeIpam(deps: ControllerDeps, options: NodeRangeOptions):
     },
     deps,
   );
+}
+
+interface Given {
+  readonly uid: string | undefined;
+  readonly ranges: readonly string[];
+  isWritten: boolean;
 }
 
 const specOf = (ranges: readonly string[]): { podCIDR: string; podCIDRs: string[] } => ({

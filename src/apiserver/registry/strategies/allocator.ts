@@ -60,6 +60,11 @@ export class Allocator {
     this.#pending.delete(number);
   }
 
+  /** Nobody else hands out the same. */
+  guard(_number: number): undefined {
+    return undefined;
+  }
+
   release(number: number): void {
     this.#pending.delete(number);
     this.#used?.delete(number);

@@ -4,8 +4,8 @@
 import { type IpFamily, type IpRange, ipAt, offsetIn } from "#base/ip-range.ts";
 import type { Service, ServiceSpec } from "#model/gen/core-v1.ts";
 import type { StrategyContext } from "../../strategy.ts";
-import type { Allocator } from "./allocator.ts";
-import { type NumbersDeps, numbersOf } from "./shared-allocator.ts";
+import type { Guard } from "../guard.ts";
+import { type Numbers, type NumbersDeps, numbersOf } from "./shared-allocator.ts";
 
 export interface WantedIp {
   readonly family: IpFamily;
@@ -15,7 +15,7 @@ export interface WantedIp {
 }
 
 export type TakenIp =
-  | { readonly ip: string; undo(): void | Promise<void> }
+  | { readonly ip: string; readonly guard?: Guard | undefined; undo(): void | Promise<void> }
   /** Why the one asked for cannot be had. */
   | { readonly problem: string }
   | "full";
@@ -55,10 +55,7 @@ export const offsetsOf = (addresses: readonly string[], range: IpRange): number[
 
 export class FlagRanges implements ClusterIps {
   readonly families: readonly IpFamily[];
-  readonly #pools: ReadonlyMap<
-    IpFamily,
-    { readonly range: IpRange; readonly allocator: Pick<Allocator, "contains" | "take" | "next" | "release"> }
-  >;
+  readonly #pools: ReadonlyMap<IpFamily, { readonly range: IpRange; readonly allocator: Numbers }>;
   /** The store is reached through the context of the request at hand. */
   #list: StrategyContext["list"] = async () => [];
 
@@ -81,14 +78,19 @@ export class FlagRanges implements ClusterIps {
     const pool = this.#pools.get(family);
     if (!pool) return "full";
     const { range, allocator } = pool;
+    const taken = (ip: string, offset: number): TakenIp => ({
+      ip,
+      guard: allocator.guard(offset),
+      undo: () => allocator.release(offset),
+    });
     if (asked === "") {
       const offset = await allocator.next();
-      return offset === undefined ? "full" : { ip: ipAt(range, offset), undo: () => allocator.release(offset) };
+      return offset === undefined ? "full" : taken(ipAt(range, offset), offset);
     }
     const offset = offsetIn(range, asked);
     if (offset === undefined || !allocator.contains(offset)) return { problem: notInRange(asked, range.cidr) };
     if (!(await allocator.take(offset))) return { problem: alreadyAllocated };
-    return { ip: asked, undo: () => allocator.release(offset) };
+    return taken(asked, offset);
   }
 
   release(ips: readonly string[]): void {

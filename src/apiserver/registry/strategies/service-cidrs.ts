@@ -11,7 +11,10 @@ import { keyOf, nameOf } from "#model/object.ts";
 import { qualifiedResource } from "#model/resource-info.ts";
 import { ipAddresses, serviceCidrs } from "#model/resources.ts";
 import { addressFor, clusterIpsOf, isReady, serviceKeyOf } from "#model/service-addresses.ts";
+import { serviceUnavailable } from "#model/status.ts";
 import type { StrategyContext } from "../../strategy.ts";
+import type { Guard } from "../guard.ts";
+import { objectKey } from "../keys.ts";
 import { Allocator } from "./allocator.ts";
 import {
   alreadyAllocated,
@@ -30,6 +33,7 @@ interface Pool {
 }
 
 interface Claim {
+  readonly guard?: Guard;
   undo(): Promise<void>;
 }
 
@@ -142,7 +146,13 @@ async function claimFor(
   }
   const made = await context.create(addressesName, wanted);
   if (!made) return undefined;
+  const createRevision = Number(made.metadata.resourceVersion);
   return {
+    // One that was left over is taken for lost after a while.
+    guard: {
+      compare: { key: objectKey(ipAddresses, "", nameOf(made)), target: "create", op: "=", value: createRevision },
+      refuse: () => serviceUnavailable(`the address ${ip} was taken back before the service was written; try again`),
+    },
     async undo() {
       release();
       await context.remove(addressesName, made);

@@ -8,6 +8,7 @@ import { clusterIpsOf } from "#model/service-addresses.ts";
 import { type FieldError, fieldInvalid, internalError, invalid } from "#model/status.ts";
 import { goStrings, invalidGo } from "#model/validation/go-syntax.ts";
 import type { Strategy, StrategyContext } from "../../strategy.ts";
+import type { Guard } from "../guard.ts";
 import { addressesOf, FlagRanges, reserved } from "./cluster-ips.ts";
 import { keepStatus } from "./plain.ts";
 import { ServiceCidrRanges } from "./service-cidrs.ts";
@@ -25,8 +26,8 @@ export interface ServiceStrategyOptions {
   readonly claims?: ((kind: string) => NumberClaims) | undefined;
 }
 
-/** What gives back each number that a write has taken. */
-type Taken = (() => void | Promise<void>)[];
+/** What a write has taken: how each goes back, and what must hold for it to be the service's. */
+type Taken = { undo(): void | Promise<void>; readonly guard?: Guard | undefined }[];
 
 export function createServiceStrategy(
   options: ServiceStrategyOptions,
@@ -54,9 +55,10 @@ export function createServiceStrategy(
 
   /** What cannot be given back now is found by the controller that looks after addresses. */
   const giveBack = async (mine: Taken): Promise<void> => {
-    await Promise.allSettled(mine.splice(0).map(async (release) => release()));
+    await Promise.allSettled(mine.splice(0).map(async ({ undo }) => undo()));
   };
-  const markPort = (port: number, mine: Taken): void => void mine.push(() => ports.release(port));
+  const markPort = (port: number, mine: Taken): void =>
+    void mine.push({ undo: () => ports.release(port), guard: ports.guard(port) });
 
   /** One address of the family, the one asked for if any. */
   const takeIp = async (
@@ -72,7 +74,7 @@ export function createServiceStrategy(
         invalidGo("spec.clusterIPs", goStrings(shown), `failed to allocate IP ${asked}: ${got.problem}`),
       );
     }
-    mine.push(got.undo);
+    mine.push(got);
     return got.ip;
   };
 
@@ -210,6 +212,7 @@ export function createServiceStrategy(
       }
       await allocate(service, old, context);
     },
+    guards: (service) => (taken.get(service) ?? []).flatMap(({ guard }) => guard ?? []),
     async rollback(service) {
       const mine = taken.get(service);
       if (mine) await giveBack(mine);
