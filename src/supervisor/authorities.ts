@@ -1,7 +1,7 @@
 // A cluster's authorities are replaced: new ones come from the owner, or are made so that the old ones vouch for them.
 //
 //   accept (while the server runs): read ─▶ check against those that are ─▶ server/tls-next, whole or not at all
-//   apply (at the next start):      tls ─▶ copy in tls-TIME, then each file of tls-next ─▶ tls
+//   apply (at the next start):      check again, tls ─▶ copy in tls-TIME, then each file of tls-next ─▶ tls
 //
 // A bundle begins with the authority that signs; then follow those by which nodes that know older ones get to it, however
 // long they were away. Names and the body of the request are k3s's. Upstream counterpart: k3s pkg/server/handlers/cert.go.
@@ -9,7 +9,7 @@ import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto"
 import type { Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import { badRequest } from "#model/status.ts";
-import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile, removeTree } from "#platform/folders.ts";
 import { leadsTo } from "#wire/certificate-chain.ts";
 import { copyFiles } from "./leaf-rotation.ts";
@@ -174,28 +174,45 @@ export async function acceptAuthorities(
     const text = next[name];
     if (text !== undefined) await writeFileDurable(`${staged}/${authorityFiles[name]}`, text, 0o600);
   }
-  await writeFileDurable(`${staged}/${complete}`, "", 0o600);
+  await writeFileDurable(`${staged}/${complete}`, request.isForced ? "forced" : "vouched", 0o600);
   return next;
 }
 
 const stagedFolder = (folder: string): string => `${folder}-next`;
-/** Written last. */
+/** Written last, removed first. */
 const complete = "complete";
 
-/** What was accepted takes its place. A crash in it is no harm: it is done again. */
+/**
+ * What was accepted takes its place. A crash in it is no harm: it is done again. Where another server has replaced the
+ * authorities meanwhile, for which these do not vouch, it is dropped.
+ */
 export async function applyStaged(
   folder: string,
   { clock, log }: Pick<PkiDependencies, "clock" | "log">,
 ): Promise<void> {
   const staged = stagedFolder(folder);
-  if (!(await exists(`${staged}/${complete}`))) return;
+  const mark = (await readFileIfExists(`${staged}/${complete}`))?.toString("utf8");
+  if (mark === undefined) {
+    // What was not accepted to its end, or has been applied.
+    await removeTree(staged);
+    return;
+  }
+  const next = await readAuthorities(staged);
+  const problem = mark === "vouched" ? authoritiesProblem(await readAuthorities(folder), next, false) : undefined;
+  if (problem !== undefined) {
+    log.error("another server has replaced the authorities meanwhile; rotate them again", { problem });
+    await removeFile(`${staged}/${complete}`);
+    await removeTree(staged);
+    return;
+  }
   const backup = `${folder}-${Math.floor(clock.now() / 1000)}`;
   await copyFiles(folder, backup);
-  for (const [name, text] of Object.entries(await readAuthorities(staged))) {
+  for (const [name, text] of Object.entries(next)) {
     const path = `${folder}/${authorityFiles[name as AuthorityFile]}`;
     await makeFolder(path.replace(/\/[^/]*$/, ""), 0o700);
     await writeFileDurable(path, text, 0o600);
   }
+  await removeFile(`${staged}/${complete}`);
   await removeTree(staged);
   log.info("the cluster has new authorities", { copy: backup });
 }

@@ -93,6 +93,33 @@ describe("which one counts", () => {
   ])("%s", (_name, record, disk, wanted) => expect(planFiles(record, disk)).toEqual(wanted));
 });
 
+test("what both are known to have had tells whose change it is", () => {
+  const file = (text: string, modifiedMs: number): SharedFiles =>
+    new Map([["ServerCA", { content: Buffer.from(text), modifiedMs }]]);
+  const hash = (text: string) => ({ ServerCA: createHash("sha256").update(text).digest("hex") });
+  const [theirs, ours] = [file("a", 5000), file("b", 9000)];
+  expect(planFiles(theirs, ours, hash("a"))).toEqual({ write: [], conflicts: [] });
+  expect(planFiles(theirs, ours, hash("b"))).toEqual({ write: [], conflicts: ["ServerCA"] });
+  expect(planFiles(theirs, ours, hash("c"))).toEqual({ write: [], conflicts: ["ServerCA"] });
+  expect(planFiles(theirs, file("b", 5000), hash("a"))).toEqual({ write: ["ServerCA"], conflicts: [] });
+});
+
+test("a change that a server was stopped in is saved at its next start", async () => {
+  const first = await open("a", { wanted: "the-token" });
+  write("a", "tls/service.key", "one", 60_000);
+  await first.save();
+  await open("b", { wanted: "the-token" });
+  write("a", "tls/service.key", "two");
+  await (await open("a", { wanted: "the-token" })).save();
+  await open("b", { wanted: "the-token" });
+  expect(read("b", "tls/service.key")).toBe("two");
+  // Both have changed it: somebody has to choose.
+  write("a", "tls/service.key", "three", -10_000);
+  write("b", "tls/service.key", "four", -20_000);
+  await (await open("a", { wanted: "the-token" })).save();
+  await expect(open("b", { wanted: "the-token" })).rejects.toMatchObject({ code: "BOOTSTRAP_CONFLICT" });
+});
+
 test("the first makes, the second takes, both with their times", async () => {
   const first = await open("a", { wanted: "the-token" });
   write("a", "tls/server-ca.key", "key", 60_000);

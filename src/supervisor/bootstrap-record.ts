@@ -2,7 +2,8 @@
 // anything is made: the first server takes the place, makes its keys and saves them; all others write what they find to disk
 // first. What differs is decided by planFiles, and told where only a human can.
 // Saved again whenever the files here change (a new authority, new keys of encryption); under another name when the token
-// changes. Upstream counterpart: k3s pkg/cluster/storage.go and bootstrap.go.
+// changes. A server that is stopped in between goes on where it was at its next start: it knows what both had before.
+// Upstream counterpart: k3s pkg/cluster/storage.go and bootstrap.go.
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -14,12 +15,14 @@ import {
   formatFiles,
   parseFiles,
   planFiles,
+  readCommon,
   readFiles,
   type SharedFiles,
   sharedFiles,
+  writeCommon,
   writeFiles,
 } from "./bootstrap/files.ts";
-import { sameText } from "./tokens.ts";
+import { forgetPasswordBefore, passwordBefore, sameText } from "./tokens.ts";
 
 export interface BootstrapRecordOptions {
   /** DATA-DIR/server. */
@@ -67,15 +70,20 @@ export async function openBootstrapRecord(
   const { record } = found;
   let { password } = found;
   let isSaved = record.value.length > 0;
+  /** What was in both when they were last alike. */
+  let common: SharedFiles = new Map();
+  const agree = async (files: SharedFiles): Promise<void> => {
+    common = files;
+    await writeCommon(serverDir, files);
+  };
   if (isSaved) {
     const files = parseFiles(await decryptRecord(textOf(record), password));
-    const { write, conflicts } = planFiles(files, await readFiles(serverDir));
+    const { write, conflicts } = planFiles(files, await readFiles(serverDir), await readCommon(serverDir));
     if (conflicts.length > 0) throw conflict(serverDir, conflicts);
     await writeFiles(serverDir, files, write);
     if (write.length > 0) log.info("keys of the cluster taken from the datastore", { files: write.join() });
+    await agree(files);
   } else log.info("this server makes the keys of the cluster");
-  /** What was in both when they were last alike. */
-  let common: SharedFiles = await readFiles(serverDir);
   let { modRevision }: { modRevision: number } = record;
 
   const put = async (files: SharedFiles): Promise<boolean> => {
@@ -86,7 +94,8 @@ export async function openBootstrapRecord(
       success: [{ type: "put", key, value }],
     });
     if (!result.succeeded) return false;
-    [modRevision, common, isSaved] = [result.revision, files, true];
+    [modRevision, isSaved] = [result.revision, true];
+    await agree(files);
     return true;
   };
 
@@ -117,7 +126,7 @@ export async function openBootstrapRecord(
     }
     const names = differences(files, theirs);
     if (names.length > 0) throw conflict(serverDir, names);
-    common = files;
+    await agree(files);
   };
 
   let isTold = false;
@@ -136,40 +145,48 @@ export async function openBootstrapRecord(
       isTold = true;
     } else if (mine.length > 0 && other.length === 0) await save();
     else if (differences(files, theirs).length > 0) throw conflict(serverDir, mine);
-    else common = files;
+    else await agree(files);
   };
+
+  const rotate = async (next: string): Promise<void> => {
+    if (sameText(next, password)) return;
+    const theirs = await stored();
+    // It would be lost with the old name.
+    const isBehind = !theirs || differences(theirs, common).some((name) => theirs.has(name));
+    if (isBehind) throw new AppError("BOOTSTRAP_CONFLICT", `${changedElsewhere}: restart this one first`);
+    const files = await readFiles(serverDir);
+    const [from, to] = [recordKey(password), recordKey(next)];
+    const value = Buffer.from(await encryptRecord(formatFiles(files), next, random));
+    const result = await backend.commit({
+      compares: [
+        { key: to, target: "create", op: "=", value: 0 },
+        { key: from, target: "mod", op: "=", value: modRevision },
+      ],
+      success: [
+        { type: "put", key: to, value },
+        { type: "delete", key: from },
+      ],
+    });
+    if (!result.succeeded)
+      throw new AppError(
+        "BOOTSTRAP_TOKEN",
+        `there are keys of a cluster under this token already, or ${changedElsewhere}`,
+      );
+    [password, modRevision] = [next, result.revision];
+    await agree(files);
+  };
+  if (found.next !== undefined) {
+    await rotate(found.next);
+    log.info("the change of the token that this server was stopped in is done");
+  }
+  await forgetPasswordBefore(serverDir);
 
   return {
     get password() {
       return password;
     },
     save,
-    async rotate(next) {
-      if (sameText(next, password)) return;
-      const theirs = await stored();
-      // It would be lost with the old name.
-      const isBehind = !theirs || differences(theirs, common).some((name) => theirs.has(name));
-      if (isBehind) throw new AppError("BOOTSTRAP_CONFLICT", `${changedElsewhere}: restart this one first`);
-      const files = await readFiles(serverDir);
-      const [from, to] = [recordKey(password), recordKey(next)];
-      const value = Buffer.from(await encryptRecord(formatFiles(files), next, random));
-      const result = await backend.commit({
-        compares: [
-          { key: to, target: "create", op: "=", value: 0 },
-          { key: from, target: "mod", op: "=", value: modRevision },
-        ],
-        success: [
-          { type: "put", key: to, value },
-          { type: "delete", key: from },
-        ],
-      });
-      if (!result.succeeded)
-        throw new AppError(
-          "BOOTSTRAP_TOKEN",
-          `there are keys of a cluster under this token already, or ${changedElsewhere}`,
-        );
-      [password, modRevision, common] = [next, result.revision, files];
-    },
+    rotate,
     plaintext: async () => formatFiles(await readFiles(serverDir)),
     service: {
       name: "bootstrap-record",
@@ -189,13 +206,14 @@ export async function openBootstrapRecord(
   };
 }
 
-/** The password that counts, and its record; an empty one is ours to fill. */
+/** The password that counts, and its record; an empty one is ours to fill. `next`: the password that it was about to get. */
 async function find(
   { wanted, known, serverDir }: BootstrapRecordOptions,
   deps: BootstrapRecordDeps,
   signal: AbortSignal,
-): Promise<{ password: string; record: KeyValue }> {
+): Promise<{ password: string; record: KeyValue; next?: string }> {
   const { backend, clock, random, log } = deps;
+  const before = await passwordBefore(serverDir);
   const made = Buffer.from(random.bytes(16)).toString("hex");
   for (let isFirst = true; ; isFirst = false) {
     const { kvs } = await backend.range(prefixRange(recordPrefix));
@@ -209,6 +227,10 @@ async function find(
     const password = wanted ?? known ?? made;
     const record = under(password);
     if (record && record.value.length > 0) return { password, record };
+    const earlier = record ? undefined : under(before);
+    if (before !== undefined && earlier && earlier.value.length > 0) {
+      return { password: before, record: earlier, next: password };
+    }
     if (!record) {
       if (kvs.some(({ value }) => value.length > 0)) throw otherToken(wanted ?? known);
       const mine = await lock(recordKey(password), backend);

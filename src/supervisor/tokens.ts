@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { Random } from "#base/clock.ts";
 import { AppError } from "#base/errors.ts";
 import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
+import { removeFile } from "#platform/folders.ts";
 import { splitPem } from "./pki/certificate.ts";
 
 export interface Token {
@@ -94,6 +95,7 @@ interface TokenOptions {
 }
 
 const passwdFile = "cred/passwd";
+const beforeFile = "token-before";
 
 /** What an earlier start was told or made; undefined: it is the first. */
 export async function knownPassword(folder: string): Promise<string | undefined> {
@@ -144,6 +146,12 @@ export async function writeTokens(options: TokenOptions, { password, agentPasswo
   return token;
 }
 
+/** The password that this server was about to change when it was stopped; whether it did the datastore knows. */
+export const passwordBefore = async (folder: string): Promise<string | undefined> =>
+  (await readFileIfExists(join(folder, beforeFile)))?.toString("utf8").trim() || undefined;
+
+export const forgetPasswordBefore = (folder: string): Promise<void> => removeFile(join(folder, beforeFile));
+
 /** The same where other servers have to know; what cannot be told to them stays as it was. */
 export async function changeTokens(
   options: TokenOptions,
@@ -152,6 +160,7 @@ export async function changeTokens(
 ): Promise<void> {
   const password = await knownPassword(options.folder);
   const before = password && { password, agentPassword: (await agentPasswordIn(options.folder)) ?? password };
+  if (shared && before) await write(options.folder, beforeFile, `${before.password}\n`);
   await writeTokens(options, next);
   if (!shared) return;
   try {
@@ -160,6 +169,8 @@ export async function changeTokens(
   } catch (error) {
     if (before) await writeTokens(options, before);
     throw error;
+  } finally {
+    await forgetPasswordBefore(options.folder);
   }
 }
 

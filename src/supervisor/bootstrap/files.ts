@@ -2,6 +2,7 @@
 // encryption at rest. As files below DATA-DIR/server, and as the map that lies in the datastore and goes to joining servers:
 // name -> {Timestamp, Content}, k3s's. `planFiles` decides which of two differing contents counts.
 // Upstream counterpart: k3s pkg/bootstrap and pkg/cluster/bootstrap.go.
+import { createHash } from "node:crypto";
 import { dirname } from "node:path";
 import { makeFolder, modifiedMs, readFileIfExists, setModified, writeFileDurable } from "#platform/files.ts";
 import { unreadable } from "./cipher.ts";
@@ -38,23 +39,54 @@ const isSpare = (name: string): boolean => name.startsWith("ETCD");
 /** A file that is newer by less was written by the same hand. */
 const toleranceMs = 3000;
 
+/** Of contents, by name. */
+export type Hashes = Readonly<Record<string, string>>;
+
 export interface FilesPlan {
   readonly write: readonly string[];
   /** Newer here than there and not the same: somebody has to choose. */
   readonly conflicts: readonly string[];
 }
 
-/** `record`: the datastore's, which counts. */
-export function planFiles(record: SharedFiles, disk: SharedFiles): FilesPlan {
+/**
+ * `record`: the datastore's, which counts. `common`: what this server knows both to have had: where the record has it still, what
+ * is newer here is this server's own change, which it was stopped in, and is saved.
+ */
+export function planFiles(record: SharedFiles, disk: SharedFiles, common: Hashes = {}): FilesPlan {
   const write: string[] = [];
   const conflicts: string[] = [];
   for (const [name, theirs] of record) {
     const ours = disk.get(name);
     if (ours && sameContent(ours, theirs)) continue;
-    if (ours && !isSpare(name) && ours.modifiedMs - theirs.modifiedMs >= toleranceMs) conflicts.push(name);
-    else write.push(name);
+    if (ours && !isSpare(name) && ours.modifiedMs - theirs.modifiedMs >= toleranceMs) {
+      if (common[name] !== hashOf(theirs)) conflicts.push(name);
+    } else write.push(name);
   }
   return { write, conflicts };
+}
+
+const hashOf = ({ content }: SharedFile): string => createHash("sha256").update(content).digest("hex");
+
+/** Below DATA-DIR/server: what was in the datastore when the files here were last the same. */
+const commonFile = "shared-keys.json";
+
+export async function readCommon(serverDir: string): Promise<Hashes> {
+  const text = (await readFileIfExists(`${serverDir}/${commonFile}`))?.toString("utf8");
+  if (text === undefined) return {};
+  try {
+    return JSON.parse(text) as Hashes;
+  } catch {
+    // As if nothing were known: what differs is told to a human.
+    return {};
+  }
+}
+
+export async function writeCommon(serverDir: string, files: SharedFiles): Promise<void> {
+  const text = `${JSON.stringify(Object.fromEntries([...files].map(([name, file]) => [name, hashOf(file)])))}\n`;
+  const path = `${serverDir}/${commonFile}`;
+  if ((await readFileIfExists(path))?.toString("utf8") === text) return;
+  await makeFolder(serverDir, 0o700);
+  await writeFileDurable(path, text, 0o600);
 }
 
 const sameContent = (a: SharedFile, b: SharedFile): boolean => a.content.equals(b.content);
