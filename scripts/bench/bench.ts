@@ -11,6 +11,7 @@ import { log } from "./log.ts";
 import { pods } from "./pods.ts";
 import { scheduler } from "./scheduler.ts";
 import { tunnel } from "./tunnel.ts";
+import { tunnels } from "./tunnels.ts";
 
 const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Readonly<Record<string, number>>>>> = {
   agents,
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, (args: readonly string[]) => Promise<Read
   pods,
   scheduler,
   tunnel,
+  tunnels,
 };
 
 await main(async () => {

@@ -1,7 +1,6 @@
 // A node's tunnels over real TLS: one to each server, which say how the servers are, also of one that takes connections and
 // says nothing any more.
 import { mkdtempSync, rmSync } from "node:fs";
-import * as net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -9,24 +8,24 @@ import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import type { EndpointSlice } from "#model/gen/discovery-v1.ts";
 import { systemClock as clock } from "#platform/clock.ts";
-import { openHttpsServer } from "#platform/https-server.ts";
+import type { ServerUpgrade } from "#platform/https-server.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { dialBareWebSocket } from "#platform/raw-websocket.ts";
-import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { inOrder } from "./balancer/plan.ts";
 import { openLoadBalancer } from "./load-balancer.ts";
 import { generateKey, issueCertificate } from "./pki/certificate.ts";
 import { createServerTunnels, serversIn } from "./server-tunnels.ts";
+import { TunnelRig } from "./tunnel/rig.fixture.ts";
 import { createTunnels } from "./tunnels.ts";
 
 const deps = { clock, random, log: silentLogger };
-const ends: (() => void | Promise<void>)[] = [];
+const rig = new TunnelRig();
 let folder = "";
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "mote-tunnels-"));
 });
 afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
+  await rig.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -35,51 +34,23 @@ async function until(what: () => boolean): Promise<void> {
   expect(what()).toBe(true);
 }
 
-/** A server behind a wire that can be frozen: what is connected stays so, and nothing comes through. */
+/** A server behind a wire. */
 async function server() {
   let tunnels = 0;
   const egress = createTunnels({ mode: "agent", nodeName: "hub" }, { ...deps, metrics: new Metrics() });
-  const door = await openHttpsServer(
-    { host: "127.0.0.1", port: 0, tls: localhostTls, log: silentLogger },
-    {
-      async request(_request, response) {
-        response.head(404, {});
-        response.end();
-      },
-      async upgrade(upgrade) {
-        tunnels++;
-        upgrade.socket.once("close", () => tunnels--);
-        egress.acceptNode(upgrade, "leaf");
-      },
+  const keeper = {
+    acceptPeer: () => false,
+    acceptNode(upgrade: ServerUpgrade, node: string) {
+      tunnels++;
+      upgrade.socket.once("close", () => tunnels--);
+      egress.acceptNode(upgrade, node);
     },
-  );
-  ends.push(() => door.close(0));
-  const sockets = new Set<net.Socket>();
-  let isFrozen = false;
-  const wire = net.createServer((socket) => {
-    const to = net.connect(door.port, "127.0.0.1");
-    for (const [one, other] of [
-      [socket, to],
-      [to, socket],
-    ] as const) {
-      sockets.add(one);
-      one.on("error", () => {});
-      one.on("data", (data) => {
-        if (!isFrozen) other.write(data);
-      });
-      one.on("close", () => other.destroy());
-    }
-  });
-  await new Promise<void>((resolve) => wire.listen(0, "127.0.0.1", resolve));
-  ends.push(() => {
-    for (const socket of sockets) socket.destroy();
-    wire.close();
-  });
+  };
+  const door = await rig.door(keeper, "leaf");
+  const wire = await rig.wire(door.port);
   return {
-    address: `127.0.0.1:${(wire.address() as net.AddressInfo).port}`,
-    freeze: (is: boolean) => {
-      isFrozen = is;
-    },
+    address: `127.0.0.1:${wire.port}`,
+    freeze: wire.freeze,
     get tunnels() {
       return tunnels;
     },
@@ -91,8 +62,7 @@ test("one to each, as the list says; and each says how its server is", async () 
   const balancer = await openLoadBalancer({ server: `https://${a.address}`, folder }, deps);
   const states = () => balancer.servers.map(({ state }) => state).join();
   const seen = { lost: 0, refused: 0 };
-  const stop = new AbortController();
-  const running = createServerTunnels(
+  const service = createServerTunnels(
     {
       tls: () => ({ isUnchecked: true }),
       rules: { mode: "agent", nodeApiPort: 10250, nodeAddresses: [], clusterCidrs: [], pods: () => [] },
@@ -108,11 +78,8 @@ test("one to each, as the list says; and each says how its server is", async () 
         }
       },
     },
-  ).run(stop.signal, () => {});
-  ends.push(async () => {
-    stop.abort(new Error("stopped"));
-    await running;
-  });
+  );
+  rig.run(service);
   await until(() => a.tunnels === 1 && b.tunnels === 0);
   await balancer.setServers([a.address, b.address]);
   const used = await balancer.connect();
@@ -134,18 +101,14 @@ test("who is of another cluster is the last that is tried, though it takes conne
   await balancer.setServers([stranger.address]);
   const dates = { notBeforeMs: 0, notAfterMs: Date.UTC(9999, 0, 1) };
   const ca = issueCertificate({ commonName: "ours", usage: "client", ...dates }, generateKey(), undefined, random);
-  const stop = new AbortController();
-  const running = createServerTunnels(
+  const service = createServerTunnels(
     {
       tls: () => ({ ca, trust: "keys" }),
       rules: { mode: "agent", nodeApiPort: 10250, nodeAddresses: [], clusterCidrs: [], pods: () => [] },
     },
     { ...deps, balancer, dial: (request, signal) => dialBareWebSocket({ ...request, connectTimeoutMs: 500 }, signal) },
-  ).run(stop.signal, () => {});
-  ends.push(async () => {
-    stop.abort(new Error("stopped"));
-    await running;
-  });
+  );
+  rig.run(service);
   await until(() => balancer.servers.map(({ state }) => state).join() === "failed,standby");
   expect(inOrder(balancer.servers)).toEqual(["192.0.2.1:6443", stranger.address]);
 });

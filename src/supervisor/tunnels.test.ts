@@ -1,23 +1,17 @@
 // Servers reach each other's nodes: a node whose tunnel ends at another server, and the node of that server itself.
-import * as net from "node:net";
 import { afterEach, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import type { InformerFactory } from "#client/informer.ts";
-import type { Node } from "#model/gen/core-v1.ts";
+import type { Node, Pod } from "#model/gen/core-v1.ts";
 import { systemClock } from "#platform/clock.ts";
-import { type Duplex, type HttpsServer, openHttpsServer } from "#platform/https-server.ts";
-import { systemRandom } from "#platform/random.ts";
-import { localhostTls } from "#test/harness/localhost-tls.ts";
+import type { Duplex, HttpsServer } from "#platform/https-server.ts";
 import { createNodeTunnel } from "./node-tunnel.ts";
+import { type EgressMode, egressLabel } from "./tunnel/egress.ts";
+import { nodeHeader, reach, TunnelRig, testDeps, testTls as tls, until } from "./tunnel/rig.fixture.ts";
 import { createTunnels, type Tunnels } from "./tunnels.ts";
 
-const deps = { clock: systemClock, random: systemRandom, log: silentLogger };
-const tls = () => ({ ca: localhostTls.certificatePem });
-const ends: (() => void | Promise<void>)[] = [];
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-});
+const rig = new TunnelRig();
+afterEach(() => rig.close());
 
 interface Server {
   readonly tunnels: Tunnels;
@@ -25,59 +19,46 @@ interface Server {
   readonly address: string;
 }
 
-/** The door believes everybody the name in a header. */
-async function server(nodeName: string, known: readonly Node[], peerToken?: string): Promise<Server> {
+interface Known {
+  readonly nodes: readonly Node[];
+  readonly pods?: readonly Pod[];
+}
+
+async function server(
+  nodeName: string,
+  known: Known,
+  { peerToken, mode = "agent" }: { readonly peerToken?: string; readonly mode?: EgressMode } = {},
+): Promise<Server> {
   const tunnels = createTunnels(
-    { mode: "agent", nodeName, ...(peerToken === undefined ? {} : { peerToken }) },
-    { ...deps, metrics: new Metrics() },
+    { mode, nodeName, ...(peerToken === undefined ? {} : { peerToken }) },
+    { ...testDeps, metrics: new Metrics() },
   );
-  const door = await openHttpsServer(
-    { host: "127.0.0.1", port: 0, tls: localhostTls, log: silentLogger },
-    {
-      async request(_request, response) {
-        response.head(404, {});
-        response.end();
-      },
-      async upgrade(upgrade) {
-        if (tunnels.acceptPeer(upgrade)) return;
-        const node = upgrade.request.headers["x-test-node"];
-        if (typeof node === "string") tunnels.acceptNode(upgrade, node);
-        else upgrade.socket.end("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
-      },
-    },
-  );
-  const store = {
-    get: (name: string) => known.find(({ metadata }) => metadata.name === name),
-    byIndex: () => [],
-    addIndex() {},
+  const door = await rig.door(tunnels);
+  const store = (list: readonly (Node | Pod)[]) => {
+    const keys = new Map<string, (one: Node | Pod) => readonly string[]>();
+    return {
+      get: (name: string) => list.find(({ metadata }) => metadata.name === name),
+      byIndex: (index: string, key: string) => list.filter((one) => keys.get(index)?.(one).includes(key)),
+      addIndex: (index: string, of: (one: Node | Pod) => readonly string[]) => void keys.set(index, of),
+    };
   };
-  tunnels.watch({ informer: () => store } as unknown as InformerFactory);
-  ends.push(() => door.close(0));
+  const informer = ({ plural }: { readonly plural: string }) =>
+    store(plural === "nodes" ? known.nodes : (known.pods ?? []));
+  tunnels.watch({ informer } as unknown as InformerFactory);
   return { tunnels, door, address: `127.0.0.1:${door.port}` };
 }
 
-function run(service: { run(signal: AbortSignal, ready: () => void): Promise<void> }): void {
-  const stop = new AbortController();
-  const running = service.run(stop.signal, () => {});
-  ends.push(async () => {
-    stop.abort(new Error("stopped"));
-    await running;
-  });
-}
-
 /** A node API that says who it is. */
-async function nodeApi(name: string): Promise<number> {
-  const listener = net.createServer((socket) => {
-    socket.on("error", () => {});
-    socket.end(name);
-  });
-  await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
-  ends.push(() => void listener.close());
-  return (listener.address() as net.AddressInfo).port;
-}
+const nodeApi = (name: string): Promise<number> => rig.listen((socket) => void socket.end(name));
 
-const nodeOf = (name: string, port: number): Node =>
-  ({ metadata: { name }, status: { daemonEndpoints: { kubeletEndpoint: { Port: port } } } }) as Node;
+const nodeOf = (name: string, port: number, more: { readonly address?: string; readonly isOpen?: true } = {}): Node =>
+  ({
+    metadata: { name, labels: more.isOpen ? { [egressLabel]: "true" } : {} },
+    status: {
+      addresses: more.address === undefined ? [] : [{ type: "InternalIP", address: more.address }],
+      daemonEndpoints: { kubeletEndpoint: { Port: port } },
+    },
+  }) as Node;
 
 const textOf = (stream: Duplex): Promise<string> =>
   new Promise((resolve, reject) => {
@@ -89,46 +70,97 @@ const textOf = (stream: Duplex): Promise<string> =>
     stream.once("error", reject);
   });
 
-/** As soon as there is a way. */
-async function reach(from: Tunnels, node: string, port: number): Promise<string> {
-  for (let tries = 0; tries < 300; tries++) {
-    const stream = from.connect(node, port);
-    if (stream) return textOf(stream);
-    await systemClock.sleep(50);
-  }
-  throw new Error(`there is no way to ${node}`);
-}
+const textFrom = async (from: Tunnels, host: string, port: number): Promise<string> =>
+  textOf(await reach(() => from.connect(host, port)));
 
 test("a node whose tunnel ends at another server is reached through that one", async () => {
   const port = await nodeApi("leaf");
-  const known = [nodeOf("leaf", port)];
-  const [a, b] = [await server("a", known, "secret"), await server("b", known, "secret")];
-  run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
+  const known = { nodes: [nodeOf("leaf", port)] };
+  const [a, b] = [await server("a", known, { peerToken: "secret" }), await server("b", known, { peerToken: "secret" })];
+  rig.run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
   const target = { host: "127.0.0.1", port: b.door.port };
   const rules = { mode: "agent", nodeApiPort: port, nodeAddresses: [], clusterCidrs: [], pods: () => [] } as const;
   // A node has no say in what it is called; here the header has.
-  run(createNodeTunnel({ ...target, tls, rules, headers: { "x-test-node": "leaf" } } as never, deps));
-  expect(await reach(b.tunnels, "leaf", port)).toBe("leaf");
-  expect(await reach(a.tunnels, "leaf", port)).toBe("leaf");
+  rig.run(createNodeTunnel({ ...target, tls, rules, headers: { [nodeHeader]: "leaf" } } as never, testDeps));
+  expect(await textFrom(b.tunnels, "leaf", port)).toBe("leaf");
+  expect(await textFrom(a.tunnels, "leaf", port)).toBe("leaf");
 });
 
 test("the node of another server is reached, at its node API alone", async () => {
-  const known = [nodeOf("b", 10250)];
-  const [a, b] = [await server("a", known, "secret"), await server("b", known, "secret")];
-  run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
+  const known = { nodes: [nodeOf("b", 10250)] };
+  const [a, b] = [await server("a", known, { peerToken: "secret" }), await server("b", known, { peerToken: "secret" })];
+  rig.run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
   const port = await nodeApi("something else");
-  let stream: Duplex | undefined;
-  for (let tries = 0; tries < 300 && !stream; tries++) {
-    stream = a.tunnels.connect("b", port);
-    if (!stream) await systemClock.sleep(50);
-  }
-  await expect(textOf(stream!)).rejects.toThrow(/connect not allowed/);
+  const stream = await reach(() => a.tunnels.connect("b", port));
+  await expect(textOf(stream)).rejects.toThrow(/connect not allowed/);
 });
 
 test("who does not know the secret is no server", async () => {
-  const known = [nodeOf("b", 10250)];
-  const [a, b] = [await server("a", known, "secret"), await server("b", known, "another")];
-  run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
+  const known = { nodes: [nodeOf("b", 10250)] };
+  const [a, b] = [
+    await server("a", known, { peerToken: "secret" }),
+    await server("b", known, { peerToken: "another" }),
+  ];
+  rig.run(b.tunnels.relay({ address: a.address, own: b.address, hasNode: true, tls }));
   await systemClock.sleep(300);
   expect(a.tunnels.connect("b", 10250)).toBeUndefined();
+});
+
+test.each<[EgressMode, string]>([
+  // A node's own API by its name and its address; a pod there; another port of the node. `plainly`: no tunnel is used. In the mode pod
+  // a server asks for other ports of a node that takes more than its own API, and the node refuses, as in k3s.
+  ["agent", "leaf leaf plainly plainly"],
+  ["pod", "leaf leaf pod refused"],
+  ["cluster", "leaf leaf pod other"],
+  ["disabled", "plainly plainly plainly plainly"],
+])("mode %s, over a real tunnel: %s", async (mode, wanted) => {
+  // Addresses of this host alone, which stand for a node and a pod far away.
+  const [nodeAddress, podAddress] = ["127.0.0.3", "127.0.0.4"];
+  const port = await nodeApi("leaf");
+  const [podPort, otherPort] = [
+    await rig.listen((socket) => void socket.end("pod"), podAddress),
+    await rig.listen((socket) => void socket.end("other"), nodeAddress),
+  ];
+  const pods = [
+    {
+      metadata: { name: "web", namespace: "default" },
+      spec: { nodeName: "leaf", containers: [] },
+      status: { phase: "Running", podIP: podAddress, podIPs: [{ ip: podAddress }] },
+    },
+  ] as unknown as readonly Pod[];
+  const known = { nodes: [nodeOf("leaf", port, { address: nodeAddress, isOpen: true })], pods };
+  const hub = await server("hub", known, { mode });
+  // The node lets happen what its mode says, which is the cluster's.
+  const rules = {
+    ...{ mode, nodeApiPort: port, nodeAddresses: [nodeAddress], clusterCidrs: [`${podAddress}/32`], pods: () => pods },
+  };
+  const target = { host: "127.0.0.1", port: hub.door.port };
+  const client = createNodeTunnel({ ...target, tls, rules, headers: { [nodeHeader]: "leaf" } } as never, testDeps);
+  rig.run(client);
+  await until(() => client.isConnected);
+  if (mode !== "disabled") (await reach(() => hub.tunnels.connect("leaf", port))).destroy();
+  const found: string[] = [];
+  for (const [host, to] of [
+    ["leaf", port],
+    [nodeAddress, port],
+    [podAddress, podPort],
+    [nodeAddress, otherPort],
+  ] as const) {
+    const stream = hub.tunnels.connect(host, to);
+    found.push(stream ? await textOf(stream).catch(() => "refused") : "plainly");
+  }
+  expect(found.join(" ")).toBe(wanted);
+});
+
+test("a node lets nobody dial more than its mode says, whatever the server thinks", async () => {
+  const [port, podPort] = [await nodeApi("leaf"), await rig.listen((socket) => void socket.end("pod"), "127.0.0.4")];
+  const pod = { metadata: {}, spec: { nodeName: "leaf" }, status: { podIPs: [{ ip: "127.0.0.4" }] } } as unknown as Pod;
+  const known = { nodes: [nodeOf("leaf", port, { isOpen: true })], pods: [pod] };
+  const hub = await server("hub", known, { mode: "cluster" });
+  const rules = { mode: "agent", nodeApiPort: port, nodeAddresses: [], clusterCidrs: [], pods: () => [] } as const;
+  const target = { host: "127.0.0.1", port: hub.door.port };
+  rig.run(createNodeTunnel({ ...target, tls, rules, headers: { [nodeHeader]: "leaf" } } as never, testDeps));
+  const stream = await reach(() => hub.tunnels.connect("127.0.0.4", podPort));
+  await expect(textOf(stream)).rejects.toThrow("connect not allowed");
+  expect(await textFrom(hub.tunnels, "leaf", port)).toBe("leaf");
 });

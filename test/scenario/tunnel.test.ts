@@ -34,6 +34,10 @@ let api: ComposedApiServer;
 let tunnels: Tunnels;
 let nodeApi: https.Server;
 let nodePort = 0;
+/** On the node: logs that are followed, and upgraded connections. */
+let followers = 0;
+let streams = 0;
+let metrics: Metrics;
 const stop = new AbortController();
 const running: Promise<void>[] = [];
 
@@ -49,16 +53,27 @@ beforeAll(async () => {
       requestCert: true,
       rejectUnauthorized: true,
     },
-    (request, response) => response.end(`node API: ${request.method} ${request.url}`),
+    (request, response) => {
+      if (!request.url?.includes("follow=true")) {
+        response.end(`node API: ${request.method} ${request.url}`);
+        return;
+      }
+      followers++;
+      response.on("close", () => followers--);
+      response.write("the first line\n");
+    },
   );
   nodeApi.on("upgrade", (_request, socket) => {
+    streams++;
+    socket.on("error", () => {});
+    socket.on("close", () => streams--);
     socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     socket.pipe(socket);
   });
   await new Promise<void>((resolve) => nodeApi.listen(0, "127.0.0.1", resolve));
   nodePort = (nodeApi.address() as AddressInfo).port;
 
-  const metrics = new Metrics();
+  metrics = new Metrics();
   tunnels = createTunnels({ mode: "agent", nodeName: "n1" }, { ...base, metrics });
   api = composeApiServer(
     {
@@ -148,15 +163,31 @@ async function text(body: AsyncIterable<Uint8Array>): Promise<string> {
   return out;
 }
 
-test("a node behind a tunnel is asked, streams upgrade, and nobody else gets a tunnel", async () => {
-  startAgent();
-  // The informer and the tunnel come when they come; before, the server tries the address that leads nowhere.
-  for (let i = 0; i < 500; i++) {
+/** The informer and the tunnel come when they come; before, the server tries the address that leads nowhere. */
+async function stands(): Promise<void> {
+  for (let i = 0; i < 3000; i++) {
     const found = tunnels.connect("n2", nodePort);
     found?.destroy();
-    if (found) break;
+    if (found) return;
     await systemClock.sleep(10);
   }
+}
+
+async function until(what: () => boolean): Promise<number> {
+  const startMs = performance.now();
+  while (!what()) {
+    if (performance.now() - startMs > 30_000) throw new Error("it did not come to pass");
+    await systemClock.sleep(2);
+  }
+  return performance.now() - startMs;
+}
+
+const openStreams = (): number =>
+  Number(/^mote_supervisor_tunnel_streams (\d+)$/m.exec(metrics.render())?.[1] ?? Number.NaN);
+
+test("a node behind a tunnel is asked, streams upgrade, and nobody else gets a tunnel", async () => {
+  startAgent();
+  await stands();
   const answer = await ask("/api/v1/nodes/n2/proxy/configz?x=1");
   expect(answer.status).toBe(200);
   if (isUpgraded(answer)) throw new Error("not asked for");
@@ -191,4 +222,68 @@ test("a node behind a tunnel is asked, streams upgrade, and nobody else gets a t
     );
     await expect(refused).rejects.toMatchObject({ code: "WEBSOCKET_DIAL", details: { status } });
   }
+});
+
+test("100 logs that are followed and 100 streams: whoever goes away takes its stream on the node with it", async () => {
+  await stands();
+  const target = "/api/v1/nodes/n2/proxy/containerLogs/default/web/main?follow=true";
+  const headers = { connection: "Upgrade", upgrade: "echo" };
+  const to = {
+    host: "127.0.0.1",
+    port: api.server.port,
+    tls: { ca: pki.serverCa.certificate, cert: pki.clientAdmin.certificate, key: pki.clientAdmin.key },
+  };
+  const took: number[] = [];
+  for (let round = 0; round < 10; round++) {
+    const left = new AbortController();
+    await Promise.all(
+      Array.from({ length: 10 }, async () => {
+        const log = await openUpgrade(to, { method: "GET", target, headers: {}, timeoutMs: 30_000 }, left.signal);
+        if (isUpgraded(log)) throw new Error("not asked for");
+        // Kept waiting for the second line, until the client goes away.
+        const lines = log.body[Symbol.asyncIterator]();
+        expect(Buffer.from((await lines.next()).value as Uint8Array).toString()).toBe("the first line\n");
+        void lines.next().catch(() => {});
+      }),
+    );
+    const upgraded = await Promise.all(
+      Array.from({ length: 10 }, async () => {
+        const request = { method: "GET", target: "/api/v1/nodes/n2/proxy/exec", headers, timeoutMs: 30_000 };
+        const stream = await openUpgrade(to, request, new AbortController().signal);
+        if (!isUpgraded(stream)) throw new Error(`answered ${stream.status}`);
+        stream.socket.on("error", () => {});
+        return stream.socket;
+      }),
+    );
+    expect([followers, streams, openStreams()]).toEqual([10, 10, 20]);
+    left.abort(new Error("the client has gone"));
+    for (const socket of upgraded) socket.destroy();
+    took.push(await until(() => followers === 0 && streams === 0 && openStreams() === 0));
+  }
+  // Promised is a second, on a machine that nobody else has.
+  expect(took.sort((a, b) => a - b)[5]).toBeLessThan(5000);
+}, 120_000);
+
+test("a client that goes away before the node has answered leaves nothing behind", async () => {
+  await stands();
+  for (let i = 0; i < 50; i++) {
+    const left = new AbortController();
+    const asked = openUpgrade(
+      {
+        host: "127.0.0.1",
+        port: api.server.port,
+        tls: { ca: pki.serverCa.certificate, cert: pki.clientAdmin.certificate, key: pki.clientAdmin.key },
+      },
+      { method: "GET", target: "/api/v1/nodes/n2/proxy/x?follow=true", headers: {}, timeoutMs: 30_000 },
+      left.signal,
+    );
+    asked.catch(() => {});
+    await systemClock.sleep(i % 25);
+    left.abort(new Error("the client has gone"));
+    await asked.then(
+      () => {},
+      () => {},
+    );
+  }
+  await until(() => followers === 0 && openStreams() === 0);
 });

@@ -57,13 +57,17 @@ export const bridgeMs = 30_000;
 const handshakeTimeoutMs = 10_000;
 /** Time for a slow path. */
 const connectTimeoutMs = 5000;
+/** Between attempts to connect, where bytes cost money; else as `connectPatiently` has it. */
+const meteredAgainMs = 2000;
 /**
  * While a session waits; while nobody is there at all, which costs nobody anything; and while somebody answers and does not take
  * us, or bytes cost money.
  */
 const pauses = {
   waiting: { minMs: 100, maxMs: 500 },
-  absent: { minMs: 250, maxMs: 1000 },
+  absent: { minMs: 250, maxMs: 500 },
+  /** A session waits, and whoever is there does not take it: a thousand nodes must not keep a server from coming up. */
+  busy: { minMs: 250, maxMs: 4000 },
   refused: { minMs: 500, maxMs: 15_000 },
 } as const;
 /** Upstream's, for what a stream asks for. */
@@ -98,16 +102,21 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           }),
         },
         connectTimeoutMs,
+        ...(options.isMetered ? { againMs: meteredAgainMs } : {}),
         timeoutMs: handshakeTimeoutMs,
       },
       signal,
     );
+    if (signal.aborted) {
+      // It came to stand in the moment in which it was given up.
+      answer.socket.destroy();
+      throw signal.reason;
+    }
     const hello = parseHello(answer.headers[moteHeader]);
     let lost = () => {};
     const isLost = new Promise<void>((resolve) => {
       lost = resolve;
     });
-    onLost = lost;
     if (waiting && hello?.session === waiting.token) {
       if (!waiting.canResume(hello.from)) {
         // It went on with something that has ended here.
@@ -116,11 +125,13 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
         return;
       }
       stopBridge();
+      onLost = lost;
       log.info("tunnel: goes on", { server });
       waiting.attach(answer.socket, answer.head, hello.from);
       linked(waiting.isAttached);
     } else {
       waiting?.end("the server does not know it any more");
+      // Not before: the end of the one must not be taken for that of the other.
       onLost = lost;
       const begun = begin(hello?.session);
       session = begun;
@@ -183,6 +194,8 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       const cancel = clock.after(openTimeoutMs, () => gone.abort(new Error("i/o timeout")));
       try {
         const socket = await deps.open(proto, address, gone.signal);
+        // The other end is told why, and not only that.
+        socket.once("error", (error: Error) => stream.destroy(error));
         if (stream.destroyed) socket.destroy();
         else void tunnel({ socket: stream, head: nothing }, { socket, head: nothing });
       } finally {
@@ -204,19 +217,26 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       ready();
       let attempt = 0;
       let isAbsent = false;
+      let hasAnswered = false;
       while (!signal.aborted) {
         const stop = () => session?.close();
         const startedMs = clock.monotonicMs();
+        /** Of an attempt that came to nothing: its pause has been had. */
+        let triedMs = 0;
         try {
           signal.addEventListener("abort", stop, { once: true });
           await connectOnce(signal);
           // One that stood for a moment only does not make the next attempt fresh.
           attempt = clock.monotonicMs() - startedMs > 2000 || session ? 0 : attempt + 1;
           isAbsent = false;
+          hasAnswered = false;
         } catch (error) {
           if (signal.aborted) break;
           attempt++;
-          isAbsent = hasCode(error, "WEBSOCKET_DIAL") && (error as AppError).details["isConnected"] === false;
+          triedMs = clock.monotonicMs() - startedMs;
+          const details = hasCode(error, "WEBSOCKET_DIAL") ? (error as AppError).details : {};
+          isAbsent = details["isConnected"] === false;
+          hasAnswered = details["isConnected"] === true;
           const fields = { server, error: messageOf(error), attempt };
           if (attempt === 1 || attempt % 10 === 0) log.warn("tunnel: cannot connect", fields);
           else log.debug("tunnel: cannot connect", fields);
@@ -225,8 +245,16 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           signal.removeEventListener("abort", stop);
         }
         if (signal.aborted) break;
-        const why = session ? "waiting" : isAbsent && !options.isMetered ? "absent" : "refused";
-        await pause(clock, pauseBefore(attempt, why, random), signal);
+        const why = session
+          ? hasAnswered
+            ? "busy"
+            : "waiting"
+          : isAbsent && !options.isMetered
+            ? "absent"
+            : "refused";
+        const pauseMs = pauseBefore(attempt, why, random);
+        const isOwed = why === "refused" || why === "busy";
+        await pause(clock, isOwed ? pauseMs : Math.max(0, pauseMs - triedMs), signal);
       }
       session?.close();
     },

@@ -149,6 +149,77 @@ for (const [name, make] of codecs) {
   });
 }
 
+// ---- what comes in pieces ----
+
+/** Lawful and not; `x` stands for bytes of a mask. */
+const streams: readonly (readonly [string, string])[] = [
+  ["fragments with a ping between them", "02 01 02  89 00  00 03 04 02 b0  80 05 ea01 616263"],
+  ["a message in fragments of one byte", "02 01 02 00 01 04 00 01 02 00 01 b0 00 01 ea 00 01 01 00 01 61 80 00"],
+  ["empty fragments before, between and behind", "02 00 00 00 00 04 02 04 02 b0 00 00 80 03 ea01 61 00 00"],
+  ["a length of 16 bits where 7 would do", "82 7e 0007 02 04 02 b0ea01 61 89 00"],
+  ["a length of 64 bits where 7 would do", "82 7f 0000000000000007 02 04 02 b0ea01 61 89 00"],
+  ["a length of 64 bits that is never reached", "82 7f 001fffffffffffff 02 04 02 b0ea01 616161"],
+  ["a length with the highest bit", "82 7f 8000000000000007 02 04 02 b0ea01 61"],
+  ["a length above all safe numbers", "82 7f 7fffffffffffffff 02 04 02 b0ea01 61"],
+  ["numbers written longer than they are", "82 0e 8200 8400 8200 b0ea8100 616263646566 89 00"],
+  ["a number of eleven bytes", "82 0f 02 8080808080808080808001 04 02 89 00"],
+  ["a number above 64 bits", "82 0d 02 ffffffffffffffffff02 02 00 89 00"],
+  ["a connection above all safe numbers", "82 0c 02 feffffffffffffff 01 02 00 61 89 00"],
+  ["a negative type and a huge one", "82 04 02 04 03 61 82 0d 02 04 feffffffffffffffff01 61 89 00"],
+  ["a negative deadline", "82 05 02 04 04 03 61 89 00"],
+  ["the largest deadline", "82 0e 02 04 02 feffffffffffffffff01 61 89 00"],
+  ["a message without a header", "82 00 89 00"],
+  ["a message that ends before its deadline", "82 03 02 04 02 89 00"],
+  ["a close with a code and words", "88 0a 03e8 676f6f64627965 21"],
+  ["a close without anything, and more behind it", "88 00 89 00"],
+  ["a close of one byte", "88 01 03"],
+  ["a ping of 125 bytes", `89 7d ${"aa".repeat(125)} 89 00`],
+  ["a ping of 126 bytes", `89 7e 007e ${"aa".repeat(126)}`],
+  ["a ping in parts", "09 01 61 80 01 61"],
+  ["text", "81 01 61"],
+  ["a new message within another", "02 02 02 04 82 02 02 04"],
+  ["a part of nothing", "80 01 61"],
+  ["a bit for an extension", "c2 01 61"],
+  ["all bits for extensions", "f2 01 61"],
+  ["an opcode that nobody has given away", "83 00"],
+  ["a control opcode that nobody has given away", "8b 00"],
+];
+
+/** The same with a mask on each frame; a frame that goes beyond the stream is masked as far as it goes. */
+function masked(stream: Uint8Array): Uint8Array {
+  const out: number[] = [];
+  const key = [0x5a, 0xa5, 0x3c, 0xc3];
+  for (let at = 0; at + 1 < stream.length; ) {
+    const short = stream[at + 1]! & 0x7f;
+    const extra = short === 126 ? 2 : short === 127 ? 8 : 0;
+    const head = stream.subarray(at, at + 2 + extra);
+    const length = extra === 0 ? short : head.subarray(2).reduce((sum, byte) => sum * 256 + byte, 0);
+    out.push(head[0]!, head[1]! | 0x80, ...head.subarray(2), ...key);
+    at += 2 + extra;
+    for (let i = 0; i < length && at < stream.length; i++) out.push(stream[at++]! ^ key[i & 3]!);
+  }
+  return Uint8Array.from(out);
+}
+
+test.each(streams)("%s: the same wherever chunks end, masked and not, for all codecs", (_, text) => {
+  const plain = hex(text);
+  const results = new Set<string>();
+  for (const isMasked of [false, true]) {
+    const stream = isMasked ? masked(plain) : plain;
+    for (const [, make] of codecs) {
+      for (let first = 0; first <= stream.length; first++) {
+        for (const second of new Set([first, Math.min(first + 1, stream.length), stream.length])) {
+          const decoder = make(fixedMask).decoder(isMasked);
+          const chunks = [stream.slice(0, first), stream.slice(first, second), stream.slice(second)];
+          const pieces = chunks.flatMap((chunk) => decoder.push(chunk));
+          results.add(JSON.stringify(told(pieces)));
+        }
+      }
+    }
+  }
+  expect([...results]).toHaveLength(1);
+});
+
 /** A stream of bytes as an unfriendly but lawful peer writes it: fragments, control frames between, all lengths. */
 function lawfulStream(seed: number, isMasked: boolean): Uint8Array {
   const random = seededRandom(seed);

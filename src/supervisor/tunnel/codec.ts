@@ -1,5 +1,6 @@
-// Host side of assembly/tunnel: one module for all tunnels of the process, its memory only a workbench. A decoder's state
-// lives here, in 256 bytes, and goes over with each chunk; so there is nothing to free and nothing that could leak.
+// Host side of assembly/tunnel: one module for all tunnels of the process, its memory only a workbench. What a decoder knows of
+// a frame that is not over lives here, in 256 bytes, and goes over with each chunk; so there is nothing to free and nothing
+// that could leak. Between frames, where idle tunnels are, it is two numbers.
 // Invariant: no view of the module's memory leaves this file.
 import { assert } from "#base/assert.ts";
 import { readAsset } from "#platform/assets.ts";
@@ -61,6 +62,10 @@ export const failureText = (kind: number): string => failures[kind - failureKind
 // Shared with assembly/tunnel/areas.ts and decode.ts.
 const stateBytes = 256;
 const consumedAt = 96;
+/** Of State: headHave, inPayload, inMessage, hasFailed. All 0: a frame and a message are over, and all there is to know is `total`. */
+const openAt = [48, 56, 72, 100] as const;
+/** States that nobody needs at the moment. */
+const mostSpareStates = 16;
 const eventBytes = 24;
 const frameBytes = 32;
 const isFirst = 1;
@@ -77,6 +82,24 @@ interface Exports {
 
 const nothing = new Uint8Array(0);
 
+class WasmDecoder implements Decoder {
+  readonly #decode: (decoder: WasmDecoder, chunk: Uint8Array) => Piece[];
+  readonly isMasked: boolean;
+  total = 0;
+  frameStart = 0;
+  /** Absent between frames. */
+  state: Uint8Array | undefined;
+
+  constructor(decode: (decoder: WasmDecoder, chunk: Uint8Array) => Piece[], isMasked: boolean) {
+    this.#decode = decode;
+    this.isMasked = isMasked;
+  }
+
+  push(chunk: Uint8Array): Piece[] {
+    return this.#decode(this, chunk);
+  }
+}
+
 export class WasmCodec implements TunnelCodec {
   readonly #module: Exports;
   readonly #memory: Uint8Array;
@@ -85,6 +108,7 @@ export class WasmCodec implements TunnelCodec {
   readonly #randomBytes: (size: number) => Uint8Array;
   #masks: DataView = new DataView(new ArrayBuffer(0));
   #masksUsed = 0;
+  readonly #spareStates: Uint8Array[] = [];
   /** Receivers do not look at it. */
   #nextId = 1;
 
@@ -106,24 +130,20 @@ export class WasmCodec implements TunnelCodec {
   }
 
   decoder(isMasked: boolean): Decoder {
-    const state = new Uint8Array(stateBytes);
-    const numbers = new DataView(state.buffer);
-    return {
-      push: (chunk) => this.#decode(state, chunk, isMasked),
-      get total() {
-        return numbers.getFloat64(0, true);
-      },
-      get frameStart() {
-        return numbers.getFloat64(8, true);
-      },
-    };
+    return new WasmDecoder(this.#push, isMasked);
   }
 
-  #decode(state: Uint8Array, chunk: Uint8Array, isMasked: boolean): Piece[] {
+  readonly #push = (decoder: WasmDecoder, chunk: Uint8Array): Piece[] => {
     const pieces: Piece[] = [];
     const view = this.#view;
     const at = this.#at;
-    this.#memory.set(state, at.state);
+    const { isMasked } = decoder;
+    if (decoder.state) this.#memory.set(decoder.state, at.state);
+    else {
+      this.#memory.fill(0, at.state, at.state + stateBytes);
+      view.setFloat64(at.state, decoder.total, true);
+      view.setFloat64(at.state + 8, decoder.total, true);
+    }
     for (let start = 0; start < chunk.length; start += maxBatchBytes) {
       const part = chunk.length <= maxBatchBytes ? chunk : chunk.subarray(start, start + maxBatchBytes);
       this.#memory.set(part, at.in);
@@ -150,8 +170,21 @@ export class WasmCodec implements TunnelCodec {
         from = to;
       }
     }
-    state.set(this.#memory.subarray(at.state, at.state + stateBytes));
+    this.#putBack(decoder);
     return pieces;
+  };
+
+  #putBack(decoder: WasmDecoder): void {
+    const { state: from } = this.#at;
+    decoder.total = this.#view.getFloat64(from, true);
+    decoder.frameStart = this.#view.getFloat64(from + 8, true);
+    if (openAt.some((offset) => this.#view.getUint32(from + offset, true) !== 0)) {
+      decoder.state ??= this.#spareStates.pop() ?? new Uint8Array(stateBytes);
+      decoder.state.set(this.#memory.subarray(from, from + stateBytes));
+    } else if (decoder.state) {
+      if (this.#spareStates.length < mostSpareStates) this.#spareStates.push(decoder.state);
+      decoder.state = undefined;
+    }
   }
 
   encode(frames: readonly Frame[], isMasked: boolean): Buffer {
@@ -178,11 +211,11 @@ export class WasmCodec implements TunnelCodec {
     assert(written <= maxBatchBytes + maxBatchFrames * headBytes, "a batch larger than its area");
     const { out } = at;
     if (isMasked) {
-      const whole = Buffer.allocUnsafeSlow(written);
+      const whole = roomFor(written);
       whole.set(this.#memory.subarray(out, out + written));
       return whole;
     }
-    const whole = Buffer.allocUnsafeSlow(written + offset);
+    const whole = roomFor(written + offset);
     let from = out;
     let to = 0;
     p = at.frames;
@@ -207,6 +240,9 @@ export class WasmCodec implements TunnelCodec {
     return this.#masks.getUint32(this.#masksUsed - 4, true);
   }
 }
+
+/** What is small is gone soon, or copied by whoever keeps it: a piece of a shared block is enough, and ten times as quick. */
+const roomFor = (size: number): Buffer => (size <= 256 ? Buffer.allocUnsafe(size) : Buffer.allocUnsafeSlow(size));
 
 /** The codec for this CPU. */
 export function loadCodec(randomBytes: (size: number) => Uint8Array): TunnelCodec {

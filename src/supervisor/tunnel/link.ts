@@ -24,15 +24,21 @@ export interface LinkHandlers {
 
 /** Kept for the case of a cut, and so what may be under way: memory of a tunnel, and the delay behind bulk, are bounded by it. */
 export const maxUnconfirmedBytes = 1024 * 1024;
+/** Answers and signals go out beyond it; whoever reads as many and confirms none wants us to keep them for ever. */
+export const mostUnconfirmedBytes = 2 * maxUnconfirmedBytes;
 /** In Node's own queue: the kernel's is behind it. */
 const maxQueuedBytes = 128 * 1024;
-
 /** Answers and signals go out beyond it, up to here. */
 const mostQueuedBytes = 512 * 1024;
 
+/** Small frames are kept together, up to this: a ping's two bytes alone would cost two hundred times as many. */
+const gatherBytes = 512;
+
 interface Kept {
   readonly start: number;
+  /** The first `length` of these; there may be room for more behind them. */
   readonly bytes: Uint8Array;
+  length: number;
 }
 
 export class Link {
@@ -48,7 +54,7 @@ export class Link {
   #queued = 0;
   #skip = 0;
   heardMs: number;
-  /** When the first bytes went out after the last that came in. */
+  /** When the first bytes that want an answer went out after the last that came in. */
   unansweredMs: number | undefined;
 
   constructor(
@@ -114,24 +120,25 @@ export class Link {
       this.#lost(socket);
       return;
     }
-    for (const { start, bytes } of this.#kept) {
-      if (start + bytes.length <= from) continue;
-      this.#write(socket, start >= from ? bytes : bytes.subarray(from - start));
+    for (const { start, bytes, length } of this.#kept) {
+      if (start + length > from) this.#write(socket, bytes.subarray(Math.max(0, from - start), length));
     }
+    if (this.#sent > from) this.unansweredMs = this.heardMs;
     this.confirm(from);
     if (head.length > 0) this.#read(socket, head);
   }
 
-  /** Frames, whole. */
-  send(bytes: Uint8Array): void {
+  /** Frames, whole. `isAsking`: a living end says something to it, sooner or later. */
+  send(bytes: Uint8Array, isAsking: boolean): void {
     const socket = this.#socket;
     assert(socket, "nothing is sent while there is no socket");
     if (this.#options.isResumable) {
-      this.#kept.push({ start: this.#sent, bytes });
+      this.#keep(bytes);
       const isFirst = this.#sent === this.#confirmed;
       this.#pace.sent(this.#sent + bytes.length, this.#confirmed, isFirst, this.#clock.monotonicMs());
     }
     this.#sent += bytes.length;
+    if (isAsking) this.unansweredMs ??= this.#clock.monotonicMs();
     this.#write(socket, bytes);
   }
 
@@ -141,7 +148,7 @@ export class Link {
     this.#confirmed = offset;
     this.#pace.confirmed(offset, this.#clock.monotonicMs());
     let gone = 0;
-    while (gone < this.#kept.length && this.#kept[gone]!.start + this.#kept[gone]!.bytes.length <= offset) gone++;
+    while (gone < this.#kept.length && this.#kept[gone]!.start + this.#kept[gone]!.length <= offset) gone++;
     if (gone > 0) this.#kept = this.#kept.slice(gone);
     this.#handlers.writable();
   }
@@ -160,8 +167,21 @@ export class Link {
     this.#kept = [];
   }
 
+  #keep(bytes: Uint8Array): void {
+    if (bytes.length > gatherBytes / 2) {
+      this.#kept.push({ start: this.#sent, bytes, length: bytes.length });
+      return;
+    }
+    let last = this.#kept.at(-1);
+    if (!last || last.length + bytes.length > last.bytes.length) {
+      last = { start: this.#sent, bytes: Buffer.allocUnsafeSlow(gatherBytes), length: 0 };
+      this.#kept.push(last);
+    }
+    last.bytes.set(bytes, last.length);
+    last.length += bytes.length;
+  }
+
   #write(socket: Duplex, bytes: Uint8Array): void {
-    this.unansweredMs ??= this.#clock.monotonicMs();
     this.#queued += bytes.length;
     socket.write(bytes, () => {
       if (socket !== this.#socket) return;

@@ -15,6 +15,7 @@ import type { TunnelCodec } from "./codec.ts";
 import { type Keepalive, keepalives } from "./keepalive.ts";
 import { formatHello, moteHeader, parseHello } from "./messages.ts";
 import { Session } from "./session.ts";
+import { Ticks } from "./ticks.ts";
 
 /** Headers with which a server proves to another that it is one, as remotedialer's. */
 export const peerHeaders = { id: "x-api-tunnel-id", token: "x-api-tunnel-token" } as const;
@@ -38,7 +39,7 @@ export interface TunnelServer {
   accept(upgrade: ServerUpgrade, node: string): void;
   /** The same of another server; false when it is none, and nothing was answered. */
   acceptPeer(upgrade: ServerUpgrade): boolean;
-  /** Whether `node` has a tunnel here. */
+  /** Whether `node` has a tunnel here, also one that waits for its node to come back. */
   has(node: string): boolean;
   /** Throws TUNNEL_NO_SESSION. What is written goes out at once: there is no other sign that the stream stands. */
   dial(node: string, proto: string, address: string): Duplex;
@@ -72,6 +73,7 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
   /** Others of the same end have come after them. */
   const replaced = new WeakSet<Session>();
   const listeners = new Set<(node: string, isThere: boolean) => void>();
+  const ticks = new Ticks(clock);
   let codec: TunnelCodec | undefined;
   let sessions = 0;
   deps.metrics.gaugeOf(
@@ -81,8 +83,8 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
   );
   deps.metrics.gaugeOf("mote_supervisor_tunnel_streams", "Connections through all tunnels.", () => {
     let sum = 0;
-    for (const list of nodes.values()) for (const session of list) sum += session.streamCount;
-    for (const session of peers.keys()) sum += session.streamCount;
+    for (const list of nodes.values()) for (const session of list) sum += session.liveStreamCount;
+    for (const session of peers.keys()) sum += session.liveStreamCount;
     return sum;
   });
 
@@ -126,7 +128,7 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
             isMote: hello !== undefined,
             keepalive: hello ? bounded(hello) : keepalives.k3s,
           },
-          { ...deps, codec: loaded() },
+          { ...deps, codec: loaded(), ticks },
           {
             ...(client ? { client: (name, isThere) => client(session, name, isThere) } : {}),
             detached() {
@@ -181,8 +183,6 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
   };
   const rank = (session: Session): number => session.heardMs + (session.isAttached ? 2 ** 40 : 0);
 
-  const dialLocal = (node: string, proto: string, address: string): Duplex | undefined =>
-    best(nodes.get(node))?.open(proto, address);
   const missing = (node: string) =>
     new AppError("TUNNEL_NO_SESSION", `failed to find Session for client ${node}`, { node });
 
@@ -230,14 +230,16 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
     },
     has: (node) => best(nodes.get(node)) !== undefined,
     dialLocal(node, proto, address) {
-      const stream = dialLocal(node, proto, address);
-      if (!stream) throw missing(node);
-      return stream;
+      const own = best(nodes.get(node));
+      if (!own) throw missing(node);
+      return own.open(proto, address);
     },
     dial(node, proto, address) {
-      const stream = dialLocal(node, proto, address);
-      if (stream) return stream;
+      const own = best(nodes.get(node));
+      if (own?.isAttached) return own.open(proto, address);
       const through = best([...peers].filter(([, peer]) => peer.nodes.has(node)).map(([session]) => session));
+      // A way that stands is better than one that may come back.
+      if (own && !through?.isAttached) return own.open(proto, address);
       if (!through) throw missing(node);
       return through.open(`${node}::${proto}`, address);
     },

@@ -19,7 +19,7 @@ import {
   type TunnelCodec,
 } from "./codec.ts";
 import { judge, type Keepalive, tickMs } from "./keepalive.ts";
-import { Link } from "./link.ts";
+import { Link, mostUnconfirmedBytes } from "./link.ts";
 import {
   decodeNumber,
   decodeSync,
@@ -31,6 +31,7 @@ import {
 } from "./messages.ts";
 import { SendQueue } from "./send-queue.ts";
 import { type StreamHost, TunnelStream } from "./stream.ts";
+import { type Ticking, Ticks } from "./ticks.ts";
 
 export interface SessionOptions {
   /** Who is at the other end: a node, or another server. */
@@ -46,6 +47,8 @@ export interface SessionDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Shared by all sessions of a server; absent: its own. */
+  readonly ticks?: Ticks;
 }
 
 export interface SessionHandlers {
@@ -59,8 +62,11 @@ export interface SessionHandlers {
   over(reason: string): void;
 }
 
-/** A node's pods, probes and people together stay far below; each costs a few KiB before any byte is held. */
-const maxStreams = 4096;
+/**
+ * A node's pods, probes and people together stay far below; each costs a few KiB before any byte is held. One that has ended
+ * counts until what it brought has been read.
+ */
+export const maxStreams = 4096;
 /** Answers that wait for room. What the other end asks in between is worth no more. */
 const maxControlFrames = 8192;
 /** What all streams of a session may hold above their first windows. */
@@ -76,21 +82,29 @@ const smallRecentMs = 500;
 const syncEveryMs = 60_000;
 /** How long the other end may take to answer our goodbye. */
 const closeTimeoutMs = 2000;
+/** Parts of a message that are put together when there are as many: a part may be one byte. */
+const maxParts = 64;
 const nothing = new Uint8Array(0);
 const goodbye = Uint8Array.of(0x03, 0xe8);
 
-export class Session {
+export class Session implements Ticking {
   readonly options: SessionOptions;
   readonly #deps: SessionDeps;
   readonly #handlers: SessionHandlers;
   readonly #link: Link;
-  readonly #host: StreamHost;
+  /** Made with the first stream: most tunnels are idle. */
+  #host: StreamHost | undefined;
+  readonly #ticks: Ticks;
   readonly #streams = new Map<number, TunnelStream>();
   readonly #queue = new SendQueue();
   /** Names it after a cut. */
   readonly token: string;
   #control: Frame[] = [];
-  #partial: { readonly bytes: Uint8Array[]; size: number } = { bytes: [], size: 0 };
+  /** To the last ping; one answers all before it. */
+  #pong: Frame | undefined;
+  #partial: { bytes: Uint8Array[]; size: number } | undefined;
+  /** Streams that hold anything, ended ones included. */
+  #live = 0;
   /** k3s's counter starts at 1 and is raised before it is used. */
   #lastConnection = 1;
   #lent = 0;
@@ -101,15 +115,14 @@ export class Session {
   #isOver = false;
   /** When the last small message went or came. */
   #smallMs = Number.NEGATIVE_INFINITY;
-  #stopTicks: () => void = () => {};
+  #stopClosing: () => void = () => {};
   #pingedMs: number;
   #isPingOpen = false;
-  #tickedMs: number;
   #syncedMs: number;
   /** Missing in the peer's last list; dropped when they are missing in the next as well. */
-  #missing = new Set<number>();
+  #missing: ReadonlySet<number> | undefined;
   /** Of streams that are unknown here, told once each. */
-  #toldUnknown = new Set<number>();
+  #toldUnknown: Set<number> | undefined;
 
   constructor(options: SessionOptions, deps: SessionDeps, handlers: SessionHandlers, token?: string) {
     this.options = options;
@@ -126,18 +139,27 @@ export class Session {
         detached: () => this.#detached(),
       },
     );
+    this.#ticks = deps.ticks ?? new Ticks(clock);
     const now = clock.monotonicMs();
     this.#pingedMs = now;
-    this.#tickedMs = now;
     this.#syncedMs = now;
-    this.#host = {
-      usesCredit: options.isMote,
-      nowMs: () => clock.monotonicMs(),
+  }
+
+  #hostOfStreams(): StreamHost {
+    const { peer, isMote } = this.options;
+    return {
+      peer,
+      usesCredit: isMote,
+      nowMs: () => this.#deps.clock.monotonicMs(),
       ready: (stream) => {
         this.#queue.add(stream);
         this.#pumpSoon();
       },
       close: (stream, text) => this.#closed(stream, text),
+      gone: (lentBytes) => {
+        this.#lent -= lentBytes;
+        this.#live--;
+      },
       credit: (stream, bytes) => this.#say(messageTypes.credit, stream.connection, encodeNumber(bytes)),
       pausePeer: (stream, isPaused) =>
         this.#say(isPaused ? messageTypes.pause : messageTypes.resume, stream.connection, nothing),
@@ -158,8 +180,13 @@ export class Session {
   get isOver(): boolean {
     return this.#isOver;
   }
+  /** Known to both ends. */
   get streamCount(): number {
     return this.#streams.size;
+  }
+  /** Those, and the ended ones whose bytes nobody has read yet. */
+  get liveStreamCount(): number {
+    return this.#live;
   }
   /** The byte of the other end from which on it is to send over the next socket. */
   get wanted(): number {
@@ -183,19 +210,17 @@ export class Session {
     const now = this.#deps.clock.monotonicMs();
     this.#isPingOpen = false;
     this.#pingedMs = now;
-    this.#tickedMs = now;
-    this.#stopTicks();
     this.#link.attach(socket, head, from);
     // What came with the head may have ended it already.
     if (this.#isOver || !this.#link.isAttached) return;
-    this.#tickLater();
+    this.#ticks.add(this, tickMs(this.options.keepalive));
     this.#pump();
   }
 
   /** A new stream to `target` behind the other end. What is written goes out at once: nobody acknowledges a connect. */
   open(proto: string, address: string): TunnelStream {
     if (this.#isOver) throw new AppError("TUNNEL_OVER", `the tunnel to ${this.options.peer} has ended`);
-    if (this.#streams.size >= maxStreams) {
+    if (this.#live >= maxStreams) {
       throw new AppError("TUNNEL_STREAMS", `the tunnel to ${this.options.peer} has ${maxStreams} streams already`);
     }
     const stream = this.#newStream(++this.#lastConnection, `${proto}/${address}`);
@@ -224,22 +249,25 @@ export class Session {
       this.#link.finish();
     }
     this.end("closed");
-    if (this.#link.isAttached) this.#stopTicks = this.#deps.clock.after(closeTimeoutMs, () => this.#link.cut());
+    if (this.#link.isAttached) this.#stopClosing = this.#deps.clock.after(closeTimeoutMs, () => this.#link.cut());
   }
 
   /** Everything ends, at once. */
   end(reason: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#stopTicks();
+    this.#ticks.delete(this);
     if (reason !== "closed") this.#link.cut();
     this.#link.forget();
     const streams = [...this.#streams.values()];
     this.#streams.clear();
     this.#queue.clear();
     this.#control = [];
+    this.#pong = undefined;
+    this.#partial = undefined;
     for (const stream of streams) {
-      stream.destroy(new AppError("TUNNEL_DISCONNECT", `${stream.target}: tunnel disconnect: ${reason}`));
+      const what = `${this.options.peer}: ${stream.target}: tunnel disconnect: ${reason}`;
+      stream.destroy(new AppError("TUNNEL_DISCONNECT", what));
     }
     this.#handlers.over(reason);
   }
@@ -247,7 +275,9 @@ export class Session {
   // ---- out ----
 
   #newStream(connection: number, target: string): TunnelStream {
+    this.#host ??= this.#hostOfStreams();
     const stream = new TunnelStream(connection, target, this.#host);
+    this.#live++;
     this.#streams.set(connection, stream);
     return stream;
   }
@@ -288,6 +318,11 @@ export class Session {
     const done: (() => void)[] = [];
     let bytes = 0;
     if (this.#link.isClogged) return false;
+    if (this.#pong) {
+      bytes += this.#pong.payload.length;
+      batch.push(this.#pong);
+      this.#pong = undefined;
+    }
     while (this.#control.length > 0 && batch.length < maxBatchFrames) {
       const frame = this.#control[0]!;
       if (bytes + frame.payload.length > maxBatchBytes) break;
@@ -315,8 +350,11 @@ export class Session {
       if (bytes >= maxBatchBytes) break;
     }
     if (batch.length === 0) return this.#control.length > 0;
-    this.#link.send(this.#deps.codec.encode(batch, this.options.isDialer));
+    const isAsking = batch.some(({ kind }) => !isReply(kind));
+    this.#link.send(this.#deps.codec.encode(batch, this.options.isDialer), isAsking);
     for (const finish of done) finish();
+    if (this.options.isMote && this.#link.unconfirmedBytes > mostUnconfirmedBytes)
+      this.end("it does not confirm what it gets");
     return true;
   }
 
@@ -359,10 +397,9 @@ export class Session {
   #takeControl(opcode: number, payload: Uint8Array): void {
     if (opcode === opcodes.close) this.end("the other end said goodbye");
     else if (opcode === opcodes.ping) {
-      // The answer to the last one answers those before it.
-      const kind = controlKind | opcodes.pong;
-      this.#control = this.#control.filter((frame) => frame.kind !== kind);
-      this.#say(kind, 0, Uint8Array.from(payload));
+      const own = payload.length === 0 ? nothing : new Uint8Array(payload);
+      this.#pong = { kind: controlKind | opcodes.pong, connection: 0, payload: own };
+      this.#pumpSoon();
     }
   }
 
@@ -380,6 +417,7 @@ export class Session {
 
   /** Bytes that were under way when we ended the stream are no reason to answer each. */
   #unknown(connection: number): void {
+    this.#toldUnknown ??= new Set();
     if (this.#toldUnknown.has(connection)) return;
     this.#toldUnknown.add(connection);
     if (this.#toldUnknown.size > 1024) this.#toldUnknown.delete(this.#toldUnknown.values().next().value!);
@@ -389,21 +427,23 @@ export class Session {
 
   /** Small messages may come in parts. */
   #gather(piece: Piece): void {
-    if (piece.isFirst) this.#partial = { bytes: [], size: 0 };
+    if (piece.isFirst || !this.#partial) this.#partial = { bytes: [], size: 0 };
+    const partial = this.#partial;
     const most = maxMessageBytes[piece.kind] ?? 0;
-    const room = most - this.#partial.size;
+    const room = most - partial.size;
     if (room < piece.bytes.length && piece.kind === messageTypes.sync) {
       this.end("a list of connections that is too long");
       return;
     }
     if (room > 0 && piece.bytes.length > 0) {
-      const bytes = Uint8Array.from(piece.bytes.subarray(0, room));
-      this.#partial.bytes.push(bytes);
-      this.#partial.size += bytes.length;
+      const bytes = new Uint8Array(piece.bytes.subarray(0, room));
+      partial.bytes.push(bytes);
+      partial.size += bytes.length;
+      if (partial.bytes.length >= maxParts) partial.bytes = [Buffer.concat(partial.bytes)];
     }
     if (!piece.isLast) return;
-    const whole = this.#partial.bytes.length === 1 ? this.#partial.bytes[0]! : Buffer.concat(this.#partial.bytes);
-    this.#partial = { bytes: [], size: 0 };
+    const whole = partial.bytes.length === 1 ? partial.bytes[0]! : Buffer.concat(partial.bytes);
+    this.#partial = undefined;
     this.#takeMessage(piece.kind, piece.connection, whole);
   }
 
@@ -456,12 +496,12 @@ export class Session {
       return;
     }
     const refusal =
-      connect === undefined ? "connect not allowed" : this.#streams.size >= maxStreams ? "too many connections" : "";
+      connect === undefined ? "connect not allowed" : this.#live >= maxStreams ? "too many connections" : "";
     if (refusal !== "") {
       this.#say(messageTypes.error, connection, errorText(refusal));
       return;
     }
-    this.#toldUnknown.delete(connection);
+    this.#toldUnknown?.delete(connection);
     connect!(this.#newStream(connection, target));
   }
 
@@ -470,7 +510,7 @@ export class Session {
     const missing = new Set<number>();
     for (const [connection, stream] of this.#streams) {
       if (known.has(connection)) continue;
-      if (this.#missing.has(connection)) {
+      if (this.#missing?.has(connection)) {
         this.#streams.delete(connection);
         stream.endedByPeer("connection lost by the other end");
       } else missing.add(connection);
@@ -481,24 +521,17 @@ export class Session {
   // ---- life ----
 
   #detached(): void {
-    this.#stopTicks();
+    this.#ticks.delete(this);
+    this.#stopClosing();
     if (this.#isOver) return;
     if (this.options.isMote) this.#handlers.detached?.();
     else this.end("the connection was lost");
   }
 
-  #tickLater(): void {
-    this.#stopTicks = this.#deps.clock.after(tickMs(this.options.keepalive), () => this.#tick());
-  }
-
-  #tick(): void {
+  /** A tick that comes late tells of us and not of the other end. */
+  tick(nowMs: number, isLate: boolean): void {
     const { keepalive, isDialer, isMote, peer } = this.options;
-    const nowMs = this.#deps.clock.monotonicMs();
-    const tick = tickMs(keepalive);
-    // A tick that comes late tells of us: what arrived meanwhile has not been looked at yet.
-    const wasStalled = nowMs - this.#tickedMs > tick * 1.5 + 250;
-    this.#tickedMs = nowMs;
-    if (!wasStalled) {
+    if (!isLate) {
       const verdict = judge(keepalive, {
         ...{ nowMs, isDialer, pingedMs: this.#pingedMs, isPingOpen: this.#isPingOpen },
         heardMs: this.#link.heardMs,
@@ -520,9 +553,12 @@ export class Session {
       this.#syncedMs = nowMs;
       this.#say(messageTypes.sync, 0, encodeSync(this.#streams.keys()));
     }
-    this.#tickLater();
   }
 }
+
+/** Nobody answers these; if they were waited for, each end of a silent tunnel would ask the other because it had answered. */
+const isReply = (kind: number): boolean =>
+  kind === (controlKind | opcodes.pong) || kind === messageTypes.ack || kind === messageTypes.credit;
 
 const textOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("utf8");
 /** An empty text would be read as none at all. */

@@ -12,6 +12,9 @@ const mostWindowBytes = 1024 * 1024;
 /** The reader emptied half a window within this time: the window, and not the reader, is what holds the stream up. */
 const quickMs = 100;
 
+/** What a reader may leave lying beside half a window and count as one that keeps up. */
+const lagBytes = 16 * 1024;
+
 /** Small writes up to this go together. */
 const gatherBytes = 16 * 1024;
 
@@ -21,14 +24,22 @@ const resumeBelowBytes = 64 * 1024;
 /** What k3s itself puts up with is 2 MiB and whatever was under way; above this it does not listen. */
 const mostHeldBytes = 8 * 1024 * 1024;
 
+/** Pieces smaller than this wait together in blocks: each alone would cost a hundred times its bytes. */
+const smallPieceBytes = 1024;
+const blockBytes = 4096;
+
 /** What the stream asks of its session. */
 export interface StreamHost {
+  /** Who is at the other end. */
+  readonly peer: string;
   readonly usesCredit: boolean;
   nowMs(): number;
   /** It has something to send. */
   ready(stream: TunnelStream): void;
   /** It is over on this side; `text` tells the other. */
   close(stream: TunnelStream, text: string): void;
+  /** Nobody will read it any more; what it had borrowed comes back. */
+  gone(lentBytes: number): void;
   credit(stream: TunnelStream, bytes: number): void;
   pausePeer(stream: TunnelStream, isPaused: boolean): void;
   /** Takes from what all streams may have above their first window; undefined: there is not so much. */
@@ -65,9 +76,13 @@ export class TunnelStream extends Duplex {
 
   #held: Uint8Array[] = [];
   #heldBytes = 0;
+  /** The last of those is a block with so many bytes in it; 0: it is not. */
+  #blockUsed = 0;
   #wants = false;
   #isEnding = false;
   #hasPausedPeer = false;
+  /** Above so many bytes held it is asked to pause, once more where it was asked already. */
+  #pauseAboveBytes = pauseAboveBytes;
   #window = firstWindowBytes;
   #left = firstWindowBytes;
   #consumed = 0;
@@ -75,7 +90,8 @@ export class TunnelStream extends Duplex {
   #lagged = false;
 
   constructor(connection: number, target: string, host: StreamHost) {
-    super({ allowHalfOpen: false });
+    // What nobody reads waits here and not in Readable's list: there a byte may cost as much as a thousand.
+    super({ allowHalfOpen: false, readableHighWaterMark: 1 });
     this.connection = connection;
     this.target = target;
     this.#host = host;
@@ -187,17 +203,39 @@ export class TunnelStream extends Duplex {
       this.#pass(bytes);
       return true;
     }
-    // A small view would hold its whole chunk for as long as it waits.
-    const own = bytes.buffer.byteLength > 2 * bytes.length ? Uint8Array.from(bytes) : bytes;
-    this.#held.push(own);
-    this.#heldBytes += own.length;
+    this.#hold(bytes);
     if (this.#wants) this.#drain();
-    if (this.#heldBytes > this.#window / 2) this.#lagged = true;
-    if (!this.#host.usesCredit && !this.#hasPausedPeer && this.heldBytes > pauseAboveBytes) {
+    if (this.#heldBytes > this.#window / 2 + lagBytes) this.#lagged = true;
+    // remotedialer has one mark for both directions: what its end reads of this stream lets it send again.
+    if (!this.#host.usesCredit && this.heldBytes > this.#pauseAboveBytes) {
       this.#hasPausedPeer = true;
+      this.#pauseAboveBytes = this.heldBytes + pauseAboveBytes;
       this.#host.pausePeer(this, true);
     }
     return true;
+  }
+
+  #hold(bytes: Uint8Array): void {
+    this.#heldBytes += bytes.length;
+    const at = this.#held.length - 1;
+    const last = this.#held[at];
+    if (last && bytes.length < smallPieceBytes) {
+      if (this.#blockUsed === 0 && last.length < smallPieceBytes) {
+        const block = new Uint8Array(blockBytes);
+        block.set(last);
+        this.#held[at] = block;
+        this.#blockUsed = last.length;
+      }
+      if (this.#blockUsed > 0 && this.#blockUsed + bytes.length <= blockBytes) {
+        this.#held[at]!.set(bytes, this.#blockUsed);
+        this.#blockUsed += bytes.length;
+        return;
+      }
+    }
+    if (last && this.#blockUsed > 0) this.#held[at] = last.slice(0, this.#blockUsed);
+    this.#blockUsed = 0;
+    // A small view would hold its whole chunk for as long as it waits.
+    this.#held.push(bytes.buffer.byteLength > 2 * bytes.length ? new Uint8Array(bytes) : bytes);
   }
 
   override _read(): void {
@@ -208,12 +246,16 @@ export class TunnelStream extends Duplex {
   #drain(): void {
     // Whoever gets a piece may ask for the next before this returns.
     while (this.#wants && this.#held.length > 0) {
-      const bytes = this.#held.shift()!;
+      const isBlock = this.#held.length === 1 && this.#blockUsed > 0;
+      const first = this.#held.shift()!;
+      const bytes = isBlock ? first.subarray(0, this.#blockUsed) : first;
+      if (isBlock) this.#blockUsed = 0;
       this.#heldBytes -= bytes.length;
       this.#pass(bytes);
     }
     if (this.#hasPausedPeer && this.heldBytes < resumeBelowBytes) {
       this.#hasPausedPeer = false;
+      this.#pauseAboveBytes = pauseAboveBytes;
       if (!this.#isOver) this.#host.pausePeer(this, false);
     }
     if (this.#isEnding && this.#held.length === 0 && this.#wants) {
@@ -257,7 +299,7 @@ export class TunnelStream extends Duplex {
   endedByPeer(text: string): void {
     this.#leave();
     if (text !== orderlyEnd) {
-      this.destroy(new AppError("TUNNEL_STREAM", `${this.target}: ${text}`));
+      this.destroy(new AppError("TUNNEL_STREAM", `${this.#host.peer}: ${this.target}: ${text}`));
       return;
     }
     this.#isEnding = true;
@@ -272,6 +314,8 @@ export class TunnelStream extends Duplex {
     }
     this.#held = [];
     this.#heldBytes = 0;
+    this.#blockUsed = 0;
+    this.#host.gone(this.#window - firstWindowBytes);
     const pending = this.#pending;
     this.#pending = [];
     done(error);
@@ -281,7 +325,6 @@ export class TunnelStream extends Duplex {
   #leave(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#host.giveBack(this.#window - firstWindowBytes);
     const final = this.#final;
     this.#final = undefined;
     final?.();
