@@ -40,5 +40,12 @@ export const agentFlags: readonly Flag[] = [
     max: 65535,
     help: "port of 127.0.0.1 at which other programs of this machine reach the servers; 0 for none",
   },
+  {
+    name: "tunnel-keepalive",
+    kind: "string",
+    default: "swift",
+    allowed: ["swift", "metered"],
+    help: "how often tunnels ask whether their server lives: every second, or every four minutes where bytes cost money",
+  },
   ...serverFlags.filter(({ name }) => shared.has(name)),
 ];

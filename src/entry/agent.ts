@@ -20,6 +20,7 @@ import { createHttp2Client, type Http2Client } from "#platform/http2-client.ts";
 import { acquireProcessLock } from "#platform/process-lock.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
+import { createEgressLabel } from "#supervisor/egress-label.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createBalancerPort, type LoadBalancer, openLoadBalancer, serverName } from "#supervisor/load-balancer.ts";
 import { readerTransport } from "#supervisor/reader-transport.ts";
@@ -132,7 +133,7 @@ async function tokenOf(config: AgentConfig): Promise<string | undefined> {
 }
 
 async function services(
-  { node, server, balancerPort }: AgentConfig,
+  { node, server, balancerPort, isMetered }: AgentConfig,
   {
     membership,
     balancer,
@@ -249,6 +250,7 @@ async function services(
         const { serverCa, kubelet } = membership.current;
         return { ca: serverCa, cert: kubelet.certificate, key: kubelet.key, trust: "keys" };
       },
+      isMetered,
       rules: {
         mode: settings.egressMode,
         nodeApiPort,
@@ -270,9 +272,19 @@ async function services(
       },
     },
   );
+  const label = createEgressLabel({ mode: settings.egressMode, nodeName }, { client, clock, random, log });
   followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
   const port = createBalancerPort({ port: balancerPort }, { balancer, clock, log: log.child({ part: "servers" }) });
-  const all = [membership.service, own.service, ...memory.services, informers, events, tunnels, ...parts.services];
+  const all = [
+    membership.service,
+    own.service,
+    ...memory.services,
+    informers,
+    events,
+    tunnels,
+    label,
+    ...parts.services,
+  ];
   return [...all, ...(balancerPort === 0 ? [] : [port])].map((service) =>
     restarting(service, { clock, log, ...restartPause }),
   );

@@ -45,6 +45,8 @@ export interface AgentConfig {
   readonly tokenFile: string | undefined;
   /** Of 127.0.0.1, where other programs of this machine reach the servers; 0: none. */
   readonly balancerPort: number;
+  /** Bytes cost money on the way to the servers. */
+  readonly isMetered: boolean;
 }
 
 export function nodeSettings(values: FlagValues, runner: Runner): NodeSettings {
@@ -96,6 +98,7 @@ export function agentConfig(values: FlagValues, warnings: readonly string[], run
     server: serverUrl(server),
     ...{ token, tokenFile },
     balancerPort: values["lb-server-port"] as number,
+    isMetered: values["tunnel-keepalive"] === "metered",
   };
 }
 
