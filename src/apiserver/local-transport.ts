@@ -148,6 +148,8 @@ function decoded(result: Exclude<Result, ListResult>): UnknownObject {
         throw internalError(`the answer is ${result.contentType} and no object`);
       return JSON.parse(text) as UnknownObject;
     }
+    case "compressed":
+      throw internalError("the answer is compressed, which was not asked for");
     case "watch":
     case "connect":
       throw internalError("a stream is not an object");

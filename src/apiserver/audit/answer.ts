@@ -19,6 +19,8 @@ export function recordAnswer(record: AuditRecord, result: Result): void {
 /** Undefined: more than is kept. */
 function objectOf(result: Exclude<Result, { type: "raw" | "watch" | "connect" }>): UnknownObject | undefined {
   switch (result.type) {
+    case "compressed":
+      return undefined;
     case "item":
       return shown(result.view, result.item);
     case "object":

@@ -8,14 +8,15 @@ const maxBytes = 1024 * 1024;
 const maxEvents = 2000;
 /** For requests without valid credentials. */
 const strangersShare = 1 / 8;
-/** Beyond its bytes: the buffer's and the entry's own size. */
-const overheadBytes = 160;
+/** Beyond its characters, of a byte each as a rule: the string's and the entry's own size. */
+const overheadBytes = 80;
 /** Larger ones would push out all others: they are kept without bodies. */
 export const maxRingEventBytes = 32 * 1024;
 
 interface Entry {
   readonly order: number;
-  readonly line: Buffer;
+  /** A string, as small buffers are cut from blocks of 8 KiB, which stay whole for the sake of one line. */
+  readonly line: string;
 }
 
 export class AuditRing {
@@ -26,7 +27,7 @@ export class AuditRing {
   /** `line` without its end. */
   add(line: string, isStranger: boolean): void {
     const lane = isStranger ? this.#strangers : this.#known;
-    lane.add({ order: this.#order++, line: Buffer.from(`${line}\n`) });
+    lane.add({ order: this.#order++, line });
   }
 
   get count(): number {
@@ -39,7 +40,12 @@ export class AuditRing {
   /** One event a line, oldest first; of these the newest `limit`. */
   read(limit: number): Buffer {
     const all = [...this.#known.entries(), ...this.#strangers.entries()].sort((a, b) => a.order - b.order);
-    return Buffer.concat(all.slice(Math.max(0, all.length - limit)).map(({ line }) => line));
+    return Buffer.from(
+      all
+        .slice(Math.max(0, all.length - limit))
+        .map(({ line }) => `${line}\n`)
+        .join(""),
+    );
   }
 }
 
@@ -82,5 +88,5 @@ class Lane {
   }
 }
 
-const none: Entry = { order: -1, line: Buffer.alloc(0) };
+const none: Entry = { order: -1, line: "" };
 const sizeOf = ({ line }: Entry): number => line.length + overheadBytes;

@@ -29,7 +29,7 @@ import type { LiveResource } from "../watch/feed.ts";
 import { type Bodies, fieldValidationOf } from "./bodies.ts";
 import { decodeContinue, encodeContinue, expiredContinue } from "./continue-token.ts";
 import { applyOptions, type FieldTracking, managerOf, withParentEntries, withScaleEntries } from "./field-tracking.ts";
-import { acceptsGzip, type Formats } from "./negotiation.ts";
+import { acceptsGzip, type Formats, isPretty } from "./negotiation.ts";
 import { isTrue, type RequestInfo } from "./request-info.ts";
 import type { HandlerRequest, ListResult, MoreItems, Result, View } from "./result.ts";
 import { parseSelection, type Selection } from "./selection.ts";
@@ -133,7 +133,9 @@ export class ResourceEndpoints {
     if (isSelecting || !isOfAnyState || !acceptsGzip(request.header("accept-encoding"))) {
       return this.#readList(served, view, info, query, selection);
     }
-    const key = `${view.info.group}/${view.info.version}/${view.info.plural} ${info.namespace}?${query}`;
+    const what = `${view.info.group}/${view.info.version}/${view.info.plural} ${info.namespace}?${query}`;
+    const pretty = isPretty(query, request.header("user-agent"));
+    const key = `${what} ${pretty} ${request.header("accept") ?? ""}`;
     return this.#shared.get(key, token !== "", () => this.#readList(served, view, info, query, selection));
   }
 

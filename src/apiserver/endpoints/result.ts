@@ -42,6 +42,7 @@ export type Result =
   /** Not an item of the store: a Status, a Scale, a review. `transforms` false: it has no table and no metadata form. */
   | { readonly type: "object"; readonly status: number; readonly object: UnknownObject; readonly transforms?: false }
   | ListResult
+  | CompressedAnswer
   /** Made when asked and never stored; unless it is a list, exactly one. */
   | {
       readonly type: "objects";
@@ -66,12 +67,16 @@ export interface ListResult {
   readonly items: readonly Item[];
   readonly metadata: ListMetadata;
   readonly more?: MoreItems | undefined;
-  /** Where several requests are answered with this list: its compressed answers, one for each representation. */
-  readonly shared?: SharedAnswers;
+  /** Where others want the same answer: who compresses it leaves it here, and they need not have the list at all. */
+  readonly share?: (answer: Promise<CompressedAnswer>) => void;
 }
 
-/** As they go out, in parts; a promise while they are made. */
-export type SharedAnswers = Map<string, Promise<readonly Uint8Array[]>>;
+/** A list as it goes out to several, compressed and in parts. */
+export interface CompressedAnswer {
+  readonly type: "compressed";
+  readonly contentType: string;
+  readonly parts: readonly Uint8Array[];
+}
 
 /** What comes behind the first page of a list, of the same revision; read as whoever answers has room for it. */
 export interface MoreItems {

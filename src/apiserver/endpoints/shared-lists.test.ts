@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import type { Item } from "../registry/codec.ts";
-import type { ListResult } from "./result.ts";
+import type { CompressedAnswer, ListResult } from "./result.ts";
 import { SharedLists } from "./shared-lists.ts";
 
 const mebibyte = 1024 * 1024;
@@ -27,7 +27,7 @@ test("a large list is made once for all who ask within a second, also at the sam
   await clock.advance(1000);
   const third = await get("nodes", mebibyte);
   expect(new Set([first, second, third]).size).toBe(1);
-  expect(first?.shared).toBeInstanceOf(Map);
+  expect(first).toHaveProperty("share");
   await clock.advance(1);
   expect(await get("nodes", mebibyte)).not.toBe(first);
   expect(made()).toBe(2);
@@ -50,7 +50,7 @@ test("small lists are made for each", async () => {
   const found = await get("few", 100_000);
   await get("few", 100_000);
   expect(made()).toBe(2);
-  expect(found.shared).toBeUndefined();
+  expect(found).not.toHaveProperty("share");
 });
 
 test("what is kept is bounded: the oldest go", async () => {
@@ -70,5 +70,23 @@ test("a failure is told to who asked, and not kept", async () => {
   const lists = new SharedLists({ clock: new FakeClock() });
   const failing = () => Promise.reject(new Error("the disk is gone"));
   await expect(lists.get("nodes", true, failing)).rejects.toThrow("the disk is gone");
-  expect((await lists.get("nodes", true, async () => listOf(mebibyte, 7))).metadata.resourceVersion).toBe("7");
+  const found = await lists.get("nodes", true, async () => listOf(mebibyte, 7));
+  expect(found).toMatchObject({ metadata: { resourceVersion: "7" } });
+});
+
+test("an answer that is left there takes the place of its list, and one that failed does not stay", async () => {
+  const { get, made } = opened();
+  const share = async () => {
+    const list = await get("nodes", mebibyte, true);
+    return (answer: Promise<CompressedAnswer>) => (list as ListResult).share?.(answer);
+  };
+  (await share())(Promise.reject(new Error("an object cannot be read")));
+  await expect(get("nodes", mebibyte, true)).rejects.toThrow("an object cannot be read");
+  const answer: CompressedAnswer = { type: "compressed", contentType: "application/json", parts: [new Uint8Array(10)] };
+  (await share())(Promise.resolve(answer));
+  expect(await get("nodes", mebibyte, true)).toBe(answer);
+  expect(made()).toBe(2);
+  // It counts with its own size.
+  for (let i = 0; i < 7; i++) await get(`page ${i}`, mebibyte, true);
+  expect(await get("nodes", mebibyte, true)).toBe(answer);
 });

@@ -1,15 +1,16 @@
 // Large lists that many ask for alike, made once: after a cut a thousand agents want all nodes, megabytes each, within the
 // same seconds. Who says `resourceVersion=0` takes any state, so one that is a moment old will do; a page behind another is
-// named by its token, and is always the same. Compressed answers are kept beside their list (write.ts), for that is what
-// all who ask share. Nobody is told of what he may not list: authorisation comes before.
+// named by its token, and is always the same. What is kept is the compressed answer (write.ts leaves it here), not the objects:
+// a hundredth of their size. Nobody is told of what he may not list: authorisation comes before.
 // Upstream counterpart: the watch cache, which answers these lists from memory.
 import type { Clock } from "#base/clock.ts";
-import type { ListResult } from "./result.ts";
+import type { CompressedAnswer, ListResult } from "./result.ts";
 
 interface Entry {
   readonly madeAtMs: number;
-  readonly list: Promise<ListResult>;
-  /** Of its objects; 0 until it is made. */
+  /** The list until it is encoded, then the answer. */
+  result: Promise<ListResult | CompressedAnswer>;
+  /** 0 until it is known. */
   sizeBytes: number;
 }
 
@@ -19,7 +20,7 @@ const maxAgeMs = 1000;
 const keepMs = 3000;
 /** Smaller lists cost less than keeping them. */
 const minBytes = 128 * 1024;
-/** Objects of all that is kept: beside what the largest cluster that mote is made for has, a few pages of each kind. */
+/** Of all that is kept: lists that are being encoded, and answers to several moments of a large cluster. */
 const maxBytes = 8 * 1024 * 1024;
 
 export class SharedLists {
@@ -32,33 +33,47 @@ export class SharedLists {
     this.#clock = deps.clock;
   }
 
-  /** The list of this `key`, made where there is none that is young enough. `isFixed`: it is the same at any time. */
-  get(key: string, isFixed: boolean, make: () => Promise<ListResult>): Promise<ListResult> {
+  /**
+   * The list of this `key`, or the answer that was made of one; made where there is none that is young enough. Whoever has the
+   * same key wants the same bytes. `isFixed`: it is the same at any time.
+   */
+  get(key: string, isFixed: boolean, make: () => Promise<ListResult>): Promise<ListResult | CompressedAnswer> {
     const nowMs = this.#clock.monotonicMs();
     const known = this.#entries.get(key);
-    if (known && (isFixed || nowMs - known.madeAtMs <= maxAgeMs)) return known.list;
-    const entry: Entry = { madeAtMs: nowMs, list: this.#make(key, make), sizeBytes: 0 };
+    if (known && (isFixed || nowMs - known.madeAtMs <= maxAgeMs)) return known.result;
+    const entry: Entry = { madeAtMs: nowMs, result: this.#make(key, make), sizeBytes: 0 };
     this.#entries.delete(key);
     this.#entries.set(key, entry);
-    return entry.list;
+    return entry.result;
   }
 
   async #make(key: string, make: () => Promise<ListResult>): Promise<ListResult> {
     let isKept = false;
-    // The entry stands before this goes on: `make` reads from the store.
     try {
       const made = await make();
       const sizeBytes = sizeOf(made);
-      isKept = sizeBytes >= minBytes;
-      if (!isKept) return made;
       const entry = this.#entries.get(key);
-      if (entry) entry.sizeBytes = sizeBytes;
+      isKept = sizeBytes >= minBytes && entry !== undefined;
+      if (!entry || !isKept) return made;
+      entry.sizeBytes = sizeBytes;
       this.#bound();
-      return { ...made, shared: new Map() };
+      return { ...made, share: (answer) => this.#keepAnswer(key, entry, answer) };
     } finally {
       // A failure is told to who asked; the next one tries again.
       if (!isKept) this.#entries.delete(key);
     }
+  }
+
+  #keepAnswer(key: string, entry: Entry, answer: Promise<CompressedAnswer>): void {
+    entry.result = answer;
+    answer.then(
+      ({ parts }) => {
+        entry.sizeBytes = parts.reduce((sum, { length }) => sum + length, 0);
+      },
+      () => {
+        if (this.#entries.get(key) === entry) this.#entries.delete(key);
+      },
+    );
   }
 
   #bound(): void {

@@ -18,7 +18,7 @@ import {
   parseAccept,
   type Representation,
 } from "./negotiation.ts";
-import type { IncludeObject, ListResult, Result, SharedAnswers } from "./result.ts";
+import type { CompressedAnswer, IncludeObject, ListResult, Result } from "./result.ts";
 
 export interface WriteDeps {
   readonly encoder: Encoder;
@@ -92,15 +92,14 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
         protobuf: deps.hasProtobuf(info.storageVersion, info.kind),
         transforms: true,
       });
-      if (result.type === "list" && result.shared && takesGzip(exchange.request) && !as.pretty) {
-        const parts = sharedParts(deps, result, result.shared, as, include);
-        if (parts) {
-          await writeShared(exchange, await parts, contentTypes[as.format]);
+      if (result.type === "list" && (result.share || isLarge(result))) {
+        const parts = encoder.listParts(result, as, include, partBytes);
+        if (parts && result.share) {
+          const answer = compressed(parts, contentTypes[as.format]);
+          result.share(answer);
+          await writeCompressed(exchange, await answer);
           return;
         }
-      }
-      if (result.type === "list" && isLarge(result)) {
-        const parts = encoder.listParts(result, as, include, partBytes);
         if (parts) {
           await writeParts(exchange, parts, contentTypes[as.format]);
           return;
@@ -119,6 +118,9 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       await writeBody(exchange, 200, body, contentTypes[as.format]);
       return;
     }
+    case "compressed":
+      await writeCompressed(exchange, result);
+      return;
     case "watch":
       await writeWatch(deps, exchange, result, include);
       return;
@@ -152,7 +154,8 @@ async function writeParts(exchange: Exchange, parts: AsyncIterable<Uint8Array>, 
   response.end();
 }
 
-async function writeShared(exchange: Exchange, parts: readonly Uint8Array[], contentType: string): Promise<void> {
+/** For who takes it so: only they are given one (endpoints/resources.ts). */
+async function writeCompressed(exchange: Exchange, { parts, contentType }: CompressedAnswer): Promise<void> {
   const { request, response } = exchange;
   response.head(200, {
     ...commonHeaders(exchange),
@@ -177,25 +180,8 @@ async function* gzipped(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
   yield* source.pipe(gzip);
 }
 
-/** The compressed answer to all who ask for this list in this form; made once, kept with it. */
-function sharedParts(
-  { encoder }: WriteDeps,
-  list: ListResult,
-  shared: SharedAnswers,
-  as: Representation,
-  include: IncludeObject,
-): Promise<readonly Uint8Array[]> | undefined {
-  const key = `${as.format} ${as.shape} ${as.metaVersion} ${include}`;
-  let answer = shared.get(key);
-  if (!answer) {
-    const parts = encoder.listParts(list, as, include, partBytes);
-    if (!parts) return undefined;
-    answer = collected(gzipped(parts));
-    // One that failed is not kept: who asked is told.
-    answer.catch(() => shared.delete(key));
-    shared.set(key, answer);
-  }
-  return answer;
+async function compressed(parts: AsyncIterable<Uint8Array>, contentType: string): Promise<CompressedAnswer> {
+  return { type: "compressed", contentType, parts: await collected(gzipped(parts)) };
 }
 
 async function collected(parts: AsyncIterable<Uint8Array>): Promise<readonly Uint8Array[]> {
