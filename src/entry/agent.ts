@@ -197,9 +197,13 @@ async function services(
     },
   );
   const client = new Client(memory.transport(ownTransport));
-  const reader = transportAs(({ controller }) => controller);
-  const asProxy = membership.current.proxy && transportAs(({ controller, proxy }) => proxy ?? controller);
-  const ofOthers = asProxy ? readerTransport({ controller: reader, proxy: asProxy }) : reader;
+  // Of servers of mote a node may read it all as itself: one connection less, for both ends.
+  const ofOthers = membership.current.proxy
+    ? readerTransport({
+        controller: transportAs(({ controller }) => controller),
+        proxy: transportAs(({ controller, proxy }) => proxy ?? controller),
+      })
+    : ownTransport;
   const controllerClient = new Client(memory.transport(ofOthers));
   const informers = new InformerFactory(
     {},
