@@ -111,6 +111,11 @@ describe.each([
     "patch nodes/status n1",
     "list pods",
     "get runtimeclasses.node.k8s.io r",
+    // What its network reads of others.
+    "watch nodes",
+    "list services",
+    "watch endpointslices.discovery.k8s.io",
+    "list namespaces",
   ])("may %s", async (line) => expect(await may(line, cached)).toBe(true));
 
   test.each([
@@ -128,6 +133,8 @@ describe.each([
     "get leases.coordination.k8s.io default/n1",
     "update csinodes.storage.k8s.io n2",
     "create deployments.apps ns/",
+    "update namespaces ns",
+    "create endpointslices.discovery.k8s.io ns/web",
   ])("may not %s", async (line) => expect(await may(line, cached)).toBe(false));
 });
 
