@@ -95,7 +95,7 @@ test("no more is kept than the bounds allow, and what is left out is named once"
 
 test("what changes all the time is written as often as a day's bytes allow, what is vital at once", async () => {
   const clock = new FakeClock();
-  const store = await opened({ burstBytes: 40_000, dailyBytes: 240_000 }, clock);
+  const store = await opened({ burstBytes: 100_000, dailyBytes: 600_000 }, clock);
   let writes = 0;
   let bytes = "";
   const look = () => {
@@ -163,8 +163,8 @@ test("pods wait for the day's bytes, which is said once; what would run twice do
     if (level === "warn") warnings.push(message);
   }, "warn");
   const clock = new FakeClock();
-  // A batch is a block and what it costs besides, 12 KiB; the first makes the file, 64 KiB.
-  const store = await opened({ vitalBurstBytes: 85_000, vitalDailyBytes: 288 * 1024 }, clock, log);
+  // A batch is a block and what it costs besides, 16 KiB; the first makes the file, 64 KiB.
+  const store = await opened({ vitalBurstBytes: 90_000, vitalDailyBytes: 384 * 1024 }, clock, log);
   const note = (uid: string, value: object, urgency: Urgency) =>
     store.note(`pod/${uid}`, () => value, { ...about, urgency });
   const pass = async (ms: number) => {

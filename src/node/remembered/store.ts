@@ -86,8 +86,8 @@ const systemFiles: StoreFiles = { blocks: systemBlockFiles, write: writeFileDura
 const gatherMs = 1_000;
 /** After the disk refused. */
 const retryMs = 60_000;
-/** A file takes whole blocks, and its folder and journal are written too. */
-const overheadBytes = 8 * 1024;
+/** What ext4 was seen to write besides: the file's inode in its own journal; of a new file its folder too. */
+const overheadBytes = { batch: 12 * 1024, file: 20 * 1024 } as const;
 const dayMs = 24 * 3600_000;
 /** That something is gone, where a boot would make nothing of it: goes with whatever is written next. */
 const idleGoneMs = 3600_000;
@@ -354,7 +354,7 @@ export class RememberedStore implements Service {
       const bytes = await this.#journal.append(changes);
       if (bytes > 0) {
         const budget = isVital || spareKind === undefined ? this.#vital : this.#budgetOf(spareKind);
-        budget.take(bytes + overheadBytes);
+        budget.take(bytes + overheadBytes.batch);
       }
       for (const [key, note] of taken) this.#done(key, note);
       for (const key of gone) if (!this.#pending.has(key)) this.#leaving.delete(key);
@@ -402,7 +402,7 @@ export class RememberedStore implements Service {
     if (before?.digest === entry.digest) return this.#done(key, note);
     if (!this.#hasRoom(key, note.about, entry.bytes, before?.bytes ?? 0)) return this.#done(key, note);
     const nowMs = this.#clock.monotonicMs();
-    const cost = entry.bytes + overheadBytes;
+    const cost = entry.bytes + overheadBytes.file;
     if (note.urgency === "spare") {
       const budget = this.#budgetOf(note.kind);
       const waitMs = isForced ? 0 : budget.lackMs(cost);

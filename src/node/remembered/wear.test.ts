@@ -1,5 +1,6 @@
 // What pods that come and go cost the card: a day of them under the fake clock, with the real memory over files that count
-// what reaches the disk, in whole blocks, with the blocks that the file system itself writes for a new length or name (ext4).
+// what reaches the disk, in whole blocks, with the blocks that the file system itself writes for a new time, length or name:
+// on ext4 a flush of one block was seen to take four, and a file that is replaced eight.
 import { mkdtempSync, rmSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger as log } from "#base/log.ts";
@@ -20,10 +21,10 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const block = 4096;
 /** Inode, and the journal's head and end. */
-const lengthBlocks = 3;
+const inodeBlocks = 3;
 /** The same for the file and its folder, each flushed by itself, and the folder's block. */
-const replaceBlocks = 2 * lengthBlocks + 1;
-const removeBlocks = lengthBlocks + 1;
+const replaceBlocks = 2 * inodeBlocks + 1;
+const removeBlocks = inodeBlocks + 1;
 
 class CountingDisk implements StoreFiles {
   bytes = 0;
@@ -38,7 +39,7 @@ class CountingDisk implements StoreFiles {
       exists: (path) => inner.exists(path),
       remove: (path) => inner.remove(path),
       rename: (from, to) => inner.rename(from, to),
-      syncFolderOf: () => this.#add(lengthBlocks + 1, 1),
+      syncFolderOf: () => this.#add(inodeBlocks + 1, 1),
     };
   }
   readonly write: StoreFiles["write"] = async (path, text) => {
@@ -54,11 +55,9 @@ class CountingDisk implements StoreFiles {
   }
   #counted(file: BlockFile): BlockFile {
     let dirty = new Set<number>();
-    let length = file.size();
     const flushed = () => {
-      this.#add(dirty.size + (file.size() === length ? 0 : lengthBlocks), 1);
+      this.#add(dirty.size + inodeBlocks, 1);
       dirty = new Set();
-      length = file.size();
     };
     return {
       ...file,
@@ -211,7 +210,9 @@ test.each<[string, Life, number, number]>([
 
 test("it is the day's budget that keeps it there, however often pods come and go", async () => {
   const hours = 3;
-  const most = defaultBounds.vitalBurstBytes + (defaultBounds.vitalDailyBytes * hours) / day;
+  // That pods which were written down have ended is owed, and may be written on credit.
+  const owedBytes = 2 ** 19;
+  const most = owedBytes + defaultBounds.vitalBurstBytes + (defaultBounds.vitalDailyBytes * hours) / day;
   expect((await wearOf(often, hours)).bytes).toBeLessThan(most);
   expect((await wearOf(often, hours, unbounded)).bytes).toBeGreaterThan(most);
 }, 120_000);
