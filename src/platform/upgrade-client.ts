@@ -2,8 +2,8 @@
 // nodes and the node agent reaches containerd's stream server. No redirects, no retries, no keep-alive.
 import * as http from "node:http";
 import * as https from "node:https";
-import type { Socket } from "node:net";
-import { type Duplex, Readable } from "node:stream";
+import { Socket } from "node:net";
+import { Duplex, Readable } from "node:stream";
 import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
 
@@ -77,10 +77,48 @@ function wayOf({ host, socket }: UpgradeTarget, by?: UpgradeTls) {
       agent: by ? new https.Agent({ keepAlive: false, maxCachedSessions: 0 }) : new http.Agent({ keepAlive: false }),
     };
   }
-  const open = by ? tls.connect({ host, socket, ...trustOf(by) }) : socket;
+  if (!by) return { createConnection: () => socket as Socket };
+  const under = socket instanceof Socket ? socket : new Underlay(socket);
+  const open = tls.connect({ host, socket: under, ...trustOf(by) });
   // TLS does not hear of the end of what it runs over.
-  if (by) socket.once("close", () => open.destroy(socket.errored ?? undefined));
+  under.once("close", () => open.destroy(under.errored ?? undefined));
   return { createConnection: () => open as Socket };
+}
+
+/**
+ * What TLS runs over where that is no socket of the system. TLS throws away what it has not handed on yet when this closes, so
+ * a stream that closes at its end closes here only when TLS has let go of it.
+ */
+class Underlay extends Duplex {
+  readonly #inner: Duplex;
+  constructor(inner: Duplex) {
+    super();
+    this.#inner = inner;
+    inner.on("data", (chunk: Buffer) => {
+      if (!this.push(chunk)) inner.pause();
+    });
+    inner.on("end", () => this.push(null));
+    inner.on("error", (error) => this.destroy(error));
+    inner.on("close", () => {
+      if (!inner.readableEnded) this.destroy(inner.errored ?? new Error("the connection was cut"));
+    });
+  }
+  override _read(): void {
+    this.#inner.resume();
+  }
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    // Nobody takes it any more; what came is still to be read.
+    if (this.#inner.readableEnded) done();
+    else this.#inner.write(chunk, (error) => done(this.#inner.readableEnded ? null : error));
+  }
+  override _final(done: (error?: Error | null) => void): void {
+    if (this.#inner.readableEnded) done();
+    else this.#inner.end(() => done());
+  }
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#inner.destroy(error ?? undefined);
+    done(error);
+  }
 }
 
 /** Rejects with UPGRADE_FAILED, UPGRADE_TIMEOUT or the signal's reason. After the head the signal still cuts the body. */

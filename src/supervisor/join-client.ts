@@ -1,7 +1,8 @@
 // The node's side of joining: `openMembership` trusts a server by the hash in the token, asks it for settings and
 // certificates, keeps them, and has them renewed while the node runs. A node that has joined before starts with what it
 // kept, whether or not a server answers. The keys of certificates never leave the node, and its password, made once, keeps
-// its name. However long it was away: the server is known by the keys of its authorities, not by dates, and the node shows
+// its name. However long it was away: the server is known by the keys of its authorities, not by dates, and by the name that
+// only servers are certified for, not by its address, which nodes are certified for as well; and the node shows
 // the key of its device where neither its certificate nor the token counts any more. How old a certificate is the server's
 // clock says. Upstream counterpart: k3s pkg/clientaccess and pkg/agent/config.
 import { createHash, createPublicKey, X509Certificate } from "node:crypto";
@@ -19,6 +20,7 @@ import { ClientFiles } from "./join/client-files.ts";
 import { clockProblem, explain, explainAnswer, isLasting, wrongAuthority } from "./join/failures.ts";
 import { isDue, isOfSigner, type LeafName } from "./join/leaves.ts";
 import { type ClusterSettings, headers, parseServers, parseSettings, prefix } from "./join/protocol.ts";
+import { serverName } from "./load-balancer.ts";
 import { generateKey, issueCertificate, signingRequest, splitPem } from "./pki/certificate.ts";
 import type { KeyPair } from "./pki.ts";
 import { namedAuthority, parseToken, type Token } from "./tokens.ts";
@@ -37,7 +39,7 @@ export interface JoinOptions {
   readonly nodeName: string;
   readonly nodeIps: readonly string[];
   /** To whichever server is there, for a node that has joined: the first time it asks the one it was given. */
-  readonly way?: Pick<HttpClientOptions, "dial" | "serverName">;
+  readonly way?: Pick<HttpClientOptions, "dial">;
 }
 
 export interface JoinDeps {
@@ -61,6 +63,8 @@ export interface Credentials {
   readonly kubelet: KeyPair;
   /** What the node knows of others it reads as this. */
   readonly controller: KeyPair;
+  /** The same of services, endpoints and nodes; only where the server is one of k3s (reader-transport.ts). */
+  readonly proxy: KeyPair | undefined;
 }
 
 export interface Membership {
@@ -85,6 +89,7 @@ const leafFiles = {
   serving: "serving-kubelet",
   kubelet: "client-kubelet",
   controller: "client-k3s-controller",
+  proxy: "client-kube-proxy",
 } as const;
 const files = { serverCa: "server-ca.crt", clientCa: "client-ca.crt", settings: "cluster.json" } as const;
 /** So long a start waits for what may have changed while the node was away: less than pods wait for a server at a boot. */
@@ -237,14 +242,15 @@ const spread = (ms: number, jitter: number, random: Random): number => ms * (1 +
 
 /** What an earlier run has kept, if it is whole. */
 async function readCredentials(store: ClientFiles): Promise<Credentials | undefined> {
-  const [serverCa, clientCa, settings, serving, kubelet, controller] = await Promise.all([
+  const [serverCa, clientCa, settings, serving, kubelet, controller, proxy] = await Promise.all([
     ...[store.read(files.serverCa), store.read(files.clientCa), store.read(files.settings)],
     ...[store.readPair(leafFiles.serving), store.readPair(leafFiles.kubelet), store.readPair(leafFiles.controller)],
+    store.readPair(leafFiles.proxy),
   ] as const);
   if (!serverCa || !clientCa || !settings || !serving || !kubelet || !controller) return undefined;
   // Even one that has ended may be what the server knows the node by.
   if ([serving, kubelet, controller].some((pair) => isDue(pair, `${serverCa}${clientCa}`, [], 0))) return undefined;
-  return { settings: parseSettings(settings), serverCa, clientCa, serving, kubelet, controller };
+  return { settings: parseSettings(settings), serverCa, clientCa, serving, kubelet, controller, proxy };
 }
 
 interface Joined {
@@ -265,7 +271,7 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
   const device = await ensureDevicePair(options, deps.random);
   const by = (pair?: KeyPair) =>
     createHttpClient({
-      ...{ baseUrl: server, ca: anchors, trust: "keys" },
+      ...{ baseUrl: server, ca: anchors, trust: "keys", serverName },
       // The servers that it knows are of its cluster; the token may name another.
       ...(own && anchors === keptAuthority ? options.way : {}),
       ...(pair ? { cert: pair.certificate, key: pair.key } : {}),
@@ -301,7 +307,8 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
   };
   try {
     const ofOwn = ways[0];
-    const settings = await call("config");
+    const settingsText = await call("config");
+    const settings = parseSettings(settingsText);
     // Whatever its dates say here.
     const isTurnedAway = own !== undefined && ways[0] !== ofOwn;
     const serverCa = await call("server-ca.crt");
@@ -331,15 +338,15 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
       return pair;
     };
     const credentials: Credentials = {
-      settings: parseSettings(settings),
-      ...{ serverCa, clientCa },
+      ...{ settings, serverCa, clientCa },
       serving: await leaf(leafFiles.serving, serverCa, options.nodeIps),
       kubelet: await leaf(leafFiles.kubelet, clientCa, []),
       controller: await leaf(leafFiles.controller, clientCa, []),
+      proxy: settings.isMote ? undefined : await leaf(leafFiles.proxy, clientCa, []),
     };
     await store.write(files.serverCa, serverCa);
     await store.write(files.clientCa, clientCa);
-    await store.write(files.settings, settings);
+    await store.write(files.settings, settingsText);
     if (wanted.size > 0) await removeFile(`${options.folder}/${rotateMark}`);
     await deps.onServers?.(parseServers(await call("apiservers")));
     return { credentials, serverMs };
@@ -372,7 +379,7 @@ export async function trustedAuthority(
       client.close();
     }
   };
-  const proven = (ca: string) => cacerts(createHttpClient({ baseUrl: server, ca, trust: "keys" }));
+  const proven = (ca: string) => cacerts(createHttpClient({ baseUrl: server, ca, trust: "keys", serverName }));
   const claimed = await cacerts(createHttpClient({ baseUrl: server, insecureSkipTlsVerify: true }));
   if (!isCertificates(claimed)) throw explainAnswer(404, "no certificate", server);
   const believed = named(claimed);

@@ -6,6 +6,7 @@
 import { X509Certificate } from "node:crypto";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
+import { canonicalIp } from "#base/ip-range.ts";
 import type { Logger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import { moteVersion } from "#base/version.ts";
@@ -16,6 +17,7 @@ import { nodes, secrets } from "#model/resources.ts";
 import { ApiError, badRequest, isApiError, isNotFound, methodNotAllowed, unauthorized } from "#model/status.ts";
 import { isIp } from "#model/validation/names.ts";
 import type { ServerRequest, ServerResponse } from "#platform/https-server.ts";
+import { splitAddress } from "./balancer/state-file.ts";
 import { issueLeaf, type LeafName, leafNames, leaves } from "./join/leaves.ts";
 import { NodePasswords } from "./join/node-passwords.ts";
 import { formatSettings, headers, prefix, type ServerSettings } from "./join/protocol.ts";
@@ -168,8 +170,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
 
   async function issue(name: LeafName, request: ServerRequest, user: JoinUser | undefined): Promise<string> {
     const { authority, ofNode } = leaves[name];
+    const ips = name === "serving-kubelet" ? ownIpsOf(request) : [];
     const node = ofNode ? await provenNode(request, user) : "";
-    const ips = name === "serving-kubelet" ? nodeIpsOf(request) : [];
     const body = request.method === "POST" ? await bodyOf(request, maxBodyBytes) : new Uint8Array(0);
     const pki = options.pki();
     const pair = authority === "server" ? pki.serverCa : pki.clientCa;
@@ -187,7 +189,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     const deviceKey = deviceKeyIn(request);
     if (!/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(name) || name.length > 253)
       throw badRequest("the node's name is not allowed");
-    if (isNameOfServers(name, options.pki())) throw nameOfServers(name);
+    const isTaken = isReserved(name, options.settings.clusterDomain) || isNameOfServers(name, options.pki());
+    if (isTaken || (isIp(name) && isAddressOfServers(name))) throw nameOfServers(name);
     if (user?.name.startsWith(nodePrefix)) {
       if (user.name !== `${nodePrefix}${name}`) {
         throw badRequest(`the certificate of ${user.name.slice(nodePrefix.length)} does not let it be ${name}`);
@@ -200,6 +203,22 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
       throw nameTaken(name);
     }
     return name;
+  }
+
+  /** Programs believe that whoever is certified for an address of a server, or of the API's service, is that server. */
+  function isAddressOfServers(ip: string): boolean {
+    if (isLoopback(ip)) return false;
+    if (new X509Certificate(options.pki().servingApiserver.certificate).checkIP(ip) !== undefined) return true;
+    return options.addresses().some((address) => canonicalIp(splitAddress(address)?.host ?? "") === ip);
+  }
+
+  function ownIpsOf(request: ServerRequest): readonly string[] {
+    const ips = nodeIpsOf(request);
+    const from = canonicalIp(String(request.remoteAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "")) ?? "";
+    // A node may live on the machine of a server.
+    const wrong = isLoopback(from) ? undefined : ips.find((ip) => ip !== from && isAddressOfServers(ip));
+    if (wrong !== undefined) throw badRequest(`${wrong} is an address of a server; a node has others (--node-ip)`);
+    return ips;
   }
 
   /** Who has been let in stays, whatever it runs: it may have been away for long, and comes for its update. */
@@ -361,6 +380,14 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
   };
 }
 
+const isLoopback = (ip: string): boolean => ip.startsWith("127.") || ip === "::1";
+
+/** What programs call the API, the services of the cluster, and the machine that they run on. */
+function isReserved(name: string, clusterDomain: string): boolean {
+  const parts = [/^kubernetes(\.|$)/, /(^|\.)localhost$/, /\.svc$/];
+  return parts.some((part) => part.test(name)) || name.endsWith(`.svc.${clusterDomain}`);
+}
+
 /**
  * Nodes and pods believe that whoever is certified under such a name is a server. Names of this machine do not count: where the
  * server has no node an agent may have them.
@@ -416,8 +443,12 @@ function nodeIpsOf(request: ServerRequest): readonly string[] {
     .split(",")
     .map((ip) => ip.trim())
     .filter((ip) => ip !== "");
-  if (ips.length > maxNodeIps || !ips.every(isIp)) throw badRequest(`header ${headers.nodeIp} is no list of addresses`);
-  return ips;
+  const found = ips.flatMap((ip) => canonicalIp(ip) ?? []);
+  // An IPv4 address in the dress of IPv6 is the same to some programs, and another here.
+  const isMapped = found.some((ip) => ip.startsWith("::ffff:"));
+  if (ips.length > maxNodeIps || found.length < ips.length || isMapped)
+    throw badRequest(`header ${headers.nodeIp} is no list of addresses`);
+  return found;
 }
 
 /** Of the certificate that was shown, whoever signed it; what cannot be read is none. */

@@ -10,6 +10,7 @@ import { parseFiles, sharedFiles, writeFiles } from "./bootstrap/files.ts";
 import { explainAnswer, isLasting } from "./join/failures.ts";
 import { formatSettings, prefix, type ServerSettings } from "./join/protocol.ts";
 import { ask, trustedAuthority } from "./join-client.ts";
+import { serverName } from "./load-balancer.ts";
 import { parseToken } from "./tokens.ts";
 
 export interface ServerJoinOptions {
@@ -85,7 +86,7 @@ async function joinOnce(
     throw new AppError("JOIN_TOKEN", "a server joins with the servers' token; a bootstrap token lets nodes join only");
   }
   const ca = await trustedAuthority({ server }, token, undefined, deps, signal);
-  const http = createHttpClient({ baseUrl: server, ca, trust: "keys" });
+  const http = createHttpClient({ baseUrl: server, ca, trust: "keys", serverName });
   const authorization = `Basic ${Buffer.from(`server:${token.password}`).toString("base64")}`;
   const call = async (path: string): Promise<string> => {
     const request = { method: "GET", path: `${prefix}${path}`, headers: { authorization } };

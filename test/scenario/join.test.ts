@@ -153,12 +153,14 @@ test("from the token to a request as a node, and again without a server", async 
       flannelBackend: "vxlan",
       flannelExternalIp: false,
       flannelIpv6Masq: false,
+      isMote: true,
     },
   });
+  expect(membership.current.proxy).toBe(undefined);
   expect(new X509Certificate(kubelet.certificate).subject).toBe("O=system:nodes\nCN=system:node:n2");
   expect(new X509Certificate(controller.certificate).subject).toBe("CN=system:k3s-controller");
   expect(new X509Certificate(serving.certificate).subjectAltName).toBe(
-    "DNS:n2, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, IP Address:192.0.2.9",
+    "DNS:n2, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, IP Address:192.0.2.9",
   );
   const http = createHttpClient({
     baseUrl: `https://127.0.0.1:${api.server.port}`,

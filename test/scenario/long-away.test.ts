@@ -403,7 +403,7 @@ test("authorities that nobody vouches for: who has joined is told, and joins aga
   stop.abort(new Error("enough"));
   await running;
   // As when it moves to another cluster, while an address that it knows is still one of the old one.
-  const gonePlace = { dial: () => Promise.reject(new Error("the old cluster answers")), serverName: "kubernetes" };
+  const gonePlace = { dial: () => Promise.reject(new Error("the old cluster answers")) };
   const options = device("stranded", { token: token("another-password"), way: gonePlace });
   const fresh = await openMembership(options, onDevice, gone.signal);
   const oldKeys = fresh.clusterKeys;

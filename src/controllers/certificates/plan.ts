@@ -78,9 +78,13 @@ export function kubeletClientProblem(parsed: Parsed, usages: readonly string[]):
   return undefined;
 }
 
+/** Nodes know a server by such a name: nothing that one of them has asked for may have it. */
+const isOfServers = (name: string): boolean => /^(?:kubernetes(?:\..*)?|(?:.*\.)?localhost|\*.*)$/i.test(name);
+
 function kubeletServingProblem(parsed: Parsed, usages: readonly string[]): string | undefined {
   if (!isNodesOnly(parsed)) return "subject organization is not system:nodes";
   if (parsed.dnsNames.length === 0 && parsed.ips.length === 0) return "DNS or IP subjectAltName is required";
+  if (parsed.dnsNames.some(isOfServers)) return "DNS subjectAltNames of servers are not allowed";
   if (parsed.emailAddresses.length > 0) return "Email subjectAltNames are not allowed";
   if (parsed.uris.length > 0) return "URI subjectAltNames are not allowed";
   if (!parsed.commonName.startsWith(nodePrefix)) return "subject common name does not begin with system:node:";

@@ -53,10 +53,11 @@ export function clockProblem(nowMs: number, serverMs: number): string | undefine
 export function explain(error: unknown, server: string): unknown {
   const code = codes(error).find((one) => untrusted.has(one) || one === "ERR_TLS_CERT_ALTNAME_INVALID");
   const cause = [{}, { cause: error }] as const;
-  const { hostname } = new URL(server);
   if (code !== undefined && untrusted.has(code)) return unprovenAuthority(server);
   if (code !== undefined) {
-    const message = `the server is not named ${hostname} in its certificate: use another of its addresses, or start it with --tls-san ${hostname}`;
+    const message =
+      `whoever answers at ${server} has a certificate of this cluster, but not one of a server ("kubernetes" does not stand ` +
+      "in it): it may be a node that has taken the server's place; look who answers there";
     return new AppError("JOIN_HOST", message, ...cause);
   }
   if (!hasCode(error, "HTTP_FAILED") && !hasCode(error, "HTTP_TIMEOUT")) return error;
@@ -74,11 +75,17 @@ export function explainAnswer(status: number, text: string, server: string): App
     );
   }
   if (status === 409) return new AppError("JOIN_VERSION", said);
-  if (status === 403) return new AppError("JOIN_NAME", said);
+  if (status === 403) return new AppError("JOIN_NAME", said.includes("--node-name") ? said : refusedName(server, said));
+  if (status === 400 && said !== text.trim()) return new AppError("JOIN_ANSWER", `${server} refuses: ${said}`);
   if (status === 503 || status === 429 || status >= 500)
     return new AppError("JOIN_LATER", `${server} is not ready: ${said}`);
   return new AppError("JOIN_ANSWER", `${server} answered ${status} (${said}): is it a mote or k3s server?`);
 }
+
+/** Of k3s, which does not say what to do. */
+const refusedName = (server: string, said: string): string =>
+  `${server} refuses this node (${said}): its name may be another device's. Choose another with --node-name, or delete ` +
+  "the Node of that name if this device replaces it";
 
 function messageIn(text: string): string {
   try {

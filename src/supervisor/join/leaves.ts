@@ -57,9 +57,13 @@ export function issueLeaf(
     if (!parsed?.isSignatureValid) return undefined;
     publicKey = pemOf("PUBLIC KEY", parsed.publicKey);
   }
+  // k3s gives `localhost` as well: nobody asks a node by it, and people ask servers so.
   const names =
     order.name === "serving-kubelet"
-      ? servingNames({ folder: "", nodeName: order.node, nodeIps: order.nodeIps }).kubelet
+      ? {
+          ...servingNames({ folder: "", nodeName: order.node, nodeIps: order.nodeIps }).kubelet,
+          dnsNames: [order.node],
+        }
       : {};
   const [signer = ""] = splitPem(authority.certificate);
   const certificate = issueCertificate(

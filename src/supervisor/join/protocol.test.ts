@@ -18,7 +18,8 @@ test.each([
   ["both", both],
 ])("there and back: %s", (_, more) => {
   const { nodePorts: _ports, port: _port, ...expected } = { ...settings, ...more };
-  expect(parseSettings(JSON.stringify(formatSettings({ ...settings, ...more })))).toEqual(expected);
+  const text = JSON.stringify(formatSettings({ ...settings, ...more }));
+  expect(parseSettings(text)).toEqual({ ...expected, isMote: true });
 });
 
 test("in Go's form, the first family where there is room for one", () => {

@@ -34,9 +34,11 @@ export interface ClusterSettings {
   readonly flannelIpv6Masq: boolean;
   /** Nodes translate service addresses themselves. */
   readonly hasServiceProxy: boolean;
+  /** Else of k3s, which lets no identity of a node read all that a node of mote reads as one. */
+  readonly isMote: boolean;
 }
 
-export interface ServerSettings extends ClusterSettings {
+export interface ServerSettings extends Omit<ClusterSettings, "isMote"> {
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly port: number;
 }
@@ -69,6 +71,8 @@ export function formatSettings(settings: ServerSettings): Record<string, unknown
     APIServerPort: port,
     SupervisorMetrics: false,
     Rootless: false,
+    // k3s leaves alone what it does not know.
+    Mote: true,
   };
 }
 
@@ -99,6 +103,7 @@ export function parseSettings(text: string): ClusterSettings {
     flannelExternalIp: fields["FlannelExternalIP"] === true,
     flannelIpv6Masq: fields["FlannelIPv6Masq"] === true,
     hasServiceProxy: fields["DisableKubeProxy"] !== true,
+    isMote: fields["Mote"] === true,
   };
 }
 
