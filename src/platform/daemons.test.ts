@@ -1,4 +1,5 @@
 // Processes are found by their command line, and ended with all that they started.
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
@@ -6,6 +7,20 @@ import { findProcesses, isRunning, killTree, startDaemon } from "./daemons.ts";
 
 /** Vitest's own second is too little for processes of a busy machine. */
 const patience = { timeout: 15_000 };
+
+test("a daemon has what the environment says, and else its defaults", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "mote-daemon-"));
+  const log = join(folder, "log");
+  process.env["MOTE_DAEMON_TEST"] = "given";
+  try {
+    const defaults = { MOTE_DAEMON_TEST: "default", MOTE_DAEMON_OTHER: "default" };
+    await startDaemon("/bin/sh", ["-c", 'echo "$MOTE_DAEMON_TEST $MOTE_DAEMON_OTHER"'], log, defaults);
+    await vi.waitFor(() => expect(readFileSync(log, "utf8")).toBe("given default\n"), patience);
+  } finally {
+    delete process.env["MOTE_DAEMON_TEST"];
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
 
 test("a daemon is found without a record, and its tree is ended", async () => {
   const mark = `mote-daemon-${process.pid}`;

@@ -6,11 +6,16 @@ import { basename } from "node:path";
 import { AppError } from "#base/errors.ts";
 import { spawnDetached } from "./processes.ts";
 
-/** Starts `program` with output appended to `logPath`; its process id. */
-export function startDaemon(program: string, args: readonly string[], logPath: string): Promise<number> {
+/** Starts `program` with output appended to `logPath`; its process id. `defaultEnv`: what counts where mote was given no other. */
+export function startDaemon(
+  program: string,
+  args: readonly string[],
+  logPath: string,
+  defaultEnv: Readonly<Record<string, string>> = {},
+): Promise<number> {
   const logFd = openSync(logPath, "a", 0o640);
   return new Promise((resolve, reject) => {
-    const child = spawnDetached(program, args, { logFd });
+    const child = spawnDetached(program, args, { logFd, defaultEnv });
     closeSync(logFd);
     child.once("error", (cause) => {
       reject(new AppError("COMMAND_START", `cannot start ${program}: ${cause.message}`, { program }, { cause }));

@@ -99,16 +99,16 @@ export async function runChecked(
   return result.stdout;
 }
 
-/** A child that outlives its parent: own session, output appended to `logFd`. */
+/** A child that outlives its parent: own session, output appended to `logFd`. The environment goes before `defaultEnv`. */
 export function spawnDetached(
   program: string,
   args: readonly string[],
-  options: { readonly logFd: number; readonly env?: Readonly<Record<string, string>> },
+  options: { readonly logFd: number; readonly defaultEnv?: Readonly<Record<string, string>> },
 ): ChildProcess {
   const child = spawn(program, args, {
     detached: true,
     stdio: ["ignore", options.logFd, options.logFd],
-    ...(options.env ? { env: { ...process.env, ...options.env } } : {}),
+    env: { ...options.defaultEnv, ...process.env },
   });
   child.unref();
   return child;
