@@ -49,6 +49,18 @@ test("a user's certificate is signed once somebody approves", async () => {
   );
 });
 
+test("no node is certified for a name of servers", async () => {
+  const node = { commonName: "system:node:n1", organizations: ["system:nodes"] };
+  const serving = { signerName: "kubernetes.io/kubelet-serving", usages: ["digital signature", "server auth"] };
+  await approve(await ask("own", { ...node, dnsNames: ["n1"] }, serving));
+  await cluster.until(async () => (await statusOf("own"))?.certificate !== undefined, "is signed");
+  for (const [i, name] of ["kubernetes", "KUBERNETES.default.svc", "localhost", "*.svc"].entries()) {
+    await approve(await ask(`thief-${i}`, { ...node, dnsNames: ["n1", name] }, serving));
+    await cluster.until(async () => (await statusOf(`thief-${i}`))?.conditions?.length === 2, "has failed");
+    expect((await statusOf(`thief-${i}`))?.certificate).toBe(undefined);
+  }
+});
+
 test("what its signer does not allow fails, what has another signer waits", async () => {
   await approve(await ask("odd", { commonName: "jane" }, { ...client, usages: ["client auth", "server auth"] }));
   await approve(await ask("other", { commonName: "jane" }, { ...client, signerName: "example.com/own" }));
