@@ -13,23 +13,26 @@ const usableGoalMs = 1000;
 
 interface Scenario {
   readonly name: string;
-  /** Ends when the wire is good again. */
-  readonly disturb: (partition: Partition) => Promise<void>;
+  /** Ends when the wire is good again; orders a pod before that where the server can take it. */
+  readonly disturb: (partition: Partition, order: () => Promise<void>) => Promise<void>;
   /** Streams are held for 30 seconds. */
   readonly streamsEnd?: true;
   /** Nothing to find out. */
   readonly unnoticed?: true;
 }
 
+const nothing = async (): Promise<void> => {};
 const cutFor =
   (seconds: number, directions: readonly Direction[] = bothWays) =>
-  async (partition: Partition): Promise<void> => {
+  async (partition: Partition, order: () => Promise<void>): Promise<void> => {
     await partition.cut(directions);
     await sleep(seconds * 1000);
+    await order();
     await partition.heal();
   };
 
 const scenarios: readonly Scenario[] = [
+  { name: "cut for 1.5 s", disturb: cutFor(1.5), unnoticed: true },
   { name: "cut for 5 s", disturb: cutFor(5) },
   { name: "cut for 27 s", disturb: cutFor(27) },
   { name: "cut for 75 s", disturb: cutFor(75), streamsEnd: true },
@@ -38,28 +41,31 @@ const scenarios: readonly Scenario[] = [
   {
     name: "flapping: 1 s on, 1 s off, ten times",
     unnoticed: true,
-    async disturb(partition) {
-      for (let i = 0; i < 10; i++) {
-        await cutFor(1)(partition);
+    async disturb(partition, order) {
+      for (let i = 0; i < 9; i++) {
+        await cutFor(1)(partition, nothing);
         await sleep(1000);
       }
+      await cutFor(1)(partition, order);
     },
   },
   {
     name: "flapping: 4 s off, 2 s on, five times",
-    async disturb(partition) {
-      for (let i = 0; i < 5; i++) {
-        await cutFor(4)(partition);
+    async disturb(partition, order) {
+      for (let i = 0; i < 4; i++) {
+        await cutFor(4)(partition, nothing);
         await sleep(2000);
       }
+      await cutFor(4)(partition, order);
     },
   },
   {
     name: "256 kbit/s for 20 s",
     unnoticed: true,
-    async disturb(partition) {
+    async disturb(partition, order) {
       await partition.limit("256kbit");
       await sleep(20_000);
+      await order();
       await partition.limit(undefined);
     },
   },
@@ -101,15 +107,18 @@ async function play(partition: Partition, scenario: Scenario): Promise<Row> {
   await streams.begun();
   const gone = /the other end is silent|tunnel: lost|tunnel: ended/;
   const noticed = partition.says(partition.leaf, gone, 15_000).catch(() => undefined);
-  await scenario.disturb(partition);
+  let isTakenUp: (() => Promise<void>) | undefined;
+  await scenario.disturb(partition, async () => {
+    isTakenUp = await partition.orderPod();
+  });
   const goodMs = performance.now();
   const since = async (work: Promise<unknown>) => {
     await work;
     return Math.round(performance.now() - goodMs);
   };
-  const ordered = partition.orderPod().then((isTakenUp) => isTakenUp());
+  const taken = async (): Promise<void> => (isTakenUp ?? (await partition.orderPod()))();
   const echo = scenario.streamsEnd ? undefined : since(streams.echoMs()).catch(() => undefined);
-  const [streamMs, execMs, watchMs] = await Promise.all([echo, since(partition.execMs()), since(ordered)]);
+  const [streamMs, execMs, watchMs] = await Promise.all([echo, since(partition.execMs()), since(taken())]);
   const verdict = await streams.verdict();
   const problems: string[] = [];
   if (!scenario.streamsEnd && verdict !== "") problems.push(verdict);

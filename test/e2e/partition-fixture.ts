@@ -12,12 +12,38 @@ export type Direction = "to-server" | "to-agent";
 export const bothWays: readonly Direction[] = ["to-server", "to-agent"];
 
 const pinned = { nodeName: "leaf", terminationGracePeriodSeconds: 1 };
+/** Orders pods, and says when the agent has taken them up, without a program for each question. */
+const askerScript = `const { server, ca, cert, key } = JSON.parse(process.argv[1]);
+const https = require("node:https");
+const agent = new https.Agent({ keepAlive: true, maxSockets: 4, ca, cert, key });
+const ask = (method, path, body) => new Promise((resolve, reject) => {
+  const headers = body === undefined ? {} : { "content-type": "application/json" };
+  const request = https.request(server + path, { method, agent, headers, timeout: 2000 }, (answer) => {
+    let text = "";
+    answer.on("data", (part) => { text += part; }).on("end", () => resolve([answer.statusCode, text])).on("error", reject);
+  });
+  request.on("timeout", () => request.destroy(new Error("late"))).on("error", reject).end(body);
+});
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const until = async (check) => { while (!(await check().catch(() => false))) await sleep(20); };
+const pods = "/api/v1/namespaces/default/pods";
+async function order(pod) {
+  const { name } = pod.metadata;
+  await until(async () => [201, 409].includes((await ask("POST", pods, JSON.stringify(pod)))[0]));
+  console.log("ordered " + name);
+  await until(async () => /"startTime"/.test((await ask("GET", pods + "/" + name))[1]));
+  console.log("taken " + name);
+  await until(async () => [200, 202, 404].includes((await ask("DELETE", pods + "/" + name))[0]));
+}
+require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => order(JSON.parse(line)));`;
+
 const countsLines = "trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done";
 
 export class Partition {
   readonly hub = new Host("part-hub", "192.168.77.2");
   readonly leaf = new Host("part-leaf", "192.168.77.3");
   readonly #streams: Streams[] = [];
+  #asker: { readonly child: ChildProcess; said: string } | undefined;
   #kubectl = "";
   #pods = 0;
 
@@ -40,6 +66,7 @@ export class Partition {
 
   async close(): Promise<void> {
     for (const streams of this.#streams) streams.end();
+    this.#asker?.child.kill("SIGKILL");
     await this.heal();
     await closeHosts(this.leaf, this.hub);
   }
@@ -136,13 +163,36 @@ export class Partition {
   /** A pod that the agent cannot have heard of yet; the returned function resolves when the agent has told of it. */
   async orderPod(): Promise<() => Promise<void>> {
     const name = `new-${++this.#pods}`;
-    await this.run(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done");
-    return async () => {
-      await eventually("the agent takes up its pod", 30_000, async () =>
-        /"startTime"/.test(await this.hub.kubectl(["get", "pod", name, "-o", "json"])),
-      );
-      await this.hub.kubectl(["delete", "pod", name, "--wait=false"]);
-    };
+    const command = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"];
+    const spec = { ...pinned, containers: [{ name: "main", image: "mote.local/busybox:1", command }] };
+    this.#asker ??= this.#openAsker();
+    const { child } = this.#asker;
+    child.stdin!.write(`${JSON.stringify({ apiVersion: "v1", kind: "Pod", metadata: { name }, spec })}\n`);
+    await this.#answered(`ordered ${name}`);
+    return () => this.#answered(`taken ${name}`);
+  }
+
+  #openAsker(): { readonly child: ChildProcess; said: string } {
+    const text = readFileSync(this.hub.kubeconfig, "utf8");
+    const field = (name: string) => new RegExp(`^\\s*${name}: "?([^"\\s]+)`, "m").exec(text)?.[1] ?? "";
+    const pem = (name: string) => Buffer.from(field(name), "base64").toString();
+    const [ca, cert, key] = ["certificate-authority-data", "client-certificate-data", "client-key-data"].map(pem);
+    const facts = JSON.stringify({ server: field("server"), ca, cert, key });
+    const inside = [`--net=/run/netns/${this.hub.name}`, process.execPath, "-e", askerScript, facts];
+    const asker = { child: spawn("nsenter", inside, { stdio: ["pipe", "pipe", "inherit"] }), said: "" };
+    asker.child.stdin.on("error", () => {});
+    asker.child.stdout.on("data", (part: Buffer) => {
+      asker.said += part.toString();
+    });
+    return asker;
+  }
+
+  async #answered(line: string, timeoutMs = 90_000): Promise<void> {
+    const startedMs = performance.now();
+    while (!this.#asker?.said.split("\n").includes(line)) {
+      if (performance.now() - startedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${line}`);
+      await sleep(5);
+    }
   }
 
   /** What would be different if anything in the pod had been restarted. */
