@@ -96,8 +96,10 @@ const files = { serverCa: "server-ca.crt", clientCa: "client-ca.crt", settings: 
 const catchUpMs = 2_000;
 /** The same where the token names another cluster: somebody moves this node, and sees that the other one answers. */
 const moveMs = 20_000;
-/** k3s's, for one request. */
+/** How long an answer may be silent: k3s's, for one request. */
 const timeoutMs = 10_000;
+/** Until it is whole. A busy server takes its time; whoever only answers in its place could take for ever. */
+const wholeMs = 60_000;
 /** Certificates, settings and messages; none is above some KiB. */
 const maxBodyBytes = 1024 * 1024;
 /** Whoever turns a thousand nodes away is not asked by all of them at once, and by none all the time. */
@@ -298,7 +300,7 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
         headers: { ...way.headers, [headers.nodeName]: nodeName, [headers.version]: moteVersion, ...more.headers },
         ...(more.body ? { body: more.body } : {}),
       };
-      const answer = await ask(way.client, request, server, signal);
+      const answer = await ask(way.client, request, server, deps, signal);
       serverMs = answer.serverMs ?? serverMs;
       if (answer.status === 200) return answer.text;
       if (answer.status !== 401) throw explainAnswer(answer.status, answer.text, server);
@@ -363,7 +365,7 @@ export async function trustedAuthority(
   options: Pick<JoinOptions, "server">,
   token: Token | undefined,
   kept: string | undefined,
-  { log }: Pick<JoinDeps, "log">,
+  deps: Pick<JoinDeps, "clock" | "log">,
   signal: AbortSignal,
 ): Promise<string> {
   const { server } = options;
@@ -372,7 +374,13 @@ export async function trustedAuthority(
   if (kept !== undefined && named(kept) !== undefined) return kept;
   const cacerts = async (client: HttpClient): Promise<string> => {
     try {
-      const { status, text } = await ask(client, { method: "GET", path: "/cacerts", headers: {} }, server, signal);
+      const { status, text } = await ask(
+        client,
+        { method: "GET", path: "/cacerts", headers: {} },
+        server,
+        deps,
+        signal,
+      );
       if (status !== 200) throw explainAnswer(status === 401 || status === 403 ? 404 : status, text, server);
       return text;
     } finally {
@@ -392,7 +400,7 @@ export async function trustedAuthority(
   // Whoever hands out a certificate need not own it.
   await proven(believed);
   if (hash === "")
-    log.warn("the token does not name the server's authority: whoever answers first is believed", { server });
+    deps.log.warn("the token does not name the server's authority: whoever answers first is believed", { server });
   return believed;
 }
 
@@ -432,10 +440,18 @@ export async function ask(
     readonly body?: Uint8Array;
   },
   server: string,
+  { clock }: Pick<JoinDeps, "clock">,
   signal: AbortSignal,
 ): Promise<{ readonly status: number; readonly text: string; readonly serverMs: number | undefined }> {
+  const late = new AbortController();
+  const cancel = clock.after(wholeMs, () =>
+    late.abort(new AppError("HTTP_TIMEOUT", `${request.path}: no whole answer within ${wholeMs / 1000} s`)),
+  );
   try {
-    const response = await client.send({ ...request, idleTimeoutMs: timeoutMs }, signal);
+    const response = await client.send(
+      { ...request, idleTimeoutMs: timeoutMs },
+      AbortSignal.any([signal, late.signal]),
+    );
     const serverMs = Date.parse(String(response.headers["date"]));
     return {
       status: response.status,
@@ -443,7 +459,10 @@ export async function ask(
       serverMs: Number.isNaN(serverMs) ? undefined : serverMs,
     };
   } catch (error) {
-    throw isAbort(error, signal) ? error : explain(error, server);
+    if (isAbort(error, signal)) throw error;
+    throw explain(late.signal.aborted ? late.signal.reason : error, server);
+  } finally {
+    cancel();
   }
 }
 

@@ -90,7 +90,7 @@ async function joinOnce(
   const authorization = `Basic ${Buffer.from(`server:${token.password}`).toString("base64")}`;
   const call = async (path: string): Promise<string> => {
     const request = { method: "GET", path: `${prefix}${path}`, headers: { authorization } };
-    const { status, text } = await ask(http, request, server, signal);
+    const { status, text } = await ask(http, request, server, deps, signal);
     if (status !== 200) throw explainAnswer(status, text, server);
     return text;
   };

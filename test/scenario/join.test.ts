@@ -1,6 +1,7 @@
 // A node joins: real certificates, TLS, passwords and authorisation, from the token to the first request as a node.
 import { X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { createServer as createHttpsServer } from "node:https";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,6 +23,7 @@ import { type JoinOptions, openMembership } from "#supervisor/join-client.ts";
 import { createJoinServer } from "#supervisor/join-server.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { formatToken } from "#supervisor/tokens.ts";
+import { localhostTls } from "#test/harness/localhost-tls.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
 const password = "hush";
@@ -290,6 +292,28 @@ test("a server that is not there yet is waited for", async () => {
   gone.abort(new Error("enough"));
   await ended;
 });
+
+test("one that never comes to the end of its answer is given up", async () => {
+  const endless = createHttpsServer(
+    { cert: localhostTls.certificatePem, key: localhostTls.keyPem },
+    (_request, response) => {
+      const drip = setInterval(() => response.write(" "), 20);
+      response.on("close", () => clearInterval(drip));
+    },
+  );
+  await new Promise<void>((resolve) => endless.listen(0, "127.0.0.1", resolve));
+  const problems: string[] = [];
+  const hurried = { ...systemClock, after: (ms: number, act: () => void) => systemClock.after(Math.min(ms, 300), act) };
+  const gone = new AbortController();
+  const options = device("n12", { server: `https://127.0.0.1:${(endless.address() as AddressInfo).port}` });
+  const deps = { ...base, clock: hurried, onProblem: (sentence: string) => void problems.push(sentence) };
+  const ended = expect(openMembership(options, deps, gone.signal)).rejects.toThrow("enough");
+  await expect.poll(() => problems[0], { timeout: 30_000 }).toMatch(/cannot reach .*no whole answer within 60 s/);
+  gone.abort(new Error("enough"));
+  await ended;
+  endless.closeAllConnections();
+  endless.close();
+}, 60_000);
 
 describe("the door", () => {
   const paths = ["config", "apiservers", "readyz", "server-ca.crt", "client-ca.crt", "client-kubelet.crt"];
