@@ -273,6 +273,7 @@ async function services(
       },
       onFound() {
         for (const connection of connections) connection.hurry();
+        memory.reach.hurry();
       },
     },
   );

@@ -1,6 +1,6 @@
 // Whether the server can be reached. One request that gets no answer says no; from then on one small question, asked again
-// with growing pauses, finds out when it is back, and nothing else is sent meanwhile: no queue grows, no pod waits for a
-// time-out, and whoever waits for the server goes on at once when it answers.
+// with growing pauses or when somebody has reason to think so, finds out when it is back, and nothing else is sent meanwhile:
+// no queue grows, no pod waits for a time-out, and whoever waits for the server goes on at once when it answers.
 import type { Clock, Random } from "#base/clock.ts";
 import { pause } from "#base/clock.ts";
 import { AppError, messageOf } from "#base/errors.ts";
@@ -18,6 +18,7 @@ export interface ServerReachDeps {
 
 /** A server on a small board that is busy takes its time. */
 const probeMs = 5_000;
+/** From one question to the next: one that took as long is followed by another at once. */
 const retry = { minMs: 250, maxMs: 1_000, factor: 1.5, jitter: 0.2 } as const;
 /** Answers of a server, or of something before it, that is not there yet. 401: it does not know us yet. */
 const awayCodes: ReadonlySet<number> = new Set([401, 502, 503, 504]);
@@ -33,6 +34,8 @@ export class ServerReach {
   readonly #awayListeners = new Set<() => void>();
   #back: Deferred<void> | undefined;
   #wake: () => void = () => {};
+  /** Ends the pause before the next question; or sees to it that there is none. */
+  #next = new AbortController();
 
   constructor(deps: ServerReachDeps) {
     this.#deps = deps;
@@ -48,6 +51,11 @@ export class ServerReach {
     this.#back = deferred();
     this.#wake();
     for (const listener of this.#awayListeners) listener();
+  }
+
+  /** Somebody knows that it is within reach again: it is asked now. */
+  hurry(): void {
+    if (this.#back) this.#next.abort();
   }
 
   /** Called whenever the server has gone. */
@@ -98,12 +106,15 @@ export class ServerReach {
         let isTold = false;
         let pauseMs: number = retry.minMs;
         for (;;) {
+          this.#next = new AbortController();
+          const askedMs = clock.monotonicMs();
           const error = await this.#ask(signal);
           if (signal.aborted) return;
           if (error === undefined) break;
           if (!isTold) log.warn("the server cannot be reached: going on without it", { error: messageOf(error) });
           isTold = true;
-          await pause(clock, pauseMs * (1 + retry.jitter * (2 * random.float() - 1)), signal);
+          const leftMs = pauseMs * (1 + retry.jitter * (2 * random.float() - 1)) - (clock.monotonicMs() - askedMs);
+          await this.#pause(Math.max(0, leftMs), signal);
           if (signal.aborted) return;
           pauseMs = Math.min(pauseMs * retry.factor, retry.maxMs);
         }
@@ -113,6 +124,15 @@ export class ServerReach {
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
+  }
+
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const next = this.#next;
+    const onAbort = () => next.abort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    await pause(this.#deps.clock, ms, next.signal);
+    signal.removeEventListener("abort", onAbort);
   }
 
   #returned(): void {
