@@ -18,7 +18,7 @@ import { removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
 import { createNodeAccess, type NodeUser } from "#node/access.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
-import { configz, parseConfiguration } from "#node/configuration.ts";
+import { configz, parseConfiguration, podsCgroupOf } from "#node/configuration.ts";
 import {
   beginContainerd,
   type ContainerdOptions,
@@ -28,7 +28,6 @@ import {
 } from "#node/containerd.ts";
 import { CredentialProviders } from "#node/credentials.ts";
 import type { NodeMemory } from "#node/memory.ts";
-import { podsCgroupOf } from "#node/pods/resources.ts";
 import { createNodeServer } from "#node/server.ts";
 import { ensureImages } from "#node/shipped-images.ts";
 import { isSystemStopping } from "#node/shutdown.ts";

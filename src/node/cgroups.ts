@@ -12,7 +12,8 @@ import {
   removeKernelFolder,
   writeKernelFile,
 } from "#platform/kernel-files.ts";
-import { type LinuxLimits, podLimits, podsCgroupOf, qosClass } from "./pods/resources.ts";
+import { podsCgroupOf } from "./configuration.ts";
+import { type LinuxLimits, podLimits, qosClass } from "./pods/resources.ts";
 import { cgroupRoot, isUnified, parseStat, readCgroup } from "./stats/kernel.ts";
 
 /** Of v1: the trees that hold limits. The others get their folders from runc. */

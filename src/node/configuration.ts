@@ -282,6 +282,9 @@ const refused = (name: string, why: string): AppError =>
 
 const goDuration = (ms: number): string => formatDurationNanoseconds(Math.round(ms * 1e6));
 
+/** The cgroup of all pods, by the setting `cgroupRoot`. */
+export const podsCgroupOf = (cgroupRoot: string): string => `${cgroupRoot === "/" ? "" : cgroupRoot}/kubepods`;
+
 /** As /configz shows it: the fields of KubeletConfiguration. */
 export function configz(c: NodeConfiguration): Record<string, unknown> {
   const thresholds = (list: readonly Threshold[]) => Object.fromEntries(list.map((t) => [t.signal, thresholdText(t)]));

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Pod } from "#model/gen/core-v1.ts";
+import { podsCgroupOf } from "../configuration.ts";
 import { milliOf, wholeOf } from "./quantities.ts";
-import { containerLimits, oomScoreAdjust, podCgroup, podLimits, podsCgroupOf, qosClass } from "./resources.ts";
+import { containerLimits, oomScoreAdjust, podCgroup, podLimits, qosClass } from "./resources.ts";
 
 const box = (limits?: Record<string, string>, requests?: Record<string, string>): Container =>
   ({ name: "c", resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) } }) as Container;

@@ -110,9 +110,6 @@ export function oomScoreAdjust(pod: Pod, container: Container, memoryCapacityByt
   }
 }
 
-/** The cgroup of all pods below the setting `cgroupRoot`. */
-export const podsCgroupOf = (cgroupRoot: string): string => `${cgroupRoot === "/" ? "" : cgroupRoot}/kubepods`;
-
 /** Path of the pod's cgroup below each hierarchy's mount point; `podsCgroup` is that of all pods. */
 export function podCgroup(pod: Pod, podsCgroup: string): string {
   const uid = pod.metadata.uid ?? "";
