@@ -21,6 +21,15 @@ test.each<[string, Partial<ServerSettings>, readonly string[]]>([
   expect(differingSettings(JSON.stringify(formatSettings({ ...own, ...change })), own)).toEqual(wanted);
 });
 
+test("what only a server of k3s has is for that one to change", () => {
+  const theirs = { ...formatSettings(own), DisableCCM: false, DisableServiceLB: false, ClusterDomain: "other.local" };
+  expect(differingSettings(JSON.stringify(theirs), own)).toEqual([
+    "--cluster-domain",
+    "with --disable-cloud-controller",
+    "with --disable=servicelb",
+  ]);
+});
+
 test("what the other does not say is not compared; what is no answer is refused", () => {
   expect(differingSettings("{}", own)).toEqual([]);
   expect(() => differingSettings("<html>", own)).toThrow(expect.objectContaining({ code: "JOIN_ANSWER" }));

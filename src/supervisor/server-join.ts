@@ -49,6 +49,14 @@ const flagOf: Readonly<Record<string, string>> = {
   FlannelExternalIP: "flannel-external-ip",
   EgressSelectorMode: "egress-selector-mode",
 };
+/** What a server of k3s may have and one of mote has not, or the other way about: it is for the other server to change. */
+const changeThere: Readonly<Record<string, string>> = {
+  DisableCCM: "with --disable-cloud-controller",
+  DisableServiceLB: "with --disable=servicelb",
+  DisableNPC: "without --disable-network-policy",
+  EmbeddedRegistry: "without --embedded-registry",
+  SupervisorMetrics: "without --supervisor-metrics",
+};
 const retryMs = 3000;
 
 /** Resolves when the files are on disk. Rejects with JOIN_* where trying again cannot help, and with the signal's reason. */
@@ -97,7 +105,13 @@ async function joinOnce(
   try {
     const different = differingSettings(await call("config"), settings);
     if (different.length > 0) {
-      const message = `this server is set up otherwise than ${server}: give it the same ${different.join(", ")}`;
+      const here = different.filter((one) => one.startsWith("--"));
+      const there = different.filter((one) => !one.startsWith("--"));
+      const advice = [
+        ...(here.length > 0 ? [`give it the same ${here.join(", ")}`] : []),
+        ...(there.length > 0 ? [`start that one ${there.join(", ")}`] : []),
+      ];
+      const message = `this server is set up otherwise than ${server}: ${advice.join("; ")}`;
       throw new AppError("JOIN_SETTINGS", message, { settings: different });
     }
     const files = parseFiles(await call("server-bootstrap"));
@@ -108,7 +122,7 @@ async function joinOnce(
   }
 }
 
-/** As flags, where there is one. What the other does not say is not compared. */
+/** As flags of this server, or as what is to be changed at the other. What the other does not say is not compared. */
 export function differingSettings(text: string, own: ServerSettings): readonly string[] {
   let theirs: Readonly<Record<string, unknown>>;
   try {
@@ -120,5 +134,5 @@ export function differingSettings(text: string, own: ServerSettings): readonly s
   const different = critical.filter(
     (name) => theirs[name] !== undefined && JSON.stringify(theirs[name]) !== JSON.stringify(ours[name]),
   );
-  return [...new Set(different.map((name) => (flagOf[name] ? `--${flagOf[name]}` : name)))];
+  return [...new Set(different.map((name) => (flagOf[name] ? `--${flagOf[name]}` : (changeThere[name] ?? name))))];
 }
