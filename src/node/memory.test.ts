@@ -354,6 +354,8 @@ async function afterPowerCut(): Promise<string[]> {
   const pods = (await memory.podRecall(0).load(services, {})) ?? [];
   return pods.map((pod) => `${pod.metadata.uid} ${memory.takeStatus(pod as unknown as Pod)?.phase}`);
 }
+/** The disk takes its time. */
+const onDisk = (expected: readonly string[]) => expect.poll(afterPowerCut, { timeout: 30_000 }).toEqual(expected);
 const pass = async (ms: number) => {
   await clock.advance(ms);
   await idle();
@@ -370,14 +372,14 @@ test("a job that has ended is not run by a boot, whenever the power goes, and on
   // The server has it; until it has run for a minute it is the server's to have it run again.
   expect(await afterPowerCut()).toEqual([]);
   await pass(31_000);
-  expect(await afterPowerCut()).toEqual(["job Running"]);
+  await onDisk(["job Running"]);
   run.memory.remember(ended());
   run.memory.heard(ended());
   await pass(2_000);
-  expect(await afterPowerCut()).toEqual(["job Succeeded"]);
+  await onDisk(["job Succeeded"]);
   await run.memory.forget("job", []);
   await pass(3_600_000);
-  expect(await afterPowerCut()).toEqual([]);
+  await onDisk([]);
   await run.end();
 });
 
@@ -392,10 +394,10 @@ test("from when the server is away every job is known, and its end, which then n
   server.fail = unreachable;
   await run.client.get(nodes, "n").catch(() => {});
   await pass(2_000);
-  expect(await afterPowerCut()).toEqual(["job Running"]);
+  await onDisk(["job Running"]);
   run.memory.remember(ended());
   await pass(2_000);
-  expect(await afterPowerCut()).toEqual(["job Succeeded"]);
+  await onDisk(["job Succeeded"]);
   await run.end();
 });
 
@@ -420,5 +422,41 @@ test("an orderly end of the agent writes down what it still waited with", async 
   await run.memory.keep([]);
   run.memory.remember(running());
   await run.end();
-  expect(await afterPowerCut()).toEqual(["job Running"]);
+  await onDisk(["job Running"]);
+});
+
+test("what the server has heard run is known a second later, with all that it is made of", async () => {
+  const server = new FakeTransport();
+  const api = new Client(server);
+  await api.create(configMaps, map("1"));
+  const begin = async () => {
+    const run = await Run.begin(server);
+    await run.memory.keep([]);
+    return run;
+  };
+  const known = async () => {
+    server.fail = unreachable;
+    const next = await Run.begin(server);
+    await idle();
+    const found = await next.client.get(configMaps, "m", "ns").catch(() => undefined);
+    const pods = await afterPowerCut();
+    await next.end();
+    server.fail = () => undefined;
+    return [pods, found?.data];
+  };
+  const first = await begin();
+  const started = (restartPolicy: string) =>
+    webPod("u", {
+      spec: { restartPolicy, containers: [{ name: "main", envFrom: [{ configMapRef: { name: "m" } }] }] },
+      status: { phase: "Running", containerStatuses: [{ name: "main", restartCount: 0, state: { running: {} } }] },
+    });
+  first.memory.remember(started("OnFailure"));
+  await first.client.get(configMaps, "m", "ns");
+  await pass(2_000);
+  // A job's map waits with it.
+  expect(await known()).toEqual([[], undefined]);
+  first.memory.remember(started("Always"));
+  await pass(2_000);
+  await expect.poll(known, { timeout: 30_000 }).toEqual([["u Running"], { v: "1" }]);
+  await first.end();
 });

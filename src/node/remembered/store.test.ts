@@ -23,6 +23,7 @@ const modes = () => files().map((path) => (statSync(path).mode & 0o777).toString
 test("what was noted is known to the next run, and to nobody else", async () => {
   const store = await opened();
   store.note("/api/v1/namespaces/x/secrets/y", () => ({ data: { a: "b" } }), about);
+  store.note("pod/u", () => ({ spec: {} }), about);
   store.note("gone", () => 1, about);
   store.note("nothing", () => undefined, about);
   // Before it is on disk as well.
@@ -30,9 +31,9 @@ test("what was noted is known to the next run, and to nobody else", async () => 
   await store.flush();
   store.forget("gone");
   await store.flush();
-  expect([modes(), (statSync(`${folder}/r`).mode & 0o777).toString(8)]).toEqual([["600"], "700"]);
+  expect([modes(), (statSync(`${folder}/r`).mode & 0o777).toString(8)]).toEqual([["600", "600"], "700"]);
   const next = await opened();
-  expect([next.keys(), next.bytes]).toEqual([["/api/v1/namespaces/x/secrets/y"], store.bytes]);
+  expect([next.keys(), next.bytes]).toEqual([["/api/v1/namespaces/x/secrets/y", "pod/u"], store.bytes]);
   expect(await next.get("/api/v1/namespaces/x/secrets/y")).toEqual({ data: { a: "b" } });
   expect([await next.get("gone"), await next.get("nothing")]).toEqual([undefined, undefined]);
 });
