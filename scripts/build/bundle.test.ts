@@ -26,6 +26,15 @@ test("an agent loads nothing of a server", () => {
   expect(bytes).toBeLessThan(800 * 1024);
 });
 
+test("a device that joins another loads what reads its configuration, and no server", () => {
+  const { modules, bytes } = loadedWith(metafile, ["src/entry/mote.ts", "src/entry/machine.ts", loadedBy.agent]);
+  // The scheduler's configuration names its plugins.
+  const ofFlags =
+    /^src\/(appliance|scheduler)\/|^src\/datastore\/[^/]+\.ts$|^src\/(apiserver|controllers)\/(.*\/)?(arguments|options)\.ts$/;
+  expect(ofServersIn(modules).filter((path) => !ofFlags.test(path))).toEqual([]);
+  expect(bytes).toBeLessThan(1200 * 1024);
+});
+
 test("a command that asks a server loads next to nothing", () => {
   const { modules, bytes } = loaded(loadedBy.token);
   expect(modules).toContain("src/entry/token.ts");

@@ -12,10 +12,11 @@ import { systemRandom } from "#platform/random.ts";
 import { generateKey, issueCertificate } from "#supervisor/pki/certificate.ts";
 import { S3Server, type S3ServerOptions, startProxy } from "#test/harness/s3-server.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
+import { parseS3Settings, type S3Fields, s3SettingsOfSecret } from "./s3-settings.ts";
 import { readError, readPage } from "./snapshot/s3-answers.ts";
 import { emptyBodyHash, encodePath, encodeQuery, signRequest } from "./snapshot/signature-v4.ts";
 import type { Snapshot } from "./snapshot.ts";
-import { openSnapshotBucket, parseS3Settings, type S3Fields, s3SettingsOfSecret } from "./snapshot-s3.ts";
+import { openSnapshotBucket } from "./snapshot-s3.ts";
 
 const root = mkdtempSync(join(tmpdir(), "mote-s3-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));

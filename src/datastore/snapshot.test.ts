@@ -12,8 +12,8 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { S3Server } from "#test/harness/s3-server.ts";
 import { prefixRange } from "./backend.ts";
 import { openDatastore } from "./open.ts";
+import { parseS3Settings } from "./s3-settings.ts";
 import { listSnapshots, pruneSnapshots, restoreSnapshot, saveSnapshot, verifySnapshot } from "./snapshot.ts";
-import { parseS3Settings } from "./snapshot-s3.ts";
 import { createSnapshotSchedule, createSnapshotSocket } from "./snapshots.ts";
 import type { Datastore } from "./store.ts";
 

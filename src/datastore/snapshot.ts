@@ -81,7 +81,10 @@ export async function saveSnapshot(store: Datastore, options: SaveOptions, deps:
 export async function listSnapshots(folder: string): Promise<Snapshot[]> {
   const found: Snapshot[] = [];
   for (const entry of await listFolder(folder)) {
-    if (entry.isFile() && isSnapshotName(entry.name)) found.push(await factsOf(`${folder}/${entry.name}`, entry.name));
+    if (!entry.isFile() || !isSnapshotName(entry.name)) continue;
+    const facts = await factsIfThere(`${folder}/${entry.name}`, entry.name);
+    // The schedule may have removed it meanwhile.
+    if (facts) found.push(facts);
   }
   return found.sort((a, b) => a.createdMs - b.createdMs || (a.name < b.name ? -1 : 1));
 }
@@ -224,8 +227,14 @@ async function removeLog(path: string): Promise<void> {
 }
 
 async function factsOf(path: string, name: string): Promise<Snapshot> {
+  const facts = await factsIfThere(path, name);
+  if (!facts) throw datastoreError("DATASTORE_BAD_REQUEST", `there is no snapshot ${path}`);
+  return facts;
+}
+
+async function factsIfThere(path: string, name: string): Promise<Snapshot | undefined> {
   const file = await openForReading(path);
-  if (!file) throw datastoreError("DATASTORE_BAD_REQUEST", `there is no snapshot ${path}`);
+  if (!file) return undefined;
   const { sizeBytes } = await file.facts();
   await file.close();
   return { name, path, sizeBytes, createdMs: createdMsOf(name) };

@@ -10,8 +10,9 @@ import { controlSocket } from "#platform/control-socket.ts";
 import { fileFacts } from "#platform/open-file.ts";
 import { systemRandom } from "#platform/random.ts";
 import { datastoreError } from "./errors.ts";
+import type { S3Settings } from "./s3-settings.ts";
 import { pruneSnapshots, type Snapshot, type SnapshotDeps, saveSnapshot } from "./snapshot.ts";
-import { openSnapshotBucket, type S3Settings } from "./snapshot-s3.ts";
+import { openSnapshotBucket } from "./snapshot-s3.ts";
 import type { Datastore } from "./store.ts";
 
 export interface SnapshotServiceOptions {

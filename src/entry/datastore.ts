@@ -14,7 +14,7 @@ import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { createEtcdListener } from "#datastore/etcd-face.ts";
 import { etcdSnapshots } from "#datastore/etcd-snapshot.ts";
 import { type DamageReport, openDatastore } from "#datastore/open.ts";
-import { s3SettingsOfSecret } from "#datastore/snapshot-s3.ts";
+import { s3SettingsOfSecret } from "#datastore/s3-settings.ts";
 import { createSnapshotSchedule, createSnapshotSocket, snapshotSocket } from "#datastore/snapshots.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { readFileIfExists } from "#platform/files.ts";

@@ -3,7 +3,7 @@
 
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
-import { parseS3Settings, type S3Settings } from "#datastore/snapshot-s3.ts";
+import { parseS3Settings, type S3Settings } from "#datastore/s3-settings.ts";
 import { readFileIfExists } from "#platform/files.ts";
 
 export interface S3Choice {

@@ -6,6 +6,7 @@ import { type FlagValues, usageError } from "#cli/flags.ts";
 import { snapshotUsage } from "#cli/snapshot-flags.ts";
 import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { openDatastore } from "#datastore/open.ts";
+import type { S3Settings } from "#datastore/s3-settings.ts";
 import {
   listSnapshots,
   pruneSnapshots,
@@ -14,7 +15,7 @@ import {
   saveSnapshot,
   verifySnapshot,
 } from "#datastore/snapshot.ts";
-import { openSnapshotBucket, type S3Settings, type SnapshotBucket } from "#datastore/snapshot-s3.ts";
+import { openSnapshotBucket, type SnapshotBucket } from "#datastore/snapshot-s3.ts";
 import { type S3Request, type SnapshotRequest, snapshotSocket } from "#datastore/snapshots.ts";
 import { systemClock } from "#platform/clock.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
