@@ -9,9 +9,10 @@ import { silentLogger } from "#base/log.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { TcpSocket } from "#platform/http-dial.ts";
 import { connectPatiently } from "#platform/patient-connect.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
 import { createBalancerPort, type LoadBalancer, type LoadBalancerDeps, openLoadBalancer } from "./load-balancer.ts";
 
-type Hint = Parameters<NonNullable<LoadBalancerDeps["dial"]>>[3];
+type Dial = NonNullable<LoadBalancerDeps["dial"]>;
 
 let folder = "";
 const ends: (() => void | Promise<void>)[] = [];
@@ -115,15 +116,10 @@ test("one that gets through begins another attempt for those that wait", async (
   let isBack = false;
   let attempts = 0;
   const pending: (() => void)[] = [];
-  const patient = async (
-    address: string,
-    timeoutMs: number,
-    signal?: AbortSignal,
-    onHint?: Hint,
-  ): Promise<TcpSocket> => {
+  const patient: Dial = async (address, timeoutMs, signal, how) => {
     if (isBack) return dial(address, timeoutMs, signal);
     await new Promise<void>((resolve) => {
-      const forget = onHint?.(() => {
+      const forget = how?.onHint?.(() => {
         attempts++;
         forget?.();
         resolve();
@@ -148,6 +144,33 @@ test("one that gets through begins another attempt for those that wait", async (
   balancer.report(a.address, true);
   (await another).destroy();
   expect(attempts).toBe(3);
+});
+
+test("who has been away for long is tried more rarely, until somebody gets through", async () => {
+  const a = await server("a");
+  const fake = new FakeClock();
+  let isAway = true;
+  const asked: (number | undefined)[] = [];
+  const remote: Dial = async (address, timeoutMs, signal, how) => {
+    asked.push(how?.againMs);
+    if (isAway) throw new Error("nobody answers");
+    return dial(address, timeoutMs, signal);
+  };
+  const deps = { clock: fake, dial: remote, log: silentLogger };
+  const balancer = await openLoadBalancer({ server: `https://${a.address}`, folder }, deps);
+  const tryIt = () =>
+    balancer.connect().then(
+      (socket) => void socket.destroy(),
+      () => {},
+    );
+  await tryIt();
+  await tryIt();
+  await fake.advance(60_000);
+  await tryIt();
+  isAway = false;
+  await tryIt();
+  await tryIt();
+  expect(asked).toEqual([undefined, undefined, 2000, 2000, undefined]);
 });
 
 test("nobody is there", async () => {

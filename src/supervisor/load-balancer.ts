@@ -42,7 +42,7 @@ export interface LoadBalancerDeps {
     address: string,
     timeoutMs: number,
     signal?: AbortSignal,
-    onHint?: PatientConnect["onHint"],
+    how?: Pick<PatientConnect, "againMs" | "onHint">,
   ) => Promise<TcpSocket>;
 }
 
@@ -61,6 +61,11 @@ export interface LoadBalancer {
   onChange(listener: () => void): () => void;
 }
 
+/**
+ * Who has not answered for so long is tried so much more rarely: its tunnel goes on trying, and tells when it gets through. A
+ * node that is without its server for days shall not send for nothing.
+ */
+const rare = { afterMs: 30_000, againMs: 2000 } as const;
 /** While there are others to try, and the last. */
 const dialTimeoutMs = { others: 3000, last: 10_000 } as const;
 
@@ -73,6 +78,8 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
   const sockets = new Map<string, Set<TcpSocket>>();
   /** Of dials that wait for an answer, by address: begins another attempt. */
   const dialing = new Map<string, Set<() => void>>();
+  /** Since when none has got through, by address. */
+  const awaySinceMs = new Map<string, number>();
   let servers = planList([], { listed: await file.read(), given }, clock.monotonicMs()).servers;
 
   const apply = ({ servers: next, hangUp }: Change): void => {
@@ -96,18 +103,22 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
     if (change.servers !== servers) log.warn("a server is lost", { server: address, why });
     apply(change);
   };
-  const hintsFor =
-    (address: string) =>
-    (attempt: () => void): (() => void) => {
+  const howTo = (address: string): Pick<PatientConnect, "againMs" | "onHint"> => ({
+    ...(clock.monotonicMs() - (awaySinceMs.get(address) ?? Number.POSITIVE_INFINITY) >= rare.afterMs
+      ? { againMs: rare.againMs }
+      : {}),
+    onHint(attempt) {
       const all = dialing.get(address) ?? new Set();
       dialing.set(address, all.add(attempt));
       return () => {
         all.delete(attempt);
         if (all.size === 0 && dialing.get(address) === all) dialing.delete(address);
       };
-    };
+    },
+  });
   /** One has got through: so may those that wait. */
   const isWithinReach = (address: string): void => {
+    awaySinceMs.delete(address);
     for (const attempt of [...(dialing.get(address) ?? [])]) attempt();
   };
   const keep = (address: string, socket: TcpSocket): void => {
@@ -134,12 +145,13 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
         signal?.throwIfAborted();
         try {
           const timeoutMs = i + 1 < order.length ? dialTimeoutMs.others : dialTimeoutMs.last;
-          const socket = await dial(address, timeoutMs, signal, hintsFor(address));
+          const socket = await dial(address, timeoutMs, signal, howTo(address));
           keep(address, socket);
           return socket;
         } catch (error) {
           signal?.throwIfAborted();
           reasons.push(messageOf(error));
+          if (!awaySinceMs.has(address)) awaySinceMs.set(address, clock.monotonicMs());
           failed(address, "dial", messageOf(error));
         }
       }
@@ -150,6 +162,9 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
       if (listed.length === 0) return;
       const before = servers.map(({ address }) => address).join();
       apply(planList(servers, { listed, given }, clock.monotonicMs()));
+      for (const address of awaySinceMs.keys()) {
+        if (!servers.some((one) => one.address === address)) awaySinceMs.delete(address);
+      }
       const now = servers.map(({ address }) => address).join();
       if (now !== before) {
         log.info("the cluster's servers", { servers: now });
@@ -183,11 +198,11 @@ async function dialTcp(
   address: string,
   timeoutMs: number,
   signal?: AbortSignal,
-  onHint?: PatientConnect["onHint"],
+  how: Pick<PatientConnect, "againMs" | "onHint"> = {},
 ): Promise<TcpSocket> {
   const target = splitAddress(address);
   if (!target) throw new AppError("SERVERS_UNREACHABLE", `"${address}" is no HOST:PORT`);
-  return connectPatiently({ ...target, timeoutMs, ...(onHint ? { onHint } : {}) }, signal);
+  return connectPatiently({ ...target, timeoutMs, ...how }, signal);
 }
 
 /** How long until a port that somebody else has is asked for again. */

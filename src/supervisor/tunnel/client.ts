@@ -57,8 +57,9 @@ export const bridgeMs = 30_000;
 const handshakeTimeoutMs = 10_000;
 /** Time for a slow path. */
 const connectTimeoutMs = 5000;
-/** Between attempts to connect, where bytes cost money; else as `connectPatiently` has it. */
+/** Between attempts to connect, where bytes cost money, or nobody has answered for a minute; else as `connectPatiently` has it. */
 const meteredAgainMs = 2000;
+const rare = { afterMs: 60_000, againMs: 500 } as const;
 /**
  * While a session waits; while nobody is there at all, which costs nobody anything; and while somebody answers and does not take
  * us, or bytes cost money.
@@ -86,6 +87,9 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
   const wanted: Keepalive = options.isMetered ? keepalives.metered : keepalives.swift;
   const server = `${options.host}:${options.port}`;
   let session: Session | undefined;
+  /** Since when nobody has answered. */
+  let absentSinceMs: number | undefined;
+  const isRare = () => absentSinceMs !== undefined && clock.monotonicMs() - absentSinceMs >= rare.afterMs;
 
   /** One attempt: resolves when the connection it made is gone. */
   const connectOnce = async (signal: AbortSignal): Promise<void> => {
@@ -102,7 +106,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           }),
         },
         connectTimeoutMs,
-        ...(options.isMetered ? { againMs: meteredAgainMs } : {}),
+        ...(options.isMetered ? { againMs: meteredAgainMs } : isRare() ? { againMs: rare.againMs } : {}),
         timeoutMs: handshakeTimeoutMs,
       },
       signal,
@@ -229,6 +233,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           // One that stood for a moment only does not make the next attempt fresh.
           attempt = clock.monotonicMs() - startedMs > 2000 || session ? 0 : attempt + 1;
           isAbsent = false;
+          absentSinceMs = undefined;
           hasAnswered = false;
         } catch (error) {
           if (signal.aborted) break;
@@ -236,6 +241,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           triedMs = clock.monotonicMs() - startedMs;
           const details = hasCode(error, "WEBSOCKET_DIAL") ? (error as AppError).details : {};
           isAbsent = details["isConnected"] === false;
+          absentSinceMs = isAbsent ? (absentSinceMs ?? startedMs) : undefined;
           hasAnswered = details["isConnected"] === true;
           const fields = { server, error: messageOf(error), attempt };
           if (attempt === 1 || attempt % 10 === 0) log.warn("tunnel: cannot connect", fields);

@@ -1,0 +1,73 @@
+// When the node's end tries again, under a clock that only moves when told to.
+import { expect, test } from "vitest";
+import { AppError } from "#base/errors.ts";
+import { silentLogger } from "#base/log.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
+import { createTunnelClient, type TunnelClientOptions } from "./client.ts";
+import { loadCodec } from "./codec.ts";
+
+/** Nobody is there, and that takes `takesMs` to find out. */
+async function alone(takesMs: number, more: Partial<TunnelClientOptions> = {}) {
+  const clock = new FakeClock();
+  const random = seededRandom(1);
+  const asked: (number | undefined)[] = [];
+  const client = createTunnelClient(
+    { host: "192.0.2.1", port: 6443, tls: () => ({}), ...more },
+    {
+      ...{ clock, random, log: silentLogger, codec: loadCodec((size) => random.bytes(size)) },
+      mayDial: () => false,
+      open: () => Promise.reject(new Error("nothing may be dialed")),
+      async dial({ againMs }, signal) {
+        asked.push(againMs);
+        await clock.sleep(takesMs, signal);
+        throw new AppError("WEBSOCKET_DIAL", "nobody is there", { isConnected: false });
+      },
+    },
+  );
+  const stop = new AbortController();
+  const running = client.run(stop.signal, () => {});
+  await clock.advance(0);
+  const end = async () => {
+    stop.abort(new Error("enough"));
+    await running;
+  };
+  return { clock, asked, end };
+}
+
+test("an attempt that took its time is followed by another at once", async () => {
+  const { clock, asked, end } = await alone(5000);
+  for (const attempts of [1, 2, 3]) {
+    expect(asked).toHaveLength(attempts);
+    await clock.advance(4999);
+    expect(asked).toHaveLength(attempts);
+    await clock.advance(1);
+  }
+  await end();
+});
+
+test("who has not answered for a minute is tried half as often", async () => {
+  const { clock, asked, end } = await alone(5000);
+  await clock.advance(120_000);
+  expect([asked[0], asked[11], asked[13], asked.at(-1)]).toEqual([undefined, undefined, 500, 500]);
+  await end();
+});
+
+test("one that is over at once is followed after a pause of half a second at most", async () => {
+  const { clock, asked, end } = await alone(0);
+  for (let second = 0; second < 10; second++) {
+    const before = asked.length;
+    await clock.advance(1000);
+    expect(asked.length - before).toBeGreaterThanOrEqual(2);
+    expect(asked.length - before).toBeLessThanOrEqual(8);
+  }
+  await end();
+});
+
+test("where bytes cost money attempts are few", async () => {
+  const { clock, asked, end } = await alone(0, { isMetered: true });
+  await clock.advance(60_000);
+  expect(asked.length).toBeLessThan(20);
+  expect(asked.every((againMs) => againMs !== undefined && againMs >= 2000)).toBe(true);
+  await end();
+});
