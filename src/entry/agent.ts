@@ -278,6 +278,7 @@ async function services(
     },
   );
   const label = createEgressLabel({ mode: settings.egressMode, nodeName }, { client, clock, random, log });
+  memory.reach.onBack(() => tunnels.hurry());
   followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
   const port = createBalancerPort({ port: balancerPort }, { balancer, clock, log: log.child({ part: "servers" }) });
   const all = [

@@ -32,7 +32,7 @@ async function alone(takesMs: number, more: Partial<TunnelClientOptions> = {}) {
     stop.abort(new Error("enough"));
     await running;
   };
-  return { clock, asked, end };
+  return { client, clock, asked, end };
 }
 
 test("an attempt that took its time is followed by another at once", async () => {
@@ -62,6 +62,19 @@ test("one that is over at once is followed after a pause of half a second at mos
     expect(asked.length - before).toBeLessThanOrEqual(8);
   }
   await end();
+});
+
+test("whoever knows that the server is back ends the pause", async () => {
+  const { client, clock, asked, end } = await alone(0);
+  await clock.advance(10_000);
+  const before = asked.length;
+  await clock.advance(0);
+  expect(asked).toHaveLength(before);
+  client.hurry();
+  await clock.advance(0);
+  expect(asked).toHaveLength(before + 1);
+  await end();
+  expect(clock.pending).toBe(0);
 });
 
 test("where bytes cost money attempts are few", async () => {

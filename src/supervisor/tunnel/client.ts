@@ -49,6 +49,8 @@ export interface TunnelClientDeps {
 
 export interface TunnelClient extends Service {
   readonly isConnected: boolean;
+  /** Somebody knows that the server is back: no pause before the next attempt. */
+  hurry(): void;
 }
 
 /** How long motes keep a session that has lost its connection. */
@@ -147,6 +149,17 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
     await isLost;
   };
 
+  let endPause = () => {};
+  /** Until `hurry` or the signal. */
+  const pauseFor = async (ms: number, signal: AbortSignal): Promise<void> => {
+    const over = new AbortController();
+    endPause = () => over.abort();
+    signal.addEventListener("abort", endPause, { once: true });
+    await pause(clock, ms, over.signal);
+    signal.removeEventListener("abort", endPause);
+    endPause = () => {};
+  };
+
   let onLost = () => {};
   let stopBridge = () => {};
   let isLinked = false;
@@ -216,6 +229,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
     get isConnected() {
       return session?.isAttached ?? false;
     },
+    hurry: () => endPause(),
     async run(signal, ready) {
       // The node works without.
       ready();
@@ -260,7 +274,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
             : "refused";
         const pauseMs = pauseBefore(attempt, why, random);
         const isOwed = why === "refused" || why === "busy";
-        await pause(clock, isOwed ? pauseMs : Math.max(0, pauseMs - triedMs), signal);
+        await pauseFor(isOwed ? pauseMs : Math.max(0, pauseMs - triedMs), signal);
       }
       session?.close();
     },
