@@ -323,6 +323,19 @@ describe("a node of mote joins a server of k3s", () => {
     }
   });
 
+  test("by an address that its certificate does not name, as through NAT", async () => {
+    const nat = net.createServer((socket) => {
+      const to = net.connect(server.port, "127.0.0.1");
+      for (const one of [socket, to]) one.on("error", () => one.destroy());
+      socket.pipe(to).pipe(socket);
+    });
+    await new Promise<void>((resolve) => nat.listen(0, "127.0.0.2", resolve));
+    const outside = `https://127.0.0.2:${(nat.address() as AddressInfo).port}`;
+    const { current } = await openMembership(device("mote-9", { server: outside }), base, stop.signal);
+    expect(new X509Certificate(current.kubelet.certificate).subject).toContain("system:node:mote-9");
+    nat.close();
+  });
+
   test("its refusals say what to do", async () => {
     const failed = (options: JoinOptions) => expect(openMembership(options, base, stop.signal)).rejects;
     await failed(device("mote-3", { token: `${server.token}x` })).toMatchObject({ code: "JOIN_TOKEN" });
