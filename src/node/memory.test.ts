@@ -1,5 +1,5 @@
 // The memory of a node over a server that goes away and comes back, under the fake clock; files are real.
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { silentLogger as log } from "#base/log.ts";
 import { Client } from "#client/client.ts";
@@ -40,9 +40,9 @@ class Run {
     this.client = new Client(memory.transport(inner));
     this.#tasks = memory.services.map((service) => service.run(this.stop.signal, () => {}));
   }
-  static async begin(inner: Transport): Promise<Run> {
+  static async begin(inner: Transport, at = `${folder}/r`): Promise<Run> {
     const probe = (path: string, signal: AbortSignal) => inner.request({ method: "GET", path }, signal);
-    const memory = await NodeMemory.open({ folder: `${folder}/r`, nodeName: "n" }, { clock, random, log, probe });
+    const memory = await NodeMemory.open({ folder: at, nodeName: "n" }, { clock, random, log, probe });
     return new Run(memory, inner);
   }
   async end(): Promise<void> {
@@ -347,10 +347,18 @@ const jobPod = (phase: string, state: object, more: object = {}) =>
   });
 const running = () => jobPod("Running", { running: { startedAt: "2026-01-01T00:00:00Z" } });
 const ended = () => jobPod("Succeeded", { terminated: { exitCode: 0 } });
+/** What is on the disk at this moment, for another run: two at a time have no business in one folder. */
+function snapshot(): string {
+  const copy = mkdtempSync(`${folder}/copy-`);
+  for (const name of readdirSync(`${folder}/r`)) {
+    if (!name.includes(".tmp-")) copyFileSync(`${folder}/r/${name}`, `${copy}/${name}`);
+  }
+  return copy;
+}
 /** What a run after this moment's power cut would begin with. */
 async function afterPowerCut(): Promise<string[]> {
   const probe = () => Promise.reject(unreachable());
-  const memory = await NodeMemory.open({ folder: `${folder}/r`, nodeName: "n" }, { clock, random, log, probe });
+  const memory = await NodeMemory.open({ folder: snapshot(), nodeName: "n" }, { clock, random, log, probe });
   const pods = (await memory.podRecall(0).load(services, {})) ?? [];
   return pods.map((pod) => `${pod.metadata.uid} ${memory.takeStatus(pod as unknown as Pod)?.phase}`);
 }
@@ -436,7 +444,7 @@ test("what the server has heard run is known a second later, with all that it is
   };
   const known = async () => {
     server.fail = unreachable;
-    const next = await Run.begin(server);
+    const next = await Run.begin(server, snapshot());
     await idle();
     const found = await next.client.get(configMaps, "m", "ns").catch(() => undefined);
     const pods = await afterPowerCut();

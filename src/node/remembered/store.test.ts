@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger, silentLogger } from "#base/log.ts";
+import { systemBlockFiles } from "#platform/block-file.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { defaultBounds, RememberedStore, type StoreBounds, type Urgency } from "./store.ts";
 
@@ -230,4 +231,37 @@ test("pods of an earlier version, a file each, are taken over", async () => {
   await store.flush();
   expect(readdirSync(`${folder}/r`)).toEqual(["pods.a"]);
   expect(await (await opened()).get(key)).toEqual({ spec: { a: 1 } });
+});
+
+test("what is on its way to the disk counts as written, and a disk that refuses is asked again after a while", async () => {
+  const clock = new FakeClock();
+  let refusals = 0;
+  let isBroken = true;
+  let seen: readonly boolean[] = [];
+  const files = {
+    blocks: systemBlockFiles,
+    remove: async () => {},
+    write: async () => {
+      seen = ["pod/u", "pod/v"].map((key) => store.isKept(key));
+      if (!isBroken) return;
+      refusals++;
+      throw new Error("EIO");
+    },
+  };
+  const store = new RememberedStore({ folder: `${folder}/r` }, { clock, log: silentLogger, files });
+  await store.open();
+  store.note("/map", () => ({ a: 1 }), { ...about, urgency: "held" });
+  const needs = () => ["/map"];
+  store.note("pod/u", () => ({ status: "runs" }), { ...about, urgency: "vital", needs });
+  const pass = async (ms: number) => {
+    await clock.advance(ms);
+    await store.writeDue();
+  };
+  await pass(2_000);
+  expect([seen, refusals, store.isKept("pod/u"), store.has("pod/u")]).toEqual([[true, false], 1, false, true]);
+  await pass(2_000);
+  expect(refusals).toBe(1);
+  isBroken = false;
+  await pass(60_000);
+  expect([refusals, (await opened()).keys()]).toEqual([1, ["pod/u"]]);
 });

@@ -315,42 +315,50 @@ export class RememberedStore implements Service {
     const nowMs = this.#clock.monotonicMs();
     const taken = new Map<string, Note>();
     const changes: JournalChange[] = [];
+    let gone: readonly string[] = [];
+    let addedBytes = 0;
     let spareKind: string | undefined;
     let isVital = isGoneDue;
     const take = (key: string, note: Note): boolean => {
       const value = note.produce() as JournalValue | undefined;
       const bytes = value === undefined ? 0 : Buffer.byteLength(JSON.stringify(value));
-      if (value === undefined || !this.#hasRoom(key, note.about, bytes, this.#journal.bytesOf(key))) {
+      const before = this.#journal.bytesOf(key);
+      if (value === undefined || !this.#hasRoom(key, note.about, bytes, before - addedBytes)) {
         this.#done(key, note);
         return false;
       }
+      addedBytes += bytes - before;
       taken.set(key, note);
       changes.push({ key, value });
+      // From here on it is on its way: what becomes of it must be written after it.
+      this.#inFlight.add(key);
       return true;
     };
-    for (const key of keys) {
-      const note = this.#pending.get(key);
-      if (!note || taken.has(key)) continue;
-      const waitMs = isLast ? 0 : this.#waitMs(note);
-      if (waitMs > 0) {
-        this.#done(key, note, nowMs + waitMs);
-        continue;
-      }
-      if (!take(key, note)) continue;
-      if (note.urgency === "spare") spareKind ??= note.kind;
-      else isVital = true;
-      for (const needed of note.needs?.() ?? []) {
-        const held = this.#pending.get(needed);
-        if (held?.urgency !== "held") continue;
-        if (isJournaled(needed)) take(needed, held);
-        else await this.#writeFile(needed, true);
-      }
-    }
-    if (changes.length === 0 && !isGoneDue) return;
-    const gone = [...this.#leaving.keys()].filter((key) => !taken.has(key));
-    for (const key of gone) changes.push({ key, value: undefined });
-    for (const { key } of changes) this.#inFlight.add(key);
     try {
+      for (const key of keys) {
+        const note = this.#pending.get(key);
+        if (!note || taken.has(key)) continue;
+        const waitMs = isLast ? 0 : this.#waitMs(note);
+        if (waitMs > 0) {
+          this.#done(key, note, nowMs + waitMs);
+          continue;
+        }
+        if (!take(key, note)) continue;
+        if (note.urgency === "spare") spareKind ??= note.kind;
+        else isVital = true;
+        for (const needed of note.needs?.() ?? []) {
+          const held = this.#pending.get(needed);
+          if (held?.urgency !== "held") continue;
+          if (isJournaled(needed)) take(needed, held);
+          else await this.#writeFile(needed, true);
+        }
+      }
+      if (changes.length === 0 && !isGoneDue) return;
+      gone = [...this.#leaving.keys()].filter((key) => !taken.has(key));
+      for (const key of gone) {
+        changes.push({ key, value: undefined });
+        this.#inFlight.add(key);
+      }
       const bytes = await this.#journal.append(changes);
       if (bytes > 0) {
         const budget = isVital || spareKind === undefined ? this.#vital : this.#budgetOf(spareKind);
@@ -364,7 +372,7 @@ export class RememberedStore implements Service {
       }
     } catch (error) {
       for (const [key, note] of taken) this.#done(key, note, nowMs + retryMs);
-      for (const key of gone) if (this.#leaving.has(key)) this.#leaving.set(key, nowMs + retryMs);
+      for (const key of this.#leaving.keys()) this.#leaving.set(key, nowMs + retryMs);
       throw error;
     } finally {
       for (const { key } of changes) this.#inFlight.delete(key);
