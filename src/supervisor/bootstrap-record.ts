@@ -22,7 +22,7 @@ import {
   writeCommon,
   writeFiles,
 } from "./bootstrap/files.ts";
-import { forgetPasswordBefore, passwordBefore, sameText } from "./tokens.ts";
+import { forgetOtherPassword, otherPassword, sameText } from "./tokens.ts";
 
 export interface BootstrapRecordOptions {
   /** DATA-DIR/server. */
@@ -179,7 +179,7 @@ export async function openBootstrapRecord(
     await rotate(found.next);
     log.info("the change of the token that this server was stopped in is done");
   }
-  await forgetPasswordBefore(serverDir);
+  await forgetOtherPassword(serverDir);
 
   return {
     get password() {
@@ -213,7 +213,7 @@ async function find(
   signal: AbortSignal,
 ): Promise<{ password: string; record: KeyValue; next?: string }> {
   const { backend, clock, random, log } = deps;
-  const before = await passwordBefore(serverDir);
+  const other = await otherPassword(serverDir);
   const made = Buffer.from(random.bytes(16)).toString("hex");
   for (let isFirst = true; ; isFirst = false) {
     const { kvs } = await backend.range(prefixRange(recordPrefix));
@@ -227,9 +227,9 @@ async function find(
     const password = wanted ?? known ?? made;
     const record = under(password);
     if (record && record.value.length > 0) return { password, record };
-    const earlier = record ? undefined : under(before);
-    if (before !== undefined && earlier && earlier.value.length > 0) {
-      return { password: before, record: earlier, next: password };
+    const earlier = record ? undefined : under(other);
+    if (other !== undefined && earlier && earlier.value.length > 0) {
+      return { password: other, record: earlier, next: password };
     }
     if (!record) {
       if (kvs.some(({ value }) => value.length > 0)) throw otherToken(wanted ?? known);

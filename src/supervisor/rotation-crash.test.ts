@@ -203,7 +203,7 @@ test("another token", async () => {
       const rows = readFileSync(join(serverDir(server), "cred/passwd"), "utf8");
       expect(rows).toContain(`${password},server,server`);
       expect(await recorded(password)).toMatchObject({ ...old, PasswdFile: rows });
-      expect(existsSync(join(serverDir(server), "token-before"))).toBe(false);
+      expect(existsSync(join(serverDir(server), "token-other"))).toBe(false);
       if (run % 5 !== 0) return;
       await start(`b${run}`, password);
       expect(await readAuthorities(tlsOf(`b${run}`))).toEqual(old);
@@ -211,6 +211,36 @@ test("another token", async () => {
   );
   expect(steps).toBeGreaterThan(5);
 }, 120_000);
+
+test.each(["an answer", "a request"])(
+  "another token, with %s of the datastore lost: it stays as it was",
+  async (what) => {
+    await begin("a");
+    const lost: Backend = new Proxy(backend, {
+      get(target, key) {
+        const value = Reflect.get(target, key) as unknown;
+        if (key !== "commit") return typeof value === "function" ? value.bind(target) : value;
+        return async (...args: Parameters<Backend["commit"]>) => {
+          if (what === "an answer") await target.commit(...args);
+          throw new Error("no answer");
+        };
+      },
+    });
+    const deps = { backend: lost, clock, random, log: silentLogger };
+    const options = { serverDir: serverDir("a"), wanted: undefined, known: "the-token" };
+    const record = await openBootstrapRecord(options, deps, signal);
+    const changed = changeTokens(
+      { folder: serverDir("a"), serverCa: old.ServerCA! },
+      { password: "another-token", agentPassword: "for-agents-only" },
+      record,
+    );
+    await expect(changed).rejects.toThrow("no answer");
+    const { password } = await start("a");
+    expect([password, await knownPassword(serverDir("a"))]).toEqual(["the-token", "the-token"]);
+    expect(await recordKeys()).toEqual([recordKey("the-token")]);
+    expect(existsSync(join(serverDir("a"), "token-other"))).toBe(false);
+  },
+);
 
 test("two servers were given new authorities: the second set is dropped", async () => {
   await begin("a");

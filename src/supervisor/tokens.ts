@@ -4,7 +4,7 @@
 import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import type { Random } from "#base/clock.ts";
-import { AppError } from "#base/errors.ts";
+import { AppError, hasCode } from "#base/errors.ts";
 import { makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
 import { removeFile } from "#platform/folders.ts";
 import { splitPem } from "./pki/certificate.ts";
@@ -95,7 +95,7 @@ interface TokenOptions {
 }
 
 const passwdFile = "cred/passwd";
-const beforeFile = "token-before";
+const otherFile = "token-other";
 
 /** What an earlier start was told or made; undefined: it is the first. */
 export async function knownPassword(folder: string): Promise<string | undefined> {
@@ -146,11 +146,14 @@ export async function writeTokens(options: TokenOptions, { password, agentPasswo
   return token;
 }
 
-/** The password that this server was about to change when it was stopped; whether it did the datastore knows. */
-export const passwordBefore = async (folder: string): Promise<string | undefined> =>
-  (await readFileIfExists(join(folder, beforeFile)))?.toString("utf8").trim() || undefined;
+/**
+ * Under which the keys of the cluster may lie, beside the password in server/token: this server was stopped while it changed the
+ * one to the other, or was not told how that ended. What stands in server/token counts.
+ */
+export const otherPassword = async (folder: string): Promise<string | undefined> =>
+  (await readFileIfExists(join(folder, otherFile)))?.toString("utf8").trim() || undefined;
 
-export const forgetPasswordBefore = (folder: string): Promise<void> => removeFile(join(folder, beforeFile));
+export const forgetOtherPassword = (folder: string): Promise<void> => removeFile(join(folder, otherFile));
 
 /** The same where other servers have to know; what cannot be told to them stays as it was. */
 export async function changeTokens(
@@ -160,18 +163,21 @@ export async function changeTokens(
 ): Promise<void> {
   const password = await knownPassword(options.folder);
   const before = password && { password, agentPassword: (await agentPasswordIn(options.folder)) ?? password };
-  if (shared && before) await write(options.folder, beforeFile, `${before.password}\n`);
+  if (shared && before) await write(options.folder, otherFile, `${before.password}\n`);
   await writeTokens(options, next);
   if (!shared) return;
   try {
     await shared.rotate(next.password);
     await shared.save();
   } catch (error) {
+    const isRefused = hasCode(error, "BOOTSTRAP_CONFLICT") || hasCode(error, "BOOTSTRAP_TOKEN");
     if (before) await writeTokens(options, before);
+    if (isRefused) await forgetOtherPassword(options.folder);
+    // Else nobody knows whether it came to pass: the next start takes it back where it did.
+    else await write(options.folder, otherFile, `${next.password}\n`);
     throw error;
-  } finally {
-    await forgetPasswordBefore(options.folder);
   }
+  await forgetOtherPassword(options.folder);
 }
 
 async function write(folder: string, name: string, text: string): Promise<void> {
