@@ -1,6 +1,8 @@
 // Two servers on one etcd and an agent, each with a network of its own and wires between: the second server has the keys of the
-// first, the agent knows both, and the one that it uses may die: nothing is lost, and everything goes on through the other.
-import { readFileSync } from "node:fs";
+// first, the agent knows both, and the one that it uses may die: nothing is lost, and everything goes on through the other. The
+// same where a server does not reach etcd; and the cluster gets another token and new authorities. Servers that stand still are
+// in test/scenario/several-servers.test.ts.
+import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createEtcdCluster, type EtcdCluster } from "#test/etcd/etcd-process.ts";
 import { etcdPath } from "#test/etcd/peers.ts";
@@ -23,6 +25,7 @@ const serves = (host: Host) =>
   eventually(`/readyz of ${host.name}`, 60_000, async () => (await host.kubectl("get --raw /readyz")) === "ok");
 const fileOf = (host: Host, name: string) => readFileSync(`${host.dataDir}/server/${name}`, "utf8");
 const token = (name: string) => fileOf(first, name).trim();
+const lastLines = (host: Host) => host.programLog().split("\n").slice(-20).join("\n");
 const runOn = async (node: string, name: string) => {
   const overrides = JSON.stringify({ spec: { nodeName: node, terminationGracePeriodSeconds: 1 } });
   const command = ["--overrides", overrides, "--", "sh", "-c", `echo hello from ${node}; sleep 9999`];
@@ -39,6 +42,25 @@ const reaches = (through: Host, name = "box", node = "leaf") =>
   eventually(`logs of ${name} through ${through.name}`, 60_000, async () => {
     return (await through.kubectl(["logs", name])) === `hello from ${node}\n`;
   });
+const holder = (through: Host) =>
+  through.kubectl("-n kube-system get lease kube-controller-manager -o jsonpath={.spec.holderIdentity}");
+const tellsOfBoth = (through: Host) =>
+  eventually("both are told of", 30_000, async () => (await endpoints(through)) === "192.168.77.2 192.168.77.3");
+/** Clients beside the agent, through its balancer, until the returned function is called; answers what they found. */
+const startLoad = () => {
+  const end = `${device.folder}/load-is-over-${++loads}`;
+  const args = ["scripts/run.mjs", "test/e2e/write-load.ts", first.kubeconfig, "https://127.0.0.1:6444", end];
+  const running = device.exec("node", args);
+  return async () => {
+    writeFileSync(end, "");
+    const { stdout, stderr } = await running;
+    expect(stdout, stderr).toMatch(/^\{/);
+    console.log(`clients: ${stdout.trim()}`);
+    return JSON.parse(stdout);
+  };
+};
+const nothingLost = { lost: [], unseen: [], twice: 0, faults: [] };
+let loads = 0;
 const startAgent = (...more: string[]) =>
   device.start(["agent", "--server", url(first), "--node-name", "leaf", ...more]);
 
@@ -95,9 +117,7 @@ test("a server joins with the servers' token, and has the same keys", async () =
   for (const name of ["token", "agent-token", "tls/server-ca.key", "tls/client-ca.crt", "tls/service.key"]) {
     expect(fileOf(second, name), name).toBe(fileOf(first, name));
   }
-  for (const host of [first, second]) {
-    await eventually("both are told of", 30_000, async () => (await endpoints(host)) === "192.168.77.2 192.168.77.3");
-  }
+  for (const host of [first, second]) await tellsOfBoth(host);
 });
 
 test("an agent joins with the agents' token, and both servers reach all pods", async () => {
@@ -112,6 +132,10 @@ test("an agent joins with the agents' token, and both servers reach all pods", a
 });
 
 test("the server that the agent uses dies: all goes on through the other", async () => {
+  const endLoad = startLoad();
+  await eventually("clients write", 30_000, async () =>
+    (await second.kubectl("get configmaps -l load=yes -o name")).includes("load-3-5"),
+  );
   await first.stop("SIGKILL");
   const startedMs = performance.now();
   await reaches(second);
@@ -124,6 +148,10 @@ test("the server that the agent uses dies: all goes on through the other", async
   expect(await isReady(second)).toBe(true);
   expect(Date.parse(await since())).toBeLessThan(Date.now() - (performance.now() - startedMs));
   await eventually("it is not told of any more", 30_000, async () => (await endpoints(second)) === "192.168.77.3");
+  const found = await endLoad();
+  expect(found).toMatchObject(nothingLost);
+  expect(found.watches).toBeGreaterThan(0);
+  expect(found.acknowledged).toBeGreaterThan(50);
 });
 
 test("an agent starts with what it has kept of the servers", async () => {
@@ -138,7 +166,68 @@ test("an agent starts with what it has kept of the servers", async () => {
 test("the server comes back", async () => {
   first.start(serverArgs(first));
   await serves(first);
-  await eventually("both are told of", 30_000, async () => (await endpoints(second)) === "192.168.77.2 192.168.77.3");
+  await tellsOfBoth(second);
   await Promise.all([reaches(first), reaches(first, "crate", "second")]);
   expect(await isReady(first)).toBe(true);
+});
+
+test("the server that leads does not reach etcd for a while: it leads no more, says nothing that is old, and comes back", async () => {
+  const word = (host: Host) =>
+    host.kubectlRaw(["--request-timeout=4s", "get", "configmap", "word", "-o", "jsonpath={.data.is}"]);
+  await second.kubectl("create configmap word --from-literal=is=old");
+  expect([await holder(first), (await word(second)).stdout]).toEqual(["second", "old"]);
+  const rule = `ip daddr ${first.address} tcp dport ${new URL(etcd!.endpoint).port} drop`;
+  const table = `table inet cut { chain out { type filter hook output priority 0; ${rule}; }; }`;
+  expect(await second.exec("nft", ["-f", "-"], { input: table })).toMatchObject({ code: 0 });
+  const startedMs = performance.now();
+  await eventually("the other leads", 30_000, async () => (await holder(first)) === "first");
+  console.log(`another leads after ${Math.round(performance.now() - startedMs)} ms`);
+  await first.kubectl(["patch", "configmap", "word", "-p", '{"data":{"is":"new"}}']);
+  await first.kubectl("scale deploy/later --replicas=2");
+  await eventually("it works", 30_000, async () => {
+    const path = "jsonpath={.status.replicas}";
+    return (await first.kubectl(["get", "deploy", "later", "-o", path])) === "2";
+  });
+  await eventually("one is told of", 30_000, async () => (await endpoints(first)) === "192.168.77.2");
+  // No answer, but not the old one.
+  expect((await word(second)).stdout).toBe("");
+  expect(await second.exec("nft", ["delete", "table", "inet", "cut"])).toMatchObject({ code: 0 });
+  await eventually("it answers again", 60_000, async () => (await word(second)).stdout === "new");
+  await tellsOfBoth(first);
+  expect(await holder(second)).toBe("first");
+});
+
+test("another token and new authorities: nodes and pods go on", async () => {
+  const before = { ca: fileOf(first, "tls/server-ca.crt"), token: token("token") };
+  const mote = async (...args: string[]) => {
+    const { code, stderr } = await first.exec("build/dist/mote", args);
+    expect(code, stderr).toBe(0);
+  };
+  const renewed = "renewed-for-this-test";
+  await mote("token", "rotate", "--token", password, "--new-token", renewed, "--kubeconfig", first.kubeconfig);
+  await mote("certificate", "rotate-ca", "--data-dir", first.dataDir);
+  await Promise.all([first.stop(), second.stop()]);
+  first.start(serverArgs(first));
+  // The token of before opens nothing.
+  second.start(serverArgs(second, "--token", password));
+  await serves(first);
+  await eventually("the old token is refused", 60_000, async () =>
+    /another token|differs from/.test(lastLines(second)),
+  );
+  await second.stop();
+  second.start(serverArgs(second, "--token", renewed));
+  await serves(second);
+  for (const name of ["token", "tls/server-ca.crt", "tls/client-ca.key", "tls/service.key"]) {
+    expect(fileOf(second, name), name).toBe(fileOf(first, name));
+  }
+  expect(fileOf(first, "tls/server-ca.crt")).not.toBe(before.ca);
+  expect(token("token")).toMatch(new RegExp(`::server:${renewed}$`));
+  expect(token("token").split("::")[0]).not.toBe(before.token.split("::")[0]);
+  for (const host of [first, second]) {
+    await tellsOfBoth(host);
+    await Promise.all([reaches(host), reaches(host, "crate", "second")]);
+  }
+  const restarts = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+  expect(await first.kubectl(["get", "pods", "box", "crate", "-o", restarts])).toBe("0 0");
+  await eventually("leaf is Ready", 60_000, () => isReady(second));
 });
