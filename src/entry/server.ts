@@ -1,7 +1,6 @@
 // `mote server`: puts the parts together and names them in start order. Composition only: every decision lives in a part.
 
 import { openAudit } from "#apiserver/audit-log.ts";
-import type { UserInfo } from "#apiserver/authn/user.ts";
 import { identities } from "#apiserver/compose.ts";
 import { createServerEndpoints } from "#apiserver/server-endpoints.ts";
 import { createServerIdentity } from "#apiserver/server-identity.ts";
@@ -180,7 +179,7 @@ function services(
   if (enabled("metrics-server")) api.serveMetrics(informers);
   const shared = context.cluster && clusterServices(context.cluster, config, { ...context, pki: () => pki.current });
   /** Of several servers what one writes that does not lead any more counts for nothing. */
-  const as = (user: Pick<UserInfo, "name" | "groups">, leads?: Leadership) =>
+  const as = (user: { readonly name: string; readonly groups: readonly string[] }, leads?: Leadership) =>
     new Client(api.server.transport({ ...user, ...(leads ? { mustHold: leads.mustHold } : {}) }));
   const controllers: Service[] = [
     ...(enabled("controllers")
