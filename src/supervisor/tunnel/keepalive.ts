@@ -23,9 +23,9 @@ export const keepalives = {
 /** Whoever has sent something and heard nothing for so long asks, whichever end it is. */
 const probeAfterMs = 5000;
 
-/** Often enough to be on time, and no more: a server has a thousand of these. */
-export const tickMs = ({ pingMs, deadMs }: Keepalive): number =>
-  Math.max(250, Math.min(5000, Math.min(pingMs, deadMs) / 2));
+/** Often enough to be on time, and no more: a server has a thousand of these, and who dials has a few. */
+export const tickMs = ({ pingMs, deadMs }: Keepalive, isDialer: boolean): number =>
+  Math.max(250, Math.min(5000, Math.min(pingMs, deadMs) / (isDialer ? 4 : 2)));
 
 export interface Silence {
   readonly nowMs: number;

@@ -37,8 +37,11 @@ test.each<[keyof typeof keepalives, Partial<Silence>, string]>([
 
 test("k3s gives up an end that does not ping for 60 s: no profile towards it comes near", () => {
   for (const name of ["k3s", "meteredK3s"] as const)
-    expect(keepalives[name].pingMs + tickMs(keepalives[name])).toBeLessThanOrEqual(50_000);
-  expect(tickMs(keepalives.metered)).toBe(5000);
+    expect(keepalives[name].pingMs + tickMs(keepalives[name], true)).toBeLessThanOrEqual(50_000);
+  expect(tickMs(keepalives.metered, false)).toBe(5000);
+  // Ping, silence and a tick of each: noticed within three seconds.
+  const { pingMs, deadMs } = keepalives.swift;
+  expect(pingMs + deadMs + 2 * tickMs(keepalives.swift, true)).toBeLessThanOrEqual(3000);
 });
 
 /** A path of so many bytes a millisecond and such a round trip; the sender always has more. Bytes under way at the end. */

@@ -213,7 +213,7 @@ export class Session implements Ticking {
     this.#link.attach(socket, head, from);
     // What came with the head may have ended it already.
     if (this.#isOver || !this.#link.isAttached) return;
-    this.#ticks.add(this, tickMs(this.options.keepalive));
+    this.#ticks.add(this, tickMs(this.options.keepalive, this.options.isDialer));
     this.#pump();
   }
 
