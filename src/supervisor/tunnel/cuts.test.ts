@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { playCuts } from "./cuts.fixture.ts";
 
-const rounds = Number(process.env["MOTE_TUNNEL_SEEDS"] ?? 2);
+const rounds = Number(process.env["MOTE_TUNNEL_SEEDS"] ?? 1);
 const first = Number(process.env["MOTE_TUNNEL_SEED"] ?? 1);
 
 test.each(Array.from({ length: rounds }, (_, i) => first + i))(

@@ -41,52 +41,56 @@ test.each([
   ["a mote that accepts", false, true],
   ["k3s that dials", true, false],
   ["k3s that accepts", false, false],
-])("random messages from the other end of %s", async (_, isDialer, isMote) => {
-  let ended = 0;
-  let opened = 0;
-  for (let seed = 1; seed <= 5; seed++) {
-    const random = seededRandom(seed);
-    const accepted: TunnelStream[] = [];
-    const codec = loadCodec((size) => random.bytes(size));
-    const session = new Session(
-      { peer: "n1", isDialer, isMote, keepalive: keepalives.swift },
-      { codec, clock: new FakeClock(), random, log: silentLogger },
-      {
-        connect: (stream) => {
-          accepted.push(stream);
-          opened++;
-          if (random.float() < 0.5) stream.pipe(stream);
+])(
+  "random messages from the other end of %s",
+  async (_, isDialer, isMote) => {
+    let ended = 0;
+    let opened = 0;
+    for (let seed = 1; seed <= 5; seed++) {
+      const random = seededRandom(seed);
+      const accepted: TunnelStream[] = [];
+      const codec = loadCodec((size) => random.bytes(size));
+      const session = new Session(
+        { peer: "n1", isDialer, isMote, keepalive: keepalives.swift },
+        { codec, clock: new FakeClock(), random, log: silentLogger },
+        {
+          connect: (stream) => {
+            accepted.push(stream);
+            opened++;
+            if (random.float() < 0.5) stream.pipe(stream);
+          },
+          client() {},
+          over() {
+            ended++;
+          },
         },
-        client() {},
-        over() {
-          ended++;
-        },
-      },
-    );
-    const [ours, theirs] = socketPair(random);
-    theirs.resume();
-    session.attach(ours, new Uint8Array(0), 0);
-    for (let i = 0; i < 3; i++) session.open("tcp", `127.0.0.1:${i}`).write("hello");
-    let fresh = 0;
-    const plain = new PlainCodec((size) => random.bytes(size));
-    for (let i = 0; i < 60 && !session.isOver; i++) {
-      theirs.write(
-        plain.encode(
-          Array.from({ length: 20 }, () => frame(random, fresh++)),
-          !isDialer,
-        ),
       );
-      await settle(3);
+      const [ours, theirs] = socketPair(random);
+      theirs.resume();
+      session.attach(ours, new Uint8Array(0), 0);
+      for (let i = 0; i < 3; i++) session.open("tcp", `127.0.0.1:${i}`).write("hello");
+      let fresh = 0;
+      const plain = new PlainCodec((size) => random.bytes(size));
+      for (let i = 0; i < 60 && !session.isOver; i++) {
+        theirs.write(
+          plain.encode(
+            Array.from({ length: 20 }, () => frame(random, fresh++)),
+            !isDialer,
+          ),
+        );
+        await settle(3);
+      }
+      const held = accepted.reduce((sum, stream) => sum + stream.heldBytes, 0);
+      expect(held).toBeLessThan(64 * 1024 * 1024);
+      expect(session.streamCount).toBeLessThan(4200);
+      session.end("the test is over");
+      expect(session.streamCount).toBe(0);
     }
-    const held = accepted.reduce((sum, stream) => sum + stream.heldBytes, 0);
-    expect(held).toBeLessThan(64 * 1024 * 1024);
-    expect(session.streamCount).toBeLessThan(4200);
-    session.end("the test is over");
-    expect(session.streamCount).toBe(0);
-  }
-  expect(ended).toBe(5);
-  expect(opened).toBeGreaterThan(30);
-});
+    expect(ended).toBe(5);
+    expect(opened).toBeGreaterThan(30);
+  },
+  60_000,
+);
 
 test.each([
   ["v=1; from=0; ping=1000; dead=1500", true],
