@@ -85,6 +85,8 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
   const { clock, log, balancer } = deps;
   const dial = deps.dial ?? dialBareWebSocket;
   const running = new Map<string, Running>();
+  const processId = Buffer.from(deps.random.bytes(8)).toString("hex");
+  let begun = 0;
   let wake = () => {};
 
   const start = (address: string): void => {
@@ -98,7 +100,7 @@ export function createServerTunnels(options: ServerTunnelsOptions, deps: ServerT
       clock.after(hasFailed ? 0 : attachMs, () => wake());
     };
     const client = createNodeTunnel(
-      { ...options, ...target, tls: () => ({ ...options.tls(), serverName }) },
+      { ...options, ...target, tls: () => ({ ...options.tls(), serverName }), of: `${processId}-${++begun}` },
       {
         ...{ clock, random: deps.random, log },
         onLink(isThere) {

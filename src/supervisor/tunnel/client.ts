@@ -30,6 +30,8 @@ export interface TunnelClientOptions {
   readonly isMetered?: boolean;
   /** Sent along; servers that are peers of each other name and prove themselves with them. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Which of this process's tunnels it is; see `MoteHello`. */
+  readonly of?: string;
 }
 
 export interface TunnelClientDeps {
@@ -105,6 +107,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
             from: waiting?.wanted ?? 0,
             ...wanted,
             ...(waiting ? { session: waiting.token } : {}),
+            ...(options.of === undefined ? {} : { of: options.of }),
           }),
         },
         connectTimeoutMs,

@@ -81,6 +81,11 @@ export const moteHeader = "x-mote-tunnel";
 export interface MoteHello {
   /** Names the session that both ends keep over a cut; absent in a first request. */
   readonly session?: string;
+  /**
+   * PROCESS-NUMBER of the dialing end: a process may have several tunnels to one server, by different addresses, and none of
+   * them takes the place of another.
+   */
+  readonly of?: string;
   /** The sender has read the other's bytes before this one, and asks for those from it on. */
   readonly from: number;
   /** How often the dialing end pings, and how long it waits for an answer. */
@@ -90,7 +95,8 @@ export interface MoteHello {
 
 export function formatHello(hello: MoteHello): string {
   const session = hello.session === undefined ? "" : `; session=${hello.session}`;
-  return `v=1; from=${hello.from}; ping=${hello.pingMs}; dead=${hello.deadMs}${session}`;
+  const of = hello.of === undefined ? "" : `; of=${hello.of}`;
+  return `v=1; from=${hello.from}; ping=${hello.pingMs}; dead=${hello.deadMs}${session}${of}`;
 }
 
 /** Undefined: not of a mote that we understand. */
@@ -102,5 +108,13 @@ export function parseHello(text: string | readonly string[] | undefined): MoteHe
   const session = fields.get("session");
   if (fields.get("v") !== "1" || !(from >= 0 && pingMs > 0 && deadMs > 0)) return undefined;
   if (session !== undefined && !/^[0-9a-f]{32}$/.test(session)) return undefined;
-  return { from, pingMs, deadMs, ...(session === undefined ? {} : { session }) };
+  const of = fields.get("of");
+  // What is not understood is not there: such a tunnel takes the place of all others.
+  const isOf = of !== undefined && /^[0-9a-f]{16}-\d{1,9}$/.test(of);
+  return { from, pingMs, deadMs, ...(session === undefined ? {} : { session }), ...(isOf ? { of } : {}) };
+}
+
+/** Whether both are tunnels of one process, and not the same one. */
+export function isBeside(one: string | undefined, other: string | undefined): boolean {
+  return one !== undefined && other !== undefined && one !== other && one.split("-")[0] === other.split("-")[0];
 }

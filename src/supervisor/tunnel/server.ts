@@ -13,7 +13,7 @@ import { acceptBareWebSocket } from "#platform/raw-websocket.ts";
 import { bridgeMs } from "./client.ts";
 import type { TunnelCodec } from "./codec.ts";
 import { type Keepalive, keepalives } from "./keepalive.ts";
-import { formatHello, moteHeader, parseHello } from "./messages.ts";
+import { formatHello, isBeside, moteHeader, parseHello } from "./messages.ts";
 import { Session } from "./session.ts";
 import { Ticks } from "./ticks.ts";
 
@@ -72,6 +72,8 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
   const waiting = new Map<Session, () => void>();
   /** Others of the same end have come after them. */
   const replaced = new WeakSet<Session>();
+  /** Which tunnel of which process each belongs to, where that was said. */
+  const origins = new WeakMap<Session, string>();
   const listeners = new Set<(node: string, isThere: boolean) => void>();
   const ticks = new Ticks(clock);
   let codec: TunnelCodec | undefined;
@@ -155,9 +157,12 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
       sessions++;
       // Whoever begins anew has forgotten what it had: nobody comes back for that, and what hangs there may be told at once.
       for (const one of [...owned]) {
+        // A process that begins another tunnel has forgotten nothing of this one.
+        if (isBeside(origins.get(one), hello?.of)) continue;
         replaced.add(one);
         if (!one.isAttached) one.end(beganAnew);
       }
+      if (hello?.of !== undefined) origins.set(session, hello.of);
       begun(session);
     }
     const answer = formatHello({ session: session.token, from: session.wanted, ...session.options.keepalive });

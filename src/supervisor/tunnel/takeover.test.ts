@@ -48,9 +48,12 @@ class Impostor {
   }
 }
 
-async function dial(host: Host, node: string, asked: { session?: string; from?: number } = {}): Promise<Impostor> {
-  const { session, from = 0 } = asked;
-  const hello = formatHello({ from, pingMs: 60_000, deadMs: 60_000, ...(session === undefined ? {} : { session }) });
+async function dial(
+  host: Host,
+  node: string,
+  asked: { session?: string; from?: number; of?: string } = {},
+): Promise<Impostor> {
+  const hello = formatHello({ from: 0, pingMs: 60_000, deadMs: 60_000, ...asked });
   const answer = await dialBareWebSocket(
     {
       ...{ host: "127.0.0.1", port: host.door.port, path: connectPath, tls: { ca: localhostTls.certificatePem } },
@@ -124,6 +127,28 @@ test("resuming from the right byte brings the rest, and nothing twice", async ()
   await until(() => again.text === "after");
   // The server wants what it has not got: nothing came from the node yet.
   expect(again.hello.from).toBe(0);
+});
+
+test("another tunnel of the same process takes nobody's place, one of another process does", async () => {
+  const host = await rig.host();
+  const [here, elsewhere] = ["0123456789abcdef", "fedcba9876543210"];
+  const one = await dial(host, "n1", { of: `${here}-1` });
+  const stream = host.tunnels.dial("n1", "tcp", "127.0.0.1:1");
+  stream.write("x");
+  await until(() => one.text === "x");
+  const from = one.gotBytes;
+  // As to a server whose name leads to the address that it has as well.
+  const beside = await dial(host, "n1", { of: `${here}-2` });
+  one.answer.socket.destroy();
+  await until(() => host.sockets() === 1);
+  const again = await dial(host, "n1", { session: one.token, from, of: `${here}-1` });
+  expect(again.token).toBe(one.token);
+  again.send(messageTypes.data, 2, bytes("on"));
+  expect(await read(stream, 2)).toBe("on");
+  expect(beside.answer.socket.destroyed).toBe(false);
+  again.answer.socket.destroy();
+  await dial(host, "n1", { of: `${elsewhere}-1` });
+  await expect(read(stream, 1)).rejects.toThrow("the other end began anew");
 });
 
 test("the same request again takes the session over: the socket before it is deaf from then on", async () => {
