@@ -93,7 +93,7 @@ test("one to each, as the list says; and each says how its server is", async () 
   await until(() => used.destroyed);
   await balancer.setServers([b.address]);
   await until(() => a.tunnels === 0 && b.tunnels === 1);
-});
+}, 60_000);
 
 test("who is of another cluster is the last that is tried, though it takes connections", async () => {
   const stranger = await server();
