@@ -4,7 +4,8 @@ import { readerTransport } from "./reader-transport.ts";
 
 const as = (name: string): Transport => ({
   request: async () => ({ kind: name }) as never,
-  async *watch() {
+  async *watch(_request, _signal, onOpen) {
+    onOpen?.();
     yield { type: "BOOKMARK", object: { kind: name } as never };
   },
 });
@@ -25,6 +26,9 @@ test.each([
 ])("%s as the node's %s", async (path, who) => {
   const request = { method: "GET", path } as const;
   expect(await reader.request(request)).toEqual({ kind: who });
-  for await (const { object } of reader.watch(request, AbortSignal.timeout(1000)))
+  let opened = 0;
+  for await (const { object } of reader.watch(request, new AbortController().signal, () => opened++))
     expect(object).toEqual({ kind: who });
+  // Else an informer takes a watch that was quiet for one that failed.
+  expect(opened).toBe(1);
 });

@@ -10,6 +10,6 @@ export function readerTransport(as: { readonly controller: Transport; readonly p
   const choose = ({ path }: ApiRequest): Transport => (ofProxy.test(path) ? as.proxy : as.controller);
   return {
     request: (request, signal) => choose(request).request(request, signal),
-    watch: (request, signal) => choose(request).watch(request, signal),
+    watch: (request, signal, onOpen) => choose(request).watch(request, signal, onOpen),
   };
 }
