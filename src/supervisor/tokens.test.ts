@@ -3,9 +3,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { AppError } from "#base/errors.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { generateKey, issueCertificate } from "./pki/certificate.ts";
-import { caHash, changeTokens, ensureTokens, formatToken, knownPassword, parseToken } from "./tokens.ts";
+import { caHash, changeTokens, ensureTokens, formatToken, knownPassword, otherPassword, parseToken } from "./tokens.ts";
 
 const hash = "a".repeat(64);
 const random = seededRandom(1);
@@ -105,5 +106,20 @@ describe("ensureTokens", () => {
     expect([text("token"), text("agent-token"), text("cred/passwd")]).toEqual(before);
     await changeTokens(options, next, shared(false));
     expect([told, await knownPassword(folder)]).toEqual([["after: after-too", "saved"], "after"]);
+  });
+
+  test.each<[string, boolean, string | undefined]>([
+    ["refused before anything changed", false, undefined],
+    ["refused when the keys lie under the new one already", true, "after"],
+  ])("a change that is %s: the next start knows where they are", async (_, isLate, other) => {
+    const options = { folder, serverCa: authority("ca").certificate };
+    await ensureTokens({ ...options, wanted: "before" }, { random });
+    const refuse = async () => {
+      throw new AppError("BOOTSTRAP_CONFLICT", "another server was faster");
+    };
+    const shared = { rotate: isLate ? async () => {} : refuse, save: refuse };
+    const next = { password: "after", agentPassword: "after" };
+    await expect(changeTokens(options, next, shared)).rejects.toThrow("another server was faster");
+    expect([await knownPassword(folder), await otherPassword(folder)]).toEqual(["before", other]);
   });
 });

@@ -166,11 +166,13 @@ export async function changeTokens(
   if (shared && before) await write(options.folder, otherFile, `${before.password}\n`);
   await writeTokens(options, next);
   if (!shared) return;
+  let isRotated = false;
   try {
     await shared.rotate(next.password);
+    isRotated = true;
     await shared.save();
   } catch (error) {
-    const isRefused = hasCode(error, "BOOTSTRAP_CONFLICT") || hasCode(error, "BOOTSTRAP_TOKEN");
+    const isRefused = !isRotated && (hasCode(error, "BOOTSTRAP_CONFLICT") || hasCode(error, "BOOTSTRAP_TOKEN"));
     if (before) await writeTokens(options, before);
     if (isRefused) await forgetOtherPassword(options.folder);
     // Else nobody knows whether it came to pass: the next start takes it back where it did.
