@@ -252,7 +252,10 @@ async function readCredentials(store: ClientFiles): Promise<Credentials | undefi
   if (!serverCa || !clientCa || !settings || !serving || !kubelet || !controller) return undefined;
   // Even one that has ended may be what the server knows the node by.
   if ([serving, kubelet, controller].some((pair) => isDue(pair, `${serverCa}${clientCa}`, [], 0))) return undefined;
-  return { settings: parseSettings(settings), serverCa, clientCa, serving, kubelet, controller, proxy };
+  const parsed = parseSettings(settings);
+  // What is left of a cluster of k3s that the node was in before is renewed by nobody.
+  const reader = parsed.isMote ? undefined : proxy;
+  return { settings: parsed, serverCa, clientCa, serving, kubelet, controller, proxy: reader };
 }
 
 interface Joined {

@@ -1,6 +1,6 @@
 // A node joins: real certificates, TLS, passwords and authorisation, from the token to the first request as a node.
 import { X509Certificate } from "node:crypto";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { createServer as createHttpsServer } from "node:https";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -182,6 +182,12 @@ test("from the token to a request as a node, and again without a server", async 
   expect((await stat(join(folder, "n2", "agent", "client-kubelet.key"))).mode & 0o777).toBe(0o600);
   expect(await readFile(join(folder, "n2", "password"), "utf8")).toMatch(/^[0-9a-f]{32}\n$/);
 
+  // Left from a cluster of k3s: of no use here, and never renewed.
+  for (const end of ["crt", "key"])
+    await copyFile(
+      join(folder, `n2/agent/client-k3s-controller.${end}`),
+      join(folder, `n2/agent/client-kube-proxy.${end}`),
+    );
   const again = await openMembership(
     device("n2", { server: "https://127.0.0.1:1", token: undefined }),
     base,
