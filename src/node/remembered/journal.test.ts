@@ -193,3 +193,32 @@ test.each(["write", "flush"] as const)(
     expect([all(journal), all(opened(files))]).toEqual([expected, expected]);
   },
 );
+
+test("a snapshot that may be on the medium all the same hides nothing of what comes after it", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  await journal.append([put("a", { text: "x".repeat(200_000) })]);
+  files.fail = (operation) => (operation === "flush" ? new Error("EIO") : undefined);
+  // Too much for this file.
+  await expect(journal.append([put("b", { text: "x".repeat(100_000) })])).rejects.toThrow("EIO");
+  files.fail = undefined;
+  await journal.append([put("c", { spec: 3 })]);
+  expect([journal.keys(), opened(files).keys()]).toEqual([
+    ["a", "c"],
+    ["a", "c"],
+  ]);
+});
+
+test("what a run wrote that was killed before its flush stays, once it counts", async () => {
+  const files = new RecordedFiles();
+  const killed = opened(files);
+  await killed.append([put("a", { spec: 1 })]);
+  files.fail = (operation) => (operation === "flush" ? new Error("killed") : undefined);
+  await expect(killed.append([put("b", { spec: 2 })])).rejects.toThrow("killed");
+  files.fail = undefined;
+  expect(opened(files).keys()).toEqual(["a", "b"]);
+  const random = seededRandom(1);
+  for (let round = 0; round < 20; round++) {
+    expect(opened(new RecordedFiles(files.cut(files.events.length, random).image)).keys()).toEqual(["a", "b"]);
+  }
+});

@@ -129,7 +129,10 @@ export class Journal {
     const file = this.#file(slot);
     try {
       for (const batch of batches) this.#replay(file, batch);
+      // What a run wrote that was killed before its flush counts from here on, and is built upon.
+      file.sync();
     } catch (error) {
+      this.#isBroken = true;
       this.#unreadable(slot, error);
     }
     const last = batches.at(-1)!;
@@ -179,11 +182,13 @@ export class Journal {
 
   /** Resolves when all of it is on the medium; how many bytes were written for it, 0 where nothing is new. One at a time. */
   async append(changes: readonly JournalChange[]): Promise<number> {
-    const lines = changes.flatMap((change) => this.#lineOf(change) ?? []);
+    let lines = this.#linesOf(changes);
     if (lines.length === 0) return 0;
     let bytes = 0;
     if (this.#slot === undefined || this.#isBroken || this.#end + sizeOf(lines) > this.#limit) {
       bytes += await this.#turn();
+      // What could not be read again is not known any more.
+      lines = this.#linesOf(changes);
     }
     const slot = this.#slot!;
     const file = this.#file(slot);
@@ -239,6 +244,8 @@ export class Journal {
     } catch (error) {
       this.#generation = before.generation;
       this.#sequence = before.sequence;
+      // It may be on the medium all the same, and would count for more than what is appended to this one.
+      this.#isBroken = true;
       throw error;
     }
     this.#entries = entries;
@@ -261,6 +268,10 @@ export class Journal {
     let end = 0;
     for (const batch of batches) if (batch.part !== parts.appended) end = Math.max(end, batch.end);
     return end;
+  }
+
+  #linesOf(changes: readonly JournalChange[]): Written[] {
+    return changes.flatMap((change) => this.#lineOf(change) ?? []);
   }
 
   /** Undefined where there is nothing new. */
