@@ -221,16 +221,34 @@ test("that something is gone for good goes along with the next write, within an 
   expect((await opened()).keys().sort()).toEqual(["pod/b", "pod/d"]);
 });
 
+/** As an earlier version kept it. */
+function oldFile(key: string, value: object): void {
+  const name = `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.json`;
+  mkdirSync(`${folder}/r`, { recursive: true });
+  writeFileSync(`${folder}/r/${name}`, `${JSON.stringify({ key, value })}\n`);
+}
+
 test("pods of an earlier version, a file each, are taken over", async () => {
   const key = "pod/u";
-  const name = `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.json`;
-  mkdirSync(`${folder}/r`);
-  writeFileSync(`${folder}/r/${name}`, `${JSON.stringify({ key, value: { spec: { a: 1 } } })}\n`);
+  oldFile(key, { spec: { a: 1 } });
   const store = await opened();
   expect(await store.get(key)).toEqual({ spec: { a: 1 } });
   await store.flush();
   expect(readdirSync(`${folder}/r`)).toEqual(["pods.a"]);
   expect(await (await opened()).get(key)).toEqual({ spec: { a: 1 } });
+});
+
+test("one that is gone a moment later does not come back, and one that the journal has is not set back", async () => {
+  oldFile("pod/u", { status: "runs" });
+  const first = await opened();
+  first.forget("pod/u");
+  await first.flush();
+  expect([(await opened()).keys(), readdirSync(`${folder}/r`)]).toEqual([[], ["pods.a"]]);
+  first.note("pod/v", () => ({ status: "ended" }), about);
+  await first.flush();
+  oldFile("pod/v", { status: "runs" });
+  expect(await (await opened()).get("pod/v")).toEqual({ status: "ended" });
+  expect(readdirSync(`${folder}/r`)).toEqual(["pods.a"]);
 });
 
 test("what is on its way to the disk counts as written, and a disk that refuses is asked again after a while", async () => {

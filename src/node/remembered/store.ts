@@ -113,8 +113,6 @@ export class RememberedStore implements Service {
   readonly #leaving = new Map<string, number>();
   /** Of the journal, being written at this moment. */
   readonly #inFlight = new Set<string>();
-  /** Of an earlier version: files that belong into the journal. */
-  readonly #moving = new Set<string>();
   readonly #budgets = new Map<string, Budget>();
   readonly #vital: Budget;
   readonly #refused = new Set<string>();
@@ -145,13 +143,14 @@ export class RememberedStore implements Service {
   async open(): Promise<void> {
     await makeFolder(this.#folder, 0o700);
     this.#journal.open();
+    const old: Kept[] = [];
     for (const { name } of await listFolder(this.#folder)) {
       if (name === `${journalName}.a` || name === `${journalName}.b`) continue;
       const path = `${this.#folder}/${name}`;
       const text = (await readFileIfExists(path))?.toString("utf8") ?? "";
       const kept = parse(text);
       if (kept && fileOf(kept.key) === name) {
-        if (isJournaled(kept.key)) this.#move(kept.key, kept.value);
+        if (isJournaled(kept.key)) old.push(kept);
         else this.#set(kept.key, { bytes: Buffer.byteLength(text), digest: digestOf(text) });
         continue;
       }
@@ -159,6 +158,7 @@ export class RememberedStore implements Service {
       this.#log.warn("a file of what is remembered cannot be read and is taken away", { path });
       await this.#files.remove(path);
     }
+    if (old.length > 0) await this.#after(() => this.#takeOver(old));
   }
 
   get bytes(): number {
@@ -297,10 +297,18 @@ export class RememberedStore implements Service {
     return this.#line;
   }
 
-  /** A file of an earlier version. */
-  #move(key: string, value: unknown): void {
-    this.#moving.add(key);
-    this.note(key, () => value, { about: key, kind: "pods", urgency: "must" });
+  /**
+   * Of an earlier version, a file each. At once, because a pod that is gone by the time it would be written must not be found
+   * again by a later start. What the journal has is newer: a start before did not come to the end of this.
+   */
+  async #takeOver(old: readonly Kept[]): Promise<void> {
+    const changes = old.flatMap(({ key, value }) =>
+      this.#journal.has(key) || typeof value !== "object" || value === null
+        ? []
+        : [{ key, value: value as JournalValue }],
+    );
+    await this.#journal.append(changes);
+    for (const { key } of old) await this.#files.remove(this.#path(key));
   }
 
   /** Until it is on disk it is given from here; unless it was noted anew meanwhile. */
@@ -366,10 +374,7 @@ export class RememberedStore implements Service {
       }
       for (const [key, note] of taken) this.#done(key, note);
       for (const key of gone) if (!this.#pending.has(key)) this.#leaving.delete(key);
-      for (const key of taken.keys()) {
-        this.#refused.delete(key);
-        if (this.#moving.delete(key)) await this.#files.remove(this.#path(key));
-      }
+      for (const key of taken.keys()) this.#refused.delete(key);
     } catch (error) {
       for (const [key, note] of taken) this.#done(key, note, nowMs + retryMs);
       for (const key of this.#leaving.keys()) this.#leaving.set(key, nowMs + retryMs);
@@ -468,7 +473,13 @@ export class RememberedStore implements Service {
 const fileOf = (key: string): string => `${createHash("sha256").update(key).digest("hex").slice(0, 32)}.json`;
 const digestOf = (text: string): string => createHash("sha256").update(text).digest("base64");
 
-function parse(text: string): { readonly key: string; readonly value: unknown } | undefined {
+/** What a file holds. */
+interface Kept {
+  readonly key: string;
+  readonly value: unknown;
+}
+
+function parse(text: string): Kept | undefined {
   try {
     const found = JSON.parse(text) as { key?: unknown; value?: unknown } | null;
     return typeof found?.key === "string" ? { key: found.key, value: found.value } : undefined;
