@@ -160,7 +160,7 @@ async function wearOf(life: Life | undefined, hours: number, bounds: Partial<Sto
   if (life) {
     for (let n = 0; n * life.everyMs < hours * 3600_000; n++) born(`u${n}`, life, 10_000 + n * life.everyMs);
   }
-  at(hours * 3600_000, () => {});
+  for (const atMs of [10_000, hours * 3600_000]) at(atMs, () => {});
   events.sort((a, b) => a.atMs - b.atMs);
   const turn = async () => {
     for (let i = 0; i < 6; i++) await new Promise((resolve) => setImmediate(resolve));
@@ -170,7 +170,7 @@ async function wearOf(life: Life | undefined, hours: number, bounds: Partial<Sto
     await clock.advance(event.atMs - clock.monotonicMs());
     await turn();
     // What the first start of a node writes is no wear.
-    if (clock.monotonicMs() >= 10_000 || !life) atStart ??= { bytes: disk.bytes, flushes: disk.flushes };
+    if (clock.monotonicMs() >= 10_000) atStart ??= { bytes: disk.bytes, flushes: disk.flushes };
     await event.run();
     await turn();
   }
