@@ -131,7 +131,7 @@ test("one that gets through begins another attempt for those that wait", async (
   const deps = { clock, dial: patient, log: silentLogger };
   const balancer = await openLoadBalancer({ server: `https://${a.address}`, folder }, deps);
   const waiting = [balancer.connect(), balancer.connect()];
-  await expect.poll(() => pending.length).toBe(2);
+  await expect.poll(() => pending.length, { timeout: 30_000 }).toBe(2);
   isBack = true;
   const sockets = [await balancer.connect(), ...(await Promise.all(waiting))];
   expect(attempts).toBe(2);
@@ -140,7 +140,7 @@ test("one that gets through begins another attempt for those that wait", async (
   // And so does what its tunnel says.
   isBack = false;
   const another = balancer.connect();
-  await expect.poll(() => pending.length).toBe(3);
+  await expect.poll(() => pending.length, { timeout: 30_000 }).toBe(3);
   balancer.report(a.address, true);
   (await another).destroy();
   expect(attempts).toBe(3);
