@@ -36,7 +36,7 @@ export interface ServerSession {
 export interface LeadershipHooks {
   /** This server leads, nobody else writes as a leader, and what is gated has not begun: what is known may be old. */
   prepare?(): void;
-  /** What is gated has begun. */
+  /** What is gated begins. */
   onLead?(): void;
 }
 
