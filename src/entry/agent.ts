@@ -103,7 +103,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       const nodeIps = ipsIn(membership);
       own = followOwnAddresses({ clusterCidr, given: givenNodeIps, nodeIps }, { clock, log });
       // The node API's certificate names them.
-      own.onChange(() => membership.check());
+      own.onChange(() => membership.moved());
       const graceMs = parseConfiguration(config.node.kubeletArgs).shutdownGracePeriodMs;
       await runAll(
         await services(config, { membership, balancer, own, joinedMs }, log, begun, tells.onNode),

@@ -76,6 +76,11 @@ export interface Membership {
   /** Somebody was turned away, or turned away a server: asks soon for what counts now. */
   check(): void;
   /**
+   * This machine has another address, by which servers know its node API from now on: the certificate that names it is asked for
+   * at once, and soon again.
+   */
+  moved(): void;
+  /**
    * For a start, before anything is made of the settings: resolves when a server has said what counts now, or has been waited
    * for long enough. Nothing to wait for where the node has just joined.
    */
@@ -105,6 +110,8 @@ const maxBodyBytes = 1024 * 1024;
 /** Whoever turns a thousand nodes away is not asked by all of them at once, and by none all the time. */
 const checkPause = { minMs: 500, maxMs: 5000, gapMs: 2000, longestGapMs: 120_000 } as const;
 const retry = { minMs: 1000, maxMs: 5000, jitter: 0.3 } as const;
+/** After a change of the machine's address: many may get another at the same time. */
+const movedMaxMs = 300;
 /** While the node runs anyway. */
 const renewal = { minMs: 5000, maxMs: 300_000, checkMs: 12 * 3600_000, jitter: 0.2 } as const;
 
@@ -119,6 +126,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   const kept = await readCredentials(store);
   let offsetMs = 0;
   let wake = () => {};
+  /** There may be no certificate for this machine's address yet. */
+  let hasMoved = false;
   let askedMs = Number.NEGATIVE_INFINITY;
   let current = kept ?? (await joinFirst());
   let isStarting = false;
@@ -189,6 +198,10 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       return () => listeners.delete(listener);
     },
     check: () => wake(),
+    moved() {
+      hasMoved = true;
+      wake();
+    },
     async catchUp() {
       if (!kept) return;
       isStarting = true;
@@ -216,20 +229,24 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
           if (woken.signal.aborted) {
             const leftMs = Math.max(checkPause.minMs, askedMs + gapMs - clock.monotonicMs());
             const chanceMs = random.float() * (checkPause.maxMs - checkPause.minMs);
-            await pause(clock, leftMs + chanceMs, stop);
-            gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
+            await pause(clock, hasMoved ? random.float() * movedMaxMs : leftMs + chanceMs, stop);
+            if (!hasMoved) gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
           } else gapMs = checkPause.gapMs;
           if (stop.aborted) return;
           // Who is turned away from here on has it asked once more: what is under way may be too old for that.
           woken = new AbortController();
+          const isOfMove = hasMoved;
           try {
             const asking = first ?? renew();
             first = undefined;
+            hasMoved = false;
             await asking;
             [waitMs, failures] = [renewal.checkMs, 0];
           } catch (error) {
             if (stop.aborted) return;
-            waitMs = Math.min(renewal.minMs * 2 ** Math.min(failures++, 8), renewal.maxMs);
+            hasMoved ||= isOfMove;
+            const { minMs, maxMs } = hasMoved ? retry : renewal;
+            waitMs = Math.min(minMs * 2 ** Math.min(failures++, 8), maxMs);
             log.warn("the server cannot be asked for certificates; going on with those there are", {
               error: messageOf(error),
             });

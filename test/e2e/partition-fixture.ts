@@ -240,7 +240,9 @@ export class Streams {
   }
 
   async begun(): Promise<void> {
-    await eventually("the streams run", 30_000, async () => this.#echoText.length > 20 && this.#logText.length > 0);
+    const runs = () => this.#echoText.length > 20 && this.#logText.length > 0;
+    await eventually("the streams run or end", 30_000, async () => runs() || !this.isAlive);
+    if (!runs()) throw new Error(`the streams ended at once: ${this.#failures}`);
   }
 
   /** When something comes back that was answered after the call; milliseconds since. */
