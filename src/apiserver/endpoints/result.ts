@@ -67,8 +67,8 @@ export interface ListResult {
   readonly items: readonly Item[];
   readonly metadata: ListMetadata;
   readonly more?: MoreItems | undefined;
-  /** Where others want the same answer: who compresses it leaves it here, and they need not have the list at all. */
-  readonly share?: (answer: Promise<CompressedAnswer>) => void;
+  /** Where others want the same answer: what `encode` makes, or what it made for somebody who was sooner. */
+  readonly share?: (encode: () => Promise<CompressedAnswer>) => Promise<CompressedAnswer>;
 }
 
 /** A list as it goes out to several, compressed and in parts. */

@@ -12,6 +12,12 @@ const listOf = (bytes: number, revision: number): ListResult =>
     metadata: { resourceVersion: String(revision) },
   }) as unknown as ListResult;
 
+const answerOf = (bytes: number): CompressedAnswer => ({
+  type: "compressed",
+  contentType: "application/json",
+  parts: [new Uint8Array(bytes)],
+});
+
 function opened() {
   const clock = new FakeClock();
   const lists = new SharedLists({ clock });
@@ -74,19 +80,66 @@ test("a failure is told to who asked, and not kept", async () => {
   expect(found).toMatchObject({ metadata: { resourceVersion: "7" } });
 });
 
-test("an answer that is left there takes the place of its list, and one that failed does not stay", async () => {
+test("an answer takes the place of its list, and one that failed does not stay", async () => {
   const { get, made } = opened();
-  const share = async () => {
-    const list = await get("nodes", mebibyte, true);
-    return (answer: Promise<CompressedAnswer>) => (list as ListResult).share?.(answer);
+  const share = async (answer: Promise<CompressedAnswer>) => {
+    const list = (await get("nodes", mebibyte, true)) as ListResult;
+    return list.share!(() => answer);
   };
-  (await share())(Promise.reject(new Error("an object cannot be read")));
-  await expect(get("nodes", mebibyte, true)).rejects.toThrow("an object cannot be read");
-  const answer: CompressedAnswer = { type: "compressed", contentType: "application/json", parts: [new Uint8Array(10)] };
-  (await share())(Promise.resolve(answer));
+  await expect(share(Promise.reject(new Error("an object cannot be read")))).rejects.toThrow(
+    "an object cannot be read",
+  );
+  const answer = answerOf(10);
+  expect(await share(Promise.resolve(answer))).toBe(answer);
   expect(await get("nodes", mebibyte, true)).toBe(answer);
   expect(made()).toBe(2);
   // It counts with its own size.
   for (let i = 0; i < 7; i++) await get(`page ${i}`, mebibyte, true);
   expect(await get("nodes", mebibyte, true)).toBe(answer);
+});
+
+test("who has been given the list before there is an answer does not encode it again", async () => {
+  const { get } = opened();
+  const lists = (await Promise.all([get("nodes", mebibyte), get("nodes", mebibyte)])) as ListResult[];
+  const answer = answerOf(10);
+  let encoded = 0;
+  const answers = await Promise.all(
+    lists.map((list) =>
+      list.share!(async () => {
+        encoded++;
+        return answer;
+      }),
+    ),
+  );
+  expect(answers).toEqual([answer, answer]);
+  expect(encoded).toBe(1);
+});
+
+test("a list that comes late does not take the place of a newer one", async () => {
+  const clock = new FakeClock();
+  const lists = new SharedLists({ clock });
+  let tell = (_list: ListResult) => {};
+  let fail = (_why: Error) => {};
+  const makes = [
+    () => new Promise<ListResult>((resolve) => (tell = resolve)),
+    () => new Promise<ListResult>((_resolve, reject) => (fail = reject)),
+    async () => listOf(mebibyte, 3),
+  ];
+  const asked: Promise<unknown>[] = [];
+  for (const make of makes) {
+    asked.push(lists.get("nodes", false, make));
+    await clock.advance(1001);
+  }
+  const newest = () => lists.get("nodes", true, async () => listOf(mebibyte, 4));
+  tell(listOf(mebibyte, 1));
+  fail(new Error("the disk is gone"));
+  await expect(asked[1]).rejects.toThrow("the disk is gone");
+  await ((await asked[0]) as ListResult).share!(async () => answerOf(10));
+  expect(await newest()).toMatchObject({ metadata: { resourceVersion: "3" } });
+});
+
+test("what has a name without end is made for each", async () => {
+  const { get, made } = opened();
+  for (let i = 0; i < 2; i++) await get("x".repeat(3000), mebibyte, true);
+  expect(made()).toBe(2);
 });

@@ -95,9 +95,8 @@ export async function writeResult(deps: WriteDeps, exchange: Exchange, result: E
       if (result.type === "list" && (result.share || isLarge(result))) {
         const parts = encoder.listParts(result, as, include, partBytes);
         if (parts && result.share) {
-          const answer = compressed(parts, contentTypes[as.format]);
-          result.share(answer);
-          await writeCompressed(exchange, await answer);
+          const encode = () => compressed(parts, contentTypes[as.format]);
+          await writeCompressed(exchange, await result.share(encode));
           return;
         }
         if (parts) {
