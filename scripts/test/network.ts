@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { buildStages } from "#scripts/build/build.ts";
 import { main, runStages, UserError } from "#scripts/stages.ts";
-import { bothWays, type Direction, Partition } from "#test/e2e/partition-fixture.ts";
+import { bothWays, type Direction, Partition, type Streams } from "#test/e2e/partition-fixture.ts";
 
 /** Found out, and usable again: the goals, on a machine that is not busy. */
 const noticedGoalMs = 3000;
@@ -101,10 +101,24 @@ interface Row {
   readonly problems: string;
 }
 
+/** What a scenario leaves behind must not be taken for the next one's: after a change of address logs are refused for a moment. */
+async function begin(partition: Partition): Promise<Streams> {
+  for (let left = 20; ; left--) {
+    const streams = partition.streams();
+    try {
+      await streams.begun();
+      return streams;
+    } catch (error) {
+      streams.end();
+      if (left === 0) throw error;
+      await sleep(500);
+    }
+  }
+}
+
 async function play(partition: Partition, scenario: Scenario): Promise<Row> {
   const before = await partition.container();
-  const streams = partition.streams();
-  await streams.begun();
+  const streams = await begin(partition);
   const gone = /the other end is silent|tunnel: lost|tunnel: ended/;
   const noticed = partition.says(partition.leaf, gone, 15_000).catch(() => undefined);
   let isTakenUp: (() => Promise<void>) | undefined;
