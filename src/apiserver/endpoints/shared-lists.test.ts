@@ -67,9 +67,11 @@ test("what is kept is bounded: the oldest go", async () => {
   expect(made()).toBe(10);
   await get("page 1", mebibyte, true);
   expect(made()).toBe(11);
-  await get("one that is larger than all", 9 * mebibyte, true);
+  const large = await get("one that is larger than all", 9 * mebibyte, true);
   await get("one that is larger than all", 9 * mebibyte, true);
   expect(made()).toBe(13);
+  // Nobody gathers its bytes.
+  expect(large).not.toHaveProperty("share");
 });
 
 test("a failure is told to who asked, and not kept", async () => {

@@ -58,7 +58,8 @@ export class SharedLists {
     try {
       const made = await making;
       const sizeBytes = sizeOf(made);
-      isKept = sizeBytes >= minBytes;
+      // One that is larger goes out bit by bit, as its client takes it, and never is in memory as a whole.
+      isKept = sizeBytes >= minBytes && sizeBytes <= maxBytes;
       if (!isKept) return made;
       entry.sizeBytes = sizeBytes;
       this.#bound();
