@@ -1,4 +1,5 @@
-// Snapshots in an S3-compatible bucket, beside the local ones: upload, list, retention, delete, download. Objects are `FOLDER/NAME-NODE-SECONDS`, so that several clusters can share a bucket.
+// Snapshots in an S3-compatible bucket, beside the local ones: upload, list, retention, delete, download. Objects are
+// `FOLDER/NAME-NODE-SECONDS`, so that several clusters can share a bucket.
 import { removeFile, renamePath } from "#platform/folders.ts";
 import { datastoreError } from "./errors.ts";
 import type { S3Settings } from "./s3-settings.ts";
