@@ -112,6 +112,8 @@ const checkPause = { minMs: 500, maxMs: 5000, gapMs: 2000, longestGapMs: 120_000
 const retry = { minMs: 1000, maxMs: 5000, jitter: 0.3 } as const;
 /** After a change of the machine's address: many may get another at the same time. */
 const movedMaxMs = 300;
+/** Some five minutes, each with a line in the log: a device may have moved to where there is no server at all. */
+const movedTries = 60;
 /** While the node runs anyway. */
 const renewal = { minMs: 5000, maxMs: 300_000, checkMs: 12 * 3600_000, jitter: 0.2 } as const;
 
@@ -128,6 +130,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   let wake = () => {};
   /** There may be no certificate for this machine's address yet. */
   let hasMoved = false;
+  /** And it has not been asked for since. */
+  let isNew = false;
   let askedMs = Number.NEGATIVE_INFINITY;
   let current = kept ?? (await joinFirst());
   let isStarting = false;
@@ -199,7 +203,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
     },
     check: () => wake(),
     moved() {
-      hasMoved = true;
+      [hasMoved, isNew] = [true, true];
       wake();
     },
     async catchUp() {
@@ -224,13 +228,14 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         let gapMs: number = checkPause.gapMs;
         let woken = new AbortController();
         wake = () => woken.abort(new Error("somebody was turned away"));
+        stop.addEventListener("abort", () => woken.abort(stop.reason), { once: true });
         while (!stop.aborted) {
-          await pause(clock, spread(waitMs, renewal.jitter, random), AbortSignal.any([stop, woken.signal]));
+          await pause(clock, spread(waitMs, renewal.jitter, random), woken.signal);
           if (woken.signal.aborted) {
             const leftMs = Math.max(checkPause.minMs, askedMs + gapMs - clock.monotonicMs());
             const chanceMs = random.float() * (checkPause.maxMs - checkPause.minMs);
-            await pause(clock, hasMoved ? random.float() * movedMaxMs : leftMs + chanceMs, stop);
-            if (!hasMoved) gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
+            await pause(clock, isNew ? random.float() * movedMaxMs : leftMs + chanceMs, stop);
+            if (!isNew) gapMs = Math.min(gapMs * 2, checkPause.longestGapMs);
           } else gapMs = checkPause.gapMs;
           if (stop.aborted) return;
           // Who is turned away from here on has it asked once more: what is under way may be too old for that.
@@ -239,13 +244,13 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
           try {
             const asking = first ?? renew();
             first = undefined;
-            hasMoved = false;
+            [hasMoved, isNew] = [false, false];
             await asking;
             [waitMs, failures] = [renewal.checkMs, 0];
           } catch (error) {
             if (stop.aborted) return;
             hasMoved ||= isOfMove;
-            const { minMs, maxMs } = hasMoved ? retry : renewal;
+            const { minMs, maxMs } = hasMoved && failures < movedTries ? retry : renewal;
             waitMs = Math.min(minMs * 2 ** Math.min(failures++, 8), maxMs);
             log.warn("the server cannot be asked for certificates; going on with those there are", {
               error: messageOf(error),
@@ -463,15 +468,16 @@ export async function ask(
   { clock }: Pick<JoinDeps, "clock">,
   signal: AbortSignal,
 ): Promise<{ readonly status: number; readonly text: string; readonly serverMs: number | undefined }> {
-  const late = new AbortController();
+  // Not AbortSignal.any: one that lasts as long as the process never forgets what was made of it.
+  const over = new AbortController();
+  const stop = () => over.abort(signal.reason);
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
   const cancel = clock.after(wholeMs, () =>
-    late.abort(new AppError("HTTP_TIMEOUT", `${request.path}: no whole answer within ${wholeMs / 1000} s`)),
+    over.abort(new AppError("HTTP_TIMEOUT", `${request.path}: no whole answer within ${wholeMs / 1000} s`)),
   );
   try {
-    const response = await client.send(
-      { ...request, idleTimeoutMs: timeoutMs },
-      AbortSignal.any([signal, late.signal]),
-    );
+    const response = await client.send({ ...request, idleTimeoutMs: timeoutMs }, over.signal);
     const serverMs = Date.parse(String(response.headers["date"]));
     return {
       status: response.status,
@@ -480,9 +486,10 @@ export async function ask(
     };
   } catch (error) {
     if (isAbort(error, signal)) throw error;
-    throw explain(late.signal.aborted ? late.signal.reason : error, server);
+    throw explain(over.signal.aborted ? over.signal.reason : error, server);
   } finally {
     cancel();
+    signal.removeEventListener("abort", stop);
   }
 }
 

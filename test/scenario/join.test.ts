@@ -424,6 +424,35 @@ describe("the door", () => {
     await running;
   });
 
+  test.each<[string, string, boolean, [number, number]]>([
+    ["without a server it asks often for a while, and then as rarely as ever", "n13", false, [50, 100]],
+    ["nor does it ask all the time because it is turned away", "n14", true, [5, 40]],
+  ])("with another address, %s", async (_, name, isTurnedAway, [least, most]) => {
+    await openMembership(device(name), base, stop.signal);
+    const paused: number[] = [];
+    const clock = {
+      ...systemClock,
+      sleep(ms: number, signal?: AbortSignal) {
+        paused.push(ms);
+        return systemClock.sleep(ms < 60_000 ? Math.min(ms, 1) : ms, signal);
+      },
+    };
+    const dial = () => {
+      if (isTurnedAway) membership.check();
+      return Promise.reject(new Error("nobody is there"));
+    };
+    const membership = await openMembership(device(name, { way: { dial } }), { ...base, clock }, stop.signal);
+    const end = new AbortController();
+    const running = membership.service.run(end.signal, () => {});
+    membership.moved();
+    await expect.poll(() => Math.max(...paused), { timeout: 30_000 }).toBeGreaterThan(60_000);
+    const before = paused.filter((ms) => ms < 60_000).length;
+    expect(before).toBeGreaterThan(least);
+    expect(before).toBeLessThan(most);
+    end.abort(new Error("done"));
+    await running;
+  });
+
   test("garbage is no request for a certificate", async () => {
     const headers = { ...member(), "k3s-node-name": "n8", "k3s-node-password": "x" };
     for (const body of [Buffer.from("garbage"), Buffer.alloc(20_000, 0x30)]) {
