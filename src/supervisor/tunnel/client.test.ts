@@ -2,10 +2,13 @@
 import { expect, test } from "vitest";
 import { AppError } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
-import { FakeClock } from "#test/harness/fake-clock.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createTunnelClient, type TunnelClientOptions } from "./client.ts";
 import { loadCodec } from "./codec.ts";
+import { keepalives } from "./keepalive.ts";
+import { formatHello, moteHeader } from "./messages.ts";
+import { socketPair } from "./socket-pair.fixture.ts";
 
 /** Nobody is there, and that takes `takesMs` to find out. */
 async function alone(takesMs: number, more: Partial<TunnelClientOptions> = {}) {
@@ -83,4 +86,35 @@ test("where bytes cost money attempts are few", async () => {
   expect(asked.length).toBeLessThan(20);
   expect(asked.every((againMs) => againMs !== undefined && againMs >= 2000)).toBe(true);
   await end();
+});
+
+test("a server that says goodbye as it answers has given no way, and the one after it has", async () => {
+  const clock = new FakeClock();
+  const random = seededRandom(1);
+  const said: (readonly [isThere: boolean, isConnected: boolean])[] = [];
+  const goodbye = Uint8Array.of(0x88, 0x02, 0x03, 0xe8);
+  let answers = 0;
+  const client = createTunnelClient(
+    { host: "192.0.2.1", port: 6443, tls: () => ({}) },
+    {
+      ...{ clock, random, log: silentLogger, codec: loadCodec((size) => random.bytes(size)) },
+      mayDial: () => false,
+      open: () => Promise.reject(new Error("nothing may be dialed")),
+      onLink: (isThere) => void said.push([isThere, client.isConnected]),
+      async dial() {
+        const session = Buffer.from(random.bytes(16)).toString("hex");
+        const headers = { [moteHeader]: formatHello({ from: 0, ...keepalives.swift, session }) };
+        return { socket: socketPair()[0], head: answers++ === 0 ? goodbye : new Uint8Array(0), headers };
+      },
+    },
+  );
+  const stop = new AbortController();
+  const running = client.run(stop.signal, () => {});
+  await settle();
+  for (let tries = 0; tries < 100 && answers < 2; tries++) await clock.advance(100);
+  await settle();
+  expect([answers, said]).toEqual([2, [[true, true]]]);
+  stop.abort(new Error("enough"));
+  await clock.advance(3000);
+  await running;
 });

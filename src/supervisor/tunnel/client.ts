@@ -93,6 +93,8 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
   let session: Session | undefined;
   /** Since when nobody has answered. */
   let absentSinceMs: number | undefined;
+  /** One that ended with what came beside the answer is none any more, though its socket may still be there. */
+  const isConnected = () => session?.isAttached ?? false;
   const isRare = () => absentSinceMs !== undefined && clock.monotonicMs() - absentSinceMs >= rare.afterMs;
 
   /** One attempt: resolves when the connection it made is gone. */
@@ -137,7 +139,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       onLost = lost;
       log.info("tunnel: goes on", { server });
       waiting.attach(answer.socket, answer.head, hello.from);
-      linked(waiting.isAttached);
+      linked(isConnected());
     } else {
       waiting?.end("the server does not know it any more");
       // Not before: the end of the one must not be taken for that of the other.
@@ -147,7 +149,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       log.info("tunnel: connected", { server, mote: hello !== undefined });
       deps.onSession?.(begun);
       begun.attach(answer.socket, answer.head, 0);
-      linked(begun.isAttached);
+      linked(isConnected());
     }
     await isLost;
   };
@@ -230,7 +232,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
   return {
     name: `tunnel to ${server}`,
     get isConnected() {
-      return session?.isAttached ?? false;
+      return isConnected();
     },
     hurry: () => endPause(),
     async run(signal, ready) {
