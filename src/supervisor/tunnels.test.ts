@@ -1,5 +1,5 @@
 // Servers reach each other's nodes: a node whose tunnel ends at another server, and the node of that server itself.
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { Metrics } from "#base/metrics.ts";
 import type { InformerFactory } from "#client/informer.ts";
 import type { Node, Pod } from "#model/gen/core-v1.ts";
@@ -9,6 +9,8 @@ import { createNodeTunnel } from "./node-tunnel.ts";
 import { type EgressMode, egressLabel } from "./tunnel/egress.ts";
 import { nodeHeader, reach, TunnelRig, testDeps, testTls as tls, until } from "./tunnel/rig.fixture.ts";
 import { createTunnels, type Tunnels } from "./tunnels.ts";
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const rig = new TunnelRig();
 afterEach(() => rig.close());

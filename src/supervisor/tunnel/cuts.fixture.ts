@@ -14,7 +14,6 @@ export interface CutsOptions {
   /** Each stream carries up to so many. */
   readonly mostBytes: number;
   readonly isBridged?: boolean;
-  readonly timeoutMs?: number;
 }
 
 export interface CutsResult {
@@ -31,6 +30,8 @@ function pattern(stream: number, size: number): Buffer {
   return out;
 }
 
+/** A run takes a tenth of it beside other work. */
+const timeoutMs = 100_000;
 /** On a quick machine the second half of what is written waits for them. */
 const leastCuts = 6;
 
@@ -145,14 +146,14 @@ export async function playCuts(options: CutsOptions): Promise<CutsResult> {
           if (!stream.write(sent.subarray(at, at + piece)))
             await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), over.catch(() => {})]);
           if (at <= sent.length / 2 && at + piece > sent.length / 2)
-            await until(() => cuts >= leastCuts || stream.destroyed, options.timeoutMs);
+            await until(() => cuts >= leastCuts || stream.destroyed, timeoutMs);
           at += piece;
           if (random.float() < 0.2) await systemClock.sleep(int(15));
         }
       }
       if (kind === "upload") {
         stream.end();
-        await until(() => work.arrived !== undefined || stream.errored !== null, options.timeoutMs);
+        await until(() => work.arrived !== undefined || stream.errored !== null, timeoutMs);
       } else await over;
       const got = kind === "upload" ? work.arrived : Buffer.concat(parts);
       if (!got?.equals(sent))
@@ -174,7 +175,7 @@ export async function playCuts(options: CutsOptions): Promise<CutsResult> {
       while (open > 0) {
         await systemClock.sleep(5 + Math.floor(random.float() ** 2 * 150));
         // Mostly of a connection that stands: on a busy machine none would ever come to stand.
-        if (random.float() < 0.8) await until(() => client.isConnected || open === 0);
+        if (random.float() < 0.8) await until(() => client.isConnected || open === 0, timeoutMs);
         if (open === 0) return;
         cuts++;
         // Now and then the way is gone for a while, so that attempts fail too; and cuts come while it is being resumed.
@@ -187,7 +188,7 @@ export async function playCuts(options: CutsOptions): Promise<CutsResult> {
       }
     };
     const hung = new AbortController();
-    const timeout = systemClock.sleep(options.timeoutMs ?? 30_000, hung.signal).then(
+    const timeout = systemClock.sleep(timeoutMs, hung.signal).then(
       () => void problems.push(`${open} of ${options.streams} streams hang`),
       () => {},
     );

@@ -2,7 +2,7 @@
 // where nobody catches, memory stays bounded, and other sessions do not notice.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
@@ -14,6 +14,8 @@ import { encodeNumber, encodeSync, messageTypes, parseHello } from "./messages.t
 import { maxStreams, Session } from "./session.ts";
 import { type End, socketPair } from "./socket-pair.fixture.ts";
 import type { TunnelStream } from "./stream.ts";
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const types = [...Object.values(messageTypes), 9, 99, controlKind | 9, controlKind | 10];
 
@@ -41,56 +43,52 @@ test.each([
   ["a mote that accepts", false, true],
   ["k3s that dials", true, false],
   ["k3s that accepts", false, false],
-])(
-  "random messages from the other end of %s",
-  async (_, isDialer, isMote) => {
-    let ended = 0;
-    let opened = 0;
-    for (let seed = 1; seed <= 5; seed++) {
-      const random = seededRandom(seed);
-      const accepted: TunnelStream[] = [];
-      const codec = loadCodec((size) => random.bytes(size));
-      const session = new Session(
-        { peer: "n1", isDialer, isMote, keepalive: keepalives.swift },
-        { codec, clock: new FakeClock(), random, log: silentLogger },
-        {
-          connect: (stream) => {
-            accepted.push(stream);
-            opened++;
-            if (random.float() < 0.5) stream.pipe(stream);
-          },
-          client() {},
-          over() {
-            ended++;
-          },
+])("random messages from the other end of %s", async (_, isDialer, isMote) => {
+  let ended = 0;
+  let opened = 0;
+  for (let seed = 1; seed <= 5; seed++) {
+    const random = seededRandom(seed);
+    const accepted: TunnelStream[] = [];
+    const codec = loadCodec((size) => random.bytes(size));
+    const session = new Session(
+      { peer: "n1", isDialer, isMote, keepalive: keepalives.swift },
+      { codec, clock: new FakeClock(), random, log: silentLogger },
+      {
+        connect: (stream) => {
+          accepted.push(stream);
+          opened++;
+          if (random.float() < 0.5) stream.pipe(stream);
         },
+        client() {},
+        over() {
+          ended++;
+        },
+      },
+    );
+    const [ours, theirs] = socketPair(random);
+    theirs.resume();
+    session.attach(ours, new Uint8Array(0), 0);
+    for (let i = 0; i < 3; i++) session.open("tcp", `127.0.0.1:${i}`).write("hello");
+    let fresh = 0;
+    const plain = new PlainCodec((size) => random.bytes(size));
+    for (let i = 0; i < 60 && !session.isOver; i++) {
+      theirs.write(
+        plain.encode(
+          Array.from({ length: 20 }, () => frame(random, fresh++)),
+          !isDialer,
+        ),
       );
-      const [ours, theirs] = socketPair(random);
-      theirs.resume();
-      session.attach(ours, new Uint8Array(0), 0);
-      for (let i = 0; i < 3; i++) session.open("tcp", `127.0.0.1:${i}`).write("hello");
-      let fresh = 0;
-      const plain = new PlainCodec((size) => random.bytes(size));
-      for (let i = 0; i < 60 && !session.isOver; i++) {
-        theirs.write(
-          plain.encode(
-            Array.from({ length: 20 }, () => frame(random, fresh++)),
-            !isDialer,
-          ),
-        );
-        await settle(3);
-      }
-      const held = accepted.reduce((sum, stream) => sum + stream.heldBytes, 0);
-      expect(held).toBeLessThan(64 * 1024 * 1024);
-      expect(session.streamCount).toBeLessThan(4200);
-      session.end("the test is over");
-      expect(session.streamCount).toBe(0);
+      await settle(3);
     }
-    expect(ended).toBe(5);
-    expect(opened).toBeGreaterThan(30);
-  },
-  60_000,
-);
+    const held = accepted.reduce((sum, stream) => sum + stream.heldBytes, 0);
+    expect(held).toBeLessThan(64 * 1024 * 1024);
+    expect(session.streamCount).toBeLessThan(4200);
+    session.end("the test is over");
+    expect(session.streamCount).toBe(0);
+  }
+  expect(ended).toBe(5);
+  expect(opened).toBeGreaterThan(30);
+});
 
 test.each([
   ["v=1; from=0; ping=1000; dead=1500", true],

@@ -1,6 +1,6 @@
 // Servers that dial for each other: one step and never a circle, for servers alone, as much as they may, with errors that say who
 // said it; and what becomes of streams when the server between dies.
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { AppError } from "#base/errors.ts";
 import { dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
@@ -9,6 +9,8 @@ import { formatHello, messageTypes, moteHeader } from "./messages.ts";
 import { createRelay, type RelayOptions } from "./relay.ts";
 import { type Host, reach, read, TunnelRig, testCodec, testDeps, testTls, until } from "./rig.fixture.ts";
 import { peerHeaders, type TunnelServer } from "./server.ts";
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const rig = new TunnelRig();
 afterEach(() => rig.close());
@@ -96,9 +98,9 @@ async function asPeer(host: Host, headers: Readonly<Record<string, string>>) {
     {
       ...{ host: "127.0.0.1", port: host.door.port, path: connectPath, tls: testTls() },
       headers: { ...headers, [moteHeader]: formatHello({ from: 0, pingMs: 60_000, deadMs: 60_000 }) },
-      ...{ connectTimeoutMs: 5000, timeoutMs: 10_000 },
+      ...{ connectTimeoutMs: 60_000, timeoutMs: 60_000 },
     },
-    AbortSignal.timeout(30_000),
+    AbortSignal.timeout(60_000),
   );
   answer.socket.on("error", () => {});
   answer.socket.resume();

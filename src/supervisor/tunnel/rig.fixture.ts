@@ -251,7 +251,7 @@ function* pieces(chunk: Buffer, random: Random | undefined): Generator<Buffer> {
   }
 }
 
-export async function until(what: () => boolean, timeoutMs = 30_000): Promise<void> {
+export async function until(what: () => boolean, timeoutMs = 60_000): Promise<void> {
   const endMs = performance.now() + timeoutMs;
   while (!what()) {
     if (performance.now() > endMs) throw new Error("it did not come to pass");

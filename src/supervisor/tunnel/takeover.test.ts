@@ -1,7 +1,7 @@
 // Whoever says which session is meant, and from which byte on: sessions that are stolen, forgotten, replayed, asked for with wrong
 // numbers or too late, and servers that have started again meanwhile. A stream is either carried on in full or ends with a
 // reason; none hangs, and none goes to somebody else.
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { systemClock } from "#platform/clock.ts";
 import { type BareWebSocketAnswer, dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
@@ -10,6 +10,8 @@ import { bridgeMs, connectPath } from "./client.ts";
 import type { Piece } from "./codec.ts";
 import { encodeNumber, formatHello, messageTypes, moteHeader, parseHello } from "./messages.ts";
 import { type Host, nodeHeader, read, TunnelRig, testCodec, until } from "./rig.fixture.ts";
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const rig = new TunnelRig();
 afterEach(() => rig.close());
@@ -58,9 +60,9 @@ async function dial(
     {
       ...{ host: "127.0.0.1", port: host.door.port, path: connectPath, tls: { ca: localhostTls.certificatePem } },
       headers: { [nodeHeader]: node, [moteHeader]: hello },
-      ...{ connectTimeoutMs: 5000, timeoutMs: 10_000 },
+      ...{ connectTimeoutMs: 60_000, timeoutMs: 60_000 },
     },
-    AbortSignal.timeout(30_000),
+    AbortSignal.timeout(60_000),
   );
   return new Impostor(answer);
 }
@@ -222,9 +224,9 @@ test("who dies within a frame takes its streams with it where nothing can be res
   const answer = await dialBareWebSocket(
     {
       ...{ host: "127.0.0.1", port: host.door.port, path: connectPath, tls: { ca: localhostTls.certificatePem } },
-      ...{ headers: { [nodeHeader]: "n1" }, connectTimeoutMs: 5000, timeoutMs: 10_000 },
+      ...{ headers: { [nodeHeader]: "n1" }, connectTimeoutMs: 60_000, timeoutMs: 60_000 },
     },
-    AbortSignal.timeout(30_000),
+    AbortSignal.timeout(60_000),
   );
   const node = new Impostor(answer);
   const stream = host.tunnels.dial("n1", "tcp", "127.0.0.1:1");
