@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { Client } from "#client/client.ts";
 import { InformerFactory } from "#client/informer.ts";
@@ -14,6 +14,8 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createOverlay } from "./overlay.ts";
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const peerCount = 999;
 
@@ -115,8 +117,8 @@ let running: Promise<unknown> = Promise.resolve();
 async function until(condition: () => boolean): Promise<void> {
   for (let i = 0; i < 500 && !condition(); i++) {
     await clock.advance(100);
-    // Files are real.
-    await new Promise((resolve) => setTimeout(resolve, 2));
+    // Files are real, and may be slow beside other work.
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
   expect(condition()).toBe(true);
 }
