@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import type { Clock } from "#base/clock.ts";
 import type { WatchEvent } from "#datastore/backend.ts";
 import { nextTurn } from "#platform/turns.ts";
+import { seededRandom } from "#test/harness/seeded-random.ts";
 import { Listener, Relay } from "./relay.ts";
 
 /** Listeners that take `eachMs` for a batch, which is known by its length. */
@@ -82,6 +83,42 @@ test("each hears what it was told and no more, whatever others were told", async
   for (let turn = 0; turn < 40; turn++) await nextTurn();
   const of = (i: number) => heard.filter((one) => one.startsWith(`${i}:`)).map((one) => one.slice(3));
   expect([95, 96, 97, 98, 99].map(of)).toEqual([["1"], [], ["1", "2", "3"], ["1", "2"], ["1", "2", "4", "5"]]);
+});
+
+test.each([1, 2, 3, 4, 5])("nothing is lost, doubled or out of order, seed %i", async (seed) => {
+  const random = seededRandom(seed);
+  const below = (limit: number) => Math.floor(random.float() * limit);
+  let nowMs = 0;
+  const relay = new Relay({ clock: { monotonicMs: () => nowMs } as Clock });
+  const batches = Array.from({ length: 300 }, () => new Array<WatchEvent>(1));
+  const numberOf = new Map<readonly WatchEvent[], number>(batches.map((events, i) => [events, i]));
+  const all = Array.from({ length: 40 }, () => {
+    const heard: number[] = [];
+    const hear = (events: readonly WatchEvent[]) => {
+      nowMs += 0.5;
+      heard.push(numberOf.get(events)!);
+    };
+    return { heard, told: [] as number[], hasLeft: false, listener: new Listener(hear) };
+  });
+  for (let i = 0; i < batches.length; i++) {
+    // To all, to some, or one of two to each.
+    const [isForAll, isForked] = [below(4) > 0, below(4) === 0];
+    for (const one of all) {
+      if (one.hasLeft || (!isForAll && below(2) === 0)) continue;
+      const at = isForked ? Math.min(i + below(2), batches.length - 1) : i;
+      one.told.push(at);
+      relay.tell(one.listener, batches[at]!);
+    }
+    if (isForked) i++;
+    if (below(20) === 0) {
+      const gone = all[below(all.length)]!;
+      gone.hasLeft = true;
+      gone.listener.clear();
+    }
+    if (below(3) === 0) await nextTurn();
+  }
+  for (let turn = 0; turn < 20_000 && all.some(({ listener }) => listener.owed > 0); turn++) await nextTurn();
+  for (const { heard, told, hasLeft } of all) expect(heard).toEqual(hasLeft ? told.slice(0, heard.length) : told);
 });
 
 test("what waits for thousands is kept once", () => {
