@@ -161,6 +161,9 @@ function slotConfig(target: Target, verity: { rootHash: string; dataBlocks: numb
     "panic=5",
     // Reads the table at the end of the medium where the first was torn while the data partition grew.
     "gpt",
+    // Debian's kernels give pages of 2 MiB to whoever asks for memory, of which node and containerd use a part: an agent held
+    // 24 MiB so.
+    "transparent_hugepage=madvise",
     ...target.kernelArguments,
     `mote.version=${target.version}`,
     `mote.verity=${verity.rootHash}:${verity.dataBlocks}:${verity.salt}`,
