@@ -52,6 +52,11 @@ export interface TunnelServer {
 
 /** Of one identity: an agent dials once, and again while the server has not yet noticed that the first is dead. */
 const maxSessionsPerName = 8;
+/**
+ * On metered links nobody notices for minutes that a node has lost its power, and it may lose it again and again. Longer than living
+ * ends of other links are silent, so that devices that took one name do not drive each other out without a pause.
+ */
+const silentMs = 10_000;
 /** All of them together: as many nodes as one server is meant for, and then some. */
 const maxSessions = 5000;
 /** What a dialing end may ask for: no timer of ours turns faster, and none is kept for days. */
@@ -99,6 +104,9 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
     for (const listener of listeners) listener(node, isThere);
   };
 
+  /** A process that begins another tunnel has forgotten nothing of its others; whoever else begins anew, all. */
+  const isForgotten = (one: Session, of: string | undefined): boolean => !isBeside(origins.get(one), of);
+
   /** Answers the handshake, and goes on with a session of `owned` or begins one. */
   const take = (
     upgrade: ServerUpgrade,
@@ -112,8 +120,10 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
     const old = hello?.session === undefined ? undefined : owned.find((one) => isSame(one.token, hello.session!));
     const goesOn = old !== undefined && hello !== undefined && old.canResume(hello.from);
     if (!goesOn && (owned.length >= maxSessionsPerName || sessions >= maxSessions)) {
-      // The oldest of the same end that waits is worth less than one that is there.
-      const idle = owned.find((one) => !one.isAttached);
+      // The oldest of the same end that waits is worth less than one that is there; and so is one that may only seem to be there.
+      const isSilent = (one: Session) => clock.monotonicMs() - one.heardMs >= silentMs;
+      const idle =
+        owned.find((one) => !one.isAttached) ?? owned.find((one) => isForgotten(one, hello?.of) && isSilent(one));
       if (!idle) {
         log.warn("tunnel: too many", { peer });
         upgrade.socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -157,8 +167,7 @@ export function createTunnelServer(options: TunnelServerOptions, deps: TunnelSer
       sessions++;
       // Whoever begins anew has forgotten what it had: nobody comes back for that, and what hangs there may be told at once.
       for (const one of [...owned]) {
-        // A process that begins another tunnel has forgotten nothing of this one.
-        if (isBeside(origins.get(one), hello?.of)) continue;
+        if (!isForgotten(one, hello?.of)) continue;
         replaced.add(one);
         if (!one.isAttached) one.end(beganAnew);
       }

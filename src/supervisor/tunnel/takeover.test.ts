@@ -153,6 +153,30 @@ test("another tunnel of the same process takes nobody's place, one of another pr
   await expect(read(stream, 1)).rejects.toThrow("the other end began anew");
 });
 
+test("a node that loses its power again and again gets in: the oldest of what it has forgotten makes room", async () => {
+  const clock = new FakeClock();
+  const host = await rig.host({ clock });
+  const tunnels: Impostor[] = [];
+  const start = async (n: number) => void tunnels.push(await dial(host, "n1", { of: `${"0".repeat(15)}${n}-1` }));
+  for (let n = 1; n <= 8; n++) await start(n);
+  // Those that speak are alive, whatever else has the name.
+  await expect(start(9)).rejects.toMatchObject({ code: "WEBSOCKET_DIAL", details: { status: 503 } });
+  // The server has not noticed yet that any of them is gone.
+  await clock.advance(10_000);
+  await start(9);
+  await until(() => tunnels[0]!.answer.socket.destroyed);
+  expect(tunnels.slice(1).every(({ answer }) => !answer.socket.destroyed)).toBe(true);
+});
+
+test("a process that has eight tunnels gets no ninth", async () => {
+  const host = await rig.host();
+  const tunnels: Impostor[] = [];
+  for (let n = 1; n <= 8; n++) tunnels.push(await dial(host, "n1", { of: `0123456789abcdef-${n}` }));
+  const ninth = dial(host, "n1", { of: "0123456789abcdef-9" });
+  await expect(ninth).rejects.toMatchObject({ code: "WEBSOCKET_DIAL", details: { status: 503 } });
+  expect(tunnels.some(({ answer }) => answer.socket.destroyed)).toBe(false);
+});
+
 test("the same request again takes the session over: the socket before it is deaf from then on", async () => {
   const host = await rig.host();
   const one = await dial(host, "n1");
