@@ -219,7 +219,7 @@ test("informers begin with what was known, and go on with what is", async () => 
   expect(two.informer.hasSynced).toBe(false);
   await clock.advance(1_500);
   // It comes from disk.
-  await expect.poll(() => two.informer.hasSynced, { timeout: 15_000 }).toBe(true);
+  await expect.poll(() => two.informer.hasSynced).toBe(true);
   expect([names(two.informer), two.informer.hasSynced, two.informer.isCurrent]).toEqual([["a", "b"], true, false]);
   server.fail = () => undefined;
   await api.delete(services, { name: "a", namespace: "ns" });

@@ -126,7 +126,7 @@ test("requests and watches share a connection", async () => {
   expect((await readBody(streamed, 1000)).toString()).toBe("PUT in parts");
   expect(connections.size).toBe(1);
   // Whoever breaks off leaves nothing running at the server.
-  await expect.poll(() => watching.count, { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => watching.count).toBe(0);
 });
 
 test("a path before all others is kept", async () => {
@@ -197,7 +197,7 @@ test("whoever pauses tries at once when the server is known to be back", async (
     await client.send(get).catch(() => {});
     return attempts;
   };
-  await expect.poll(isFound, { timeout: 10_000 }).toBeGreaterThan(1);
+  await expect.poll(isFound).toBeGreaterThan(1);
   // No time passes.
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
   try {

@@ -47,8 +47,8 @@ function ctl(args: readonly string[], input = ""): Promise<{ code: number; out: 
   return new Promise((resolve) => {
     const child = execFile(
       etcdctl!,
-      ["--endpoints", endpoint, "--command-timeout=5s", ...args],
-      { timeout: 15_000 },
+      ["--endpoints", endpoint, "--command-timeout=30s", ...args],
+      { timeout: 60_000 },
       (error: ExecFileException | null, out, err) =>
         resolve({ code: typeof error?.code === "number" ? error.code : error ? 1 : 0, out, err }),
     );

@@ -24,7 +24,7 @@ async function server(flags: readonly string[]): Promise<MoteServer> {
 function ctl(...args: string[]): Promise<{ out: string; failed: boolean }> {
   return new Promise((resolve) => {
     const options = ["--command-timeout=3s", "--dial-timeout=2s"];
-    execFile(etcdctl!, [...options, ...args], { timeout: 15_000 }, (error, out, err) =>
+    execFile(etcdctl!, [...options, ...args], { timeout: 60_000 }, (error, out, err) =>
       resolve({ out: out + err, failed: error !== null }),
     );
   });

@@ -93,7 +93,7 @@ function kubectl(args: string, manifest?: object): Promise<Said> {
   }
   const env = { ...process.env, KUBECONFIG: join(folder, "config"), HOME: folder };
   return new Promise((resolve) => {
-    execFile(command!, argv, { env, timeout: 15_000 }, (error, stdout, stderr) => {
+    execFile(command!, argv, { env, timeout: 60_000 }, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code ?? 1) : 0, out: (stdout + stderr).trim() });
     });
   });

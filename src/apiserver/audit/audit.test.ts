@@ -56,7 +56,7 @@ let count = 0;
 async function told(audited: Audited, path: string, options: Ask = {}, stages = 2) {
   const id = `test-${++count}`;
   const answer = await audited.ask(path, { ...options, headers: { "audit-id": id, ...options.headers } });
-  await expect.poll(async () => (await audited.events(id)).length, { timeout: 3000 }).toBeGreaterThanOrEqual(stages);
+  await expect.poll(async () => (await audited.events(id)).length).toBeGreaterThanOrEqual(stages);
   return { answer, id, events: await audited.events(id) };
 }
 
