@@ -80,7 +80,8 @@ export function nextAuthorities(current: Authorities, nowMs: number, random: Ran
 
 /** Why the new ones cannot take the place of those that are. `isForced`: also where nobody who knows those will believe them. */
 export function authoritiesProblem(current: Authorities, next: Authorities, isForced: boolean): string | undefined {
-  if (fileNames.every((name) => next[name] === undefined)) return "there is no authority in it";
+  if (fileNames.every((name) => next[name] === undefined))
+    return "there is no authority, such as server-ca.crt and server-ca.key, in what is given with --path";
   for (const [name, keyName] of pairs) {
     const [certificate, key] = [next[name], next[keyName]];
     if (certificate === undefined && key === undefined) continue;

@@ -222,7 +222,11 @@ async function find(
     const isChanged = wanted !== undefined && known !== undefined && !sameText(wanted, known);
     if (isChanged && !under(wanted)) {
       const path = `${serverDir}/token`;
-      throw new AppError("TOKEN_CHANGED", `the token given differs from the one in ${path}`, { path });
+      throw new AppError(
+        "TOKEN_CHANGED",
+        `the token given differs from the one in ${path}: give that one; mote token rotate changes it`,
+        { path },
+      );
     }
     const password = wanted ?? known ?? made;
     const record = under(password);

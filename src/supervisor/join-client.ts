@@ -126,6 +126,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   const store = new ClientFiles(options.folder);
   const listeners = new Set<() => void>();
   const kept = await readCredentials(store);
+  const token = tokenIn(options.token, kept !== undefined, log);
   let offsetMs = 0;
   let wake = () => {};
   /** There may be no certificate for this machine's address yet. */
@@ -140,7 +141,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
 
   async function joinOnce(): Promise<Credentials> {
     askedMs = clock.monotonicMs();
-    const { credentials, serverMs } = await join(options, store, deps, signal);
+    const { credentials, serverMs } = await join(options, token, store, deps, signal);
     if (serverMs !== undefined) {
       const problem = clockProblem(clock.now(), serverMs);
       offsetMs = problem === undefined ? 0 : serverMs - clock.now();
@@ -150,13 +151,13 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   }
 
   function isMoving({ serverCa }: Credentials): boolean {
-    const hash = options.token === undefined ? "" : parseToken(options.token).caHash;
+    const hash = token?.caHash ?? "";
     return hash !== "" && namedAuthority(serverCa, hash) === undefined;
   }
 
   async function joinFirst(): Promise<Credentials> {
     // Without token the device's key may do, for a server that is known.
-    if (options.token === undefined && (await store.read(files.serverCa)) === undefined) {
+    if (token === undefined && (await store.read(files.serverCa)) === undefined) {
       throw new AppError(
         "JOIN_TOKEN",
         "a node joins with --token: it stands in server/token of the server's data folder",
@@ -287,10 +288,15 @@ interface Joined {
 }
 
 /** One pass over all a node asks for. What it already has is only asked for again when it is due. */
-async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, signal: AbortSignal): Promise<Joined> {
+async function join(
+  options: JoinOptions,
+  token: Token | undefined,
+  store: ClientFiles,
+  deps: JoinDeps,
+  signal: AbortSignal,
+): Promise<Joined> {
   const { clock, log } = deps;
   const { server, nodeName } = options;
-  const token = options.token === undefined ? undefined : parseToken(options.token);
   const keptAuthority = await store.read(files.serverCa);
   const anchors = await trustedAuthority(options, token, keptAuthority, deps, signal);
   const own = await store.readPair(leafFiles.kubelet);
@@ -379,6 +385,20 @@ async function join(options: JoinOptions, store: ClientFiles, deps: JoinDeps, si
     return { credentials, serverMs };
   } finally {
     for (const client of clients) client.close();
+  }
+}
+
+/** Who has joined needs no token: one that is none, such as an empty one, does not keep its pods from starting. */
+function tokenIn(text: string | undefined, hasJoined: boolean, log: JoinDeps["log"]): Token | undefined {
+  if (text === undefined) return undefined;
+  try {
+    return parseToken(text);
+  } catch (error) {
+    if (!hasJoined) throw error;
+    log.warn("this node has joined before and goes on without the token that it was given", {
+      error: messageOf(error),
+    });
+    return undefined;
   }
 }
 

@@ -428,7 +428,9 @@ function newPasswordsIn(body: string): { readonly password?: string; readonly ag
   } catch {
     // Said below.
   }
-  throw badRequest(`newToken must be a password of at least ${minPasswordLength} characters, or a full token with one`);
+  throw badRequest(
+    `the new token must be a password of at least ${minPasswordLength} characters, or a full token with one`,
+  );
 }
 
 function headerOf(request: ServerRequest, name: string): string {

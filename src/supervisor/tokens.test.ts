@@ -30,7 +30,12 @@ describe("parseToken", () => {
   ])("%s", (text, token) => expect(parseToken(text)).toEqual(token));
 
   test.each(["", "K10abc", "K10zz::server:x", `K10${hash}::`])("refuses %j", (text) => {
-    expect(() => parseToken(text)).toThrow(expect.objectContaining({ code: "TOKEN_FORMAT" }));
+    expect(() => parseToken(text)).toThrow(
+      expect.objectContaining({
+        code: "TOKEN_FORMAT",
+        message: expect.stringMatching(/; copy the whole line of server.token/),
+      }),
+    );
   });
 });
 

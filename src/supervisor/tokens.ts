@@ -18,6 +18,8 @@ export interface Token {
   readonly bootstrap: boolean;
 }
 
+const howToCopy = "copy the whole line of server/token in the server's data folder";
+
 /** Takes full and short tokens apart; throws TOKEN_FORMAT with what is wrong. */
 export function parseToken(text: string): Token {
   const trimmed = text.trim();
@@ -25,21 +27,25 @@ export function parseToken(text: string): Token {
   let credentials = trimmed;
   if (trimmed.startsWith(prefix)) {
     const separator = trimmed.indexOf("::");
-    if (separator < 0) throw new AppError("TOKEN_FORMAT", "invalid token format: no '::' after the CA hash");
+    if (separator < 0) throw new AppError("TOKEN_FORMAT", `invalid token: no '::' after the hash; ${howToCopy}`);
     caHash = trimmed.slice(prefix.length, separator);
     if (caHash !== "" && !/^[0-9a-f]{64}$/.test(caHash)) {
-      throw new AppError("TOKEN_FORMAT", "invalid token CA hash: must be 64 hexadecimal digits");
+      throw new AppError("TOKEN_FORMAT", `invalid token: its hash is not 64 hexadecimal digits; ${howToCopy}`);
     }
     credentials = trimmed.slice(separator + 2);
   }
-  if (credentials === "") throw new AppError("TOKEN_FORMAT", "invalid token format: no credentials");
+  if (credentials === "")
+    throw new AppError(
+      "TOKEN_FORMAT",
+      `invalid token: ${trimmed === "" ? "it is empty" : "nothing after its hash"}; ${howToCopy}`,
+    );
   if (/^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(credentials)) {
     return { caHash, user: "", password: credentials, bootstrap: true };
   }
   const colon = trimmed.startsWith(prefix) ? credentials.indexOf(":") : -1;
   const [user, password] = colon < 0 ? ["", credentials] : [credentials.slice(0, colon), credentials.slice(colon + 1)];
   // Everybody knows the empty secret.
-  if (password === "") throw new AppError("TOKEN_FORMAT", "invalid token format: the password is empty");
+  if (password === "") throw new AppError("TOKEN_FORMAT", `invalid token: its password is empty; ${howToCopy}`);
   return { caHash, user, password, bootstrap: false };
 }
 
@@ -117,7 +123,11 @@ export async function ensureTokens(
   const wanted = options.wanted === undefined ? undefined : parseToken(options.wanted).password;
   const known = await knownPassword(options.folder);
   if (options.agreed === undefined && wanted !== undefined && known !== undefined && !sameText(wanted, known)) {
-    throw new AppError("TOKEN_CHANGED", `the token given differs from the one in ${path}`, { path });
+    throw new AppError(
+      "TOKEN_CHANGED",
+      `the token given differs from the one in ${path}: give that one; mote token rotate changes it`,
+      { path },
+    );
   }
   const password = options.agreed ?? known ?? wanted ?? Buffer.from(dependencies.random.bytes(16)).toString("hex");
   const forAgents = options.wantedForAgents === undefined ? undefined : parseToken(options.wantedForAgents).password;

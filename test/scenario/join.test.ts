@@ -198,6 +198,15 @@ test("from the token to a request as a node, and again without a server", async 
   expect(again.current).toEqual(membership.current);
 });
 
+test("who has joined goes on with a token that is none", async () => {
+  const { current } = await openMembership(device("n62"), base, stop.signal);
+  for (const token of ["", "K10abc"]) {
+    const again = await openMembership(device("n62", { token }), base, stop.signal);
+    await again.catchUp();
+    expect(again.current.serverCa, token).toBe(current.serverCa);
+  }
+});
+
 describe("settings that changed while a node was away", () => {
   /** Who waits for a server that says nothing does so for a moment. */
   const hasty = {
