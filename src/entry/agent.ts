@@ -23,6 +23,7 @@ import { stopSignal } from "#platform/signals.ts";
 import { createEgressLabel } from "#supervisor/egress-label.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createBalancerPort, type LoadBalancer, openLoadBalancer, serverName } from "#supervisor/load-balancer.ts";
+import { claimWithNode } from "#supervisor/name-claim.ts";
 import { readerTransport } from "#supervisor/reader-transport.ts";
 import { createServerTunnels, followServers } from "#supervisor/server-tunnels.ts";
 import { nodeIpsIn, possibleNodeIps } from "./cluster-addresses.ts";
@@ -213,6 +214,7 @@ async function services(
     },
   );
   memory.watch(informers);
+  claimWithNode(nodeName, informers, membership);
   if (onNode) watchNode(nodeName, { clock, informers }, onNode);
   const metrics = new Metrics();
   const events = new EventRecorder(

@@ -80,6 +80,10 @@ export interface Membership {
    * at once, and soon again.
    */
   moved(): void;
+  /** The Node is a new one: asks at once for a certificate, with which the name is this device's again. */
+  claim(): void;
+  /** Whether it began with what an earlier run had kept. */
+  readonly hasJoinedBefore: boolean;
   /**
    * For a start, before anything is made of the settings: resolves when a server has said what counts now, or has been waited
    * for long enough. Nothing to wait for where the node has just joined.
@@ -133,6 +137,7 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   let hasMoved = false;
   /** And it has not been asked for since. */
   let isNew = false;
+  let mustClaim = false;
   let askedMs = Number.NEGATIVE_INFINITY;
   let current = kept ?? (await joinFirst());
   let isStarting = false;
@@ -141,7 +146,12 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
 
   async function joinOnce(): Promise<Credentials> {
     askedMs = clock.monotonicMs();
-    const { credentials, serverMs } = await join(options, token, store, deps, signal);
+    const claims = mustClaim;
+    mustClaim = false;
+    const { credentials, serverMs } = await join({ ...options, claims }, token, store, deps, signal).catch((error) => {
+      mustClaim ||= claims;
+      throw error;
+    });
     if (serverMs !== undefined) {
       const problem = clockProblem(clock.now(), serverMs);
       offsetMs = problem === undefined ? 0 : serverMs - clock.now();
@@ -207,6 +217,11 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       [hasMoved, isNew] = [true, true];
       wake();
     },
+    claim() {
+      [mustClaim, isNew] = [true, true];
+      wake();
+    },
+    hasJoinedBefore: kept !== undefined,
     async catchUp() {
       if (!kept) return;
       isStarting = true;
@@ -289,7 +304,7 @@ interface Joined {
 
 /** One pass over all a node asks for. What it already has is only asked for again when it is due. */
 async function join(
-  options: JoinOptions,
+  options: JoinOptions & { readonly claims: boolean },
   token: Token | undefined,
   store: ClientFiles,
   deps: JoinDeps,
@@ -352,7 +367,9 @@ async function join(
       [headers.nodeIp]: options.nodeIps.join(","),
       [headers.deviceKey]: publicPart(device.key),
     };
-    const wanted = new Set((await store.read(rotateMark))?.split("\n"));
+    const marked = (await store.read(rotateMark))?.split("\n") ?? [];
+    // With that one comes the password.
+    const wanted = new Set([...marked, ...(options.claims ? [leafFiles.serving] : [])]);
     const leaf = async (name: LeafName, authorities: string, ips: readonly string[]): Promise<KeyPair> => {
       const kept = await store.readPair(name);
       const isKept = kept && !isTurnedAway && !wanted.has(name) && isOfSigner(kept, authorities);
@@ -380,7 +397,7 @@ async function join(
     await store.write(files.serverCa, serverCa);
     await store.write(files.clientCa, clientCa);
     await store.write(files.settings, settingsText);
-    if (wanted.size > 0) await removeFile(`${options.folder}/${rotateMark}`);
+    if (marked.length > 0) await removeFile(`${options.folder}/${rotateMark}`);
     await deps.onServers?.(parseServers(await call("apiservers")));
     return { credentials, serverMs };
   } finally {

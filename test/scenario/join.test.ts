@@ -21,6 +21,7 @@ import { createHttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
 import { type JoinOptions, openMembership } from "#supervisor/join-client.ts";
 import { createJoinServer } from "#supervisor/join-server.ts";
+import { claimWithNode } from "#supervisor/name-claim.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { formatToken } from "#supervisor/tokens.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
@@ -431,6 +432,35 @@ describe("the door", () => {
     expect(Math.max(...paused)).toBeLessThan(300);
     end.abort(new Error("done"));
     await running;
+  });
+
+  test("a node that runs has its name again when its Node was deleted", async () => {
+    await openMembership(device("n15"), base, stop.signal);
+    const membership = await openMembership(device("n15"), base, stop.signal);
+    const end = new AbortController();
+    const informers = new InformerFactory({}, { ...base, client });
+    claimWithNode("n15", informers, membership);
+    const running = [membership.service, informers].map((service) => service.run(end.signal, () => {}));
+    const secret = () => client.get(secrets, "n15.node-password.k3s", "kube-system").catch(() => undefined);
+    const register = async () => {
+      const { certificate } = membership.current.serving;
+      await client.create(nodes, { apiVersion: "v1", kind: "Node", metadata: { name: "n15" } } as Node);
+      // The certificate comes with the name.
+      await expect.poll(() => membership.current.serving.certificate, { timeout: 30_000 }).not.toBe(certificate);
+      return (await secret())?.metadata.uid;
+    };
+    const uids = [await register()];
+    for (let i = 0; i < 2; i++) {
+      await client.delete(nodes, { name: "n15" });
+      await expect.poll(secret, { timeout: 30_000 }).toBe(undefined);
+      uids.push(await register());
+    }
+    expect(new Set(uids).size).toBe(3);
+    expect(uids.every((uid) => uid !== undefined)).toBe(true);
+    const other = device("n15", { folder: join(folder, "other"), passwordFile: join(folder, "other-password") });
+    await expect(openMembership(other, base, stop.signal)).rejects.toThrow('"n15" is taken by another device');
+    end.abort(new Error("done"));
+    await Promise.all(running);
   });
 
   test.each<[string, string, boolean, [number, number]]>([
