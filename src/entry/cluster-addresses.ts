@@ -51,10 +51,11 @@ export function clusterRangesOf(flags: ClusterRangeFlags): ClusterRanges {
   };
 }
 
-function rangesOf(flag: string, text: string): IpRange[] {
+function rangesOf(flag: "cluster-cidr" | "service-cidr", text: string): IpRange[] {
+  const example = flag === "cluster-cidr" ? "10.42.0.0/16 or fd00:42::/56" : "10.43.0.0/16 or fd00:43::/112";
   const ranges = text.split(",").map((part) => {
     const range = parseIpRange(part.trim());
-    if (!range) throw notAllowed(flag, part.trim(), "a range such as 10.43.0.0/16 or fd00:43::/112");
+    if (!range) throw notAllowed(flag, part.trim(), `a range such as ${example}`);
     return range;
   });
   if (ranges.length > 2) throw notAllowed(flag, text, "at most two ranges, of different IP families");

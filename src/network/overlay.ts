@@ -259,7 +259,9 @@ class Overlay {
       await configurePodNetwork({ ...this.#options, podCidrs, mtu }, { commands, log });
     }
     if (backend !== "none" && !underlay && !this.#told.has("no-underlay")) {
-      log.warn("no network that could carry the overlay: other nodes are not reached", { nodeIps: nodeIps.join(",") });
+      const { device } = this.#options;
+      const what = device === undefined ? "network" : `device ${device} (--flannel-iface) with an address`;
+      log.warn(`no ${what} that could carry the overlay: other nodes are not reached`, { nodeIps: nodeIps.join(",") });
     }
     // Without a range or a network nothing can be said about what is there: it stays until both are back.
     const isKnown = backend === "none" || (podCidrs.length > 0 && underlay !== undefined);
