@@ -1,6 +1,5 @@
 // Agents for `npm run bench -- agents`, many in one process and as cheap as can be: what they say to the server is what a real
-// agent says (a connection, watches, lease and node every 10 s, a tunnel), but
-// nothing is done with the answers.
+// agent says (a connection, watches, lease and node every 10 s, a tunnel), but nothing is done with the answers.
 //   agents-sim.ts JSON      the parent says "register", "watch", "figures" by fork's channel, and gets an answer to each
 import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";

@@ -121,7 +121,7 @@ const offered = ["h2", "http/1.1"] as const;
 const keepAliveMs = 30_000;
 /** Upstream's. Clients that keep HTTP/1.1 connections would else write into ones that we are closing. */
 const idleConnectionMs = 90_000;
-/** A thousand nodes have three each: as the node, for what it reads of others, and the tunnel. */
+/** A thousand nodes have two each, for the API and the tunnel, and those of k3s more. */
 const defaultMaxConnections = 5000;
 /** From here on memory counts for more than the speed of single large answers. */
 const crowdedFrom = 500;

@@ -1,6 +1,6 @@
 // A name belongs to the device whose password the server keeps, and with a Node its password goes: `kubectl delete node` frees
-// the name. A node that runs has registered anew within seconds, and takes its name again here before another device can.
-// k3s's agents do so when they start.
+// the name. A node that runs has registered anew within seconds, and then takes its name again, unless another device was quicker. k3s's agents do so
+// when they start.
 import type { InformerFactory } from "#client/informer.ts";
 import { nameOf } from "#model/object.ts";
 import { nodes } from "#model/resources.ts";
