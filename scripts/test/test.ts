@@ -1,7 +1,9 @@
 // `npm test`: the whole gate in stages, each with its time. `--only NAME` runs the stages whose name contains NAME,
-// `--skip NAME` leaves some out (and says so). Ends with one line that counts what passed, failed and was skipped.
+// `--skip NAME` leaves some out (and says so). Ends with what failed, by name and reason, as logs are read from their end,
+// and one line that counts what passed, failed and was skipped.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { relative } from "node:path";
 import { parseArgs } from "node:util";
 import { hostPackages, testPackages } from "#build.config.ts";
 import { buildStages } from "#scripts/build/build.ts";
@@ -22,9 +24,47 @@ interface Counts {
 const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
 const isRoot = process.getuid?.() === 0;
 
+/** What failed, each with the first lines of why; said again at the end. */
+const failures: string[] = [];
+const maxReasonLines = 12;
+
+/** The part of vitest's JSON report that is read here. */
+interface Report {
+  readonly numTotalTests?: number;
+  readonly numPassedTests?: number;
+  readonly numFailedTests?: number;
+  readonly numPendingTests?: number;
+  readonly numTodoTests?: number;
+  readonly testResults?: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message?: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages?: readonly string[];
+    }[];
+  }[];
+}
+
+function note(where: string, reason: string): void {
+  const lines = reason.split("\n").filter((line) => !line.includes("/node_modules/"));
+  failures.push([where, ...lines.slice(0, maxReasonLines)].join("\n      "));
+}
+
+/** Failed tests by name, and files that failed outside of any test (an import, a hook). */
+function noteFailures(report: Report): void {
+  for (const file of report.testResults ?? []) {
+    const path = relative(process.cwd(), file.name);
+    const failed = file.assertionResults.filter((t) => t.status === "failed");
+    for (const test of failed) note(`${path} > ${test.fullName}`, (test.failureMessages ?? []).join("\n"));
+    if (file.status === "failed" && failed.length === 0) note(path, file.message ?? "");
+  }
+}
+
 /** Runs vitest over one part and adds its numbers; failures are shown, and counted rather than thrown. */
 async function vitest(args: readonly string[]): Promise<string> {
-  const report = `build/test/${args.join("_").replaceAll(/[^\w]+/g, "_")}.json`;
+  const report = `build/test/${args.join("_").replaceAll(/[^\w]+/g, "_") || "unit"}.json`;
   const code = await new Promise<number>((resolve, reject) => {
     const child = spawn(
       "npx",
@@ -36,13 +76,17 @@ async function vitest(args: readonly string[]): Promise<string> {
     child.on("error", reject);
     child.on("close", (status) => resolve(status ?? 1));
   });
-  const result = JSON.parse(readFileSync(report, "utf8")) as Record<string, number>;
-  counts.passed += result["numPassedTests"] ?? 0;
-  counts.skipped += (result["numPendingTests"] ?? 0) + (result["numTodoTests"] ?? 0);
-  const failed = Math.max(result["numFailedTests"] ?? 0, code === 0 ? 0 : 1);
+  const result = JSON.parse(readFileSync(report, "utf8")) as Report;
+  counts.passed += result.numPassedTests ?? 0;
+  counts.skipped += (result.numPendingTests ?? 0) + (result.numTodoTests ?? 0);
+  const failed = Math.max(result.numFailedTests ?? 0, code === 0 ? 0 : 1);
   counts.failed += failed;
-  if ((result["numTotalTests"] ?? 0) === 0) throw new UserError("vitest ran no test");
-  return `${result["numPassedTests"]} passed, ${failed} failed`;
+  const noted = failures.length;
+  noteFailures(result);
+  if (failed > 0 && failures.length === noted)
+    note(`vitest ${args.join(" ")}`, "ended with an error outside of tests; see above");
+  if ((result.numTotalTests ?? 0) === 0) throw new UserError("vitest ran no test");
+  return `${result.numPassedTests} passed, ${failed} failed`;
 }
 
 const stages: readonly Stage[] = [
@@ -101,6 +145,7 @@ async function imageBoots(): Promise<string> {
   counts.passed += result.passed;
   counts.failed += result.failed;
   counts.skipped += result.skipped;
+  if (result.failed > 0) note(flow.name, `${result.failed} steps of the flow failed; see above`);
   return `${result.passed} passed, ${result.failed} failed`;
 }
 
@@ -124,6 +169,7 @@ await main(async () => {
       counts.failed++;
       said = `FAILED: ${(error as Error).message}`;
       console.error(said);
+      note(stage.name, (error as Error).message);
     }
     times.push(
       `${seconds(performance.now() - stageMs).padStart(12)}  ${stage.name}${said ? `  (${said.split("\n")[0]})` : ""}`,
@@ -132,6 +178,7 @@ await main(async () => {
     if (counts.failed > 0 && stage.name.startsWith("build")) break;
   }
   console.log(`\n${times.join("\n")}\n${seconds(performance.now() - startedMs).padStart(12)}  in all\n`);
+  for (const failure of failures) console.log(`FAILED ${failure}\n`);
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   if (counts.failed > 0 || counts.passed === 0) process.exitCode = 1;
 });
