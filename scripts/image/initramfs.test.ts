@@ -29,7 +29,7 @@ describe("arming the watchdog", () => {
       insmod: "",
       usleep: "exec sleep 0.05",
       // As on a busy machine: the program is slow to begin.
-      watchdog: `sleep 0.2; echo ran >>${root}/ran; echo active >${root}/class/state; exec sleep 5`,
+      watchdog: `sleep 0.2; echo ran >>${root}/ran; echo active >${root}/class/state; exec sleep 60`,
     };
     for (const [name, rest] of Object.entries(then)) {
       writeFileSync(join(root, "bin", name), `#!/bin/sh\necho ${name} "$@" >>${root}/asked\n${rest}\n`);
@@ -48,7 +48,7 @@ describe("arming the watchdog", () => {
     const startedMs = performance.now();
     execFileSync("sh", ["-c", `${script}\nexit 0`], { env: { PATH: `${root}/bin:${process.env["PATH"]}` } });
     // The program that armed it is killed, not waited for.
-    expect(performance.now() - startedMs).toBeLessThan(4000);
+    expect(performance.now() - startedMs).toBeLessThan(30_000);
     return readFileSync(join(root, "asked"), "utf8")
       .split("\n")
       .filter((line) => line !== "" && !/^usleep/.test(line));

@@ -62,7 +62,7 @@ describe("time servers", () => {
     const stop = new AbortController();
     const options = { path: `${folder}/last`, past, port: socket.port, servers: async () => ["127.0.0.1"] };
     const done = createTimeSync(options, deps(10 * hour)).run(stop.signal, () => {});
-    const deadlineMs = systemClock.monotonicMs() + 3000;
+    const deadlineMs = systemClock.monotonicMs() + 30_000;
     while (!until() && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(10);
     stop.abort();
     await done;
@@ -71,7 +71,7 @@ describe("time servers", () => {
   test("an answer sets the clock and is remembered", async () => {
     answer = (request) => reply(request);
     await run(() => set.length > 0);
-    expect(Math.abs(set[0]! - systemClock.now())).toBeLessThan(2000);
+    expect(Math.abs(set[0]! - systemClock.now())).toBeLessThan(30_000);
     expect(Date.parse(readFileSync(`${folder}/last`, "utf8").trim())).toBeGreaterThan(0);
   });
 

