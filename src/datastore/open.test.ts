@@ -11,6 +11,7 @@ import { type BackendFixture, describeBackend, watchInto } from "#test/conforman
 import { bytes } from "#test/harness/backend-model.ts";
 import type { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
+import { until } from "#test/harness/until.ts";
 import { type KeyValue, type OpResult, prefixRange, type WatchEvent } from "./backend.ts";
 import { type DamageReport, type DatastoreOptions, openDatastore } from "./open.ts";
 import type { Datastore } from "./store.ts";
@@ -297,7 +298,7 @@ describe("openDatastore", () => {
       return kvs.map((kv) => [kv.key, Buffer.from(kv.value).toString()] as const);
     };
     await expect(store.range({ key: "/k/7" })).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_CORRUPT"));
-    for (let i = 0; i < 200 && reports.length === 0; i++) await systemClock.sleep(10);
+    await until(() => reports.length > 0);
     await systemClock.sleep(20);
     expect(reports.map((r) => r.lostKeys)).toEqual([["/k/7"]]);
     expect(hasCode(watch.ended, "DATASTORE_CORRUPT")).toBe(true);

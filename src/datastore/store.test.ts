@@ -101,7 +101,7 @@ describe("store", () => {
     await log.end();
     await beat;
     // The first one needs a block of revisions; its record is not in the log.
-    expect(log.batches).toMatchObject([{ records: [], reserve: 10_002 }]);
+    expect(log.batches).toMatchObject([{ records: [], reserve: 2 ** 20 + 2 }]);
     await put(store, "/beat", "2", "heartbeat");
     expect(log.batches.length).toBe(1);
     const durable = put(store, "/a");
@@ -115,6 +115,24 @@ describe("store", () => {
     // Deleting what the log does not know is none of its business either.
     await store.commit({ compares: [], success: [{ type: "delete", key: "/beat" }] });
     expect(log.batches.length).toBe(2);
+    const closing = store.close();
+    await log.end();
+    await closing;
+  });
+
+  it("asks the log once for two minutes of a thousand nodes' heartbeats", async () => {
+    const { store, log } = await openHeld();
+    const beats = () => Promise.all(Array.from({ length: 1000 }, (_, i) => put(store, `/beat/${i}`, "1", "heartbeat")));
+    const first = beats();
+    await log.end();
+    await first;
+    const start = store.revision();
+    for (let round = 1; round < 12; round++) {
+      const done = beats();
+      await log.end();
+      await done;
+    }
+    expect([store.revision() - start, log.batches.length]).toEqual([11_000, 1]);
     const closing = store.close();
     await log.end();
     await closing;

@@ -4,6 +4,7 @@
 // every operation ends within `timeoutMs`. Upstream counterpart: minio-go in k3s.
 import { createHash } from "node:crypto";
 import type { Clock, Random } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { openForWriting } from "#platform/file-writer.ts";
@@ -344,7 +345,7 @@ export class S3Client {
       late.abort(s3Error(`not done within ${timeoutMs / 1000} s; --etcd-s3-timeout sets it`)),
     );
     try {
-      return await work(signal ? AbortSignal.any([late.signal, signal]) : late.signal);
+      return await (signal ? withEither([late.signal, signal], work) : work(late.signal));
     } catch (error) {
       if (signal?.aborted) throw error;
       throw datastoreError("DATASTORE_BUCKET", `S3 bucket ${bucket}: ${what}: ${messageOf(error)}`, {}, error);

@@ -44,7 +44,7 @@ const reserveShare = 4;
 const columns = "id, key, create_revision, version, lease, flags, crc, value";
 /** More revisions than one append can have. */
 const tornRevisions = 2048;
-/** Compacted or reserved revisions that are so far ahead of every record are none; heartbeats alone take a block a day. */
+/** Compacted or reserved revisions that are so far ahead of every record are none; those of a thousand nodes' heartbeats are a million. */
 const maxAhead = 2 ** 40;
 
 export interface SqliteLogOptions {
