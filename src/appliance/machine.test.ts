@@ -70,7 +70,7 @@ async function device(
     { clock, random: seededRandom(1), commands: systemCommands, sysctl: systemSysctl, server },
     stop.signal,
   );
-  const deadlineMs = systemClock.monotonicMs() + 15_000;
+  const deadlineMs = systemClock.monotonicMs() + 50_000;
   while (!until() && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(10);
   stop.abort(new Error("stop"));
   return done;

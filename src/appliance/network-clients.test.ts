@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { expect, test } from "vitest";
-import { systemClock } from "#platform/clock.ts";
 import { isRunning } from "#platform/daemons.ts";
+import { until } from "#test/harness/until.ts";
 import { networkClients } from "./network-clients.ts";
 
 test("a client runs once per link, anew for another link of that name, and ends when told to", async () => {
@@ -10,7 +10,7 @@ test("a client runs once per link, anew for another link of that name, and ends 
   const clients = networkClients(folder);
   const pid = () => Number(readFileSync(`${folder}/dhcp-usb0.pid`, "utf8").split(" ")[0]);
   const ended = async (id: number) => {
-    for (let i = 0; i < 400 && (await isRunning(id, program)); i++) await systemClock.sleep(10);
+    await until(async () => !(await isRunning(id, program)));
     return !(await isRunning(id, program));
   };
   const keep = (index: number) => clients.keep({ name: "dhcp-usb0", program, args: ["60"], index });

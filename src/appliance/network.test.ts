@@ -4,6 +4,7 @@ import type { Clock } from "#base/clock.ts";
 import { silentLogger } from "#base/log.ts";
 import { systemClock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
+import { until } from "#test/harness/until.ts";
 import { defaultMachineConfig, type MachineConfig } from "./machine-config.ts";
 import { startNetwork } from "./network.ts";
 import type { Client, NetworkClients } from "./network-clients.ts";
@@ -79,11 +80,6 @@ async function start(machine: Partial<MachineConfig> = {}): Promise<readonly str
   return network.problems;
 }
 
-async function until(isSo: () => boolean): Promise<void> {
-  const endMs = systemClock.monotonicMs() + 4000;
-  while (!isSo() && systemClock.monotonicMs() < endMs) await systemClock.sleep(5);
-  expect(isSo()).toBe(true);
-}
 /** Long enough for several looks. */
 const looks = () => clock.sleep(20_000);
 

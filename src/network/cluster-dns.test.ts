@@ -13,6 +13,7 @@ import { readFileIfExists } from "#platform/files.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { until } from "#test/harness/until.ts";
 import { createClusterDns, dnsServiceObjects, ensureDnsService, removeClusterDns } from "./cluster-dns.ts";
 import { framed, messagesIn } from "./dns/forwarder.ts";
 
@@ -407,12 +408,4 @@ async function put(name: string, spec: Service["spec"], addresses: readonly stri
   };
   await client.create(services, service);
   await client.create(endpointSlices, slice);
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const endMs = systemClock.monotonicMs() + 5000;
-  while (!(await condition())) {
-    if (systemClock.monotonicMs() > endMs) throw new Error("condition did not come true");
-    await systemClock.sleep(20);
-  }
 }

@@ -15,6 +15,7 @@ import { readFileIfExists } from "#platform/files.ts";
 import { type Commands, runChecked, systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { until } from "#test/harness/until.ts";
 import type { Backend } from "./cni/peers.ts";
 import { createOverlay, removeOverlay } from "./overlay.ts";
 
@@ -272,11 +273,3 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await removeOverlay(inside("a"));
   }, 60_000);
 });
-
-async function until(condition: () => Promise<boolean>, what = "condition"): Promise<void> {
-  const endMs = systemClock.monotonicMs() + 30_000;
-  while (!(await condition())) {
-    if (systemClock.monotonicMs() > endMs) throw new Error(`${what}: not within 30 s`);
-    await systemClock.sleep(50);
-  }
-}

@@ -16,6 +16,7 @@ import { type Commands, runChecked, systemCommands } from "#platform/processes.t
 import { systemRandom } from "#platform/random.ts";
 import type { Sysctl } from "#platform/sysctl.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { until } from "#test/harness/until.ts";
 import { createServiceProxy, removeServiceProxy } from "./service-proxy.ts";
 
 const suffix = process.pid.toString(36);
@@ -343,12 +344,3 @@ describe.skipIf(whyNot !== undefined)(
     }
   },
 );
-
-/** Waits for a condition, at most some seconds. */
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const endMs = systemClock.monotonicMs() + 30_000;
-  while (!(await condition())) {
-    if (systemClock.monotonicMs() > endMs) throw new Error("condition did not come true");
-    await systemClock.sleep(100);
-  }
-}

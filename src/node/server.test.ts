@@ -14,6 +14,7 @@ import type { Pod } from "#model/gen/core-v1.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { ensurePki, type KeyPair, type Pki } from "#supervisor/pki.ts";
+import { until } from "#test/harness/until.ts";
 import { exitStatus } from "#wire/remote-command.ts";
 import { SpdySession, type SpdyStream } from "#wire/spdy.ts";
 import type { PodLookup } from "./lookup.ts";
@@ -315,7 +316,7 @@ test.each([[["channel.k8s.io"]], [[]]])(
     const good = await connected(execPath("cat"), protocols);
     expect(good.socket.protocol).toBe(protocols[0] ?? "");
     good.socket.send(Buffer.from("\0hello"));
-    for (let i = 0; i < 200 && !good.channels[1]; i++) await systemClock.sleep(5);
+    await until(() => Boolean(good.channels[1]));
     expect(good.channels[1]).toBe("hello");
     expect(good.channels[3]).toBeUndefined();
     good.socket.terminate();
@@ -332,7 +333,7 @@ test("exec over base64: text messages both ways", async () => {
   socket.on("message", (data: Buffer, isBinary) => texts.push(`${isBinary} ${data.toString()}`));
   socket.send(`0${Buffer.from("hello").toString("base64")}`);
   const wanted = `false 1${Buffer.from("hello").toString("base64")}`;
-  for (let i = 0; i < 200 && !texts.includes(wanted); i++) await systemClock.sleep(5);
+  await until(() => texts.includes(wanted));
   expect(texts).toContain(wanted);
   socket.terminate();
 });
@@ -348,7 +349,7 @@ test("a terminal has one output and takes sizes", async () => {
     "v5.channel.k8s.io",
   ]);
   socket.send(Buffer.from('\x04{"Width":80,"Height":24}'));
-  for (let i = 0; i < 200 && !channels[1]; i++) await systemClock.sleep(5);
+  await until(() => Boolean(channels[1]));
   expect(channels[1]).toBe('{"Width":80,"Height":24}');
   expect(runtimeRequests.at(-1)).toBe("cat in-out-tty v4.channel.k8s.io");
   socket.terminate();
@@ -356,7 +357,7 @@ test("a terminal has one output and takes sizes", async () => {
 
 test("a client that leaves takes the runtime's connection with it", async () => {
   const noneLeft = async () => {
-    for (let i = 0; i < 400 && runtimeSockets.size > 0; i++) await systemClock.sleep(5);
+    await until(() => runtimeSockets.size === 0);
     expect(runtimeSockets.size).toBe(0);
   };
   await noneLeft();
@@ -504,7 +505,7 @@ test("port-forward: SPDY inside WebSocket messages, as kubectl since 1.31", asyn
 test("port-forward by channels, as @kubernetes/client-node", async () => {
   const { socket, channels } = await connected("/portForward/default/p?ports=8080", ["v4.channel.k8s.io"]);
   socket.send(Buffer.from("\0live"));
-  for (let i = 0; i < 200 && (channels[0] ?? "").length < 6; i++) await systemClock.sleep(5);
+  await until(() => (channels[0] ?? "").length >= 6);
   expect(channels[0]).toBe("\x90\x1fevil".replace("\x90", Buffer.from([0x90]).toString()));
   expect(channels[1]!.length).toBeGreaterThan(0);
   socket.terminate();

@@ -10,6 +10,7 @@ import { type Backend, prefixRange } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { systemRandom as random } from "#platform/random.ts";
+import { until } from "#test/harness/until.ts";
 import { decryptRecord, encryptRecord, recordKey } from "./bootstrap/cipher.ts";
 import { parseFiles, planFiles, type SharedFiles } from "./bootstrap/files.ts";
 import { openBootstrapRecord } from "./bootstrap-record.ts";
@@ -178,8 +179,8 @@ test("what changes on one server is saved, and the other says that it has to be 
   const deps = { backend, clock: hasty, random, log };
   const opened = (server: string) =>
     openBootstrapRecord({ serverDir: join(folder, server), wanted: "the-token", known: undefined }, deps, signal);
-  const until = async (text: string) => {
-    for (let tries = 0; tries < 600 && !said.some((line) => line.includes(text)); tries++) await clock.sleep(50);
+  const says = async (text: string) => {
+    await until(() => said.some((line) => line.includes(text)), text);
     expect(said.join("\n")).toContain(text);
   };
   const first = await opened("a");
@@ -190,8 +191,8 @@ test("what changes on one server is saved, and the other says that it has to be 
   const running = [first, second].map(({ service }) => service.run(stop.signal, () => {}));
   said.splice(0);
   write("a", "tls/service.key", "two");
-  await until("keys of the cluster saved");
-  await until("restart this one");
+  await says("keys of the cluster saved");
+  await says("restart this one");
   expect(read("b", "tls/service.key")).toBe("one");
   stop.abort(new Error("stopped"));
   await Promise.all(running);

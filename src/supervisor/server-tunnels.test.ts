@@ -11,6 +11,7 @@ import { systemClock as clock } from "#platform/clock.ts";
 import type { ServerUpgrade } from "#platform/https-server.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { dialBareWebSocket } from "#platform/raw-websocket.ts";
+import { until } from "#test/harness/until.ts";
 import { inOrder } from "./balancer/plan.ts";
 import { openLoadBalancer } from "./load-balancer.ts";
 import { generateKey, issueCertificate } from "./pki/certificate.ts";
@@ -30,11 +31,6 @@ afterEach(async () => {
   await rig.close();
   rmSync(folder, { recursive: true, force: true });
 });
-
-async function until(what: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 600 && !what(); tries++) await clock.sleep(50);
-  expect(what()).toBe(true);
-}
 
 /** A server behind a wire. */
 async function server() {

@@ -11,6 +11,7 @@ import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { systemClock } from "#platform/clock.ts";
 import { watchInto } from "#test/conformance/backend.ts";
+import { until } from "#test/harness/until.ts";
 
 const isRoot = process.getuid?.() === 0;
 const mib = 1024 * 1024;
@@ -140,12 +141,4 @@ function fillUp(path: string): void {
       return;
     }
   }
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 400; i++) {
-    if (await condition()) return;
-    await systemClock.sleep(25);
-  }
-  throw new Error("did not happen within ten seconds");
 }

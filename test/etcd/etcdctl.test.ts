@@ -11,6 +11,7 @@ import { openDatastore } from "#datastore/open.ts";
 import { verifySnapshot } from "#datastore/snapshot.ts";
 import type { Datastore } from "#datastore/store.ts";
 import { systemClock } from "#platform/clock.ts";
+import { until } from "#test/harness/until.ts";
 import { etcdctlPath } from "./peers.ts";
 
 const etcdctl = await etcdctlPath();
@@ -101,15 +102,15 @@ describe.skipIf(!etcdctl)("etcdctl", () => {
     child.stdout.on("data", (chunk: Buffer) => {
       out += chunk.toString();
     });
-    const until = async (text: string) => {
-      for (let i = 0; i < 250 && !out.includes(text); i++) await new Promise((r) => setTimeout(r, 20));
+    const says = async (text: string) => {
+      await until(() => out.includes(text), text);
       expect(out).toContain(text);
     };
-    await until("PUT\nw/1\n1\n");
+    await says("PUT\nw/1\n1\n");
     await ctl(["put", "w/1", "2"]);
-    await until("PUT\nw/1\n1\nw/1\n2\n");
+    await says("PUT\nw/1\n1\nw/1\n2\n");
     await ctl(["del", "w/1"]);
-    await until("DELETE\nw/1\n2\nw/1\n");
+    await says("DELETE\nw/1\n2\nw/1\n");
     child.kill();
   });
 

@@ -14,6 +14,7 @@ import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { generateKey, issueCertificate } from "#supervisor/pki/certificate.ts";
 import { bytes, text } from "#test/harness/backend-model.ts";
+import { until } from "#test/harness/until.ts";
 import { createEtcdCluster, type EtcdCluster } from "./etcd-process.ts";
 import { etcdPath, startMote } from "./peers.ts";
 
@@ -83,20 +84,12 @@ function watch(backend: Backend, prefix: string, from: number): Seen {
   return seen;
 }
 
-async function until(what: string, holds: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
-  const endMs = performance.now() + timeoutMs;
-  while (!(await holds())) {
-    if (performance.now() > endMs) throw new Error(`${what}: not within ${timeoutMs} ms`);
-    await sleep(20);
-  }
-}
-
 /** What etcd has told a newcomer of the past, from the first revision on. */
 async function historyOf(endpoint: string, from: number): Promise<string[]> {
   const fresh = await open({ endpoint });
   const seen = watch(fresh, "/w/", from);
   await put(fresh, "/w/end", "end");
-  await until("history", () => seen.lines.at(-1)?.includes("/w/end=end") ?? false);
+  await until(() => seen.lines.at(-1)?.includes("/w/end=end") ?? false, "history");
   return seen.lines;
 }
 
@@ -168,11 +161,11 @@ describe.skipIf(!path)("an external etcd", () => {
       const writing = writers(backend, 4);
       await sleep(400);
       await member!.signal("SIGKILL");
-      await until("a failure", () => writing.failures.length > 0);
+      await until(() => writing.failures.length > 0, "a failure");
       await expect(backend.range({ key: "/w/" })).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_UNAVAILABLE"));
       member!.start();
       const before = writing.acknowledged.size;
-      await until("writes again", () => writing.acknowledged.size > before + 20);
+      await until(() => writing.acknowledged.size > before + 20, "writes again");
       await writing.end();
       expect(writing.failures.every((e) => hasCode(e, "DATASTORE_UNAVAILABLE"))).toBe(true);
       const { kvs } = await backend.range(prefixRange("/w/"));
@@ -180,7 +173,7 @@ describe.skipIf(!path)("an external etcd", () => {
       expect([...writing.acknowledged.keys()].filter((key) => !there.has(key))).toEqual([]);
     }
     const truth = await historyOf(endpoint, first);
-    await until("the last event", () => seen.lines.length >= truth.length);
+    await until(() => seen.lines.length >= truth.length, "the last event");
     expect(difference(seen.lines, truth)).toBe(undefined);
     expect(seen.ended).toBe(undefined);
     expect(truth.length).toBeGreaterThan(100);
@@ -197,10 +190,10 @@ describe.skipIf(!path)("an external etcd", () => {
     const writing = writers(backend, 4);
     for (const member of members) {
       const before = writing.acknowledged.size;
-      await until("writes", () => writing.acknowledged.size > before + 30);
+      await until(() => writing.acknowledged.size > before + 30, "writes");
       await member.signal("SIGKILL");
       const without = writing.acknowledged.size;
-      await until("writes without it", () => writing.acknowledged.size > without + 30, 15_000);
+      await until(() => writing.acknowledged.size > without + 30, "writes without it");
       member.start();
       // A quorum must be there before the next is taken.
       await sleep(1000);
@@ -208,7 +201,7 @@ describe.skipIf(!path)("an external etcd", () => {
     await writing.end();
     expect(writing.failures.every((e) => hasCode(e, "DATASTORE_UNAVAILABLE"))).toBe(true);
     const truth = await historyOf(endpoint, first);
-    await until("the last event", () => seen.lines.length >= truth.length);
+    await until(() => seen.lines.length >= truth.length, "the last event");
     expect(difference(seen.lines, truth)).toBe(undefined);
     const told = new Set(truth.map((l) => l.split(/[ =]/)[2]));
     expect([...writing.acknowledged.keys()].filter((key) => !told.has(key))).toEqual([]);
@@ -225,7 +218,7 @@ describe.skipIf(!path)("an external etcd", () => {
     await members[0]!.signal("SIGSTOP");
     await expect(put(backend, "/w/a", "2")).rejects.toSatisfy((e) => hasCode(e, "DATASTORE_UNAVAILABLE"));
     await put(backend, "/w/a", "3");
-    await until("the watch", () => seen.lines.at(-1)?.endsWith("/w/a=3") ?? false, 60_000);
+    await until(() => seen.lines.at(-1)?.endsWith("/w/a=3") ?? false, "the watch", 60_000);
     await members[0]!.signal("SIGCONT");
     expect(difference(seen.lines, (await historyOf(endpoint, first)).slice(0, seen.lines.length))).toBe(undefined);
   });
@@ -240,11 +233,11 @@ describe.skipIf(!path)("an external etcd", () => {
     // The same address, member and token, and nothing in it.
     members[0]!.wipe();
     members[0]!.start();
-    await until("answers", async () => (await put(backend, "/w/b", "1").catch(() => undefined)) !== undefined);
+    await until(async () => (await put(backend, "/w/b", "1").catch(() => undefined)) !== undefined, "answers");
     expect(hasCode(seen.ended, "DATASTORE_COMPACTED")).toBe(true);
     const again = watch(backend, "/w/", backend.revision() + 1);
     await put(backend, "/w/b", "2");
-    await until("an event", () => again.lines.length === 1);
+    await until(() => again.lines.length === 1, "an event");
   });
 
   test("speaks TLS and knows its clients by their certificates", { timeout: 30_000 }, async () => {
@@ -279,7 +272,7 @@ describe.skipIf(!path)("an external etcd", () => {
       for (let i = 0; i < 3; i++)
         expect(hasCode(await put(backend, "/w/a", "2").catch((e: unknown) => e), "DATASTORE_UNAVAILABLE")).toBe(true);
       pair = client;
-      await until("is let in", async () => (await put(backend, "/w/a", "3").catch(() => undefined)) !== undefined);
+      await until(async () => (await put(backend, "/w/a", "3").catch(() => undefined)) !== undefined, "is let in");
     }
   });
 
@@ -297,7 +290,7 @@ describe.skipIf(!path)("an external etcd", () => {
     const [beat, one, two] = kvs;
     expect([beat!.lease, one!.lease === two!.lease, one!.lease > 0]).toEqual([0, true, true]);
     expect([...(await backend.lease(one!.lease, true)).keys].sort()).toEqual(["/w/event/1", "/w/event/2"]);
-    await until("the lease ends", () => seen.lines.some((l) => l.includes("delete /w/short")));
+    await until(() => seen.lines.some((l) => l.includes("delete /w/short")), "the lease ends");
     // Revoked behind our back: the next event gets another.
     await backend.revokeLease(one!.lease);
     await put(backend, "/w/event/3", "1", { class: "event" });
@@ -323,7 +316,7 @@ describe.skipIf(!path)("an external etcd", () => {
       hasCode(e, "DATASTORE_COMPACTED"),
     );
     const late = watch(one, "/w/", first.revision);
-    await until("the end", () => late.ended !== undefined);
+    await until(() => late.ended !== undefined, "the end");
     expect(hasCode(late.ended, "DATASTORE_COMPACTED")).toBe(true);
   });
 
@@ -339,16 +332,16 @@ describe.skipIf(!path)("an external etcd", () => {
     const writing = writers(backend, 2);
     const late = Array.from({ length: 10 }, (_, i) => watch(backend, "/w/", first + i * 300));
     const quiet = watch(backend, "/nothing/", first);
-    await until("some writes", () => writing.acknowledged.size > 200);
+    await until(() => writing.acknowledged.size > 200, "some writes");
     await writing.end();
     const truth = await historyOf(endpoint, first);
     for (const [i, seen] of late.entries()) {
       const wanted = truth.filter((l) => Number(l.split(" ")[0]) >= first + i * 300);
-      await until(`watcher ${i}`, () => seen.lines.length >= wanted.length);
+      await until(() => seen.lines.length >= wanted.length, `watcher ${i}`);
       expect(difference(seen.lines, wanted), `watcher ${i}`).toBe(undefined);
     }
     await put(backend, "/nothing/a", "1");
-    await until("a first event", () => quiet.lines.length === 1);
+    await until(() => quiet.lines.length === 1, "a first event");
   });
 
   test("sends large transactions in fragments, which watchers get whole", { timeout: 60_000 }, async () => {
@@ -369,7 +362,7 @@ describe.skipIf(!path)("an external etcd", () => {
     // The same from the past.
     const late = await open({ endpoint });
     late.watch({ ...prefixRange("/w/"), startRevision: revision(first) }, sink);
-    await until("all", () => batches.flat().length >= 90);
+    await until(() => batches.flat().length >= 90, "all");
     for (const told of [live, batches]) {
       const ends = told.map((batch) => [batch[0]!.kv.modRevision, batch.at(-1)!.kv.modRevision]);
       for (let i = 1; i < ends.length; i++) expect(ends[i]![0]).toBeGreaterThan(ends[i - 1]![1]!);

@@ -76,7 +76,22 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Lets everything that only waits for other promises or immediates run. */
+/** Operations on files that Node.js has under way, by its names for them. */
+const fileOperations = new Set(["FSReqPromise", "FSReqCallback"]);
+/** For one that never ends, such as a read of a pipe that nobody writes to. */
+const filePatienceMs = 500;
+
+/**
+ * Lets everything run that only waits for other promises, immediates or files. Without the files time would run away from
+ * code that reads one, on a machine where that takes long.
+ */
 export async function settle(turns = 20): Promise<void> {
-  for (let i = 0; i < turns; i++) await new Promise<void>((resolve) => setImmediate(resolve));
+  let endMs: number | undefined;
+  for (;;) {
+    for (let i = 0; i < turns; i++) await new Promise<void>((resolve) => setImmediate(resolve));
+    if (!process.getActiveResourcesInfo().some((name) => fileOperations.has(name))) return;
+    endMs ??= performance.now() + filePatienceMs;
+    if (performance.now() > endMs) return;
+    await new Promise<void>((resolve) => setTimeout(resolve, 1));
+  }
 }

@@ -21,6 +21,7 @@ import { systemClock } from "#platform/clock.ts";
 import { createHttpClient, type HttpClient } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
 import { ensurePki, type KeyPair, type Pki } from "#supervisor/pki.ts";
+import { until } from "#test/harness/until.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
 let folder: string;
@@ -63,11 +64,6 @@ function connect(options: { readonly pair?: KeyPair; readonly ca?: string } = {}
   });
   opened.push(http);
   return new Client(createHttpTransport({ userAgent: "test" }, { http }));
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1500 && !condition(); i++) await systemClock.sleep(10);
-  expect(condition()).toBe(true);
 }
 
 beforeAll(async () => {

@@ -21,19 +21,12 @@ import { openDatastore } from "#datastore/open.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { ensurePki } from "#supervisor/pki.ts";
+import { until } from "#test/harness/until.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
 const group = "example.com";
 const version = "v1";
 const plural = "boats";
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 500; i++) {
-    if (await condition()) return;
-    await systemClock.sleep(10);
-  }
-  expect(await condition()).toBe(true);
-}
 
 test("the JavaScript client installs a kind, works with it and removes it", async () => {
   const folder = await mkdtemp(join(tmpdir(), "mote-crd-js-"));

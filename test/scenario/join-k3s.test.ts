@@ -30,6 +30,7 @@ import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import { K3sAgent, type K3sAgentOptions } from "#test/harness/k3s-agent.ts";
 import { K3sServer, namesOf } from "#test/harness/k3s-server.ts";
 import type { Connection, RemoteDialer } from "#test/harness/remotedialer.ts";
+import { until } from "#test/harness/until.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
 const password = "of-the-servers";
@@ -50,11 +51,6 @@ afterAll(async () => {
 /** Each waits for what it needs, also on a machine that has other things to do. */
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 const patience = { timeout: 60_000 };
-/** In hooks, where nothing is expected. */
-async function until(isSo: () => boolean): Promise<void> {
-  for (let i = 0; i < 3000 && !isSo(); i++) await systemClock.sleep(10);
-}
-
 describe("an agent of k3s joins a server of mote", () => {
   let pki: Pki;
   let backend: Datastore;

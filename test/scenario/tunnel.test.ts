@@ -23,6 +23,7 @@ import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { connectPath } from "#supervisor/tunnel/client.ts";
 import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
+import { until } from "#test/harness/until.ts";
 
 /** Each waits for what it needs, also on a machine that has other things to do. */
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
@@ -172,14 +173,6 @@ async function stands(): Promise<void> {
     found?.destroy();
     if (found) return;
     await systemClock.sleep(10);
-  }
-}
-
-async function until(what: () => boolean): Promise<void> {
-  const startMs = performance.now();
-  while (!what()) {
-    if (performance.now() - startMs > 30_000) throw new Error("it did not come to pass");
-    await systemClock.sleep(2);
   }
 }
 

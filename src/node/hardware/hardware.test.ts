@@ -8,6 +8,7 @@ import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type GrpcHandlers, openGrpcServer } from "#platform/grpc-server.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
+import { until } from "#test/harness/until.ts";
 import { encodeFrame } from "#wire/grpc.ts";
 import { parseConfiguration } from "../configuration.ts";
 import type { Cri } from "../cri.ts";
@@ -227,10 +228,6 @@ test("a device plugin registers, its devices count, a container gets one, and wh
       ...{ clock: systemClock, log, cri: {} as Cri, configuration: parseConfiguration([]) },
       ...{ dataFolder: folder, pluginFolder: folder, memoryBytes: gib, observed: () => [], onChange: () => {} },
     });
-  const until = async (check: () => boolean) => {
-    for (let i = 0; i < 200 && !check(); i++) await systemClock.sleep(10);
-    expect(check()).toBe(true);
-  };
   const register = async (hardware: Hardware) => {
     const client = createGrpcClient({ target: { socketPath: `${folder}/kubelet.sock` } });
     const request = { version: "v1beta1", endpoint: "x.sock", resourceName: "example.com/x" };

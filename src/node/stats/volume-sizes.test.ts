@@ -3,6 +3,7 @@ import type { Pod } from "#model/gen/core-v1.ts";
 import { systemClock } from "#platform/clock.ts";
 import type { FileSystemSize } from "#platform/folders.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
+import { until } from "#test/harness/until.ts";
 import { Sampler } from "./sampler.ts";
 
 const size: FileSystemSize = { totalBytes: 10, freeBytes: 4, inodes: 0, inodesFree: 0 };
@@ -97,7 +98,7 @@ test("at once, folders that answer wait for each other and all have figures", as
   const started = await Promise.all(all);
   expect(asked).toEqual(["/dead/1", "/dead/2"]);
   wake();
-  for (let turns = 0; turns < 200 && asked.length < 3; turns++) await systemClock.sleep(5);
+  await until(() => asked.length >= 3);
   wake();
   await Promise.all(started.map((one) => one.done));
   expect(asked).toEqual(folders);

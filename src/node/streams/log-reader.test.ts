@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Clock } from "#base/clock.ts";
 import { systemClock } from "#platform/clock.ts";
+import { until } from "#test/harness/until.ts";
 import { fixedTime, parseLogLine } from "./log-line.ts";
 import { type LogQuery, readLog } from "./log-reader.ts";
 
@@ -119,8 +120,8 @@ describe("following", () => {
       state,
       abort,
       done,
-      async until(text: string) {
-        for (let i = 0; i < 400 && state.text !== text; i++) await systemClock.sleep(5);
+      async says(text: string) {
+        await until(() => state.text === text, JSON.stringify(text));
         expect(state.text).toBe(text);
       },
     };
@@ -128,13 +129,13 @@ describe("following", () => {
 
   test("what is appended comes, halves of lines wait, the end of the container ends it", async () => {
     await writeFile(path, line(1, "one") + line(2, "two"));
-    const { state, until, done } = follow({ tailLines: 1 });
-    await until("two\n");
+    const { state, says, done } = follow({ tailLines: 1 });
+    await says("two\n");
     await appendFile(path, line(3, "three").slice(0, 20));
     await systemClock.sleep(20);
-    await until("two\n");
+    await says("two\n");
     await appendFile(path, line(3, "three").slice(20));
-    await until("two\nthree\n");
+    await says("two\nthree\n");
     await appendFile(path, line(4, "last words"));
     state.isRunning = false;
     await done;
@@ -153,7 +154,7 @@ describe("following", () => {
         await rename(path, join(folder, `0.log.${n}`));
         await writeFile(path, "");
         // The follower must see each file; in life minutes lie between two rotations.
-        for (let i = 0; i < 400 && state.text !== expected; i++) await systemClock.sleep(5);
+        await until(() => state.text === expected, JSON.stringify(expected));
       }
     }
     state.isRunning = false;
@@ -185,8 +186,8 @@ describe("following", () => {
 
   test("a client that leaves ends it at once", async () => {
     await writeFile(path, line(1, "one"));
-    const { abort, done, until, state } = follow();
-    await until("one\n");
+    const { abort, done, says, state } = follow();
+    await says("one\n");
     abort.abort();
     await done;
     expect(state.isOver).toBe(true);

@@ -22,6 +22,7 @@ import { giveToGroup } from "#platform/ownership.ts";
 import { type Commands, systemCommands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { until } from "#test/harness/until.ts";
 import { localFolder } from "./local-path.ts";
 import { isMounted, shareMounts, unmountAll } from "./mount-points.ts";
 import { NodeStorage } from "./storage.ts";
@@ -137,14 +138,6 @@ const pod = (podName: string, security?: NonNullable<Pod["spec"]["securityContex
   },
 });
 const ensure = (one: Agent, p: Pod) => one.storage.persistent.ensure(p, p.spec.volumes![0]!);
-async function until(what: string, check: () => Promise<boolean> | boolean): Promise<void> {
-  const endMs = clock.monotonicMs() + 8000;
-  while (!(await check())) {
-    if (clock.monotonicMs() > endMs) throw new Error(`not in time: ${what}`);
-    await clock.sleep(20);
-  }
-}
-
 test("a folder is made at the first mount, kept while a pod has it, and removed with its volume", async () => {
   const path = `${folder}/storage/${name}_ns_c`;
   const client = await cluster(provisioned(path));
@@ -157,7 +150,7 @@ test("a folder is made at the first mount, kept while a pod has it, and removed 
   await clock.sleep(300);
   expect(readFileSync(`${path}/kept`, "utf8")).toBe("data");
   await one.storage.persistent.release("p");
-  await until("volume is gone", async () => (await client.list(persistentVolumes)).items.length === 0);
+  await until(async () => (await client.list(persistentVolumes)).items.length === 0, "volume is gone");
   expect(existsSync(path)).toBe(false);
   expect(existsSync(`${folder}/storage`)).toBe(true);
   await one.stop();
@@ -170,7 +163,7 @@ test("a volume that points elsewhere is not removed, and says why", async () => 
   const said: string[] = [];
   const one = await agent(client, said);
   await client.delete(persistentVolumes, { name });
-  await until("said", () => said.length > 0);
+  await until(() => said.length > 0, "said");
   expect(said[0]).toContain("VolumeFailedDelete: cannot remove the folder of volume");
   expect(existsSync(`${folder}/precious`)).toBe(true);
   await one.stop();

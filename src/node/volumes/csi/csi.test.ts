@@ -24,6 +24,7 @@ import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
+import { until } from "#test/harness/until.ts";
 import { NodeMemory } from "../../memory.ts";
 import { NodeStorage } from "../storage.ts";
 import { PodTokens } from "../tokens.ts";
@@ -102,15 +103,8 @@ async function startDriver(options: Partial<TestDriverOptions> = {}, object: Par
   });
   return driver;
 }
-async function until(what: string, check: () => Promise<boolean>): Promise<void> {
-  const endMs = clock.monotonicMs() + 25_000;
-  while (!(await check())) {
-    if (clock.monotonicMs() > endMs) throw new Error(`not in time: ${what}`);
-    await clock.sleep(20);
-  }
-}
 const registered = () =>
-  until("registered", async () => (await client.get(csiNodes, "n").catch(() => undefined))?.spec.drivers.length === 1);
+  until(async () => (await client.get(csiNodes, "n").catch(() => undefined))?.spec.drivers.length === 1, "registered");
 
 const pod = (name: string, volume: Volume, fsGroup?: number): Pod => ({
   metadata: { name, namespace: "ns", uid: `${name}-uid` },
@@ -147,7 +141,7 @@ const methods = () => driver?.calls.map((call) => call.method);
 
 test("a driver comes, is known to the API, and goes", async () => {
   await startAgent();
-  await until("empty CSINode", async () => (await client.get(csiNodes, "n").catch(() => undefined)) !== undefined);
+  await until(async () => (await client.get(csiNodes, "n").catch(() => undefined)) !== undefined, "empty CSINode");
   const d = await startDriver({ topology: { "topology.disk.example.com/rack": "r1" }, maxVolumes: 7 });
   await registered();
   expect((await client.get(csiNodes, "n")).spec.drivers).toEqual([
@@ -163,11 +157,11 @@ test("a driver comes, is known to the API, and goes", async () => {
   expect(node.metadata.annotations).toEqual({
     "csi.volume.kubernetes.io/nodeid": JSON.stringify({ [driverName]: `id-of-${driverName}` }),
   });
-  await until("answered", async () => d.statuses.length > 0);
+  await until(async () => d.statuses.length > 0, "answered");
   expect(d.statuses).toEqual([{ pluginRegistered: true, error: "" }]);
   await d.close();
   driver = undefined;
-  await until("gone", async () => (await client.get(csiNodes, "n")).spec.drivers.length === 0);
+  await until(async () => (await client.get(csiNodes, "n")).spec.drivers.length === 0, "gone");
 });
 
 test("staged once, published for each pod, and taken away in the other order, also by a later agent", async () => {
@@ -204,7 +198,7 @@ test("staged once, published for each pod, and taken away in the other order, al
 
   await stopAgent();
   storage = await startAgent();
-  await until("registered again", async () => driver!.statuses.length === 2);
+  await until(async () => driver!.statuses.length === 2, "registered again");
   driver!.calls.length = 0;
   await storage.persistent.release("p-uid");
   expect(methods()).toEqual(["NodeUnpublishVolume"]);
@@ -227,7 +221,7 @@ test("a volume is not touched before it is attached, and is in use from then on"
     'MountVolume.SetUp failed for volume "pv" : volume is not attached yet',
   );
   const inUse = async () => (await client.get(nodes, "n")).status?.volumesInUse;
-  await until("in use", async () => (await inUse())?.[0] === `kubernetes.io/csi/${driverName}^vol-1`);
+  await until(async () => (await inUse())?.[0] === `kubernetes.io/csi/${driverName}^vol-1`, "in use");
   const attachment: VolumeAttachment = {
     metadata: { name: attachmentName("vol-1", driverName, "n") },
     spec: { attacher: driverName, nodeName: "n", source: { persistentVolumeName: "pv" } },
@@ -237,7 +231,7 @@ test("a volume is not touched before it is attached, and is in use from then on"
   await ensure(storage, withClaim("p"));
   expect(driver!.calls[0]?.request["publishContext"]).toEqual({ device: "sdb" });
   await storage.persistent.release("p-uid");
-  await until("no longer in use", async () => (await inUse())?.length === 0);
+  await until(async () => (await inUse())?.length === 0, "no longer in use");
 });
 
 test("a pod waits a while for its volume to be attached", async () => {
@@ -392,7 +386,7 @@ test.each<[string, VolumeAttachment["status"], object, boolean]>([
     await client.create(volumeAttachments, attached(status ?? {}, metadata));
     // The agent looks again when it is started again.
     storage = await startAgent(first.api);
-    await until("registered again", async () => driver!.statuses.length === 2);
+    await until(async () => driver!.statuses.length === 2, "registered again");
     await ensure(storage, withClaim("p")).catch(() => {});
     await stopAgent();
     await first.end();
@@ -400,9 +394,9 @@ test.each<[string, VolumeAttachment["status"], object, boolean]>([
     transport.fail = () => new Error("connect EHOSTUNREACH");
     driver!.calls.length = 0;
     const second = await startMemory();
-    await until("known to be away", async () => second.memory.reach.isAway);
+    await until(async () => second.memory.reach.isAway, "known to be away");
     storage = await startAgent(second.api);
-    await until("the driver serves", async () => driver!.statuses.length === 3);
+    await until(async () => driver!.statuses.length === 3, "the driver serves");
     expect(driver!.statuses.at(-1)).toEqual({ pluginRegistered: true, error: "" });
     const path = ensure(storage, withClaim("p"));
     if (isUsable) {
@@ -427,7 +421,7 @@ test("an attachment that is not to be known any longer is not", async () => {
   transport.fail = () => new Error("connect EHOSTUNREACH");
   expect((await api.get(volumeAttachments, name)).status?.attached).toBe(true);
   transport.fail = () => undefined;
-  await until("back", async () => !memory.reach.isAway);
+  await until(async () => !memory.reach.isAway, "back");
   await client.delete(volumeAttachments, { name });
   await expect(api.get(volumeAttachments, name)).rejects.toThrow("not found");
   transport.fail = () => new Error("connect EHOSTUNREACH");
