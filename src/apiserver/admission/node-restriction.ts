@@ -1,9 +1,12 @@
 // NodeRestriction: a node's identity (system:node:NAME) may change only its own Node, its own Lease and the pods bound
-// to it, its own CSINode, the status of claims, and the one finalizer of its local volumes. The limits on labels and taints
-// are part of it; dynamic resources are not here. Upstream: plugin/pkg/admission/noderestriction.
+// to it, its own CSINode, the status of claims, and the one finalizer of its local volumes; certificates of nodes it asks for
+// in its own name alone. The limits on labels and taints are part of it; dynamic resources are not here.
+// Upstream: plugin/pkg/admission/noderestriction.
+import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import type { Node, PersistentVolume, Pod } from "#model/gen/core-v1.ts";
 import { forbidden } from "#model/status.ts";
 import { localPathProvisioner, volumeAnnotations, volumeFinalizers } from "#model/volumes.ts";
+import { parseSigningRequest } from "#wire/pkcs10.ts";
 import type { StrategyContext } from "../strategy.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "./plugin.ts";
 
@@ -17,6 +20,7 @@ export function nodeOf(user: StrategyContext["user"]): string | undefined {
 }
 
 const guarded = new Set([
+  "certificatesigningrequests",
   "nodes",
   "pods",
   "leases",
@@ -25,7 +29,9 @@ const guarded = new Set([
   "persistentvolumes",
   "persistentvolumeclaims",
 ]);
-const guardedGroups = ["", "coordination.k8s.io", "storage.k8s.io"];
+const guardedGroups = ["", "certificates.k8s.io", "coordination.k8s.io", "storage.k8s.io"];
+/** Whose certificates say who a node is. */
+const nodeSigners = new Set(["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"]);
 
 export function createNodeRestriction(): AdmissionPlugin {
   return {
@@ -60,6 +66,8 @@ async function refusalFor(
       return name === node || request.object?.metadata.name === node
         ? undefined
         : `node "${node}" is not allowed to modify CSINode "${name}"`;
+    case "certificatesigningrequests":
+      return operation === "CREATE" ? certificateRequest(request.object as CertificateSigningRequest, node) : undefined;
     case "persistentvolumes":
       return volumeChange(request, node);
     case "persistentvolumeclaims":
@@ -93,6 +101,15 @@ async function refusalFor(
     }
   }
   return undefined;
+}
+
+/** Whoever approves requests by hand sees a name, and not that another node has asked for it. */
+function certificateRequest({ spec }: CertificateSigningRequest, node: string): string | undefined {
+  if (!nodeSigners.has(spec.signerName)) return undefined;
+  const parsed = parseSigningRequest(Buffer.from(spec.request, "base64").toString("latin1"));
+  if (!parsed) return "unable to parse csr";
+  const own = `${userPrefix}${node}`;
+  return parsed.commonName === own ? undefined : `can only create a node CSR with CN=${own}`;
 }
 
 const localPathNode = "local.path.provisioner/selected-node";

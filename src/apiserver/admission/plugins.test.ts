@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import type {
   Namespace,
   Node,
@@ -13,6 +14,7 @@ import type { ClusterRole, ClusterRoleBinding, Role, RoleBinding } from "#model/
 import type { PriorityClass } from "#model/gen/scheduling-v1.ts";
 import type { StorageClass } from "#model/gen/storage-v1.ts";
 import * as resources from "#model/resources.ts";
+import { makeSigningRequest } from "#wire/pkcs10.fixture.ts";
 import { type Kinds, openKinds, refusal } from "../kinds.fixture.ts";
 
 let kinds: Kinds;
@@ -293,6 +295,34 @@ describe("NodeRestriction, of what is asked for", () => {
     );
     expect(await evict("here")).toBe("accepted");
   });
+});
+
+test.each<[string, string, string, string]>([
+  ["kubernetes.io/kubelet-serving", "server auth", "system:node:n1", "accepted"],
+  [
+    "kubernetes.io/kubelet-serving",
+    "server auth",
+    "system:node:n2",
+    "can only create a node CSR with CN=system:node:n1",
+  ],
+  ["kubernetes.io/kube-apiserver-client-kubelet", "client auth", "system:node:n1", "accepted"],
+  [
+    "kubernetes.io/kube-apiserver-client-kubelet",
+    "client auth",
+    "system:node:n2",
+    "can only create a node CSR with CN=system:node:n1",
+  ],
+  // Its signer says what may stand in it.
+  ["example.com/own", "client auth", "system:node:n2", "accepted"],
+])("NodeRestriction: what n1 asks %s for as %s in the name %s", async (signerName, usage, commonName, expected) => {
+  const about = { commonName, organizations: ["system:nodes"], dnsNames: usage === "server auth" ? ["n1"] : [] };
+  const request = Buffer.from(makeSigningRequest(about).request).toString("base64");
+  const spec = { signerName, request, usages: ["digital signature", usage] };
+  const asking = { metadata: { generateName: "csr-" }, spec } as unknown as CertificateSigningRequest;
+  const n1 = kinds.as({ name: "system:node:n1", groups: ["system:nodes", "system:authenticated"] });
+  const answer = await refusal(n1.create(resources.certificateSigningRequests, asking));
+  if (expected === "accepted") expect(answer).toBe(expected);
+  else expect(answer).toContain(expected);
 });
 
 describe("RBAC escalation", () => {
