@@ -15,8 +15,8 @@ export const certificateFlags: readonly Flag[] = [
     short: "o",
     kind: "string",
     default: "table",
-    allowed: ["text", "table", "json"],
-    help: "check: its form",
+    allowed: ["table", "wide", "text", "json"],
+    help: "check: its form; wide has all columns, and the authorities behind each certificate",
   },
   {
     name: "path",

@@ -64,6 +64,21 @@ test("-- ends the flags, positionals stay in order", () => {
   });
 });
 
+test("an unknown key of a file comes with the one that was meant", () => {
+  const file = { path: "c.yaml", values: { "data-dirs": "/x", nothing: 1 } };
+  expect(parse([], {}, [file]).warnings).toEqual([
+    'c.yaml: unknown key "data-dirs" is ignored; did you mean data-dir?',
+    'c.yaml: unknown key "nothing" is ignored',
+  ]);
+});
+
+test("a second long name stands behind the text, with two dashes", () => {
+  const text = helpText(snapshotFlags);
+  expect(text).toMatch(/^ {6}--dir value /m);
+  expect(text.replace(/\s+/g, " ")).toContain("also --etcd-snapshot-dir");
+  expect(text).not.toMatch(/(^|[^-])-etcd/);
+});
+
 test("help names defaults and variables", () => {
   expect(helpText(flags)).toContain("(default /var/lib/mote; $MOTE_DATA_DIR)");
 });

@@ -2,10 +2,12 @@
 // Precedence as k3s has it: the command line beats the configuration files (repeatable flags are joined), both beat the
 // environment, which beats the default. Pure: who calls reads files and environment.
 import { AppError } from "#base/errors.ts";
+import { nearest } from "./nearest.ts";
 
 export interface Flag {
   /** Without dashes; also the key in config.yaml. */
   readonly name: string;
+  /** One letter, or a second long name. */
   readonly short?: string;
   readonly kind: "string" | "number" | "boolean" | "list";
   /** Suffix of the variable: DATA_DIR is read from MOTE_DATA_DIR, then K3S_DATA_DIR. */
@@ -54,8 +56,11 @@ export function parseFlags(flags: readonly Flag[], sources: FlagSources): Parsed
   const config = mergeFiles(sources.files ?? []);
   for (const [key, { texts, path }] of config) {
     const flag = byName.get(key) ?? byShort.get(key);
-    if (!flag) warnings.push(`${path}: unknown key "${key}" is ignored`);
-    else given.set(flag.name, { from: path, texts });
+    if (!flag) {
+      const near = nearest(key, [...byName.keys()]);
+      warnings.push(`${path}: unknown key "${key}" is ignored${near === undefined ? "" : `; did you mean ${near}?`}`);
+    }
+    if (flag) given.set(flag.name, { from: path, texts });
   }
 
   const positionals: string[] = [];
@@ -172,21 +177,11 @@ function checkAllowed(flag: Flag, value: string, where: string): void {
 }
 
 function suggestion(raw: string, flags: readonly Flag[]): string {
-  const near = flags.find((f) => f.name.startsWith(raw) || distance(f.name, raw) <= 2);
-  return near ? `; did you mean --${near.name}?` : "; --help lists the flags";
-}
-
-/** Levenshtein distance, of flag names only (both short). */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
+  const near = nearest(
+    raw,
+    flags.map(({ name }) => name),
+  );
+  return near === undefined ? "; --help lists the flags" : `; did you mean --${near}?`;
 }
 
 /** What a terminal of a serial line shows. */
@@ -194,9 +189,11 @@ const helpColumns = 80;
 
 /** The flags as a help text that fits a small terminal. */
 export function helpText(flags: readonly Flag[]): string {
-  const left = flags.map(
-    (f) => `  ${f.short ? `-${f.short}, ` : "    "}--${f.name}${f.kind === "boolean" ? "" : " value"}`,
-  );
+  const left = flags.map((f) => {
+    // A second long name is told behind the text: it would not fit beside the first.
+    const short = f.short?.length === 1 ? `-${f.short}, ` : "    ";
+    return `  ${short}--${f.name}${f.kind === "boolean" ? "" : " value"}`;
+  });
   const width = Math.min(32, Math.max(...left.map((l) => l.length)) + 2);
   return flags
     .map((flag, i) => {
@@ -205,6 +202,7 @@ export function helpText(flags: readonly Flag[]): string {
       if (flag.default !== undefined && flag.default !== false && flag.default !== "" && String(flag.default) !== "") {
         notes.push(`default ${String(flag.default)}`);
       }
+      if (flag.short !== undefined && flag.short.length > 1) notes.push(`also --${flag.short}`);
       if (flag.env) notes.push(`$MOTE_${flag.env}`);
       if (flag.foreignEnv) notes.push(`$${flag.foreignEnv}`);
       const text = `${flag.help}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;

@@ -37,6 +37,14 @@ test("of a server: all are told, and those that are named are replaced by the se
   expect(all.every(({ Status }) => Status === "OK")).toBe(true);
   expect(all.map(({ Filename }) => Filename)).toEqual(expect.arrayContaining(["server-ca.crt", "client-admin.crt"]));
   await run(["check"], { output: "text", service: ["admin"] });
+  await run(["check"]);
+  const short = said.pop()!.split("\n");
+  expect(short[0]).toMatch(/^FILE +SUBJECT +EXPIRES +LEFT +STATUS$/);
+  expect(short.filter((line) => line.length > 100 || / $/.test(line))).toEqual([]);
+  // Each file once, although most have their authority behind them.
+  expect(short.filter((line) => line.startsWith("client-admin.crt "))).toHaveLength(1);
+  await run(["check"], { output: "wide" });
+  expect(said.pop()).toMatch(/^FILENAME +SUBJECT +USAGES +EXPIRES +RESIDUAL TIME +STATUS\n/);
   expect(said[1]).toMatch(
     /^client-admin.crt: certificate system:admin \(ClientAuth\) is ok, expires at 20\d\d-.*\n.*ca@/,
   );
@@ -73,8 +81,9 @@ test("of an agent: what it has stays until it was given another", async () => {
 });
 
 test.each<[string[], Record<string, string[] | string>, RegExp]>([
-  [[], {}, /check \| rotate \| rotate-ca/],
-  [["check", "more"], {}, /is expected/],
+  [[], {}, /needs one of: check, rotate, rotate-ca/],
+  [["check", "more"], {}, /is used: mote certificate check$/],
+  [["chek"], {}, /did you mean check\?/],
   [["check"], {}, /there are none in/],
   [["rotate-ca"], {}, /not that of a server/],
 ])("%j is told what is wrong", async (args, values, message) => {

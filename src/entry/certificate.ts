@@ -3,6 +3,8 @@
 import { messageOf } from "#base/errors.ts";
 import { certificateUsage } from "#cli/certificate-flags.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { columns } from "#cli/table.ts";
+import { verbError } from "#cli/verbs.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { exists, readFileIfExists } from "#platform/files.ts";
 import { createHttpClient } from "#platform/http-client.ts";
@@ -19,6 +21,7 @@ import {
   certificateFacts,
   certificateLine,
   certificateTable,
+  residualText,
 } from "#supervisor/certificate-check.ts";
 import { agentServices, authorityPairs, servicePairs } from "#supervisor/certificate-services.ts";
 import { rotateLeaves } from "#supervisor/leaf-rotation.ts";
@@ -36,11 +39,11 @@ type Paths = Pick<ServerConfig, "dataDir" | "serverDir" | "agentDir" | "port">;
 /** `args`: the verb. Resolves with the exit code. */
 export async function certificate(args: readonly string[], values: FlagValues, config: Paths): Promise<number> {
   const [verb, ...rest] = args;
-  if (rest.length > 0) throw usageError(`certificate: ${certificateUsage} is expected`);
+  if (rest.length > 0) throw verbError("certificate", verb, certificateUsage);
   if (verb === "check") return check(values, config);
   if (verb === "rotate") return rotate(values, config);
   if (verb === "rotate-ca") return rotateCa(values, config);
-  throw usageError(`certificate: ${certificateUsage} is expected`);
+  throw verbError("certificate", verb, certificateUsage);
 }
 
 /** Which parts are meant, and whether this is a server, an agent, or both. */
@@ -65,14 +68,39 @@ async function check(values: FlagValues, config: Paths): Promise<number> {
     ...(tlsFolder ? pairs("server").map((pair) => `${tlsFolder}/${pair}.crt`) : []),
     ...(agentFolder ? pairs("agent").map((pair) => `${agentFolder}/${pair}.crt`) : []),
   ];
-  const facts: CertificateFacts[] = [];
+  const found: { readonly file: string; readonly facts: readonly CertificateFacts[] }[] = [];
   for (const file of new Set(files)) {
     const pem = (await readFileIfExists(file))?.toString("utf8");
-    if (pem !== undefined) facts.push(...certificateFacts(file.split("/").at(-1) ?? file, pem, clock.now()));
+    if (pem !== undefined)
+      found.push({ file, facts: certificateFacts(file.split("/").at(-1) ?? file, pem, clock.now()) });
   }
-  if (values["output"] === "json") console.log(JSON.stringify({ Certificates: facts }));
-  else console.log(values["output"] === "text" ? facts.map(certificateLine).join("\n") : certificateTable(facts));
+  const all = found.flatMap(({ facts }) => facts);
+  const form = values["output"];
+  if (form === "json") console.log(JSON.stringify({ Certificates: all }));
+  else if (form === "text") console.log(all.map(certificateLine).join("\n"));
+  else if (form === "wide") console.log(certificateTable(all));
+  else console.log(shortTable(found, [tlsFolder, agentFolder]));
   return 0;
+}
+
+/**
+ * What fits a terminal: of each file what it is there for, and what of the rest needs somebody. Authorities behind it have
+ * files of their own. Two files may have one name, so their folders are told.
+ */
+function shortTable(
+  found: readonly { readonly file: string; readonly facts: readonly CertificateFacts[] }[],
+  folders: readonly (string | undefined)[],
+): string {
+  const nameOf = (file: string) => {
+    const folder = folders.find((one) => one !== undefined && file.startsWith(`${one}/`));
+    return folder === undefined ? file : file.slice(folder.length + 1);
+  };
+  const rows = found.flatMap(({ file, facts }) =>
+    facts
+      .filter((one, i) => i === 0 || one.Status !== "OK")
+      .map((one) => [nameOf(file), one.Subject, one.ExpiryTime.slice(0, 10), residualText(one), one.Status]),
+  );
+  return columns([["FILE", "SUBJECT", "EXPIRES", "LEFT", "STATUS"], ...rows]);
 }
 
 async function rotate(values: FlagValues, config: Paths): Promise<number> {
@@ -116,9 +144,10 @@ async function rotateCa(values: FlagValues, config: Paths): Promise<number> {
   } finally {
     http.close();
   }
-  console.log("the new authorities are saved. Restart every server; nodes that have joined go on.");
+  console.log("The new authorities are saved. Restart every server; nodes that have joined go on.");
+  console.log("For half a minute after that, kubectl logs and exec may say that a node refuses the API server.");
   if (next.ServerCA !== undefined) {
-    console.log(`From then on new nodes join with ${formatToken(next.ServerCA, "server", password)}`);
+    console.log(`From then on new nodes join with\n${formatToken(next.ServerCA, "server", password)}`);
   }
   return 0;
 }

@@ -7,6 +7,7 @@ import { certificateFlags, certificateUsage } from "#cli/certificate-flags.ts";
 import { type Flag, hanging, helpText, wrapped } from "#cli/flags.ts";
 import { kineFlags, kineSummary } from "#cli/kine-flags.ts";
 import { machineFlags } from "#cli/machine-flags.ts";
+import { nearest } from "#cli/nearest.ts";
 import { nodeFlags, nodeUsage } from "#cli/node-flags.ts";
 import { secretsEncryptFlags, secretsEncryptUsage } from "#cli/secrets-encrypt-flags.ts";
 import { serverFlags } from "#cli/server-flags.ts";
@@ -138,6 +139,7 @@ function usage(): string {
 
 async function main(argv: readonly string[]): Promise<number> {
   const [name, ...args] = argv;
+  if (name === "help" && commands.some((c) => c.name === args[0])) return main([args[0]!, "--help"]);
   if (name === undefined || name === "help" || name === "--help" || name === "-h") {
     console.log(usage());
     return name === undefined ? 1 : 0;
@@ -145,7 +147,10 @@ async function main(argv: readonly string[]): Promise<number> {
   if (name === "--version" || name === "-v") return main(["version"]);
   const command = commands.find((c) => c.name === name);
   if (!command) {
-    console.error(`error: unknown command "${name}"; one of ${commands.map((c) => c.name).join(", ")}`);
+    const names = commands.map((c) => c.name);
+    const near = nearest(name, names);
+    const meant = near === undefined ? `; one of ${names.join(", ")}` : `; did you mean mote ${near}?`;
+    console.error(wrapped(`error: unknown command "${name}"${meant}`).join("\n"));
     return 1;
   }
   if (command.flags.length > 0 && (args.includes("--help") || args.includes("-h"))) {

@@ -2,6 +2,7 @@
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
 import { nodeUsage } from "#cli/node-flags.ts";
+import { verbError } from "#cli/verbs.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { givePermission } from "#supervisor/node-replacement.ts";
@@ -16,16 +17,15 @@ export async function nodeCommand(
   kubeconfigPath: string,
 ): Promise<number> {
   const [verb, name = "", ...rest] = args;
-  if (verb !== "replace" || name === "" || rest.length > 0) throw usageError(`node: ${nodeUsage} is expected`);
+  if (verb !== "replace" || name === "" || rest.length > 0) throw verbError("node", verb, nodeUsage);
   const lifeMs = lifeOf(String(values["ttl"]));
   const { client, http } = await openClusterClient(kubeconfigPath, "node");
   try {
     const isTaken = await givePermission(client, name, Math.ceil(lifeMs / 1000));
     if (!isTaken) throw usageError(`node: no device has the name "${name}": whoever has the token may take it`);
     const until = new Date(clock.now() + lifeMs).toISOString().slice(0, 16);
-    console.log(
-      `node "${name}" may be taken by another device, once and until ${until}: start it with that name and the token`,
-    );
+    console.log(`node "${name}" may be taken by another device, once and until ${until} UTC:`);
+    console.log("start it with that name and the token");
     return 0;
   } finally {
     http.close();

@@ -3,6 +3,7 @@
 import { type EncryptionRequest, type EncryptionStatus, encryptionSocket } from "#apiserver/encryption.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
 import { secretsEncryptUsage } from "#cli/secrets-encrypt-flags.ts";
+import { verbError } from "#cli/verbs.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
 import type { ServerConfig } from "./config.ts";
 
@@ -24,7 +25,7 @@ export async function secretsEncrypt(
 ): Promise<number> {
   const [verb = "", ...rest] = args;
   const request = Object.hasOwn(verbs, verb) ? verbs[verb] : undefined;
-  if (!request || rest.length > 0) throw usageError(`secrets-encrypt: one of ${secretsEncryptUsage} is expected`);
+  if (!request || rest.length > 0) throw verbError("secrets-encrypt", verb, secretsEncryptUsage);
   const [force, skip] = [values["force"] === true, values["skip"] === true];
   const asked = request.command === "status" ? request : { ...request, force, skip };
   const answer = await askControlSocket(encryptionSocket(config.serverDir), asked);

@@ -4,6 +4,8 @@
 import { silentLogger } from "#base/log.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
 import { snapshotUsage } from "#cli/snapshot-flags.ts";
+import { columns } from "#cli/table.ts";
+import { verbError } from "#cli/verbs.ts";
 import { isEtcdEndpoint } from "#datastore/etcd-endpoints.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { S3Settings } from "#datastore/s3-settings.ts";
@@ -49,9 +51,9 @@ const deps = { clock: systemClock, log: silentLogger };
 export async function snapshot(args: readonly string[], values: FlagValues, config: ServerConfig): Promise<number> {
   const [verb = "", ...names] = args;
   const run = Object.hasOwn(verbs, verb) ? verbs[verb] : undefined;
-  if (!run) throw usageError(`snapshot: one of ${snapshotUsage} is expected`);
+  if (!run) throw verbError("snapshot", verb, snapshotUsage);
   if (names.length > 0 !== ["delete", "verify", "restore"].includes(verb) || (names.length > 1 && verb !== "delete")) {
-    throw usageError(`snapshot ${verb}: the arguments do not fit; ${snapshotUsage}`);
+    throw verbError("snapshot", verb === "list" ? "ls" : verb, snapshotUsage);
   }
   if (isEtcdEndpoint(config.datastore.endpoint)) {
     throw usageError(`snapshot: the datastore is an external etcd; use etcdctl snapshot ${verb}`);
@@ -123,7 +125,7 @@ async function list({ values, folder, bucket }: Context): Promise<void> {
     console.log(JSON.stringify(found, undefined, 2));
     return;
   }
-  print(found);
+  console.log(snapshotTable(found, values["output"] === "wide"));
 }
 
 async function prune({ config, values, folder, bucket }: Context): Promise<void> {
@@ -174,17 +176,15 @@ async function pathOf({ folder, names, bucket }: Context): Promise<string> {
   throw usageError(`snapshot: there is no snapshot "${name}" in ${folder}`);
 }
 
-function print(found: readonly Snapshot[]): void {
-  const rows = [
-    ["Name", "Location", "Size", "Created"],
-    ...found.map((s) => [s.name, s.path, String(s.sizeBytes), new Date(s.createdMs).toISOString()]),
-  ];
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
-  for (const row of rows)
-    console.log(
-      row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join(" ")
-        .trimEnd(),
-    );
+/** k3s's columns when it is wide; else the folder or bucket of a snapshot without its name, which stands there already. */
+export function snapshotTable(found: readonly Snapshot[], isWide: boolean): string {
+  if (isWide) {
+    const rows = found.map((s) => [s.name, s.path, String(s.sizeBytes), new Date(s.createdMs).toISOString()]);
+    return columns([["Name", "Location", "Size", "Created"], ...rows], 1);
+  }
+  const rows = found.map((s) => {
+    const created = `${new Date(s.createdMs).toISOString().slice(0, 19)}Z`;
+    return [s.name, String(s.sizeBytes), created, s.path.startsWith("s3://") ? "bucket" : "disk"];
+  });
+  return columns([["Name", "Size", "Created", "Where"], ...rows]);
 }

@@ -2,7 +2,9 @@
 // k3s's.
 import { messageOf } from "#base/errors.ts";
 import { type FlagValues, usageError } from "#cli/flags.ts";
+import { columns } from "#cli/table.ts";
 import { tokenUsage } from "#cli/token-flags.ts";
+import { verbError } from "#cli/verbs.ts";
 import { parseDurationNanoseconds } from "#model/duration.ts";
 import { isAlreadyExists } from "#model/status.ts";
 import { systemClock as clock } from "#platform/clock.ts";
@@ -23,7 +25,7 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
   const [verb, ...rest] = args;
   const isComplete = verb === "delete" ? rest.length > 0 : rest.length <= (verb === "create" ? 1 : 0);
   if (!isComplete || !["create", "list", "delete", "generate", "rotate"].includes(verb ?? "")) {
-    throw usageError(`token: ${tokenUsage} is expected`);
+    throw verbError("token", verb, tokenUsage);
   }
   if (verb === "generate") {
     console.log(generateBootstrapToken(random));
@@ -33,7 +35,9 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
   try {
     if (verb === "list") {
       const found = await listBootstrapTokens(client);
-      console.log(values["output"] === "json" ? JSON.stringify(found, undefined, "\t") : tableOf(found, clock.now()));
+      const form = values["output"];
+      if (form === "json") console.log(JSON.stringify(found, undefined, "\t"));
+      else console.log(tableOf(found, { nowMs: clock.now(), isWide: form === "wide" }));
     } else if (verb === "rotate") {
       const next = String(values["new-token"] ?? Buffer.from(random.bytes(16)).toString("hex"));
       const isForAgents = values["agent"] === true;
@@ -106,23 +110,19 @@ function lifeOf(text: string): number {
   throw usageError(`ttl: "${text}" is not allowed; use one such as 24h, or 0`);
 }
 
-export function tableOf(found: readonly BootstrapToken[], nowMs: number): string {
-  const rows = [
-    ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"],
-    ...found.map(({ token: text, expires, usages, description, groups }) => [
-      ...[text, ttlOf(expires, nowMs), expires ?? "<never>", usages.join(",") || "<none>"],
-      ...[description || "<none>", groups.join(",") || "<none>"],
-    ]),
-  ];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join("   ")
-        .trimEnd(),
-    )
-    .join("\n");
+/** k3s's columns when it is wide; else what fits a terminal, for what is left out is mostly the same for all. */
+export function tableOf(
+  found: readonly BootstrapToken[],
+  { nowMs, isWide }: { readonly nowMs: number; readonly isWide: boolean },
+): string {
+  const rows = found.map(({ token: text, expires, usages, description, groups }) => {
+    const head = [text, ttlOf(expires, nowMs), expires ?? "<never>"];
+    const end = description || "<none>";
+    return isWide ? [...head, usages.join(",") || "<none>", end, groups.join(",") || "<none>"] : [...head, end];
+  });
+  return isWide
+    ? columns([["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"], ...rows], 3)
+    : columns([["TOKEN", "TTL", "EXPIRES", "DESCRIPTION"], ...rows], 3);
 }
 
 function ttlOf(expires: string | undefined, nowMs: number): string {

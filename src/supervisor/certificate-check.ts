@@ -71,7 +71,7 @@ export function certificateTable(facts: readonly CertificateFacts[]): string {
     ["--------", "-------", "------", "-------", "-------------", "------"],
     ...facts.map((one) => [
       ...[one.Filename, one.Subject, one.Usages.join(","), dateOf(one.ExpiryTime)],
-      ...[roughly(one.ResidualTime / 1e6), one.Status],
+      ...[residualText(one), one.Status],
     ]),
   ];
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)) + 3);
@@ -106,6 +106,8 @@ const units: readonly (readonly [string, number])[] = [
   ["minute", 60_000],
   ["second", 1000],
 ];
+
+export const residualText = (one: CertificateFacts): string => roughly(one.ResidualTime / 1e6);
 
 /** One whole number of the largest unit that fits. */
 function roughly(ms: number): string {

@@ -178,7 +178,10 @@ const fileOf = (host: Host, path: string) => readFileSync(join(host.dataDir, pat
 
 test("certificates are checked, and replaced while the server runs", async () => {
   const serving = "server/tls/serving-kube-apiserver.crt";
-  const table = await certificate("check");
+  const short = await certificate("check");
+  expect(short).toMatch(/^client-admin.crt +system:admin +20\d\d-\d\d-\d\d +\d+ \w+ +OK$/m);
+  expect(short.split("\n").filter((line) => line.length > 100)).toEqual([]);
+  const table = await certificate("check", "--output", "wide");
   expect(table).toMatch(/^FILENAME +SUBJECT +USAGES +EXPIRES +RESIDUAL TIME +STATUS$/m);
   expect(table).toMatch(/^client-admin.crt +system:admin +ClientAuth .* OK$/m);
   expect(table).toMatch(/^client-ca.crt +mote-client-ca@\d+ +CertSign .* OK$/m);
