@@ -18,7 +18,7 @@ import { equalJson } from "#model/patch/json-value.ts";
 import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import type { Normalize } from "../endpoints/bodies.ts";
 import type { ConvertVersion } from "../endpoints/field-tracking.ts";
-import type { ServedResource } from "../endpoints/resources.ts";
+import type { ServedResource } from "../endpoints/served.ts";
 import type { Column } from "../printers/columns.ts";
 import type { Resource } from "../registry/registry.ts";
 import type { StorageDeps } from "../registry/storage.ts";

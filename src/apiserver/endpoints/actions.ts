@@ -23,8 +23,8 @@ import type { Registry, Resource } from "../registry/registry.ts";
 import { bindPod } from "../registry/strategies/pods.ts";
 import type { Bodies } from "./bodies.ts";
 import type { RequestInfo } from "./request-info.ts";
-import { writeContext } from "./resources.ts";
 import type { HandlerRequest, Result } from "./result.ts";
+import { writeContext } from "./write-context.ts";
 
 export interface ActionDeps {
   readonly clock: Clock;

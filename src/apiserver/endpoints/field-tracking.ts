@@ -14,7 +14,7 @@ import type { JsonObject } from "#model/patch/json-value.ts";
 import { groupVersion, qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
 import { fieldForbidden, fieldInvalid, fieldRequired, fieldTooLong, invalid } from "#model/status.ts";
 import { fromStorage, toStorage } from "../registry/convert.ts";
-import { labelledByStatus } from "../registry/registry.ts";
+import { labelledByStatus } from "../registry/object-rules.ts";
 import { isTrue } from "./request-info.ts";
 import type { HandlerRequest } from "./result.ts";
 

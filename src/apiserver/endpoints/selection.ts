@@ -4,7 +4,7 @@ import { checkFields, matchesFields, parseFieldSelector } from "#model/field-sel
 import { matchesRequirements, parseLabelSelector } from "#model/label-selector.ts";
 import type { UnknownObject } from "#model/object.ts";
 import { fromStorage } from "../registry/convert.ts";
-import type { ServedResource } from "./resources.ts";
+import type { ServedResource } from "./served.ts";
 
 export interface Selection {
   /** Exactly this name. */

@@ -153,7 +153,7 @@ async function writeParts(exchange: Exchange, parts: AsyncIterable<Uint8Array>, 
   response.end();
 }
 
-/** For who takes it so: only they are given one (endpoints/resources.ts). */
+/** For who takes it so: only they are given one (endpoints/lists.ts). */
 async function writeCompressed(exchange: Exchange, { parts, contentType }: CompressedAnswer): Promise<void> {
   const { request, response } = exchange;
   response.head(200, {

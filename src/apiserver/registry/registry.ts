@@ -1,39 +1,43 @@
 // The generic registry: create, update, patch-shaped update and delete of any kind, around the strategy of the kind,
 // admission and validation. Objects are of the storage version here; endpoints convert. Everything that is decided
-// about an object is decided on one revision of it and written only if it is still that one.
+// about an object is decided on one revision of it and written only if it is still that one. What holds for metadata of
+// every kind stands in object-rules.ts, what strategies may do beside in strategy-context.ts.
 // Upstream counterpart: registry.Store with rest.BeforeCreate / BeforeUpdate.
-import { assert } from "#base/assert.ts";
 import { type Clock, type Random, randomSuffix, rfc3339 } from "#base/clock.ts";
-import { sameButTimes } from "#model/managed-fields/managers.ts";
 import type { UnknownObject } from "#model/object.ts";
-import { qualifiedResource, type ResourceInfo } from "#model/resource-info.ts";
+import type { ResourceInfo } from "#model/resource-info.ts";
 import {
   type About,
   ApiError,
   alreadyExists,
-  badRequest,
   conflict,
   type FieldError,
-  fieldForbidden,
   fieldInvalid,
   fieldRequired,
   invalid,
-  isAlreadyExists,
-  isConflict,
-  isNotFound,
   notFound,
   serviceUnavailable,
   staleUpdate,
 } from "#model/status.ts";
 import type { AdmissionPlugin, AdmissionRequest } from "../admission/plugin.ts";
-import { loopback, type UserInfo } from "../authn/user.ts";
+import type { UserInfo } from "../authn/user.ts";
 import type { Strategy, StrategyContext } from "../strategy.ts";
 import { encodeStored, type Item } from "./codec.ts";
 import { type DeleteOptions, deletionIsDue, planDeletion } from "./deletion.ts";
-import { equalJson } from "./equal.ts";
 import { type Guard, guardsOf } from "./guard.ts";
 import { objectKey } from "./keys.ts";
+import {
+  checkFinalizers,
+  cloneTop,
+  isSameButTimes,
+  keepServerFields,
+  matchNamespace,
+  serverFields,
+  specChanged,
+  statusUpdate,
+} from "./object-rules.ts";
 import type { ResourceStorage } from "./storage.ts";
+import { strategyContext } from "./strategy-context.ts";
 
 /** A resource as this server has it. */
 export interface Resource {
@@ -95,17 +99,6 @@ export interface Deleted {
   readonly item: Item;
 }
 
-/** Metadata that PUT .../status may change beside annotations; other kinds keep what they have. */
-export const labelledByStatus: ReadonlySet<string> = new Set([
-  "pods",
-  "nodes",
-  "namespaces",
-  "services",
-  "persistentvolumes",
-  "persistentvolumeclaims",
-]);
-/** What the server writes for itself. */
-const serverWrite: WriteContext = { user: loopback, dryRun: false, warn() {} };
 /** generateName collisions in a row before the client hears of them (upstream: 8). */
 const generateNameAttempts = 8;
 /** The longest base that leaves room for the suffix. */
@@ -128,7 +121,7 @@ export class Registry {
   async create(resource: Resource, namespace: string, object: UnknownObject, write: WriteContext): Promise<Item> {
     const { about, strategy, info } = resource;
     const meta = object.metadata;
-    matchNamespace(resource, meta, namespace);
+    matchNamespace(resource.info, meta, namespace);
     if (meta.resourceVersion !== undefined && meta.resourceVersion !== "") {
       throw new ApiError(500, "", "resourceVersion should not be set on objects to be created");
     }
@@ -141,7 +134,7 @@ export class Registry {
     }
     if (strategy.hasGeneration) meta.generation = 1;
 
-    const context = this.#context(write);
+    const context = strategyContext(this.#deps, this, write);
     if (generate) meta.name = this.#generateName(meta.generateName!);
     const request: AdmissionRequest = {
       operation: "CREATE",
@@ -233,7 +226,7 @@ export class Registry {
     write: WriteContext,
   ): Promise<Deleted> {
     const { about, storage, strategy, info } = resource;
-    const context = this.#context(write);
+    const context = strategyContext(this.#deps, this, write);
     for (let attempt = 0; attempt <= conflictRetries; attempt++) {
       const old = await this.get(resource, namespace, name);
       const current = storage.decode(old);
@@ -274,68 +267,9 @@ export class Registry {
 
   /** Asks the plugins about what writes no object of its own: a token, an eviction. */
   async admit(request: AdmissionRequest, write: WriteContext): Promise<void> {
-    const context = this.#context(write);
+    const context = strategyContext(this.#deps, this, write);
     await this.#mutate(request, context);
     await this.#admit(request, context);
-  }
-
-  /** What strategies and plugins may look at. */
-  #context(write: WriteContext): StrategyContext {
-    const find = (resource: string): Resource => {
-      const found = this.#deps.resources.get(resource);
-      assert(found, `a strategy asked for the unknown resource ${resource}`);
-      return found;
-    };
-    const { mustHold } = write.user;
-    const asServer = mustHold ? { ...serverWrite, user: { ...loopback, mustHold } } : serverWrite;
-    return {
-      user: write.user,
-      clock: this.#deps.clock,
-      random: this.#deps.random,
-      dryRun: write.dryRun,
-      warn: write.warn,
-      ...(write.annotate ? { annotate: write.annotate } : {}),
-      async get<T>(resource: string, namespace: string, name: string) {
-        const { storage } = find(resource);
-        const item = await storage.get(namespace, name);
-        return item && (storage.decode(item) as T);
-      },
-      async list<T>(resource: string, namespace = "") {
-        const { storage } = find(resource);
-        return (await storage.list(namespace)).items.map((item) => storage.decode(item) as T);
-      },
-      async replace(resource, from, to) {
-        assert(!write.dryRun, "a dry run writes nothing");
-        const { storage } = find(resource);
-        const { namespace = "", name = "", resourceVersion } = from.metadata;
-        const item = await storage.get(namespace, name);
-        if (!item || storage.decode(item).metadata.resourceVersion !== resourceVersion) return false;
-        const object = cloneTop(to as unknown as UnknownObject);
-        return (await storage.update(item, object, guardsOf(write.user))) !== undefined;
-      },
-      create: async (resource, object) => {
-        assert(!write.dryRun, "a dry run writes nothing");
-        const found = find(resource);
-        try {
-          const { namespace = "" } = object.metadata;
-          const item = await this.create(found, namespace, object as unknown as UnknownObject, asServer);
-          return found.storage.decode(item) as unknown as typeof object;
-        } catch (error) {
-          if (isAlreadyExists(error)) return undefined;
-          throw error;
-        }
-      },
-      remove: async (resource, object) => {
-        assert(!write.dryRun, "a dry run writes nothing");
-        const { namespace = "", name = "", uid = "" } = object.metadata;
-        try {
-          await this.delete(find(resource), namespace, name, { preconditions: { uid } }, asServer);
-        } catch (error) {
-          // Gone already, or it is another one by now.
-          if (!isNotFound(error) && !isConflict(error)) throw error;
-        }
-      },
-    };
   }
 
   /** Undefined when the object changed meanwhile. */
@@ -350,8 +284,8 @@ export class Registry {
     const { about, info, storage, strategy } = resource;
     const name = current.metadata.name ?? "";
     const namespace = current.metadata.namespace ?? "";
-    const context = this.#context(write);
-    matchNamespace(resource, next.metadata, namespace);
+    const context = strategyContext(this.#deps, this, write);
+    matchNamespace(resource.info, next.metadata, namespace);
     const uid = next.metadata.uid ?? "";
     if (uid !== "" && uid !== current.metadata.uid) {
       throw conflict(
@@ -445,90 +379,3 @@ const guardsFor = (strategy: Strategy, object: UnknownObject, { user }: WriteCon
   ...guardsOf(user),
   ...(strategy.guards?.(object) ?? []),
 ];
-
-/** What no client may set. */
-const serverFields = [
-  "resourceVersion",
-  "deletionTimestamp",
-  "deletionGracePeriodSeconds",
-  "selfLink",
-  "generation",
-] as const;
-
-function keepServerFields(object: UnknownObject, current: UnknownObject): void {
-  const meta = object.metadata;
-  const old = current.metadata;
-  const kept = {
-    name: old.name,
-    namespace: old.namespace,
-    uid: old.uid,
-    creationTimestamp: old.creationTimestamp,
-    deletionTimestamp: old.deletionTimestamp,
-    deletionGracePeriodSeconds: old.deletionGracePeriodSeconds,
-    generation: old.generation,
-    generateName: old.generateName,
-  };
-  for (const [field, value] of Object.entries(kept)) {
-    if (value === undefined) delete (meta as Record<string, unknown>)[field];
-    else (meta as Record<string, unknown>)[field] = value;
-  }
-  delete meta.selfLink;
-}
-
-/** Whether nothing differs but the times at which managers wrote. */
-function isSameButTimes(object: UnknownObject, current: UnknownObject): boolean {
-  const { managedFields } = object.metadata;
-  const old = current.metadata.managedFields;
-  if (!sameButTimes(managedFields, old)) return false;
-  const { managedFields: _managedFields, ...metadata } = object.metadata;
-  const { managedFields: _old, ...oldMetadata } = current.metadata;
-  return equalJson({ ...object, metadata }, { ...current, metadata: oldMetadata });
-}
-
-/** The old object with the new status, and the metadata a status update may change. */
-export function statusUpdate(info: ResourceInfo, current: UnknownObject, next: UnknownObject): UnknownObject {
-  const metadata = { ...current.metadata };
-  const labels = labelledByStatus.has(qualifiedResource(info)) ? ["labels"] : [];
-  const fields = info.type === "" ? ["managedFields"] : ["annotations", "finalizers", "managedFields", ...labels];
-  for (const field of fields as ("annotations" | "finalizers" | "labels" | "managedFields")[]) {
-    const value = next.metadata[field];
-    if (value === undefined) delete metadata[field];
-    else (metadata as Record<string, unknown>)[field] = value;
-  }
-  const out: UnknownObject = { ...current, metadata };
-  if (next["status"] === undefined) delete out["status"];
-  else out["status"] = next["status"];
-  return out;
-}
-
-function matchNamespace(resource: Resource, meta: UnknownObject["metadata"], namespace: string): void {
-  const named = meta.namespace ?? "";
-  if (named !== "" && named !== namespace) {
-    throw badRequest("the namespace of the provided object does not match the namespace sent on the request");
-  }
-  if (resource.info.namespaced) meta.namespace = namespace;
-  else delete meta.namespace;
-}
-
-function checkFinalizers(object: UnknownObject, current: UnknownObject): FieldError[] {
-  if (current.metadata.deletionTimestamp === undefined) return [];
-  const old = new Set(current.metadata.finalizers ?? []);
-  const added = (object.metadata.finalizers ?? []).filter((f) => !old.has(f));
-  if (added.length === 0) return [];
-  const shown = added.map((f) => JSON.stringify(f)).join(", ");
-  return [
-    fieldForbidden(
-      "metadata.finalizers",
-      `no new finalizers can be added if the object is being deleted, found new finalizers []string{${shown}}`,
-    ),
-  ];
-}
-
-function specChanged(object: UnknownObject, current: UnknownObject): boolean {
-  const { metadata: _m, status: _s, apiVersion: _a, kind: _k, ...next } = object;
-  const { metadata: _om, status: _os, apiVersion: _oa, kind: _ok, ...old } = current;
-  return !equalJson(next, old);
-}
-
-/** The storage sets resourceVersion on what it is given; shared objects must not see that. */
-const cloneTop = (object: UnknownObject): UnknownObject => ({ ...object, metadata: { ...object.metadata } });
