@@ -18,6 +18,7 @@ import { askControlSocket } from "#platform/control-socket.ts";
 import { writeFileDurable } from "#platform/files.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
+import { until } from "#test/harness/until.ts";
 import { loopback } from "./authn/user.ts";
 import { parseEncryptionConfiguration } from "./encryption/configuration.ts";
 import { openEncryptionFile } from "./encryption/file.ts";
@@ -380,9 +381,7 @@ class Life {
     const service = opened.service({ backend: dying, client, informers, events, nodeName: "n" });
     life.#running = service.run(life.#stop.signal, () => {}).catch(() => {});
     // The socket opens in its own time.
-    for (let i = 0; i < 200 && (await life.ask({ command: "status" }).catch(() => undefined)) === undefined; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
+    await until(async () => (await life.ask({ command: "status" }).catch(() => undefined)) !== undefined, "its socket");
     return life;
   }
 
@@ -401,11 +400,8 @@ class Life {
   step(stage: string, more: object = {}): Promise<unknown> {
     return this.ask({ command: "config", stage, ...more });
   }
-  async until(stage: string): Promise<void> {
-    for (let i = 0; (await this.status()).stage !== stage; i++) {
-      if (i > 500) throw new Error(`still ${(await this.status()).stage}: ${this.events.join()}`);
-      await new Promise((resolve) => setTimeout(resolve, 2));
-    }
+  until(stage: string): Promise<void> {
+    return until(async () => (await this.status()).stage === stage, stage);
   }
   async end(): Promise<void> {
     this.#stop.abort();

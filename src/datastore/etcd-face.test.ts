@@ -335,7 +335,7 @@ describe("the wire", () => {
       });
       stream.end(round % 7 === 0 ? frame.subarray(0, Math.floor(random.float() * frame.length)) : frame);
       await new Promise<void>((resolve, reject) => {
-        setTimeout(() => reject(new Error(`${path} did not end in round ${round}`)), 3000).unref();
+        setTimeout(() => reject(new Error(`${path} did not end in round ${round}`)), 30_000).unref();
         stream.on("error", () => resolve());
         stream.on("close", () => resolve());
         stream.on("response", (headers) => {

@@ -45,7 +45,7 @@ const serverScript = `require("net").createServer((s) => {
 const clientScript = `const s = require("net").connect({ host: process.argv[1], port: 8080 });
 let text = "";
 const end = (answer) => { console.log(answer); s.destroy(); };
-s.setTimeout(1000, () => end("TIMEOUT"));
+s.setTimeout(5000, () => end("TIMEOUT"));
 s.on("data", (d) => { text += d; }).on("error", (e) => end(e.code)).on("end", () => end(text.split("\\n")[0] + " " + text.length));`;
 const ask = async (from: Where, ip: string): Promise<string> =>
   (await runChecked(inside(from), process.execPath, ["-e", clientScript, ip])).trim();

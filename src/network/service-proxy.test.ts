@@ -47,16 +47,16 @@ u.bind(8080);
 `;
 /** Asks \`count\` times; prints one JSON list of answers or error codes. UDP asks from one fixed port when given. */
 const probeScript = `
-const [proto, host, port, count, from] = process.argv.slice(1);
+const [proto, host, port, count, from, patienceMs] = process.argv.slice(1);
 const tcp = () => new Promise((done) => {
   const s = require("net").connect({ host, port: Number(port) });
   let text = "";
-  s.setTimeout(700, () => { done("TIMEOUT"); s.destroy(); });
+  s.setTimeout(Number(patienceMs), () => { done("TIMEOUT"); s.destroy(); });
   s.on("data", (d) => { text += d; }).on("error", (e) => done(e.code)).on("end", () => done(text));
 });
 const udp = () => new Promise((done) => {
   const s = require("dgram").createSocket(host.includes(":") ? "udp6" : "udp4");
-  const timer = setTimeout(() => end("TIMEOUT"), 700);
+  const timer = setTimeout(() => end("TIMEOUT"), Number(patienceMs));
   const end = (what) => { clearTimeout(timer); s.close(() => done(what)); };
   s.on("message", (m) => end(String(m))).on("error", (e) => end(e.code));
   s.bind(Number(from || 0), () => s.connect(Number(port), host, () => s.send("x", (e) => e && end(e.code))));
@@ -68,8 +68,17 @@ const udp = () => new Promise((done) => {
 })();
 `;
 
-async function probe(where: Where, proto: "tcp" | "udp", host: string, port: number, count = 1, from = 0) {
-  const args = ["-e", probeScript, proto, host, String(port), String(count), String(from)];
+/** `patienceMs`: for each answer; what never comes is "TIMEOUT". */
+async function probe(
+  where: Where,
+  proto: "tcp" | "udp",
+  host: string,
+  port: number,
+  count = 1,
+  from = 0,
+  patienceMs = 5000,
+) {
+  const args = ["-e", probeScript, proto, host, String(port), String(count), String(from), String(patienceMs)];
   return JSON.parse(await runChecked(inside(where), process.execPath, args)) as string[];
 }
 const names = (answers: readonly string[]) => new Set(answers.map((answer) => answer.split(" ")[0]));
@@ -199,7 +208,7 @@ describe.skipIf(whyNot !== undefined)(
       await put("np", { clusterIP: "10.43.0.3", type: "NodePort", nodePort: 30080, externalTrafficPolicy: "Local" }, [
         ["10.42.0.12", "other"],
       ]);
-      await until(async () => (await probe("client", "tcp", "192.0.2.1", 30080))[0] === "TIMEOUT");
+      await until(async () => (await probe("client", "tcp", "192.0.2.1", 30080, 1, 0, 700))[0] === "TIMEOUT");
     });
 
     test("session affinity holds, and survives changes of other services", async () => {

@@ -1,8 +1,7 @@
 import { expect, test } from "vitest";
 import type { Pod } from "#model/gen/core-v1.ts";
-import { systemClock } from "#platform/clock.ts";
 import type { FileSystemSize } from "#platform/folders.ts";
-import { FakeClock } from "#test/harness/fake-clock.ts";
+import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { until } from "#test/harness/until.ts";
 import { Sampler } from "./sampler.ts";
 
@@ -41,41 +40,48 @@ function setup(...folders: string[]) {
     cri: { containerStats: async () => [] },
     mountedAt: (uid: string) => uid,
   });
-  /** What is known of the named folders; asks until there is an answer or `ms` have passed and then some. */
-  const sample = async (ms: number, which: readonly string[] = folders) => {
+  /** Asks what is known of the named folders; the answer comes in its own time. */
+  const start = (which: readonly string[]) => {
     let found: string[] | undefined;
     const done = sampler
       .usageOf((pod) => which.includes(pod.metadata.uid ?? ""))
       .then((usage) => {
         found = usage.filter((one) => one.volumes.length > 0).map((one) => one.uid);
       });
-    for (let passed = 0, turns = 0; turns < 40 && !found; turns++) {
-      // The rest of a sample is read from the real machine.
-      await systemClock.sleep(5);
-      if (passed >= ms) continue;
+    return { found: () => found, done };
+  };
+  /** What is known of all folders, while `ms` pass. */
+  const sample = async (ms: number) => {
+    const { found, done } = start(folders);
+    let passedMs = 0;
+    // The rest of a sample is read from the real machine.
+    await until(async () => {
+      if (found()) return true;
+      if (passedMs >= ms) return false;
       await clock.advance(500);
-      passed += 500;
-    }
-    return { found, done };
+      passedMs += 500;
+      return false;
+    }, "an answer");
+    return { found: found(), done };
   };
   const wake = () => {
     for (const resolve of [...waiting.values()].flat()) resolve();
     waiting.clear();
   };
-  return { clock, asked, sample, wake };
+  return { clock, asked, start, sample, wake };
 }
 
 test("one that does not answer leaves the others their figures, and is not asked again meanwhile", async () => {
-  const { clock, asked, sample, wake } = setup("/dead/1", "/live/1", "/gone/1", "/live/2");
+  const { clock, asked, start, sample, wake } = setup("/dead/1", "/live/1", "/gone/1", "/live/2");
   expect((await sample(3000)).found).toEqual(["/live/1", "/live/2"]);
   await clock.advance(61_000);
   expect((await sample(0)).found).toEqual(["/live/1", "/live/2"]);
   expect(asked.filter((folder) => folder === "/dead/1")).toHaveLength(1);
   wake();
   await clock.advance(61_000);
-  const last = await sample(0);
+  const last = start(folders);
   // Asked anew once it has answered.
-  expect(asked.filter((folder) => folder === "/dead/1")).toHaveLength(2);
+  await until(() => asked.filter((folder) => folder === "/dead/1").length === 2);
   wake();
   await last.done;
 });
@@ -93,9 +99,10 @@ test("however many do not answer, two threads wait at most, and nobody else wait
 
 test("at once, folders that answer wait for each other and all have figures", async () => {
   const folders = ["/dead/1", "/dead/2", "/dead/3"];
-  const { sample, wake, asked } = setup(...folders);
-  const all = folders.map((folder) => sample(0, [folder]));
-  const started = await Promise.all(all);
+  const { start, sample, wake, asked } = setup(...folders);
+  const started = folders.map((folder) => start([folder]));
+  await until(() => asked.length >= 2);
+  await settle();
   expect(asked).toEqual(["/dead/1", "/dead/2"]);
   wake();
   await until(() => asked.length >= 3);
