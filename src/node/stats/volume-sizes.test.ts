@@ -79,7 +79,7 @@ test("one that does not answer leaves the others their figures, and is not asked
   expect(asked.filter((folder) => folder === "/dead/1")).toHaveLength(1);
   wake();
   await clock.advance(61_000);
-  const last = start(folders);
+  const last = start(["/dead/1", "/live/1", "/gone/1", "/live/2"]);
   // Asked anew once it has answered.
   await until(() => asked.filter((folder) => folder === "/dead/1").length === 2);
   wake();
