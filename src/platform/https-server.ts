@@ -123,6 +123,8 @@ const keepAliveMs = 30_000;
 const idleConnectionMs = 90_000;
 /** A thousand nodes have two each, for the API and the tunnel, and those of k3s more. */
 const defaultMaxConnections = 5000;
+/** Connections of a fleet whose server did not run for some seconds; the kernel's own bound may be lower. */
+const maxBacklog = 4096;
 /** From here on memory counts for more than the speed of single large answers. */
 const crowdedFrom = 500;
 
@@ -207,7 +209,7 @@ export async function openHttpsServer(options: HttpsServerOptions, handlers: Htt
         ),
       );
     server.once("error", failed);
-    server.listen({ host: options.host, port: options.port, backlog: 511 }, () => {
+    server.listen({ host: options.host, port: options.port, backlog: maxBacklog }, () => {
       server.off("error", failed);
       server.on("error", (error) => log.error("https server failed", { error: messageOf(error) }));
       resolve();

@@ -12,6 +12,8 @@ export interface PatientConnect {
   readonly timeoutMs: number;
   /** Between attempts; default 250. More where bytes cost money. */
   readonly againMs?: number;
+  /** From this address: where the machine has lost it, that is a failure at once. */
+  readonly localAddress?: string;
   /** Is given what begins another attempt; what it returns takes that back. */
   readonly onHint?: (attempt: () => void) => () => void;
 }
@@ -23,6 +25,7 @@ const maxNewer = 12;
 /** Rejects with CONNECT_FAILED, at once where somebody refuses, or with the signal's reason. */
 export function connectPatiently(to: PatientConnect, signal?: AbortSignal): Promise<net.Socket> {
   const { host, port, timeoutMs } = to;
+  const from = to.localAddress === undefined ? {} : { localAddress: to.localAddress };
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
       reject(signal.reason);
@@ -49,7 +52,7 @@ export function connectPatiently(to: PatientConnect, signal?: AbortSignal): Prom
         attempts.delete(oldest);
         oldest.destroy();
       }
-      const socket = net.connect({ host, port, noDelay: true });
+      const socket = net.connect({ host, port, noDelay: true, ...from });
       attempts.add(socket);
       // Also of those that lost.
       socket.on("error", (error) => {

@@ -63,7 +63,14 @@ export interface BareWebSocketAnswer {
   readonly socket: Duplex;
   readonly head: Uint8Array;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** TLS and HTTP, once TCP stood. */
+  readonly handshakeMs?: number;
+  /** Resolves when the machine takes another connection from the same address as this one; that is closed at once. */
+  readonly reach?: (signal: AbortSignal) => Promise<void>;
 }
+
+/** Longer than anybody waits for it. */
+const reachTimeoutMs = 5000;
 
 /** Of whoever has a certificate that none of the believed authorities' keys leads to, or one that names somebody else. */
 const strangers = ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "ERR_TLS_CERT_ALTNAME_INVALID"];
@@ -85,6 +92,8 @@ export async function dialBareWebSocket(dial: BareDial, signal: AbortSignal): Pr
 }
 
 function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<BareWebSocketAnswer> {
+  const startedMs = performance.now();
+  const { localAddress } = tcp;
   return new Promise((resolve, reject) => {
     const { host, port, tls: trust } = dial;
     const name = `${host.includes(":") ? `[${host}]` : host}:${port}`;
@@ -135,7 +144,9 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
     );
     socket.taken = (bare, head) => {
       signal.removeEventListener("abort", onAbort);
-      resolve({ socket: bare, head, headers });
+      const again = { host, port, timeoutMs: reachTimeoutMs, ...(localAddress === undefined ? {} : { localAddress }) };
+      const reach = async (by: AbortSignal) => void (await connectPatiently(again, by)).destroy();
+      resolve({ socket: bare, head, headers, handshakeMs: performance.now() - startedMs, reach });
     };
   });
 }

@@ -1,7 +1,7 @@
 // When the node's end tries again, under a clock that only moves when told to.
 import { expect, test } from "vitest";
 import { AppError } from "#base/errors.ts";
-import { silentLogger } from "#base/log.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
 import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createTunnelClient, type TunnelClientOptions } from "./client.ts";
@@ -15,10 +15,12 @@ async function alone(takesMs: number, more: Partial<TunnelClientOptions> = {}) {
   const clock = new FakeClock();
   const random = seededRandom(1);
   const asked: (number | undefined)[] = [];
+  const told: number[] = [];
+  const log = createLogger((level) => void (level === "warn" && told.push(clock.monotonicMs())), "info");
   const client = createTunnelClient(
     { host: "192.0.2.1", port: 6443, tls: () => ({}), ...more },
     {
-      ...{ clock, random, log: silentLogger, codec: loadCodec((size) => random.bytes(size)) },
+      ...{ clock, random, log, codec: loadCodec((size) => random.bytes(size)) },
       mayDial: () => false,
       open: () => Promise.reject(new Error("nothing may be dialed")),
       async dial({ againMs }, signal) {
@@ -35,7 +37,7 @@ async function alone(takesMs: number, more: Partial<TunnelClientOptions> = {}) {
     stop.abort(new Error("enough"));
     await running;
   };
-  return { client, clock, asked, end };
+  return { client, clock, asked, told, end };
 }
 
 test("an attempt that took its time is followed by another at once", async () => {
@@ -64,6 +66,19 @@ test("one that is over at once is followed after a pause of half a second at mos
     expect(asked.length - before).toBeGreaterThanOrEqual(2);
     expect(asked.length - before).toBeLessThanOrEqual(8);
   }
+  await end();
+});
+
+test("that nobody answers is said at once, and ever more rarely", async () => {
+  const { clock, asked, told, end } = await alone(1000);
+  const from = clock.monotonicMs();
+  expect(told).toHaveLength(1);
+  await clock.advance(300_000);
+  const gaps = told.map((atMs) => Math.round((atMs - from) / 1000));
+  expect(asked.length).toBeGreaterThan(100);
+  // After 0, 10, 30, 70, 150 seconds, each with the first attempt that fails from then on.
+  expect(gaps).toHaveLength(5);
+  expect(gaps.at(-1)).toBeGreaterThanOrEqual(150);
   await end();
 });
 

@@ -12,6 +12,7 @@ import { tunnel } from "#platform/tunnel.ts";
 import type { UpgradeTls } from "#platform/upgrade-client.ts";
 import type { TunnelCodec } from "./codec.ts";
 import { type Keepalive, keepalives } from "./keepalive.ts";
+import type { Way } from "./liveness.ts";
 import { formatHello, moteHeader, parseHello } from "./messages.ts";
 import { Session } from "./session.ts";
 import type { TunnelStream } from "./stream.ts";
@@ -55,10 +56,16 @@ export interface TunnelClient extends Service {
   hurry(): void;
 }
 
+/** That nobody answers is said at once, then after pauses that double: a server may be away for weeks, and a log has an end. */
+const telling = { againMs: 10_000, longestMs: 3600_000 } as const;
 /** How long motes keep a session that has lost its connection. */
 export const bridgeMs = 30_000;
-/** Of one attempt, TLS and HTTP included; k3s's. */
+/**
+ * Of TLS and HTTP; k3s's. Twice as long after each that was too short: a server that is starved or hangs has to answer what was
+ * given up as well as what is waited for.
+ */
 const handshakeTimeoutMs = 10_000;
+const mostHandshakeTimeoutMs = 30_000;
 /** Time for a slow path. */
 const connectTimeoutMs = 5000;
 /** Between attempts to connect, where bytes cost money, or nobody has answered for a minute; else as `connectPatiently` has it. */
@@ -95,6 +102,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
   let absentSinceMs: number | undefined;
   /** One that ended with what came beside the answer is none any more, though its socket may still be there. */
   const isConnected = () => session?.isAttached ?? false;
+  let handshakeMs = handshakeTimeoutMs;
   const isRare = () => absentSinceMs !== undefined && clock.monotonicMs() - absentSinceMs >= rare.afterMs;
 
   /** One attempt: resolves when the connection it made is gone. */
@@ -114,7 +122,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
         },
         connectTimeoutMs,
         ...(options.isMetered ? { againMs: meteredAgainMs } : isRare() ? { againMs: rare.againMs } : {}),
-        timeoutMs: handshakeTimeoutMs,
+        timeoutMs: handshakeMs,
       },
       signal,
     );
@@ -123,6 +131,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       answer.socket.destroy();
       throw signal.reason;
     }
+    const way: Way = { handshakeMs: answer.handshakeMs, reach: options.isMetered ? undefined : answer.reach };
     const hello = parseHello(answer.headers[moteHeader]);
     let lost = () => {};
     const isLost = new Promise<void>((resolve) => {
@@ -138,7 +147,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       stopBridge();
       onLost = lost;
       log.info("tunnel: goes on", { server });
-      waiting.attach(answer.socket, answer.head, hello.from);
+      waiting.attach(answer.socket, answer.head, hello.from, way);
       linked(isConnected());
     } else {
       waiting?.end("the server does not know it any more");
@@ -148,7 +157,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       session = begun;
       log.info("tunnel: connected", { server, mote: hello !== undefined });
       deps.onSession?.(begun);
-      begun.attach(answer.socket, answer.head, 0);
+      begun.attach(answer.socket, answer.head, 0, way);
       linked(isConnected());
     }
     await isLost;
@@ -241,6 +250,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       let attempt = 0;
       let isAbsent = false;
       let hasAnswered = false;
+      let [tellAtMs, tellPauseMs]: [number, number] = [0, telling.againMs];
       while (!signal.aborted) {
         const stop = () => session?.close();
         const startedMs = clock.monotonicMs();
@@ -250,10 +260,15 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           signal.addEventListener("abort", stop, { once: true });
           await connectOnce(signal);
           // One that stood for a moment only does not make the next attempt fresh.
-          attempt = clock.monotonicMs() - startedMs > 2000 || session ? 0 : attempt + 1;
+          const wasMute = session?.wasMute === true;
+          const isFresh = !wasMute && (clock.monotonicMs() - startedMs > 2000 || session !== undefined);
+          attempt = isFresh ? 0 : attempt + 1;
+          if (isFresh) [tellAtMs, tellPauseMs] = [0, telling.againMs];
           isAbsent = false;
           absentSinceMs = undefined;
-          hasAnswered = false;
+          // It takes connections and does not come to more.
+          hasAnswered = wasMute;
+          handshakeMs = handshakeTimeoutMs;
         } catch (error) {
           if (signal.aborted) break;
           attempt++;
@@ -262,9 +277,15 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           isAbsent = details["isConnected"] === false;
           absentSinceMs = isAbsent ? (absentSinceMs ?? startedMs) : undefined;
           hasAnswered = details["isConnected"] === true;
+          const wasShort = hasAnswered && details["status"] === undefined && triedMs >= handshakeMs;
+          handshakeMs = wasShort ? Math.min(mostHandshakeTimeoutMs, handshakeMs * 2) : handshakeTimeoutMs;
           const fields = { server, error: messageOf(error), attempt };
-          if (attempt === 1 || attempt % 10 === 0) log.warn("tunnel: cannot connect", fields);
-          else log.debug("tunnel: cannot connect", fields);
+          const nowMs = clock.monotonicMs();
+          if (attempt === 1 || nowMs >= tellAtMs) {
+            log.warn("tunnel: cannot connect", fields);
+            tellAtMs = nowMs + tellPauseMs;
+            tellPauseMs = Math.min(tellPauseMs * 2, telling.longestMs);
+          } else log.debug("tunnel: cannot connect", fields);
           if (!hasCode(error, "WEBSOCKET_DIAL")) log.error("tunnel: failed", fields);
         } finally {
           signal.removeEventListener("abort", stop);

@@ -18,17 +18,11 @@ import {
   type Piece,
   type TunnelCodec,
 } from "./codec.ts";
-import { judge, type Keepalive, tickMs } from "./keepalive.ts";
+import { type Keepalive, tickMs } from "./keepalive.ts";
 import { Link, mostUnconfirmedBytes } from "./link.ts";
-import {
-  decodeNumber,
-  decodeSync,
-  encodeNumber,
-  encodeSync,
-  maxMessageBytes,
-  messageTypes,
-  orderlyEnd,
-} from "./messages.ts";
+import { Liveness, type Way } from "./liveness.ts";
+import { MessageParts } from "./message-parts.ts";
+import { decodeNumber, decodeSync, encodeNumber, encodeSync, messageTypes, orderlyEnd } from "./messages.ts";
 import { SendQueue } from "./send-queue.ts";
 import { type StreamHost, TunnelStream } from "./stream.ts";
 import { type Ticking, Ticks } from "./ticks.ts";
@@ -82,8 +76,6 @@ const smallRecentMs = 500;
 const syncEveryMs = 60_000;
 /** How long the other end may take to answer our goodbye. */
 const closeTimeoutMs = 2000;
-/** Parts of a message that are put together when there are as many: a part may be one byte. */
-const maxParts = 64;
 const nothing = new Uint8Array(0);
 const goodbye = Uint8Array.of(0x03, 0xe8);
 
@@ -102,7 +94,8 @@ export class Session implements Ticking {
   #control: Frame[] = [];
   /** To the last ping; one answers all before it. */
   #pong: Frame | undefined;
-  #partial: { bytes: Uint8Array[]; size: number } | undefined;
+  /** Made with the first message that is not a stream's bytes. */
+  #parts: MessageParts | undefined;
   /** Streams that hold anything, ended ones included. */
   #live = 0;
   /** k3s's counter starts at 1 and is raised before it is used. */
@@ -116,8 +109,7 @@ export class Session implements Ticking {
   /** When the last small message went or came. */
   #smallMs = Number.NEGATIVE_INFINITY;
   #stopClosing: () => void = () => {};
-  #pingedMs: number;
-  #isPingOpen = false;
+  readonly #liveness: Liveness;
   #syncedMs: number;
   /** Missing in the peer's last list; dropped when they are missing in the next as well. */
   #missing: ReadonlySet<number> | undefined;
@@ -140,9 +132,9 @@ export class Session implements Ticking {
       },
     );
     this.#ticks = deps.ticks ?? new Ticks(clock);
-    const now = clock.monotonicMs();
-    this.#pingedMs = now;
-    this.#syncedMs = now;
+    const { keepalive, isDialer, isMote } = options;
+    this.#liveness = new Liveness({ keepalive, isDialer, isMote, nowMs: () => clock.monotonicMs() });
+    this.#syncedMs = clock.monotonicMs();
   }
 
   #hostOfStreams(): StreamHost {
@@ -196,6 +188,10 @@ export class Session implements Ticking {
   get heardMs(): number {
     return this.#link.heardMs;
   }
+  /** The last connection was given up without a byte of the other end: its machine is there and does not come to answering. */
+  get wasMute(): boolean {
+    return this.#liveness.wasMute;
+  }
   /** Kept in case that it has to be sent again. */
   get unconfirmedBytes(): number {
     return this.#link.unconfirmedBytes;
@@ -206,14 +202,15 @@ export class Session implements Ticking {
   }
 
   /** Begins, or goes on, over a socket whose handshake is done. `from`: what the other end wants. */
-  attach(socket: Duplex, head: Uint8Array, from: number): void {
-    const now = this.#deps.clock.monotonicMs();
-    this.#isPingOpen = false;
-    this.#pingedMs = now;
+  attach(socket: Duplex, head: Uint8Array, from: number, way: Way = {}): void {
+    const { isDialer, isMote, keepalive } = this.options;
+    this.#liveness.attached(way);
     this.#link.attach(socket, head, from);
     // What came with the head may have ended it already.
     if (this.#isOver || !this.#link.isAttached) return;
-    this.#ticks.add(this, tickMs(this.options.keepalive, this.options.isDialer));
+    this.#ticks.add(this, tickMs(keepalive));
+    // Until it is answered nobody knows that the way is good; and the other end learns how slow this one is.
+    if (isDialer && isMote) this.#ping(false);
     this.#pump();
   }
 
@@ -264,7 +261,8 @@ export class Session implements Ticking {
     this.#queue.clear();
     this.#control = [];
     this.#pong = undefined;
-    this.#partial = undefined;
+    this.#parts = undefined;
+    this.#liveness.detached();
     for (const stream of streams) {
       const what = `${this.options.peer}: ${stream.target}: tunnel disconnect: ${reason}`;
       stream.destroy(new AppError("TUNNEL_DISCONNECT", what));
@@ -366,7 +364,7 @@ export class Session implements Ticking {
   // ---- in ----
 
   #take(pieces: readonly Piece[]): void {
-    this.#isPingOpen = false;
+    this.#liveness.heard();
     for (const piece of pieces) {
       if (this.#isOver) return;
       if (piece.kind >= failureKind) {
@@ -397,10 +395,11 @@ export class Session implements Ticking {
   #takeControl(opcode: number, payload: Uint8Array): void {
     if (opcode === opcodes.close) this.end("the other end said goodbye");
     else if (opcode === opcodes.ping) {
+      this.#liveness.told(payload);
       const own = payload.length === 0 ? nothing : new Uint8Array(payload);
       this.#pong = { kind: controlKind | opcodes.pong, connection: 0, payload: own };
       this.#pumpSoon();
-    }
+    } else if (opcode === opcodes.pong) this.#liveness.ponged();
   }
 
   #takeData(piece: Piece): void {
@@ -425,26 +424,11 @@ export class Session implements Ticking {
     this.#say(messageTypes.error, connection, errorText(`connection not found ${peer}/0/${connection}`));
   }
 
-  /** Small messages may come in parts. */
   #gather(piece: Piece): void {
-    if (piece.isFirst || !this.#partial) this.#partial = { bytes: [], size: 0 };
-    const partial = this.#partial;
-    const most = maxMessageBytes[piece.kind] ?? 0;
-    const room = most - partial.size;
-    if (room < piece.bytes.length && piece.kind === messageTypes.sync) {
-      this.end("a list of connections that is too long");
-      return;
-    }
-    if (room > 0 && piece.bytes.length > 0) {
-      const bytes = new Uint8Array(piece.bytes.subarray(0, room));
-      partial.bytes.push(bytes);
-      partial.size += bytes.length;
-      if (partial.bytes.length >= maxParts) partial.bytes = [Buffer.concat(partial.bytes)];
-    }
-    if (!piece.isLast) return;
-    const whole = partial.bytes.length === 1 ? partial.bytes[0]! : Buffer.concat(partial.bytes);
-    this.#partial = undefined;
-    this.#takeMessage(piece.kind, piece.connection, whole);
+    this.#parts ??= new MessageParts();
+    const whole = this.#parts.take(piece);
+    if (whole === "too long") this.end("a list of connections that is too long");
+    else if (whole) this.#takeMessage(piece.kind, piece.connection, whole);
   }
 
   #takeMessage(kind: number, connection: number, bytes: Uint8Array): void {
@@ -522,32 +506,29 @@ export class Session implements Ticking {
 
   #detached(): void {
     this.#ticks.delete(this);
+    this.#liveness.detached();
     this.#stopClosing();
     if (this.#isOver) return;
     if (this.options.isMote) this.#handlers.detached?.();
     else this.end("the connection was lost");
   }
 
-  /** A tick that comes late tells of us and not of the other end. */
-  tick(nowMs: number, isLate: boolean): void {
-    const { keepalive, isDialer, isMote, peer } = this.options;
-    if (!isLate) {
-      const verdict = judge(keepalive, {
-        ...{ nowMs, isDialer, pingedMs: this.#pingedMs, isPingOpen: this.#isPingOpen },
-        heardMs: this.#link.heardMs,
-        unansweredMs: isMote ? this.#link.unansweredMs : undefined,
-      });
-      if (verdict === "dead") {
-        this.#deps.log.info("tunnel: the other end is silent", { peer });
-        this.#link.cut();
-        return;
-      }
-      if (verdict === "ping") {
-        this.#pingedMs = nowMs;
-        this.#isPingOpen = true;
-        this.#say(controlKind | opcodes.ping, 0, nothing);
-      }
+  #ping(isProbe: boolean): void {
+    this.#say(controlKind | opcodes.ping, 0, this.#liveness.asks(isProbe));
+  }
+
+  tick(nowMs: number, lateMs: number): void {
+    const { isDialer, isMote, peer } = this.options;
+    const { heardMs, unansweredMs } = this.#link;
+    const verdict = this.#liveness.look(nowMs, lateMs, heardMs, isMote ? unansweredMs : undefined);
+    if (verdict === "dead") {
+      const { patienceMs } = this.#liveness;
+      const silentMs = Math.round(nowMs - heardMs);
+      this.#deps.log.info("tunnel: the other end is silent", { peer, silentMs, patienceMs });
+      this.#link.cut();
+      return;
     }
+    if (verdict !== "wait") this.#ping(verdict === "probe");
     if (isMote && this.#link.wanted - this.#confirmedToPeer >= confirmAtIdleBytes) this.#confirm();
     if (isDialer && !isMote && nowMs - this.#syncedMs >= syncEveryMs) {
       this.#syncedMs = nowMs;

@@ -3,8 +3,8 @@
 import type { Clock } from "#base/clock.ts";
 
 export interface Ticking {
-  /** `isLate`: this process did not run for a while, so what has arrived meanwhile has not been looked at yet. */
-  tick(nowMs: number, isLate: boolean): void;
+  /** `lateMs`: this process did not run for so long, so what has arrived meanwhile has not been looked at yet. */
+  tick(nowMs: number, lateMs: number): void;
 }
 
 interface Round {
@@ -16,8 +16,6 @@ interface Round {
 
 /** Few, so that few timers serve all. */
 const stepsMs = [250, 500, 1000, 2500, 5000] as const;
-/** On top of half a round: what a busy machine is late by anyhow. */
-const lateMs = 250;
 
 export class Ticks {
   readonly #clock: Clock;
@@ -49,10 +47,10 @@ export class Ticks {
   #arm(round: Round): void {
     round.stop = this.#clock.after(round.everyMs, () => {
       const nowMs = this.#clock.monotonicMs();
-      const isLate = nowMs - round.tickedMs > round.everyMs * 1.5 + lateMs;
+      const lateMs = Math.max(0, nowMs - round.tickedMs - round.everyMs);
       round.tickedMs = nowMs;
       this.#arm(round);
-      for (const one of round.members) one.tick(nowMs, isLate);
+      for (const one of round.members) one.tick(nowMs, lateMs);
     });
   }
 }
