@@ -65,7 +65,7 @@ async function start(
 
 async function call<K extends keyof EtcdMethods>(client: GrpcClient, method: K, request: object) {
   const { path, request: type, response } = etcdMethods[method];
-  const bytes = await client.unary(path, codec.encode(type, request), { timeoutMs: 5000 });
+  const bytes = await client.unary(path, codec.encode(type, request), { timeoutMs: 30_000 });
   return codec.decode<EtcdMethods[K]["response"]>(response, bytes);
 }
 

@@ -196,7 +196,7 @@ describe("the socket of the etcd API", () => {
     const put = async () => {
       const client = createGrpcClient({ target: { host: "127.0.0.1", port }, maxMessageBytes: 2 ** 20 });
       const request = codec.encode("PutRequest", { key: bytes("after"), value: bytes("1") });
-      await client.unary(etcdMethods["KV/Put"].path, request, { timeoutMs: 5000 });
+      await client.unary(etcdMethods["KV/Put"].path, request, { timeoutMs: 30_000 });
       client.close();
     };
     return { store, port, put };

@@ -210,7 +210,7 @@ export class TunnelRig {
         mayDial: () => true,
         open(_proto, address, signal) {
           const [host = "", to] = address.split(":");
-          return openTcp({ host, port: Number(to), timeoutMs: 1000 }, signal);
+          return openTcp({ host, port: Number(to), timeoutMs: 30_000 }, signal);
         },
         ...deps,
       },
