@@ -20,7 +20,7 @@ import {
 } from "#platform/grpc-server.ts";
 import { type EtcdMethods, etcdMethods } from "#wire/gen/etcd.ts";
 import { encodeFrame, GrpcError } from "#wire/grpc.ts";
-import type { DataSource } from "#wire/http2/server-connection.ts";
+import type { DataSource } from "#wire/http2/stream.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import { type Backend, maxTxnOps as backendMaxTxnOps } from "./backend.ts";
 import { etcdError, toGrpcError } from "./etcdface/errors.ts";

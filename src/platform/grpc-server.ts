@@ -11,7 +11,8 @@ import type { Logger } from "#base/log.ts";
 import { decodeTimeout, encodeMessage, FrameReader, framePrefixBytes, GrpcError, grpcCodes } from "#wire/grpc.ts";
 import { encodeHeaderBlock, type HeaderList } from "#wire/http2/hpack.ts";
 import { SendBuffers } from "#wire/http2/send-buffers.ts";
-import type { DataSource, Http2Options, Http2Stream, StreamSink } from "#wire/http2/server-connection.ts";
+import type { Http2Options } from "#wire/http2/server-connection.ts";
+import type { DataSource, Http2Stream, StreamSink } from "#wire/http2/stream.ts";
 import { Http2Socket, type Http2SocketEvents, introductionTicks, tickMs } from "./http2-socket.ts";
 
 export interface GrpcTls {

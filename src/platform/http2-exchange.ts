@@ -5,13 +5,14 @@ import { AppError, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { errorCode } from "#wire/http2/frames.ts";
 import { encodeHeaderBlock, type HeaderList } from "#wire/http2/hpack.ts";
-import type { Http2Stream, StreamSink } from "#wire/http2/server-connection.ts";
+import type { Http2Stream, StreamSink } from "#wire/http2/stream.ts";
 import type { HttpsHandlers, RequestHeaders, ResponseHeaders, ServerRequest, ServerResponse } from "./https-server.ts";
 
 /** What all requests of a connection share. */
 export interface PeerConnection {
   readonly remoteAddress: string;
   readonly clientCertificate: Uint8Array | undefined;
+  clientIntermediates(): readonly Uint8Array[];
   readonly log: Logger;
 }
 
@@ -115,6 +116,9 @@ class StreamRequest implements ServerRequest, StreamSink {
   }
   get clientCertificate(): Uint8Array | undefined {
     return this.#peer.clientCertificate;
+  }
+  clientIntermediates(): readonly Uint8Array[] {
+    return this.#peer.clientIntermediates();
   }
   get signal(): AbortSignal {
     return this.#response.over.signal;

@@ -5,12 +5,8 @@ import type { Socket } from "node:net";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { HeaderList } from "#wire/http2/hpack.ts";
-import {
-  type Http2Options,
-  Http2ServerConnection,
-  type Http2Stream,
-  type StreamSink,
-} from "#wire/http2/server-connection.ts";
+import { type Http2Options, Http2ServerConnection } from "#wire/http2/server-connection.ts";
+import type { Http2Stream, StreamSink } from "#wire/http2/stream.ts";
 
 export interface Http2SocketOptions extends Http2Options {
   readonly log: Logger;

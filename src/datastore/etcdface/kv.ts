@@ -11,7 +11,7 @@ import type {
   RequestOp,
   TxnRequest,
 } from "#wire/gen/etcd.ts";
-import type { DataSource } from "#wire/http2/server-connection.ts";
+import type { DataSource } from "#wire/http2/stream.ts";
 import {
   revision as asRevision,
   type Backend,

@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import type { DataSource } from "#wire/http2/server-connection.ts";
+import type { DataSource } from "#wire/http2/stream.ts";
 import { prefixRange, type Revision } from "../backend.ts";
 import { openDatastore } from "../open.ts";
 import { frameOf, headerPart, rangePart } from "./messages.ts";

@@ -5,7 +5,7 @@ import { Buffer } from "node:buffer";
 import { assert } from "#base/assert.ts";
 import { nextTurn } from "#platform/turns.ts";
 import { framePrefixBytes } from "#wire/grpc.ts";
-import type { DataSource } from "#wire/http2/server-connection.ts";
+import type { DataSource } from "#wire/http2/stream.ts";
 import type { Backend, KeyRange, RangeOptions } from "../backend.ts";
 import type { RangeScan } from "../engine/range-scan.ts";
 import { compactedRevision } from "../errors.ts";

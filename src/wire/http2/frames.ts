@@ -46,3 +46,16 @@ export const defaultMaxFrameBytes = 16_384;
 export const defaultWindowBytes = 65_535;
 export const maxWindowBytes = 0x7fffffff;
 export const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/** A violation that ends the connection. */
+export class ConnectionError extends Error {
+  readonly code: number;
+  constructor(code: number, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export function expectFrame(holds: boolean, code: number, what: string): void {
+  if (!holds) throw new ConnectionError(code, `malformed ${what}`);
+}

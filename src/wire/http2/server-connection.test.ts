@@ -9,7 +9,8 @@ import { seededRandom } from "#test/harness/seeded-random.ts";
 import { errorCode, frameFlag, frameType, preface, setting } from "./frames.ts";
 import { encodeHeaderBlock } from "./hpack.ts";
 import { SendBuffers } from "./send-buffers.ts";
-import { type DataSource, Http2ServerConnection, type Http2Stream } from "./server-connection.ts";
+import { Http2ServerConnection } from "./server-connection.ts";
+import type { DataSource, Http2Stream } from "./stream.ts";
 
 const options = {
   maxConcurrentStreams: 300,
