@@ -9,6 +9,7 @@ const shared = new Set([
   "run-dir",
   "node-name",
   "node-ip",
+  "node-external-ip",
   "flannel-iface",
   "node-label",
   "node-taint",

@@ -179,6 +179,12 @@ export const serverFlags: readonly Flag[] = [
     isJoined: true,
     help: "address of this node, or one of each IP family; default that of the default route",
   },
+  {
+    name: "node-external-ip",
+    kind: "string",
+    isJoined: true,
+    help: "address at which this node is reached from outside, or one of each IP family: its ExternalIP",
+  },
   { name: "node-label", kind: "list", help: "labels KEY=VALUE set when the node registers" },
   { name: "node-taint", kind: "list", help: "taints KEY=VALUE:EFFECT set when the node registers" },
   {

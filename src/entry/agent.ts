@@ -66,7 +66,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
   };
   for (const warning of config.warnings) log.warn(warning);
   const startedMs = clock.monotonicMs();
-  const { nodeName, givenNodeIps, agentDir, dataDir } = config.node;
+  const { nodeName, givenNodeIps, externalIps, agentDir, dataDir } = config.node;
   log.info("mote agent starts", { version: moteVersion, node: nodeName, data: dataDir, server: config.server });
   await makeFolder(agentDir);
   const lock = await acquireProcessLock(`${agentDir}/agent`);
@@ -82,7 +82,8 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
       {
         ...{ server: config.server, folder: agentDir, nodeName },
         get nodeIps() {
-          return own?.current ?? (joined ? ipsIn(joined) : possibleNodeIps(givenNodeIps));
+          const inside = own?.current ?? (joined ? ipsIn(joined) : possibleNodeIps(givenNodeIps));
+          return [...new Set([...inside, ...externalIps])];
         },
         passwordFile: `${dataDir}/node/password`,
         token: await tokenOf(config),

@@ -90,6 +90,10 @@ function dnsAddresses(flag: string | undefined, services: readonly IpRange[]): r
 export const nodeIpsOf = (flag: string | undefined): readonly string[] | undefined =>
   flag === undefined ? undefined : addressesOf("node-ip", flag);
 
+/** The same of `--node-external-ip`; none where it is not given. */
+export const externalIpsOf = (flag: string | undefined): readonly string[] =>
+  flag === undefined ? [] : addressesOf("node-external-ip", flag);
+
 function addressesOf(flag: string, text: string): readonly string[] {
   const addresses = text.split(",").map((part) => {
     const address = canonicalIp(part.trim());

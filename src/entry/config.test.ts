@@ -56,6 +56,12 @@ test("two families as a list, or a flag given twice", async () => {
   });
 });
 
+test("an address from outside is the node's own, however often the flag is given", async () => {
+  const outside = ["--node-external-ip", "203.0.113.1", "--node-external-ip", "2001:DB8::1"];
+  expect(await configOf(outside)).toMatchObject({ externalIps: ["203.0.113.1", "2001:db8::1"] });
+  expect(await configOf([])).toMatchObject({ externalIps: [] });
+});
+
 test.each<[string, string, RegExp]>([
   ["number", "https-listen-port: abc\n", /^https-listen-port \(.*config.yaml\): "abc" is not allowed/],
   ["no YAML", "a: [\n", /^.*config.yaml: not readable as YAML/],
@@ -63,6 +69,7 @@ test.each<[string, string, RegExp]>([
   ["a map where a scalar belongs", "node-label: {a: b}\n", /key "node-label": a scalar or a list of scalars/],
   ["mode", 'write-kubeconfig-mode: "9"\n', /^write-kubeconfig-mode: "9" is not allowed; use octal/],
   ["address", "node-ip: 1.2.3\n", /^node-ip: "1.2.3" is not allowed/],
+  ["an address from outside", "node-external-ip: [1.2.3.4, 1.2.3.5]\n", /^node-external-ip: "1.2.3.4,1.2.3.5" is not/],
   ["range", "service-cidr: 10.0.0.0\n", /^service-cidr: "10.0.0.0" is not allowed/],
 ])("a file with a bad value: %s", async (_name, text, message) => {
   await expect(configOf(["-c", file(text)])).rejects.toMatchObject({

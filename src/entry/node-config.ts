@@ -5,7 +5,7 @@ import { type FlagValues, usageError } from "#cli/flags.ts";
 import type { OverlayOptions } from "#network/overlay.ts";
 import { parseConfiguration } from "#node/configuration.ts";
 import { hostName } from "#platform/host.ts";
-import { nodeIpsOf } from "./cluster-addresses.ts";
+import { externalIpsOf, nodeIpsOf } from "./cluster-addresses.ts";
 import { defaultPaths, type Runner } from "./default-paths.ts";
 
 export interface NodeSettings {
@@ -20,6 +20,8 @@ export interface NodeSettings {
   readonly nodeName: string;
   /** Those of the flag, whatever cluster the node is in; undefined: it takes what the machine has. */
   readonly givenNodeIps: readonly string[] | undefined;
+  /** Where the node is reached from outside, as behind a translation of addresses; its certificates name them too. */
+  readonly externalIps: readonly string[];
   /** Of the overlay; undefined: by the node's addresses. */
   readonly overlayDevice: string | undefined;
   readonly nodeLabels: readonly string[];
@@ -74,6 +76,7 @@ export function nodeSettings(values: FlagValues, runner: Runner): NodeSettings {
     runDir: text("run-dir")!,
     nodeName,
     givenNodeIps,
+    externalIps: externalIpsOf(text("node-external-ip")),
     overlayDevice: deviceOf(text("flannel-iface")),
     nodeLabels: list("node-label"),
     nodeTaints: list("node-taint"),

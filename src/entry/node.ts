@@ -50,6 +50,7 @@ export type NodeConfig = Pick<
   | "credentialProviders"
   | "defaultRuntime"
   | "disabled"
+  | "externalIps"
   | "kubeletArgs"
   | "localStorageDir"
   | "nodeIps"
@@ -175,6 +176,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       get nodeIps() {
         return config.nodeIps;
       },
+      externalIps: config.externalIps,
       dataFolder: config.agentDir,
       storageFolder: config.localStorageDir,
       kubeletFolder: nodeConfiguration.rootDir,

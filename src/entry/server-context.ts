@@ -85,7 +85,7 @@ export async function createContext(
     folder: `${config.serverDir}/tls`,
     nodeName: config.nodeName,
     get nodeIps() {
-      return [...new Set([...config.nodeIps, config.advertiseAddress])];
+      return [...new Set([...config.nodeIps, config.advertiseAddress, ...config.externalIps])];
     },
     extraNames: config.tlsSans,
     serviceIps: parseIpRanges(config.serviceCidr).map((range) => ipAt(range, 1)),

@@ -19,8 +19,8 @@ test("a node shows its own addresses, and leaves those that others have added", 
   const options = { ...{ nodeName: "n1", podCidrs: [], port: 10250, labels: {}, taints: [], version: "v1.32.3" } };
   const resources = { capacity: {}, allocatable: {}, pressure: new Set<never>(), isShuttingDown: false };
   const facts = { machine: {}, resources, images: [], containerRuntimeVersion: "", notReady: undefined };
-  const shown = (nodeIps: string[], old?: NodeStatus) =>
-    nodeStatus({ ...options, nodeIps }, facts as unknown as NodeFacts, old, 0).addresses?.map(
+  const shown = (nodeIps: string[], old?: NodeStatus, externalIps: string[] = []) =>
+    nodeStatus({ ...options, nodeIps, externalIps }, facts as unknown as NodeFacts, old, 0).addresses?.map(
       ({ type, address }) => `${type} ${address}`,
     );
   expect(shown(["192.0.2.1"])).toEqual(["InternalIP 192.0.2.1", "Hostname n1"]);
@@ -32,5 +32,8 @@ test("a node shows its own addresses, and leaves those that others have added", 
   };
   expect(shown(["192.0.2.1", "2001:db8::1"], old)).toEqual([
     ...["InternalIP 192.0.2.1", "InternalIP 2001:db8::1", "Hostname n1", "ExternalIP 203.0.113.1"],
+  ]);
+  expect(shown(["192.0.2.1"], old, ["203.0.113.2", "2001:db8::2"])).toEqual([
+    ...["InternalIP 192.0.2.1", "ExternalIP 203.0.113.2", "ExternalIP 2001:db8::2", "Hostname n1"],
   ]);
 });

@@ -364,6 +364,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         get nodeIps() {
           return options.nodeIps;
         },
+        externalIps: options.externalIps ?? [],
         podCidrs: options.podCidrs,
         port: options.port ?? defaults.port,
         labels: options.labels ?? {},

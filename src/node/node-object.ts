@@ -22,6 +22,8 @@ import type { RuntimeCache } from "./runtime-cache.ts";
 export interface NodeObjectOptions {
   readonly nodeName: string;
   readonly nodeIps: readonly string[];
+  /** Where the node is reached from outside; none: others may say. */
+  readonly externalIps?: readonly string[];
   /** None: the control plane chooses. */
   readonly podCidrs: readonly string[];
   readonly port: number;
@@ -96,6 +98,7 @@ export function nodeStatus(
   nowMs: number,
 ): NodeStatus {
   const { machine, resources } = facts;
+  const { externalIps = [] } = options;
   const now = rfc3339(nowMs);
   const condition = (type: string, bad: boolean, texts: readonly [string, string, string, string]): NodeCondition => {
     const before = old?.conditions?.find((c) => c.type === type);
@@ -146,9 +149,12 @@ export function nodeStatus(
     conditions: [...foreign, ...own],
     addresses: [
       ...options.nodeIps.map((address) => ({ type: "InternalIP", address })),
+      ...externalIps.map((address) => ({ type: "ExternalIP", address })),
       { type: "Hostname", address: options.nodeName },
-      // Others know where a node is reached from outside.
-      ...(old?.addresses ?? []).filter(({ type }) => !ownAddressTypes.has(type)),
+      // Where nothing else was said others know at which address a node is reached from outside.
+      ...(old?.addresses ?? []).filter(
+        ({ type }) => !ownAddressTypes.has(type) && (type !== "ExternalIP" || externalIps.length === 0),
+      ),
     ],
     daemonEndpoints: { kubeletEndpoint: { Port: options.port } },
     nodeInfo: {

@@ -17,6 +17,8 @@ export interface NodeAgentOptions {
   readonly nodeName: string;
   /** One of each address family that the cluster has, its first family first. Read anew each time: they may change. */
   readonly nodeIps: readonly string[];
+  /** Where the node is reached from outside; none: others may say. */
+  readonly externalIps?: readonly string[];
   /** `<data>/agent`: pods/ lies below. */
   readonly dataFolder: string;
   /** Volumes of the storage class local-path. Default `<dataFolder>/storage`. */
