@@ -34,5 +34,6 @@ export async function ensureEtcdPki(options: PkiOptions, dependencies: PkiDepend
     store.leaf("client", ca, { commonName: "etcd-client", usage: "client" }),
     store.leaf("peer-server-client", peerCa, { commonName: "etcd-peer", usage: "server+client", dnsNames, ips }),
   ]);
+  store.tell();
   return { ca, server, client };
 }

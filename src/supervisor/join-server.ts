@@ -57,6 +57,7 @@ export interface JoinServerDeps {
   /** By certificate or bearer token; undefined or a rejection: nobody. */
   readonly authenticate: (credentials: {
     readonly clientCertificate?: Uint8Array | undefined;
+    readonly clientIntermediates?: (() => readonly Uint8Array[]) | undefined;
     readonly bearerToken?: string | undefined;
   }) => Promise<JoinUser | undefined>;
   /** As system:masters. */
@@ -178,7 +179,8 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     const issued = issueLeaf({ name, node, nodeIps: ips, request: body }, pair, { clock, random });
     if (issued === undefined)
       throw badRequest("the body is no certificate signing request in DER, or its signature does not fit");
-    log.info("certificate issued to a node", { file: name, node: node || (user?.name ?? "") });
+    const named = node || headerOf(request, headers.nodeName).toLowerCase() || (user?.name ?? "");
+    log.info("certificate issued to a node", { file: name, node: named });
     return issued;
   }
 
@@ -269,7 +271,12 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     }
     const bearerToken = scheme.toLowerCase() === "bearer" ? value : undefined;
     const { clientCertificate } = request;
-    return (await known({ bearerToken })) ?? (await known({ clientCertificate })) ?? knownDevice(request);
+    const clientIntermediates = () => request.clientIntermediates?.() ?? [];
+    return (
+      (await known({ bearerToken })) ??
+      (await known({ clientCertificate, clientIntermediates })) ??
+      knownDevice(request)
+    );
   }
 
   async function known(credentials: Parameters<typeof deps.authenticate>[0]): Promise<JoinUser | undefined> {

@@ -90,7 +90,9 @@ export async function openLoadBalancer(options: LoadBalancerOptions, deps: LoadB
     servers = next;
     for (const address of hangUp) {
       const open = [...(sockets.get(address) ?? [])];
-      if (open.length > 0) log.info("connections move to another server", { from: address, connections: open.length });
+      const isAlone = next.every((one) => one.address === address);
+      const what = isAlone ? "connections are closed: there is no other server" : "connections move to another server";
+      if (open.length > 0) log.info(what, { from: address, connections: open.length });
       for (const socket of open) socket.destroy();
     }
   };

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
+import { createLogger, type LogFields, silentLogger } from "#base/log.ts";
 import { systemCommands } from "#platform/processes.ts";
 import { systemRandom } from "#platform/random.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
@@ -23,6 +23,21 @@ function make(nowMs = start, more: Partial<PkiOptions> = {}) {
 }
 
 describe("ensurePki", () => {
+  test("what is issued is told in one line, and nothing when nothing is", async () => {
+    const told: (readonly [string, LogFields])[] = [];
+    const log = createLogger((_level, message, fields) => void told.push([message, fields]), "info");
+    const options = { folder, nodeName: "box.lan", nodeIps: ["192.0.2.7"] };
+    const run = () => ensurePki(options, { clock: new FakeClock(start), random: systemRandom, log });
+    await run();
+    expect(told.map(([message]) => message)).toEqual(["certificates issued"]);
+    expect(told[0]![1]).toMatchObject({ reason: "missing" });
+    expect(String(told[0]![1]["files"]).split(" ").toSorted()).toEqual(
+      expect.arrayContaining(["client-admin", "serving-kubelet"]),
+    );
+    await run();
+    expect(told).toHaveLength(1);
+  });
+
   test("openssl accepts every chain for its purpose", async () => {
     const pki = await make();
     const cases: [string, string, string][] = [

@@ -95,6 +95,7 @@ export async function ensurePki(options: PkiOptions, dependencies: PkiDependenci
     }),
     serviceAccount: store.signingKey("service.key"),
   });
+  store.tell();
   return { clientCa, serverCa, requestHeaderCa, ...leaves };
 }
 
@@ -113,6 +114,7 @@ export async function ensureSparePairs(options: PkiOptions, pki: Pki, dependenci
   await client("client-k3s-cloud-controller", "k3s-cloud-controller-manager");
   await server("kube-scheduler");
   await server("kube-controller-manager");
+  store.tell();
 }
 
 async function all<T extends Record<string, Promise<unknown>>>(tasks: T): Promise<{ [K in keyof T]: Awaited<T[K]> }> {
@@ -154,8 +156,10 @@ export function makeAuthority(
 export const authorityName = (name: string, nowMs: number): string => `${name}@${Math.floor(issueTime(nowMs) / 1000)}`;
 
 /** Pairs of another folder, kept by the same rules. */
-export const openPairStore = (folder: string, dependencies: PkiDependencies): Pick<PairStore, "authority" | "leaf"> =>
-  new PairStore(folder, dependencies);
+export const openPairStore = (
+  folder: string,
+  dependencies: PkiDependencies,
+): Pick<PairStore, "authority" | "leaf" | "tell"> => new PairStore(folder, dependencies);
 
 type LeafRequest = Omit<CertificateRequest, "notBeforeMs" | "notAfterMs">;
 
@@ -164,6 +168,8 @@ class PairStore {
   readonly #folder: string;
   readonly #dependencies: PkiDependencies;
   readonly #nowMs: number;
+  /** File names by the reason why they were issued, until they are told. */
+  readonly #issued = new Map<string, string[]>();
 
   constructor(folder: string, dependencies: PkiDependencies) {
     this.#folder = folder;
@@ -207,8 +213,17 @@ class PairStore {
       { certificate: authority, key: issuer.key },
       this.#dependencies.random,
     );
-    this.#dependencies.log.info("certificate issued", { file, reason: due ?? "key does not fit" });
+    const reason = due ?? "key does not fit";
+    this.#issued.set(reason, [...(this.#issued.get(reason) ?? []), file]);
     return await this.#write(file, { certificate: certificate + issuer.certificate, key });
+  }
+
+  /** Logs what was issued, in one line for each reason: at a first start that is all there is. */
+  tell(): void {
+    for (const [reason, files] of this.#issued) {
+      this.#dependencies.log.info("certificates issued", { reason, files: files.join(" ") });
+    }
+    this.#issued.clear();
   }
 
   async signingKey(file: string): Promise<Pki["serviceAccount"]> {

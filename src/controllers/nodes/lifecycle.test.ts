@@ -1,7 +1,7 @@
 // Servers that take turns: what one of them knew of nodes when it led last says nothing of the time since. How nodes fall
 // silent and come back is in test/scenario/node-lost.test.ts.
 import { expect, test } from "vitest";
-import { silentLogger as log } from "#base/log.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
 import { Client } from "#client/client.ts";
@@ -22,14 +22,16 @@ async function start(make: (deps: ControllerDeps) => Service, node: object, ...m
   await client.create(nodes, { metadata: { name: "n" }, spec: {}, ...node } as unknown as Node);
   for (const pod of more) await client.create(pods, pod);
   const clock = new FakeClock();
-  const deps = { client, clock, random: seededRandom(1), log };
+  const told: string[] = [];
+  const log = createLogger((_level, message) => void told.push(message), "info");
+  const deps = { client, clock, random: seededRandom(1), log: silentLogger };
   const informers = new InformerFactory({}, deps);
   const events = new EventRecorder({ component: "test" }, deps);
-  const controller = make({ ...deps, informers, events, metrics: new Metrics() });
+  const controller = make({ ...deps, log, informers, events, metrics: new Metrics() });
   const stop = new AbortController();
   const watching = informers.run(stop.signal, () => {});
   return {
-    ...{ client, clock },
+    ...{ client, clock, told },
     /** One term. */
     async lead(ms: number): Promise<void> {
       const term = new AbortController();
@@ -60,6 +62,30 @@ test("a node was not silent while nobody listened", async () => {
   // Who stays silent is found out.
   await world.lead(70_000);
   expect(await ready()).toBe("Unknown");
+  await world.end();
+});
+
+test("that no node is ready is said when it lasts, and not of one that has just come", async () => {
+  const conditions = [{ type: "Ready", status: "False", lastHeartbeatTime: "2026-01-01T00:00:00Z" }];
+  const world = await start((deps) => createNodeLifecycleController(deps, defaultSettings.nodes), {
+    status: { conditions },
+  });
+  const ofReadiness = () => world.told.filter((message) => /nodes? (is|are) ready/.test(message));
+  const become = async (status: string) => {
+    const node = await world.client.get(nodes, "n");
+    const next = { ...conditions[0]!, status };
+    await world.client.updateStatus(nodes, { ...node, status: { conditions: [next] } });
+  };
+  await world.lead(10_000);
+  await become("True");
+  await world.lead(10_000);
+  expect(ofReadiness()).toEqual([]);
+  await become("False");
+  await world.lead(60_000);
+  expect(ofReadiness()).toEqual(["no node is ready: nothing is evicted"]);
+  await become("True");
+  await world.lead(10_000);
+  expect(ofReadiness()).toEqual(["no node is ready: nothing is evicted", "some nodes are ready again"]);
   await world.end();
 });
 

@@ -28,6 +28,9 @@ interface Probe {
 /** Upstream's: from 10 ms, by four. */
 const roundBuckets = Array.from({ length: 8 }, (_, i) => 0.01 * 4 ** i);
 
+/** A cluster that starts has no node that is ready for a moment, and nobody has to hear of that. */
+const tellDownMs = 20_000;
+
 export function createNodeLifecycleController(deps: ControllerDeps, settings: NodeSettings): Service {
   const { client, clock } = deps;
   const nodeStore = deps.informers.informer(nodes);
@@ -54,6 +57,8 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
   /** By zone: when its last node was given up. */
   const evictedAtMs = new Map<string, number>();
   let wasAllDown = false;
+  let downSinceMs = 0;
+  let isDownTold = false;
 
   const say = (
     resource: ResourceInfo,
@@ -137,11 +142,16 @@ export function createNodeLifecycleController(deps: ControllerDeps, settings: No
     // A zone whose last node has gone has none; its name stays known as long as this process.
     for (const zone of evictedAtMs.keys()) if (!zones.has(zone)) evictedAtMs.delete(zone);
     if (isAllDown !== wasAllDown) {
-      deps.log.warn(isAllDown ? "no node is ready: nothing is evicted" : "some nodes are ready again", {
-        nodes: nodeStore.size,
-      });
       evictedAtMs.clear();
       wasAllDown = isAllDown;
+      downSinceMs = clock.monotonicMs();
+    }
+    if (isAllDown && !isDownTold && clock.monotonicMs() - downSinceMs >= tellDownMs) {
+      deps.log.warn("no node is ready: nothing is evicted", { nodes: nodeStore.size });
+      isDownTold = true;
+    } else if (!isAllDown && isDownTold) {
+      deps.log.info("some nodes are ready again", { nodes: nodeStore.size });
+      isDownTold = false;
     }
   }
 
