@@ -7,8 +7,9 @@ import { createX509Authenticator } from "./authn/x509.ts";
 /** Rejects with ApiError 401. `clientCa` is PEM. */
 export function clientCertificates(
   clientCa: string,
-  deps: { readonly clock: Clock; readonly log: Logger },
-): (certificate: Uint8Array | undefined) => Promise<UserInfo | undefined> {
+  deps: { readonly clock: Clock; readonly log: Logger; readonly onVouched?: () => void },
+): (certificate: Uint8Array | undefined, intermediates: () => readonly Uint8Array[]) => Promise<UserInfo | undefined> {
   const authenticator = createX509Authenticator({ clientCa }, deps);
-  return (clientCertificate) => authenticator.authenticate({ clientCertificate });
+  return (clientCertificate, clientIntermediates) =>
+    authenticator.authenticate({ clientCertificate, clientIntermediates });
 }

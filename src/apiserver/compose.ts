@@ -110,7 +110,10 @@ export interface ComposedApiServer {
   /** Makes what a cluster cannot do without; /readyz says no before it is ready. `client` must be system:masters. */
   bootstrapper(bootstrap: BootstrapOptions, client: Client): Service;
   /** Who presents a client certificate; for the node API. Rejects with ApiError 401. */
-  authenticateCertificate(certificate: Uint8Array | undefined): Promise<UserInfo | undefined>;
+  authenticateCertificate(
+    certificate: Uint8Array | undefined,
+    intermediates: () => readonly Uint8Array[],
+  ): Promise<UserInfo | undefined>;
   /** Who somebody is, by certificate or token. Rejects with ApiError 401. */
   authenticate(credentials: Credentials): Promise<UserInfo | undefined>;
   /** What a cluster cannot do without is there. */
@@ -151,6 +154,7 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
     },
     {
       getNode: (name) => read<Node>("nodes", "", name),
+      clock,
       connect: egress && ((node, port) => egress.connect(node, port)),
     },
   );
@@ -274,7 +278,8 @@ export function composeApiServer(options: ComposeOptions, deps: ComposeDeps): Co
           }),
       };
     },
-    authenticateCertificate: (clientCertificate) => certificates.authenticate({ clientCertificate }),
+    authenticateCertificate: (clientCertificate, clientIntermediates) =>
+      certificates.authenticate({ clientCertificate, clientIntermediates }),
     async authenticate(credentials) {
       for (const one of authenticators) {
         const user = await one.authenticate(credentials);

@@ -23,8 +23,11 @@ const nodePrefix = "system:node:";
 export async function acceptTunnel(upgrade: ServerUpgrade, egress: Egress, certificates: Authenticator): Promise<void> {
   try {
     if (egress.acceptPeer(upgrade)) return;
-    const { clientCertificate } = upgrade.request;
-    const user = await certificates.authenticate({ clientCertificate });
+    const { request } = upgrade;
+    const user = await certificates.authenticate({
+      clientCertificate: request.clientCertificate,
+      clientIntermediates: () => request.clientIntermediates?.() ?? [],
+    });
     if (!user) throw unauthorized();
     const node = user.groups.includes("system:nodes") && user.name.startsWith(nodePrefix);
     if (!node) throw new ApiError(403, "Forbidden", `User ${JSON.stringify(user.name)} is no node`);

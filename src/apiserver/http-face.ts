@@ -263,11 +263,12 @@ async function authenticate(
   info: RequestInfo | undefined,
 ): Promise<UserInfo> {
   const { clientCertificate } = request;
+  const clientIntermediates = clientCertificate && (() => request.clientIntermediates?.() ?? []);
   const bearer = bearerOf(request);
   let user: UserInfo | undefined;
   if (clientCertificate !== undefined || bearer !== undefined) {
     for (const authenticator of deps.authenticators) {
-      user = await authenticator.authenticate({ clientCertificate, bearerToken: bearer });
+      user = await authenticator.authenticate({ clientCertificate, clientIntermediates, bearerToken: bearer });
       if (user) break;
     }
     // A certificate nobody knows is as good as none; a token nobody knows is a mistake.

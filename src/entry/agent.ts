@@ -226,9 +226,9 @@ async function services(
     {
       ...{ config, clock, random, log, metrics, client, events, informers, memory, own },
       reviews: client,
-      async byCertificate(certificate) {
+      async byCertificate(certificate, intermediates) {
         try {
-          return await certificates(certificate);
+          return await certificates(certificate, intermediates);
         } catch (error) {
           // The API server may have an authority that is not known here yet.
           membership.check();
@@ -246,7 +246,8 @@ async function services(
   );
   // By the server's time: it is the one who shows certificates.
   const judge = { ...clock, now: () => membership.nowMs() };
-  const authenticator = () => clientCertificates(membership.current.clientCa, { clock: judge, log });
+  const onVouched = () => membership.check();
+  const authenticator = () => clientCertificates(membership.current.clientCa, { clock: judge, log, onVouched });
   let certificates = authenticator();
   membership.onChange(() => {
     certificates = authenticator();

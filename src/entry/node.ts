@@ -16,7 +16,7 @@ import { createClusterDns, removeClusterDns } from "#network/cluster-dns.ts";
 import { createOverlay, removeOverlay } from "#network/overlay.ts";
 import { removePodNetwork } from "#network/pod-network.ts";
 import { createServiceProxy, removeServiceProxy } from "#network/service-proxy.ts";
-import { createNodeAccess, type NodeUser } from "#node/access.ts";
+import { createNodeAccess } from "#node/access.ts";
 import { createNodeAgent, type NodeAgent } from "#node/agent.ts";
 import { configz, parseConfiguration, podsCgroupOf } from "#node/configuration.ts";
 import {
@@ -143,7 +143,7 @@ export interface NodeParts {
   readonly informers: InformerFactory;
   /** Asks who bears a token, and what somebody may do with this node. */
   readonly reviews: Client;
-  readonly byCertificate: (certificate: Uint8Array) => Promise<NodeUser | undefined>;
+  readonly byCertificate: Parameters<typeof createNodeAccess>[0]["byCertificate"];
   /** Of the node API. */
   readonly tls: () => TlsMaterial;
   readonly onNewTls: (use: () => void) => () => void;

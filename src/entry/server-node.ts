@@ -21,7 +21,7 @@ export function serverNodeServices(context: ServerContext, begun: Promise<number
       client: new Client(api.server.transport(identities.node(config.nodeName))),
       events: events.as("kubelet"),
       reviews: client,
-      byCertificate: (certificate) => api.authenticateCertificate(certificate),
+      byCertificate: (certificate, intermediates) => api.authenticateCertificate(certificate, intermediates),
       tls: () => nodeTls(pki.current),
       onNewTls: (use) => pki.onRenewal(use),
       // Where nobody gives ranges out, this is the only node.

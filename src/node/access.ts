@@ -14,6 +14,8 @@ export interface NodeUser {
 
 export interface NodeCredentials {
   readonly clientCertificate?: Uint8Array | undefined;
+  /** What was sent along with it. */
+  readonly clientIntermediates?: (() => readonly Uint8Array[]) | undefined;
   readonly bearerToken?: string | undefined;
 }
 
@@ -45,7 +47,10 @@ export function createNodeAccess(deps: {
   readonly client: Client;
   readonly clock: Clock;
   /** By certificate, in this process. */
-  readonly byCertificate: (certificate: Uint8Array) => Promise<NodeUser | undefined>;
+  readonly byCertificate: (
+    certificate: Uint8Array,
+    intermediates: () => readonly Uint8Array[],
+  ) => Promise<NodeUser | undefined>;
 }): NodeAccess {
   const { client, clock } = deps;
   const users = new Memo<NodeUser | undefined>(clock);
@@ -84,8 +89,8 @@ export function createNodeAccess(deps: {
   }
 
   return {
-    async authenticate({ clientCertificate, bearerToken }) {
-      if (clientCertificate) return deps.byCertificate(clientCertificate);
+    async authenticate({ clientCertificate, clientIntermediates = () => [], bearerToken }) {
+      if (clientCertificate) return deps.byCertificate(clientCertificate, clientIntermediates);
       return bearerToken ? byToken(bearerToken) : undefined;
     },
     async authorize(user, verb, path) {

@@ -337,7 +337,8 @@ function statsOf(deps: NodeServerDeps): NodeStats {
 async function admit(request: ServerRequest, path: string, deps: NodeServerDeps): Promise<void> {
   const { clientCertificate } = request;
   const bearerToken = /^Bearer (\S+)$/.exec(String(request.headers["authorization"] ?? ""))?.[1];
-  const credentials = { clientCertificate, bearerToken };
+  const clientIntermediates = () => request.clientIntermediates?.() ?? [];
+  const credentials = { clientCertificate, clientIntermediates, bearerToken };
   // A refusal and a failure to ask look alike to a stranger; the log has the difference.
   const unknown = (error: unknown) => {
     deps.log.debug("who asks the node API is not known", { error: messageOf(error) });

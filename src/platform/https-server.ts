@@ -43,6 +43,8 @@ export interface ServerRequest {
   readonly connection: object;
   /** DER of the leaf the client presented. Not verified. */
   readonly clientCertificate: Uint8Array | undefined;
+  /** DER of what it sent along with it. */
+  clientIntermediates?(): readonly Uint8Array[];
   /** Rejects when the client goes away before the end. */
   readonly body: AsyncIterable<Uint8Array>;
   /** Aborts when the response is over or the client has gone. */
@@ -262,7 +264,7 @@ class Peer implements PeerConnection {
   readonly log: Logger;
   readonly remoteAddress: string;
   readonly #socket: TLSSocket;
-  #certificate: Uint8Array | "none" | undefined;
+  #presented: Presented | undefined;
 
   constructor(socket: TLSSocket, log: Logger) {
     this.#socket = socket;
@@ -271,25 +273,48 @@ class Peer implements PeerConnection {
   }
 
   get clientCertificate(): Uint8Array | undefined {
-    if (this.#certificate === undefined) {
-      const raw = this.#socket.getPeerX509Certificate()?.raw;
-      this.#certificate = raw ? new Uint8Array(raw) : "none";
-    }
-    return this.#certificate === "none" ? undefined : this.#certificate;
+    this.#presented ??= presentedOn(this.#socket);
+    return this.#presented.leaf;
+  }
+
+  clientIntermediates(): readonly Uint8Array[] {
+    this.#presented ??= presentedOn(this.#socket);
+    return this.#presented.others;
   }
 }
 
-/** Of HTTP/1.1 connections. */
-const certificates = new WeakMap<object, Uint8Array | "none">();
+interface Presented {
+  readonly leaf: Uint8Array | undefined;
+  /** Without those that nobody else vouches for: on an ordinary connection there are no others. */
+  readonly others: readonly Uint8Array[];
+}
 
-function certificateOf(socket: TLSSocket): Uint8Array | undefined {
-  let known = certificates.get(socket);
-  if (known === undefined) {
-    const raw = socket.getPeerX509Certificate?.()?.raw;
-    known = raw ? new Uint8Array(raw) : "none";
-    certificates.set(socket, known);
+const nobody: Presented = { leaf: undefined, others: [] };
+/** With a certificate in a handshake: more than any chain of authorities that each vouched for the next. */
+const maxOthers = 32;
+
+/** To be asked once: what was sent along is with the first object that node makes of a connection's certificate. */
+function presentedOn(socket: TLSSocket): Presented {
+  const leaf = socket.getPeerX509Certificate?.();
+  if (!leaf) return nobody;
+  const others: Uint8Array[] = [];
+  let at = leaf.issuerCertificate;
+  for (let i = 0; at && i < maxOthers; i++, at = at.issuerCertificate) {
+    if (!at.checkIssued(at)) others.push(new Uint8Array(at.raw));
   }
-  return known === "none" ? undefined : known;
+  return { leaf: new Uint8Array(leaf.raw), others };
+}
+
+/** Of HTTP/1.1 connections. */
+const presented = new WeakMap<object, Presented>();
+
+function presentedBy(socket: TLSSocket): Presented {
+  let known = presented.get(socket);
+  if (!known) {
+    known = presentedOn(socket);
+    presented.set(socket, known);
+  }
+  return known;
 }
 
 /** All of it: what a later context does not say is node's default again. */
@@ -312,8 +337,9 @@ function requestOf(message: IncomingMessage, over: Over): ServerRequest {
     remoteAddress: socket.remoteAddress ?? "",
     connection: socket,
     get clientCertificate() {
-      return certificateOf(socket);
+      return presentedBy(socket).leaf;
     },
+    clientIntermediates: () => presentedBy(socket).others,
     body: message,
     get signal() {
       return over.signal;

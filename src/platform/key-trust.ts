@@ -22,11 +22,29 @@ function keyTrust(ca: string | Uint8Array): KeyTrust {
   return { anchors: (blocks ?? []).map((pem) => new X509Certificate(pem)) };
 }
 
-/** `name`: whom the certificate must name. */
-function connectByKey(options: tls.ConnectionOptions, trust: KeyTrust, name: string): tls.TLSSocket {
+/** What is wrong with the certificate of whom it must be; undefined: nothing. */
+type Identity = (leaf: X509Certificate) => string | undefined;
+
+const named =
+  (name: string): Identity =>
+  (leaf) =>
+    isServerNamed(leaf, name) ? undefined : `the server's certificate does not name ${name}`;
+
+const coded = (code: string, message: string): Error => Object.assign(new Error(message), { code });
+const stranger = (problem: string): Error => coded("ERR_TLS_CERT_ALTNAME_INVALID", problem);
+
+/** For node's own check. */
+export const identityCheck =
+  (identity: Identity): NonNullable<tls.ConnectionOptions["checkServerIdentity"]> =>
+  (_host, certificate) => {
+    const problem = identity(new X509Certificate(certificate.raw));
+    return problem === undefined ? undefined : stranger(problem);
+  };
+
+function connectByKey(options: tls.ConnectionOptions, trust: KeyTrust, identity: Identity): tls.TLSSocket {
   const socket = tls.connect({ ...options, rejectUnauthorized: false });
   socket.prependOnceListener("secureConnect", () => {
-    const problem = problemOf(socket, trust, name);
+    const problem = problemOf(socket, trust, identity);
     if (problem) socket.destroy(problem);
   });
   return socket;
@@ -37,17 +55,24 @@ export interface TlsTrust {
   /** PEM. */
   readonly ca?: string | Uint8Array | undefined;
   readonly serverName?: string | undefined;
+  readonly identity?: Identity | undefined;
 }
 
 /** `tls.connect`, with the check that is asked for. */
-export const connectTls = (options: tls.ConnectionOptions, { trust, ca, serverName }: TlsTrust): tls.TLSSocket =>
+export const connectTls = (
+  options: tls.ConnectionOptions,
+  { trust, ca, serverName, identity }: TlsTrust,
+): tls.TLSSocket =>
   trust === "keys"
-    ? connectByKey(options, keyTrust(ca ?? ""), serverName || options.servername || options.host || "")
+    ? connectByKey(
+        options,
+        keyTrust(ca ?? ""),
+        identity ?? named(serverName || options.servername || options.host || ""),
+      )
     : tls.connect(options);
 
 /** Under the codes of node's own check. */
-function problemOf(socket: tls.TLSSocket, { anchors }: KeyTrust, name: string): Error | undefined {
-  const coded = (code: string, message: string) => Object.assign(new Error(message), { code });
+function problemOf(socket: tls.TLSSocket, { anchors }: KeyTrust, identity: Identity): Error | undefined {
   const leaf = socket.getPeerX509Certificate();
   if (!leaf) return coded("UNABLE_TO_VERIFY_LEAF_SIGNATURE", "the server sent no certificate");
   const sent: X509Certificate[] = [];
@@ -55,9 +80,8 @@ function problemOf(socket: tls.TLSSocket, { anchors }: KeyTrust, name: string): 
   if (!leadsTo(leaf, sent, anchors)) {
     return coded("UNABLE_TO_VERIFY_LEAF_SIGNATURE", "the server's certificate is of an authority that is not known");
   }
-  return isServerNamed(leaf, name)
-    ? undefined
-    : coded("ERR_TLS_CERT_ALTNAME_INVALID", `the server's certificate does not name ${name}`);
+  const problem = identity(leaf);
+  return problem === undefined ? undefined : stranger(problem);
 }
 
 /** Opens each connection so. No session is resumed: one has no chain to look at. */
@@ -69,7 +93,7 @@ class KeyTrustAgent extends https.Agent {
   }
   // biome-ignore lint/suspicious/noExplicitAny: Node's types leave open what an agent is given
   override createConnection(options: any): any {
-    return connectByKey(options, this.#trust, options.servername || options.host);
+    return connectByKey(options, this.#trust, named(options.servername || options.host));
   }
 }
 

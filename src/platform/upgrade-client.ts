@@ -1,19 +1,22 @@
 // One HTTP/1.1 request on a connection of its own, that may turn into another protocol: how the API server reaches
 // nodes and the node agent reaches containerd's stream server. No redirects, no retries, no keep-alive.
+import type { X509Certificate } from "node:crypto";
 import * as http from "node:http";
 import * as https from "node:https";
 import { Socket } from "node:net";
 import { Duplex, Readable } from "node:stream";
-import * as tls from "node:tls";
 import { AppError, messageOf } from "#base/errors.ts";
+import { connectTls, identityCheck } from "./key-trust.ts";
 
 export interface UpgradeTls {
   /** PEM of the authorities that may have signed the other side's certificate. */
   readonly ca?: string;
   /** Whoever answers will do: for servers whose certificate nobody can know. */
   readonly isUnchecked?: true;
-  /** See HttpClientOptions; heeded by WebSockets (raw-websocket.ts) alone. */
+  /** See HttpClientOptions; heeded by WebSockets (raw-websocket.ts) and over connections that are there. */
   readonly trust?: "keys" | "dates";
+  /** Who it must be, in place of the check for a name: what is wrong with the certificate that was shown. */
+  readonly identity?: (leaf: X509Certificate) => string | undefined;
   readonly cert?: string;
   readonly key?: string;
   /** Name to check in the certificate where it differs from the host. */
@@ -68,6 +71,7 @@ const trustOf = (by: UpgradeTls) => ({
   ...(by.cert === undefined ? {} : { cert: by.cert }),
   ...(by.key === undefined ? {} : { key: by.key }),
   ...(by.serverName === undefined ? {} : { servername: by.serverName }),
+  ...(by.identity === undefined ? {} : { checkServerIdentity: identityCheck(by.identity) }),
 });
 
 /** A connection of its own, or the one that is there. */
@@ -79,7 +83,7 @@ function wayOf({ host, socket }: UpgradeTarget, by?: UpgradeTls) {
   }
   if (!by) return { createConnection: () => socket as Socket };
   const under = socket instanceof Socket ? socket : new Underlay(socket);
-  const open = tls.connect({ host, socket: under, ...trustOf(by) });
+  const open = connectTls({ host, socket: under, ...trustOf(by) }, by);
   // TLS does not hear of the end of what it runs over.
   under.once("close", () => open.destroy(under.errored ?? undefined));
   return { createConnection: () => open as Socket };
@@ -121,7 +125,10 @@ class Underlay extends Duplex {
   }
 }
 
-/** Rejects with UPGRADE_FAILED, UPGRADE_TIMEOUT or the signal's reason. After the head the signal still cuts the body. */
+/**
+ * Rejects with UPGRADE_FAILED (`isConnected`: the request may have been sent), UPGRADE_TIMEOUT or the signal's reason. After the
+ * head the signal still cuts the body.
+ */
 export function openUpgrade(
   to: UpgradeTarget,
   request: UpgradeRequest,
@@ -158,6 +165,12 @@ export function openUpgrade(
     const onAbort = () => outgoing.destroy(signal.reason instanceof Error ? signal.reason : new Error("aborted"));
     signal.addEventListener("abort", onAbort, { once: true });
     const settled = () => clearTimeout(timer);
+    let isConnected = false;
+    outgoing.on("socket", (socket) =>
+      socket.once(to.tls ? "secureConnect" : "connect", () => {
+        isConnected = true;
+      }),
+    );
     outgoing.on("close", () => {
       settled();
       signal.removeEventListener("abort", onAbort);
@@ -165,8 +178,9 @@ export function openUpgrade(
     outgoing.on("error", (cause) => {
       settled();
       if (signal.aborted) reject(signal.reason);
-      else if (cause instanceof AppError) reject(cause);
-      else reject(new AppError("UPGRADE_FAILED", `${what}: ${messageOf(cause)}`, {}, { cause }));
+      // What becomes of a tunnel is to this what a socket's errors are.
+      else if (cause instanceof AppError && !cause.code.startsWith("TUNNEL_")) reject(cause);
+      else reject(new AppError("UPGRADE_FAILED", `${what}: ${messageOf(cause)}`, { isConnected }, { cause }));
     });
     outgoing.on("response", (incoming) => {
       settled();

@@ -131,7 +131,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   const listeners = new Set<() => void>();
   const kept = await readCredentials(store);
   const token = tokenIn(options.token, kept !== undefined, log);
-  let offsetMs = 0;
+  /** What the server's clock said, and when. */
+  let told: { readonly serverMs: number; readonly atMs: number } | undefined;
   let wake = () => {};
   /** There may be no certificate for this machine's address yet. */
   let hasMoved = false;
@@ -153,8 +154,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       throw error;
     });
     if (serverMs !== undefined) {
+      told = { serverMs, atMs: clock.monotonicMs() };
       const problem = clockProblem(clock.now(), serverMs);
-      offsetMs = problem === undefined ? 0 : serverMs - clock.now();
       if (problem !== undefined) log.warn(problem);
     }
     return credentials;
@@ -233,7 +234,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       await Promise.race([asked, pause(clock, patienceMs, AbortSignal.any([answered.signal, signal]))]);
       isStarting = false;
     },
-    nowMs: () => clock.now() + offsetMs,
+    // From then on by the clock that nobody sets.
+    nowMs: () => (told ? told.serverMs + clock.monotonicMs() - told.atMs : clock.now()),
     service: {
       name: "membership",
       async run(stop, ready) {

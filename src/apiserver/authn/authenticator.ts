@@ -4,6 +4,8 @@ import type { UserInfo } from "./user.ts";
 export interface Credentials {
   /** DER of the verified-to-be client certificate chain's leaf, if one was presented. */
   readonly clientCertificate?: Uint8Array | undefined;
+  /** DER of what was sent along with it; asked for where the leaf alone is of nobody known. */
+  readonly clientIntermediates?: (() => readonly Uint8Array[]) | undefined;
   /** The token of `Authorization: Bearer`, if there is one. */
   readonly bearerToken?: string | undefined;
 }

@@ -1,0 +1,40 @@
+// Whose serving certificate that is which somebody shows in a node's place. A node is known by its name, which the supervisor
+// puts into certificates when it was proven, and not by its address, which changes and which a node says itself: a moved
+// node is reached before it has a certificate that names where it is. Who is certified as another node is refused wherever
+// it answers. Upstream counterpart: none; there the address alone counts, which is all that certificates from elsewhere have.
+import type { X509Certificate } from "node:crypto";
+import { isIp } from "#model/validation/names.ts";
+
+export interface NodeIdentity {
+  readonly name: string;
+  /** Of every kind that its Node has. */
+  readonly addresses: readonly string[];
+}
+
+const serverAuth = "1.3.6.1.5.5.7.3.1";
+const anyPurpose = "2.5.29.37.0";
+/** Of certificates that a kubelet asked certificates.k8s.io for; those of k3s and mote are called as the node. */
+const nodePrefix = "system:node:";
+const nodeGroup = "system:nodes";
+
+/** What is wrong with a certificate that an authority of servers has signed; undefined: it is the node's. */
+export function nodeIdentityProblem(leaf: X509Certificate, { name, addresses }: NodeIdentity): string | undefined {
+  const purposes: readonly string[] | undefined = leaf.keyUsage;
+  if (purposes && !purposes.includes(serverAuth) && !purposes.includes(anyPurpose)) {
+    return `the certificate that node ${name} shows is not meant for servers`;
+  }
+  const subject = leaf.toLegacyObject().subject as unknown as Readonly<Record<string, string | string[] | undefined>>;
+  const commonName = [subject["CN"] ?? ""].flat().at(-1) ?? "";
+  const names = (host: string): boolean =>
+    host !== "" && leaf.checkHost(host, { subject: "never", wildcards: false }) !== undefined;
+  const isAnothers = (of: string) => `the certificate that node ${name} shows is that of node ${of}`;
+  if (commonName.startsWith(nodePrefix) && [subject["O"]].flat().includes(nodeGroup)) {
+    const of = commonName.slice(nodePrefix.length);
+    return of === name ? undefined : isAnothers(of);
+  }
+  if (names(name)) return undefined;
+  // Nodes of k3s and mote say whatever address they like: only their names are proven.
+  if (names(commonName) && !addresses.includes(commonName)) return isAnothers(commonName);
+  const isAddressed = addresses.some((one) => (isIp(one) ? leaf.checkIP(one) !== undefined : names(one)));
+  return isAddressed ? undefined : `the certificate that node ${name} shows names neither it nor an address of it`;
+}
