@@ -43,7 +43,11 @@ export async function main(body: () => Promise<void>): Promise<void> {
   try {
     await body();
   } catch (error) {
-    console.error(error instanceof UserError ? `error: ${error.message}` : error);
+    console.error(error instanceof UserError || isOfCommandLine(error) ? `error: ${error.message}` : error);
     process.exitCode = 1;
   }
 }
+
+/** What node:util's parseArgs says of flags: the user's mistake, not this program's. */
+const isOfCommandLine = (error: unknown): error is Error =>
+  error instanceof Error && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS_");

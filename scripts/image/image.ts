@@ -127,12 +127,12 @@ if (process.argv[1]?.endsWith("scripts__image__image.mjs")) {
         board: { type: "string", default: "generic" },
         fast: { type: "boolean", default: false },
         key: { type: "string" },
+        help: { type: "boolean", short: "h" },
       },
     });
-    if (values.arch === undefined)
-      throw new UserError(
-        "usage: npm run image -- --arch amd64|arm64|armhf [--board generic|rpi] [--fast] [--key FILE]",
-      );
+    const usage = `usage: npm run image -- --arch amd64|arm64|armhf [--board generic|rpi] [--fast] [--key FILE]`;
+    if (values.help) return console.log(usage);
+    if (values.arch === undefined) throw new UserError(usage);
     const target = await readTarget(values.arch, values.board);
     const elapsedMs = await runStages(imageStages(target, { isFast: values.fast, key: values.key }));
     console.log(`built ${target.output}.img and what belongs to it in ${imageFolder} in ${seconds(elapsedMs)}`);

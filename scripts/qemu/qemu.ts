@@ -150,7 +150,22 @@ function wholeNumber(name: string, text: string, min: number, max: number): numb
   return value;
 }
 
-const usage = (): string =>
-  `usage: npm run qemu -- [--arch ARCH] [--firmware FIRMWARE] [--board BOARD] [--token-file F] [--config mote.yaml]
-                       [--data FILE] [--port N] [--memory MIB] [--no-build]
-${flows.map((flow) => `  --arch ${flow.arch} --firmware ${flow.firmware}${flow.board === "generic" ? "" : ` --board ${flow.board}`}`).join("\n")}`;
+/** A declaration: it is called before this line runs. */
+function usage(): string {
+  const boards = flows.map(
+    (flow) =>
+      `  --arch ${flow.arch} --firmware ${flow.firmware}${flow.board === "generic" ? "" : ` --board ${flow.board}`}`,
+  );
+  return `usage: npm run qemu -- [--arch ARCH] [--firmware FIRMWARE] [--board BOARD]
+
+  --token-file F    becomes \`token\` on the boot partition
+  --config F        becomes \`mote.yaml\` there
+  --data FILE       the device's disk, kept and used again; without it every
+                    start is a first start
+  --port N          of this host, leads to the API (default 16443)
+  --memory MIB      of the board, where it can be chosen
+  --no-build        take the image that is there
+
+Boards, of each architecture the first one by default:
+${boards.join("\n")}`;
+}
