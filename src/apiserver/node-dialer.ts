@@ -1,6 +1,6 @@
-// How the API server reaches a node's own API (port 10250) for logs, exec, attach and port-forward. Directly over TLS
-// now; through the agents' tunnel later (upstream: the egress selector). Implementations follow no redirects and send
-// the API server's client certificate.
+// How the API server reaches a node's own API (port 10250) for logs, exec, attach, port-forward, nodes/proxy and figures,
+// through the agents' tunnels or directly (upstream: the egress selector). Implementations follow no redirects and send the
+// API server's client certificate.
 import type { Duplex } from "#platform/https-server.ts";
 
 export interface NodeRequest {
