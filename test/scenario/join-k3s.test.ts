@@ -8,11 +8,10 @@ import * as net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import type { ComposedApiServer } from "#apiserver/compose.ts";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
-import { Client } from "#client/client.ts";
-import { InformerFactory } from "#client/informer.ts";
+import type { Client } from "#client/client.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Node } from "#model/gen/core-v1.ts";
@@ -29,6 +28,7 @@ import { formatToken } from "#supervisor/tokens.ts";
 import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
 import { K3sAgent, type K3sAgentOptions } from "#test/harness/k3s-agent.ts";
 import { K3sServer, namesOf } from "#test/harness/k3s-server.ts";
+import { type NodeHub, openNodeHub } from "#test/harness/node-hub.ts";
 import type { Connection, RemoteDialer } from "#test/harness/remotedialer.ts";
 import { until } from "#test/harness/until.ts";
 
@@ -54,6 +54,7 @@ const patience = { timeout: 60_000 };
 describe("an agent of k3s joins a server of mote", () => {
   let pki: Pki;
   let backend: Datastore;
+  let hub: NodeHub;
   let api: ComposedApiServer;
   let client: Client;
   let tunnels: Tunnels;
@@ -63,51 +64,16 @@ describe("an agent of k3s joins a server of mote", () => {
     backend = await openDatastore({ endpoint: "memory://" }, base);
     const metrics = new Metrics();
     tunnels = createTunnels({ mode: "agent", nodeName: "n1" }, { ...base, metrics });
-    const joining = createJoinServer(
-      {
-        ...{ pki: () => pki, password, ownNode: "n1", keepPassword: async () => {}, keepAuthorities: async () => {} },
-        settings: {
-          ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"], port: 6443 },
-          ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true, flannelBackend: "vxlan" },
-          ...{ flannelExternalIp: false, flannelIpv6Masq: false, nodePorts: { first: 30_000, last: 32_767 } },
-        },
-        addresses: () => ["192.0.2.1:6443"],
-      },
-      { ...base, authenticate: (given) => api.authenticate(given), client: () => client, isReady: () => true },
+    hub = await openNodeHub(
+      { pki: () => pki, joining: { password, addresses: () => ["192.0.2.1:6443"] }, advertiseAddress: "192.0.2.1" },
+      { ...base, backend, metrics, tunnels },
     );
-    api = composeApiServer(
-      {
-        ...{ host: "127.0.0.1", port: 0, serverAddress: "127.0.0.1:6443", serviceCidr: "10.43.0.0/16" },
-        tls: {
-          certificatePem: pki.servingApiserver.certificate,
-          keyPem: pki.servingApiserver.key,
-          clientCaPem: pki.clientCa.certificate,
-        },
-        clientCa: pki.clientCa.certificate,
-        serverCa: pki.serverCa.certificate,
-        nodeClient: () => pki.clientApiserver,
-        serviceAccount: pki.serviceAccount,
-        nodePorts: { first: 30_000, last: 32_767 },
-      },
-      {
-        ...{ ...base, backend, metrics, egress: tunnels },
-        requests: (request, response) => joining.handle(request, response),
-      },
-    );
-    client = new Client(api.server.transport(identities.loopback));
-    const informers = new InformerFactory({}, { ...base, client });
-    api.watchRbac(informers);
-    tunnels.watch(informers);
-    const bootstrapper = api.bootstrapper({ advertiseAddress: "192.0.2.1" }, client);
-    for (const service of [api.server.service, informers, tunnels.service, joining.service(informers), bootstrapper]) {
-      await new Promise<void>((resolve, reject) => {
-        const run = service.run(stop.signal, resolve);
-        run.catch(reject);
-        running.push(run);
-      });
-    }
+    ({ api, client } = hub);
   });
-  afterAll(() => backend.close());
+  afterAll(async () => {
+    await hub.end();
+    await backend.close();
+  });
 
   const agent = (nodeName: string, more: Partial<K3sAgentOptions> = {}) =>
     new K3sAgent({

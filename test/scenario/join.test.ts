@@ -6,9 +6,8 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import type { ComposedApiServer } from "#apiserver/compose.ts";
 import { createLogger, silentLogger } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
 import { createHttpTransport } from "#client/http-transport.ts";
 import { InformerFactory } from "#client/informer.ts";
@@ -20,11 +19,11 @@ import { systemClock } from "#platform/clock.ts";
 import { createHttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
 import { type JoinOptions, openMembership } from "#supervisor/join-client.ts";
-import { createJoinServer } from "#supervisor/join-server.ts";
 import { claimWithNode } from "#supervisor/name-claim.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { formatToken } from "#supervisor/tokens.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
+import { hubSettings, type NodeHub, openNodeHub } from "#test/harness/node-hub.ts";
 
 /** Each waits for what it needs, also on a machine that has other things to do. */
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
@@ -33,6 +32,7 @@ const password = "hush";
 let folder = "";
 let pki: Pki;
 let backend: Datastore;
+let hub: NodeHub;
 let api: ComposedApiServer;
 let client: Client;
 let isReady = true;
@@ -45,67 +45,32 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "mote-join-"));
   pki = await ensurePki({ folder: join(folder, "tls"), nodeName: "n1", nodeIps: ["127.0.0.1"] }, base);
   backend = await openDatastore({ endpoint: "memory://" }, base);
-  const joining = createJoinServer(
+  hub = await openNodeHub(
     {
-      ...{ pki: () => pki, password, ownNode: "n1" },
-      keepPassword: async (next) => void kept.push(next),
-      keepAuthorities: async ({ body, isForced }) => void kept.push(`${isForced} ${body}`),
-      settings: {
-        ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"] },
-        ...{
-          clusterDomain: "cluster.local",
-          egressMode: "agent",
-          hasServiceProxy: true,
-          flannelExternalIp: false,
-          flannelIpv6Masq: false,
-          port: 6443,
+      pki: () => pki,
+      joining: {
+        password,
+        keepPassword: async (next) => void kept.push(next),
+        keepAuthorities: async ({ body, isForced }) => void kept.push(`${isForced} ${body}`),
+        settings: {
+          ...hubSettings,
+          get flannelBackend() {
+            return flannelBackend;
+          },
         },
-        get flannelBackend() {
-          return flannelBackend;
-        },
-        nodePorts: { first: 30000, last: 32767 },
       },
-      addresses: () => ["127.0.0.1:6443"],
-    },
-    {
-      ...base,
-      authenticate: (credentials) => api.authenticate(credentials),
-      client: () => client,
       isReady: () => isReady,
     },
+    { ...base, backend },
   );
-  api = composeApiServer(
-    {
-      ...{ host: "127.0.0.1", port: 0, serverAddress: "127.0.0.1:6443", serviceCidr: "10.43.0.0/16" },
-      tls: {
-        certificatePem: pki.servingApiserver.certificate,
-        keyPem: pki.servingApiserver.key,
-        clientCaPem: pki.clientCa.certificate,
-      },
-      clientCa: pki.clientCa.certificate,
-      serverCa: pki.serverCa.certificate,
-      nodeClient: () => pki.clientApiserver,
-      serviceAccount: pki.serviceAccount,
-      nodePorts: { first: 30000, last: 32767 },
-    },
-    { ...base, backend, metrics: new Metrics(), requests: (request, response) => joining.handle(request, response) },
-  );
-  client = new Client(api.server.transport(identities.loopback));
-  const informers = new InformerFactory({}, { ...base, client });
-  api.watchRbac(informers);
-  for (const service of [api.server.service, informers, joining.service(informers)]) {
-    await new Promise<void>((resolve, reject) => {
-      const run = service.run(stop.signal, resolve);
-      run.catch(reject);
-      running.push(run);
-    });
-  }
+  ({ api, client } = hub);
   await client.create(namespaces, { metadata: { name: "kube-system" } } as Namespace);
 });
 
 afterAll(async () => {
   stop.abort(new Error("the test is over"));
   await Promise.allSettled(running);
+  await hub.end();
   await backend.close();
   await rm(folder, { recursive: true, force: true });
 });

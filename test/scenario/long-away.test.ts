@@ -6,13 +6,10 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
 import { createLogger, silentLogger } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
 import { moteVersion } from "#base/version.ts";
 import { Client } from "#client/client.ts";
 import { createHttpTransport } from "#client/http-transport.ts";
-import { InformerFactory } from "#client/informer.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Namespace, Node } from "#model/gen/core-v1.ts";
@@ -23,11 +20,12 @@ import { createHttpClient, readBody } from "#platform/http-client.ts";
 import { systemRandom } from "#platform/random.ts";
 import { acceptAuthorities, formatAuthorities, nextAuthorities, readAuthorities } from "#supervisor/authorities.ts";
 import { type JoinOptions, type Membership, openMembership } from "#supervisor/join-client.ts";
-import { createJoinServer } from "#supervisor/join-server.ts";
+import type { JoinServerOptions } from "#supervisor/join-server.ts";
 import { type LivePki, openLivePki } from "#supervisor/live-pki.ts";
 import { givePermission } from "#supervisor/node-replacement.ts";
 import { ensurePki } from "#supervisor/pki.ts";
 import { formatToken } from "#supervisor/tokens.ts";
+import { type NodeHub, openNodeHub } from "#test/harness/node-hub.ts";
 
 const yearMs = 365 * 24 * 3600_000;
 let serverOffsetMs = 0;
@@ -42,77 +40,21 @@ let folder = "";
 let backend: Datastore;
 let hub: Hub;
 
-interface Hub {
-  readonly api: ComposedApiServer;
-  readonly client: Client;
+interface Hub extends NodeHub {
   readonly pki: LivePki;
-  end(): Promise<void>;
 }
 
 /** A server over what is in the folder and the datastore, as after each start. */
 async function openHub(password: string): Promise<Hub> {
-  const stop = new AbortController();
   const tls = join(folder, "tls");
   const pki = await openLivePki({ folder: tls, nodeName: "n1", nodeIps: ["127.0.0.1"] }, onServer);
-  const joining = createJoinServer(
-    {
-      ...{ pki: () => pki.current, password, ownNode: "n1", keepPassword: async () => {} },
-      keepAuthorities: async (request) => void (await acceptAuthorities(tls, request)),
-      settings: {
-        ...{ clusterCidr: "10.42.0.0/16", serviceCidr: "10.43.0.0/16", clusterDns: ["10.43.0.10"] },
-        ...{ clusterDomain: "cluster.local", egressMode: "agent", hasServiceProxy: true, port: 6443 },
-        ...{ flannelBackend: "vxlan", flannelExternalIp: false, flannelIpv6Masq: false },
-        nodePorts: { first: 30000, last: 32767 },
-      },
-      addresses: () => ["127.0.0.1:6443"],
-    },
-    {
-      ...onServer,
-      authenticate: (credentials) => api.authenticate(credentials),
-      client: () => client,
-      isReady: () => true,
-    },
+  const keepAuthorities: JoinServerOptions["keepAuthorities"] = async (request) =>
+    void (await acceptAuthorities(tls, request));
+  const opened = await openNodeHub(
+    { pki: () => pki.current, joining: { password, keepAuthorities } },
+    { ...onServer, backend },
   );
-  const { current } = pki;
-  const api: ComposedApiServer = composeApiServer(
-    {
-      ...{ host: "127.0.0.1", port: 0, serverAddress: "127.0.0.1:6443", serviceCidr: "10.43.0.0/16" },
-      tls: {
-        certificatePem: current.servingApiserver.certificate,
-        keyPem: current.servingApiserver.key,
-        clientCaPem: current.clientCa.certificate,
-      },
-      clientCa: current.clientCa.certificate,
-      serverCa: current.serverCa.certificate,
-      nodeClient: () => pki.current.clientApiserver,
-      serviceAccount: current.serviceAccount,
-      nodePorts: { first: 30000, last: 32767 },
-    },
-    {
-      ...onServer,
-      backend,
-      metrics: new Metrics(),
-      requests: (request, response) => joining.handle(request, response),
-    },
-  );
-  const client = new Client(api.server.transport(identities.loopback));
-  const informers = new InformerFactory({}, { ...onServer, client });
-  api.watchRbac(informers);
-  const running: Promise<void>[] = [];
-  for (const service of [api.server.service, informers, joining.service(informers)]) {
-    await new Promise<void>((resolve, reject) => {
-      const run = service.run(stop.signal, resolve);
-      run.catch(reject);
-      running.push(run);
-    });
-  }
-  return {
-    ...{ api, client, pki },
-    async end() {
-      stop.abort(new Error("the server ends"));
-      await Promise.allSettled(running);
-    },
-  };
+  return { ...opened, pki };
 }
 
 beforeAll(async () => {

@@ -6,11 +6,9 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { type ComposedApiServer, composeApiServer, identities } from "#apiserver/compose.ts";
+import type { ComposedApiServer } from "#apiserver/compose.ts";
 import { silentLogger } from "#base/log.ts";
 import { Metrics } from "#base/metrics.ts";
-import { Client } from "#client/client.ts";
-import { InformerFactory } from "#client/informer.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
 import type { Node } from "#model/gen/core-v1.ts";
@@ -23,6 +21,7 @@ import { createNodeTunnel } from "#supervisor/node-tunnel.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { connectPath } from "#supervisor/tunnel/client.ts";
 import { createTunnels, type Tunnels } from "#supervisor/tunnels.ts";
+import { type NodeHub, openNodeHub } from "#test/harness/node-hub.ts";
 import { until } from "#test/harness/until.ts";
 
 /** Each waits for what it needs, also on a machine that has other things to do. */
@@ -33,6 +32,7 @@ const nodeIp = "192.0.2.7";
 let folder = "";
 let pki: Pki;
 let backend: Datastore;
+let hub: NodeHub;
 let api: ComposedApiServer;
 let tunnels: Tunnels;
 let nodeApi: https.Server;
@@ -78,35 +78,9 @@ beforeAll(async () => {
 
   metrics = new Metrics();
   tunnels = createTunnels({ mode: "agent", nodeName: "n1" }, { ...base, metrics });
-  api = composeApiServer(
-    {
-      host: "127.0.0.1",
-      port: 0,
-      tls: {
-        certificatePem: pki.servingApiserver.certificate,
-        keyPem: pki.servingApiserver.key,
-        clientCaPem: pki.clientCa.certificate,
-      },
-      serverAddress: "127.0.0.1:6443",
-      clientCa: pki.clientCa.certificate,
-      serverCa: pki.serverCa.certificate,
-      nodeClient: () => pki.clientApiserver,
-      serviceAccount: pki.serviceAccount,
-      serviceCidr: "10.43.0.0/16",
-      nodePorts: { first: 30000, last: 32767 },
-    },
-    { ...base, backend, metrics, egress: tunnels },
-  );
-  const client = new Client(api.server.transport(identities.loopback));
-  const informers = new InformerFactory({}, { ...base, client });
-  tunnels.watch(informers);
-  for (const service of [api.server.service, informers, tunnels.service]) {
-    await new Promise<void>((resolve, reject) => {
-      const run = service.run(stop.signal, resolve);
-      run.catch(reject);
-      running.push(run);
-    });
-  }
+  hub = await openNodeHub({ pki: () => pki }, { ...base, backend, metrics, tunnels });
+  const { client } = hub;
+  api = hub.api;
   const node = await client.create(nodes, { metadata: { name: "n2" } } as Node);
   await client.updateStatus(nodes, {
     ...node,
@@ -120,6 +94,7 @@ beforeAll(async () => {
 afterAll(async () => {
   stop.abort(new Error("the test is over"));
   await Promise.allSettled(running);
+  await hub.end();
   nodeApi.closeAllConnections();
   nodeApi.close();
   await backend.close();
