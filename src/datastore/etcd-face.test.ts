@@ -351,7 +351,7 @@ describe("the wire", () => {
     await new Promise((resolve) => socket.on("close", resolve));
     await call(client, "KV/Put", { key: bytes("after") });
     store.verify();
-  }, 60_000);
+  });
 });
 
 describe("watches", () => {
@@ -389,7 +389,7 @@ describe("watches", () => {
     }
     expect(seen).toEqual(Array.from({ length: 400 }, (_, i) => i));
     abort.abort();
-  }, 30_000);
+  });
 
   test("fragments are cut at the size of a request and add up", async () => {
     const { client } = await start({ maxRequestBytes: 100_000 });

@@ -98,4 +98,4 @@ test("a part that is none, and a server that does not run", async () => {
   await expect(run(["rotate-ca"], { path: join(dataDir, "nowhere") })).rejects.toThrow(
     /no authority, such as .* with --path/,
   );
-}, 60_000);
+});

@@ -44,7 +44,7 @@ test("a further server that is told to stop while it waits for the first one end
     0,
   );
   expect(said).toEqual(expect.arrayContaining(["cannot join yet, trying again", "mote ended"]));
-}, 60_000);
+});
 
 // Of a machine that can have a node; elsewhere there is nothing that could stay.
 test.runIf(isRoot() && existsSync("/usr/bin/containerd"))(

@@ -101,7 +101,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     }
     for (const host of hosts)
       await until(async () => (await ask(`pod-${host}`, "127.0.0.1")) === answered("127.0.0.1"));
-  }, 60_000);
+  });
 
   afterAll(async () => {
     for (const host of hosts) await stop(host);
@@ -173,7 +173,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
       mtu: 1430,
       ipam: { ranges: [[{ subnet: "10.42.1.0/24" }], [{ subnet: "fd00:42:0:1::/64" }]] },
     });
-  }, 60_000);
+  });
 
   test("a restart touches nothing", async () => {
     await stop("a");
@@ -182,7 +182,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await start("a", "vxlan");
     expect(changes["a"]).toEqual([]);
     await reaches("pod-a", "10.42.1.2", "10.42.0.2");
-  }, 60_000);
+  });
 
   test("a host gets another address, and is reached there", async () => {
     await run(
@@ -194,14 +194,14 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await reaches("pod-b", "10.42.2.2", "10.42.1.2");
     expect(await run("a", "bridge fdb show dev flannel.1")).toContain("dst 192.0.2.12 ");
     expect(await run("a", "bridge fdb show dev flannel.1")).not.toContain("dst 192.0.2.2 ");
-  }, 60_000);
+  });
 
   test("what somebody took away comes back", async () => {
     await run("a", "ip link delete dev flannel.1");
     expect(await ask("pod-a", "10.42.2.2")).not.toContain("10.42.0.2");
     told.a = "2";
     await reaches("pod-a", "10.42.2.2", "10.42.0.2");
-  }, 60_000);
+  });
 
   test("a node that has gone leaves nothing behind; one that comes is reached", async () => {
     const c = await client.get(nodes, "c");
@@ -213,7 +213,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     await client.create(nodes, { ...c, metadata: { name: "c" } } as Node);
     await start("c", "vxlan");
     await reaches("pod-a", "10.42.2.2", "10.42.0.2");
-  }, 60_000);
+  });
 
   test("host-gw: routes instead of devices; a node behind a router is told of", async () => {
     for (const host of hosts) await stop(host);
@@ -236,7 +236,7 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     expect(await run("a", "ip -br link")).not.toContain("flannel");
     expect(await run("a", "ip route")).toContain("10.42.1.0/24 via 192.0.2.12 dev eth0");
     expect(events).toContain("a OverlayPeerNotOnLink");
-  }, 60_000);
+  });
 
   test("none: another plugin's device, routes and configuration are left alone, and so is what it tells of the node", async () => {
     await stop("c");
@@ -264,12 +264,12 @@ describe.skipIf(whyNot !== undefined)(`overlay${whyNot ? ` (skipped: ${whyNot})`
     expect(await state()).toBe(before);
     expect((await client.get(nodes, "c")).metadata.annotations).toMatchObject(theirs);
     await run("c", "ip link delete flannel.1; ip route delete 10.42.77.0/24");
-  }, 60_000);
+  });
 
   test("removal, twice", async () => {
     for (const host of hosts) await stop(host);
     await Promise.all([removeOverlay(inside("a")), removeOverlay(inside("a"))]);
     expect(await run("a", "ip route")).not.toContain("10.42.1.");
     await removeOverlay(inside("a"));
-  }, 60_000);
+  });
 });

@@ -159,7 +159,7 @@ describe.skipIf(whyNot !== undefined)(
       await new Promise<void>((ready) => {
         running = [proxy.run(stop.signal, ready), informers.run(stop.signal, () => {})];
       });
-    }, 60_000);
+    });
 
     afterAll(async () => {
       stop.abort();

@@ -163,4 +163,4 @@ test("a start that fails ends the containerd that it began, and not one that was
     for (const { pid } of await pids()) process.kill(pid, "SIGKILL");
     rmSync(folder, { recursive: true, force: true });
   }
-}, 60_000);
+});

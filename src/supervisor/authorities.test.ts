@@ -114,7 +114,7 @@ test("new authorities count from the next start, and tokens of before stay good"
   expect(current.serviceAccount.publicKeys).toHaveLength(2);
   expect(current.serviceAccount.publicKeys[1]).toBe(publicKey);
   expect(current.serviceAccount.privateKey.trim()).not.toBe(first.ServiceKey!.trim());
-}, 60_000);
+});
 
 describe("what is refused", () => {
   const stranger = (): Authorities => {
@@ -175,7 +175,7 @@ test("a power cut at any point leaves the old or the new", async () => {
   expect(existsSync(`${tls}-next`)).toBe(false);
   expect(readdirSync(folder).filter((name) => /^tls-\d+$/.test(name))).toHaveLength(1);
   expect(readFileSync(`${tls}-${startMs / 1000}/server-ca.key`, "utf8")).toBe(before.ServerCAKey);
-}, 60_000);
+});
 
 test("authorities of the owner, with an intermediate of another kind of key, are used and verify", async () => {
   mkdirSync(tls, { recursive: true });
@@ -241,4 +241,4 @@ test("authorities of the owner, with an intermediate of another kind of key, are
     expect(new X509Certificate(certificate).issuer, name).toBe(`CN=shop ${name}`);
     expect(new X509Certificate(certificate).publicKey.equals(createPublicKey(createPrivateKey(key)))).toBe(true);
   }
-}, 60_000);
+});

@@ -254,4 +254,4 @@ test("two servers were given new authorities: the second set is dropped", async 
   await start("a");
   expect(await readAuthorities(tlsOf("a"))).toEqual(others);
   expect(await recorded("the-token")).toMatchObject(others);
-}, 60_000);
+});

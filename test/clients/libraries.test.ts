@@ -352,7 +352,7 @@ describe("dashboards", () => {
       const query = `watch=true&fieldSelector=metadata.name%3Dnone&resourceVersion=${list.metadata.resourceVersion}`;
       (await cluster.watch(`${path}?${query}`)).close();
     }
-  }, 60_000);
+  });
 
   test("ask what they may do", async () => {
     const path = (kind: string) => `/apis/authorization.k8s.io/v1/${kind}`;

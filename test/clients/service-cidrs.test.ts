@@ -23,7 +23,7 @@ beforeAll(async () => {
     ...["--kube-apiserver-arg", "runtime-config=networking.k8s.io/v1beta1=true"],
     ...["--kube-apiserver-arg", "feature-gates=MultiCIDRServiceAllocator=true"],
   ]);
-}, 60_000);
+});
 afterAll(async () => {
   await cluster?.close();
   rmSync(home, { recursive: true, force: true });

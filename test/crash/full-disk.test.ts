@@ -71,7 +71,7 @@ describe.skipIf(!isRoot)("a full disk", () => {
     expect(acked.filter((key) => !keys.includes(key))).toEqual([]);
     again.verify();
     await again.close();
-  }, 60_000);
+  });
 
   it("comes free by deletion and compaction when the store itself has filled it", async () => {
     let store = await openDatastore(options(folder), deps);
@@ -86,7 +86,7 @@ describe.skipIf(!isRoot)("a full disk", () => {
     store = await openDatastore(options(folder), deps);
     expect((await store.range(prefixRange("/"))).count).toBe(500);
     await store.close();
-  }, 60_000);
+  });
 
   it("opens, deletes and reads when it was full before the start", async () => {
     let store = await openDatastore(options(folder), deps);
@@ -113,7 +113,7 @@ describe.skipIf(!isRoot)("a full disk", () => {
       ),
     );
     await store.close();
-  }, 60_000);
+  });
 });
 
 const reserveSize = () => statSync(`${folder}/state.db-reserve`).size;

@@ -138,7 +138,7 @@ function writers(backend: Backend, count: number) {
 }
 
 describe.skipIf(!path)("an external etcd", () => {
-  test("that is not there yet is waited for, until told otherwise", { timeout: 30_000 }, async () => {
+  test("that is not there yet is waited for, until told otherwise", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster();
     const stop = new AbortController();
     const given = open({ endpoint }, stop.signal).catch((error: unknown) => error);
@@ -150,7 +150,7 @@ describe.skipIf(!path)("an external etcd", () => {
     expect((await put(await opening, "/a", "1")).succeeded).toBe(true);
   });
 
-  test("that dies fails requests in words, and watches go on when it is back", { timeout: 60_000 }, async () => {
+  test("that dies fails requests in words, and watches go on when it is back", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster();
     const [member] = members;
     member!.start();
@@ -179,7 +179,7 @@ describe.skipIf(!path)("an external etcd", () => {
     expect(truth.length).toBeGreaterThan(100);
   });
 
-  test("of three members loses one after the other", { timeout: 90_000 }, async () => {
+  test("of three members loses one after the other", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster(3, {
       flags: ["--heartbeat-interval", "50", "--election-timeout", "300"],
     });
@@ -223,7 +223,7 @@ describe.skipIf(!path)("an external etcd", () => {
     expect(difference(seen.lines, (await historyOf(endpoint, first)).slice(0, seen.lines.length))).toBe(undefined);
   });
 
-  test("that has lost its data ends every watch, and goes on", { timeout: 30_000 }, async () => {
+  test("that has lost its data ends every watch, and goes on", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster();
     members[0]!.start();
     const backend = await open({ endpoint });
@@ -240,7 +240,7 @@ describe.skipIf(!path)("an external etcd", () => {
     await until(() => again.lines.length === 1, "an event");
   });
 
-  test("speaks TLS and knows its clients by their certificates", { timeout: 30_000 }, async () => {
+  test("speaks TLS and knows its clients by their certificates", { timeout: 180_000 }, async () => {
     const { endpoint, ca, client } = await tlsMember();
     const tls = { caPem: ca.certificate, certificatePem: client.certificate, keyPem: client.key };
     const backend = await open({ endpoint, tls });
@@ -254,7 +254,7 @@ describe.skipIf(!path)("an external etcd", () => {
     );
   });
 
-  test("takes a client certificate that was replaced with its next connection", { timeout: 60_000 }, async () => {
+  test("takes a client certificate that was replaced with its next connection", { timeout: 180_000 }, async () => {
     const { endpoint, member, ca, client } = await tlsMember();
     const stranger = certificates().client;
     let pair: { certificate: string; key: string } = client;
@@ -276,7 +276,7 @@ describe.skipIf(!path)("an external etcd", () => {
     }
   });
 
-  test("takes events with their lease and leases with their keys", { timeout: 30_000 }, async () => {
+  test("takes events with their lease and leases with their keys", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster();
     members[0]!.start();
     const backend = await open({ endpoint });
@@ -297,7 +297,7 @@ describe.skipIf(!path)("an external etcd", () => {
     expect((await backend.range({ key: "/w/event/3" })).kvs[0]!.lease).not.toBe(one!.lease);
   });
 
-  test("is compacted by one of several, to what was current a round before", { timeout: 30_000 }, async () => {
+  test("is compacted by one of several, to what was current a round before", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster();
     members[0]!.start();
     const [one, two] = [await open({ endpoint, historyBytes: 0 }), await open({ endpoint })];
@@ -320,7 +320,7 @@ describe.skipIf(!path)("an external etcd", () => {
     expect(hasCode(late.ended, "DATASTORE_COMPACTED")).toBe(true);
   });
 
-  test("tells watchers of a long past while it is written to", { timeout: 60_000 }, async () => {
+  test("tells watchers of a long past while it is written to", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster(1, { flags: ["--unsafe-no-fsync"] });
     members[0]!.start();
     // A history that holds next to nothing.
@@ -344,7 +344,7 @@ describe.skipIf(!path)("an external etcd", () => {
     await until(() => quiet.lines.length === 1, "a first event");
   });
 
-  test("sends large transactions in fragments, which watchers get whole", { timeout: 60_000 }, async () => {
+  test("sends large transactions in fragments, which watchers get whole", { timeout: 180_000 }, async () => {
     const { endpoint, members } = await cluster(1, { flags: ["--unsafe-no-fsync"] });
     members[0]!.start();
     const writer = await open({ endpoint });

@@ -104,14 +104,14 @@ describe.skipIf(!etcd || !etcdctl)("mote server", () => {
     expect(names).toEqual(["after-1", "after-2", "before", "kube-root-ca.crt"]);
   });
 
-  test("ends in order while it waits for an etcd", { timeout: 60_000 }, async () => {
+  test("ends in order while it waits for an etcd", { timeout: 180_000 }, async () => {
     const mote = await server(["--datastore-endpoint", `http://127.0.0.1:${await freePort()}`]);
     mote.start();
     await mote.said("etcd does not answer; waiting for it");
     expect(await mote.end()).toBe(0);
   });
 
-  test("serves its own store as an etcd over a socket and over TLS", { timeout: 60_000 }, async () => {
+  test("serves its own store as an etcd over a socket and over TLS", { timeout: 180_000 }, async () => {
     const port = await freePort();
     const folder = mkdtempSync(join(tmpdir(), "mote-kine-"));
     cleaning.push(async () => rmSync(folder, { recursive: true, force: true }));

@@ -177,4 +177,4 @@ test("the same seed gives the same history", async () => {
     await old.stop();
   }
   expect(histories[1]).toBe(histories[0]);
-}, 60_000);
+});

@@ -94,7 +94,7 @@ test("follows the load up and, after the window, down", async () => {
   const before = (await c.find(horizontalPodAutoscalers, "web", "default"))?.metadata.resourceVersion;
   await c.advance(10 * minuteMs);
   expect((await c.find(horizontalPodAutoscalers, "web", "default"))?.metadata.resourceVersion).toBe(before);
-}, 60_000);
+});
 
 test("comes to the same where requests are lost", async () => {
   const load = { cores: 0.1 };
@@ -107,7 +107,7 @@ test("comes to the same where requests are lost", async () => {
   await c.until(async () => (await replicasOf(c)) === 6, "six pods", 8 * minuteMs);
   c.faultRate = 0;
   await c.until(async () => (await statusOf(c))?.currentReplicas === 6, "told", 2 * minuteMs);
-}, 60_000);
+});
 
 test("behaviour bounds how fast; one version shows what the other was told", async () => {
   const load = { cores: 5 };
@@ -130,7 +130,7 @@ test("behaviour bounds how fast; one version shows what the other was told", asy
   expect(now.spec.maxReplicas).toBe(4);
   expect(now.spec.behavior?.scaleUp).toMatchObject({ selectPolicy: "Max", ...behavior.scaleUp });
   expect(Object.keys(now.metadata.annotations ?? {})).toEqual([]);
-}, 60_000);
+});
 
 test("says what is wrong: no target, no requests, two for the same pods", async () => {
   const c = await startWith({ cores: 1 });
@@ -153,4 +153,4 @@ test("says what is wrong: no target, no requests, two for the same pods", async 
     "two of them",
     2 * minuteMs,
   );
-}, 60_000);
+});

@@ -145,4 +145,4 @@ test("it comes out right although a tenth of all requests is lost", async () => 
   await c.client.delete(statefulSets, target);
   await c.until(async () => (await c.list(persistentVolumes)).length === 0, "everything is gone", 30 * 60_000);
   c.faultRate = 0;
-}, 60_000);
+});

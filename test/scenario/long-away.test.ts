@@ -62,7 +62,7 @@ beforeAll(async () => {
   backend = await openDatastore({ endpoint: "memory://" }, onServer);
   hub = await openHub(first);
   await hub.client.create(namespaces, { metadata: { name: "kube-system" } } as Namespace);
-}, 60_000);
+});
 
 afterAll(async () => {
   gone.abort(new Error("the test is over"));
@@ -135,7 +135,7 @@ test("the key of the device stands beside its password, also of one that joined 
   await rm(join(folder, "plain", "agent", "client-kubelet.crt"));
   await openMembership(device("plain"), onDevice, gone.signal);
   expect((await read()).data).toEqual(data);
-}, 60_000);
+});
 
 test("away for ten years: other token, other authorities, certificate ended, no token on the device", async () => {
   const before = await joined(device("drawer"));
@@ -180,7 +180,7 @@ test("the token of before the authorities changed still names them", async () =>
     gone.signal,
   );
   expect(credentials.serverCa).toBe(current.ServerCA);
-}, 60_000);
+});
 
 test("the clock of the server goes back: nobody minds", async () => {
   serverOffsetMs = -systemClock.now() + 1000;
@@ -190,7 +190,7 @@ test("the clock of the server goes back: nobody minds", async () => {
   serverOffsetMs = 0;
   await restart("another-password");
   expect((await (await asNode(membership)).get(nodes, "early")).metadata.name).toBe("early");
-}, 60_000);
+});
 
 async function ask(
   headers: Record<string, string>,
@@ -237,7 +237,7 @@ test("a key lets in the device that told it, under its own name, while there is 
   expect(await ask(named("drawer"), shown(key), "server-bootstrap")).toBe(403);
   await hub.client.delete(nodes, { name: "drawer" });
   expect(await ask(named("drawer"), shown(key))).toBe(401);
-}, 60_000);
+});
 
 test("a device that was flashed again takes its name back, once, when it is allowed", async () => {
   await joined(device("kiosk", { token: token("another-password") }));
@@ -269,7 +269,7 @@ test("a device that was flashed again takes its name back, once, when it is allo
   await expect(hub.client.get(secrets, "kiosk.node-replacement.mote", "kube-system")).rejects.toMatchObject({
     code: 404,
   });
-}, 60_000);
+});
 
 test("a node that is newer than its server is told so, unless it is in already", async () => {
   const versions = [moteVersion.replace(/^v1\.\d+/, "v1.99"), moteVersion.replace(/^v1\.\d+/, "v1.20"), moteVersion];
@@ -285,7 +285,7 @@ test("a node that is newer than its server is told so, unless it is in already",
   const answers: number[] = [];
   for (const version of [...versions, ...versions]) answers.push(await asks("versions", version));
   expect(answers).toEqual([409, 409, 200, 200, 200, 200]);
-}, 60_000);
+});
 
 test("pairs that are marked are asked for anew", async () => {
   const options = device("marked", { token: token("another-password") });
@@ -295,7 +295,7 @@ test("pairs that are marked are asked for anew", async () => {
   expect(keyOf(after.current.kubelet.certificate)).not.toBe(keyOf(current.kubelet.certificate));
   expect(after.current.serving).toEqual(current.serving);
   await expect(readFile(join(options.folder, "rotate"))).rejects.toMatchObject({ code: "ENOENT" });
-}, 60_000);
+});
 
 test.each([
   ["in 1970", () => -systemClock.now()],
@@ -353,4 +353,4 @@ test("authorities that nobody vouches for: who has joined is told, and joins aga
   expect(planHome(oldKeys, fresh.clusterKeys)).toBe("other");
   expect(fresh.current.serverCa).toBe(hub.pki.current.serverCa.certificate);
   expect((await (await asNode(fresh)).get(nodes, "stranded")).metadata.name).toBe("stranded");
-}, 60_000);
+});

@@ -104,7 +104,7 @@ test("a power cut leaves what was there before the append or after it, at every 
     const possible = [known[before]!.state, (known[before + 1] ?? known[before]!).state];
     expect(possible, `cut ${cut}`).toContainEqual(found);
   }
-}, 60_000);
+});
 
 test("it goes on after each of many power cuts", async () => {
   let files = new RecordedFiles();
@@ -129,7 +129,7 @@ test("it goes on after each of many power cuts", async () => {
     possible = [known[before]!.state, (known[before + 1] ?? known[before]!).state];
     files = new RecordedFiles(files.cut(cut, random).image);
   }
-}, 60_000);
+});
 
 test("the harness can tell: without its flushes an append is lost", async () => {
   class Unflushed extends RecordedFiles {
@@ -141,7 +141,7 @@ test("the harness can tell: without its flushes an append is lost", async () => 
   const last = known.at(-1)!;
   const found = Array.from({ length: 10 }, () => all(opened(new RecordedFiles(files.cut(last.events, random).image))));
   expect(found.some((each) => JSON.stringify(each) !== JSON.stringify(last.state))).toBe(true);
-}, 60_000);
+});
 
 test.each([0, 1])("what is damaged takes nothing along but itself, and is told (%i)", async (byte) => {
   const files = new RecordedFiles();
