@@ -11,6 +11,7 @@ import { explainAnswer, isLasting } from "./join/failures.ts";
 import { formatSettings, prefix, type ServerSettings } from "./join/protocol.ts";
 import { ask, trustedAuthority } from "./join-client.ts";
 import { serverName } from "./load-balancer.ts";
+import { createRepeatedProblem } from "./repeated-problem.ts";
 import { parseToken } from "./tokens.ts";
 
 export interface ServerJoinOptions {
@@ -71,12 +72,15 @@ export async function joinAsServer(
     const message = "a server joins with --token: the line in server/token of the data folder of the one that is there";
     throw new AppError("JOIN_TOKEN", message);
   }
+  const problem = createRepeatedProblem(clock);
   for (;;) {
     try {
       return await joinOnce(options, options.token, deps, signal);
     } catch (error) {
       if (isAbort(error, signal) || isLasting(error)) throw error;
-      log.warn("cannot join yet, trying again", { error: messageOf(error) });
+      const fields = { error: messageOf(error) };
+      if (problem.isNews(fields.error)) log.warn("cannot join yet, trying again", fields);
+      else log.debug("cannot join yet, trying again", fields);
       await pause(clock, retryMs, signal);
       signal.throwIfAborted();
     }

@@ -10,6 +10,7 @@ import type { Service } from "#base/service.ts";
 import { type BareDial, type BareWebSocketAnswer, dialBareWebSocket } from "#platform/raw-websocket.ts";
 import { tunnel } from "#platform/tunnel.ts";
 import type { UpgradeTls } from "#platform/upgrade-client.ts";
+import { createRepeatedProblem } from "../repeated-problem.ts";
 import type { TunnelCodec } from "./codec.ts";
 import { type Keepalive, keepalives } from "./keepalive.ts";
 import type { Way } from "./liveness.ts";
@@ -56,8 +57,6 @@ export interface TunnelClient extends Service {
   hurry(): void;
 }
 
-/** That nobody answers is said at once, then after pauses that double: a server may be away for weeks, and a log has an end. */
-const telling = { againMs: 10_000, longestMs: 3600_000 } as const;
 /** How long motes keep a session that has lost its connection. */
 export const bridgeMs = 30_000;
 /**
@@ -250,7 +249,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       let attempt = 0;
       let isAbsent = false;
       let hasAnswered = false;
-      let [tellAtMs, tellPauseMs]: [number, number] = [0, telling.againMs];
+      const problem = createRepeatedProblem(clock);
       while (!signal.aborted) {
         const stop = () => session?.close();
         const startedMs = clock.monotonicMs();
@@ -263,7 +262,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           const wasMute = session?.wasMute === true;
           const isFresh = !wasMute && (clock.monotonicMs() - startedMs > 2000 || session !== undefined);
           attempt = isFresh ? 0 : attempt + 1;
-          if (isFresh) [tellAtMs, tellPauseMs] = [0, telling.againMs];
+          if (isFresh) problem.isOver();
           isAbsent = false;
           absentSinceMs = undefined;
           // It takes connections and does not come to more.
@@ -280,12 +279,8 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
           const wasShort = hasAnswered && details["status"] === undefined && triedMs >= handshakeMs;
           handshakeMs = wasShort ? Math.min(mostHandshakeTimeoutMs, handshakeMs * 2) : handshakeTimeoutMs;
           const fields = { server, error: messageOf(error), attempt };
-          const nowMs = clock.monotonicMs();
-          if (attempt === 1 || nowMs >= tellAtMs) {
-            log.warn("tunnel: cannot connect", fields);
-            tellAtMs = nowMs + tellPauseMs;
-            tellPauseMs = Math.min(tellPauseMs * 2, telling.longestMs);
-          } else log.debug("tunnel: cannot connect", fields);
+          if (problem.isNews(fields.error)) log.warn("tunnel: cannot connect", fields);
+          else log.debug("tunnel: cannot connect", fields);
           if (!hasCode(error, "WEBSOCKET_DIAL")) log.error("tunnel: failed", fields);
         } finally {
           signal.removeEventListener("abort", stop);
