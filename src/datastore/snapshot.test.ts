@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { hasCode } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
+import { type BlockFiles, systemBlockFiles } from "#platform/block-file.ts";
 import { systemClock } from "#platform/clock.ts";
 import { askControlSocket } from "#platform/control-socket.ts";
 import { watchInto } from "#test/conformance/backend.ts";
@@ -30,6 +31,33 @@ const contents = async (store: Datastore) =>
   (await store.range(prefixRange("/"))).kvs.map((kv) => [
     ...[kv.key, Buffer.from(kv.value).toString(), kv.createRevision, kv.modRevision, kv.version, kv.lease],
   ]);
+
+/** The system's, and which of them were flushed. */
+function watchedFiles(): { files: BlockFiles; flushed: string[] } {
+  const flushed: string[] = [];
+  const files: BlockFiles = {
+    ...systemBlockFiles,
+    open(path, options) {
+      const file = systemBlockFiles.open(path, options);
+      return {
+        ...file,
+        sync() {
+          flushed.push(path);
+          file.sync();
+        },
+        flush() {
+          flushed.push(path);
+          return file.flush();
+        },
+      };
+    },
+    syncFolderOf(path) {
+      flushed.push(path);
+      systemBlockFiles.syncFolderOf(path);
+    },
+  };
+  return { files, flushed };
+}
 
 describe("a snapshot", () => {
   it.each([false, true])(
@@ -77,6 +105,26 @@ describe("a snapshot", () => {
       await restored.close();
     },
   );
+
+  it.each([
+    { what: "a small one once", values: 20, flushes: ["/state"] },
+    // Its log is folded when it has 2 MiB.
+    { what: "a large one every few megabytes", values: 180, flushes: ["/state-wal", "/state", "/state"] },
+  ])("is flushed when it is whole: $what", async ({ values, flushes }) => {
+    const folder = newFolder();
+    const store = await open(folder);
+    for (let i = 0; i < values; i++) await put(store, `/k/${i}`, "x".repeat(50_000));
+    const { files, flushed } = watchedFiles();
+    const options = { folder: `${folder}/s`, name: "x", node: "n", compress: false };
+    const saved = await saveSnapshot(store, options, { ...deps, files });
+    const names = flushed.map((path) => path.replace(/^.*\/x-n-\d+\.tmp/, "/state"));
+    if (values < 100) expect(names).toEqual(flushes);
+    else for (const name of flushes) expect(names).toContain(name);
+    expect(names.length).toBeLessThan(10);
+    expect(names.at(-1)).toBe("/state");
+    expect((await verifySnapshot(saved.path, deps)).keys).toBe(values);
+    await store.close();
+  });
 
   it("brings a store back with its versions and leases, and with no revision that was seen before", async () => {
     const folder = newFolder();

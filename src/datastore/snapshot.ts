@@ -6,7 +6,7 @@ import type { Clock } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { readAsset } from "#platform/assets.ts";
-import { systemBlockFiles } from "#platform/block-file.ts";
+import { type BlockFiles, systemBlockFiles } from "#platform/block-file.ts";
 import { listFolder, makeFolder, syncFolder } from "#platform/files.ts";
 import { removeFile, renamePath } from "#platform/folders.ts";
 import { copyFile, gunzipFile, gzipFile } from "#platform/gzip-file.ts";
@@ -16,6 +16,7 @@ import { datastoreError } from "./errors.ts";
 import { emptyBatch } from "./log/log.ts";
 import { openSqliteLog } from "./log/sqlite/sqlite-log.ts";
 import { createEngine } from "./open.ts";
+import { draftFiles } from "./snapshot/draft-files.ts";
 import { type Datastore, openStore } from "./store.ts";
 
 export interface Snapshot {
@@ -28,6 +29,8 @@ export interface Snapshot {
 export interface SnapshotDeps {
   readonly clock: Clock;
   readonly log: Logger;
+  /** Where saving writes; default: the system's. */
+  readonly files?: BlockFiles;
 }
 
 export interface SaveOptions {
@@ -57,9 +60,10 @@ export async function saveSnapshot(store: Datastore, options: SaveOptions, deps:
   const path = `${options.folder}/${name}`;
   const plain = `${path}${temporary}`;
   const packed = `${path}${compressed}${temporary}`;
+  const { files = systemBlockFiles } = deps;
   try {
     await removeLog(plain);
-    const log = openLog(plain, deps);
+    const log = openLog(plain, { ...deps, files: draftFiles(files) });
     await log.load(() => () => {});
     try {
       await store.export((batch) => log.append(batch));
@@ -67,7 +71,7 @@ export async function saveSnapshot(store: Datastore, options: SaveOptions, deps:
       await log.close();
     }
     if (options.compress) await gzipFile(plain, packed);
-    await putInPlace(options.compress ? packed : plain, path);
+    await putInPlace(options.compress ? packed : plain, path, files);
   } finally {
     await removeLog(plain);
     await removeFile(packed);
@@ -196,7 +200,8 @@ async function newestOf(path: string, deps: SnapshotDeps): Promise<number | unde
 
 function openLog(path: string, deps: SnapshotDeps, damaged?: () => void) {
   const module = new WebAssembly.Module(readAsset("sqlite3.wasm"));
-  return openSqliteLog({ path, files: systemBlockFiles, module }, { ...deps, damaged });
+  const { clock, log, files = systemBlockFiles } = deps;
+  return openSqliteLog({ path, files, module }, { clock, log, damaged });
 }
 
 async function unpack(path: string, to: string): Promise<string> {
@@ -210,8 +215,8 @@ async function unpack(path: string, to: string): Promise<string> {
   return to;
 }
 
-async function putInPlace(from: string, to: string): Promise<void> {
-  const file = systemBlockFiles.open(from, { create: false });
+async function putInPlace(from: string, to: string, files = systemBlockFiles): Promise<void> {
+  const file = files.open(from, { create: false });
   try {
     await file.flush();
   } finally {
