@@ -179,7 +179,9 @@ export function createJoinServer(options: JoinServerOptions, deps: JoinServerDep
     const issued = issueLeaf({ name, node, nodeIps: ips, request: body }, pair, { clock, random });
     if (issued === undefined)
       throw badRequest("the body is no certificate signing request in DER, or its signature does not fit");
-    const named = node || headerOf(request, headers.nodeName).toLowerCase() || (user?.name ?? "");
+    // Certificates of all nodes are asked for without a name.
+    const claimed = request.headers[headers.nodeName];
+    const named = node || (typeof claimed === "string" ? claimed.toLowerCase() : "") || (user?.name ?? "");
     log.info("certificate issued to a node", { file: name, node: named });
     return issued;
   }
