@@ -166,6 +166,6 @@ function usage(): string {
   --memory MIB      of the board, where it can be chosen
   --no-build        take the image that is there
 
-Boards, of each architecture the first one by default:
+Boards; without --firmware UEFI, where a board has it:
 ${boards.join("\n")}`;
 }
