@@ -118,6 +118,38 @@ export class Partition {
     }
   }
 
+  /** Of every hundred packets, both ways; 0: none is lost. */
+  async lose(percent: number): Promise<void> {
+    for (const host of [this.hub, this.leaf]) {
+      await host.exec("nft", ["delete", "table", "inet", "loss"]);
+      if (percent === 0) continue;
+      const rule = `iifname "eth0" numgen random mod 100 < ${percent} drop`;
+      await this.#must(
+        host,
+        "nft",
+        ["-f", "-"],
+        `table inet loss { chain in { type filter hook input priority -300; ${rule}; }; }`,
+      );
+    }
+  }
+
+  /** So many bytes come out of the pod, or go into it; ends early when the returned function is called. */
+  bulk(direction: Direction, bytes: number): () => void {
+    const line = direction === "to-server" ? `head -c ${bytes} /dev/zero` : "cat > /dev/null";
+    const args = ["--kubeconfig", this.hub.kubeconfig, "exec", "-i", "box", "--", "sh", "-c", line];
+    const child = spawn("nsenter", [`--net=/run/netns/${this.hub.name}`, this.#kubectl, ...args], {
+      stdio: ["pipe", "ignore", "ignore"],
+    });
+    child.stdin.on("error", () => {});
+    child.stdin.end(direction === "to-agent" ? Buffer.alloc(bytes) : undefined);
+    return () => void child.kill("SIGKILL");
+  }
+
+  /** How often the host has said what matches. */
+  count(host: Host, what: RegExp): number {
+    return host.programLog().match(new RegExp(what, "g"))?.length ?? 0;
+  }
+
   /** The agent's machine gets another address, as from another DHCP server. */
   async move(from: string, to: string): Promise<void> {
     // In this order: with its first address a device loses the others of the same network.

@@ -23,6 +23,11 @@ export interface LivenessOptions {
   readonly nowMs: () => number;
 }
 
+/**
+ * Of an answer's time: what a ping may be late by. It goes one way, and what TCP repeats twice on a good path comes after 600 ms, what
+ * it repeats thrice after more than anybody waits.
+ */
+const lateness = 0.75;
 const nothing = new Uint8Array(0);
 
 export class Liveness {
@@ -54,11 +59,11 @@ export class Liveness {
   }
 
   get patienceMs(): number {
-    const { isMote, keepalive } = this.#options;
+    const { isMote, isDialer, keepalive } = this.#options;
     if (!isMote) return keepalive.deadMs;
     // Many may come at the same time, and each waits for the handshakes of all.
     const firstMs = this.#hasHeard ? 0 : 2 * keepalive.deadMs;
-    return Math.max(this.#patience.ms, this.#toldMs, firstMs);
+    return Math.max(this.#patience.ms, this.#toldMs, firstMs) * (isDialer ? 1 : lateness);
   }
 
   attached(way: Way): void {
