@@ -8,6 +8,7 @@ const cases: readonly [line: string, path: string, found: boolean][] = [
   ["x = process.env.HOME;", "src/cli/a.ts", true],
   ["x = process.env.HOME;", "src/entry/a.ts", false],
   ["try { a(); } catch {}", "src/node/a.ts", true],
+  ["const s = AbortSignal.any([a, b]);", "src/platform/a.ts", true],
   ["// FIXME later", "src/node/a.ts", true],
 ];
 

@@ -14,6 +14,7 @@ const bans: readonly Ban[] = [
   { pattern: /\bMath\.random\(/, instead: "Random", allowed: /^$/ },
   { pattern: /\b(setTimeout|setInterval)\(/, instead: "Clock.sleep or Clock.after", allowed: /^src\/platform\// },
   { pattern: /\bAbortSignal\.timeout\(/, instead: "Clock.after with an AbortController", allowed: /^src\/platform\// },
+  { pattern: /\bAbortSignal\.any\(/, instead: "withEither of base/either-signal.ts", allowed: /^$/ },
   { pattern: /\bprocess\.env\b/, instead: "configuration passed in by src/entry", allowed: /^src\/(entry|platform)\// },
   { pattern: /\bprocess\.exit\(/, instead: "a returned exit code", allowed: /^src\/entry\// },
   { pattern: /\b(FIXME|XXX)\b/, instead: "mending it, or an issue", allowed: /^$/ },

@@ -2,6 +2,7 @@
 // identity, /etc, clock, network, then the server, kept running until init asks it to end. Every failure becomes a line on
 // the console and a sentence in mote-status.txt; only a device without its data partition gives up, and init tries again.
 import { type Clock, pause, type Random } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import { isAbort, messageOf } from "#base/errors.ts";
 import { restarting, type Service, untilAborted } from "#base/service.ts";
 import { exists, makeFolder, readFileIfExists, writeFileDurable } from "#platform/files.ts";
@@ -346,7 +347,7 @@ async function keepServer(
 async function endsInTime(running: Promise<void>, { deps, log }: Machine, signal: AbortSignal): Promise<void> {
   const done = new AbortController();
   const late = async () => {
-    await untilAborted(AbortSignal.any([signal, done.signal]));
+    await withEither([signal, done.signal], untilAborted);
     if (done.signal.aborted) return;
     await pause(deps.clock, stopServerMs, done.signal);
     if (!done.signal.aborted) log.error("the server did not end in time");

@@ -1,6 +1,7 @@
 // Sets the clock: at start to a moment that has certainly passed, then by time servers. The last known time is written at
 // most once a day and when the device is switched off.
 import { type Clock, pause, type Random } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
 import { openUdp } from "#platform/datagram.ts";
@@ -144,7 +145,7 @@ async function ask(
   });
   try {
     socket.send(encodeRequest(nonce), port, address);
-    await pause(clock, answerTimeoutMs, AbortSignal.any([stop.signal, signal]));
+    await withEither([stop.signal, signal], (over) => pause(clock, answerTimeoutMs, over));
   } finally {
     await socket.close();
   }

@@ -1,5 +1,6 @@
 // A machine without containerd runs no pods, but is a node: its object says what is missing, until somebody installs it.
 import { type Clock, pause } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { NodeObject, NodeResources } from "./node-object.ts";
@@ -23,13 +24,14 @@ export async function waitForContainerd(deps: MissingContainerdDeps, signal: Abo
   if (!(await programs.lacks("containerd"))) return;
   const node = await deps.node(() => nothing);
   const installed = new AbortController();
-  const either = AbortSignal.any([signal, installed.signal]);
-  const telling = node
-    .register(either)
-    .then(() => node.keep(either))
-    .catch((error: unknown) => {
+  const telling = withEither([signal, installed.signal], async (either) => {
+    try {
+      await node.register(either);
+      await node.keep(either);
+    } catch (error) {
       if (!either.aborted) log.warn("cannot register the node", { error: messageOf(error) });
-    });
+    }
+  });
   while (!signal.aborted && (await programs.lacks("containerd"))) await pause(clock, programsMs, signal);
   installed.abort(new Error("containerd is there, or nobody waits for it"));
   await telling;

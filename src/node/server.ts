@@ -4,6 +4,7 @@
 // Upstream counterpart: pkg/kubelet/server/server.go.
 
 import type { Clock } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import { AppError, hasCode, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
@@ -215,19 +216,20 @@ async function sendLogs(
     const now = deps.lookup.container(namespace, pod, container);
     return now?.containerId === found.containerId && now.state !== "exited";
   };
-  const over = AbortSignal.any([request.signal, stopping]);
-  const pieces = readLog({ path, isRunning }, { ...logQuery, follow: logQuery.follow && !isPrevious }, deps, over);
-  // Without following, the head waits for the first piece, so that a missing file is still an error.
-  const first = logQuery.follow ? undefined : await pieces.next();
-  response.head(200, text);
-  response.flushHead();
-  if (first && !first.done) response.write(first.value);
-  if (!first?.done) {
-    for await (const piece of pieces) {
-      if (!response.write(piece)) await response.drained();
+  await withEither([request.signal, stopping], async (over) => {
+    const pieces = readLog({ path, isRunning }, { ...logQuery, follow: logQuery.follow && !isPrevious }, deps, over);
+    // Without following, the head waits for the first piece, so that a missing file is still an error.
+    const first = logQuery.follow ? undefined : await pieces.next();
+    response.head(200, text);
+    response.flushHead();
+    if (first && !first.done) response.write(first.value);
+    if (!first?.done) {
+      for await (const piece of pieces) {
+        if (!response.write(piece)) await response.drained();
+      }
     }
-  }
-  response.end();
+    response.end();
+  });
 }
 
 async function answerUpgrade(upgrade: ServerUpgrade, deps: NodeServerDeps): Promise<void> {

@@ -8,6 +8,7 @@
 import { createHash, createPublicKey, X509Certificate } from "node:crypto";
 import { dirname } from "node:path";
 import { type Clock, pause, type Random } from "#base/clock.ts";
+import { withEither } from "#base/either-signal.ts";
 import { AppError, isAbort, messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
 import type { Service } from "#base/service.ts";
@@ -23,6 +24,7 @@ import { type ClusterSettings, headers, parseServers, parseSettings, prefix } fr
 import { serverName } from "./load-balancer.ts";
 import { generateKey, issueCertificate, signingRequest, splitPem } from "./pki/certificate.ts";
 import type { KeyPair } from "./pki.ts";
+import { createRepeatedProblem } from "./repeated-problem.ts";
 import { namedAuthority, parseToken, type Token } from "./tokens.ts";
 
 export type { ClusterSettings } from "./join/protocol.ts";
@@ -174,13 +176,16 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
         "a node joins with --token: it stands in server/token of the server's data folder",
       );
     }
+    const problem = createRepeatedProblem(clock);
     for (let attempt = 0; ; attempt++) {
       try {
         return await joinOnce();
       } catch (error) {
         if (isAbort(error, signal)) throw error;
         if (isLasting(error)) throw error;
-        log.warn("cannot join yet, trying again", { error: messageOf(error) });
+        const fields = { error: messageOf(error) };
+        if (problem.isNews(fields.error)) log.warn("cannot join yet, trying again", fields);
+        else log.debug("cannot join yet, trying again", fields);
         deps.onProblem?.(messageOf(error));
         await clock.sleep(
           spread(Math.min(retry.minMs * 2 ** Math.min(attempt, 8), retry.maxMs), retry.jitter, random),
@@ -231,7 +236,8 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
       // The service tells why not.
       const asked = first.catch(() => {}).finally(() => answered.abort());
       const patienceMs = isMoving(kept) ? moveMs : catchUpMs;
-      await Promise.race([asked, pause(clock, patienceMs, AbortSignal.any([answered.signal, signal]))]);
+      const patience = withEither([answered.signal, signal], (over) => pause(clock, patienceMs, over));
+      await Promise.race([asked, patience]);
       isStarting = false;
     },
     // From then on by the clock that nobody sets.

@@ -104,7 +104,10 @@ async function sendLog(
   const protocol = offered === undefined ? "" : negotiate(offered, readerProtocols);
   if (protocol === undefined) throw badRequest(`unsupported WebSocket subprotocols: ${offered}`);
   const left = new AbortController();
-  const signal = AbortSignal.any([request.signal, left.signal]);
+  const { signal } = left;
+  const stop = () => left.abort(request.signal.reason);
+  request.signal.addEventListener("abort", stop, { once: true });
+  if (request.signal.aborted) stop();
   const answer = to && (await deps.dialer.request(to.node, { method: "GET", target: to.target, headers: {} }, signal));
   if (answer && answer.status >= 400) throw await refusalOf(answer, to.node);
   await new Promise<void>((resolve) => {
