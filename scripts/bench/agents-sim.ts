@@ -4,7 +4,8 @@
 import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { silentLogger } from "#base/log.ts";
-import { nodeLabels, nodeStatus } from "#node/node-object.ts";
+import { markedMetadata, nodeMarks } from "#node/node-marks.ts";
+import { nodeStatus } from "#node/node-object.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { generateKey, issueCertificate, splitPem } from "#supervisor/pki/certificate.ts";
@@ -127,13 +128,12 @@ class Agent {
     const cert = certificate(`system:node:${this.name}`, ["system:nodes"]);
     this.#cert = cert;
     this.#own = await connect(cert);
-    const labels = nodeLabels(this.#nodeOptions(), { architecture: "arm64" } as never);
+    const marks = nodeMarks({ nodeName: this.name, architecture: "arm64", labels: {}, ownLabels: {} });
     const node = {
       ...{ apiVersion: "v1", kind: "Node" },
       metadata: {
         name: this.name,
-        labels,
-        annotations: { "volumes.kubernetes.io/controller-managed-attach-detach": "true" },
+        ...markedMetadata(marks),
       },
       spec: {},
       status: this.#status(),

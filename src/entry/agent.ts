@@ -20,7 +20,7 @@ import { createHttp2Client, type Http2Client } from "#platform/http2-client.ts";
 import { acquireProcessLock } from "#platform/process-lock.ts";
 import { systemRandom as random } from "#platform/random.ts";
 import { stopSignal } from "#platform/signals.ts";
-import { createEgressLabel } from "#supervisor/egress-label.ts";
+import { egressLabels } from "#supervisor/egress-label.ts";
 import { type Credentials, type Membership, openMembership } from "#supervisor/join-client.ts";
 import { createBalancerPort, type LoadBalancer, openLoadBalancer, serverName } from "#supervisor/load-balancer.ts";
 import { claimWithNode } from "#supervisor/name-claim.ts";
@@ -241,6 +241,7 @@ async function services(
       },
       onNewTls: (use) => membership.onChange(use),
       podCidrs: [],
+      ownLabels: egressLabels(settings.egressMode),
     },
     begun,
   );
@@ -281,20 +282,10 @@ async function services(
       },
     },
   );
-  const label = createEgressLabel({ mode: settings.egressMode, nodeName }, { client, clock, random, log });
   memory.reach.onBack(() => tunnels.hurry());
   followServers(informers, balancer, { log, hasServiceProxy: settings.hasServiceProxy });
   const port = createBalancerPort({ port: balancerPort }, { balancer, clock, log: log.child({ part: "servers" }) });
-  const all = [
-    membership.service,
-    own.service,
-    ...memory.services,
-    informers,
-    events,
-    tunnels,
-    label,
-    ...parts.services,
-  ];
+  const all = [membership.service, own.service, ...memory.services, informers, events, tunnels, ...parts.services];
   return [...all, ...(balancerPort === 0 ? [] : [port])].map((service) =>
     restarting(service, { clock, log, ...restartPause }),
   );

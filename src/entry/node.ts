@@ -153,6 +153,8 @@ export interface NodeParts {
   readonly memory?: NodeMemory;
   /** One of each family; none: the control plane chooses. */
   readonly podCidrs: readonly string[];
+  /** Labels that the Node keeps, null: not there. */
+  readonly ownLabels?: Readonly<Record<string, string | null>>;
 }
 
 export interface NodeServices {
@@ -196,6 +198,7 @@ export function nodeServices(parts: NodeParts, begun: Promise<number | undefined
       staticPodFolder: `${config.agentDir}/pod-manifests`,
       registriesFile: config.registriesFile,
       labels: Object.fromEntries(config.nodeLabels.map((label) => label.split("=", 2) as [string, string])),
+      ownLabels: parts.ownLabels ?? {},
       ...(config.resolvConf === undefined ? {} : { resolvConf: config.resolvConf }),
       port: nodeApiPort,
       version: moteVersion,

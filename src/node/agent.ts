@@ -237,7 +237,10 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
     runtime.onChange = (uid) => workers.get(uid)?.nudge();
     const node = nodeObject(machine, {
       resources: () => resources.resources,
-      onNode: (known) => resources.knowNode(known),
+      onNode(known) {
+        resources.knowNode(known);
+        storage.sawNode(known);
+      },
     });
     const children = new ChildSignals(signal);
     const child = () => children.child();
@@ -368,6 +371,7 @@ export function createNodeAgent(options: NodeAgentOptions, deps: NodeAgentDeps):
         podCidrs: options.podCidrs,
         port: options.port ?? defaults.port,
         labels: options.labels ?? {},
+        ownLabels: options.ownLabels ?? {},
         taints: options.taints ?? [],
         version: options.version,
       },

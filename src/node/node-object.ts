@@ -9,6 +9,7 @@ import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import type { Lease } from "#model/gen/coordination-v1.ts";
 import type { Node, NodeCondition, NodeStatus, Taint } from "#model/gen/core-v1.ts";
+import { uidOf } from "#model/object.ts";
 import { leases, nodes } from "#model/resources.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "#model/status.ts";
 import type { Machine } from "#platform/machine.ts";
@@ -17,6 +18,7 @@ import { type Amounts, amountsText } from "./capacity.ts";
 import { statusReportMs } from "./configuration.ts";
 import type { Cri } from "./cri.ts";
 import type { PressureCondition } from "./eviction/signals.ts";
+import { markedMetadata, type NodeMark, nodeMarks, planMarks } from "./node-marks.ts";
 import type { RuntimeCache } from "./runtime-cache.ts";
 
 export interface NodeObjectOptions {
@@ -27,7 +29,10 @@ export interface NodeObjectOptions {
   /** None: the control plane chooses. */
   readonly podCidrs: readonly string[];
   readonly port: number;
+  /** Those that were asked for. */
   readonly labels: Readonly<Record<string, string>>;
+  /** By which others know what this node does: kept as they are here, null: not there. */
+  readonly ownLabels?: Readonly<Record<string, string | null>>;
   /** Set when the node registers for the first time. */
   readonly taints: readonly Taint[];
   readonly version: string;
@@ -78,17 +83,6 @@ export interface NodeFacts {
   readonly containerRuntimeVersion: string;
   /** Why pods cannot run; undefined when they can. */
   readonly notReady: string | undefined;
-}
-
-export function nodeLabels(options: NodeObjectOptions, machine: Machine): Record<string, string> {
-  return {
-    "beta.kubernetes.io/arch": machine.architecture,
-    "beta.kubernetes.io/os": "linux",
-    "kubernetes.io/arch": machine.architecture,
-    "kubernetes.io/hostname": options.nodeName,
-    "kubernetes.io/os": "linux",
-    ...options.labels,
-  };
 }
 
 export function nodeStatus(
@@ -207,6 +201,10 @@ const ownConditions = new Set(["MemoryPressure", "DiskPressure", "PIDPressure", 
 export class NodeObject {
   readonly #options: NodeObjectOptions;
   readonly #deps: NodeObjectDeps;
+  readonly #marks: readonly NodeMark[];
+  /** Of the Node that has been given all of them. */
+  #markedUid: string | undefined;
+  #saidOfMarks: string | undefined;
   #told: NodeStatus | undefined;
   #toldAtMs = 0;
   #seenPodCidrs: readonly string[] = [];
@@ -217,6 +215,8 @@ export class NodeObject {
   constructor(options: NodeObjectOptions, deps: NodeObjectDeps) {
     this.#options = options;
     this.#deps = deps;
+    const { nodeName, labels, ownLabels = {} } = options;
+    this.#marks = nodeMarks({ nodeName, architecture: deps.machine.architecture, labels, ownLabels });
   }
 
   /** What images take, as last listed. */
@@ -224,10 +224,9 @@ export class NodeObject {
     return this.#images.reduce((sum, image) => sum + Number(image.size), 0);
   }
 
-  /** Creates the Node, or brings labels and pod range of the existing one up to date. True where it was not there. */
+  /** Creates the Node, or brings the existing one up to date. True where it was not there. */
   async register(signal: AbortSignal): Promise<boolean> {
-    const { client, clock, log, machine } = this.#deps;
-    const { nodeName } = this.#options;
+    const { client, clock, log } = this.#deps;
     try {
       const version = await this.#deps.cri.version();
       this.#version = `${version.runtimeName}://${version.runtimeVersion}`;
@@ -239,31 +238,13 @@ export class NodeObject {
       signal.throwIfAborted();
       try {
         await this.#deps.whenReachable?.(signal);
-        const labels = nodeLabels(this.#options, machine);
         const status = nodeStatus(this.#options, await this.#facts(), undefined, clock.now());
-        const node: Node = {
-          apiVersion: "v1",
-          kind: "Node",
-          metadata: {
-            name: nodeName,
-            labels,
-            annotations: { "volumes.kubernetes.io/controller-managed-attach-detach": "true" },
-          },
-          spec: {
-            ...this.#range(),
-            ...(this.#options.taints.length > 0 ? { taints: [...this.#options.taints] } : {}),
-          },
-          status,
-        };
         let isNew = true;
         try {
-          await client.create(nodes, node);
+          await client.create(nodes, this.#made(status));
         } catch (error) {
           if (!isAlreadyExists(error)) throw error;
           isNew = false;
-          const existing = await client.get(nodes, nodeName);
-          const missing = Object.entries(labels).some(([key, value]) => existing.metadata.labels?.[key] !== value);
-          if (missing) await client.patch(nodes, { name: nodeName }, { metadata: { labels } });
         }
         await this.report();
         this.#event("Starting", "Starting kubelet.");
@@ -296,7 +277,9 @@ export class NodeObject {
 
   async report(): Promise<void> {
     const { client, clock } = this.#deps;
-    const existing = (await this.#existing())?.status;
+    const node = await this.#existing();
+    if (node) await this.#mark(node);
+    const existing = node?.status;
     const status = nodeStatus(this.#options, await this.#facts(), existing, clock.now());
     const isSame =
       isDeepStrictEqual(essence(status), essence(this.#told)) &&
@@ -309,13 +292,7 @@ export class NodeObject {
     } catch (error) {
       if (!isNotFound(error)) throw error;
       // Somebody deleted the Node while the machine is alive: it registers anew.
-      await client.create(nodes, {
-        apiVersion: "v1",
-        kind: "Node",
-        metadata: { name: this.#options.nodeName, labels: nodeLabels(this.#options, this.#deps.machine) },
-        spec: this.#range(),
-        status,
-      } as Node);
+      await client.create(nodes, this.#made(status));
       await this.#patch(status);
     }
     const { nodeName } = this.#options;
@@ -331,6 +308,35 @@ export class NodeObject {
     }
     this.#told = status;
     this.#toldAtMs = clock.monotonicMs();
+  }
+
+  #made(status: NodeStatus): Node {
+    const { nodeName, taints } = this.#options;
+    return {
+      apiVersion: "v1",
+      kind: "Node",
+      metadata: { name: nodeName, ...markedMetadata(this.#marks) },
+      spec: { ...this.#range(), ...(taints.length > 0 ? { taints: [...taints] } : {}) },
+      status,
+    };
+  }
+
+  /** What the Node carries, where it is seen without. That it cannot be written keeps nothing else from being told. */
+  async #mark(node: Node): Promise<void> {
+    const uid = uidOf(node);
+    const metadata = planMarks(this.#marks, node, uid !== this.#markedUid);
+    try {
+      if (metadata) await this.#deps.client.patch(nodes, { name: this.#options.nodeName }, { metadata });
+      this.#markedUid = uid;
+      this.#saidOfMarks = undefined;
+    } catch (error) {
+      // Deleted this moment: the next one is made with all of them.
+      if (isNotFound(error)) return;
+      const text = messageOf(error);
+      const level = text === this.#saidOfMarks ? "debug" : "warn";
+      this.#saidOfMarks = text;
+      this.#deps.log[level]("labels and annotations of the node cannot be written, retrying", { error: text });
+    }
   }
 
   /** The one it was given, or the one that a Node of its name had when it was last seen. */

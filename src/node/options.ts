@@ -39,6 +39,8 @@ export interface NodeAgentOptions {
   /** Default: upstream's defaults. */
   readonly configuration?: NodeConfiguration;
   readonly labels?: Readonly<Record<string, string>>;
+  /** Kept on the Node as they are here, null: not there. */
+  readonly ownLabels?: Readonly<Record<string, string | null>>;
   readonly taints?: readonly Taint[];
   /** Folder of static pods; default none. */
   readonly staticPodFolder?: string;

@@ -8,11 +8,13 @@ import { untilAborted } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
 import type { EventSink } from "#client/events.ts";
 import { Informer } from "#client/informer.ts";
+import type { Node } from "#model/gen/core-v1.ts";
+import { uidOf } from "#model/object.ts";
 import { nodes, persistentVolumes } from "#model/resources.ts";
 import { makeFolder } from "#platform/files.ts";
 import type { Commands } from "#platform/processes.ts";
 import { CsiMounter } from "./csi/mounter.ts";
-import { CsiNodeRecord } from "./csi/node-info.ts";
+import { CsiNodeRecord, saysOf } from "./csi/node-info.ts";
 import { CsiPlugins } from "./csi/plugins.ts";
 import { ensureHostPath } from "./host-path.ts";
 import { removeLocalFolders } from "./local-path.ts";
@@ -46,6 +48,8 @@ export interface StorageDeps {
 const restartMs = 10_000;
 const retryMs = 5_000;
 const attachWaitMs = 10_000;
+/** After a Node has become another: what belonged to the one before is collected by then. */
+const collectedMs = [0, 30_000, 60_000] as const;
 
 export class NodeStorage {
   readonly persistent: PersistentVolumes;
@@ -54,6 +58,9 @@ export class NodeStorage {
   readonly #plugins: CsiPlugins;
   readonly #record: CsiNodeRecord;
   #inUseChanged = () => {};
+  /** Of the Node, once it was seen. */
+  #nodeUid: string | undefined;
+  #nodeChanged = () => {};
 
   constructor(options: StorageOptions, deps: StorageDeps) {
     this.#options = options;
@@ -86,6 +93,14 @@ export class NodeStorage {
       ensureHostPath,
       changed: () => this.#inUseChanged(),
     });
+  }
+
+  /** This node's object as it is now: what it lacks of the drivers is told again, and all of it where it is another one. */
+  sawNode(node: Node): void {
+    const uid = uidOf(node);
+    if (this.#nodeUid !== undefined && this.#nodeUid !== uid) this.#nodeChanged();
+    this.#nodeUid = uid;
+    this.#plugins.tellAgain((name, info) => !saysOf(node, name, info));
   }
 
   /** Until the signal; each part by itself, so that a node without drivers or a writable kubelet folder still works. */
@@ -133,10 +148,26 @@ export class NodeStorage {
     await this.#plugins.run(signal);
   }
 
-  /** The object is there from the start, empty until a driver comes. */
+  /** The object is there from the start, empty until a driver comes; and again where the Node that owned it has gone. */
   async #keepRecord(signal: AbortSignal): Promise<void> {
-    await this.#record.ensure();
-    await untilAborted(signal);
+    while (!signal.aborted) {
+      let wait = new AbortController();
+      const wake = () => wait.abort();
+      this.#nodeChanged = wake;
+      signal.addEventListener("abort", wake, { once: true });
+      await this.#record.ensure();
+      this.#plugins.tellAgain();
+      await untilAborted(wait.signal);
+      // The collector may be about to take it away at this moment.
+      for (const pauseMs of collectedMs) {
+        wait = new AbortController();
+        await pause(this.#deps.clock, pauseMs, wait.signal);
+        if (signal.aborted) break;
+        await this.#record.ensure();
+        this.#plugins.tellAgain();
+      }
+      signal.removeEventListener("abort", wake);
+    }
   }
 
   async #keepInUse(signal: AbortSignal): Promise<void> {

@@ -2,7 +2,7 @@
 // and go, a restart of the agent in between, inline volumes, growth, and failures.
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
 import { attachmentName } from "#client/attachment-name.ts";
 import { Client } from "#client/client.ts";
 import type { ApiRequest } from "#client/transport.ts";
@@ -18,7 +18,7 @@ import {
   secrets,
   volumeAttachments,
 } from "#model/resources.ts";
-import { internalError } from "#model/status.ts";
+import { forbidden, internalError } from "#model/status.ts";
 import { volumeAnnotations } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
@@ -69,7 +69,7 @@ afterEach(async () => {
 });
 
 /** `api`: other than the one that is always there. */
-async function startAgent(api = client): Promise<NodeStorage> {
+async function startAgent(api = client, log = silentLogger): Promise<NodeStorage> {
   const storage = new NodeStorage(
     {
       nodeName: "n",
@@ -80,7 +80,7 @@ async function startAgent(api = client): Promise<NodeStorage> {
       attachWaitMs,
     },
     {
-      ...{ client: api, clock, random, log: silentLogger, commands },
+      ...{ client: api, clock, random, log, commands },
       events: { record: ({ reason, message }) => void recorded.push(`${reason} ${message}`) },
       tokens: new PodTokens({ client: api, clock }),
     },
@@ -162,6 +162,64 @@ test("a driver comes, is known to the API, and goes", async () => {
   await d.close();
   driver = undefined;
   await until(async () => (await client.get(csiNodes, "n")).spec.drivers.length === 0, "gone");
+});
+
+const idsAnnotation = "csi.volume.kubernetes.io/nodeid";
+test("a Node that was made again has its drivers again, and so has what somebody took away", async () => {
+  const storage = await startAgent();
+  await startDriver({ topology: { rack: "r1" } });
+  await registered();
+  const told = async (what: string) =>
+    until(async () => {
+      const { metadata } = await client.get(nodes, "n");
+      const record = await client.get(csiNodes, "n").catch(() => undefined);
+      return (
+        metadata.labels?.["rack"] === "r1" &&
+        metadata.annotations?.[idsAnnotation] !== undefined &&
+        record?.metadata.ownerReferences?.[0]?.uid === metadata.uid &&
+        record?.spec.drivers.length === 1
+      );
+    }, what);
+  await told("at first");
+  storage.sawNode(await client.get(nodes, "n"));
+  await client.patch(nodes, { name: "n" }, { metadata: { annotations: { [idsAnnotation]: null } } });
+  storage.sawNode(await client.get(nodes, "n"));
+  await told("after the annotation was taken away");
+  await client.delete(nodes, { name: "n" });
+  await client.create(nodes, { metadata: { name: "n" }, spec: {}, status: {} } as Node);
+  storage.sawNode(await client.get(nodes, "n"));
+  await told("on another Node, which owns the record of before");
+});
+
+test("a driver that the API refuses is told of with growing pauses, and complained of once", async () => {
+  const warnings: string[] = [];
+  let asked = 0;
+  transport.fail = ({ method, path }) => {
+    if (method !== "PATCH" || !path.endsWith("/nodes/n")) return undefined;
+    asked++;
+    return forbidden({ group: "", resource: "nodes" }, "n", "no");
+  };
+  const storage = await startAgent(
+    client,
+    createLogger((_, message) => warnings.push(message), "warn"),
+  );
+  await startDriver();
+  await until(() => asked >= 2, "asked again");
+  expect(warnings).toEqual(["cannot register a plugin"]);
+  transport.fail = () => undefined;
+  await registered();
+  // Known, and refused only later: the same holds.
+  transport.fail = ({ method }) => {
+    if (method !== "PATCH") return undefined;
+    asked++;
+    return forbidden({ group: "", resource: "nodes" }, "n", "once more");
+  };
+  asked = 0;
+  await until(() => {
+    storage.sawNode({ metadata: { name: "n", uid: "another" }, spec: {} });
+    return asked >= 2;
+  }, "noticed");
+  expect(warnings.slice(1)).toEqual(["cannot tell of a driver yet"]);
 });
 
 test("staged once, published for each pod, and taken away in the other order, also by a later agent", async () => {

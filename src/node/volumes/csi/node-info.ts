@@ -21,15 +21,18 @@ export class CsiNodeRecord {
     this.#client = deps.client;
   }
 
-  /** The object, made where it is missing. */
+  /** The object, made where it is missing. One of a Node of before goes with that: its successor owns what is there. */
   async ensure(): Promise<CSINode> {
+    const node = await this.#client.get(nodes, this.#nodeName);
+    const ownerReferences = [{ apiVersion: "v1", kind: "Node", name: nameOf(node), uid: uidOf(node) }];
     try {
-      return await this.#client.get(csiNodes, this.#nodeName);
+      const found = await this.#client.get(csiNodes, this.#nodeName);
+      const owner = found.metadata.ownerReferences?.find(({ kind, name }) => kind === "Node" && name === nameOf(node));
+      if (owner === undefined || owner.uid === uidOf(node)) return found;
+      return await this.#client.update(csiNodes, { ...found, metadata: { ...found.metadata, ownerReferences } });
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }
-    const node = await this.#client.get(nodes, this.#nodeName);
-    const ownerReferences = [{ apiVersion: "v1", kind: "Node", name: nameOf(node), uid: uidOf(node) }];
     const made: CSINode = {
       apiVersion: "storage.k8s.io/v1",
       kind: "CSINode",
@@ -90,6 +93,12 @@ export class CsiNodeRecord {
       }
     }
   }
+}
+
+/** Whether this Node says of the driver what `add` writes. */
+export function saysOf(node: Node, name: string, { nodeId, topology }: CsiNodeInfo): boolean {
+  const { labels } = node.metadata;
+  return idsOf(node)[name] === nodeId && Object.entries(topology).every(([key, value]) => labels?.[key] === value);
 }
 
 function idsOf(node: Node): Record<string, string> {

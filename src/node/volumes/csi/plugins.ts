@@ -16,13 +16,12 @@ import { createGrpcClient } from "#platform/grpc-client.ts";
 import { type PluginInfo, registrationMethods, registrationTable } from "#wire/gen/plugin-registration.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import { type CsiDriverClient, createCsiDriver } from "./driver.ts";
+import { Failures } from "./failures.ts";
 
 const lookMs = 60_000;
 const callMs = 10_000;
-/** What the API could not be told; as long as it is away, asking costs nothing. */
+/** As long as the API is away, asking costs nothing. */
 const tellMs = 2_000;
-/** A socket that does not answer is tried again with pauses. */
-const retryMs = { initialMs: 1_000, maxMs: 60_000 } as const;
 /** Drivers of one node: more sockets than this are not looked at. */
 const maxSockets = 64;
 const csiType = "CSIPlugin";
@@ -46,6 +45,7 @@ export interface CsiPluginsDeps {
 interface Known {
   readonly socket: string;
   readonly name: string;
+  readonly info: CsiNodeInfo;
   readonly driver: CsiDriverClient;
 }
 
@@ -55,12 +55,16 @@ export class CsiPlugins {
   readonly #codec = createWireCodec(registrationTable);
   /** By socket path. */
   readonly #known = new Map<string, Known>();
-  readonly #failures = new Map<string, { readonly untilMs: number; readonly pauseMs: number }>();
+  /** By socket: those that do not answer, or are refused. */
+  readonly #failures = new Failures();
+  /** By driver: what the API refuses to be told. */
+  readonly #refusals = new Failures();
   readonly #gone = new Set<string>();
   /** By name: drivers that the API has not heard of. */
   readonly #untold = new Map<string, CsiNodeInfo>();
   /** Sockets of other kinds of plugins; no more than are looked at. */
   readonly #others = new Set<string>();
+  #wake: () => void = () => {};
 
   /** `folder`: `<kubelet>/plugins_registry`. */
   constructor(options: { readonly folder: string }, deps: CsiPluginsDeps) {
@@ -73,19 +77,28 @@ export class CsiPlugins {
     return undefined;
   }
 
+  /** The API has lost what it was told: another Node, or somebody else's change of it. */
+  tellAgain(isLost: (name: string, info: CsiNodeInfo) => boolean = () => true): void {
+    for (const { name, info } of this.#known.values()) {
+      if (!isLost(name, info) || this.#untold.has(name)) continue;
+      this.#untold.set(name, info);
+      this.#wake();
+    }
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#deps;
     await makeFolder(this.#folder, 0o750);
-    let wake = () => {};
     const stop = watchFolder(
       this.#folder,
-      () => wake(),
+      () => this.#wake(),
       (error) => log.warn("cannot watch the folder of plugins, looking once a minute", { error: error.message }),
     );
     try {
       while (!signal.aborted) {
         const wait = new AbortController();
-        wake = () => wait.abort();
+        const wake = () => wait.abort();
+        this.#wake = wake;
         signal.addEventListener("abort", wake, { once: true });
         const untilMs = await this.#look();
         await pause(clock, Math.max(100, Math.min(lookMs, untilMs - clock.monotonicMs())), wait.signal);
@@ -110,46 +123,69 @@ export class CsiPlugins {
       if (this.driver(known.name)) continue;
       this.#gone.add(known.name);
       this.#untold.delete(known.name);
+      this.#refusals.forget(known.name);
     }
     let untilMs = clock.monotonicMs() + lookMs;
+    const later = (ms: number) => {
+      untilMs = Math.min(untilMs, ms);
+    };
     for (const [name, info] of this.#untold) {
-      try {
-        await this.#deps.registered(name, info);
-        this.#untold.delete(name);
-      } catch (error) {
-        const level = this.#deps.isAway(error) ? "debug" : "warn";
-        log[level]("cannot tell of a driver yet", { driver: name, error: messageOf(error) });
-      }
+      later(
+        await this.#attempt(name, "cannot tell of a driver yet", async () => {
+          await this.#deps.registered(name, info);
+          this.#untold.delete(name);
+        }),
+      );
     }
     for (const name of this.#gone) {
-      try {
-        if (!this.driver(name)) await this.#deps.unregistered(name);
-        this.#gone.delete(name);
-      } catch (error) {
-        log.debug("cannot tell that a driver is gone", { driver: name, error: messageOf(error) });
-        untilMs = Math.min(untilMs, clock.monotonicMs() + retryMs.initialMs);
-      }
+      later(
+        await this.#attempt(name, "cannot tell that a driver is gone", async () => {
+          if (!this.driver(name)) await this.#deps.unregistered(name);
+          this.#gone.delete(name);
+        }),
+      );
     }
     for (const socket of this.#others) if (!sockets.has(socket)) this.#others.delete(socket);
-    for (const socket of this.#failures.keys()) if (!sockets.has(socket)) this.#failures.delete(socket);
+    this.#failures.keep(sockets);
     for (const socket of sockets) {
       if (this.#known.has(socket) || this.#others.has(socket)) continue;
-      const failure = this.#failures.get(socket);
-      const nowMs = clock.monotonicMs();
-      if (!failure || failure.untilMs <= nowMs) {
+      if (this.#failures.isDue(socket, clock.monotonicMs())) {
         try {
           await this.#register(socket);
-          this.#failures.delete(socket);
+          this.#failures.forget(socket);
           continue;
         } catch (error) {
-          const pauseMs = Math.min(failure ? failure.pauseMs * 2 : retryMs.initialMs, retryMs.maxMs);
-          this.#failures.set(socket, { untilMs: clock.monotonicMs() + pauseMs, pauseMs });
-          log.warn("cannot register a plugin", { socket, error: messageOf(error) });
+          const isNews = this.#failures.note(socket, messageOf(error), clock.monotonicMs());
+          log[isNews ? "warn" : "debug"]("cannot register a plugin", { socket, error: messageOf(error) });
         }
       }
-      untilMs = Math.min(untilMs, this.#failures.get(socket)?.untilMs ?? untilMs);
+      later(this.#failures.untilMs(socket));
     }
-    return this.#untold.size === 0 ? untilMs : Math.min(untilMs, clock.monotonicMs() + tellMs);
+    // Those that came this moment too.
+    for (const name of this.#untold.keys()) {
+      later(Math.max(this.#refusals.untilMs(name), clock.monotonicMs() + tellMs));
+    }
+    return untilMs;
+  }
+
+  /** Tells the API once it is time to; when it is time again, infinity where nothing is left to tell. */
+  async #attempt(name: string, what: string, tell: () => Promise<void>): Promise<number> {
+    const { clock, log, isAway } = this.#deps;
+    if (!this.#refusals.isDue(name, clock.monotonicMs())) return this.#refusals.untilMs(name);
+    try {
+      await tell();
+      this.#refusals.forget(name);
+      return Number.POSITIVE_INFINITY;
+    } catch (error) {
+      const nowMs = clock.monotonicMs();
+      const fields = { driver: name, error: messageOf(error) };
+      if (isAway(error)) {
+        log.debug(what, fields);
+        return nowMs + tellMs;
+      }
+      log[this.#refusals.note(name, fields.error, nowMs) ? "warn" : "debug"](what, fields);
+      return this.#refusals.untilMs(name);
+    }
   }
 
   /** Sockets in the folder and one level below. */
@@ -201,12 +237,13 @@ export class CsiPlugins {
       const driver = createCsiDriver(info.endpoint === "" ? socket : info.endpoint.replace(/^unix:(\/\/)?/, ""));
       try {
         const node = await driver.call("Node/NodeGetInfo", {});
-        this.#known.set(socket, { socket, name: info.name, driver });
-        await this.#tell(info.name, {
+        const own = {
           nodeId: node.nodeId,
           maxVolumes: Number(node.maxVolumesPerNode),
           topology: node.accessibleTopology?.segments ?? {},
-        });
+        };
+        this.#known.set(socket, { socket, name: info.name, info: own, driver });
+        await this.#tell(info.name, own);
         this.#gone.delete(info.name);
         await notify("");
         log.info("CSI driver registered", { driver: info.name });
