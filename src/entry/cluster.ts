@@ -3,6 +3,7 @@
 import { createServerEndpoints } from "#apiserver/server-endpoints.ts";
 import type { Clock, Random } from "#base/clock.ts";
 import type { Logger } from "#base/log.ts";
+import type { Metrics } from "#base/metrics.ts";
 import type { Service } from "#base/service.ts";
 import type { Client } from "#client/client.ts";
 import type { InformerFactory } from "#client/informer.ts";
@@ -80,6 +81,7 @@ export function clusterServices(
     readonly pki: () => Pki;
     readonly tunnels: Tunnels;
     readonly own: OwnAddresses;
+    readonly metrics: Metrics;
   },
 ): ClusterServices {
   const { client, clock } = deps;
@@ -115,6 +117,11 @@ export function clusterServices(
     });
   const controllers = election("kube-controller-manager");
   const scheduler = election("kube-scheduler");
+  deps.metrics.gaugeOf(
+    "mote_supervisor_lingering_services",
+    "Parts that keep this server from leading again because they have not ended.",
+    () => controllers.lingering() + scheduler.lingering(),
+  );
   return {
     first: [session.service, list.service],
     later: [record.service, endpoints, relays, controllers.service, scheduler.service],

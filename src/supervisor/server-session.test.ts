@@ -1,6 +1,6 @@
 // Two servers on one datastore, under a clock that moves when told to.
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
+import { createLogger, silentLogger } from "#base/log.ts";
 import { type Service, untilAborted } from "#base/service.ts";
 import type { Backend } from "#datastore/backend.ts";
 import { openDatastore } from "#datastore/open.ts";
@@ -62,7 +62,9 @@ function server(name: string) {
       };
     },
   });
-  const deps = { backend: cutOff, clock, log: silentLogger };
+  const warnings: string[] = [];
+  const log = createLogger((_, message, fields) => warnings.push(`${message} ${JSON.stringify(fields)}`), "warn");
+  const deps = { backend: cutOff, clock, log };
   const session = createServerSession({ holder: name }, deps);
   const leadership = session.leadership("/mote/leader/test");
   const list = createServerList({ ip: `10.0.0.${name.charCodeAt(0) - 96}`, port: 6443 }, { ...deps, session });
@@ -90,6 +92,11 @@ function server(name: string) {
       lingers = is;
     },
     mustHold: leadership.mustHold,
+    lingering: leadership.lingering,
+    /** Of what has not ended. */
+    get lingers() {
+      return warnings.filter((text) => text.includes("cannot lead again"));
+    },
     get leads() {
       return isRunning;
     },
@@ -232,4 +239,27 @@ test("addresses of kube-apiservers are understood too", () => {
     port: 7443,
   });
   expect(parseAddress("/registry/masterleases/x", Buffer.from("{}"))).toBeUndefined();
+});
+
+test("who keeps a server from leading again is told, less and less often", async () => {
+  const a = server("a");
+  a.start();
+  await until(() => a.leads);
+  a.linger(true);
+  const { kvs } = await store.range({ key: "/mote/leader/test" });
+  await store.revokeLease(kvs[0]!.lease);
+  await until(() => a.lingering() === 1);
+  await clock.advance(25_000);
+  expect(a.lingers).toEqual([]);
+  await clock.advance(10_000);
+  expect(a.lingers).toHaveLength(1);
+  expect(a.lingers[0]).toContain('"waitsFor":"work"');
+  // After 30 s, 90 s, 210 s.
+  await clock.advance(200_000);
+  expect(a.lingers).toHaveLength(3);
+  a.linger(false);
+  await until(() => a.runs === 2);
+  expect(a.lingering()).toBe(0);
+  await clock.advance(3600_000);
+  expect(a.lingers).toHaveLength(3);
 });

@@ -45,6 +45,8 @@ export interface Leadership {
   readonly service: Service;
   /** The same service, run only while this server leads. */
   gate(service: Service): Service;
+  /** How many gated services have been told to end and have not. */
+  readonly lingering: () => number;
   /** Holds in the datastore as long as this server leads as it did when what is gated was begun: for all that it writes. */
   readonly mustHold: () => Compare;
 }
@@ -57,6 +59,8 @@ const renewMs = 2000;
 const retryMs = 500;
 /** Should a watch miss what it waits for. */
 const lookMs = 5000;
+/** What a former leader still does is told after the first, and again after pauses that double up to the second. */
+const lingering = { firstMs: 30_000, maxMs: 3600_000 } as const;
 /** Of the farewell: an etcd that does not answer must not hold up the end. */
 const farewellMs = 2000;
 
@@ -256,18 +260,23 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
       let lease = 0;
       const waiting = new Set<() => void>();
       /** Gated services that run, or have not ended yet. */
-      let running = 0;
+      const running = new Set<Service>();
       let allEnded = () => {};
       const whenAllEnded = async (signal: AbortSignal): Promise<void> => {
-        while (running > 0 && !signal.aborted) {
-          await new Promise<void>((resolve) => {
-            const done = () => {
-              signal.removeEventListener("abort", done);
-              resolve();
-            };
-            allEnded = done;
-            signal.addEventListener("abort", done, { once: true });
+        const sinceMs = clock.monotonicMs();
+        for (let waitMs: number = lingering.firstMs; running.size > 0 && !signal.aborted; ) {
+          const wait = new AbortController();
+          const done = () => wait.abort();
+          allEnded = done;
+          signal.addEventListener("abort", done, { once: true });
+          await pause(clock, waitMs, wait.signal);
+          signal.removeEventListener("abort", done);
+          if (running.size === 0 || signal.aborted) return;
+          log.warn("this server cannot lead again before what it did as the leader has ended; a restart helps", {
+            ...{ of: key, waitsFor: [...running].map(({ name }) => name).join(", ") },
+            seconds: Math.round((clock.monotonicMs() - sinceMs) / 1000),
           });
+          waitMs = Math.min(waitMs * 2, lingering.maxMs);
         }
       };
       return {
@@ -313,20 +322,21 @@ export function createServerSession(options: SessionOptions, deps: SessionDeps):
               const stop = () => child.abort(new Error("stopped, or another server leads"));
               const sources = [signal, leading];
               for (const source of sources) source.addEventListener("abort", stop, { once: true });
-              running++;
+              running.add(inner);
               try {
                 await inner.run(child.signal, () => {});
                 if (!child.signal.aborted) return;
               } catch (error) {
                 if (!child.signal.aborted) throw error;
               } finally {
-                running--;
-                if (running === 0) allEnded();
+                running.delete(inner);
+                if (running.size === 0) allEnded();
                 for (const source of sources) source.removeEventListener("abort", stop);
               }
             }
           },
         }),
+        lingering: () => (leading ? 0 : running.size),
         mustHold: () => ({ key, target: "lease", op: "=", value: lease === 0 ? -1 : lease }),
       };
     },
