@@ -145,6 +145,13 @@ export function serverConfig(values: FlagValues, warnings: readonly string[], ru
   });
 }
 
+/**
+ * The same for commands that work on a folder, be it a server's or a node's: whom that one joins, as its configuration or the
+ * environment may say, is nothing to them.
+ */
+export const folderConfig = (values: FlagValues, runner: Runner): ServerConfig =>
+  serverConfig({ ...values, server: undefined }, [], runner);
+
 function joinsOf(values: FlagValues): string | undefined {
   const server = values["server"] as string | undefined;
   if (server === undefined) return undefined;

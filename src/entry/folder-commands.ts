@@ -1,7 +1,7 @@
 // Commands that work on the data folder of this machine and need neither a server nor a node, from their command lines.
 import { serverFlags } from "#cli/server-flags.ts";
 import { certificate } from "./certificate.ts";
-import { type ServerConfig, serverConfig } from "./config.ts";
+import { folderConfig } from "./config.ts";
 import type { Invocation } from "./invocation.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
@@ -11,8 +11,8 @@ import { snapshot } from "./snapshot.ts";
 
 export async function killAllCommand({ args, env, runner }: Invocation): Promise<number> {
   // Of whoever starts a server with it: it may have all of that one's flags.
-  const { values, warnings } = await readFlagsOnly(serverFlags, args, env);
-  return killAll(serverConfig(values, warnings, runner));
+  const { values } = await readFlagsOnly(serverFlags, args, env);
+  return killAll(folderConfig(values, runner));
 }
 
 export const kineCommand = ({ args, env }: Invocation): Promise<number> => runKine(args, env);
@@ -34,10 +34,9 @@ export async function certificateCommand(given: Invocation): Promise<number> {
   return certificate(positionals, values, config);
 }
 
-/** A command's own flags, and the configuration of the server that has this folder. */
+/** A command's own flags, and the configuration of the server or the node that has this folder. */
 async function read({ flags, args, env, runner }: Invocation) {
   const { values, positionals } = await readFlags(flags, args, env);
   const defaults = Object.fromEntries(serverFlags.map((flag) => [flag.name, flag.default]));
-  const config: ServerConfig = serverConfig({ ...defaults, ...values }, [], runner);
-  return { values, positionals, config };
+  return { values, positionals, config: folderConfig({ ...defaults, ...values }, runner) };
 }
