@@ -14,7 +14,7 @@ import { parseConfiguration } from "#node/configuration.ts";
 import { noteHome, settleHome } from "#node/home-cluster.ts";
 import { NodeMemory } from "#node/memory.ts";
 import { systemClock as clock } from "#platform/clock.ts";
-import { makeFolder, readFileIfExists } from "#platform/files.ts";
+import { makeFolder } from "#platform/files.ts";
 import { isRoot } from "#platform/host.ts";
 import { createHttp2Client, type Http2Client } from "#platform/http2-client.ts";
 import { acquireProcessLock } from "#platform/process-lock.ts";
@@ -33,6 +33,7 @@ import { type NodeConfig, nodeServices, type OnNode, watchNode, withBegunNode } 
 import { type AgentConfig, agentConfig, overlayBackend } from "./node-config.ts";
 import { followOwnAddresses, type OwnAddresses } from "./own-addresses.ts";
 import { readFlagsOnly } from "./read-flags.ts";
+import { tokenOf } from "./token-file.ts";
 
 const stopTimeoutMs = 10_000;
 /** A failed part comes back after this, growing to the second number. */
@@ -86,7 +87,7 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
           return [...new Set([...inside, ...externalIps])];
         },
         passwordFile: `${dataDir}/node/password`,
-        token: await tokenOf(config),
+        token: await tokenOf(config, log),
         way: { dial: balancer.connect },
       },
       {
@@ -125,13 +126,6 @@ export async function runAgent(config: AgentConfig, host?: AgentHost): Promise<n
     await lock.release();
     log.info("mote agent ended");
   }
-}
-
-async function tokenOf(config: AgentConfig): Promise<string | undefined> {
-  if (config.token !== undefined || config.tokenFile === undefined) return config.token;
-  const text = (await readFileIfExists(config.tokenFile))?.toString("utf8").trim();
-  if (!text) throw new AppError("STARTUP", `token-file: ${config.tokenFile} is not there or empty`);
-  return text;
 }
 
 async function services(
