@@ -43,12 +43,14 @@ export const serverFlags: readonly Flag[] = [
     env: "TOKEN",
     help: "shared secret that nodes join with; made at first start when absent",
   },
+  { name: "token-file", kind: "string", env: "TOKEN_FILE", help: "a file that holds it" },
   {
     name: "agent-token",
     kind: "string",
     env: "AGENT_TOKEN",
     help: "secret that nodes join with and servers do not; default the token",
   },
+  { name: "agent-token-file", kind: "string", env: "AGENT_TOKEN_FILE", help: "a file that holds that one" },
   {
     name: "server",
     short: "s",

@@ -20,6 +20,7 @@ import { serverConfig } from "./config.ts";
 import { removeNode } from "./node.ts";
 import { agentConfig } from "./node-config.ts";
 import { readFlags } from "./read-flags.ts";
+import { withTokenFiles } from "./token-file.ts";
 
 const fwCfgDir = "/sys/firmware/qemu_fw_cfg/by_name/opt/mote";
 /** What `serverConfig` needs to know of whoever runs it. */
@@ -99,7 +100,7 @@ const deviceServer: DeviceServer = {
 
 async function configAt(path: string, args: readonly string[] = []) {
   const { values, warnings } = await readFlags(serverFlags, ["--config", path, ...args], {});
-  const config = serverConfig(values, warnings, runner);
+  const config = await withTokenFiles(serverConfig(values, warnings, runner), values);
   // Logs do not go to flash.
   return { ...config, containerdLogDir: config.runDir };
 }

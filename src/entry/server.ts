@@ -38,6 +38,7 @@ import { followingConfig, openOwnAddresses } from "./own-addresses.ts";
 import { readFlagsOnly } from "./read-flags.ts";
 import { createContext, type ServerContext } from "./server-context.ts";
 import { serverNodeServices } from "./server-node.ts";
+import { withTokenFiles } from "./token-file.ts";
 
 /** How long a part may take to end before it is named in an error: streams and the store need a moment. */
 const stopTimeoutMs = 10_000;
@@ -62,7 +63,7 @@ const processHost = (config: ServerConfig): ServerHost => ({
 /** `mote server` from its command line. */
 export async function serverCommand({ flags, args, env, runner }: Invocation): Promise<number> {
   const { values, warnings } = await readFlagsOnly(flags, args, env);
-  return runServer(serverConfig(values, warnings, runner));
+  return runServer(await withTokenFiles(serverConfig(values, warnings, runner), values));
 }
 
 /** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */

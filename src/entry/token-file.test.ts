@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger } from "#base/log.ts";
-import { tokenOf } from "./token-file.ts";
+import { tokenOf, withTokenFiles } from "./token-file.ts";
 
 let folder = "";
 beforeEach(() => {
@@ -41,3 +41,30 @@ test.each([
     expect.stringMatching(/^this node has joined before and goes on without the token .*token-file/),
   ]);
 });
+
+const serverOf = (values: Readonly<Record<string, string>>, more: { token?: string } = {}) => {
+  const config = { serverDir: folder, token: undefined, agentToken: undefined, warnings: ["one"], ...more };
+  return withTokenFiles(config, Object.fromEntries(Object.entries(values).map(([k, v]) => [k, join(folder, v)])));
+};
+
+test("a server has both tokens from files, and flags count more", async () => {
+  const both = { "token-file": "windows", "agent-token-file": "windows" };
+  expect(await serverOf(both)).toMatchObject({ token: "K10::node:secret", agentToken: "K10::node:secret" });
+  expect(await serverOf(both, { token: "given" })).toMatchObject({ token: "given", agentToken: "K10::node:secret" });
+  expect(await serverOf({})).toEqual({ serverDir: folder, token: undefined, agentToken: undefined, warnings: ["one"] });
+});
+
+test.each(["token-file", "agent-token-file"])(
+  "a server whose --%s has gone goes on once it has a token",
+  async (flag) => {
+    const message = expect.stringMatching(`^${flag}: .*missing is not there or empty$`);
+    await expect(serverOf({ [flag]: "missing" })).rejects.toMatchObject({ code: "STARTUP", message });
+    writeFileSync(join(folder, "token"), "K10::server:x\n");
+    const { token, agentToken, warnings } = await serverOf({ [flag]: "missing" });
+    expect([token, agentToken]).toEqual([undefined, undefined]);
+    expect(warnings).toEqual([
+      "one",
+      expect.stringMatching(`^${flag}: .*missing is not there or empty; this server goes on`),
+    ]);
+  },
+);
