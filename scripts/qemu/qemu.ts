@@ -22,6 +22,7 @@ import { ensureTools } from "./tools.ts";
 /** Emulation of a 32-bit board on a busy machine takes minutes; nobody waits longer than this for nothing. */
 const markerTimeoutMs = 15 * 60_000;
 const powerDownTimeoutMs = 120_000;
+const defaultPort = 16_443;
 
 await main(async () => {
   const { values } = parseArgs({
@@ -32,7 +33,7 @@ await main(async () => {
       "token-file": { type: "string" },
       config: { type: "string" },
       data: { type: "string" },
-      port: { type: "string", default: "16443" },
+      port: { type: "string", default: String(defaultPort) },
       memory: { type: "string" },
       "no-build": { type: "boolean" },
       help: { type: "boolean", short: "h" },
@@ -51,7 +52,8 @@ await main(async () => {
     const [program, ...args] = buildCommand(flow);
     await run(program!, args, { output: "show" });
   }
-  const folder = join("build", "qemu", flow.name);
+  // A second one beside it has another port, and must not take the first one's folder away.
+  const folder = join("build", "qemu", port === defaultPort ? flow.name : `${flow.name}-${port}`);
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const disk = values.data ?? join(folder, "disk.img");
@@ -162,7 +164,8 @@ function usage(): string {
   --config F        becomes \`mote.yaml\` there
   --data FILE       the device's disk, kept and used again; without it every
                     start is a first start
-  --port N          of this host, leads to the API (default 16443)
+  --port N          of this host, leads to the API (default ${defaultPort}); a second
+                    board beside the first needs one of its own
   --memory MIB      of the board, where it can be chosen
   --no-build        take the image that is there
 
