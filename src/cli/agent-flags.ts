@@ -8,6 +8,7 @@ const shared = new Set([
   "data-dir",
   "run-dir",
   "node-name",
+  "with-node-id",
   "node-ip",
   "node-external-ip",
   "flannel-iface",

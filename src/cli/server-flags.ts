@@ -175,6 +175,12 @@ export const serverFlags: readonly Flag[] = [
   },
   { name: "node-name", kind: "string", env: "NODE_NAME", help: "name of this node; default the host name" },
   {
+    name: "with-node-id",
+    kind: "boolean",
+    default: false,
+    help: "adds eight digits of the machine's own to that name, for machines that were made alike",
+  },
+  {
     name: "node-ip",
     short: "i",
     kind: "string",

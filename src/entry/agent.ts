@@ -31,6 +31,7 @@ import type { Invocation } from "./invocation.ts";
 import { createProcessLog } from "./log.ts";
 import { type NodeConfig, nodeServices, type OnNode, watchNode, withBegunNode } from "./node.ts";
 import { type AgentConfig, agentConfig, overlayBackend } from "./node-config.ts";
+import { withNodeId } from "./node-id.ts";
 import { followOwnAddresses, type OwnAddresses } from "./own-addresses.ts";
 import { readFlagsOnly } from "./read-flags.ts";
 import { tokenOf } from "./token-file.ts";
@@ -55,7 +56,8 @@ export interface AgentHost {
 /** `mote agent` from its command line. */
 export async function agentCommand({ flags, args, env, runner }: Invocation): Promise<number> {
   const { values, warnings } = await readFlagsOnly(flags, args, env);
-  return runAgent(agentConfig(values, warnings, runner));
+  const config = agentConfig(values, warnings, runner);
+  return runAgent({ ...config, node: await withNodeId(config.node, values, random) });
 }
 
 /** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */

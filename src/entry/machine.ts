@@ -19,6 +19,7 @@ import { systemSysctl } from "#platform/sysctl.ts";
 import { serverConfig } from "./config.ts";
 import { removeNode } from "./node.ts";
 import { agentConfig } from "./node-config.ts";
+import { withNodeId } from "./node-id.ts";
 import { readFlags } from "./read-flags.ts";
 import { withTokenFiles } from "./token-file.ts";
 
@@ -76,7 +77,8 @@ const deviceServer: DeviceServer = {
       const flags = ["--config", args.configPath, "--server", args.joins, ...nodeIp];
       const { values, warnings } = await readFlags(agentFlags, flags, {});
       const agent = agentConfig(values, warnings, runner);
-      const node = { ...agent.node, containerdLogDir: agent.node.runDir };
+      const named = await withNodeId(agent.node, values, systemRandom);
+      const node = { ...named, containerdLogDir: named.runDir };
       // A device is one or the other, and does not carry both in its memory.
       const { runAgent } = await import("./agent.ts");
       await runAgent({ ...agent, node }, { log, signal, onNode, onApiReady, onProblem: args.onProblem });
@@ -100,7 +102,8 @@ const deviceServer: DeviceServer = {
 
 async function configAt(path: string, args: readonly string[] = []) {
   const { values, warnings } = await readFlags(serverFlags, ["--config", path, ...args], {});
-  const config = await withTokenFiles(serverConfig(values, warnings, runner), values);
+  const named = await withNodeId(serverConfig(values, warnings, runner), values, systemRandom);
+  const config = await withTokenFiles(named, values);
   // Logs do not go to flash.
   return { ...config, containerdLogDir: config.runDir };
 }

@@ -34,6 +34,7 @@ import { createRangeWarnings } from "./kept-ranges.ts";
 import { createKubeconfigFile } from "./kubeconfig.ts";
 import { createProcessLog } from "./log.ts";
 import { type OnNode, watchNode, withBegunNode } from "./node.ts";
+import { withNodeId } from "./node-id.ts";
 import { followingConfig, openOwnAddresses } from "./own-addresses.ts";
 import { readFlagsOnly } from "./read-flags.ts";
 import { createContext, type ServerContext } from "./server-context.ts";
@@ -63,7 +64,8 @@ const processHost = (config: ServerConfig): ServerHost => ({
 /** `mote server` from its command line. */
 export async function serverCommand({ flags, args, env, runner }: Invocation): Promise<number> {
   const { values, warnings } = await readFlagsOnly(flags, args, env);
-  return runServer(await withTokenFiles(serverConfig(values, warnings, runner), values));
+  const config = await withTokenFiles(serverConfig(values, warnings, runner), values);
+  return runServer(await withNodeId(config, values, systemRandom));
 }
 
 /** Runs until the host's signal, by default SIGTERM or SIGINT; resolves with the exit code. */
