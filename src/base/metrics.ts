@@ -117,11 +117,8 @@ export class Metrics {
 }
 
 function bump(family: Family, labels: Labels | undefined, change: (series: number[]) => void): void {
-  const key = labels
-    ? Object.entries(labels)
-        .map(([k, v]) => `${k}=${JSON.stringify(v)}`)
-        .join(",")
-    : "";
+  let key = "";
+  for (const name in labels) key += `${key === "" ? "" : ","}${name}=${JSON.stringify(labels[name])}`;
   let series = family.series.get(key);
   if (!series) {
     if (family.series.size >= maxSeries) return;

@@ -146,7 +146,9 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
         owners.push({ reference, state: await stateOf(reference, namespaceOf(object)) });
       }
     }
-    const dependents = dependentsOf(uid);
+    // Nobody asks for those of a lease, and a thousand nodes renew a hundred a second.
+    const isForDependents = isDeleting(object) || owners.some(({ state }) => state === "waiting");
+    const dependents = isForDependents ? dependentsOf(uid) : [];
     checkNamespaces(object, resource);
     const action = planObject(object, owners, dependents);
     if (action.do === "nothing") return;
