@@ -66,6 +66,8 @@ const checkMs = 2_000;
  * the time.
  */
 const defaultEnv = { GOGC: "40" } as const;
+/** As with k3s: CONTAINERD_HTTPS_PROXY is the proxy of pulls, and of nothing else. */
+const ownPrefix = "CONTAINERD_";
 /** One old log is kept beside the current one. */
 const maxLogBytes = 5 * 1024 * 1024;
 export const defaultBinary = "/usr/bin/containerd";
@@ -155,7 +157,7 @@ async function start(options: ContainerdOptions): Promise<number> {
   const facts = await fileFacts(logPath);
   if (facts && facts.sizeBytes > maxLogBytes) await renamePath(logPath, `${logPath}.1`);
   const args = ["--config", configPathOf(options)];
-  const pid = await startDaemon(options.binary ?? defaultBinary, args, logPath, defaultEnv);
+  const pid = await startDaemon(options.binary ?? defaultBinary, args, logPath, { defaults: defaultEnv, ownPrefix });
   await writeFileDurable(pidFileOf(options), `${pid}\n`);
   return pid;
 }

@@ -9,16 +9,17 @@ import { findProcesses, isRunning, killTree, startDaemon } from "./daemons.ts";
 const patience = { timeout: 30_000 };
 vi.setConfig({ testTimeout: 90_000 });
 
-test("a daemon has what the environment says, and else its defaults", async () => {
+test("a daemon has what the environment says for it alone, what it says for all, and else its defaults", async () => {
   const folder = mkdtempSync(join(tmpdir(), "mote-daemon-"));
   const log = join(folder, "log");
-  process.env["MOTE_DAEMON_TEST"] = "given";
+  Object.assign(process.env, { MOTE_DAEMON_TEST: "given", MOTE_DAEMON_OWN: "given", MINE_MOTE_DAEMON_OWN: "own" });
   try {
     const defaults = { MOTE_DAEMON_TEST: "default", MOTE_DAEMON_OTHER: "default" };
-    await startDaemon("/bin/sh", ["-c", 'echo "$MOTE_DAEMON_TEST $MOTE_DAEMON_OTHER"'], log, defaults);
-    await vi.waitFor(() => expect(readFileSync(log, "utf8")).toBe("given default\n"), patience);
+    const script = 'echo "$MOTE_DAEMON_TEST $MOTE_DAEMON_OTHER $MOTE_DAEMON_OWN"';
+    await startDaemon("/bin/sh", ["-c", script], log, { defaults, ownPrefix: "MINE_" });
+    await vi.waitFor(() => expect(readFileSync(log, "utf8")).toBe("given default own\n"), patience);
   } finally {
-    delete process.env["MOTE_DAEMON_TEST"];
+    for (const name of ["MOTE_DAEMON_TEST", "MOTE_DAEMON_OWN", "MINE_MOTE_DAEMON_OWN"]) delete process.env[name];
     rmSync(folder, { recursive: true, force: true });
   }
 });

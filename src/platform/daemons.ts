@@ -4,18 +4,18 @@ import { closeSync, openSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { AppError } from "#base/errors.ts";
-import { spawnDetached } from "./processes.ts";
+import { type ChildEnvironment, spawnDetached } from "./processes.ts";
 
-/** Starts `program` with output appended to `logPath`; its process id. `defaultEnv`: what counts where mote was given no other. */
+/** Starts `program` with output appended to `logPath`; its process id. */
 export function startDaemon(
   program: string,
   args: readonly string[],
   logPath: string,
-  defaultEnv: Readonly<Record<string, string>> = {},
+  environment: ChildEnvironment = {},
 ): Promise<number> {
   const logFd = openSync(logPath, "a", 0o640);
   return new Promise((resolve, reject) => {
-    const child = spawnDetached(program, args, { logFd, defaultEnv });
+    const child = spawnDetached(program, args, { logFd, ...environment });
     closeSync(logFd);
     child.once("error", (cause) => {
       reject(new AppError("COMMAND_START", `cannot start ${program}: ${cause.message}`, { program }, { cause }));

@@ -99,16 +99,28 @@ export async function runChecked(
   return result.stdout;
 }
 
-/** A child that outlives its parent: own session, output appended to `logFd`. The environment goes before `defaultEnv`. */
+/** What a child has beside the environment of this process. */
+export interface ChildEnvironment {
+  /** What counts where this process was given no other. */
+  readonly defaults?: Readonly<Record<string, string>>;
+  /** Variables that begin with it are the child's alone, without it, and count most. */
+  readonly ownPrefix?: string;
+}
+
+/** A child that outlives its parent: own session, output appended to `logFd`. */
 export function spawnDetached(
   program: string,
   args: readonly string[],
-  options: { readonly logFd: number; readonly defaultEnv?: Readonly<Record<string, string>> },
+  options: { readonly logFd: number } & ChildEnvironment,
 ): ChildProcess {
+  const { logFd, defaults, ownPrefix } = options;
+  const own = Object.entries(process.env).flatMap(([name, value]) =>
+    ownPrefix !== undefined && name.startsWith(ownPrefix) ? [[name.slice(ownPrefix.length), value] as const] : [],
+  );
   const child = spawn(program, args, {
     detached: true,
-    stdio: ["ignore", options.logFd, options.logFd],
-    env: { ...options.defaultEnv, ...process.env },
+    stdio: ["ignore", logFd, logFd],
+    env: { ...defaults, ...process.env, ...Object.fromEntries(own) },
   });
   child.unref();
   return child;
