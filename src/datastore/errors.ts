@@ -44,3 +44,21 @@ export function compactedRevision(asked: number, compacted: number): Error {
 export function leaseNotFound(id: number): Error {
   return datastoreError("DATASTORE_LEASE_NOT_FOUND", `lease ${id} not found`, { id });
 }
+
+export function closedError(): Error {
+  return datastoreError("DATASTORE_CLOSED", "the datastore is closed");
+}
+
+export function recoveringError(): Error {
+  return datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
+}
+
+const beingRebuilt = "the datastore's index failed and is being rebuilt";
+
+export function faultError(): Error {
+  return datastoreError("DATASTORE_CORRUPT", beingRebuilt);
+}
+
+export function isFaultError(error: unknown): boolean {
+  return error instanceof Error && error.message === beingRebuilt;
+}

@@ -26,14 +26,16 @@ import {
   type Txn,
   type TxnResult,
   type Watch,
-  type WatchEvent,
   type WatchOptions,
   type WatchSink,
 } from "./backend.ts";
-import { type ColdRow, type Engine, isEngineFault, loggedFlag, type Superseded } from "./engine/engine.ts";
+import { batchOf, type Pending, takeGroup } from "./engine/commit-group.ts";
+import type { Engine } from "./engine/engine.ts";
 import { LeaseTable } from "./engine/leases.ts";
-import { RangeScan } from "./engine/range-scan.ts";
+import { isEngineFault, loggedFlag } from "./engine/module.ts";
+import type { RangeScan } from "./engine/range-scan.ts";
 import { checkRange, checkTxn } from "./engine/requests.ts";
+import { SlicedReads, sliceColdBytes } from "./engine/sliced-reads.ts";
 import {
   type Applied,
   applyOps,
@@ -49,25 +51,18 @@ import {
   toRecord,
 } from "./engine/transaction.ts";
 import { WatchHub } from "./engine/watch-hub.ts";
-import { compactedRevision, datastoreError, futureRevision } from "./errors.ts";
 import {
-  type DatastoreLog,
-  emptyBatch,
-  isEmpty,
-  type LogBatch,
-  type LogLease,
-  type LogRecord,
-  type LogState,
-} from "./log/log.ts";
+  closedError,
+  compactedRevision,
+  datastoreError,
+  faultError,
+  futureRevision,
+  isFaultError,
+  recoveringError,
+} from "./errors.ts";
+import { type DatastoreLog, emptyBatch, isEmpty, type LogBatch, type LogRecord, type LogState } from "./log/log.ts";
+import { reportStore } from "./store-metrics.ts";
 
-/**
- * Revisions set aside at a time for writes that live in memory only: one flush per so many of them at most. A thousand nodes
- * use up 100 a second, so a block lasts them three hours; a crash skips as many at most, as a restored snapshot does.
- */
-const reserveBlock = 2 ** 20;
-/** A group is bounded so that one append stays short; the rest goes with the next. */
-const maxGroupTxns = 1024;
-const maxGroupBytes = 8 * 1024 * 1024;
 /** Writes that may wait: beyond it the disk is not keeping up and more memory would not help. */
 const maxPendingBytes = 64 * 1024 * 1024;
 /** What a record takes in memory beside its key and value. */
@@ -79,10 +74,6 @@ const compactSliceRows = 500;
 /** Records of one batch of an export, and where their values are large, their bytes. */
 const exportPageKeys = 200;
 const exportPageBytes = 512 * 1024;
-/** What a range reads from the log before it lets others have their turn: one to three milliseconds. */
-const sliceColdBytes = 512 * 1024;
-/** What a transaction's values may take that are read before it; what is beyond is read within it. */
-const maxAheadBytes = 64 * 1024 * 1024;
 const recoverMinMs = 100;
 const recoverMaxMs = 10_000;
 
@@ -118,21 +109,6 @@ export interface Datastore extends Backend {
   export(write: (batch: LogBatch) => Promise<void>): Promise<{ revision: number; keys: number }>;
   /** Throws when an invariant of the index is broken, or the log has something else. For tests and `mote snapshot verify`. */
   verify(): void;
-}
-
-interface Pending {
-  /** Head after this transaction. */
-  readonly revision: number;
-  readonly events: readonly WatchEvent[];
-  readonly records: readonly LogRecord[];
-  readonly superseded: readonly Superseded[];
-  readonly leases: readonly LogLease[];
-  readonly revokedLeases: readonly number[];
-  readonly bytes: number;
-  /** What its caller gets when it is durable. */
-  readonly result: unknown;
-  readonly resolve: (result: unknown) => void;
-  readonly reject: (error: Error) => void;
 }
 
 type State = "open" | "recovering" | "closing" | "closed";
@@ -193,18 +169,13 @@ class Store implements Datastore {
   #loggedCompacted: number;
   #reserved: number;
   #pending: Pending[] = [];
-  /** When no transaction has values read ahead any more. */
-  #aheadOver = Promise.resolve();
   #pendingBytes = 0;
   #draining: Promise<void> | undefined;
   /** Rows the log is to drop with one of its next appends. */
   #dropped: { revision: number; sub: number }[] = [];
   #compacting: Promise<void> = Promise.resolve();
   #exporting: Promise<void> = Promise.resolve();
-  /** Ranges between two of their slices. */
-  readonly #slicedReads = new Set<Promise<void>>();
-  /** Ranges that are read as their readers have room, each with how to have its reader hurry. */
-  readonly #scans = new Map<RangeScan, () => Promise<void>>();
+  readonly #sliced: SlicedReads;
   #durableWrites = 0;
   #recovering: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -220,6 +191,11 @@ class Store implements Datastore {
     this.#compacted = state.compacted;
     this.#loggedCompacted = state.compacted;
     this.#reserved = state.reserved;
+    this.#sliced = new SlicedReads({
+      engine: () => this.#engine,
+      check: () => this.#mustBeReadable(),
+      noticed: (error) => this.#noticed(error),
+    });
     this.#watches = new WatchHub({
       engine: () => this.#engine,
       log: deps.log,
@@ -229,30 +205,12 @@ class Store implements Datastore {
     this.#leases = new LeaseTable(deps.clock, (id) => this.#expire(id));
     for (const lease of state.leases) this.#leases.add(lease.id, lease.ttlSeconds, true);
     this.#collectLeaseKeys();
-    const { metrics } = deps;
-    metrics?.gaugeOf("mote_datastore_keys", "Keys in the datastore.", () => this.#engine.keyCount);
-    metrics?.gaugeOf(
-      "mote_datastore_held_bytes",
-      "Bytes of keys, values and index in memory.",
-      () => this.#engine.heldBytes,
-    );
-    metrics?.gaugeOf(
-      "mote_datastore_history_bytes",
-      "Bytes of superseded revisions in memory.",
-      () => this.#engine.historyBytes,
-    );
-    metrics?.gaugeOf(
-      "mote_datastore_memory_bytes",
-      "Memory of the index and of values, as taken from the system.",
-      () => this.#engine.memoryBytes,
-    );
-    metrics?.gaugeOf("mote_datastore_warm_bytes", "Values in memory.", () => this.#engine.warmBytes);
-    metrics?.gaugeOf(
-      "mote_datastore_cold_read_bytes",
-      "Values read from the log since the start, because they were not in memory.",
-      () => this.#engine.coldBytesRead,
-    );
-    metrics?.gaugeOf("mote_datastore_revision", "Newest durable revision.", () => this.#durable);
+    if (deps.metrics)
+      reportStore(
+        deps.metrics,
+        () => this.#engine,
+        () => this.#durable,
+      );
   }
 
   commit(txn: Txn): Promise<TxnResult> {
@@ -263,65 +221,18 @@ class Store implements Datastore {
         const rows = coldOf(this.#engine, txn, this.#watches.size > 0);
         let bytes = 0;
         for (const row of rows) bytes += row.bytes;
-        if (bytes > sliceColdBytes) return this.#commitAhead(txn, rows);
+        if (bytes > sliceColdBytes) {
+          return this.#sliced.ahead(
+            rows,
+            () => this.#mustBeWritable(),
+            () => this.#commit(txn),
+          );
+        }
       }
       return this.#commit(txn);
     } catch (error) {
       return Promise.reject(this.#noticed(error));
     }
-  }
-
-  /**
-   * Reads what the transaction needs from the log first, bit by bit, so that it is applied in one go all the same. One
-   * transaction after the other: what is read is held until then.
-   */
-  async #commitAhead(txn: Txn, rows: readonly ColdRow[]): Promise<TxnResult> {
-    const engine = this.#engine;
-    const values = new Map<string, Uint8Array>();
-    const before = this.#aheadOver;
-    let over = () => {};
-    this.#aheadOver = new Promise((resolve) => {
-      over = resolve;
-    });
-    const reading = (async () => {
-      await before;
-      let bytes = 0;
-      for (let i = 0; i < rows.length && bytes < maxAheadBytes; ) {
-        const from = i;
-        for (let slice = 0; i < rows.length && slice < sliceColdBytes; i++) slice += rows[i]!.bytes;
-        engine.readAhead(rows.slice(from, i), values);
-        bytes += sliceColdBytes;
-        await nextTurn();
-        this.#mustBeWritable();
-        if (engine !== this.#engine) throw faultError();
-      }
-    })();
-    let committed: Promise<TxnResult>;
-    try {
-      await this.#slicedRead(reading);
-      committed = engine.having(values, () => this.#commit(txn));
-    } catch (error) {
-      throw this.#noticed(error);
-    } finally {
-      over();
-    }
-    return committed;
-  }
-
-  /** Has a compaction wait for it; rejects as the caller is to be told. */
-  #slicedRead<T>(work: Promise<T>): Promise<T> {
-    const reading = work.catch((error: unknown) => {
-      throw this.#noticed(error);
-    });
-    const done = reading.then(
-      () => {},
-      () => {
-        // Its caller is told.
-      },
-    );
-    this.#slicedReads.add(done);
-    void done.then(() => this.#slicedReads.delete(done));
-    return reading;
   }
 
   range(options: RangeOptions): Promise<RangeResult> {
@@ -331,7 +242,8 @@ class Store implements Datastore {
       if (options.end === undefined || options.keysOnly || options.countOnly) {
         return Promise.resolve(readRange(this.#transaction(), options, this.#durable, this.#durable));
       }
-      return this.#rangeInSlices(options, options.end);
+      checkRevision(this.#transaction(), options, this.#durable);
+      return this.#sliced.range(options, options.end, this.#durable);
     } catch (error) {
       return Promise.reject(this.#noticed(error));
     }
@@ -342,63 +254,12 @@ class Store implements Datastore {
       this.#mustBeReadable();
       checkRange(options);
       checkRevision(this.#transaction(), options, this.#durable);
-      const engine = this.#engine;
       const { key, end = `${options.key}\0`, limit = 0 } = options;
       const at = options.revision ? options.revision : this.#durable;
-      const scan = new RangeScan(
-        { key, end, at, limit },
-        {
-          engine,
-          check: () => {
-            this.#mustBeReadable();
-            if (engine !== this.#engine) throw faultError();
-          },
-          noticed: (error) => this.#noticed(error),
-          closed: (over) => this.#scans.delete(over),
-        },
-      );
-      this.#scans.set(scan, hurry);
-      return scan;
+      return this.#sliced.scan({ key, end, at, limit }, hurry);
     } catch (error) {
       throw this.#noticed(error);
     }
-  }
-
-  /** At one revision, with turns in between while values come from the log. A compaction waits for it. */
-  #rangeInSlices(options: RangeOptions, end: Key): Promise<RangeResult> {
-    const engine = this.#engine;
-    checkRevision(this.#transaction(), options, this.#durable);
-    const current = asRevision(this.#durable);
-    const at = options.revision ? options.revision : current;
-    const limit = options.limit ?? 0;
-    const slice = (from: Key, found: number) => {
-      const rest = limit === 0 ? 0 : limit - found;
-      return engine.slice(from, end, { at, limit: rest, keysOnly: false, maxColdBytes: sliceColdBytes });
-    };
-    const result = (kvs: RangeResult["kvs"], rest: number): RangeResult => {
-      return { kvs, count: kvs.length + rest, more: rest > 0, revision: current };
-    };
-    const first = slice(options.key, 0);
-    if (first.next === undefined) {
-      const rest = limit > 0 && first.kvs.length === limit ? engine.rangeRest() : 0;
-      return Promise.resolve(result(first.kvs, rest));
-    }
-    const others = async () => {
-      const parts = [first.kvs];
-      let found = first.kvs.length;
-      for (let next = first.next; next !== undefined; ) {
-        await nextTurn();
-        this.#mustBeReadable();
-        if (engine !== this.#engine) throw faultError();
-        const more = slice(next, found);
-        parts.push(more.kvs);
-        found += more.kvs.length;
-        next = limit > 0 && found >= limit ? undefined : more.next;
-      }
-      const rest = limit > 0 && found === limit ? engine.count(options.key, end, at) - found : 0;
-      return result(parts.flat(), rest);
-    };
-    return this.#slicedRead(others());
   }
 
   watch(options: WatchOptions, sink: WatchSink): Watch {
@@ -683,8 +544,13 @@ class Store implements Datastore {
 
   async #drain(): Promise<void> {
     while (this.#pending.length > 0 && !this.#faulted) {
-      const group = this.#takeGroup();
-      const batch = this.#batchOf(group);
+      const group = takeGroup(this.#pending);
+      const batch = batchOf(group, {
+        dropped: this.#dropped.splice(0),
+        reserved: this.#reserved,
+        compacted: this.#compacted,
+        loggedCompacted: this.#loggedCompacted,
+      });
       if (!isEmpty(batch)) {
         try {
           await this.#log.append(batch);
@@ -701,39 +567,6 @@ class Store implements Datastore {
         for (const p of group) p.reject(failure);
       }
     }
-  }
-
-  #takeGroup(): Pending[] {
-    let count = 0;
-    let bytes = 0;
-    while (count < this.#pending.length && count < maxGroupTxns && (count === 0 || bytes < maxGroupBytes)) {
-      bytes += this.#pending[count++]!.bytes;
-    }
-    return this.#pending.splice(0, count);
-  }
-
-  #batchOf(group: readonly Pending[]): LogBatch {
-    const last = group[group.length - 1]!.revision;
-    const records: LogRecord[] = [];
-    const leases: LogLease[] = [];
-    const revokedLeases: number[] = [];
-    let memoryOnly = false;
-    for (const p of group) {
-      for (const record of p.records) records.push(record);
-      for (const lease of p.leases) leases.push(lease);
-      for (const id of p.revokedLeases) revokedLeases.push(id);
-      memoryOnly ||= p.events.length > p.records.length;
-    }
-    // Reserve when a write in memory would pass the mark; or, at no cost, along with what is flushed anyway.
-    const short = memoryOnly ? last > this.#reserved : false;
-    const dropped = this.#dropped.splice(0);
-    const soon = records.length > 0 && this.#reserved > 0 && last + reserveBlock / 2 > this.#reserved;
-    return {
-      ...{ records, leases, revokedLeases },
-      reserve: short || soon ? last + reserveBlock : undefined,
-      compacted: dropped.length > 0 && this.#compacted > this.#loggedCompacted ? this.#compacted : undefined,
-      dropped,
-    };
   }
 
   #settled(batch: LogBatch): void {
@@ -835,14 +668,7 @@ class Store implements Datastore {
   async #compactSlices(revision: number): Promise<void> {
     await this.#exporting;
     // Those that begin from now on read at the compacted revision or above it.
-    await Promise.all(this.#slicedReads);
-    for (const [scan, hurry] of [...this.#scans]) {
-      if (scan.at >= revision) continue;
-      await hurry().catch(() => {
-        // Its client is told when it comes to that.
-      });
-      scan.close();
-    }
+    await this.#sliced.finish(revision);
     if (this.#state !== "open") throw closedError();
     this.#engine.compactOpen(revision);
     let more = true;
@@ -893,22 +719,4 @@ class Store implements Datastore {
     for (const { kv } of this.#engine.select(Infinity, false, (_logged, lease) => lease !== 0))
       this.#leases.attach(kv.lease, kv.key);
   }
-}
-
-function closedError(): Error {
-  return datastoreError("DATASTORE_CLOSED", "the datastore is closed");
-}
-
-function recoveringError(): Error {
-  return datastoreError("DATASTORE_FLUSH_FAILED", "the datastore is recovering from a failed write");
-}
-
-const beingRebuilt = "the datastore's index failed and is being rebuilt";
-
-function faultError(): Error {
-  return datastoreError("DATASTORE_CORRUPT", beingRebuilt);
-}
-
-function isFaultError(error: unknown): boolean {
-  return error instanceof Error && error.message === beingRebuilt;
 }

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
-import { Engine, engineExportNames, tombstoneFlag } from "./engine.ts";
+import { Engine } from "./engine.ts";
+import { engineExportNames, tombstoneFlag } from "./module.ts";
 
 const builds = [
   ["release", "build/dist/engine.wasm"],

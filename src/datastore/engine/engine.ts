@@ -10,35 +10,26 @@ import { messageOf } from "#base/errors.ts";
 import { type Key, type KeyValue, maxKeyBytes, type Revision, revision } from "../backend.ts";
 import { datastoreError } from "../errors.ts";
 import { HistoryWindow } from "./history-window.ts";
+import { type ColdValues, ItemView, type RawItem, StoredKeyValue } from "./items.ts";
+import {
+  type EngineExports,
+  EngineFault,
+  field,
+  itemBytes,
+  kindNumber,
+  loggedFlag,
+  noEnd,
+  superseded,
+  tombstoneFlag,
+  type WatchKind,
+} from "./module.ts";
 import { nowhere, Values } from "./values.ts";
-
-/** Shared with assembly/engine/records.ts. */
-export const tombstoneFlag = 1;
-export const loggedFlag = 2;
-
-// Shared with assembly/engine/areas.ts: the item and its fields, in bytes.
-const itemBytes = 64;
-const field = {
-  mod: 0,
-  create: 8,
-  lease: 16,
-  version: 24,
-  sub: 28,
-  flags: 32,
-  key: 36,
-  keyLength: 40,
-  place: 44,
-  valueLength: 48,
-  record: 52,
-  older: 56,
-} as const;
 
 /** What one slice of history may read from the log, about a millisecond. */
 const historyColdBytes = 256 * 1024;
 /** Values of a range are gathered into buffers of this size, so that 500 of them cost few allocations. */
 const gatherBytes = 64 * 1024;
 const pageBytes = 65536;
-const noEnd = 0;
 /** What the output area holds. */
 const mostItems = 1024;
 /** Of a range that is read bit by bit: a bit is some hundred values of a kilobyte. */
@@ -49,102 +40,9 @@ const deleteFactor = 0.9;
 const tombstoneBytes = 64;
 /** Of the ceiling, what one value may take: it would have to be in one piece. */
 const largeShare = 128;
-/** For `cool`: the value that the newest one of the key has superseded. */
-const superseded = 0;
 /** Of the ceiling, what superseded values may take at most; and in bytes. They are there for watchers that are a little behind. */
 const windowShare = 16;
 const maxWindowBytes = 4 * 1024 * 1024;
-
-interface EngineExports {
-  init(seed: number): void;
-  inputAddress(): number;
-  outputAddress(): number;
-  put(
-    keyLength: number,
-    place: number,
-    length: number,
-    revision: number,
-    sub: number,
-    lease: number,
-    flags: number,
-  ): number;
-  loadRecord(
-    keyLength: number,
-    place: number,
-    length: number,
-    revision: number,
-    sub: number,
-    create: number,
-    version: number,
-    lease: number,
-    flags: number,
-  ): number;
-  remove(keyLength: number, revision: number, sub: number): number;
-  rollback(revision: number): void;
-  get(keyLength: number, revision: number): number;
-  describe(record: number, keyAddress: number): void;
-  rangeOpen(startLength: number, endLength: number, revision: number, limit: number): void;
-  rangeNext(most: number): number;
-  rangeRest(): number;
-  historyOpen(startLength: number, endLength: number, from: number, to: number): void;
-  historyNext(): number;
-  spareHeld(): number;
-  holdSpare(): void;
-  place(record: number, where: number): void;
-  coldness(record: number, durable: number): number;
-  cool(keyLength: number, revision: number, durable: number): void;
-  coolBehind(record: number): void;
-  compactOpen(revision: number): void;
-  compactNext(maxKeys: number): number;
-  compactPending(): number;
-  freedAddress(): number;
-  watchAdd(id: number, kind: number, startLength: number, endLength: number): number;
-  watchRemove(id: number, kind: number, startLength: number): void;
-  match(keyLength: number): number;
-  keyCount(): number;
-  recordsHeld(): number;
-  bytesHeld(): number;
-  bytesOfHistory(): number;
-  valueBytesOfHistory(): number;
-  verify(): number;
-}
-
-/** Everything the module exports besides its memory; pinned by a test. */
-export const engineExportNames: readonly (keyof EngineExports)[] = [
-  "init",
-  "inputAddress",
-  "outputAddress",
-  "put",
-  "loadRecord",
-  "remove",
-  "rollback",
-  "get",
-  "describe",
-  "rangeOpen",
-  "rangeNext",
-  "rangeRest",
-  "historyOpen",
-  "historyNext",
-  "spareHeld",
-  "holdSpare",
-  "place",
-  "coldness",
-  "cool",
-  "coolBehind",
-  "compactOpen",
-  "compactNext",
-  "compactPending",
-  "freedAddress",
-  "watchAdd",
-  "watchRemove",
-  "match",
-  "keyCount",
-  "recordsHeld",
-  "bytesHeld",
-  "bytesOfHistory",
-  "valueBytesOfHistory",
-  "verify",
-];
 
 export interface EngineOptions {
   readonly wasm: Uint8Array<ArrayBuffer>;
@@ -189,23 +87,6 @@ export interface HistoryRecord {
   readonly deleted: boolean;
   readonly previous: KeyValue | undefined;
 }
-
-/** An assertion within the module. Its state cannot be trusted any more. */
-export class EngineFault extends Error {
-  override readonly name = "EngineFault";
-}
-
-/** True when the engine that threw `error` must not be used again: an assertion, or a trap such as no more memory. */
-export function isEngineFault(error: unknown): boolean {
-  return error instanceof EngineFault || error instanceof WebAssembly.RuntimeError;
-}
-
-/** "exact": one key. "prefix": a prefix that ends in '/'. "listed": any other range, of which there may be only some. */
-export type WatchKind = "exact" | "prefix" | "listed";
-const kindNumber: Readonly<Record<WatchKind, number>> = { exact: 0, prefix: 1, listed: 2 };
-
-/** Reads from the log the value of the record that was written at (revision, sub). Must not call the engine. */
-export type ColdValues = (revision: number, sub: number) => Uint8Array;
 
 export class Engine {
   readonly #wasm: EngineExports;
@@ -785,126 +666,6 @@ export class Engine {
       version: view.getUint32(p + field.version, true),
       lease: view.getFloat64(p + field.lease, true),
     };
-  }
-}
-
-interface Stored extends Omit<KeyValue, "value"> {
-  readonly valueBytes: number;
-  readonly record: number;
-}
-
-/** Its value is copied out when it is asked for. A class, because a put makes one: a getter of its own would cost a kilobyte. */
-export class StoredKeyValue implements KeyValue, Stored {
-  readonly key: Key;
-  readonly createRevision: Revision;
-  readonly modRevision: Revision;
-  readonly version: number;
-  readonly lease: number;
-  readonly valueBytes: number;
-  readonly record: number;
-  readonly #engine: Engine;
-  #value: Uint8Array | undefined;
-
-  constructor(engine: Engine, stored: Stored) {
-    this.#engine = engine;
-    this.key = stored.key;
-    this.createRevision = stored.createRevision;
-    this.modRevision = stored.modRevision;
-    this.version = stored.version;
-    this.lease = stored.lease;
-    this.valueBytes = stored.valueBytes;
-    this.record = stored.record;
-  }
-
-  get value(): Uint8Array {
-    if (this.#value === undefined) {
-      const found = this.#engine.get(this.key, this.modRevision);
-      assert(found?.modRevision === this.modRevision, "a value is asked for after its record has gone");
-      this.#value = found.value;
-    }
-    return this.#value;
-  }
-}
-
-/** One key and its value as they lie in memory; holds within the call that hands it out. */
-export interface RawItem {
-  readonly keyBytes: number;
-  readonly valueBytes: number;
-  readonly createRevision: number;
-  readonly modRevision: number;
-  readonly version: number;
-  readonly lease: number;
-  readonly sub: number;
-  readonly record: number;
-  keyText(): Key;
-  isCold(): boolean;
-  copyKey(out: Buffer, at: number): void;
-  copyValue(out: Buffer, at: number): void;
-}
-
-/** Copying so few bytes one by one is quicker than asking for it. */
-const shortBytes = 48;
-
-class ItemView implements RawItem {
-  keyBytes = 0;
-  valueBytes = 0;
-  createRevision = 0;
-  modRevision = 0;
-  version = 0;
-  lease = 0;
-  readonly #values: Values;
-  readonly #cold: ColdValues;
-  #bytes: Buffer = Buffer.alloc(0);
-  #keyAt = 0;
-  #place = 0;
-  sub = 0;
-  record = 0;
-
-  constructor(values: Values, cold: ColdValues) {
-    this.#values = values;
-    this.#cold = cold;
-  }
-
-  read(bytes: Buffer, view: DataView, p: number): void {
-    this.#bytes = bytes;
-    this.#keyAt = view.getUint32(p + field.key, true);
-    this.keyBytes = view.getUint32(p + field.keyLength, true);
-    this.#place = view.getUint32(p + field.place, true);
-    this.valueBytes = view.getUint32(p + field.valueLength, true);
-    this.createRevision = view.getFloat64(p + field.create, true);
-    this.modRevision = view.getFloat64(p + field.mod, true);
-    this.version = view.getUint32(p + field.version, true);
-    this.lease = view.getFloat64(p + field.lease, true);
-    this.sub = view.getUint32(p + field.sub, true);
-    this.record = view.getUint32(p + field.record, true);
-  }
-
-  keyText(): Key {
-    return this.#bytes.toString("latin1", this.#keyAt, this.#keyAt + this.keyBytes);
-  }
-
-  isCold(): boolean {
-    return this.#place === nowhere && this.valueBytes > 0;
-  }
-
-  copyKey(out: Buffer, at: number): void {
-    const bytes = this.#bytes;
-    const from = this.#keyAt;
-    const length = this.keyBytes;
-    if (length > shortBytes) bytes.copy(out, at, from, from + length);
-    else for (let i = 0; i < length; i++) out[at + i] = bytes[from + i]!;
-  }
-
-  copyValue(out: Buffer, at: number): void {
-    const { valueBytes } = this;
-    if (valueBytes === 0) return;
-    if (this.#place !== nowhere) {
-      this.#values.copy(this.#place, valueBytes, out, at);
-      return;
-    }
-    const value = this.#cold(this.modRevision, this.sub);
-    assert(value.length === valueBytes, "the log has another value than the index knows");
-    out.set(value, at);
   }
 }
 

@@ -2,7 +2,8 @@
 // where it stands. What it has yet to read must stay, so a compaction beyond its revision waits for it, and its reader
 // is asked to hurry then. Upstream counterpart: none; etcd builds the answer as a whole.
 import type { Key } from "../backend.ts";
-import type { Engine, RawItem } from "./engine.ts";
+import type { Engine } from "./engine.ts";
+import type { RawItem } from "./items.ts";
 
 export interface ScanOptions {
   readonly key: Key;

@@ -15,15 +15,10 @@ import {
 } from "../backend.ts";
 import { compactedRevision, datastoreError, futureRevision, leaseNotFound } from "../errors.ts";
 import type { LogLease, LogRecord } from "../log/log.ts";
-import {
-  type ColdRow,
-  type Engine,
-  loggedFlag,
-  type StoredKeyValue,
-  type Superseded,
-  tombstoneFlag,
-} from "./engine.ts";
+import type { ColdRow, Engine, Superseded } from "./engine.ts";
+import type { StoredKeyValue } from "./items.ts";
 import type { LeaseTable } from "./leases.ts";
+import { loggedFlag, tombstoneFlag } from "./module.ts";
 
 /** The log numbers the changes of one revision with 16 bits. */
 export const maxChanges = 65_535;

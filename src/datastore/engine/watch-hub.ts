@@ -19,7 +19,8 @@ import {
   type WatchSink,
 } from "../backend.ts";
 import { datastoreError } from "../errors.ts";
-import type { Engine, WatchKind } from "./engine.ts";
+import type { Engine } from "./engine.ts";
+import type { WatchKind } from "./module.ts";
 
 /** Events of one replay slice. */
 const sliceEvents = 1000;

@@ -6,7 +6,7 @@ import { etcdTable } from "#wire/gen/etcd.ts";
 import { framePrefixBytes } from "#wire/grpc.ts";
 import { createWireCodec } from "#wire/protobuf.ts";
 import type { KeyValue, WatchEvent } from "../backend.ts";
-import type { RawItem } from "../engine/engine.ts";
+import type { RawItem } from "../engine/items.ts";
 
 export const etcdCodec = createWireCodec(etcdTable);
 

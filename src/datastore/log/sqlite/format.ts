@@ -3,7 +3,7 @@
 import { crc32 } from "node:zlib";
 import { assert } from "#base/assert.ts";
 import { maxKeyBytes } from "../../backend.ts";
-import { loggedFlag } from "../../engine/engine.ts";
+import { loggedFlag } from "../../engine/module.ts";
 import { datastoreError } from "../../errors.ts";
 import type { LogRecord } from "../log.ts";
 import type { Database } from "./database.ts";

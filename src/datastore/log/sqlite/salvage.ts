@@ -3,7 +3,7 @@
 // says so, wherever it was found.
 // Format: https://www.sqlite.org/fileformat2.html; the roots are where SQLite puts the tables of our schema.
 import { maxKeyBytes, maxValueBytes } from "../../backend.ts";
-import { loggedFlag } from "../../engine/engine.ts";
+import { loggedFlag } from "../../engine/module.ts";
 import type { LogLease, LogRecord } from "../log.ts";
 import { checksum, checksumScratch } from "./format.ts";
 import type { PageSource } from "./page-source.ts";

@@ -15,7 +15,7 @@ import type { Counter, Metrics } from "#base/metrics.ts";
 import type { BlockFiles } from "#platform/block-file.ts";
 import { maxKeyBytes } from "../../backend.ts";
 import { cardLifeYears } from "../../card-life.ts";
-import { loggedFlag } from "../../engine/engine.ts";
+import { loggedFlag } from "../../engine/module.ts";
 import { datastoreError } from "../../errors.ts";
 import type { DamageReport, DatastoreLog, LogBatch, LogLease, LogRecord, LogState } from "../log.ts";
 import { Database, type Statement, sqliteFull } from "./database.ts";
