@@ -12,6 +12,7 @@ import { openDatastore } from "#datastore/open.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createGrpcClient, type GrpcClient } from "#platform/grpc-client.ts";
 import { unpackDebianPackage } from "#scripts/debian.ts";
+import { quickFolder } from "#test/harness/quick-folder.ts";
 import { type EtcdMethods, etcdMethods, etcdTable } from "#wire/gen/etcd.ts";
 import { isGrpcError } from "#wire/grpc.ts";
 import { createWireCodec, type WireInput } from "#wire/protobuf.ts";
@@ -104,7 +105,7 @@ export async function startMote(
   options: Partial<EtcdListenerOptions> = {},
   endpoint: "memory" | "sqlite" = "sqlite",
 ): Promise<Peer & { readonly folder: string }> {
-  const folder = await mkdtemp(join(tmpdir(), "mote-kine-"));
+  const folder = await quickFolder("mote-kine-");
   const backend = await openDatastore(
     { endpoint: endpoint === "memory" ? "memory://" : `sqlite://${folder}/state.db` },
     { clock: systemClock, log: silentLogger },
