@@ -12,6 +12,11 @@ test.each<[string, unknown, unknown]>([
   ],
   ["a server that is not there", new AppError("HTTP_FAILED", "GET x: ECONNREFUSED"), /ECONNREFUSED \(is the server up/],
   [
+    "a data folder that another mote has",
+    new AppError("DATASTORE_LOCKED", "/d/state.db is in use by process 7"),
+    /in use by process 7 \(mote runs on this data folder; stop it first/,
+  ],
+  [
     "what the machine refuses",
     Object.assign(new Error("open /x: EACCES"), { syscall: "open" }),
     "error: open /x: EACCES",

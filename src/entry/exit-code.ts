@@ -9,6 +9,8 @@ const isForeseen = (error: unknown): boolean =>
 /** What to look at, where the failure itself does not say. */
 const hints: Readonly<Record<string, string>> = {
   HTTP_FAILED: "is the server up, and is it the one you mean?",
+  DATASTORE_LOCKED: "mote runs on this data folder; stop it first, or give another --data-dir",
+  PROCESS_LOCKED: "mote runs on this data folder; stop it first, or give another --data-dir",
   HTTP_TIMEOUT: "is the server up, and is it the one you mean?",
 };
 

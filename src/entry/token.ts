@@ -83,7 +83,9 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
 function oldToken(values: FlagValues): string {
   const given = values["token"];
   if (typeof given === "string" && given !== "") return given;
-  throw usageError("token: rotate needs the token as it is: --token");
+  throw usageError(
+    "token: rotate needs the present token: --token; it stands in server/token of the server's data folder",
+  );
 }
 
 async function changeToken(http: HttpClient, password: string, change: Record<string, string>): Promise<void> {
@@ -96,7 +98,9 @@ async function changeToken(http: HttpClient, password: string, change: Record<st
   });
   if (response.status === 200) return response.destroy();
   if (response.status === 401 || response.status === 403)
-    throw usageError("token: the server does not take the token as it is said to be");
+    throw usageError(
+      "token: the server has another token than --token says; it stands in server/token of its data folder",
+    );
   throw usageError(`token: the server answered ${response.status}: ${await refusalIn(response)}`);
 }
 
