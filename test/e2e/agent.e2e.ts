@@ -72,7 +72,7 @@ test("bootstrap tokens are made, listed and deleted", async () => {
   expect(made).toMatch(/^K10[0-9a-f]{64}::[a-z0-9]{6}\.[a-z0-9]{16}$/);
   expect(made.split("::")[0]).toBe(token().split("::")[0]);
   const [id = ""] = made.split("::")[1]!.split(".");
-  expect(await mote("list")).toMatch(
+  expect(await mote("list", "--output", "wide")).toMatch(
     new RegExp(`${id}.* 1\\d\\dm .*authentication,signing +for the test +system:bootstrappers:k3s`),
   );
   const other = (await mote("create")).split("::")[1]!;
@@ -166,6 +166,39 @@ test("an agent starts without its server, which finds it later", async () => {
   await isReady();
 });
 
+/** A command in the pod until it succeeds; what was said meanwhile. */
+async function complaints(): Promise<string> {
+  let said = "";
+  await eventually("a command in the pod", 60_000, async () => {
+    const { code, stdout, stderr } = await server.kubectlRaw(["exec", "box", "--", "hostname"]);
+    if (code !== 0) said += stderr;
+    return code === 0 && stdout === "box\n";
+  });
+  return said;
+}
+
+test("an agent whose address changes is what it was to its server, which waits for no certificate", async () => {
+  const before = await container();
+  const ip = async (...args: string[]) => expect(await device.exec("ip", args)).toMatchObject({ code: 0 });
+  const known = () => server.kubectl("get node leaf -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}");
+  let at = device.address;
+  for (const next of ["192.168.77.9", device.address]) {
+    await ip("addr", "del", `${at}/24`, "dev", "eth0");
+    await ip("addr", "add", `${next}/24`, "dev", "eth0");
+    await ip("route", "replace", "default", "via", "192.168.77.1", "dev", "eth0");
+    at = next;
+    let said = "";
+    // Before the Node says so, in that moment, and after.
+    await eventually("the Node has it", 60_000, async () => {
+      said += await complaints();
+      return (await known()) === next;
+    });
+    for (let i = 0; i < 3; i++) said += await complaints();
+    expect(said).not.toMatch(/certificate|Unauthorized|credentials/);
+  }
+  expect(await container()).toEqual(before);
+});
+
 /** On the server's machine. */
 async function certificate(...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await server.exec("build/dist/mote", [
@@ -185,8 +218,13 @@ test("certificates are checked, and replaced while the server runs", async () =>
   expect(table).toMatch(/^FILENAME +SUBJECT +USAGES +EXPIRES +RESIDUAL TIME +STATUS$/m);
   expect(table).toMatch(/^client-admin.crt +system:admin +ClientAuth .* OK$/m);
   expect(table).toMatch(/^client-ca.crt +mote-client-ca@\d+ +CertSign .* OK$/m);
+  const script = "touch /tmp/begun; while ! test -e /tmp/over; do sleep 0.2; done; echo over";
+  const open = server.kubectl(["exec", "box", "--", "sh", "-c", script]);
+  await eventually("the stream is there", 60_000, async () => {
+    return (await server.kubectlRaw("exec box -- test -e /tmp/begun".split(" "))).code === 0;
+  });
   const before = fileOf(server, serving);
-  expect(await certificate("rotate", "--service", "api-server")).toContain("the server has issued new ones");
+  expect(await certificate("rotate")).toContain("the server has issued new ones");
   expect(fileOf(server, serving)).not.toBe(before);
   const shown = async () => {
     const at = ["s_client", "-connect", "127.0.0.1:6443"];
@@ -195,6 +233,9 @@ test("certificates are checked, and replaced while the server runs", async () =>
   const [leaf = ""] = /-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/.exec(fileOf(server, serving)) ?? [];
   await eventually("it is shown", 30_000, async () => (await shown()).includes(leaf.replaceAll(/\s/g, "")));
   await server.kubectl("get nodes");
+  // A stream from before goes on to its end.
+  await server.kubectl("exec box -- touch /tmp/over");
+  expect(await open).toBe("over\n");
 });
 
 test("nodes go on when the authorities are replaced", async () => {
@@ -214,6 +255,8 @@ test("nodes go on when the authorities are replaced", async () => {
   const verify = ["verify", "-CAfile", `${device.dataDir}/agent/server-ca.crt`, "-untrusted"];
   const leaf = `${server.dataDir}/server/tls/serving-kube-apiserver.crt`;
   expect(await server.exec("openssl", [...verify, leaf, leaf])).toMatchObject({ code: 0 });
+  // Whatever it has not heard of yet, the old ones vouch for.
+  expect(await complaints()).not.toMatch(/certificate|Unauthorized|credentials/);
   // The node learns of them by itself.
   await eventually("the node knows them", 90_000, async () => {
     await server.kubectlRaw(["logs", "box"]);
