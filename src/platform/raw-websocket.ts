@@ -65,12 +65,34 @@ export interface BareWebSocketAnswer {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   /** TLS and HTTP, once TCP stood. */
   readonly handshakeMs?: number;
-  /** Resolves when the machine takes another connection from the same address as this one; that is closed at once. */
-  readonly reach?: (signal: AbortSignal) => Promise<void>;
+  readonly reach?: Reach;
 }
+
+/**
+ * Tries the way beside a connection, from the same address: says when the other machine has taken one more, which its kernel does,
+ * and resolves when the program behind it has answered what is no handshake, which costs it next to nothing.
+ */
+export type Reach = (signal: AbortSignal, connected: () => void) => Promise<void>;
 
 /** Longer than anybody waits for it. */
 const reachTimeoutMs = 5000;
+/** A record of TLS of a type that there is none of. */
+const noRecord = Uint8Array.of(0, 3, 3, 0, 1, 0);
+
+/** However it answers: an alert, or the end. */
+function answered(probe: net.Socket, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const over = () => {
+      signal.removeEventListener("abort", over);
+      probe.destroy();
+      resolve();
+    };
+    signal.addEventListener("abort", over, { once: true });
+    probe.once("data", over).once("close", over).on("error", over);
+    if (signal.aborted) over();
+    else probe.write(noRecord);
+  });
+}
 
 /** Of whoever has a certificate that none of the believed authorities' keys leads to, or one that names somebody else. */
 const strangers = ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "ERR_TLS_CERT_ALTNAME_INVALID"];
@@ -117,13 +139,13 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
     const options: ClientOptions = {
       headers: { ...dial.headers },
       perMessageDeflate: false,
-      handshakeTimeout: dial.timeoutMs,
       createConnection: (() => secure) as unknown as NonNullable<ClientOptions["createConnection"]>,
     };
     const socket = new BareWebSocket(`wss://${name}${dial.path}`, options);
     let headers: BareWebSocketAnswer["headers"] = {};
     const onAbort = () => secure.destroy(new Error("aborted"));
     const fail = (why: string, more: Readonly<Record<string, unknown>> = {}) => {
+      clearTimeout(late);
       signal.removeEventListener("abort", onAbort);
       secure.destroy();
       if (signal.aborted) reject(signal.reason);
@@ -132,6 +154,8 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
         reject(new AppError("WEBSOCKET_DIAL", `${name}: ${why}`, details));
       }
     };
+    // That of `ws` counts on sockets that Node has made for it.
+    const late = setTimeout(() => fail(`no answer within ${dial.timeoutMs} ms`), dial.timeoutMs);
     signal.addEventListener("abort", onAbort, { once: true });
     socket.on("upgrade", (answer) => {
       headers = answer.headers;
@@ -143,9 +167,14 @@ function upgrade(tcp: net.Socket, dial: BareDial, signal: AbortSignal): Promise<
       fail(messageOf(error), { isStranger: strangers.some((code) => hasCode(error, code)) }),
     );
     socket.taken = (bare, head) => {
+      clearTimeout(late);
       signal.removeEventListener("abort", onAbort);
       const again = { host, port, timeoutMs: reachTimeoutMs, ...(localAddress === undefined ? {} : { localAddress }) };
-      const reach = async (by: AbortSignal) => void (await connectPatiently(again, by)).destroy();
+      const reach: Reach = async (by, connected) => {
+        const probe = await connectPatiently(again, by);
+        connected();
+        await answered(probe, by);
+      };
       resolve({ socket: bare, head, headers, handshakeMs: performance.now() - startedMs, reach });
     };
   });

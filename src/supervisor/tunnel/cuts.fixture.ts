@@ -118,7 +118,8 @@ export async function playCuts(options: CutsOptions): Promise<CutsResult> {
           }
         : {}),
     });
-    await until(() => tunnels.has("n1"));
+    // Both ends: a node that is cut before it has the server's first answer has nothing to go on with.
+    await until(() => tunnels.has("n1") && client.isConnected);
 
     const carry = async (work: Work): Promise<void> => {
       const { kind, index, size } = work;

@@ -22,10 +22,10 @@ export const keepalives = {
 
 /** Whoever has sent something and heard nothing for so long asks, whichever end it is. */
 const probeAfterMs = 5000;
-/** A machine that was reached is taken for reachable so long, and asked again before that is over. */
-const reachableMs = 6500;
-const reachAgainMs = 5000;
-/** Of `deadMs`: so long an end is waited for whose machine can be reached. It is starved, or hangs: then dialing is no help. */
+/**
+ * Of `deadMs`: so long an end is waited for whose machine could be reached. It is starved, or hangs: then dialing is no help, and
+ * neither is trying again whether it can be reached, which costs it more than the answer that is waited for.
+ */
 const mostWhileReachable = 12;
 
 /** Often enough to be on time, and no more: a server has a thousand of these, and who dials has a few. */
@@ -46,22 +46,29 @@ export interface Silence {
   readonly isPingOpen: boolean;
   /** Instead of `deadMs`, as answers have been lately. */
   readonly patienceMs: number;
-  /** Since the ping: when we asked again, and when the other end's machine was reached beside the connection. */
+  /** Since the ping: when we asked again; when the other end's machine was reached beside the connection, and its program answered. */
   readonly probedMs: number | undefined;
   readonly reachedMs: number | undefined;
+  readonly answeredMs: number | undefined;
 }
 
 /** "probe": asks once more, which makes TCP find out sooner what was lost; and whether the machine can be reached at all. */
 export type Verdict = "wait" | "ping" | "probe" | "dead";
 
+/** For whoever is reachable beside the connection: from the ping on. */
+function allowanceMs(keepalive: Keepalive, now: Silence): number {
+  const { pingedMs, probedMs, reachedMs, answeredMs, patienceMs } = now;
+  if (reachedMs === undefined || probedMs === undefined) return 0;
+  if (answeredMs === undefined) return keepalive.deadMs * mostWhileReachable;
+  // It runs, and our ping has not got there: TCP may still be repeating it, or the way has forgotten this one connection.
+  return Math.max(2 * patienceMs, answeredMs - pingedMs + Math.max(patienceMs, answeredMs - probedMs));
+}
+
 export function judge(keepalive: Keepalive, now: Silence): Verdict {
   const { nowMs, sureMs, patienceMs } = now;
   if (now.isPingOpen) {
-    const isReachable = now.reachedMs !== undefined && sureMs - now.reachedMs < reachableMs;
-    const mostMs = Math.max(patienceMs, isReachable ? keepalive.deadMs * mostWhileReachable : 0);
-    if (sureMs - now.pingedMs >= mostMs) return "dead";
-    const probeMs = now.probedMs === undefined ? now.pingedMs + patienceMs / 2 : now.probedMs + reachAgainMs;
-    return nowMs >= probeMs ? "probe" : "wait";
+    if (sureMs >= now.pingedMs + Math.max(patienceMs, allowanceMs(keepalive, now))) return "dead";
+    return now.probedMs === undefined && nowMs >= now.pingedMs + patienceMs / 2 ? "probe" : "wait";
   }
   if (now.isDialer && nowMs - now.pingedMs >= keepalive.pingMs) return "ping";
   // The accepting end hears pings as long as there is anybody.

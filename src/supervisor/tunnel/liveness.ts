@@ -2,12 +2,10 @@
 // dialing end can ask, whether the other's machine can be reached beside the connection. Between motes the dialing end says in
 // its pings for how long it may be silent, when that is longer than usual: it knows how slow both and the way are, and a server
 // keeps no figures of a thousand. Decides by `judge`; sends nothing itself.
+import type { Reach } from "#platform/raw-websocket.ts";
 import { judge, type Keepalive, type Verdict } from "./keepalive.ts";
 import { decodeNumber, encodeNumber } from "./messages.ts";
 import { Patience } from "./patience.ts";
-
-/** Resolves when the machine at the other end takes a connection. */
-export type Reach = (signal: AbortSignal) => Promise<void>;
 
 /** Of a new connection, where that is known. */
 export interface Way {
@@ -39,6 +37,7 @@ export class Liveness {
   #askedMs: number | undefined;
   #probedMs: number | undefined;
   #reachedMs: number | undefined;
+  #answeredMs: number | undefined;
   #reach: Reach | undefined;
   #stopReaching: (() => void) | undefined;
   /** What the dialing end has said. */
@@ -114,7 +113,7 @@ export class Liveness {
     const verdict = judge(keepalive, {
       ...{ nowMs, sureMs: nowMs - lateMs, isDialer, heardMs, unansweredMs },
       ...{ pingedMs: this.#pingedMs, isPingOpen: this.#isPingOpen, patienceMs: this.patienceMs },
-      ...{ probedMs: this.#probedMs, reachedMs: this.#reachedMs },
+      ...{ probedMs: this.#probedMs, reachedMs: this.#reachedMs, answeredMs: this.#answeredMs },
     });
     this.#isDead = verdict === "dead";
     return verdict === "probe" && !isMote ? "wait" : verdict;
@@ -130,6 +129,7 @@ export class Liveness {
       this.#isPingOpen = true;
       this.#probedMs = undefined;
       this.#reachedMs = undefined;
+      this.#answeredMs = undefined;
     }
     const { isMote, isDialer } = this.#options;
     const { ms, leastMs } = this.#patience;
@@ -138,14 +138,18 @@ export class Liveness {
 
   #probe(nowMs: number): void {
     this.#probedMs = nowMs;
+    this.#answeredMs = undefined;
     this.#stopReaching?.();
     this.#stopReaching = undefined;
     if (!this.#reach) return;
     const stop = new AbortController();
     this.#stopReaching = () => stop.abort(new Error("it has spoken, or is gone"));
-    this.#reach(stop.signal).then(
+    const connected = () => {
+      if (!stop.signal.aborted) this.#reachedMs = this.#options.nowMs();
+    };
+    this.#reach(stop.signal, connected).then(
       () => {
-        if (!stop.signal.aborted) this.#reachedMs = this.#options.nowMs();
+        if (!stop.signal.aborted) this.#answeredMs = this.#options.nowMs();
       },
       // That it is not reached is what there is to know.
       () => undefined,

@@ -14,6 +14,7 @@ const heard = (changes: Partial<Silence>): Silence => ({
     patienceMs: 1000,
     probedMs: undefined,
     reachedMs: undefined,
+    answeredMs: undefined,
   },
   ...changes,
   sureMs: changes.sureMs ?? changes.nowMs ?? 100_000,
@@ -28,9 +29,14 @@ test.each<[keyof typeof keepalives, Partial<Silence>, string]>([
   ["swift", { pingedMs: 99_000, isPingOpen: true, probedMs: 99_500 }, "dead"],
   // Its machine can be reached: it is slow, or hangs.
   ["swift", { pingedMs: 99_000, isPingOpen: true, probedMs: 99_500, reachedMs: 99_510 }, "wait"],
-  ["swift", { pingedMs: 94_500, isPingOpen: true, probedMs: 95_000, reachedMs: 95_000 }, "probe"],
-  ["swift", { pingedMs: 93_000, isPingOpen: true, probedMs: 99_000, reachedMs: 93_500 }, "dead"],
-  ["swift", { pingedMs: 88_000, isPingOpen: true, probedMs: 98_500, reachedMs: 98_500 }, "dead"],
+  ["swift", { pingedMs: 88_001, isPingOpen: true, probedMs: 88_500, reachedMs: 88_500 }, "wait"],
+  ["swift", { pingedMs: 88_000, isPingOpen: true, probedMs: 88_500, reachedMs: 88_500 }, "dead"],
+  // It runs, but this connection is forgotten by somebody on the way; or TCP repeats the ping.
+  ["swift", { pingedMs: 98_001, isPingOpen: true, probedMs: 98_500, reachedMs: 98_501, answeredMs: 98_502 }, "wait"],
+  ["swift", { pingedMs: 98_000, isPingOpen: true, probedMs: 98_500, reachedMs: 98_501, answeredMs: 98_502 }, "dead"],
+  // It runs again: the answer to the ping comes as late as this one.
+  ["swift", { pingedMs: 93_500, isPingOpen: true, probedMs: 95_500, reachedMs: 95_501, answeredMs: 98_000 }, "wait"],
+  ["swift", { pingedMs: 93_500, isPingOpen: true, probedMs: 95_500, reachedMs: 95_501, answeredMs: 97_500 }, "dead"],
   // Where answers take long, so do we.
   ["swift", { pingedMs: 97_500, isPingOpen: true, patienceMs: 6000 }, "wait"],
   ["swift", { pingedMs: 97_000, isPingOpen: true, patienceMs: 6000 }, "probe"],

@@ -3,6 +3,7 @@
 import { Duplex } from "node:stream";
 import { expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
+import type { Reach } from "#platform/raw-websocket.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { loadCodec } from "./codec.ts";
@@ -83,9 +84,11 @@ test.each<[string, LinkKind, number, number]>([
   const sockets = [0, 1].map(() => new End(clock, kind, () => random.float())) as [End, End];
   [sockets[0].other, sockets[1].other] = [sockets[1], sockets[0]];
   let isCut = false;
-  const reach = async (signal: AbortSignal) => {
+  const reach: Reach = async (signal, connected) => {
     await clock.sleep(2 * kind.oneWayMs, signal);
     if (isCut) throw new Error("nobody there");
+    connected();
+    await clock.sleep(2 * kind.oneWayMs, signal);
   };
   server.attach(sockets[1], new Uint8Array(0), 0);
   node.attach(sockets[0], new Uint8Array(0), 0, { reach });

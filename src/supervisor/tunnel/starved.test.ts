@@ -4,6 +4,7 @@ import { setMaxListeners } from "node:events";
 import { expect, test } from "vitest";
 import { AppError } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
+import type { Reach } from "#platform/raw-websocket.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createTunnelClient, type TunnelClientDeps } from "./client.ts";
@@ -18,7 +19,7 @@ const pong = Uint8Array.of(0x8a, 0);
 /** Each stands for four, so that the server has the work of a thousand and this test has not. */
 const nodes = 250;
 /** Of its thread. */
-const costsMs = { handshake: 4 * 3, ping: 4 * 0.05 } as const;
+const costsMs = { handshake: 4 * 3, ping: 4 * 0.05, reach: 4 * 0.25 } as const;
 
 class Server {
   readonly #clock: FakeClock;
@@ -83,7 +84,11 @@ class Server {
     return { socket, head: noHead, headers: answer, handshakeMs, reach: this.#reach };
   };
 
-  #reach = (): Promise<void> => (this.isCut ? Promise.reject(new Error("no route to host")) : Promise.resolve());
+  #reach: Reach = (_signal, connected) => {
+    if (this.isCut) return Promise.reject(new Error("no route to host"));
+    connected();
+    return new Promise((resolve) => this.take(costsMs.reach, resolve));
+  };
 
   #answer(socket: End): void {
     if (!socket.destroyed && !this.isCut) socket.write(pong);
@@ -133,8 +138,8 @@ class Fleet {
 }
 
 test.each<[string, number, number, number]>([
-  // Pings alone take three seconds, of each of which the next have come.
-  ["starved: sixty times as slow for 20 s", 60, 20_000, 0],
+  // Pings alone take almost two seconds, in which the next have come, and all that ask whether it is there nine more.
+  ["starved: thirty-five times as slow for 30 s", 35, 30_000, 0.1],
   ["stopped for 10 s", Number.POSITIVE_INFINITY, 10_000, 0],
   ["stopped for 60 s", Number.POSITIVE_INFINITY, 60_000, 3],
 ])("a server that is %s is not dialed again and again", async (_, slowness, forMs, mostDials) => {
