@@ -120,7 +120,7 @@ describe("store", () => {
     await closing;
   });
 
-  it("asks the log once for two minutes of a thousand nodes' heartbeats", async () => {
+  it("asks the log once for two minutes of a thousand nodes' heartbeats, and never to compact them", async () => {
     const { store, log } = await openHeld();
     const beats = () => Promise.all(Array.from({ length: 1000 }, (_, i) => put(store, `/beat/${i}`, "1", "heartbeat")));
     const first = beats();
@@ -133,6 +133,9 @@ describe("store", () => {
       await done;
     }
     expect([store.revision() - start, log.batches.length]).toEqual([11_000, 1]);
+    // Their history goes without a word to it.
+    await store.compact(store.revision());
+    expect([store.accounts().records, log.batches.length]).toEqual([1000, 1]);
     const closing = store.close();
     await log.end();
     await closing;
