@@ -1,11 +1,8 @@
 import { generateKeyPairSync } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { AppError } from "#base/errors.ts";
-import { silentLogger } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
 import type { Backend } from "#datastore/backend.ts";
-import { openDatastore } from "#datastore/open.ts";
 import type { Namespace, Pod } from "#model/gen/core-v1.ts";
 import type { PodDisruptionBudget } from "#model/gen/policy-v1.ts";
 import * as resources from "#model/resources.ts";
@@ -13,9 +10,7 @@ import { unauthorized } from "#model/status.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { createTokenIssuer } from "./authn/token-issuer.ts";
-import { columnsFor } from "./printers/tables.ts";
-import { createStrategies } from "./registry/strategies.ts";
-import { createApiServer } from "./server.ts";
+import { openBareServer } from "./bare.fixture.ts";
 
 let backend: Backend;
 let client: Client;
@@ -23,26 +18,16 @@ const clock = new FakeClock();
 
 beforeAll(async () => {
   const random = seededRandom(3);
-  backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
   const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const server = createApiServer(
-    { freezeShared: true },
+  const opened = await openBareServer(
+    3,
     {
-      backend,
-      clock,
-      random,
-      log: silentLogger,
-      metrics: new Metrics(),
-      authenticators: [],
       authorizer: {
         authorize: ({ user, verb }) => ({
           verdict: user.name === "ann" && verb === "get" ? "allow" : "no-opinion",
           reason: "because",
         }),
       },
-      strategies: createStrategies({ clock, random }),
-      admission: [],
-      columnsFor,
       tokenIssuer: createTokenIssuer(
         {
           privateKey: pair.privateKey.export({ type: "pkcs8", format: "pem" }) as string,
@@ -60,7 +45,10 @@ beforeAll(async () => {
         { verbs: ["get"], nonResourceURLs: ["/healthz"] },
       ],
     },
+    clock,
   );
+  const { server } = opened;
+  backend = opened.backend;
   client = new Client(server.transport({ name: "admin", groups: ["system:masters"] }));
   await client.create(resources.namespaces, { metadata: { name: "default" } } as Namespace);
   await client.create(resources.serviceAccounts, { metadata: { name: "sa", namespace: "default" } });

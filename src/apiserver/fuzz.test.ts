@@ -1,9 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
 import type { Backend } from "#datastore/backend.ts";
-import { openDatastore } from "#datastore/open.ts";
 import { type FieldFacts, facts } from "#model/facts.ts";
 import type { Namespace } from "#model/gen/core-v1.ts";
 import { allResources, namespaces } from "#model/resources.ts";
@@ -11,36 +8,19 @@ import { isApiError } from "#model/status.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { loopback } from "./authn/user.ts";
+import { openBareServer } from "./bare.fixture.ts";
 import { Encoder } from "./endpoints/encode.ts";
 import { createCborFormat, createProtobufFormat } from "./endpoints/formats.ts";
 import type { HandlerRequest } from "./endpoints/result.ts";
 import { columnsFor } from "./printers/tables.ts";
 import { toApiError } from "./registry/errors.ts";
-import { createStrategies } from "./registry/strategies.ts";
-import { type ApiServer, createApiServer } from "./server.ts";
+import type { ApiServer } from "./server.ts";
 
 let backend: Backend;
 let server: ApiServer;
 
 beforeAll(async () => {
-  const clock = new FakeClock();
-  const random = seededRandom(1);
-  backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
-  server = createApiServer(
-    { freezeShared: true },
-    {
-      backend,
-      clock,
-      random,
-      log: silentLogger,
-      metrics: new Metrics(),
-      authenticators: [],
-      authorizer: { authorize: () => ({ verdict: "no-opinion", reason: "" }) },
-      strategies: createStrategies({ clock, random }),
-      admission: [],
-      columnsFor,
-    },
-  );
+  ({ backend, server } = await openBareServer(1));
   await new Client(server.transport(loopback)).create(namespaces, { metadata: { name: "default" } } as Namespace);
 });
 afterAll(() => backend.close());

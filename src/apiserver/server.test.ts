@@ -1,19 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { silentLogger } from "#base/log.ts";
-import { Metrics } from "#base/metrics.ts";
 import { Client } from "#client/client.ts";
 import type { ClientWatchEvent } from "#client/transport.ts";
 import type { Backend } from "#datastore/backend.ts";
-import { openDatastore } from "#datastore/open.ts";
 import type { Deployment } from "#model/gen/apps-v1.ts";
 import type { ConfigMap, Namespace, Pod } from "#model/gen/core-v1.ts";
 import * as resources from "#model/resources.ts";
-import { FakeClock, settle } from "#test/harness/fake-clock.ts";
-import { seededRandom } from "#test/harness/seeded-random.ts";
+import { type FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { loopback } from "./authn/user.ts";
-import { columnsFor } from "./printers/tables.ts";
-import { createStrategies } from "./registry/strategies.ts";
-import { type ApiServer, createApiServer } from "./server.ts";
+import { openBareServer } from "./bare.fixture.ts";
+import type { ApiServer } from "./server.ts";
 
 let backend: Backend;
 let server: ApiServer;
@@ -22,24 +17,7 @@ let clock: FakeClock;
 const user = { name: "ann", groups: ["system:masters", "system:authenticated"] };
 
 beforeAll(async () => {
-  clock = new FakeClock();
-  const random = seededRandom(7);
-  backend = await openDatastore({ endpoint: "memory://" }, { clock, log: silentLogger });
-  server = createApiServer(
-    { freezeShared: true },
-    {
-      backend,
-      clock,
-      random,
-      log: silentLogger,
-      metrics: new Metrics(),
-      authenticators: [],
-      authorizer: { authorize: () => ({ verdict: "no-opinion", reason: "" }) },
-      strategies: createStrategies({ clock, random }),
-      admission: [],
-      columnsFor,
-    },
-  );
+  ({ backend, server, clock } = await openBareServer(7));
   client = new Client(server.transport(user));
   await client.create(resources.namespaces, { metadata: { name: "default" } } as Namespace);
 });

@@ -6,8 +6,8 @@ import type {
   Toleration,
   TopologySpreadConstraint,
 } from "../gen/core-v1.ts";
-import { type FieldError, fieldForbidden, fieldInvalid, fieldRequired } from "../status.ts";
-import { checked, labelSelector, noDuplicates, requiredOneOf } from "./checks.ts";
+import { type FieldError, fieldInvalid, fieldRequired } from "../status.ts";
+import { checked, labelSelector, noDuplicates, requiredOneOf, valuesOfOperator } from "./checks.ts";
 import { eachOf, findings } from "./findings.ts";
 import { labelValue, qualifiedName } from "./names.ts";
 
@@ -76,29 +76,12 @@ export function validateNodeTerm(path: string, term: NodeSelectorTerm | undefine
   const errors = findings();
   for (const [i, { key, operator, values = [] }] of (term?.matchExpressions ?? []).entries()) {
     const at = `${path}.matchExpressions[${i}]`;
-    switch (operator) {
-      case "In":
-      case "NotIn":
-        if (values.length === 0) {
-          errors.push(fieldRequired(`${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'"));
-        }
-        break;
-      case "Exists":
-      case "DoesNotExist":
-        if (values.length > 0) {
-          errors.push(
-            fieldForbidden(`${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
-          );
-        }
-        break;
-      case "Gt":
-      case "Lt":
-        if (values.length !== 1) {
-          errors.push(fieldRequired(`${at}.values`, "must be specified single value when `operator` is 'Lt' or 'Gt'"));
-        }
-        break;
-      default:
-        errors.push(fieldInvalid(`${at}.operator`, operator, "not a valid selector operator"));
+    const known = valuesOfOperator(at, operator, values);
+    if (known) errors.push(...known);
+    else if (operator !== "Gt" && operator !== "Lt") {
+      errors.push(fieldInvalid(`${at}.operator`, operator, "not a valid selector operator"));
+    } else if (values.length !== 1) {
+      errors.push(fieldRequired(`${at}.values`, "must be specified single value when `operator` is 'Lt' or 'Gt'"));
     }
     errors.push(...checked(`${at}.key`, key, qualifiedName));
   }

@@ -85,6 +85,24 @@ export function labels(path: string, map: Readonly<Record<string, string>> | und
   ]);
 }
 
+/** What is wrong with the values of a requirement; undefined for an operator that not all selectors have. */
+export function valuesOfOperator(at: string, operator: string, values: readonly string[]): FieldError[] | undefined {
+  switch (operator) {
+    case "In":
+    case "NotIn":
+      return values.length > 0
+        ? []
+        : [fieldRequired(`${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'")];
+    case "Exists":
+    case "DoesNotExist":
+      return values.length === 0
+        ? []
+        : [fieldForbidden(`${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")];
+    default:
+      return undefined;
+  }
+}
+
 export function labelSelector(path: string, selector: LabelSelector | undefined): FieldError[] {
   const errors = findings();
   for (const [key, value] of Object.entries(selector?.matchLabels ?? {})) {
@@ -93,25 +111,12 @@ export function labelSelector(path: string, selector: LabelSelector | undefined)
   }
   for (const [index, requirement] of (selector?.matchExpressions ?? []).entries()) {
     const at = `${path}.matchExpressions[${index}]`;
-    const values = requirement.values ?? [];
-    switch (requirement.operator) {
-      case "In":
-      case "NotIn":
-        if (values.length === 0) {
-          errors.push(fieldRequired(`${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'"));
-        }
-        break;
-      case "Exists":
-      case "DoesNotExist":
-        if (values.length > 0) {
-          errors.push(
-            fieldForbidden(`${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
-          );
-        }
-        break;
-      default:
-        errors.push(fieldInvalid(`${at}.operator`, requirement.operator, "not a valid selector operator"));
-    }
+    const { operator, values = [] } = requirement;
+    errors.push(
+      ...(valuesOfOperator(at, operator, values) ?? [
+        fieldInvalid(`${at}.operator`, operator, "not a valid selector operator"),
+      ]),
+    );
     errors.push(...checked(`${at}.key`, requirement.key, qualifiedName));
     for (const [i, value] of values.entries()) errors.push(...checked(`${at}.values[${i}]`, value, labelValue));
   }

@@ -1,5 +1,5 @@
 // The state machine alone, frame by frame: what it tells and answers, whatever the chunks; and what hostile clients get.
-// With real clients: platform/grpc-server.test.ts and datastore/etcd-face.test.ts.
+// With real clients: platform/https-server.test.ts and datastore/etcd-face.test.ts.
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { connect } from "node:http2";
