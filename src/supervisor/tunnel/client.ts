@@ -191,6 +191,7 @@ export function createTunnelClient(options: TunnelClientOptions, deps: TunnelCli
       {
         connect: (stream) => void serve(stream),
         detached() {
+          log.info("tunnel: lost, waiting for it", { server });
           linked(false);
           stopBridge();
           stopBridge = clock.after(bridgeMs, () => begun.end("it was away for too long"));
