@@ -29,6 +29,12 @@ export const tokenFlags: readonly Flag[] = [
   },
   { name: "token", short: "t", kind: "string", env: "TOKEN", help: "rotate: the token as it is" },
   { name: "agent", kind: "boolean", default: false, help: "rotate: the one that only nodes join with" },
+  {
+    name: "server",
+    short: "s",
+    kind: "string",
+    help: "rotate: the server to tell, https://HOST:6443, by the whole token; default that of the kubeconfig",
+  },
   { name: "new-token", kind: "string", help: "rotate: as it shall be; default one that is made up" },
   {
     name: "kubeconfig",

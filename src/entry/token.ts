@@ -31,6 +31,7 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
     console.log(generateBootstrapToken(random));
     return 0;
   }
+  if (verb === "rotate") return rotate(values, kubeconfigPath);
   const { client, http, ca } = await openClusterClient(kubeconfigPath, "token");
   try {
     if (verb === "list") {
@@ -38,19 +39,6 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
       const form = values["output"];
       if (form === "json") console.log(JSON.stringify(found, undefined, "\t"));
       else console.log(tableOf(found, { nowMs: clock.now(), isWide: form === "wide" }));
-    } else if (verb === "rotate") {
-      const next = String(values["new-token"] ?? Buffer.from(random.bytes(16)).toString("hex"));
-      const isForAgents = values["agent"] === true;
-      await changeToken(
-        http,
-        parseToken(oldToken(values)).password,
-        isForAgents ? { newAgentToken: next } : { newToken: next },
-      );
-      console.log(
-        ca === undefined
-          ? "the token has been changed"
-          : formatToken(ca, isForAgents ? "node" : "server", parseToken(next).password),
-      );
     } else if (verb === "delete") {
       for (const one of rest) {
         if (!(await deleteBootstrapToken(client, one)))
@@ -74,6 +62,30 @@ export async function token(args: readonly string[], values: FlagValues, kubecon
       });
       console.log(ca === undefined ? made : `K10${caHash(ca)}::${made}`);
     }
+    return 0;
+  } finally {
+    http.close();
+  }
+}
+
+/** By a kubeconfig, or where --server is given by the token alone. */
+async function rotate(values: FlagValues, kubeconfigPath: string): Promise<number> {
+  const old = oldToken(values);
+  const next = String(values["new-token"] ?? Buffer.from(random.bytes(16)).toString("hex"));
+  const isForAgents = values["agent"] === true;
+  const server = values["server"];
+  // What a joining node knows of servers is needed here alone.
+  const { http, ca } =
+    typeof server === "string"
+      ? await (await import("./server-client.ts")).openServerClient(server, old)
+      : await openClusterClient(kubeconfigPath, "token");
+  try {
+    await changeToken(http, parseToken(old).password, isForAgents ? { newAgentToken: next } : { newToken: next });
+    console.log(
+      ca === undefined
+        ? "the token has been changed"
+        : formatToken(ca, isForAgents ? "node" : "server", parseToken(next).password),
+    );
     return 0;
   } finally {
     http.close();

@@ -13,6 +13,7 @@ import { createHttpTransport } from "#client/http-transport.ts";
 import { InformerFactory } from "#client/informer.ts";
 import { openDatastore } from "#datastore/open.ts";
 import type { Datastore } from "#datastore/store.ts";
+import { token } from "#entry/token.ts";
 import type { Namespace, Node, Secret } from "#model/gen/core-v1.ts";
 import { namespaces, nodes, secrets } from "#model/resources.ts";
 import { systemClock } from "#platform/clock.ts";
@@ -491,5 +492,24 @@ describe("the door", () => {
     expect(kept).toEqual(["a-longer-password"]);
     expect((await ask("/v1-k3s/readyz", member())).status).toBe(401);
     expect((await ask("/v1-k3s/readyz", basic("node:a-longer-password"))).status).toBe(200);
+  });
+
+  test("mote token rotate --server needs no kubeconfig, and tells nobody else the password", async () => {
+    const said = vi.spyOn(console, "log").mockImplementation(() => {});
+    const tokenOf = (of: string) => formatToken(pki.serverCa.certificate, "server", of);
+    const server = `https://127.0.0.1:${api.server.port}`;
+    const rotate = (old: string) => token(["rotate"], { server, token: old, "new-token": "another-password" }, "/none");
+    try {
+      await expect(rotate("a-longer-password")).rejects.toThrow(/the whole token is needed/);
+      await expect(rotate(tokenOf("a-longer-password").replace(/^K10..../, "K10ffff"))).rejects.toMatchObject({
+        code: "JOIN_CA",
+      });
+      await expect(rotate(tokenOf("a-wrong-password"))).rejects.toMatchObject({ code: "CLI_USAGE" });
+      expect(await rotate(tokenOf("a-longer-password"))).toBe(0);
+      expect(said.mock.lastCall).toEqual([tokenOf("another-password")]);
+      expect((await ask("/v1-k3s/readyz", basic("node:another-password"))).status).toBe(200);
+    } finally {
+      said.mockRestore();
+    }
   });
 });
