@@ -145,7 +145,6 @@ async function rotateCa(values: FlagValues, config: Paths): Promise<number> {
     http.close();
   }
   console.log("The new authorities are saved. Restart every server; nodes that have joined go on.");
-  console.log("For half a minute after that, kubectl logs and exec may say that a node refuses the API server.");
   if (next.ServerCA !== undefined) {
     console.log(`From then on new nodes join with\n${formatToken(next.ServerCA, "server", password)}`);
   }

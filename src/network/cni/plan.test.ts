@@ -285,7 +285,15 @@ test("a thousand peers that are all there cost little", () => {
   // Each is looked at a few times, however many there are; a look at all for each would be millions.
   let looks = 0;
   const counted = <T extends object>(list: readonly T[]): T[] =>
-    list.map((item) => new Proxy(item, { get: (target, key) => Reflect.get(target, key, (looks++, target)) }));
+    list.map(
+      (item) =>
+        new Proxy(item, {
+          get(target, key) {
+            looks++;
+            return Reflect.get(target, key, target);
+          },
+        }),
+    );
   const watched = {
     ...full,
     routes: { 4: counted(full.routes[4]), 6: [] },
