@@ -2,7 +2,7 @@
 import { afterEach, expect, test } from "vitest";
 import type { ConfigMap } from "#model/gen/core-v1.ts";
 import type { ApiObject } from "#model/object.ts";
-import { configMaps, deployments, events, pods, replicaSets, storageClasses } from "#model/resources.ts";
+import { configMaps, deployments, events, leases, pods, replicaSets, storageClasses } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { webDeployment } from "./objects.ts";
 
@@ -164,4 +164,26 @@ test("what belongs to no namespace stays where its owner is said to be in one, a
   expect((await c.list(storageClasses)).map((one) => one.metadata.name).sort()).toEqual(["odd", "stray"]);
   const said = (await c.list(events, "default")).filter((e) => e.reason === "OwnerRefInvalidNamespace");
   expect(said.map((e) => e.involvedObject.name)).toEqual(["odd"]);
+});
+
+test("a lease that is renewed is not looked at, and goes with its owner all the same", async () => {
+  cluster = await InMemoryCluster.start();
+  const c = cluster;
+  const owner: ApiObject = await c.client.create(configMaps, { metadata: { name: "owner", namespace: "default" } });
+  const ownerReferences = [{ apiVersion: "v1", kind: "ConfigMap", name: "owner", uid: owner.metadata.uid ?? "" }];
+  const metadata = { name: "beat", namespace: "default" };
+  await c.client.create(leases, { metadata: { ...metadata, ownerReferences }, spec: { holderIdentity: "0" } });
+  const seen = c.informers.informer(leases);
+  const adds = () => Number(/^workqueue_adds_total\{name="garbage_collector"\} (\d+)/m.exec(c.metrics.render())?.[1]);
+  const renew = async (n: number) => {
+    await c.client.patch(leases, metadata, { spec: { holderIdentity: String(n) } });
+    await c.until(async () => seen.get("default/beat")?.spec?.holderIdentity === String(n), `renewal ${n} has come`);
+  };
+  await renew(1);
+  const before = adds();
+  for (let n = 2; n < 32; n++) await renew(n);
+  expect(before).toBeGreaterThan(0);
+  expect(adds() - before).toBeLessThan(15);
+  await c.client.delete(configMaps, { name: "owner", namespace: "default" });
+  await c.until(async () => (await c.find(leases, "beat", "default")) === undefined, "the lease has gone too");
 });

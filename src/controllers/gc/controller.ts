@@ -16,7 +16,7 @@ import { type CustomResourceDefinition, resourcesOf, walkableResourceOf } from "
 import type { OwnerReference } from "#model/gen/meta-v1.ts";
 import { type ApiObject, isDeleting, keyOf, nameOf, namespaceOf, uidOf } from "#model/object.ts";
 import { groupVersion, type ResourceInfo } from "#model/resource-info.ts";
-import { customResourceDefinitions, events, resourceOfKind } from "#model/resources.ts";
+import { customResourceDefinitions, events, leases, resourceOfKind } from "#model/resources.ts";
 import { isNotFound } from "#model/status.ts";
 import { type ControllerDeps, createController, on, type Trigger } from "../runtime/controller.ts";
 import { dropFinalizer } from "../runtime/writes.ts";
@@ -146,7 +146,7 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
         owners.push({ reference, state: await stateOf(reference, namespaceOf(object)) });
       }
     }
-    // Nobody asks for those of a lease, and a thousand nodes renew a hundred a second.
+    // To find them takes a look at every resource.
     const isForDependents = isDeleting(object) || owners.some(({ state }) => state === "waiting");
     const dependents = isForDependents ? dependentsOf(uid) : [];
     checkNamespaces(object, resource);
@@ -172,7 +172,7 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
   }
 
   const triggerOf = (informer: Informer<ApiObject>): Trigger => {
-    const trigger = on(informer, function* (object, how) {
+    const marks = function* (object: ApiObject, how: "add" | "update" | "delete") {
       if (how === "delete") {
         for (const dependent of dependentsOf(uidOf(object))) yield uidOf(dependent);
         for (const reference of object.metadata.ownerReferences ?? []) yield reference.uid;
@@ -184,7 +184,8 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
         const owner = find(uid);
         if (owner && isWaiting(owner)) yield uid;
       }
-    });
+    };
+    const trigger = on(informer, marks, informer.resource.plural === leases.plural ? isRenewal : undefined);
     return {
       ...trigger,
       connect(add: (key: string) => void) {
@@ -241,6 +242,17 @@ export function createGarbageCollector(deps: ControllerDeps, served: readonly Re
     },
     deps,
   );
+}
+
+/** Of a lease: a thousand nodes make a hundred a second, and nothing about owners is new in them. */
+function isRenewal({ metadata }: ApiObject, { metadata: old }: ApiObject): boolean {
+  if (metadata.uid !== old.uid || metadata.deletionTimestamp !== old.deletionTimestamp) return false;
+  const { ownerReferences: now = [], finalizers = [] } = metadata;
+  const { ownerReferences: before = [], finalizers: beforeFinalizers = [] } = old;
+  if (now.length !== before.length || finalizers.length !== beforeFinalizers.length) return false;
+  return now.every(({ uid, blockOwnerDeletion }, i) => {
+    return uid === before[i]!.uid && blockOwnerDeletion === before[i]!.blockOwnerDeletion;
+  });
 }
 
 async function tolerateGone(step: Promise<void>): Promise<void> {

@@ -33,10 +33,11 @@ export interface Trigger {
   readonly connect: (mark: (key: string) => void) => void;
 }
 
-/** Changes of `informer`'s objects mark the keys that `keys` names; by default the object's own. */
+/** Changes of `informer`'s objects mark the keys that `keys` names, by default the object's own; an update that `isNothing` none. */
 export function on<T extends ApiObject>(
   informer: Informer<T>,
   keys: (object: T, how: "add" | "update" | "delete") => Iterable<string | undefined> = (object) => [keyOf(object)],
+  isNothing: (object: T, old: T) => boolean = () => false,
 ): Trigger {
   return {
     informer: informer as unknown as Informer<never>,
@@ -48,6 +49,7 @@ export function on<T extends ApiObject>(
         add: (object) => markAll(object, "add"),
         // The old object counts too: what no longer belongs somewhere must be missed there.
         update: (object, old) => {
+          if (isNothing(object, old)) return;
           markAll(old, "update");
           markAll(object, "update");
         },
