@@ -63,6 +63,84 @@ test("its files stay as small as what they hold allows, and are not made anew", 
   expect(bytes / 300).toBeLessThan(2.5 * 3 * block);
 });
 
+const longest = (files: RecordedFiles) => Math.max(...[...image(files).values()].map((file) => file.length));
+const pods = (n: number, gone = false): JournalChange[] =>
+  Array.from({ length: n }, (_, i) => ({
+    key: `pod/${i}`,
+    value: gone ? undefined : { spec: `${i}${"x".repeat(30_000)}` },
+  }));
+
+test("after a peak its files become short again, for less than what the peak has cost", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  let peakBytes = await journal.append([put("stays", { spec: 1 })]);
+  for (let n = 0; n < 2; n++) {
+    for (const change of pods(100)) peakBytes += await journal.append([{ ...change, value: { ...change.value, n } }]);
+  }
+  const peak = longest(files);
+  expect(peak).toBeGreaterThan(3 * 2 ** 20);
+  let bytes = 0;
+  for (const change of pods(100, true)) bytes += await journal.append([change]);
+  // Four times what little needs.
+  expect(longest(files)).toBeLessThan(2 ** 20);
+  expect(bytes).toBeLessThan(peakBytes / 4);
+  expect([all(journal), all(opened(files))]).toEqual([{ stays: { spec: 1 } }, { stays: { spec: 1 } }]);
+  // And stay so, at the price of a block each.
+  bytes = 0;
+  for (let n = 0; n < 50; n++) bytes += await journal.append([put("stays", { spec: n })]);
+  expect(bytes / 50).toBeLessThan(1.4 * block);
+});
+
+test("a power cut at any step of that loses nothing", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  await journal.append([put("stays", { spec: 1 }), ...pods(40)]);
+  await journal.append(pods(40, true));
+  const known = [{ events: files.events.length, state: all(journal) }];
+  for (const changes of [[put("a", { spec: 1 })], [put("b", { spec: 2 })], [put("b", { spec: 3 })]]) {
+    await journal.append(changes);
+    known.push({ events: files.events.length, state: all(journal) });
+  }
+  expect(files.events.some(({ type }) => type === "truncate")).toBe(true);
+  const random = seededRandom(5);
+  for (let cut = known[0]!.events; cut <= files.events.length; cut++) {
+    for (let round = 0; round < 3; round++) {
+      const found = all(opened(new RecordedFiles(files.cut(cut, random).image)));
+      const before = known.findLastIndex(({ events }) => events <= cut);
+      const possible = [known[before]!.state, (known[before + 1] ?? known[before]!).state];
+      expect(
+        possible.some((state) => JSON.stringify(state) === JSON.stringify(found)),
+        `cut ${cut}`,
+      ).toBe(true);
+    }
+  }
+});
+
+test("a disk that will not cut a file costs no snapshot for each change", async () => {
+  class Uncut extends RecordedFiles {
+    override open(path: string, options: { readonly create: boolean }) {
+      const truncate = () => {
+        throw new Error("EIO");
+      };
+      return { ...super.open(path, options), truncate };
+    }
+  }
+  const files = new Uncut();
+  const warnings: string[] = [];
+  const journal = opened(
+    files,
+    createLogger((_, message) => warnings.push(message), "warn"),
+  );
+  await journal.append([put("stays", { text: "z".repeat(60_000) }), ...pods(100)]);
+  await journal.append(pods(100, true));
+  let bytes = 0;
+  for (let n = 0; n < 20; n++) bytes += await journal.append([put("b", { spec: n })]);
+  // One snapshot of what stays.
+  expect(bytes).toBeLessThan(20 * block + 2 * 64 * 1024);
+  expect(warnings).toHaveLength(1);
+  expect(opened(files).keys()).toEqual(["stays", "b"]);
+});
+
 /** Random appends; what was known after each. */
 async function history(seed: number, appends: number, files = new RecordedFiles()) {
   const random = seededRandom(seed);

@@ -1,7 +1,8 @@
 // Small records that come and go with pods, at the price of one block and one flush for all that changes at a time. Two files
 // take turns: changes are appended to one until it is full, then what still counts is written to the other, over what was
 // there, and that one goes on. Nothing that is on the medium is ever written over before its successor is, no file is made or
-// renamed while it goes on, and a file that has its length costs the file system no change of its own.
+// renamed while it goes on, and a file that has its length costs the file system no change of its own. Files that have become
+// much too long are cut once the next snapshot is on the medium; what that costs is what was written to make them so long.
 //
 //   batch = header (24 bytes) + lines of JSON, in whole blocks; valid when its sum is right: a torn one never was
 //   generation = snapshot (the last of its batches says so) + appended batches; the highest complete one counts
@@ -82,6 +83,8 @@ const maxBatchBytes = 64 * 2 ** 20;
 const growthBytes = 64 * 1024;
 /** Room behind a snapshot: 64 flushes of one block, so that small ones cost little; of large ones at most as much again. */
 const leastRoomBytes = 256 * 1024;
+/** A file that is longer than so many times what it needs is cut. */
+const slackFactor = 4;
 /** Then the whole is written again. */
 const maxPieces = 8;
 
@@ -102,6 +105,8 @@ export class Journal {
   #limit = 0;
   /** What follows in this file cannot be relied on: it goes on in the other one. */
   #isBroken = false;
+  /** The disk would not: not tried again in this run, or each change would cost a snapshot. */
+  #cannotCut = false;
 
   constructor(options: JournalOptions, deps: JournalDeps) {
     this.#path = options.path;
@@ -140,7 +145,7 @@ export class Journal {
     this.#generation = last.generation;
     this.#sequence = last.sequence + 1;
     this.#end = last.end;
-    this.#limit = this.#limitFor(this.#snapshotEndOf(batches));
+    this.#limit = limitFor(this.#snapshotEndOf(batches));
     if (batches.length === this.#sequence) return;
     this.#isBroken = true;
     this.#log.warn("a part of what was remembered of pods cannot be read", { path: this.#path });
@@ -185,7 +190,8 @@ export class Journal {
     let lines = this.#linesOf(changes);
     if (lines.length === 0) return 0;
     let bytes = 0;
-    if (this.#slot === undefined || this.#isBroken || this.#end + sizeOf(lines) > this.#limit) {
+    const isFull = this.#slot === undefined || this.#isBroken || this.#end + sizeOf(lines) > this.#limit;
+    if (isFull || this.#isTooLong(limitFor(inBlocks(this.#bytes) + sizeOf(lines)))) {
       bytes += await this.#turn();
       // What could not be read again is not known any more.
       lines = this.#linesOf(changes);
@@ -255,13 +261,36 @@ export class Journal {
     this.#generation = generation;
     this.#sequence = sequence;
     this.#end = end;
-    this.#limit = this.#limitFor(end);
+    this.#limit = limitFor(end);
     this.#isBroken = false;
+    this.#cut();
     return written;
   }
 
-  #limitFor(snapshot: number): number {
-    return snapshot + Math.max(leastRoomBytes, snapshot);
+  #isTooLong(limit: number): boolean {
+    return !this.#cannotCut && [0, 1].some((slot) => this.#lengthOf(slot) > slackFactor * limit);
+  }
+
+  /** 0 where there is none. */
+  #lengthOf(slot: number): number {
+    try {
+      return this.#file(slot).size();
+    } catch (error) {
+      if (!hasCode(error, "ENOENT")) this.#unreadable(slot, error);
+      return 0;
+    }
+  }
+
+  /** Only after a snapshot that is on the medium: of the other file nothing counts then, and of this one only its beginning. */
+  #cut(): void {
+    if (!this.#isTooLong(this.#limit)) return;
+    const bytes = Math.ceil(this.#limit / growthBytes) * growthBytes;
+    try {
+      for (const slot of [0, 1]) if (this.#lengthOf(slot) > bytes) this.#file(slot).truncate(bytes);
+    } catch (error) {
+      this.#cannotCut = true;
+      this.#log.warn("a file of what is remembered stays longer than it need be", { error: messageOf(error) });
+    }
   }
 
   #snapshotEndOf(batches: readonly Batch[]): number {
@@ -394,6 +423,8 @@ export class Journal {
     return file;
   }
 }
+
+const limitFor = (snapshot: number): number => snapshot + Math.max(leastRoomBytes, snapshot);
 
 /** Whether all of its snapshot was on the medium: batches are appended only after that. */
 function isComplete(batches: readonly Batch[]): boolean {
