@@ -1,6 +1,6 @@
 // A server without a node and three agents, each with a network of its own and a wire to the server's bridge: they join at the
-// same moment, each pod meets every other, and they go on where the server is killed. One device is flashed again after the
-// token has changed.
+// same moment, each pod meets every other, packets stay in their zone where they can, and all go on where the server is killed.
+// One device is flashed again after the token has changed.
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { DaemonSet } from "#model/gen/apps-v1.ts";
@@ -116,6 +116,65 @@ test("each pod meets every other, by address and by name; each node answers for 
     });
   }
   for (const pod of await pods()) expect(await hub.kubectl(`logs ${pod.metadata.name}`)).toBe("I serve\n");
+});
+
+test("packets stay in their zone where it has a pod, and go elsewhere where it has none any more", async () => {
+  const zoneOf = { one: "a", two: "b", three: "c" } as const;
+  const zoned = (name: string, metadata: object, spec: object) => ({
+    ...{ apiVersion: "v1", kind: "Service", metadata: { name, ...metadata } },
+    spec: { selector: { app: "who", zoned: "yes" }, ports: [{ port: 80 }], ...spec },
+  });
+  const pair = [
+    zoned("auto", { annotations: { "service.kubernetes.io/topology-mode": "Auto" } }, {}),
+    zoned("close", {}, { trafficDistribution: "PreferClose" }),
+  ];
+  for (const name of names) await hub.kubectl(`label node ${name} topology.kubernetes.io/zone=${zoneOf[name]}`);
+  await hub.kubectl("label pod -l app=who zoned=yes");
+  await hub.kubectl("apply -f -", { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: pair }) });
+  const all = await pods();
+  const on = (node: string) => all.find(({ spec }) => spec.nodeName === node)!;
+  /** Node and zones, as `one:a`; a node without hints is `one:`. */
+  const hintsOf = async (service: string) => {
+    const path = '{range .items[*].endpoints[*]}{.nodeName}:{.hints.forZones[*].name}{"\\n"}{end}';
+    const label = `kubernetes.io/service-name=${service}`;
+    return (await hub.kubectl(["get", "endpointslices", "-l", label, "-o", `jsonpath=${path}`]))
+      .trim()
+      .split("\n")
+      .sort();
+  };
+  const hinted = (service: string, expected: readonly string[]) =>
+    eventually(`hints of ${service}: ${expected.join()}`, 30_000, async () => {
+      const found = await hintsOf(service);
+      if (found.join() !== expected.join()) throw new Error(found.join());
+      return true;
+    });
+  /** Who answers a pod of that node, of many times. */
+  const answered = (from: string, service: string, expected: readonly string[]) =>
+    eventually(`${from} by ${service} meets ${expected.join()}`, 30_000, async () => {
+      const line = `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -T 3 -q -O - http://${service}/cgi-bin/who; done`;
+      const met = new Set((await inPod(on(from), line)).split("\n"));
+      if ([...met].sort().join() !== [...expected].sort().join()) throw new Error([...met].join());
+      return true;
+    });
+  const hints = ["one:a", "three:c", "two:b"];
+  for (const service of ["auto", "close"]) {
+    await hinted(service, hints);
+    await Promise.all(names.map((name) => answered(name, service, [name])));
+  }
+  // Zone c has none any more. Shares of zones cannot be made then, but who is close is still known.
+  await hub.kubectl(`label pod ${on("three").metadata.name} zoned-`);
+  await hinted("auto", ["one:", "two:"]);
+  await hinted("close", ["one:a", "two:b"]);
+  await Promise.all([
+    answered("three", "auto", ["one", "two"]),
+    answered("one", "auto", ["one", "two"]),
+    answered("three", "close", ["one", "two"]),
+    answered("one", "close", ["one"]),
+  ]);
+  await hub.kubectl(`label pod ${on("three").metadata.name} zoned=yes`);
+  for (const service of ["auto", "close"]) await hinted(service, hints);
+  await Promise.all(["auto", "close"].map((service) => answered("three", service, ["three"])));
+  await hub.kubectl("delete service auto close");
 });
 
 test("a server that is killed is missed by nobody, and found again by all", async () => {
