@@ -13,7 +13,7 @@ test.each<[string, unknown, unknown]>([
   ["a server that is not there", new AppError("HTTP_FAILED", "GET x: ECONNREFUSED"), /ECONNREFUSED \(is the server up/],
   [
     "a data folder that another mote has",
-    new AppError("DATASTORE_LOCKED", "/d/state.db is in use by process 7"),
+    new AppError("STARTUP", "/d/state.db is in use by process 7", {}, { cause: new AppError("DATASTORE_LOCKED", "x") }),
     /in use by process 7 \(mote runs on this data folder; stop it first/,
   ],
   [

@@ -15,7 +15,10 @@ const hints: Readonly<Record<string, string>> = {
 };
 
 function sentenceOf(error: unknown): string {
-  const hint = error instanceof AppError ? hints[error.code] : undefined;
+  // Who could not start says so with the words of what was in the way, and that is its cause.
+  const hint = [error, error instanceof Error ? error.cause : undefined]
+    .map((one) => (one instanceof AppError ? hints[one.code] : undefined))
+    .find((one) => one !== undefined);
   return `error: ${messageOf(error)}${hint === undefined ? "" : ` (${hint})`}`;
 }
 
