@@ -11,7 +11,7 @@ import { seconds, UserError } from "#scripts/stages.ts";
 import { markerIn, problemIn } from "./console.ts";
 import { Device, freePort, freshDisk, podOnce } from "./device.ts";
 import { FatPartition } from "./disk.ts";
-import { outsideMac, type Pair, type Wire } from "./machines.ts";
+import { type Arch, outsideMac, type Pair, type Wire } from "./machines.ts";
 import { memoryOf } from "./memory.ts";
 import { type Counts, must, runSteps, type Step } from "./steps.ts";
 import { powerDown, Vm } from "./vm.ts";
@@ -71,7 +71,7 @@ const steps: readonly Step<PairTest>[] = [
   {
     name: "what the agent's mote and containerd hold in memory, at rest",
     isLeaf: true,
-    async run({ hub, folder, timeouts }) {
+    async run({ hub, folder, pair, timeouts }) {
       await hub.kubectl(["apply", "-f", "-"], { input: memoryPod });
       const phase = ["get", "pod", "memory", "-o", "jsonpath={.status.phase}"];
       await hub.until(phase, (text) => text === "Succeeded", timeouts.clusterMs);
@@ -82,8 +82,12 @@ const steps: readonly Step<PairTest>[] = [
       must(mote.pssMib > 0 && containerd.pssMib > 0, "the pod saw no mote, or no containerd");
       const told = ({ pssMib, ownMib }: typeof mote) =>
         `${pssMib.toFixed(1)} (${ownMib.toFixed(1)} of them not of files)`;
-      const whole = (mote.pssMib + containerd.pssMib).toFixed(1);
-      return `${whole} MiB PSS: mote ${told(mote)}, containerd ${told(containerd)}; the device uses ${device} MiB`;
+      const wholeMib = mote.pssMib + containerd.pssMib;
+      must(
+        wholeMib <= maxAgentMib[pair.flow.arch],
+        `${wholeMib.toFixed(1)} MiB PSS: mote ${told(mote)}, containerd ${told(containerd)}`,
+      );
+      return `${wholeMib.toFixed(1)} MiB PSS: mote ${told(mote)}, containerd ${told(containerd)}; the device uses ${device} MiB`;
     },
   },
   {
@@ -277,6 +281,8 @@ function podOn(node: string): object {
 }
 
 const idleS = 60;
+/** What mote and containerd of an agent may hold together at rest. */
+const maxAgentMib: Readonly<Record<Arch, number>> = { amd64: 112, arm64: 96, armhf: 96 };
 
 /** Waits until the start is over, then tells what the processes of interest hold, and how much the device has left. */
 const memoryPod = podOnce(
