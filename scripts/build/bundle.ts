@@ -31,6 +31,11 @@ const nodeMemory = "MALLOC_TRIM_THRESHOLD_=131072";
 const kineMemory = "MALLOC_ARENA_MAX=1";
 /** mote evaluates no text and loads no machine code; then nobody else shall do so in its process. */
 const strictFlags = "--disallow-code-generation-from-strings --no-addons";
+/**
+ * Of a name's addresses each but the last has so long (milliseconds) to answer before the next is tried. Node's 250 are
+ * less than one way over a satellite takes: where the last address is dead, none would ever be reached.
+ */
+const networkFlags = "--network-family-autoselection-attempt-timeout=2000";
 /** What makes Node run other code first, or write where it was not told to. */
 const nodeVariables = "NODE_OPTIONS NODE_PATH NODE_REPL_EXTERNAL_MODULE NODE_V8_COVERAGE NODE_REDIRECT_WARNINGS";
 
@@ -39,7 +44,7 @@ export const applianceLauncher = `#!/bin/sh
 # Starts mote on its own Node.js, with nothing of the environment that Node would take orders from.
 unset ${nodeVariables}
 export ${nodeMemory}
-exec /usr/lib/mote/node ${nodeFlags} ${strictFlags} /usr/lib/mote/mote.mjs "$@"
+exec /usr/lib/mote/node ${nodeFlags} ${strictFlags} ${networkFlags} /usr/lib/mote/mote.mjs "$@"
 `;
 
 const requireBuiltin = createRequire(import.meta.url);
@@ -151,7 +156,7 @@ if [ "\${1:-}" = kine ]; then
   exec "\${MOTE_NODE:-node}" ${kineFlags} ${strictFlags} "$here/kine.mjs" "$@"
 fi
 export ${nodeMemory}
-exec "\${MOTE_NODE:-node}" ${nodeFlags} ${strictFlags} "$here/mote.mjs" "$@"
+exec "\${MOTE_NODE:-node}" ${nodeFlags} ${strictFlags} ${networkFlags} "$here/mote.mjs" "$@"
 `,
   );
   chmodSync(`${distFolder}/mote`, 0o755);
