@@ -1,5 +1,4 @@
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { hasCode } from "#base/errors.ts";
@@ -10,13 +9,14 @@ import { nextTurn } from "#platform/turns.ts";
 import { type BackendFixture, describeBackend, watchInto } from "#test/conformance/backend.ts";
 import { bytes } from "#test/harness/backend-model.ts";
 import type { FakeClock } from "#test/harness/fake-clock.ts";
+import { quickFolder } from "#test/harness/quick-folder.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { until } from "#test/harness/until.ts";
 import { type KeyValue, type OpResult, prefixRange, type WatchEvent } from "./backend.ts";
 import { type DamageReport, type DatastoreOptions, openDatastore } from "./open.ts";
 import type { Datastore } from "./store.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "mote-datastore-"));
+const folder = await quickFolder("mote-datastore-");
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 let count = 0;
 const newPath = () => join(folder, String(count++), "state.db");
