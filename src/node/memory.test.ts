@@ -12,6 +12,7 @@ import { FakeClock, settle } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { NodeMemory } from "./memory.ts";
+import { RememberedStore } from "./remembered/store.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -467,4 +468,22 @@ test("what the server has heard run is known a second later, with all that it is
   await pass(2_000);
   await expect.poll(known, { timeout: 30_000 }).toEqual([["u Running"], { v: "1" }]);
   await first.end();
+});
+
+test.each([
+  ["no list", { items: [] }],
+  ["nothing", null],
+  ["a list of other things", [7]],
+  ["objects without a name", [{ metadata: {} }]],
+])("a remembered list that is %s keeps no pod waiting: it counts as lost", async (_, value) => {
+  const server = new FakeTransport();
+  server.fail = unreachable;
+  const seed = new RememberedStore({ folder: `${folder}/r` }, { clock, log });
+  await seed.open();
+  seed.note("list/services", () => value, { about: "spoilt", kind: "k" });
+  seed.note("pods", () => ({ node: "n" }), { about: "mark", kind: "k" });
+  await seed.flush();
+  const run = await Run.begin(server);
+  expect(await run.memory.networkRecall.load(services as never, {})).toEqual([]);
+  await run.end();
 });

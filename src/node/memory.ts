@@ -358,6 +358,13 @@ export class NodeMemory {
   }
 
   async #list(key: string): Promise<readonly ApiObject[] | undefined> {
-    return (await this.#store.get(key)) as readonly ApiObject[] | undefined;
+    const kept = await this.#store.get(key);
+    // As if it were lost, where it is anything else.
+    return Array.isArray(kept) && kept.every(isObject) ? kept : undefined;
   }
 }
+
+const isObject = (value: unknown): value is ApiObject => {
+  const { metadata } = (value ?? {}) as Partial<ApiObject>;
+  return typeof metadata === "object" && metadata !== null && typeof metadata.name === "string";
+};

@@ -66,6 +66,38 @@ test("files that make no sense are taken away", async () => {
   expect([next.keys(), files()]).toEqual([[kept], [second]]);
 });
 
+test("one byte that is other than it was is noticed, wherever in a file", async () => {
+  const store = await opened();
+  store.note("list/services", () => [{ metadata: { name: "web" }, spec: { clusterIP: "10.43.7.7" } }], about);
+  await store.flush();
+  const [path = ""] = files();
+  const whole = readFileSync(path);
+  // Without the name of its first field a file has no sum, and is what it was.
+  for (let at = whole.indexOf('":"') + 3; at < whole.length - 1; at++) {
+    const spoilt = Buffer.from(whole);
+    // Of most letters and digits another one, so that it stays JSON.
+    spoilt[at]! ^= 1;
+    writeFileSync(path, spoilt);
+    expect((await opened()).keys(), `byte ${at}`).toEqual([]);
+  }
+  writeFileSync(path, whole);
+  expect((await opened()).keys()).toEqual(["list/services"]);
+});
+
+test("files of an earlier version, without a sum, are as good, and not written again for that", async () => {
+  const store = await opened();
+  store.note("a", () => ({ n: 1 }), about);
+  await store.flush();
+  const [path = ""] = files();
+  const { sum: _, ...rest } = JSON.parse(readFileSync(path, "utf8")) as { sum: string };
+  writeFileSync(path, `${JSON.stringify(rest)}\n`);
+  const next = await opened();
+  expect(await next.get("a")).toEqual({ n: 1 });
+  next.note("a", () => ({ n: 1 }), about);
+  await next.flush();
+  expect(readFileSync(path, "utf8")).not.toContain("sum");
+});
+
 test("no more is kept than the bounds allow, and what is left out is named once", async () => {
   const warnings: string[] = [];
   const log = createLogger((level, _, fields) => {

@@ -4,6 +4,7 @@
 // all the time wears no card out.
 // Counterpart: none; the kubelet keeps checkpoints of managers only.
 import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
 import { type Clock, pause } from "#base/clock.ts";
 import { messageOf } from "#base/errors.ts";
 import type { Logger } from "#base/log.ts";
@@ -151,7 +152,7 @@ export class RememberedStore implements Service {
       const kept = parse(text);
       if (kept && fileOf(kept.key) === name) {
         if (isJournaled(kept.key)) old.push(kept);
-        else this.#set(kept.key, { bytes: Buffer.byteLength(text), digest: digestOf(text) });
+        else this.#set(kept.key, { bytes: Buffer.byteLength(text), digest: digestOf(bodyOf(text) ?? "") });
         continue;
       }
       // Left by a crash while it was written, or damaged since.
@@ -409,8 +410,9 @@ export class RememberedStore implements Service {
     if (!note) return;
     const value = note.produce();
     if (value === undefined) return this.#done(key, note);
-    const text = `${JSON.stringify({ key, value })}\n`;
-    const entry = { bytes: Buffer.byteLength(text), digest: digestOf(text) };
+    const body = `${JSON.stringify({ key, value })}\n`;
+    const text = withSum(body);
+    const entry = { bytes: Buffer.byteLength(text), digest: digestOf(body) };
     const before = this.#entries.get(key);
     if (before?.digest === entry.digest) return this.#done(key, note);
     if (!this.#hasRoom(key, note.about, entry.bytes, before?.bytes ?? 0)) return this.#done(key, note);
@@ -479,9 +481,26 @@ interface Kept {
   readonly value: unknown;
 }
 
+/** A file is one object of JSON, whose first field is the sum of all behind it: rot need not break the syntax. */
+const sumField = '{"sum":"';
+const sumDigits = 8;
+const sumOf = (rest: string): string => crc32(rest).toString(16).padStart(sumDigits, "0");
+const withSum = (body: string): string => `${sumField}${sumOf(body.slice(1))}",${body.slice(1)}`;
+
+/** Without its sum; undefined where that is wrong. Files of earlier versions have none. */
+function bodyOf(text: string): string | undefined {
+  if (!text.startsWith(sumField)) return text;
+  const at = sumField.length + sumDigits;
+  const rest = text.slice(at + 2);
+  const isRight = text.startsWith('",', at) && sumOf(rest) === text.slice(sumField.length, at);
+  return isRight ? `{${rest}` : undefined;
+}
+
 function parse(text: string): Kept | undefined {
+  const body = bodyOf(text);
+  if (body === undefined) return undefined;
   try {
-    const found = JSON.parse(text) as { key?: unknown; value?: unknown } | null;
+    const found = JSON.parse(body) as { key?: unknown; value?: unknown } | null;
     return typeof found?.key === "string" ? { key: found.key, value: found.value } : undefined;
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
