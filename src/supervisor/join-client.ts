@@ -5,7 +5,7 @@
 // only servers are certified for, not by its address, which nodes are certified for as well; and the node shows
 // the key of its device where neither its certificate nor the token counts any more. How old a certificate is the server's
 // clock says. Upstream counterpart: k3s pkg/clientaccess and pkg/agent/config.
-import { createHash, createPublicKey, X509Certificate } from "node:crypto";
+import { createHash, createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { dirname } from "node:path";
 import { type Clock, pause, type Random } from "#base/clock.ts";
 import { withEither } from "#base/either-signal.ts";
@@ -131,7 +131,12 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   const { clock, random, log } = deps;
   const store = new ClientFiles(options.folder);
   const listeners = new Set<() => void>();
-  const kept = await readCredentials(store);
+  const kept = await readCredentials(store).catch((error: unknown) => {
+    log.warn("what this node kept of its cluster is spoilt: it joins as if it were for the first time", {
+      error: messageOf(error),
+    });
+    return undefined;
+  });
   const token = tokenIn(options.token, kept !== undefined, log);
   /** What the server's clock said, and when. */
   let told: { readonly serverMs: number; readonly atMs: number } | undefined;
@@ -169,13 +174,6 @@ export async function openMembership(options: JoinOptions, deps: JoinDeps, signa
   }
 
   async function joinFirst(): Promise<Credentials> {
-    // Without token the device's key may do, for a server that is known.
-    if (token === undefined && (await store.read(files.serverCa)) === undefined) {
-      throw new AppError(
-        "JOIN_TOKEN",
-        "a node joins with --token: it stands in server/token of the server's data folder",
-      );
-    }
     const problem = createRepeatedProblem(clock);
     for (let attempt = 0; ; attempt++) {
       try {
@@ -304,6 +302,21 @@ async function readCredentials(store: ClientFiles): Promise<Credentials | undefi
   return { settings: parsed, serverCa, clientCa, serving, kubelet, controller, proxy: reader };
 }
 
+/** Undefined also where it is spoilt: it is asked for again then. */
+async function readPair(store: ClientFiles, name: LeafName): Promise<KeyPair | undefined> {
+  const pair = await store.readPair(name);
+  return pair && isCertificates(pair.certificate) && isKey(pair.key) ? pair : undefined;
+}
+
+function isKey(text: string): boolean {
+  try {
+    createPrivateKey(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 interface Joined {
   readonly credentials: Credentials;
   /** The server's clock; undefined: it did not say. */
@@ -320,9 +333,17 @@ async function join(
 ): Promise<Joined> {
   const { clock, log } = deps;
   const { server, nodeName } = options;
-  const keptAuthority = await store.read(files.serverCa);
+  const bundle = await store.read(files.serverCa);
+  const keptAuthority = bundle !== undefined && isCertificates(bundle) ? bundle : undefined;
+  // Without token the device's key may do, for a server that is known; nobody is believed because he answers.
+  if (token === undefined && keptAuthority === undefined) {
+    throw new AppError(
+      "JOIN_TOKEN",
+      "a node joins with --token: it stands in server/token of the server's data folder",
+    );
+  }
   const anchors = await trustedAuthority(options, token, keptAuthority, deps, signal);
-  const own = await store.readPair(leafFiles.kubelet);
+  const own = await readPair(store, leafFiles.kubelet);
   const password = await ensurePassword(options.passwordFile, deps.random);
   const device = await ensureDevicePair(options, deps.random);
   const by = (pair?: KeyPair) =>
@@ -379,7 +400,7 @@ async function join(
     // With that one comes the password.
     const wanted = new Set([...marked, ...(options.claims ? [leafFiles.serving] : [])]);
     const leaf = async (name: LeafName, authorities: string, ips: readonly string[]): Promise<KeyPair> => {
-      const kept = await store.readPair(name);
+      const kept = await readPair(store, name);
       const isKept = kept && !isTurnedAway && !wanted.has(name) && isOfSigner(kept, authorities);
       if (isKept && !isDue(kept, authorities, ips, serverMs ?? clock.now())) return kept;
       const key = generateKey();
