@@ -5,6 +5,11 @@ import type { X509Certificate } from "node:crypto";
 
 /** Steps from a leaf to an authority: more than any chain of authorities that each vouched for the next. */
 const maxSteps = 24;
+/**
+ * Signatures that are looked at for one leaf: ten generations of authorities need ten. Whoever sends certificates along makes their
+ * keys and so says what each costs here, and without a bound two dozen were worth five hundred.
+ */
+const maxSignatures = 100;
 
 /** `others`: what was sent along. `anchors`: the authorities that are known. */
 export function leadsTo(
@@ -17,10 +22,13 @@ export function leadsTo(
   const isKnown = (one: X509Certificate) => known.some((anchor) => anchor.publicKey.equals(one.publicKey));
   // Authorities may vouch for each other in a circle.
   const seen = new Set<X509Certificate>();
+  let signatures = 0;
+  const isSigned = (one: X509Certificate, by: X509Certificate) =>
+    one.checkIssued(by) && signatures++ < maxSignatures && one.verify(by.publicKey);
   const climb = (from: X509Certificate, steps: number): boolean =>
     steps < maxSteps &&
     candidates.some((parent) => {
-      if (seen.has(parent) || !from.checkIssued(parent) || !from.verify(parent.publicKey)) return false;
+      if (seen.has(parent) || !isSigned(from, parent)) return false;
       seen.add(parent);
       return isKnown(parent) || climb(parent, steps + 1);
     });

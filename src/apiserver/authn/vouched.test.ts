@@ -1,6 +1,6 @@
 // Client certificates of authorities that are not known here: who may vouch for them, and who may not.
 import { X509Certificate } from "node:crypto";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
@@ -56,4 +56,36 @@ test.each<[string, KeyPair, KeyPair, boolean]>([
       () => undefined,
     );
   expect([await user(), await user(), vouched]).toEqual(isBelieved ? ["ann", "ann", 1] : [undefined, undefined, 0]);
+});
+
+const derOf = (pem: string) => splitPem(pem).map((one) => new Uint8Array(new X509Certificate(one).raw));
+
+test("the tenth generation is believed by who knows the first, for few signatures", async () => {
+  let latest = first;
+  for (let i = 1; i < 10; i++) latest = next(latest);
+  const [leaf, ...others] = derOf(client(latest).certificate);
+  const authenticator = createX509Authenticator({ clientCa: first.certificate }, { clock, log: silentLogger });
+  const verify = vi.spyOn(X509Certificate.prototype, "verify");
+  try {
+    const credentials = { clientCertificate: leaf, clientIntermediates: () => others };
+    expect(await authenticator.authenticate(credentials)).toMatchObject({ name: "ann" });
+    expect(verify.mock.calls.length).toBeLessThan(50);
+  } finally {
+    verify.mockRestore();
+  }
+});
+
+test("a stranger's certificate is looked at once for each connection", async () => {
+  const [leaf, ...others] = derOf(client(authority("nobody's")).certificate);
+  let asked = 0;
+  const clientIntermediates = () => {
+    asked++;
+    return others;
+  };
+  const authenticator = createX509Authenticator({ clientCa: first.certificate }, { clock, log: silentLogger });
+  for (let i = 0; i < 3; i++) {
+    const answer = authenticator.authenticate({ clientCertificate: leaf, clientIntermediates });
+    await expect(answer).rejects.toMatchObject({ code: 401 });
+  }
+  expect(asked).toBe(1);
 });

@@ -13,8 +13,7 @@ import type { Authenticator } from "./authenticator.ts";
 import type { UserInfo } from "./user.ts";
 
 export interface X509AuthenticatorOptions {
-  /** PEM of the client authority or authorities. */
-  /** The first of them signs. */
+  /** PEM of the client authority or authorities. The first of them signs. */
   readonly clientCa: string;
 }
 
@@ -40,15 +39,21 @@ export function createX509Authenticator(
     (pem) => new X509Certificate(pem),
   );
   const remembered = new Map<string, Verified>();
-  const byCertificate = new WeakMap<Uint8Array, Verified>();
+  /** Requests of one connection come with the same one. An error: nobody vouches for it, which looking again does not change. */
+  const byCertificate = new WeakMap<Uint8Array, Verified | Error>();
 
   const verify = (der: Uint8Array, intermediates: () => readonly Uint8Array[]): Verified => {
-    // Requests of one connection come with the same one.
-    const same = byCertificate.get(der);
-    if (same) return same;
-    const entry = verifyNew(der, intermediates);
-    byCertificate.set(der, entry);
-    return entry;
+    let found = byCertificate.get(der);
+    if (!found) {
+      try {
+        found = verifyNew(der, intermediates);
+      } catch (error) {
+        found = error instanceof Error ? error : new Error(messageOf(error));
+      }
+      byCertificate.set(der, found);
+    }
+    if (found instanceof Error) throw found;
+    return found;
   };
   const verifyNew = (der: Uint8Array, intermediates: () => readonly Uint8Array[]): Verified => {
     const fingerprint = createHash("sha256").update(der).digest("hex");

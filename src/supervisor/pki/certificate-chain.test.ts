@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { isServerNamed, leadsTo } from "#wire/certificate-chain.ts";
 import { generateKey, type Issuer, issueCertificate } from "./certificate.ts";
@@ -47,6 +47,29 @@ test.each<[string, string, string[], string[], boolean]>([
 ])("%s", (_name, of, others, anchors, isKnown) => {
   const [one] = x509(of);
   expect(leadsTo(one!, x509(...others), x509(...anchors))).toBe(isKnown);
+});
+
+test("whoever sends a heap of authorities is not worth more than a hundred signatures", () => {
+  // Each was signed by the one before it.
+  const heap: string[] = [];
+  let by: Issuer | undefined;
+  for (let i = 0; i < 32; i++) {
+    const key = generateKey();
+    const certificate = authority("one of many", key, by);
+    heap.push(certificate);
+    by = { certificate, key };
+  }
+  const [first] = x509(leafBy(by!.certificate, by!.key));
+  // All have one name, and a stranger's need not say by which key they were signed.
+  const issued = vi.spyOn(X509Certificate.prototype, "checkIssued").mockReturnValue(true);
+  const verify = vi.spyOn(X509Certificate.prototype, "verify");
+  try {
+    expect(leadsTo(first!, x509(...heap), x509(old))).toBe(false);
+    expect(verify.mock.calls.length).toBe(100);
+  } finally {
+    issued.mockRestore();
+    verify.mockRestore();
+  }
 });
 
 test("a circle ends", () => {
