@@ -4,8 +4,8 @@ import { silentLogger } from "#base/log.ts";
 import { usageError } from "#cli/flags.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import { createHttpClient, type HttpClient } from "#platform/http-client.ts";
-import { trustedAuthority } from "#supervisor/join-client.ts";
 import { serverName } from "#supervisor/load-balancer.ts";
+import { trustedAuthority } from "#supervisor/server-trust.ts";
 import { parseToken } from "#supervisor/tokens.ts";
 import { serverUrl } from "./node-config.ts";
 

@@ -9,9 +9,9 @@ import { createHttpClient } from "#platform/http-client.ts";
 import { parseFiles, sharedFiles, writeFiles } from "./bootstrap/files.ts";
 import { explainAnswer, isLasting } from "./join/failures.ts";
 import { formatSettings, prefix, type ServerSettings } from "./join/protocol.ts";
-import { ask, trustedAuthority } from "./join-client.ts";
 import { serverName } from "./load-balancer.ts";
 import { createRepeatedProblem } from "./repeated-problem.ts";
+import { ask, trustedAuthority } from "./server-trust.ts";
 import { parseToken } from "./tokens.ts";
 
 export interface ServerJoinOptions {
