@@ -5,6 +5,7 @@
 import { X509Certificate } from "node:crypto";
 import * as https from "node:https";
 import * as tls from "node:tls";
+import { messageOf } from "#base/errors.ts";
 import { isServerNamed, leadsTo } from "#wire/certificate-chain.ts";
 
 /** What a server may send along. */
@@ -31,15 +32,22 @@ const named =
     isServerNamed(leaf, name) ? undefined : `the server's certificate does not name ${name}`;
 
 const coded = (code: string, message: string): Error => Object.assign(new Error(message), { code });
-const stranger = (problem: string): Error => coded("ERR_TLS_CERT_ALTNAME_INVALID", problem);
+/** A check that throws is not passed: from within an event it would end the process, and leave the connection as it is. */
+function strangerBy(identity: Identity, leaf: X509Certificate): Error | undefined {
+  let problem: string | undefined;
+  try {
+    problem = identity(leaf);
+  } catch (error) {
+    problem = `the certificate cannot be judged: ${messageOf(error)}`;
+  }
+  return problem === undefined ? undefined : coded("ERR_TLS_CERT_ALTNAME_INVALID", problem);
+}
 
 /** For node's own check. */
 export const identityCheck =
   (identity: Identity): NonNullable<tls.ConnectionOptions["checkServerIdentity"]> =>
-  (_host, certificate) => {
-    const problem = identity(new X509Certificate(certificate.raw));
-    return problem === undefined ? undefined : stranger(problem);
-  };
+  (_host, certificate) =>
+    strangerBy(identity, new X509Certificate(certificate.raw));
 
 function connectByKey(options: tls.ConnectionOptions, trust: KeyTrust, identity: Identity): tls.TLSSocket {
   const socket = tls.connect({ ...options, rejectUnauthorized: false });
@@ -80,8 +88,7 @@ function problemOf(socket: tls.TLSSocket, { anchors }: KeyTrust, identity: Ident
   if (!leadsTo(leaf, sent, anchors)) {
     return coded("UNABLE_TO_VERIFY_LEAF_SIGNATURE", "the server's certificate is of an authority that is not known");
   }
-  const problem = identity(leaf);
-  return problem === undefined ? undefined : stranger(problem);
+  return strangerBy(identity, leaf);
 }
 
 /** Opens each connection so. No session is resumed: one has no chain to look at. */

@@ -1,4 +1,5 @@
-// TLS over what is no socket of the system: a tunnel's stream, which closes in the moment in which it ends.
+// TLS over what is no socket of the system: a tunnel's stream, which closes in the moment in which it ends. Who answers is
+// asked for by a check of one's own.
 import * as https from "node:https";
 import * as net from "node:net";
 import { Duplex } from "node:stream";
@@ -45,6 +46,26 @@ const answers = async (
     },
   };
 };
+
+test.each(["keys", "dates"] as const)("a check of who it is that throws lets nobody pass: %s", async (trust) => {
+  const server = await answers((response) => response.end("taken"));
+  const identity = () => {
+    throw new TypeError("broken");
+  };
+  const socket = net.connect(server.port, "127.0.0.1").on("error", () => {});
+  const tls = { ca: localhostTls.certificatePem, trust, identity };
+  try {
+    const answer = openUpgrade(
+      { host: "localhost", port: server.port, socket, tls },
+      { method: "GET", target: "/", headers: { connection: "close" }, timeoutMs: 30_000 },
+      AbortSignal.timeout(60_000),
+    );
+    await expect(answer).rejects.toMatchObject({ code: "UPGRADE_FAILED", message: expect.stringContaining("broken") });
+  } finally {
+    socket.destroy();
+    server.close();
+  }
+});
 
 async function read(port: number): Promise<Buffer> {
   const answer = await openUpgrade(
