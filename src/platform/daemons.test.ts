@@ -7,7 +7,6 @@ import { findProcesses, isRunning, killTree, startDaemon } from "./daemons.ts";
 
 /** Vitest's own second is too little for processes of a busy machine. */
 const patience = { timeout: 30_000 };
-vi.setConfig({ testTimeout: 90_000 });
 
 test("a daemon has what the environment says for it alone, what it says for all, and else its defaults", async () => {
   const folder = mkdtempSync(join(tmpdir(), "mote-daemon-"));

@@ -1,13 +1,11 @@
 // A request for a certificate through its life: asked for, approved, signed, and cleaned away; and what is never signed.
 import { X509Certificate } from "node:crypto";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import type { CertificateSigningRequest } from "#model/gen/certificates-v1.ts";
 import { certificateSigningRequests } from "#model/resources.ts";
 import { InMemoryCluster } from "#test/harness/in-memory-cluster.ts";
 import { makeSigningRequest, type RequestSpec } from "#wire/pkcs10.fixture.ts";
 
-/** An hour of simulated time takes its own on a busy machine. */
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 let cluster: InMemoryCluster;
 beforeEach(async () => {
   cluster = await InMemoryCluster.start();

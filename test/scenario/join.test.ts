@@ -26,8 +26,6 @@ import { formatToken } from "#supervisor/tokens.ts";
 import { localhostTls } from "#test/harness/localhost-tls.ts";
 import { hubSettings, type NodeHub, openNodeHub } from "#test/harness/node-hub.ts";
 
-/** Each waits for what it needs, also on a machine that has other things to do. */
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
 const password = "hush";
 let folder = "";
