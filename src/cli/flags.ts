@@ -56,11 +56,11 @@ export function parseFlags(flags: readonly Flag[], sources: FlagSources): Parsed
   const config = mergeFiles(sources.files ?? []);
   for (const [key, { texts, path }] of config) {
     const flag = byName.get(key) ?? byShort.get(key);
-    if (!flag) {
+    if (flag) given.set(flag.name, { from: path, texts });
+    else {
       const near = nearest(key, [...byName.keys()]);
       warnings.push(`${path}: unknown key "${key}" is ignored${near === undefined ? "" : `; did you mean ${near}?`}`);
     }
-    if (flag) given.set(flag.name, { from: path, texts });
   }
 
   const positionals: string[] = [];

@@ -176,7 +176,7 @@ async function pathOf({ folder, names, bucket }: Context): Promise<string> {
   throw usageError(`snapshot: there is no snapshot "${name}" in ${folder}`);
 }
 
-/** k3s's columns when it is wide; else the folder or bucket of a snapshot without its name, which stands there already. */
+/** k3s's columns when it is wide; else, of where a snapshot lies, what its name does not say already. */
 export function snapshotTable(found: readonly Snapshot[], isWide: boolean): string {
   if (isWide) {
     const rows = found.map((s) => [s.name, s.path, String(s.sizeBytes), new Date(s.createdMs).toISOString()]);
