@@ -35,7 +35,7 @@ it.skipIf(!existsSync("build/dist/mote.mjs"))(
     expect(saved).toMatch(/^Snapshot mine-\S+\.gz saved: /);
     const name = /Snapshot (\S+) saved/.exec(saved)![1]!;
     await createConfigMap("lost");
-    expect(await mote("ls")).toContain(`${name} file://${root}/data/server/db/snapshots/${name}`);
+    expect(await mote("ls", "-o", "wide")).toContain(`${name} file://${root}/data/server/db/snapshots/${name}`);
     expect(await mote("verify", name)).toMatch(/^Snapshot is sound: \d+ keys/);
     await expect(mote("restore", name)).rejects.toThrow(/in use by/);
     await stop(server);
@@ -52,7 +52,7 @@ it.skipIf(!existsSync("build/dist/mote.mjs"))(
     expect(await mote("prune", "--name", "mine", "--snapshot-retention", "1")).toContain(`Snapshot ${name} deleted`);
     expect((JSON.parse(await mote("ls", "-o", "json")) as unknown[]).length).toBe(1);
     await expect(mote("verify", "nothing")).rejects.toThrow(/there is no snapshot "nothing"/);
-    await expect(mote("grow")).rejects.toThrow(/save \| ls/);
+    await expect(mote("grow")).rejects.toThrow(/has no "grow"; use one of save, ls, prune/);
   },
 );
 
@@ -77,7 +77,7 @@ it.skipIf(!existsSync("build/dist/mote.mjs"))(
       const secret = { apiVersion: "v1", kind: "Secret", metadata: { name: "s3" }, data: Object.fromEntries(data) };
       await create("/api/v1/namespaces/kube-system/secrets", secret);
       const bySecret = ["--etcd-s3", "--etcd-s3-config-secret", "s3"];
-      expect(await mote("ls", ...bySecret)).toContain(`s3://backups/shop/${first}`);
+      expect(await mote("ls", "-o", "wide", ...bySecret)).toContain(`s3://backups/shop/${first}`);
       await systemClock.sleep(1000);
       // The second takes the place of the first in the bucket, where one is kept, and not here, where five are.
       expect(await mote("save", "--name", "mine", ...bySecret)).toMatch(

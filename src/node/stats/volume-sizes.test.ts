@@ -103,11 +103,12 @@ test("at once, folders that answer wait for each other and all have figures", as
   const started = folders.map((folder) => start([folder]));
   await until(() => asked.length >= 2);
   await settle();
-  expect(asked).toEqual(["/dead/1", "/dead/2"]);
+  // Which of them come first is left to the machine.
+  expect(asked).toHaveLength(2);
   wake();
   await until(() => asked.length >= 3);
   wake();
   await Promise.all(started.map((one) => one.done));
-  expect(asked).toEqual(folders);
+  expect(asked.toSorted()).toEqual(folders);
   expect((await sample(0)).found).toEqual(folders);
 });
