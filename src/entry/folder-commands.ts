@@ -1,10 +1,12 @@
 // Commands that work on the data folder of this machine and need neither a server nor a node, from their command lines.
 import { serverFlags } from "#cli/server-flags.ts";
+import { systemRandom } from "#platform/random.ts";
 import { certificate } from "./certificate.ts";
 import { folderConfig } from "./config.ts";
 import type { Invocation } from "./invocation.ts";
 import { killAll } from "./killall.ts";
 import { runKine } from "./kine.ts";
+import { withNodeId } from "./node-id.ts";
 import { readFlags, readFlagsOnly } from "./read-flags.ts";
 import { secretsEncrypt } from "./secrets-encrypt.ts";
 import { snapshot } from "./snapshot.ts";
@@ -21,7 +23,8 @@ export const kineCommand = ({ args, env }: Invocation): Promise<number> => runKi
 export async function snapshotCommand(given: Invocation, defaultVerb?: string): Promise<number> {
   const { values, positionals, config } = await read(given);
   const words = positionals.length === 0 && defaultVerb !== undefined ? [defaultVerb] : positionals;
-  return snapshot(words, values, config);
+  // Snapshots bear the name of the node, and only those of its own are pruned.
+  return snapshot(words, values, await withNodeId(config, values, systemRandom));
 }
 
 export async function secretsEncryptCommand(given: Invocation): Promise<number> {

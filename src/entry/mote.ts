@@ -29,7 +29,10 @@ interface Command {
 }
 
 const flagsNamed = (...names: string[]): readonly Flag[] => serverFlags.filter((flag) => names.includes(flag.name));
-const snapshotCommandFlags = [...snapshotFlags, ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name")];
+const snapshotCommandFlags = [
+  ...snapshotFlags,
+  ...flagsNamed("config", "data-dir", "datastore-endpoint", "node-name", "with-node-id"),
+];
 
 const commands: readonly Command[] = [
   {
