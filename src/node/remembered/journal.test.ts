@@ -91,6 +91,24 @@ test("after a peak its files become short again, for less than what the peak has
   expect(bytes / 50).toBeLessThan(1.4 * block);
 });
 
+test("one that is only just too long is cut all the same, and turns but once for that", async () => {
+  const files = new RecordedFiles();
+  const journal = opened(files);
+  // Each fills sixteen blocks but for its head, and takes seventeen in a snapshot.
+  const whole = (i: number) => put(`k${i}`, { text: "x".repeat(16 * block - 26) });
+  for (let i = 0; i < 10; i++) await journal.append([whole(i)]);
+  await journal.append([put("peak", { text: "x".repeat(4_700_000) })]);
+  await journal.append([gone("peak")]);
+  const peak = longest(files);
+  let bytes = 0;
+  for (let n = 0; n < 20; n++) bytes += await journal.append([put("small", { n })]);
+  expect(peak).toBeGreaterThan(5_300_000);
+  // What is there once, and a block each.
+  expect(bytes).toBeLessThan(2 ** 20);
+  expect(longest(files)).toBeLessThan(2 * 2 ** 20);
+  expect(opened(files).keys()).toHaveLength(11);
+});
+
 test("a power cut at any step of that loses nothing", async () => {
   const files = new RecordedFiles();
   const journal = opened(files);

@@ -191,8 +191,11 @@ export class Journal {
     if (lines.length === 0) return 0;
     let bytes = 0;
     const isFull = this.#slot === undefined || this.#isBroken || this.#end + sizeOf(lines) > this.#limit;
-    if (isFull || this.#isTooLong(limitFor(inBlocks(this.#bytes) + sizeOf(lines)))) {
+    const isTooLong = this.#isTooLong(limitFor(inBlocks(this.#bytes) + sizeOf(lines)));
+    if (isFull || isTooLong) {
       bytes += await this.#turn();
+      // What was a guess made them turn, so they are cut, be it a little less too long than that: or each change would cost a turn.
+      if (isTooLong || this.#isTooLong(this.#limit)) this.#cut();
       // What could not be read again is not known any more.
       lines = this.#linesOf(changes);
     }
@@ -263,7 +266,6 @@ export class Journal {
     this.#end = end;
     this.#limit = limitFor(end);
     this.#isBroken = false;
-    this.#cut();
     return written;
   }
 
@@ -283,7 +285,6 @@ export class Journal {
 
   /** Only after a snapshot that is on the medium: of the other file nothing counts then, and of this one only its beginning. */
   #cut(): void {
-    if (!this.#isTooLong(this.#limit)) return;
     const bytes = Math.ceil(this.#limit / growthBytes) * growthBytes;
     try {
       for (const slot of [0, 1]) if (this.#lengthOf(slot) > bytes) this.#file(slot).truncate(bytes);
