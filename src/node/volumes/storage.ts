@@ -48,8 +48,8 @@ export interface StorageDeps {
 const restartMs = 10_000;
 const retryMs = 5_000;
 const attachWaitMs = 10_000;
-/** After a Node has become another: what belonged to the one before is collected by then. */
-const collectedMs = [0, 30_000, 60_000] as const;
+/** After a Node has become another, the pauses until it is looked at again: what belonged to the one before is collected by then. */
+const collectedMs: readonly number[] = [30_000, 60_000];
 
 export class NodeStorage {
   readonly persistent: PersistentVolumes;
@@ -150,22 +150,20 @@ export class NodeStorage {
 
   /** The object is there from the start, empty until a driver comes; and again where the Node that owned it has gone. */
   async #keepRecord(signal: AbortSignal): Promise<void> {
+    let next: number = collectedMs.length;
     while (!signal.aborted) {
-      let wait = new AbortController();
+      const wait = new AbortController();
       const wake = () => wait.abort();
-      this.#nodeChanged = wake;
+      this.#nodeChanged = () => {
+        next = 0;
+        wake();
+      };
       signal.addEventListener("abort", wake, { once: true });
       await this.#record.ensure();
       this.#plugins.tellAgain();
-      await untilAborted(wait.signal);
-      // The collector may be about to take it away at this moment.
-      for (const pauseMs of collectedMs) {
-        wait = new AbortController();
-        await pause(this.#deps.clock, pauseMs, wait.signal);
-        if (signal.aborted) break;
-        await this.#record.ensure();
-        this.#plugins.tellAgain();
-      }
+      const pauseMs = collectedMs[next++];
+      if (pauseMs === undefined) await untilAborted(wait.signal);
+      else await pause(this.#deps.clock, pauseMs, wait.signal);
       signal.removeEventListener("abort", wake);
     }
   }

@@ -23,6 +23,7 @@ import { volumeAnnotations } from "#model/volumes.ts";
 import { systemClock as clock } from "#platform/clock.ts";
 import type { Commands } from "#platform/processes.ts";
 import { systemRandom as random } from "#platform/random.ts";
+import { FakeClock } from "#test/harness/fake-clock.ts";
 import { FakeTransport } from "#test/harness/fake-transport.ts";
 import { until } from "#test/harness/until.ts";
 import { NodeMemory } from "../../memory.ts";
@@ -220,6 +221,56 @@ test("a driver that the API refuses is told of with growing pauses, and complain
     return asked >= 2;
   }, "noticed");
   expect(warnings.slice(1)).toEqual(["cannot tell of a driver yet"]);
+});
+
+test("a driver that is refused while the Node is seen without it is told of when it is registered, and not before", async () => {
+  const warnings: string[] = [];
+  let asked = 0;
+  const storage = await startAgent(
+    client,
+    createLogger((_, message) => warnings.push(message), "warn"),
+  );
+  transport.fail = ({ method, path }) => {
+    if (method !== "PATCH" || !path.endsWith("/nodes/n")) return undefined;
+    asked++;
+    storage.sawNode({ metadata: { name: "n", uid: "same" }, spec: {} });
+    return forbidden({ group: "", resource: "nodes" }, "n", "no");
+  };
+  await startDriver();
+  await until(() => asked >= 3, "asked again");
+  expect(warnings).toEqual(["cannot register a plugin"]);
+});
+
+test("a Node that becomes another, and another soon after, is looked at until what belonged to both is collected", async () => {
+  const fake = new FakeClock();
+  const storage = new NodeStorage(
+    {
+      ...{ nodeName: "n", kubeletFolder: `${folder}/other`, podsFolder: `${folder}/other-pods` },
+      ...{ storageFolder: `${folder}/storage`, sharesMounts: false },
+    },
+    {
+      ...{ client, clock: fake, random, log: silentLogger, commands, events: { record: () => {} } },
+      tokens: new PodTokens({ client, clock: fake }),
+    },
+  );
+  const stop = new AbortController();
+  const done = storage.run(stop.signal);
+  const line = "GET /apis/storage.k8s.io/v1/csinodes/n";
+  const looks = async (ms: number) => {
+    transport.log.length = 0;
+    await fake.advance(ms);
+    return transport.log.filter((one) => one === line).length;
+  };
+  const saw = (uid: string) => storage.sawNode({ metadata: { name: "n", uid }, spec: {} });
+  await looks(1000);
+  saw("1");
+  expect(await looks(1000)).toBe(0);
+  saw("2");
+  expect(await looks(31_000)).toBe(2);
+  saw("3");
+  expect([await looks(1000), await looks(31_000), await looks(61_000), await looks(600_000)]).toEqual([1, 1, 1, 0]);
+  stop.abort();
+  await done;
 });
 
 test("staged once, published for each pod, and taken away in the other order, also by a later agent", async () => {

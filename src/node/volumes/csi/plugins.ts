@@ -249,6 +249,8 @@ export class CsiPlugins {
         log.info("CSI driver registered", { driver: info.name });
       } catch (error) {
         this.#known.delete(socket);
+        // Should it have been lost meanwhile: what is not registered is not told.
+        if (!this.driver(info.name)) this.#untold.delete(info.name);
         driver.close();
         await notify(messageOf(error)).catch((last: unknown) =>
           log.debug("cannot answer a plugin", { error: messageOf(last) }),
