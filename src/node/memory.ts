@@ -28,10 +28,11 @@ import {
   services,
   volumeAttachments,
 } from "#model/resources.ts";
+import { defaultBounds, type StoreBounds } from "./remembered/allowance.ts";
 import { aboutPod, isAhead, isFinal, keptPod, pathsOf, podKey, vitalFacts } from "./remembered/kept-pod.ts";
 import { type LocalPod, type LocalView, localPodOf, withLocalPods } from "./remembered/local-endpoints.ts";
 import { ServerReach } from "./remembered/reach.ts";
-import { defaultBounds, RememberedStore, type StoreBounds, type StoreFiles } from "./remembered/store.ts";
+import { RememberedStore, type StoreFiles } from "./remembered/store.ts";
 import { timingOf } from "./remembered/timing.ts";
 import { createRememberingTransport, nodePath, reduce, tokenPrefix } from "./remembered/transport.ts";
 

@@ -4,7 +4,9 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger, silentLogger } from "#base/log.ts";
 import { systemBlockFiles } from "#platform/block-file.ts";
 import { FakeClock } from "#test/harness/fake-clock.ts";
-import { defaultBounds, RememberedStore, type StoreBounds, type Urgency } from "./store.ts";
+import { defaultBounds, type StoreBounds } from "./allowance.ts";
+import type { Urgency } from "./notes.ts";
+import { RememberedStore } from "./store.ts";
 
 let folder: string;
 beforeEach(() => {

@@ -11,7 +11,7 @@
 //   else                           a second
 import type { Pod } from "#model/gen/core-v1.ts";
 import { hasBegun, isFinal } from "./kept-pod.ts";
-import type { Urgency } from "./store.ts";
+import type { Urgency } from "./notes.ts";
 
 export interface PodMoment {
   /** A record of it is on the disk, or on its way there. */

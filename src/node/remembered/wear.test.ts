@@ -11,7 +11,8 @@ import { FakeClock } from "#test/harness/fake-clock.ts";
 import { RecordedFiles } from "#test/harness/recorded-files.ts";
 import { seededRandom } from "#test/harness/seeded-random.ts";
 import { NodeMemory } from "../memory.ts";
-import { defaultBounds, type StoreBounds, type StoreFiles } from "./store.ts";
+import { defaultBounds, type StoreBounds } from "./allowance.ts";
+import type { StoreFiles } from "./store.ts";
 
 let folder: string;
 beforeEach(() => {
