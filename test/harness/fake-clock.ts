@@ -7,14 +7,19 @@ interface Timer {
   readonly fire: () => void;
 }
 
+const defaultTurns = 20;
+
 export class FakeClock implements Clock {
   #nowMs: number;
+  readonly #turns: number;
   #monotonicMs = 0;
   #order = 0;
   #timers: Timer[] = [];
 
-  constructor(startMs = Date.UTC(2026, 0, 1)) {
+  /** `turns` of the loop for what is set going at one moment: fewer where many moments pass and each starts little. */
+  constructor(startMs = Date.UTC(2026, 0, 1), { turns = defaultTurns }: { readonly turns?: number } = {}) {
     this.#nowMs = startMs;
+    this.#turns = turns;
   }
   now(): number {
     return this.#nowMs;
@@ -58,7 +63,7 @@ export class FakeClock implements Clock {
   async advance(ms: number): Promise<void> {
     const endMs = this.#monotonicMs + ms;
     for (;;) {
-      await settle();
+      await settle(this.#turns);
       let next: Timer | undefined;
       for (const t of this.#timers) {
         if (t.atMs <= endMs && (!next || t.atMs < next.atMs || (t.atMs === next.atMs && t.order < next.order)))
@@ -72,7 +77,7 @@ export class FakeClock implements Clock {
     }
     this.#nowMs += endMs - this.#monotonicMs;
     this.#monotonicMs = endMs;
-    await settle();
+    await settle(this.#turns);
   }
 }
 
@@ -85,7 +90,7 @@ const filePatienceMs = 500;
  * Lets everything run that only waits for other promises, immediates or files. Without the files time would run away from
  * code that reads one, on a machine where that takes long.
  */
-export async function settle(turns = 20): Promise<void> {
+export async function settle(turns = defaultTurns): Promise<void> {
   let endMs: number | undefined;
   for (;;) {
     for (let i = 0; i < turns; i++) await new Promise<void>((resolve) => setImmediate(resolve));
