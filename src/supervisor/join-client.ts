@@ -17,7 +17,6 @@ import { keysIn } from "./server-trust.ts";
 import { namedAuthority, parseToken, type Token } from "./tokens.ts";
 
 export type { Credentials, JoinOptions } from "./join/pass.ts";
-export type { ClusterSettings } from "./join/protocol.ts";
 
 export interface Membership {
   readonly current: Credentials;
