@@ -1,6 +1,9 @@
 import { defineConfig } from "vitest/config";
 
-/** Folders without a machine, a socket or a clock of their own, and modules hold no state: their files share a process. */
+/**
+ * Their modules hold no state, and their tests leave the process as it was: no mocks, no environment, no timers of the system,
+ * and whoever opens a socket closes it. So their files share a process; what one leaves behind, the next one meets.
+ */
 const pure = ["base", "wire", "model", "scheduler", "controllers", "cli"].map((folder) => `src/${folder}/**/*.test.ts`);
 // Real-machine tests (containerd, namespaces, kubectl) live in test/e2e and have a runner of their own.
 const others = ["test/e2e/**", "node_modules/**"];

@@ -83,8 +83,8 @@ export class FakeClock implements Clock {
 
 /** Operations on files that Node.js has under way, by its names for them. */
 const fileOperations = new Set(["FSReqPromise", "FSReqCallback"]);
-/** For one that never ends, such as a read of a pipe that nobody writes to. */
-const filePatienceMs = 500;
+/** For one that never ends, such as a read of a pipe that nobody writes to; files on a busy machine take more than a second. */
+const filePatienceMs = 10_000;
 
 /**
  * Lets everything run that only waits for other promises, immediates or files. Without the files time would run away from
