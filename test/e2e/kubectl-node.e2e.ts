@@ -57,9 +57,11 @@ test("kubectl debug looks into a running pod", async () => {
 }, 120_000);
 
 test("attach reaches a program's own input and output", async () => {
-  await k("apply -f -", pod("reader", "while read x; do echo got $x; done", ", stdin: true"));
+  // With stdinOnce the program's input ends with that of the command, and its output is heard to the end. Without, containerd
+  // lets go of both at once, and what the program answers after that is nobody's.
+  await k("apply -f -", pod("reader", "while read x; do echo got $x; done", ", stdin: true, stdinOnce: true"));
   await k("wait --for=condition=Ready pod/reader --timeout=30s");
-  const output = await host.kubectlRaw(["attach", "-i", "reader", "-q"], { input: "one\ntwo\n", timeoutMs: 10_000 });
+  const output = await host.kubectlRaw(["attach", "-i", "reader", "-q"], { input: "one\ntwo\n", timeoutMs: 30_000 });
   expect(output.stdout).toContain("got one\ngot two");
   await k("delete pod reader --now");
 }, 60_000);
