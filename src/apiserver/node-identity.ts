@@ -5,6 +5,7 @@
 // elsewhere have.
 import type { X509Certificate } from "node:crypto";
 import { isIp } from "#model/validation/names.ts";
+import { isForServers } from "#wire/certificate-chain.ts";
 
 export interface NodeIdentity {
   readonly name: string;
@@ -12,8 +13,6 @@ export interface NodeIdentity {
   readonly addresses: readonly string[];
 }
 
-const serverAuth = "1.3.6.1.5.5.7.3.1";
-const anyPurpose = "2.5.29.37.0";
 /** Of certificates that a kubelet asked certificates.k8s.io for; those of k3s and mote are called as the node. */
 const nodePrefix = "system:node:";
 const nodeGroup = "system:nodes";
@@ -22,8 +21,7 @@ const serverName = "kubernetes";
 
 /** What is wrong with a certificate that an authority of servers has signed; undefined: it is the node's. */
 export function nodeIdentityProblem(leaf: X509Certificate, { name, addresses }: NodeIdentity): string | undefined {
-  const purposes: readonly string[] | undefined = leaf.keyUsage;
-  if (purposes && !purposes.includes(serverAuth) && !purposes.includes(anyPurpose)) {
+  if (!isForServers(leaf)) {
     return `the certificate that node ${name} shows is not meant for servers`;
   }
   const subject = leaf.toLegacyObject().subject as unknown as Readonly<Record<string, string | string[] | undefined>>;

@@ -38,10 +38,15 @@ export function leadsTo(
 const serverAuth = "1.3.6.1.5.5.7.3.1";
 const anyPurpose = "2.5.29.37.0";
 
+/** Whether it is meant for servers; one that names no purpose is meant for all. */
+export function isForServers(leaf: X509Certificate): boolean {
+  const purposes: readonly string[] | undefined = leaf.keyUsage;
+  return !purposes || purposes.includes(serverAuth) || purposes.includes(anyPurpose);
+}
+
 /** Whether it may speak for a server of this name. */
 export function isServerNamed(leaf: X509Certificate, host: string): boolean {
-  const purposes: readonly string[] | undefined = leaf.keyUsage;
-  if (purposes && !purposes.includes(serverAuth) && !purposes.includes(anyPurpose)) return false;
+  if (!isForServers(leaf)) return false;
   const isAddress = host.includes(":") || /^[0-9.]+$/.test(host);
   return (isAddress ? leaf.checkIP(host) : leaf.checkHost(host, { subject: "never" })) !== undefined;
 }
