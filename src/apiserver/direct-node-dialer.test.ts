@@ -6,11 +6,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { silentLogger } from "#base/log.ts";
 import type { Node } from "#model/gen/core-v1.ts";
-import { isApiError, notFound } from "#model/status.ts";
+import { notFound } from "#model/status.ts";
 import { systemClock } from "#platform/clock.ts";
 import { systemRandom } from "#platform/random.ts";
 import { ensurePki, type Pki } from "#supervisor/pki.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import { answerOf } from "./node-dialer.fixture.ts";
 
 let folder = "";
 let pki: Pki;
@@ -73,15 +74,7 @@ async function ask(node: Node | undefined, target: string, serverCaPem = pki.ser
       getNode: async (name) => node ?? Promise.reject(notFound({ group: "", resource: "nodes" }, name)),
     },
   );
-  try {
-    const answer = await dialer.request("n1", { method: "GET", target, headers: {} }, new AbortController().signal);
-    let text = `${answer.status} `;
-    for await (const chunk of answer.body) text += Buffer.from(chunk).toString();
-    return text;
-  } catch (error) {
-    if (!isApiError(error)) throw error;
-    return `${error.code} ${error.message}`;
-  }
+  return answerOf(dialer, target);
 }
 
 test("asks the node at its internal address, with the API server's certificate", async () => {

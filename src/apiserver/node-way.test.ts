@@ -10,7 +10,6 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { AppError } from "#base/errors.ts";
 import { silentLogger } from "#base/log.ts";
 import type { Node } from "#model/gen/core-v1.ts";
-import { isApiError } from "#model/status.ts";
 import { createNodeServer } from "#node/server.ts";
 import { systemClock } from "#platform/clock.ts";
 import { createHttp2Client } from "#platform/http2-client.ts";
@@ -21,6 +20,7 @@ import { generateKey, issueCertificate, splitPem } from "#supervisor/pki/certifi
 import { ensurePki, type KeyPair, type Pki } from "#supervisor/pki.ts";
 import { clientCertificates } from "./client-certificates.ts";
 import { createDirectNodeDialer } from "./direct-node-dialer.ts";
+import { answerOf } from "./node-dialer.fixture.ts";
 import { nodeIdentityProblem } from "./node-identity.ts";
 
 const base = { clock: systemClock, random: systemRandom, log: silentLogger };
@@ -108,15 +108,7 @@ async function ask(target: string, way: Way): Promise<string> {
       ...(way.tunnel ? { connect: (_node, port) => way.tunnel?.(port) } : {}),
     },
   );
-  try {
-    const answer = await dialer.request("n1", { method: "GET", target, headers: {} }, new AbortController().signal);
-    let text = `${answer.status} `;
-    for await (const chunk of answer.body) text += Buffer.from(chunk).toString();
-    return text;
-  } catch (error) {
-    if (!isApiError(error)) throw error;
-    return `${error.code} ${error.message}`;
-  }
+  return answerOf(dialer, target);
 }
 
 /** To this machine, whatever the node's address is. */
